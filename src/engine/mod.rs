@@ -1,0 +1,151 @@
+//! The only io_uring code. It moves bytes between slots and the kernel; it knows no WebSocket.
+//!
+//! [`Ring`] is what a core asks of its ring; [`uring::Uring`] is the kernel's, [`sim`] a seeded fake with faults and a
+//! virtual clock. A slot is a connection's place in its core: its index in every table of the core and its index in the
+//! ring's table of direct descriptors are the same number, chosen by the core.
+//!
+//! Order of calls in one tick: any number of `accept`, `recv`, `send`, `close` … queue operations; one [`Ring::turn`]
+//! submits them together with the tick's batch of sends and waits; [`Ring::completion`] until `None` takes the results;
+//! each received buffer is read by [`Ring::buffer`] and given back by [`Ring::recycle`] before the next `turn`.
+
+pub mod token;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+pub use token::{Op, Token};
+
+/// Nanoseconds on the ring's monotonic clock; its zero is the ring's own start.
+pub type Nanos = u64;
+
+/// Who is at the other end of an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP peer.
+    Inet(SocketAddr),
+    /// A peer on a Unix socket: it has no address.
+    Unix,
+}
+
+/// How [`Ring::turn`] waits once everything is submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: reap what is there.
+    No,
+    /// Until a completion arrives.
+    Forever,
+    /// Until a completion arrives or the clock shows this time.
+    Until(Nanos),
+}
+
+/// A stretch of a provided buffer that a receive filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// The buffer's number in its ring.
+    pub buffer: u16,
+    /// First byte of the stretch in that buffer.
+    pub offset: u32,
+    /// Bytes in the stretch; never 0.
+    pub len: u32,
+    /// Whether the kernel is done with the buffer: giving this stretch back gives the whole buffer back.
+    pub last: bool,
+}
+
+/// One result from the ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// The operation it answers.
+    pub token: Token,
+    /// What the operation returned: a count (bytes, or what the operation says), or the positive errno.
+    pub result: Result<u32, i32>,
+    /// Data of a [`Op::Recv`]. Present data must be recycled whatever the result and the generation say.
+    pub filled: Option<Filled>,
+    /// Whether the operation is still armed. False ends a multishot receive, with or without data.
+    pub more: bool,
+}
+
+/// A send of the tick's batch: bytes lent for the duration of [`Ring::turn`].
+#[derive(Clone, Copy, Debug)]
+pub struct BatchSend<'a> {
+    /// Names slot and generation; its op is [`Op::SendNow`].
+    pub token: Token,
+    /// The pieces to send, in order, as one message of bytes. At most [`BATCH_PIECES_MAX`].
+    pub pieces: Pieces<'a>,
+}
+
+/// Bytes of a [`BatchSend`].
+#[derive(Clone, Copy, Debug)]
+pub enum Pieces<'a> {
+    /// One stretch of bytes.
+    One(&'a [u8]),
+    /// Several, sent by one vectored operation.
+    Many(&'a [Bytes]),
+}
+
+/// Most pieces that one [`BatchSend`] may have.
+pub const BATCH_PIECES_MAX: usize = 64;
+
+/// What a core asks of its ring. Queued operations take effect at the next [`Ring::turn`] at the latest.
+///
+/// A slot must be free of operations before it is reused; the ring does not check it.
+pub trait Ring {
+    /// The clock.
+    fn now(&self) -> Nanos;
+
+    /// How many slots the table of direct descriptors has.
+    fn slots(&self) -> u32;
+
+    /// Accepts one connection from listener number `listener` into the slot that `token` names.
+    /// Completes with `Ok(_)`; [`Ring::peer`] then tells who it is.
+    fn accept(&mut self, listener: u32, token: Token);
+
+    /// Ends accepting for good: cancels the accepts in flight (each completes with `ECANCELED`, or with a connection that
+    /// came first) and closes the listeners.
+    fn stop_accepting(&mut self);
+
+    /// The peer of the connection last accepted into `slot`. Valid from the accept's completion until the next
+    /// [`Ring::turn`].
+    fn peer(&self, slot: u32) -> Peer;
+
+    /// Arms a multishot receive on the token's slot. Each completion carries data in provided buffers, until one says
+    /// that no `more` follow: at end of file (`Ok(0)`), on an error, or because the kernel ended it with data.
+    fn recv(&mut self, token: Token);
+
+    /// Receives once, at most `len_max` bytes, appended to `buffer` (within its spare capacity, which must not be 0).
+    /// The completion's count was appended; [`Ring::take_received`] gives the buffer back.
+    fn recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize);
+
+    /// The buffer of a completed [`Ring::recv_into`]; must be taken once, when its completion is seen.
+    fn take_received(&mut self, token: Token) -> Vec<u8>;
+
+    /// Sends all of `data`, waiting for room as long as it takes: for what a batch send could not. At most one per slot.
+    /// Completes with the count sent, short only if the connection failed or the operation was cancelled.
+    fn send(&mut self, token: Token, data: Bytes);
+
+    /// Cancels every operation in flight on the token's slot; each of them still completes.
+    fn cancel(&mut self, token: Token);
+
+    /// Closes the slot's descriptor. Operations in flight hold the socket open: cancel them first.
+    fn close(&mut self, token: Token);
+
+    /// Wakes core number `core`, if it sleeps.
+    fn ring_doorbell(&mut self, core: usize);
+
+    /// Submits everything queued, then the batch, then waits as `wait` says. When it returns, every send of the batch
+    /// has been tried exactly once, and has a completion waiting if it was not sent whole: `Ok(n)` for a short one,
+    /// `Err(EAGAIN)` where the socket had no room at all, or the connection's error. No send of the batch is in flight.
+    ///
+    /// # Errors
+    /// Only when the ring itself is beyond use; the core cannot go on.
+    fn turn<'a>(&mut self, batch: impl Iterator<Item = BatchSend<'a>>, wait: Wait) -> std::io::Result<()>;
+
+    /// The next completion, in the kernel's order.
+    fn completion(&mut self) -> Option<Completion>;
+
+    /// The bytes of a received stretch, to read or to unmask in place.
+    fn buffer(&mut self, filled: Filled) -> &mut [u8];
+
+    /// Gives a received stretch back, exactly once.
+    fn recycle(&mut self, filled: Filled);
+}
