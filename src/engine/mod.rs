@@ -8,7 +8,10 @@
 //! submits them together with the tick's batch of sends and waits; [`Ring::completion`] until `None` takes the results;
 //! each received buffer is read by [`Ring::buffer`] and given back by [`Ring::recycle`] before the next `turn`.
 
+pub mod bell;
+pub mod buffers;
 pub mod token;
+pub mod uring;
 
 use std::net::SocketAddr;
 

@@ -1,0 +1,225 @@
+//! The ring of provided buffers that a core's multishot receives fill.
+//!
+//! One anonymous mapping holds the buffers, another the entries that the kernel reads. The kernel takes buffers from the
+//! head, the core gives them back at the tail; nothing is copied and no idle connection holds a buffer.
+//!
+//! Two kernels, two ways. With incremental consumption (Linux 6.12) a buffer is large and the kernel fills it from front
+//! to back, one receive behind the other: small messages of many sockets lie side by side in the cache, and a large one
+//! comes in one piece. Without it every receive takes a whole buffer, however little it brings.
+//!
+//! Invariant: each buffer is either lent to the kernel or ours, and only ours is ever turned into a slice:
+//! `lent + filled + spare == count`.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+
+use super::Filled;
+
+/// Page-aligned anonymous memory.
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(len: usize) -> io::Result<Mapping> {
+        // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice aliases nothing.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap returned the null page"))?;
+        Ok(Mapping { start, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `start` and `len` are exactly what mmap returned, and nobody borrows from a value being dropped.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Provided buffers of one core. See the module.
+pub struct Buffers {
+    // Field order is drop order: the entries go before the memory they point to.
+    entries: Mapping,
+    memory: Mapping,
+    count: u16,
+    buffer_bytes: u32,
+    incremental: bool,
+    /// Where the kernel fills next in each buffer; only used when `incremental`.
+    filled_to: Vec<u32>,
+    /// Our copy of the ring's tail; published by [`Buffers::publish`].
+    tail: u16,
+    /// Buffers `spare_from..count` were never lent: the working set grows only under want, so that it stays in the cache.
+    spare_from: u16,
+}
+
+impl Buffers {
+    /// Maps `count` buffers of `buffer_bytes` each and lends the first `lent_at_first` of them.
+    ///
+    /// # Errors
+    /// `mmap`'s.
+    ///
+    /// # Panics
+    /// If `count` is not a power of two up to 32,768.
+    pub fn new(count: u16, buffer_bytes: u32, incremental: bool, lent_at_first: u16) -> io::Result<Buffers> {
+        assert!(count.is_power_of_two() && count <= 1 << 15, "a buffer ring has 2^0 to 2^15 entries");
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
+        let filled_to = if incremental { vec![0; usize::from(count)] } else { Vec::new() };
+        let mut buffers =
+            Buffers { entries, memory, count, buffer_bytes, incremental, filled_to, tail: 0, spare_from: 0 };
+        buffers.lend_spare(lent_at_first);
+        Ok(buffers)
+    }
+
+    /// Address of the entries, for registration.
+    pub fn entries_address(&self) -> u64 {
+        self.entries.start.as_ptr() as u64
+    }
+
+    /// How many buffers there are.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Doubles the number of buffers in circulation; false if all are.
+    pub fn grow(&mut self) -> bool {
+        self.lend_spare(self.spare_from.max(1)) != 0
+    }
+
+    fn lend_spare(&mut self, wanted: u16) -> u16 {
+        let more = wanted.min(self.count - self.spare_from);
+        for buffer in self.spare_from..self.spare_from + more {
+            self.lend(buffer);
+        }
+        self.spare_from += more;
+        self.publish();
+        more
+    }
+
+    /// Finds the stretch that a completion with these facts filled. To be called in the order of completions.
+    #[inline]
+    pub fn filled(&mut self, buffer: u16, len: u32, buffer_more: bool) -> Filled {
+        debug_assert!(buffer < self.spare_from && len <= self.buffer_bytes);
+        if !self.incremental {
+            return Filled { buffer, offset: 0, len, last: true };
+        }
+        let offset = self.filled_to[usize::from(buffer)];
+        self.filled_to[usize::from(buffer)] = if buffer_more { offset + len } else { 0 };
+        Filled { buffer, offset, len, last: !buffer_more }
+    }
+
+    /// The bytes of a stretch.
+    ///
+    /// # Panics
+    /// If the stretch does not lie within its buffer.
+    #[inline]
+    pub fn slice(&mut self, filled: Filled) -> &mut [u8] {
+        let end = filled.offset as usize + filled.len as usize;
+        assert!(filled.buffer < self.count && end <= self.buffer_bytes as usize);
+        let start = usize::from(filled.buffer) * self.buffer_bytes as usize + filled.offset as usize;
+        // SAFETY: by the assertion `start + len <= count * buffer_bytes`, the mapping's length. The mapping is
+        // initialised (anonymous memory is zero) and lives as long as `self`. The kernel writes to a buffer only while it
+        // is lent; a filled stretch is not written again before its buffer has been consumed and lent anew, which
+        // `recycle` (exclusive access to `self`) alone does. Incremental consumption only writes behind the stretches
+        // it has already reported.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(start), filled.len as usize) }
+    }
+
+    /// Gives a stretch back; the buffer is lent again once its last stretch is.
+    #[inline]
+    pub fn recycle(&mut self, filled: Filled) {
+        if filled.last {
+            self.lend(filled.buffer);
+        }
+    }
+
+    #[inline]
+    fn lend(&mut self, buffer: u16) {
+        let place = usize::from(self.tail & (self.count - 1));
+        // SAFETY: `place < count` by the mask, so the entry lies within the mapping of `count` entries, and both are
+        // page-aligned. The kernel reads entries only below the published tail, and this one is above it. The fields are
+        // written one by one because the first entry's last field is the tail itself.
+        unsafe {
+            let entry = &mut *self.entries.start.as_ptr().cast::<BufRingEntry>().add(place);
+            let start = usize::from(buffer) * self.buffer_bytes as usize;
+            entry.set_addr(self.memory.start.as_ptr().add(start) as u64);
+            entry.set_len(self.buffer_bytes);
+            entry.set_bid(buffer);
+        }
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Makes the returned buffers visible to the kernel. Once per tick, before it is entered.
+    #[inline]
+    pub fn publish(&self) {
+        // SAFETY: the mapping starts with an entry, initialised (zero or written), and the tail is that entry's
+        // naturally aligned 16-bit field, which user space alone writes; the kernel reads it with acquire.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.start.as_ptr().cast()).cast_mut();
+            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_buffers_start_at_their_front() {
+        let mut buffers = Buffers::new(4, 64, false, 4).unwrap();
+        let filled = buffers.filled(2, 10, false);
+        assert_eq!(filled, Filled { buffer: 2, offset: 0, len: 10, last: true });
+        buffers.slice(filled).fill(7);
+        assert_eq!(buffers.slice(filled), &[7; 10]);
+        buffers.recycle(filled);
+        assert_eq!(buffers.tail, 5);
+    }
+
+    #[test]
+    fn incremental_stretches_follow_each_other_and_come_back_once() {
+        let mut buffers = Buffers::new(2, 64, true, 2).unwrap();
+        let first = buffers.filled(0, 20, true);
+        let second = buffers.filled(0, 30, true);
+        let third = buffers.filled(0, 14, false);
+        assert_eq!([first.offset, second.offset, third.offset], [0, 20, 50]);
+        for filled in [first, second, third] {
+            buffers.recycle(filled);
+        }
+        assert_eq!(buffers.tail, 3, "one buffer came back once");
+        assert_eq!(buffers.filled(0, 5, true).offset, 0, "and starts at its front again");
+    }
+
+    #[test]
+    fn the_working_set_doubles_under_want_and_then_no_more() {
+        let mut buffers = Buffers::new(8, 64, false, 2).unwrap();
+        assert!(buffers.grow());
+        assert_eq!(buffers.tail, 4);
+        assert!(buffers.grow());
+        assert_eq!(buffers.tail, 8);
+        assert!(!buffers.grow());
+    }
+
+    #[test]
+    #[should_panic(expected = "filled.buffer < self.count")]
+    fn a_stretch_beyond_its_buffer_is_refused() {
+        let mut buffers = Buffers::new(2, 64, false, 2).unwrap();
+        buffers.slice(Filled { buffer: 1, offset: 60, len: 5, last: true });
+    }
+}

@@ -1,0 +1,651 @@
+//! The kernel's io_uring as a [`Ring`].
+//!
+//! Owns the ring, its table of direct descriptors, the provided buffers and the memory of every operation in flight, so
+//! that its interface is safe: whatever the kernel may read or write is either owned here until its completion has been
+//! seen, or borrowed by [`Ring::turn`] for sends that cannot outlive the call.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use tracing::debug;
+
+use super::bell::Bell;
+use super::buffers::Buffers;
+use super::{BATCH_PIECES_MAX, BatchSend, Completion, Filled, Nanos, Op, Peer, Pieces, Ring, Token, Wait};
+
+/// Group number of the only buffer ring.
+const BUFFER_GROUP: u16 = 0;
+/// `IOU_PBUF_RING_INC`, Linux 6.12: consume buffers incrementally.
+const BUFFER_RING_INCREMENTAL: u16 = 2;
+/// `IORING_ENTER_GETEVENTS`: run deferred task work and flush overflown completions.
+const ENTER_GETEVENTS: u32 = 1;
+/// `IORING_ENTER_EXT_ARG`: the argument is a timeout.
+const ENTER_EXT_ARG: u32 = 8;
+/// Sends submitted at once: more would keep the loop in the kernel for over half a millisecond.
+const SENDS_PER_ENTER: usize = 256;
+/// Vectored sends between two enters, each with up to [`BATCH_PIECES_MAX`] pieces.
+const VECTORED_PER_ENTER: usize = 64;
+/// Buffers in circulation at the start.
+const BUFFERS_AT_FIRST: u16 = 256;
+/// Generations of internal tokens with [`Op::Doorbell`]: the armed read of the eventfd, and a `MSG_RING` that failed.
+const BELL_READ: u32 = 1;
+const BELL_SENT: u32 = 2;
+
+/// How a [`Uring`] is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Submission entries.
+    pub sq_entries: u32,
+    /// Completion entries.
+    pub cq_entries: u32,
+    /// Direct descriptors wanted; the kernel allows at most RLIMIT_NOFILE.
+    pub slots: u32,
+    /// Provided buffers, a power of two up to 32,768.
+    pub buffers: u16,
+    /// Bytes in each.
+    pub buffer_bytes: u32,
+    /// Whether to consume buffers incrementally where the kernel can.
+    pub incremental: bool,
+    /// Busy-poll this long before sleeping.
+    pub spin: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            sq_entries: 1024,
+            cq_entries: 8192,
+            slots: 1024,
+            buffers: 4096,
+            buffer_bytes: 2048,
+            incremental: true,
+            spin: Duration::ZERO,
+        }
+    }
+}
+
+/// Where the kernel writes the peer's address of one accept in flight.
+struct AcceptAddress {
+    storage: libc::sockaddr_storage,
+    len: libc::socklen_t,
+}
+
+/// Memory of vectored sends between two enters: fixed arrays, since the kernel holds pointers into them.
+struct Vectors {
+    iovecs: Box<[libc::iovec]>,
+    headers: Box<[libc::msghdr]>,
+    used: usize,
+}
+
+/// The kernel's ring. Made on the thread that drives it, and never moved off it.
+pub struct Uring {
+    submitter: ManuallyDrop<io_uring::Submitter<'static>>,
+    sq: ManuallyDrop<squeue::SubmissionQueue<'static>>,
+    cq: ManuallyDrop<cqueue::CompletionQueue<'static>>,
+    /// What the three above borrow from; freed after them.
+    ring: NonNull<IoUring>,
+    started: Instant,
+    slots: u32,
+    spin: Duration,
+    buffers: ManuallyDrop<Buffers>,
+    listeners: Vec<OwnedFd>,
+    bell: Arc<Bell>,
+    bell_count: Box<u64>,
+    bells: Vec<Arc<Bell>>,
+    accepts: HashMap<u32, Box<AcceptAddress>>,
+    accept_addresses_free: Vec<Box<AcceptAddress>>,
+    peers: Vec<(u32, Peer)>,
+    receiving: HashMap<u32, (Vec<u8>, usize)>,
+    received: HashMap<u32, Vec<u8>>,
+    sending: HashMap<u32, Bytes>,
+    vectors: ManuallyDrop<Vectors>,
+    /// Completions taken off the kernel's queue early, to make room in it.
+    held: VecDeque<cqueue::Entry>,
+    /// Set when an enter failed for good: the kernel is never entered again.
+    broken: bool,
+}
+
+impl Uring {
+    /// Sets a ring up on this thread. `listeners` must be in blocking mode: the ring waits where a non-blocking one would
+    /// return EAGAIN.
+    ///
+    /// # Errors
+    /// What the kernel says: EPERM or ENOSYS where io_uring is forbidden or missing, ENOMEM, EMFILE.
+    pub fn new(options: &Options, listeners: Vec<OwnedFd>) -> io::Result<Uring> {
+        let ring = build(options)?;
+        // RLIMIT_NOFILE bounds the table: offer less until the kernel takes it.
+        let slots = register_slots(&ring, options.slots)?;
+        let (buffers, _) = register_buffers(&ring, options)?;
+        // SAFETY: IoUring's descriptor stays open while `ring` lives, which is longer than this borrow.
+        let bell = Arc::new(Bell::new(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) })?);
+
+        let ring = NonNull::from(Box::leak(Box::new(ring)));
+        // SAFETY: the box was just leaked, so the reference is unique and lives until `drop` takes the box back, after
+        // the three parts that borrow it are gone.
+        let (mut submitter, sq, cq) = unsafe { &mut *ring.as_ptr() }.split();
+        if let Err(error) = submitter.register_ring_fd() {
+            debug!(%error, "the ring's descriptor could not be registered");
+        }
+        let empty_iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let vectors = Vectors {
+            iovecs: vec![empty_iovec; VECTORED_PER_ENTER * BATCH_PIECES_MAX].into_boxed_slice(),
+            // SAFETY: msghdr is a C struct for which all zeroes is the documented empty value.
+            headers: vec![unsafe { std::mem::zeroed() }; VECTORED_PER_ENTER].into_boxed_slice(),
+            used: 0,
+        };
+        let mut uring = Uring {
+            submitter: ManuallyDrop::new(submitter),
+            sq: ManuallyDrop::new(sq),
+            cq: ManuallyDrop::new(cq),
+            ring,
+            started: Instant::now(),
+            slots,
+            spin: options.spin,
+            buffers: ManuallyDrop::new(buffers),
+            listeners,
+            bell,
+            bell_count: Box::new(0),
+            bells: Vec::new(),
+            accepts: HashMap::new(),
+            accept_addresses_free: Vec::new(),
+            peers: Vec::new(),
+            receiving: HashMap::new(),
+            received: HashMap::new(),
+            sending: HashMap::new(),
+            vectors: ManuallyDrop::new(vectors),
+            held: VecDeque::new(),
+            broken: false,
+        };
+        uring.arm_bell();
+        Ok(uring)
+    }
+
+    /// This core's bell, for others to ring.
+    pub fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
+    }
+
+    /// The bells that [`Ring::ring_doorbell`] rings, by core number.
+    pub fn set_bells(&mut self, bells: Vec<Arc<Bell>>) {
+        self.bells = bells;
+    }
+
+    fn arm_bell(&mut self) {
+        let count: *mut u64 = &mut *self.bell_count;
+        let token = Token::new(Op::Doorbell, BELL_READ, 0);
+        let entry = opcode::Read::new(Fd(self.bell.eventfd()), count.cast(), 8).build();
+        self.push(&entry.user_data(token.user_data()));
+    }
+
+    /// Queues one entry, entering the kernel first if the queue is full.
+    #[inline]
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: every caller's entry points only to memory that this value owns until the operation's completion
+        // (addresses of accepts, buffers of receives and sends in their maps, the bell's counter), or that `turn` borrows
+        // for sends which complete inside the enter that submits them.
+        if unsafe { self.sq.push(entry) }.is_err() {
+            // An error marks the ring broken; `turn` reports it.
+            let _ = self.enter(Wait::No);
+            // SAFETY: as above.
+            let pushed = unsafe { self.sq.push(entry) }.is_ok();
+            assert!(pushed || self.broken, "a submission queue that was just emptied has room");
+        }
+    }
+
+    /// Submits everything queued; waits as told. On success nothing is left in the submission queue.
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        /// Fruitless tries in a row before the ring is given up.
+        const TRIES_MAX: u32 = 10_000;
+        if self.broken {
+            return Err(io::Error::other("the ring failed before"));
+        }
+        self.buffers.publish();
+        self.cq.sync();
+        self.sq.sync();
+        let timespec;
+        let timeout;
+        let (min_complete, timeout) = match wait {
+            Wait::No => (0, None),
+            Wait::Forever => (1, None),
+            Wait::Until(deadline) => {
+                let left_ns = deadline.saturating_sub(self.now());
+                timespec = Timespec::new().sec(left_ns / 1_000_000_000).nsec((left_ns % 1_000_000_000) as u32);
+                timeout = SubmitArgs::new().timespec(&timespec);
+                (u32::from(left_ns > 0), Some(&timeout))
+            }
+        };
+        let mut tries = 0;
+        loop {
+            let queued = self.sq.len() as u32;
+            // SAFETY: the flags match the argument (EXT_ARG exactly when a SubmitArgs is passed), and the memory behind
+            // the queued entries is valid, see `push`.
+            let entered = unsafe {
+                match timeout {
+                    Some(args) => {
+                        self.submitter.enter(queued, min_complete, ENTER_GETEVENTS | ENTER_EXT_ARG, Some(args))
+                    }
+                    None => self.submitter.enter::<libc::sigset_t>(queued, min_complete, ENTER_GETEVENTS, None),
+                }
+            };
+            self.sq.sync();
+            let left = self.sq.len() as u32;
+            match entered {
+                Err(error) if !is_passing(&error) => {
+                    self.broken = true;
+                    return Err(error);
+                }
+                _ if left == 0 => return Ok(()),
+                _ => {}
+            }
+            // Partly submitted: the kernel was short of memory, or wants completions taken first.
+            tries = if left < queued { 0 } else { tries + 1 };
+            if tries == TRIES_MAX {
+                self.broken = true;
+                return Err(io::Error::other("the kernel takes no more submissions"));
+            }
+            self.cq.sync();
+            self.held.extend(&mut *self.cq);
+            self.cq.sync();
+            if tries > 16 {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Busy-polls for the configured time; true if something came.
+    fn spin(&mut self, wait: Wait) -> bool {
+        let now = self.now();
+        let spin_end = now + self.spin.as_nanos() as u64;
+        let end = match wait {
+            Wait::No => return true,
+            Wait::Forever => spin_end,
+            Wait::Until(deadline) => deadline.min(spin_end),
+        };
+        while self.now() < end {
+            self.cq.sync();
+            if !self.cq.is_empty() || self.sq.taskrun() {
+                return true;
+            }
+            for _ in 0..32 {
+                std::hint::spin_loop();
+            }
+        }
+        false
+    }
+
+    /// Queues one send of the batch. The caller keeps its bytes borrowed until the next enter has returned.
+    #[inline]
+    fn push_batch_send(&mut self, send: &BatchSend<'_>) {
+        let fd = Fixed(send.token.index());
+        let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let entry = match send.pieces {
+            Pieces::One(bytes) => {
+                debug_assert!(!bytes.is_empty());
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                opcode::Send::new(fd, bytes.as_ptr(), len).flags(flags).build()
+            }
+            Pieces::Many(pieces) => {
+                assert!(pieces.len() <= BATCH_PIECES_MAX && self.vectors.used < VECTORED_PER_ENTER);
+                let vectors = &mut *self.vectors;
+                let first = vectors.used * BATCH_PIECES_MAX;
+                for (iovec, piece) in vectors.iovecs[first..].iter_mut().zip(pieces) {
+                    *iovec = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+                }
+                let header = &mut vectors.headers[vectors.used];
+                header.msg_iov = vectors.iovecs[first..].as_mut_ptr();
+                header.msg_iovlen = pieces.len() as _;
+                let header: *const libc::msghdr = header;
+                vectors.used += 1;
+                opcode::SendMsg::new(fd, header).flags(flags as u32).build()
+            }
+        };
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(send.token.user_data()));
+    }
+
+    /// What an entry of the kernel's queue means to the core; `None` for what concerns only the ring itself.
+    #[inline]
+    fn translate(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+        let token = Token::from_user_data(entry.user_data())?;
+        let flags = entry.flags();
+        let result = match entry.result() {
+            code if code >= 0 => Ok(code as u32),
+            code => Err(-code),
+        };
+        let mut completion = Completion { token, result, filled: None, more: cqueue::more(flags) };
+        match token.op() {
+            Op::Recv => {
+                if let (Some(buffer), Ok(len)) = (cqueue::buffer_select(flags), result) {
+                    let filled = self.buffers.filled(buffer, len, cqueue::buffer_more(flags));
+                    if len > 0 {
+                        completion.filled = Some(filled);
+                    } else {
+                        // End of file normally selects no buffer; if it did, the buffer is simply given back.
+                        self.buffers.recycle(filled);
+                    }
+                } else if result == Err(libc::ENOBUFS) {
+                    self.buffers.grow();
+                }
+            }
+            Op::SendNow => {}
+            Op::Accept => {
+                if let Some(address) = self.accepts.remove(&token.index()) {
+                    if result.is_ok() {
+                        self.peers.push((token.index(), address.peer()));
+                    }
+                    self.accept_addresses_free.push(address);
+                }
+            }
+            Op::RecvInto => {
+                if let Some((mut buffer, len_max)) = self.receiving.remove(&token.index()) {
+                    let fresh = result.map_or(0, |len| (len as usize).min(len_max));
+                    // SAFETY: `recv_into` checked that `len_max` bytes of spare capacity lie behind `len`, the kernel
+                    // wrote `fresh <= len_max` of them, and the operation is over.
+                    unsafe { buffer.set_len(buffer.len() + fresh) };
+                    self.received.insert(token.index(), buffer);
+                }
+            }
+            Op::Send => {
+                self.sending.remove(&token.index());
+            }
+            Op::Doorbell => {
+                if token.is_of_generation(BELL_READ) {
+                    self.arm_bell();
+                } else if token.is_of_generation(BELL_SENT) {
+                    // The other ring could not take the message: use the way of threads that have no ring.
+                    if let Some(bell) = self.bells.get(token.index() as usize) {
+                        bell.ring();
+                    }
+                    return None;
+                }
+            }
+            // Nothing was left to cancel.
+            Op::Cancel => return None,
+            Op::Close | Op::Connect => {}
+        }
+        Some(completion)
+    }
+}
+
+impl Ring for Uring {
+    #[inline]
+    fn now(&self) -> Nanos {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    fn accept(&mut self, listener: u32, token: Token) {
+        let Some(fd) = self.listeners.get(listener as usize).map(AsRawFd::as_raw_fd) else {
+            unreachable!("listener {listener} of {}", self.listeners.len());
+        };
+        let mut address = self.accept_addresses_free.pop().unwrap_or_else(|| Box::new(AcceptAddress::new()));
+        address.reset();
+        let storage: *mut libc::sockaddr_storage = &mut address.storage;
+        let len: *mut libc::socklen_t = &mut address.len;
+        let slot = DestinationSlot::try_from_slot_target(token.index()).expect("slots are below the table's size");
+        let entry = opcode::Accept::new(Fd(fd), storage.cast(), len).file_index(Some(slot)).build();
+        let former = self.accepts.insert(token.index(), address);
+        assert!(former.is_none(), "one accept per slot");
+        self.push(&entry.user_data(token.user_data()));
+    }
+
+    fn stop_accepting(&mut self) {
+        for listener in std::mem::take(&mut self.listeners) {
+            let fd = Fd(listener.as_raw_fd());
+            let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(fd).all()).build();
+            let token = Token::new(Op::Cancel, 0, 0);
+            self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
+            // The cancellation has to see the descriptor: submit before it is closed. An error marks the ring broken.
+            let _ = self.enter(Wait::No);
+        }
+    }
+
+    fn peer(&self, slot: u32) -> Peer {
+        self.peers.iter().rev().find(|(of, _)| *of == slot).map_or(Peer::Unix, |(_, peer)| *peer)
+    }
+
+    #[inline]
+    fn recv(&mut self, token: Token) {
+        let entry = opcode::RecvMulti::new(Fixed(token.index()), BUFFER_GROUP).build();
+        self.push(&entry.user_data(token.user_data()));
+    }
+
+    fn recv_into(&mut self, token: Token, mut buffer: Vec<u8>, len_max: usize) {
+        let spare = buffer.spare_capacity_mut();
+        let len_max = len_max.min(spare.len()).min(1 << 30);
+        assert!(len_max > 0, "a receive needs room");
+        let start = spare.as_mut_ptr().cast::<u8>();
+        let entry = opcode::Recv::new(Fixed(token.index()), start, len_max as u32).build();
+        // The heap block that `start` points into does not move with the Vec, and stays in the map until completion.
+        let former = self.receiving.insert(token.index(), (buffer, len_max));
+        assert!(former.is_none(), "one receive per slot");
+        self.push(&entry.user_data(token.user_data()));
+    }
+
+    fn take_received(&mut self, token: Token) -> Vec<u8> {
+        self.received.remove(&token.index()).unwrap_or_default()
+    }
+
+    fn send(&mut self, token: Token, data: Bytes) {
+        assert!(!data.is_empty(), "a send needs bytes");
+        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(Fixed(token.index()), data.as_ptr(), len)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build();
+        // The bytes stay in the map, and so alive and in place, until completion.
+        let former = self.sending.insert(token.index(), data);
+        assert!(former.is_none(), "one send per slot");
+        self.push(&entry.user_data(token.user_data()));
+    }
+
+    fn cancel(&mut self, token: Token) {
+        let builder = CancelBuilder::fd(Fixed(token.index())).all();
+        let token = Token::new(Op::Cancel, 0, token.index());
+        let entry = opcode::AsyncCancel2::new(builder).build();
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
+    }
+
+    fn close(&mut self, token: Token) {
+        let entry = opcode::Close::new(Fixed(token.index())).build();
+        self.push(&entry.user_data(token.user_data()));
+    }
+
+    fn ring_doorbell(&mut self, core: usize) {
+        let Some(bell) = self.bells.get(core) else { return };
+        let arrives_as = Token::new(Op::Doorbell, 0, 0).user_data();
+        let entry = opcode::MsgRingData::new(Fd(bell.ring_fd()), 0, arrives_as, None).build();
+        let token = Token::new(Op::Doorbell, BELL_SENT, core as u32);
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
+    }
+
+    fn turn<'a>(&mut self, batch: impl Iterator<Item = BatchSend<'a>>, wait: Wait) -> io::Result<()> {
+        self.peers.clear();
+        let chunk = SENDS_PER_ENTER.min(self.sq.capacity());
+        let mut sends = 0;
+        for send in batch {
+            if sends == chunk || self.vectors.used == VECTORED_PER_ENTER {
+                self.enter(Wait::No)?;
+                self.vectors.used = 0;
+                sends = 0;
+            }
+            self.push_batch_send(&send);
+            sends += 1;
+        }
+        // With completions at hand there is nothing to wait for.
+        self.cq.sync();
+        let wait = if self.cq.is_empty() && self.held.is_empty() { wait } else { Wait::No };
+        let nothing_to_submit = sends == 0 && self.sq.is_empty();
+        if wait == Wait::No && nothing_to_submit && !self.sq.taskrun() && !self.sq.cq_overflow() {
+            self.buffers.publish();
+            return Ok(());
+        }
+        let entered = if self.spin.is_zero() || wait == Wait::No {
+            self.enter(wait)
+        } else {
+            self.enter(Wait::No).and_then(|()| {
+                let wait = if self.spin(wait) { Wait::No } else { wait };
+                self.enter(wait)
+            })
+        };
+        self.vectors.used = 0;
+        // Here every send of the batch has been consumed by an enter (or the ring is broken and will never consume
+        // it). MSG_DONTWAIT makes such a send complete while it is submitted, so the borrow of `batch` may end.
+        self.cq.sync();
+        entered
+    }
+
+    #[inline]
+    fn completion(&mut self) -> Option<Completion> {
+        loop {
+            let entry = match self.held.pop_front() {
+                Some(entry) => entry,
+                None => self.cq.next()?,
+            };
+            if let Some(completion) = self.translate(&entry) {
+                return Some(completion);
+            }
+        }
+    }
+
+    #[inline]
+    fn buffer(&mut self, filled: Filled) -> &mut [u8] {
+        self.buffers.slice(filled)
+    }
+
+    #[inline]
+    fn recycle(&mut self, filled: Filled) {
+        self.buffers.recycle(filled);
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // Whatever is in flight may still write to memory owned here: cancel it and wait for the cancellation.
+        let deadline = Some(Timespec::new().sec(5));
+        let idle = match self.submitter.register_sync_cancel(deadline, CancelBuilder::any().all()) {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+        };
+        // SAFETY: the three parts are dropped once, here, and before the ring that they borrow from; the box is the one
+        // that `new` leaked.
+        unsafe {
+            ManuallyDrop::drop(&mut self.cq);
+            ManuallyDrop::drop(&mut self.sq);
+            ManuallyDrop::drop(&mut self.submitter);
+            drop(Box::from_raw(self.ring.as_ptr()));
+        }
+        if idle {
+            // SAFETY: dropped once, here; nothing is in flight any more, and the ring that knew them is closed.
+            unsafe {
+                ManuallyDrop::drop(&mut self.buffers);
+                ManuallyDrop::drop(&mut self.vectors);
+            }
+        } else {
+            // The kernel would not say that it is done: leak what it may still touch, which is sound.
+            std::mem::forget(std::mem::take(&mut self.accepts));
+            std::mem::forget(std::mem::take(&mut self.receiving));
+            std::mem::forget(std::mem::take(&mut self.sending));
+            std::mem::forget(std::mem::take(&mut self.bell_count));
+        }
+    }
+}
+
+impl AcceptAddress {
+    fn new() -> AcceptAddress {
+        // SAFETY: sockaddr_storage is a C struct for which all zeroes is a valid value (family AF_UNSPEC).
+        AcceptAddress { storage: unsafe { std::mem::zeroed() }, len: 0 }
+    }
+
+    fn reset(&mut self) {
+        self.storage.ss_family = libc::AF_UNSPEC as libc::sa_family_t;
+        self.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    }
+
+    fn peer(&self) -> Peer {
+        let storage: *const libc::sockaddr_storage = &self.storage;
+        match i32::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says that the kernel wrote a sockaddr_in, which fits in and is aligned as storage.
+                let address = unsafe { *storage.cast::<libc::sockaddr_in>() };
+                let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
+                Peer::Inet(SocketAddr::new(IpAddr::V4(ip), u16::from_be(address.sin_port)))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: likewise a sockaddr_in6.
+                let address = unsafe { *storage.cast::<libc::sockaddr_in6>() };
+                let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+                Peer::Inet(SocketAddr::new(IpAddr::V6(ip).to_canonical(), u16::from_be(address.sin6_port)))
+            }
+            _ => Peer::Unix,
+        }
+    }
+}
+
+/// The best ring that this kernel makes: 6.1 has all flags but `NO_SQARRAY` (6.6).
+fn build(options: &Options) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(options.cq_entries.max(options.sq_entries))
+        .dontfork();
+    let plain = builder.clone();
+    match builder.setup_no_sqarray().build(options.sq_entries) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => plain.build(options.sq_entries),
+        built => built,
+    }
+}
+
+fn register_slots(ring: &IoUring, wanted: u32) -> io::Result<u32> {
+    let mut slots = wanted;
+    loop {
+        match ring.submitter().register_files_sparse(slots) {
+            Ok(()) => return Ok(slots),
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) && slots > 64 => slots -= slots / 8,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Registers the buffer ring, incremental if wanted and possible.
+fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<(Buffers, bool)> {
+    let ways: &[bool] = if options.incremental { &[true, false] } else { &[false] };
+    let mut failure = io::Error::from_raw_os_error(libc::EINVAL);
+    for &incremental in ways {
+        let buffers = Buffers::new(options.buffers, options.buffer_bytes, incremental, BUFFERS_AT_FIRST)?;
+        let flags = if incremental { BUFFER_RING_INCREMENTAL } else { 0 };
+        // SAFETY: the entries are a page-aligned mapping of `count` entries that `Uring` keeps until the ring is closed.
+        let registered = unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                buffers.entries_address(),
+                buffers.count(),
+                BUFFER_GROUP,
+                flags,
+            )
+        };
+        match registered {
+            Ok(()) => return Ok((buffers, incremental)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Whether an enter's error means "try again".
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN))
+}

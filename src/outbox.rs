@@ -1,0 +1,639 @@
+//! All outbound queues of one core: bounded, first in first out, with a list of the connections that have something to
+//! send. No I/O: the shard hands [`Outbox::batch`] to its ring and reports what came of it.
+//!
+//! Frames of a tick are encoded one behind the other into one arena, and a connection's queue is normally just the
+//! stretch of the arena that it has to send. Consecutive frames for a connection lengthen its stretch, so whatever one
+//! tick queues for a socket leaves in one send; and connections to which the same frames were queued name the same
+//! stretch, so a broadcast costs each receiver two integers and no copy. Only what a full socket refuses leaves the arena:
+//! it becomes the connection's backlog, copied once for all connections with the same rest.
+//!
+//! Order of calls: `queue…` any number of times; [`Outbox::batch`] into the ring's turn; [`Outbox::sent_short`] for each
+//! send of the batch that was not sent whole; then [`Outbox::settle`], once. [`Outbox::sent_async`] when a waiting send is
+//! done.
+//!
+//! Invariant, per connection: at most one of {arena stretch, backlog} is non-empty; it is on the dirty list exactly when it
+//! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::engine::{BATCH_PIECES_MAX, BatchSend, Op, Pieces, Token};
+use crate::frame_buf::FrameBuf;
+use crate::proto::frame::{Opcode, put_frame};
+use crate::proto::machine::Replies;
+
+/// What became of one frame for one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// It will be sent.
+    Yes,
+    /// The queue is at its limit; the frame is not in it.
+    Full,
+    /// The connection takes no more messages.
+    Gone,
+}
+
+/// A frame encoded in this tick's arena; worthless after [`Outbox::settle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArenaFrame {
+    start: u32,
+    end: u32,
+}
+
+impl ArenaFrame {
+    /// Bytes on the wire.
+    pub fn wire_len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No connection: nothing may be queued.
+    Vacant,
+    /// Everything may be queued.
+    Open,
+    /// The Close frame is queued: nothing may follow it.
+    Sealed,
+}
+
+struct Slot {
+    start: u32,
+    end: u32,
+    generation: u32,
+    state: State,
+    dirty: bool,
+    backlog: Option<Box<Backlog>>,
+}
+
+#[derive(Default)]
+struct Backlog {
+    queue: VecDeque<Bytes>,
+    queue_bytes: usize,
+    /// Bytes of the waiting send; 0 = none is in flight.
+    in_flight_bytes: usize,
+}
+
+/// Bytes that one tick's arena may hold.
+const ARENA_BYTES_MAX: usize = 1 << 30;
+/// An arena larger than this is given up when it has been nearly empty for a while.
+const ARENA_BYTES_KEPT: usize = 1 << 20;
+/// Two stretches up to this long together are joined in the arena; longer ones are kept as pieces.
+const JOIN_BYTES_MAX: usize = 16 << 10;
+/// Small pieces of a backlog are sent together up to this many bytes.
+const RESEND_BYTES: usize = 64 << 10;
+/// Empty backlogs kept for reuse.
+const BACKLOGS_KEPT: usize = 256;
+/// Ticks of little use after which a large arena is given up.
+const SHRINK_AFTER_TICKS: u32 = 1024;
+
+/// The outbound queues of a core. See the module.
+pub struct Outbox {
+    arena: Vec<u8>,
+    slots: Vec<Slot>,
+    dirty: Vec<u32>,
+    bytes_max: usize,
+    backlogs_free: Vec<Box<Backlog>>,
+    /// The last join: these two stretches stand together at the third.
+    joined: Option<(ArenaFrame, ArenaFrame, ArenaFrame)>,
+    /// The last stretch that had to leave the arena.
+    copied: Option<(ArenaFrame, Bytes)>,
+    backlog_bytes: usize,
+    little_used_ticks: u32,
+}
+
+impl Outbox {
+    /// Empty queues, each of which will take up to `bytes_max` bytes (or a single larger frame).
+    pub fn new(bytes_max: usize) -> Outbox {
+        Outbox {
+            arena: Vec::with_capacity(64 << 10),
+            slots: Vec::new(),
+            dirty: Vec::new(),
+            bytes_max,
+            backlogs_free: Vec::new(),
+            joined: None,
+            copied: None,
+            backlog_bytes: 0,
+            little_used_ticks: 0,
+        }
+    }
+
+    /// Starts a connection's queue.
+    pub fn open(&mut self, slot: u32, generation: u32) {
+        let index = slot as usize;
+        while self.slots.len() <= index {
+            self.slots.push(Slot {
+                start: 0,
+                end: 0,
+                generation: 0,
+                state: State::Vacant,
+                dirty: false,
+                backlog: None,
+            });
+        }
+        let slot = &mut self.slots[index];
+        assert!(slot.state == State::Vacant && slot.start == slot.end && slot.backlog.is_none());
+        slot.state = State::Open;
+        slot.generation = generation;
+    }
+
+    /// Lets nothing more into the queue; what is in it will still be sent.
+    pub fn seal(&mut self, slot: u32) {
+        let slot = &mut self.slots[slot as usize];
+        if slot.state == State::Open {
+            slot.state = State::Sealed;
+        }
+    }
+
+    /// Ends a connection's queue and forgets what is in it. A waiting send in flight is the ring's until it completes.
+    pub fn close(&mut self, slot: u32) {
+        let index = slot as usize;
+        self.slots[index].state = State::Vacant;
+        self.slots[index].start = 0;
+        self.slots[index].end = 0;
+        if let Some(backlog) = self.slots[index].backlog.take() {
+            self.backlog_bytes -= backlog.queue_bytes + backlog.in_flight_bytes;
+            self.keep_backlog(backlog);
+        }
+    }
+
+    /// Whether nothing of this connection is waiting or in flight.
+    #[inline]
+    pub fn is_empty(&self, slot: u32) -> bool {
+        let slot = &self.slots[slot as usize];
+        slot.start == slot.end && slot.backlog.is_none()
+    }
+
+    /// Whether the socket refused bytes and a waiting send is in flight.
+    pub fn is_parked(&self, slot: u32) -> bool {
+        self.slots[slot as usize].is_parked()
+    }
+
+    /// Whether messages can be queued.
+    #[inline]
+    pub fn is_open(&self, slot: u32) -> bool {
+        self.slots.get(slot as usize).is_some_and(|slot| slot.state == State::Open)
+    }
+
+    /// Bytes waiting or in flight for this connection.
+    #[inline]
+    pub fn queued_bytes(&self, slot: u32) -> usize {
+        self.slots[slot as usize].queued_bytes()
+    }
+
+    /// Bytes that sockets have refused so far, over all connections.
+    pub fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    /// Encodes a message into the arena, for any number of [`Outbox::queue`]; `None` if the tick's arena is full.
+    #[inline]
+    pub fn encode(&mut self, opcode: Opcode, payload: &[u8]) -> Option<ArenaFrame> {
+        let start = self.arena.len();
+        if start + payload.len() + 16 > ARENA_BYTES_MAX {
+            return None;
+        }
+        put_frame(&mut self.arena, opcode, payload);
+        Some(ArenaFrame { start: start as u32, end: self.arena.len() as u32 })
+    }
+
+    /// Copies an encoded frame into the arena.
+    pub fn import(&mut self, frame: &FrameBuf) -> Option<ArenaFrame> {
+        self.append(frame.bytes())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Option<ArenaFrame> {
+        let start = self.arena.len();
+        if start + bytes.len() > ARENA_BYTES_MAX {
+            return None;
+        }
+        self.arena.extend_from_slice(bytes);
+        Some(ArenaFrame { start: start as u32, end: self.arena.len() as u32 })
+    }
+
+    /// A copy of an arena frame that outlives the tick, for other cores.
+    pub fn export(&mut self, frame: ArenaFrame) -> FrameBuf {
+        FrameBuf::from_encoded(self.copy_out(frame))
+    }
+
+    /// Encodes a message for one connection.
+    #[inline]
+    pub fn send(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) -> Queued {
+        if !self.is_open(slot) {
+            return Queued::Gone;
+        }
+        let mark = self.arena.len();
+        let Some(frame) = self.encode(opcode, payload) else { return Queued::Full };
+        let queued = self.queue(slot, frame);
+        if queued != Queued::Yes {
+            self.arena.truncate(mark);
+        }
+        queued
+    }
+
+    /// Queues a frame of this tick's arena to a connection.
+    #[inline]
+    pub fn queue(&mut self, slot: u32, frame: ArenaFrame) -> Queued {
+        let Some(queue) = self.slots.get_mut(slot as usize) else { return Queued::Gone };
+        if queue.state == State::Open && queue.backlog.is_none() {
+            if queue.start == queue.end {
+                queue.start = frame.start;
+                queue.end = frame.end;
+                queue.dirty = true;
+                self.dirty.push(slot);
+                return Queued::Yes;
+            }
+            if queue.end == frame.start && (frame.end - queue.start) as usize <= self.bytes_max {
+                queue.end = frame.end;
+                return Queued::Yes;
+            }
+        }
+        self.queue_slow(slot, frame)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn queue_slow(&mut self, slot: u32, frame: ArenaFrame) -> Queued {
+        let queued = self.admit(slot, frame.wire_len());
+        if queued == Queued::Yes {
+            self.force(slot, frame);
+        }
+        queued
+    }
+
+    /// Queues an encoded frame to a connection by reference.
+    pub fn queue_shared(&mut self, slot: u32, frame: &FrameBuf) -> Queued {
+        let queued = self.admit(slot, frame.len());
+        if queued == Queued::Yes {
+            self.spill(slot);
+            self.push_back(slot, frame.bytes().clone());
+        }
+        queued
+    }
+
+    /// Queues a Close frame, or a Pong, or an HTTP response: what may not be refused for want of room while the
+    /// connection lives. `false` if nothing may follow what is queued already.
+    pub fn queue_raw(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if !self.is_open(slot) {
+            return false;
+        }
+        match self.append(bytes) {
+            Some(frame) => {
+                self.force(slot, frame);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn queue_control(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+        // RFC 6455 5.5.3: a peer that lets pings pile up may be answered the most recent one only; where the queue is at
+        // its limit, none of them.
+        if opcode == Opcode::Pong && self.queued_bytes(slot) > self.bytes_max {
+            return;
+        }
+        if self.is_open(slot)
+            && let Some(frame) = self.encode(opcode, payload)
+        {
+            self.force(slot, frame);
+        }
+    }
+
+    /// Whether `len` more bytes may be queued. An empty queue takes any frame: there must be a way to send a message
+    /// that is larger than the limit.
+    fn admit(&self, slot: u32, len: usize) -> Queued {
+        match self.slots.get(slot as usize) {
+            Some(queue) if queue.state == State::Open => {
+                let queued_bytes = queue.queued_bytes();
+                if queued_bytes == 0 || queued_bytes + len <= self.bytes_max { Queued::Yes } else { Queued::Full }
+            }
+            _ => Queued::Gone,
+        }
+    }
+
+    /// Queues an arena frame, whatever stands in the queue.
+    fn force(&mut self, slot: u32, frame: ArenaFrame) {
+        let queue = &mut self.slots[slot as usize];
+        if queue.backlog.is_some() {
+            let bytes = self.copy_out(frame);
+            return self.push_back(slot, bytes);
+        }
+        if queue.start == queue.end {
+            queue.start = frame.start;
+            queue.end = frame.end;
+            self.mark_dirty(slot);
+        } else if queue.end == frame.start {
+            queue.end = frame.end;
+        } else {
+            let before = ArenaFrame { start: queue.start, end: queue.end };
+            match self.join(before, frame) {
+                Some(joined) => {
+                    let queue = &mut self.slots[slot as usize];
+                    queue.start = joined.start;
+                    queue.end = joined.end;
+                }
+                None => {
+                    self.spill(slot);
+                    let bytes = self.copy_out(frame);
+                    self.push_back(slot, bytes);
+                }
+            }
+        }
+    }
+
+    /// Puts two stretches side by side in the arena, once for all connections that have the same two.
+    fn join(&mut self, first: ArenaFrame, second: ArenaFrame) -> Option<ArenaFrame> {
+        if let Some((a, b, joined)) = self.joined
+            && (a, b) == (first, second)
+        {
+            return Some(joined);
+        }
+        let len = first.wire_len() + second.wire_len();
+        if len > JOIN_BYTES_MAX || self.arena.len() + len > ARENA_BYTES_MAX {
+            return None;
+        }
+        let start = self.arena.len() as u32;
+        self.arena.extend_from_within(first.start as usize..first.end as usize);
+        self.arena.extend_from_within(second.start as usize..second.end as usize);
+        let joined = ArenaFrame { start, end: self.arena.len() as u32 };
+        self.joined = Some((first, second, joined));
+        Some(joined)
+    }
+
+    /// Moves a connection's arena stretch, if it has one, into its backlog.
+    fn spill(&mut self, slot: u32) {
+        let queue = &mut self.slots[slot as usize];
+        if queue.start == queue.end {
+            return;
+        }
+        let stretch = ArenaFrame { start: queue.start, end: queue.end };
+        queue.start = 0;
+        queue.end = 0;
+        let bytes = self.copy_out(stretch);
+        self.push_back(slot, bytes);
+    }
+
+    fn push_back(&mut self, slot: u32, bytes: Bytes) {
+        self.backlog_bytes += bytes.len();
+        let queue = &mut self.slots[slot as usize];
+        let backlog =
+            queue.backlog.get_or_insert_with(|| self.backlogs_free.pop().unwrap_or_else(Box::<Backlog>::default));
+        backlog.queue_bytes += bytes.len();
+        backlog.queue.push_back(bytes);
+        if backlog.in_flight_bytes == 0 {
+            self.mark_dirty(slot);
+        }
+    }
+
+    fn copy_out(&mut self, stretch: ArenaFrame) -> Bytes {
+        if let Some((of, bytes)) = &self.copied
+            && *of == stretch
+        {
+            return bytes.clone();
+        }
+        let bytes = Bytes::copy_from_slice(&self.arena[stretch.start as usize..stretch.end as usize]);
+        self.copied = Some((stretch, bytes.clone()));
+        bytes
+    }
+
+    #[inline]
+    fn mark_dirty(&mut self, slot: u32) {
+        let queue = &mut self.slots[slot as usize];
+        if !queue.dirty {
+            queue.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Makes room for a frame of `len` bytes by forgetting the oldest messages of a connection whose socket is full.
+    /// Returns how many were dropped; control frames and what is in flight are kept.
+    pub fn drop_oldest(&mut self, slot: u32, len: usize) -> usize {
+        let queue = &mut self.slots[slot as usize];
+        let Some(backlog) = &mut queue.backlog else { return 0 };
+        if backlog.in_flight_bytes == 0 {
+            return 0;
+        }
+        let mut dropped = 0;
+        let mut place = 0;
+        while backlog.queue_bytes + backlog.in_flight_bytes + len > self.bytes_max {
+            // RFC 6455 5.5: control frames have the most significant bit of their opcode set.
+            match backlog.queue.get(place) {
+                None => break,
+                Some(frame) if frame[0] & 0x08 != 0 => place += 1,
+                Some(_) => {
+                    let frame = backlog.queue.remove(place).expect("the place was just looked at");
+                    backlog.queue_bytes -= frame.len();
+                    self.backlog_bytes -= frame.len();
+                    dropped += 1;
+                }
+            }
+        }
+        dropped
+    }
+
+    /// Whether any connection has something to send.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The sends of this tick: one for each connection that has something to send.
+    pub fn batch(&mut self) -> impl Iterator<Item = BatchSend<'_>> {
+        for &slot in &self.dirty {
+            if let Some(backlog) = &mut self.slots[slot as usize].backlog {
+                backlog.prepare();
+            }
+        }
+        let Outbox { arena, slots, dirty, .. } = self;
+        dirty.iter().filter_map(|&index| {
+            let slot = &slots[index as usize];
+            let token = Token::new(Op::SendNow, slot.generation, index);
+            let pieces = match &slot.backlog {
+                None if slot.start == slot.end => return None,
+                None => Pieces::One(&arena[slot.start as usize..slot.end as usize]),
+                Some(backlog) => match backlog.queue.as_slices().0 {
+                    [] => return None,
+                    [one] => Pieces::One(one),
+                    many => Pieces::Many(many),
+                },
+            };
+            Some(BatchSend { token, pieces })
+        })
+    }
+
+    /// Of this connection's batch send only `sent` bytes went out. Returns the bytes to send by a waiting send, which
+    /// the caller must start; [`Outbox::sent_async`] goes on from there. `None` if the connection has been closed since.
+    pub fn sent_short(&mut self, slot: u32, sent: usize) -> Option<Bytes> {
+        let queue = &self.slots[slot as usize];
+        if queue.state == State::Vacant || !queue.dirty {
+            return None;
+        }
+        debug_assert!(!queue.is_parked() && sent < queue.queued_bytes());
+        self.spill(slot);
+        let backlog = self.slots[slot as usize].backlog.as_mut()?;
+        let mut rest = sent;
+        while let Some(first) = backlog.queue.front_mut() {
+            if rest < first.len() {
+                let _ = first.split_to(rest);
+                break;
+            }
+            rest -= first.len();
+            backlog.queue.pop_front();
+        }
+        backlog.queue_bytes -= sent;
+        self.backlog_bytes -= sent;
+        backlog.next_in_flight()
+    }
+
+    /// The waiting send of this connection is done. Returns the bytes for the next one, if there is more.
+    pub fn sent_async(&mut self, slot: u32) -> Option<Bytes> {
+        let queue = &mut self.slots[slot as usize];
+        let backlog = queue.backlog.as_mut()?;
+        self.backlog_bytes -= backlog.in_flight_bytes;
+        backlog.in_flight_bytes = 0;
+        let next = backlog.next_in_flight();
+        if next.is_none()
+            && let Some(backlog) = queue.backlog.take()
+        {
+            self.keep_backlog(backlog);
+        }
+        next
+    }
+
+    /// After the turn: whatever of the batch was not reported by [`Outbox::sent_short`] has been sent and is forgotten.
+    /// `reuse` gets the large buffers that are free now.
+    pub fn settle(&mut self, mut reuse: impl FnMut(Vec<u8>)) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            let slot = &mut self.slots[index as usize];
+            slot.dirty = false;
+            slot.start = 0;
+            slot.end = 0;
+            if let Some(mut backlog) = slot.backlog.take_if(|backlog| backlog.in_flight_bytes == 0) {
+                self.backlog_bytes -= backlog.queue_bytes;
+                backlog.queue_bytes = 0;
+                for bytes in backlog.queue.drain(..) {
+                    if let Some(vec) = reclaim(bytes) {
+                        reuse(vec);
+                    }
+                }
+                self.keep_backlog(backlog);
+            }
+        }
+        self.dirty = dirty;
+        self.joined = None;
+        self.copied = None;
+        self.shrink();
+        self.arena.clear();
+        debug_assert!(self.slots.len() > 4096 || self.invariants());
+    }
+
+    fn shrink(&mut self) {
+        if self.arena.capacity() <= ARENA_BYTES_KEPT || self.arena.len() > self.arena.capacity() / 4 {
+            self.little_used_ticks = 0;
+            return;
+        }
+        self.little_used_ticks += 1;
+        if self.little_used_ticks > SHRINK_AFTER_TICKS || self.arena.capacity() > 64 * ARENA_BYTES_KEPT {
+            self.arena = Vec::with_capacity(64 << 10);
+            self.little_used_ticks = 0;
+        }
+    }
+
+    fn keep_backlog(&mut self, mut backlog: Box<Backlog>) {
+        if self.backlogs_free.len() < BACKLOGS_KEPT && backlog.queue.capacity() <= 64 {
+            backlog.queue.clear();
+            backlog.queue_bytes = 0;
+            backlog.in_flight_bytes = 0;
+            self.backlogs_free.push(backlog);
+        }
+    }
+
+    /// Checks the module's invariant; for `debug_assert`.
+    pub fn invariants(&self) -> bool {
+        let mut backlog_bytes = 0;
+        for (index, slot) in self.slots.iter().enumerate() {
+            let in_arena = slot.start != slot.end;
+            assert!(slot.start <= slot.end && (slot.state != State::Vacant || !in_arena));
+            assert!(!(in_arena && slot.backlog.is_some()), "slot {index}: one place at a time");
+            if let Some(backlog) = &slot.backlog {
+                let bytes: usize = backlog.queue.iter().map(Bytes::len).sum();
+                assert_eq!(bytes, backlog.queue_bytes, "slot {index}");
+                backlog_bytes += bytes + backlog.in_flight_bytes;
+            }
+            let wants = in_arena || slot.backlog.as_ref().is_some_and(|backlog| backlog.in_flight_bytes == 0);
+            assert!(!wants || slot.dirty, "slot {index}: what can be sent is on the list");
+        }
+        assert_eq!(backlog_bytes, self.backlog_bytes);
+        true
+    }
+}
+
+impl Slot {
+    fn is_parked(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.in_flight_bytes > 0)
+    }
+
+    #[inline]
+    fn queued_bytes(&self) -> usize {
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.queue_bytes + backlog.in_flight_bytes);
+        (self.end - self.start) as usize + backlog
+    }
+}
+
+impl Backlog {
+    /// Makes the queue one slice of at most [`BATCH_PIECES_MAX`] pieces.
+    fn prepare(&mut self) {
+        if self.queue.len() > BATCH_PIECES_MAX {
+            let mut all = BytesMut::with_capacity(self.queue_bytes);
+            for piece in self.queue.drain(..) {
+                all.extend_from_slice(&piece);
+            }
+            self.queue.push_back(all.freeze());
+        }
+        self.queue.make_contiguous();
+    }
+
+    /// Takes the next bytes for a waiting send: one large piece, or several small ones together.
+    fn next_in_flight(&mut self) -> Option<Bytes> {
+        let mut next = self.queue.pop_front()?;
+        if next.len() < RESEND_BYTES / 2
+            && self.queue.front().is_some_and(|second| next.len() + second.len() <= RESEND_BYTES)
+        {
+            let mut together = BytesMut::with_capacity(RESEND_BYTES.min(next.len() + self.queue_bytes));
+            together.extend_from_slice(&next);
+            while let Some(piece) = self.queue.pop_front_if(|piece| together.len() + piece.len() <= RESEND_BYTES) {
+                together.extend_from_slice(&piece);
+            }
+            next = together.freeze();
+        }
+        self.queue_bytes -= next.len();
+        self.in_flight_bytes = next.len();
+        Some(next)
+    }
+}
+
+/// The buffer behind sent bytes, if nobody else refers to it.
+fn reclaim(bytes: Bytes) -> Option<Vec<u8>> {
+    let mut bytes = bytes.try_into_mut().ok()?;
+    bytes.clear();
+    Some(bytes.into())
+}
+
+/// Where the protocol machine's answers of one connection go.
+pub struct OutboxReplies<'a> {
+    /// The core's queues.
+    pub outbox: &'a mut Outbox,
+    /// The connection.
+    pub slot: u32,
+}
+
+impl Replies for OutboxReplies<'_> {
+    fn reply(&mut self, opcode: Opcode, payload: &[u8]) {
+        self.outbox.queue_control(self.slot, opcode, payload);
+        if opcode == Opcode::Close {
+            // RFC 6455 5.5.1: no data frames follow a Close frame.
+            self.outbox.seal(self.slot);
+        }
+    }
+}
