@@ -54,8 +54,10 @@ enum State {
     Vacant,
     /// Everything may be queued.
     Open,
-    /// The Close frame is queued: nothing may follow it.
+    /// No more messages; control frames still.
     Sealed,
+    /// The Close frame is queued: nothing may follow it.
+    Shut,
 }
 
 struct Slot {
@@ -138,11 +140,19 @@ impl Outbox {
         slot.generation = generation;
     }
 
-    /// Lets nothing more into the queue; what is in it will still be sent.
+    /// Lets no more messages into the queue; what is in it will still be sent, and so will control frames.
     pub fn seal(&mut self, slot: u32) {
         let slot = &mut self.slots[slot as usize];
         if slot.state == State::Open {
             slot.state = State::Sealed;
+        }
+    }
+
+    /// Lets nothing more into the queue.
+    pub fn shut(&mut self, slot: u32) {
+        let slot = &mut self.slots[slot as usize];
+        if slot.state != State::Vacant {
+            slot.state = State::Shut;
         }
     }
 
@@ -272,8 +282,8 @@ impl Outbox {
         queued
     }
 
-    /// Queues a Close frame, or a Pong, or an HTTP response: what may not be refused for want of room while the
-    /// connection lives. `false` if nothing may follow what is queued already.
+    /// Queues bytes as they are, whatever the limit: HTTP responses, which the protocol bounds. `false` if the queue is
+    /// closed.
     pub fn queue_raw(&mut self, slot: u32, bytes: &[u8]) -> bool {
         if !self.is_open(slot) {
             return false;
@@ -293,7 +303,7 @@ impl Outbox {
         if opcode == Opcode::Pong && self.queued_bytes(slot) > self.bytes_max {
             return;
         }
-        if self.is_open(slot)
+        if matches!(self.slots[slot as usize].state, State::Open | State::Sealed)
             && let Some(frame) = self.encode(opcode, payload)
         {
             self.force(slot, frame);
@@ -602,8 +612,8 @@ impl Backlog {
         {
             let mut together = BytesMut::with_capacity(RESEND_BYTES.min(next.len() + self.queue_bytes));
             together.extend_from_slice(&next);
-            while let Some(piece) = self.queue.pop_front_if(|piece| together.len() + piece.len() <= RESEND_BYTES) {
-                together.extend_from_slice(&piece);
+            while self.queue.front().is_some_and(|piece| together.len() + piece.len() <= RESEND_BYTES) {
+                together.extend_from_slice(&self.queue.pop_front().expect("there is a front"));
             }
             next = together.freeze();
         }
@@ -633,7 +643,7 @@ impl Replies for OutboxReplies<'_> {
         self.outbox.queue_control(self.slot, opcode, payload);
         if opcode == Opcode::Close {
             // RFC 6455 5.5.1: no data frames follow a Close frame.
-            self.outbox.seal(self.slot);
+            self.outbox.shut(self.slot);
         }
     }
 }

@@ -1,0 +1,892 @@
+//! One core's connections and rooms: who gets a message. It queues to the core's outboxes and writes letters to other
+//! cores; it runs no handler and knows no ring.
+//!
+//! A room lives on each core that has members in it. Every core knows of each room which other cores have members, by
+//! letters that they write when their first member joins and their last one leaves, so a message wakes only cores that can
+//! deliver it. A core reads its mail before it runs handlers: whoever has been told that a join is done, and lets
+//! somebody else publish to the room, can count on the message arriving.
+//!
+//! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
+//! messages that start on different cores.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::config::SlowConsumer;
+use crate::frame_buf::FrameBuf;
+use crate::id::{ConnectionId, IdKey};
+use crate::mail::{MailError, Post};
+use crate::metrics::Counters;
+use crate::outbox::{ArenaFrame, Outbox, Queued};
+use crate::proto::frame::Opcode;
+use crate::proto::machine::{Incoming, Kind, Payload};
+use crate::proto::pool::Pool;
+
+/// Messages at least this long travel by reference; shorter ones are copied, which is cheaper.
+const SHARED_BYTES_MIN: usize = 4096;
+/// Rooms that one connection may be in: a peer decides how many it joins, so there must be a bound.
+pub const ROOMS_PER_CONNECTION_MAX: usize = 256;
+/// Bytes of a room's name.
+pub const ROOM_NAME_BYTES_MAX: usize = 256;
+
+/// What became of a message, summed over those it was meant for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Connections to which it was queued.
+    pub queued: u32,
+    /// Connections that did not get it because their queue was full.
+    pub dropped: u32,
+    /// Connections that had gone, or never existed.
+    pub gone: u32,
+}
+
+/// Collects the answers of several cores, and hands out the sum when the last one has answered.
+#[derive(Debug)]
+pub struct Tally {
+    queued: AtomicU32,
+    dropped: AtomicU32,
+    gone: AtomicU32,
+    answer: std::sync::Mutex<Option<oneshot::Sender<Delivery>>>,
+}
+
+impl Tally {
+    /// A tally and where its sum will arrive. It is complete when every clone of the `Arc` is gone.
+    pub fn new() -> (Arc<Tally>, oneshot::Receiver<Delivery>) {
+        let (sender, receiver) = oneshot::channel();
+        let zero = || AtomicU32::new(0);
+        let answer = std::sync::Mutex::new(Some(sender));
+        (Arc::new(Tally { queued: zero(), dropped: zero(), gone: zero(), answer }), receiver)
+    }
+
+    /// Adds one core's answer.
+    pub fn add(&self, delivery: Delivery) {
+        self.queued.fetch_add(delivery.queued, Ordering::Relaxed);
+        self.dropped.fetch_add(delivery.dropped, Ordering::Relaxed);
+        self.gone.fetch_add(delivery.gone, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let sum = Delivery {
+            queued: *self.queued.get_mut(),
+            dropped: *self.dropped.get_mut(),
+            gone: *self.gone.get_mut(),
+        };
+        if let Some(answer) = self.answer.get_mut().ok().and_then(Option::take) {
+            // Nobody waits any more: fire and forget.
+            let _ = answer.send(sum);
+        }
+    }
+}
+
+/// What one core, or a thread that is none, asks of a core.
+pub enum Letter {
+    /// A core has its first member of a room, or lost its last one.
+    Presence {
+        /// The room's name.
+        room: Arc<str>,
+        /// The core that says so.
+        core: usize,
+        /// First or last.
+        present: bool,
+    },
+    /// A message to the room's members on this core.
+    Publish {
+        /// The room's name.
+        room: Arc<str>,
+        /// The message.
+        frame: FrameBuf,
+        /// Who is not to get it.
+        except: Option<ConnectionId>,
+        /// Where the answer is added.
+        tally: Option<Arc<Tally>>,
+    },
+    /// A message to one connection.
+    EmitTo {
+        /// To whom.
+        id: ConnectionId,
+        /// The message.
+        frame: FrameBuf,
+        /// Where the answer is added.
+        tally: Option<Arc<Tally>>,
+    },
+    /// Whatever else: runs between two ticks' handlers.
+    Run(Box<dyn FnOnce(&mut CoreHub) + Send>),
+    /// Stop accepting, close every connection with 1001, end when the last one is gone.
+    Drain,
+    /// End at once.
+    Stop,
+}
+
+/// Names a room on this core, from [`CoreHub::room`] or a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoomId(u32);
+
+struct Room {
+    name: Arc<str>,
+    members: Vec<u32>,
+    elsewhere: CoreSet,
+    /// Kept although empty: somebody holds its id.
+    pinned: bool,
+}
+
+/// A set of cores.
+#[derive(Debug, Default)]
+struct CoreSet(SmallVec<[u64; 1]>);
+
+impl CoreSet {
+    fn set(&mut self, core: usize, present: bool) {
+        let word = core / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let bit = 1 << (core % 64);
+        if present {
+            self.0[word] |= bit;
+        } else {
+            self.0[word] &= !bit;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().enumerate().flat_map(|(index, word)| {
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| index * 64 + bit)
+        })
+    }
+}
+
+#[derive(Default)]
+struct Member {
+    generation: u32,
+    route: u16,
+    open: bool,
+    doomed: bool,
+    /// Each with this connection's place in the room's list of members.
+    rooms: SmallVec<[(RoomId, u32); 1]>,
+}
+
+/// A connection that is to be closed at the end of the tick.
+#[derive(Debug)]
+pub struct Doom {
+    /// Which.
+    pub slot: u32,
+    /// Its generation when this was asked for.
+    pub generation: u32,
+    /// The close code; `None` for a Close frame without one.
+    pub code: Option<u16>,
+    /// The reason.
+    pub reason: Cow<'static, str>,
+}
+
+/// The connection could not join the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The connection is closing or has gone.
+    #[error("the connection is closing")]
+    Gone,
+    /// It is in [`ROOMS_PER_CONNECTION_MAX`] rooms already.
+    #[error("the connection is in {ROOMS_PER_CONNECTION_MAX} rooms already")]
+    TooManyRooms,
+    /// The name is longer than [`ROOM_NAME_BYTES_MAX`].
+    #[error("a room's name has at most {ROOM_NAME_BYTES_MAX} bytes")]
+    NameTooLong,
+}
+
+/// Connections and rooms of one core. See the module.
+pub struct CoreHub {
+    /// The outbound queues.
+    pub outbox: Outbox,
+    /// Buffers for assembled messages.
+    pub pool: Pool,
+    /// What happened so far.
+    pub counters: Counters,
+    ids: IdKey,
+    core: usize,
+    members: Vec<Member>,
+    rooms: Slab<Room>,
+    names: HashMap<Arc<str>, RoomId>,
+    post: Post<Letter>,
+    dooms: Vec<Doom>,
+    /// Per route: what happens to a connection that does not keep up.
+    slow_consumer: SlowConsumer,
+    overflown: Vec<u32>,
+}
+
+enum Outgoing<'a> {
+    Arena(ArenaFrame),
+    Shared(&'a FrameBuf),
+}
+
+impl CoreHub {
+    /// A core without connections.
+    pub(crate) fn new(
+        ids: IdKey,
+        post: Post<Letter>,
+        outbox: Outbox,
+        pool: Pool,
+        slow_consumer: SlowConsumer,
+    ) -> CoreHub {
+        CoreHub {
+            outbox,
+            pool,
+            counters: Counters::default(),
+            ids,
+            core: post.core(),
+            members: Vec::new(),
+            rooms: Slab::new(),
+            names: HashMap::new(),
+            post,
+            dooms: Vec::new(),
+            slow_consumer,
+            overflown: Vec::new(),
+        }
+    }
+
+    /// This core's number.
+    pub fn core(&self) -> usize {
+        self.core
+    }
+
+    /// A connection's address.
+    pub fn id(&self, slot: u32) -> ConnectionId {
+        let generation = self.members.get(slot as usize).map_or(0, |member| member.generation);
+        self.ids.id(self.core, slot, generation)
+    }
+
+    /// The route by which a connection came.
+    pub fn route(&self, slot: u32) -> u16 {
+        self.members[slot as usize].route
+    }
+
+    /// Enters a WebSocket connection; messages can be queued to it from now on.
+    pub(crate) fn enter(&mut self, slot: u32, generation: u32, route: u16) {
+        let index = slot as usize;
+        if self.members.len() <= index {
+            self.members.resize_with(index + 1, Member::default);
+        }
+        let member = &mut self.members[index];
+        debug_assert!(!member.open && member.rooms.is_empty());
+        *member = Member { generation, route, open: true, doomed: false, rooms: SmallVec::new() };
+    }
+
+    /// Removes a connection and its memberships.
+    pub(crate) fn leave_all(&mut self, slot: u32) {
+        let Some(member) = self.members.get_mut(slot as usize) else { return };
+        member.open = false;
+        while let Some((room, place)) = self.members[slot as usize].rooms.pop() {
+            self.remove_from_room(room, place);
+        }
+        self.members[slot as usize].rooms.shrink_to_fit();
+    }
+
+    /// The slot of a living connection of this core; `None` for stale or foreign ids.
+    pub fn resolve(&self, id: ConnectionId) -> Option<u32> {
+        let slot = id.slot();
+        let member = self.members.get(slot as usize)?;
+        let is_it = id.core() == self.core
+            && member.open
+            && !member.doomed
+            && member.generation == id.generation()
+            && self.ids.is_genuine(id);
+        is_it.then_some(slot)
+    }
+
+    // ---- one connection -------------------------------------------------------------------------------------------
+
+    /// Queues a message to a connection of this core.
+    #[inline]
+    pub fn send(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) -> Queued {
+        match self.outbox.send(slot, opcode, payload) {
+            Queued::Yes => {
+                self.counters.messages_out += 1;
+                Queued::Yes
+            }
+            Queued::Full => {
+                let frame = FrameBuf::new(opcode, payload);
+                self.overflow(slot, &Outgoing::Shared(&frame))
+            }
+            Queued::Gone => Queued::Gone,
+        }
+    }
+
+    /// Queues a received message back to a connection; a large one travels without being copied.
+    #[inline]
+    pub fn send_incoming(&mut self, slot: u32, message: Incoming<'_>) -> Queued {
+        match message.payload {
+            Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
+                let frame = FrameBuf::from_owned(message.kind, payload);
+                self.deliver(slot, &Outgoing::Shared(&frame))
+            }
+            Payload::Owned(payload) => {
+                let queued = self.send(slot, message.kind.opcode(), payload.as_slice());
+                self.pool.give(payload.into_parts().0);
+                queued
+            }
+            Payload::Borrowed(payload) => self.send(slot, message.kind.opcode(), payload),
+        }
+    }
+
+    #[inline]
+    fn deliver(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
+        match self.try_queue(slot, frame) {
+            Queued::Yes => {
+                self.counters.messages_out += 1;
+                Queued::Yes
+            }
+            Queued::Full => self.overflow(slot, frame),
+            Queued::Gone => Queued::Gone,
+        }
+    }
+
+    #[inline]
+    fn try_queue(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
+        match frame {
+            Outgoing::Arena(frame) => self.outbox.queue(slot, *frame),
+            Outgoing::Shared(frame) => self.outbox.queue_shared(slot, frame),
+        }
+    }
+
+    /// A connection's queue is full: what its route says happens.
+    #[cold]
+    fn overflow(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
+        match self.slow_consumer {
+            SlowConsumer::Close => {
+                self.counters.slow_consumers_closed += 1;
+                self.close(slot, Some(1013), "slow consumer");
+            }
+            SlowConsumer::DropNew => {}
+            SlowConsumer::DropOld => {
+                let len = match frame {
+                    Outgoing::Arena(frame) => frame.wire_len(),
+                    Outgoing::Shared(frame) => frame.len(),
+                };
+                self.counters.messages_dropped += self.outbox.drop_oldest(slot, len) as u64;
+                if self.try_queue(slot, frame) == Queued::Yes {
+                    self.counters.messages_out += 1;
+                    return Queued::Yes;
+                }
+            }
+        }
+        self.counters.messages_dropped += 1;
+        Queued::Full
+    }
+
+    /// Asks for a connection to be closed at the end of this tick, after what is queued to it. The first request counts;
+    /// later messages to it are refused.
+    pub fn close(&mut self, slot: u32, code: Option<u16>, reason: impl Into<Cow<'static, str>>) {
+        let Some(member) = self.members.get_mut(slot as usize) else { return };
+        if member.open && !member.doomed {
+            member.doomed = true;
+            self.outbox.seal(slot);
+            self.dooms.push(Doom { slot, generation: member.generation, code, reason: reason.into() });
+        }
+    }
+
+    /// Whether a connection is open and not about to be closed.
+    #[inline]
+    pub fn is_open(&self, slot: u32) -> bool {
+        self.members.get(slot as usize).is_some_and(|member| member.open && !member.doomed)
+    }
+
+    /// The connections to close; takes the list, so that what is asked for meanwhile waits for the next call.
+    pub(crate) fn take_dooms(&mut self) -> Vec<Doom> {
+        std::mem::take(&mut self.dooms)
+    }
+
+    pub(crate) fn has_dooms(&self) -> bool {
+        !self.dooms.is_empty()
+    }
+
+    /// Sends to a connection of any core by its id; `tally` gets the answer, at once or when the other core has looked.
+    pub fn emit_to(&mut self, id: ConnectionId, opcode: Opcode, payload: &[u8], tally: Option<Arc<Tally>>) {
+        if id.core() == self.core || id.core() >= self.post.cores() {
+            let delivery = match self.resolve(id) {
+                Some(slot) => self.send(slot, opcode, payload).into(),
+                None => Delivery::from(Queued::Gone),
+            };
+            if let Some(tally) = tally {
+                tally.add(delivery);
+            }
+        } else {
+            let frame = FrameBuf::new(opcode, payload);
+            self.post.send(id.core(), Letter::EmitTo { id, frame, tally });
+        }
+    }
+
+    // ---- rooms ----------------------------------------------------------------------------------------------------
+
+    /// The room of this name, made if there is none, and kept: its id stays valid.
+    pub fn room(&mut self, name: &str) -> RoomId {
+        let room = self.find_or_make(name);
+        self.rooms[room.0 as usize].pinned = true;
+        room
+    }
+
+    fn find_or_make(&mut self, name: &str) -> RoomId {
+        if let Some(room) = self.names.get(name) {
+            return *room;
+        }
+        let name: Arc<str> = name.into();
+        let key = self.rooms.insert(Room {
+            name: Arc::clone(&name),
+            members: Vec::new(),
+            elsewhere: CoreSet::default(),
+            pinned: false,
+        });
+        let room = RoomId(key as u32);
+        self.names.insert(name, room);
+        room
+    }
+
+    /// Adds a connection to the room of this name; nothing happens if it is a member.
+    ///
+    /// # Errors
+    /// If the connection is closing, in too many rooms, or the name is too long.
+    pub fn join(&mut self, slot: u32, name: &str) -> Result<RoomId, JoinError> {
+        if name.len() > ROOM_NAME_BYTES_MAX {
+            return Err(JoinError::NameTooLong);
+        }
+        if !self.is_open(slot) {
+            return Err(JoinError::Gone);
+        }
+        if let Some(room) = self.names.get(name)
+            && self.is_member(slot, *room)
+        {
+            return Ok(*room);
+        }
+        if self.members[slot as usize].rooms.len() >= ROOMS_PER_CONNECTION_MAX {
+            return Err(JoinError::TooManyRooms);
+        }
+        let id = self.find_or_make(name);
+        let room = &mut self.rooms[id.0 as usize];
+        self.members[slot as usize].rooms.push((id, room.members.len() as u32));
+        room.members.push(slot);
+        if room.members.len() == 1 {
+            self.announce(id, true);
+        }
+        Ok(id)
+    }
+
+    /// Removes a connection from a room; false if it was not a member.
+    pub fn leave(&mut self, slot: u32, name: &str) -> bool {
+        let Some(room) = self.names.get(name).copied() else { return false };
+        let rooms = &mut self.members[slot as usize].rooms;
+        match rooms.iter().position(|(of, _)| *of == room) {
+            Some(index) => {
+                let (_, place) = rooms.swap_remove(index);
+                self.remove_from_room(room, place);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether a connection is in a room.
+    pub fn is_member(&self, slot: u32, room: RoomId) -> bool {
+        self.members[slot as usize].rooms.iter().any(|(of, _)| *of == room)
+    }
+
+    /// The members of a room on this core, as slots.
+    pub fn local_members(&self, name: &str) -> &[u32] {
+        self.names.get(name).map_or(&[], |room| &self.rooms[room.0 as usize].members)
+    }
+
+    /// Rooms that this core knows of.
+    pub fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
+    fn remove_from_room(&mut self, id: RoomId, place: u32) {
+        let room = &mut self.rooms[id.0 as usize];
+        room.members.swap_remove(place as usize);
+        if let Some(&moved) = room.members.get(place as usize) {
+            let rooms = &mut self.members[moved as usize].rooms;
+            let entry = rooms.iter_mut().find(|(of, _)| *of == id).expect("members know their rooms");
+            entry.1 = place;
+        }
+        if self.rooms[id.0 as usize].members.is_empty() {
+            self.announce(id, false);
+            self.forget_if_unused(id);
+        }
+    }
+
+    fn announce(&mut self, id: RoomId, present: bool) {
+        let core = self.core;
+        for other in (0..self.post.cores()).filter(|other| *other != core) {
+            let room = Arc::clone(&self.rooms[id.0 as usize].name);
+            self.post.send(other, Letter::Presence { room, core, present });
+        }
+    }
+
+    fn forget_if_unused(&mut self, id: RoomId) {
+        let room = &self.rooms[id.0 as usize];
+        if room.members.is_empty() && room.elsewhere.is_empty() && !room.pinned {
+            let room = self.rooms.remove(id.0 as usize);
+            self.names.remove(&room.name);
+        }
+    }
+
+    /// Sends a received message to all members of a room on every core; the count is of this core's members.
+    pub fn publish_incoming(&mut self, room: RoomId, message: Incoming<'_>, except: Option<u32>) -> Delivery {
+        match message.payload {
+            Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
+                let frame = FrameBuf::from_owned(message.kind, payload);
+                self.publish_frame(room, &Outgoing::Shared(&frame), except, None)
+            }
+            Payload::Owned(payload) => {
+                let delivery = self.publish(room, message.kind, payload.as_slice(), except, None);
+                self.pool.give(payload.into_parts().0);
+                delivery
+            }
+            Payload::Borrowed(payload) => self.publish(room, message.kind, payload, except, None),
+        }
+    }
+
+    /// Sends a message to all members of a room on every core. The returned count is of this core's members; `tally`
+    /// gets the other cores' when they have delivered.
+    pub fn publish(
+        &mut self,
+        room: RoomId,
+        kind: Kind,
+        payload: &[u8],
+        except: Option<u32>,
+        tally: Option<Arc<Tally>>,
+    ) -> Delivery {
+        match self.outbox.encode(kind.opcode(), payload) {
+            Some(frame) => self.publish_frame(room, &Outgoing::Arena(frame), except, tally),
+            None => {
+                let frame = FrameBuf::new(kind.opcode(), payload);
+                self.publish_frame(room, &Outgoing::Shared(&frame), except, tally)
+            }
+        }
+    }
+
+    fn publish_frame(
+        &mut self,
+        id: RoomId,
+        frame: &Outgoing<'_>,
+        except: Option<u32>,
+        tally: Option<Arc<Tally>>,
+    ) -> Delivery {
+        let room = &self.rooms[id.0 as usize];
+        if !room.elsewhere.is_empty() {
+            let shared = match frame {
+                Outgoing::Arena(frame) => self.outbox.export(*frame),
+                Outgoing::Shared(frame) => (*frame).clone(),
+            };
+            for core in room.elsewhere.iter() {
+                let letter = Letter::Publish {
+                    room: Arc::clone(&room.name),
+                    frame: shared.clone(),
+                    except: None,
+                    tally: tally.clone(),
+                };
+                self.post.send(core, letter);
+            }
+        }
+        let delivery = self.deliver_to_room(id, frame, except);
+        if let Some(tally) = tally {
+            tally.add(delivery);
+        }
+        delivery
+    }
+
+    fn deliver_to_room(&mut self, id: RoomId, frame: &Outgoing<'_>, except: Option<u32>) -> Delivery {
+        let mut delivery = Delivery::default();
+        let mut overflown = std::mem::take(&mut self.overflown);
+        for &slot in &self.rooms[id.0 as usize].members {
+            if except == Some(slot) {
+                continue;
+            }
+            let queued = match frame {
+                Outgoing::Arena(frame) => self.outbox.queue(slot, *frame),
+                Outgoing::Shared(frame) => self.outbox.queue_shared(slot, frame),
+            };
+            match queued {
+                Queued::Yes => delivery.queued += 1,
+                Queued::Full => overflown.push(slot),
+                Queued::Gone => delivery.gone += 1,
+            }
+        }
+        self.counters.messages_out += u64::from(delivery.queued);
+        for slot in overflown.drain(..) {
+            match self.overflow(slot, frame) {
+                Queued::Yes => delivery.queued += 1,
+                Queued::Full => delivery.dropped += 1,
+                Queued::Gone => delivery.gone += 1,
+            }
+        }
+        self.overflown = overflown;
+        delivery
+    }
+
+    // ---- letters --------------------------------------------------------------------------------------------------
+
+    /// Does what a letter asks; `Drain` and `Stop` are the shard's business and come back.
+    pub(crate) fn read(&mut self, letter: Letter) -> Option<Letter> {
+        self.counters.letters += 1;
+        match letter {
+            Letter::Presence { room, core, present } => {
+                let id = self.find_or_make(&room);
+                self.rooms[id.0 as usize].elsewhere.set(core, present);
+                self.forget_if_unused(id);
+            }
+            Letter::Publish { room, frame, except, tally } => {
+                let mut delivery = Delivery::default();
+                if let Some(id) = self.names.get(&room).copied() {
+                    let except = except.and_then(|id| self.resolve(id));
+                    let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(&frame) } else { None };
+                    let outgoing = arena.map_or(Outgoing::Shared(&frame), Outgoing::Arena);
+                    delivery = self.deliver_to_room(id, &outgoing, except);
+                }
+                if let Some(tally) = tally {
+                    tally.add(delivery);
+                }
+            }
+            Letter::EmitTo { id, frame, tally } => {
+                let queued = match self.resolve(id) {
+                    Some(slot) => self.deliver(slot, &Outgoing::Shared(&frame)),
+                    None => Queued::Gone,
+                };
+                if let Some(tally) = tally {
+                    tally.add(queued.into());
+                }
+            }
+            Letter::Run(run) => run(self),
+            Letter::Drain | Letter::Stop => return Some(letter),
+        }
+        None
+    }
+
+    /// Whether letters to other cores wait for room: take in nothing that would make more of them.
+    #[inline]
+    pub fn is_congested(&self) -> bool {
+        self.post.is_congested()
+    }
+
+    /// Ends the tick's mail: retries what waited and rings the bells.
+    pub(crate) fn post_mail(&mut self, ring: impl FnMut(usize)) {
+        self.post.retry();
+        self.post.bells(ring);
+    }
+
+    /// Checks that members and rooms agree; for `debug_assert`.
+    pub fn invariants(&self) -> bool {
+        for (key, room) in &self.rooms {
+            for (place, &slot) in room.members.iter().enumerate() {
+                let rooms = &self.members[slot as usize].rooms;
+                assert!(rooms.contains(&(RoomId(key as u32), place as u32)), "room {} slot {slot}", room.name);
+            }
+        }
+        let memberships: usize = self.members.iter().map(|member| member.rooms.len()).sum();
+        assert_eq!(memberships, self.rooms.iter().map(|(_, room)| room.members.len()).sum::<usize>());
+        self.outbox.invariants()
+    }
+}
+
+impl From<Queued> for Delivery {
+    fn from(queued: Queued) -> Delivery {
+        let mut delivery = Delivery::default();
+        match queued {
+            Queued::Yes => delivery.queued = 1,
+            Queued::Full => delivery.dropped = 1,
+            Queued::Gone => delivery.gone = 1,
+        }
+        delivery
+    }
+}
+
+/// The way to every connection of a running server from any thread.
+#[derive(Clone)]
+pub struct Hub {
+    courier: crate::mail::Courier<Letter>,
+}
+
+impl Hub {
+    pub(crate) fn new(courier: crate::mail::Courier<Letter>) -> Hub {
+        Hub { courier }
+    }
+
+    /// Sends a text message to one connection, by its id. The answer arrives when the owning core has looked; dropping
+    /// the receiver makes it fire-and-forget.
+    ///
+    /// # Errors
+    /// If the core's mailbox is full or the server has ended.
+    pub fn emit_to(&self, id: ConnectionId, kind: Kind, payload: &[u8]) -> Result<oneshot::Receiver<Delivery>, MailError> {
+        let (tally, answer) = Tally::new();
+        let frame = FrameBuf::new(kind.opcode(), payload);
+        if id.core() >= self.courier.cores() {
+            tally.add(Queued::Gone.into());
+        } else {
+            self.courier.send(id.core(), Letter::EmitTo { id, frame, tally: Some(tally) })?;
+        }
+        Ok(answer)
+    }
+
+    /// Sends a message to all members of a room, on every core.
+    ///
+    /// # Errors
+    /// If a core's mailbox is full or the server has ended; cores before it have been asked.
+    pub fn publish(&self, room: &str, kind: Kind, payload: &[u8]) -> Result<oneshot::Receiver<Delivery>, MailError> {
+        let (tally, answer) = Tally::new();
+        let frame = FrameBuf::new(kind.opcode(), payload);
+        let room: Arc<str> = room.into();
+        for core in 0..self.courier.cores() {
+            let letter = Letter::Publish {
+                room: Arc::clone(&room),
+                frame: frame.clone(),
+                except: None,
+                tally: Some(Arc::clone(&tally)),
+            };
+            self.courier.send(core, letter)?;
+        }
+        Ok(answer)
+    }
+
+    /// Runs `ask` on every core and collects what it returns, in the order of cores.
+    ///
+    /// # Errors
+    /// If a core's mailbox is full or the server has ended.
+    pub fn ask_all<A: Send + 'static>(
+        &self,
+        ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
+    ) -> Result<Vec<A>, MailError> {
+        let mut answers = Vec::new();
+        for core in 0..self.courier.cores() {
+            let (sender, receiver) = oneshot::channel();
+            let ask = ask.clone();
+            let run = move |hub: &mut CoreHub| {
+                // The asker may have gone: then nobody misses the answer.
+                let _ = sender.send(ask(hub));
+            };
+            self.courier.send(core, Letter::Run(Box::new(run)))?;
+            answers.push(receiver);
+        }
+        answers.into_iter().map(|answer| answer.recv().map_err(|_| MailError::Ended)).collect()
+    }
+
+    pub(crate) fn letter(&self, core: usize, letter: Letter) -> Result<(), MailError> {
+        self.courier.send(core, letter)
+    }
+
+    /// The number of cores.
+    pub fn cores(&self) -> usize {
+        self.courier.cores()
+    }
+}
+
+/// Limits and gauges that hold for the whole process; touched when connections come and go, never per message.
+#[derive(Debug)]
+pub struct Admission {
+    connections_max: u32,
+    connections: AtomicU32,
+    per_ip_max: u32,
+    per_ip: std::sync::Mutex<HashMap<IpAddr, u32>>,
+    accept_interval_ns: u64,
+    accept_due_ns: std::sync::atomic::AtomicU64,
+    draining: std::sync::atomic::AtomicBool,
+}
+
+/// Why a connection may not become a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The process has as many as it may.
+    Full,
+    /// This address has as many as it may.
+    TooManyFromAddress,
+    /// The server is shutting down.
+    Draining,
+}
+
+impl Admission {
+    /// Limits as configured; 0 = none for the last two.
+    pub fn new(connections_max: u32, per_ip_max: u32, accept_rate_per_second: u32) -> Admission {
+        Admission {
+            connections_max,
+            connections: AtomicU32::new(0),
+            per_ip_max,
+            per_ip: std::sync::Mutex::default(),
+            accept_interval_ns: 1_000_000_000u64.checked_div(u64::from(accept_rate_per_second)).unwrap_or(0),
+            accept_due_ns: std::sync::atomic::AtomicU64::new(0),
+            draining: std::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    /// Counts a WebSocket in.
+    ///
+    /// # Errors
+    /// If a limit is reached; it is not counted then.
+    pub fn enter(&self, ip: Option<IpAddr>) -> Result<(), Refused> {
+        if self.is_draining() {
+            return Err(Refused::Draining);
+        }
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Full);
+        }
+        if let (Some(ip), 1..) = (ip, self.per_ip_max) {
+            let mut per_ip = self.per_ip.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let count = per_ip.entry(ip).or_default();
+            if *count >= self.per_ip_max {
+                self.connections.fetch_sub(1, Ordering::Relaxed);
+                return Err(Refused::TooManyFromAddress);
+            }
+            *count += 1;
+        }
+        Ok(())
+    }
+
+    /// Counts one out that [`Admission::enter`] let in.
+    pub fn leave(&self, ip: Option<IpAddr>) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        if let (Some(ip), 1..) = (ip, self.per_ip_max) {
+            let mut per_ip = self.per_ip.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let std::collections::hash_map::Entry::Occupied(mut entry) = per_ip.entry(ip) {
+                *entry.get_mut() -= 1;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
+        }
+    }
+
+    /// When a connection accepted at `now_ns` may start: at once, or as late as the accept rate wants it.
+    pub fn accept_due_ns(&self, now_ns: u64) -> u64 {
+        if self.accept_interval_ns == 0 {
+            return now_ns;
+        }
+        let mut due = now_ns;
+        let _ = self.accept_due_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            due = next.max(now_ns);
+            Some(due + self.accept_interval_ns)
+        });
+        due
+    }
+
+    /// WebSockets now, in the whole process.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on no WebSocket is let in.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,121 @@
+//! The address of a connection.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::str::FromStr;
+
+use data_encoding::BASE64URL_NOPAD;
+
+/// Names one connection among all there ever were in this process: its core, its slot there, the slot's generation, and
+/// a tag that cannot be guessed.
+///
+/// A message to an id goes to the core that the id itself names; there is no global table. When the connection is gone the
+/// id is stale, and stays so: whoever gets the slot next has another generation. Prints as 22 characters of base64url and
+/// parses back.
+///
+/// ```
+/// use ringwire::ConnectionId;
+///
+/// let text = "AAEAAAAqAAAAB3ZjO0ExAA";
+/// let id: ConnectionId = text.parse().unwrap();
+/// assert_eq!((id.core(), id.to_string().as_str()), (1, text));
+/// assert!("somebody".parse::<ConnectionId>().is_err());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId([u8; 16]);
+
+impl ConnectionId {
+    /// Characters of an id's text.
+    pub const TEXT_LEN: usize = 22;
+
+    /// The core that owns the connection.
+    pub fn core(self) -> usize {
+        usize::from(u16::from_be_bytes([self.0[0], self.0[1]]))
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        u32::from_be_bytes(self.0[2..6].try_into().expect("four bytes"))
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        u32::from_be_bytes(self.0[6..10].try_into().expect("four bytes"))
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; Self::TEXT_LEN];
+        BASE64URL_NOPAD.encode_mut(&self.0, &mut text);
+        f.write_str(str::from_utf8(&text).expect("base64 is ASCII"))
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}({}/{}@{})", self.core(), self.slot(), self.generation())
+    }
+}
+
+/// The text is not the text of a connection id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a connection id: it has 22 characters of base64url")]
+pub struct ParseIdError;
+
+impl FromStr for ConnectionId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<ConnectionId, ParseIdError> {
+        if text.len() != Self::TEXT_LEN {
+            return Err(ParseIdError);
+        }
+        let mut bytes = [0; 16];
+        BASE64URL_NOPAD.decode_mut(text.as_bytes(), &mut bytes).map_err(|_| ParseIdError)?;
+        Ok(ConnectionId(bytes))
+    }
+}
+
+/// Makes and verifies ids. The tag is a keyed hash of the rest, so it costs a connection no memory, and nobody without
+/// this process's key can make up a valid id.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdKey(RandomState);
+
+impl IdKey {
+    pub(crate) fn id(&self, core: usize, slot: u32, generation: u32) -> ConnectionId {
+        let mut bytes = [0; 16];
+        bytes[0..2].copy_from_slice(&(core as u16).to_be_bytes());
+        bytes[2..6].copy_from_slice(&slot.to_be_bytes());
+        bytes[6..10].copy_from_slice(&generation.to_be_bytes());
+        let tag = self.0.hash_one((core, slot, generation)).to_be_bytes();
+        bytes[10..16].copy_from_slice(&tag[..6]);
+        ConnectionId(bytes)
+    }
+
+    pub(crate) fn is_genuine(&self, id: ConnectionId) -> bool {
+        self.id(id.core(), id.slot(), id.generation()) == id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_prints_parses_and_is_genuine() {
+        let key = IdKey::default();
+        let id = key.id(3, 70_000, 9);
+        assert_eq!((id.core(), id.slot(), id.generation()), (3, 70_000, 9));
+        assert_eq!(id.to_string().len(), ConnectionId::TEXT_LEN);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!(key.is_genuine(id));
+    }
+
+    #[test]
+    fn a_made_up_id_is_not_genuine() {
+        let key = IdKey::default();
+        let id = IdKey::default().id(0, 1, 2);
+        assert!(!key.is_genuine(id), "made with another key");
+        for text in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAA!", "AAAAAAAAAAAAAAAAAAAAAAA"] {
+            assert_eq!(text.parse::<ConnectionId>(), Err(ParseIdError), "{text}");
+        }
+    }
+}

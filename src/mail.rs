@@ -1,0 +1,323 @@
+//! Letters between cores: bounded channels, and bells that ring only for cores that sleep.
+//!
+//! Owns the channels and the parked flags; knows no connection and no ring. A core writes letters during its tick with
+//! [`Post::send`], which never blocks and never loses one: what a full channel does not take waits on the sender's side, in
+//! order, and the sender is told ([`Post::is_congested`]) so that it stops taking in what it cannot pass on. Letters from
+//! one core to another arrive in the order they were sent.
+//!
+//! Nobody sleeps through a letter. The receiver declares itself parked and looks once more; the sender puts the letter in
+//! and looks whether the receiver is parked. Both do so in the total order of sequentially consistent operations, so at
+//! least one of them sees the other: whoever clears the flag rings.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+/// Wakes a core that sleeps in its ring, from any thread.
+pub trait Wake: Send + Sync {
+    /// Wakes it; harmless if it is awake.
+    fn wake(&self);
+}
+
+/// The letter could not be delivered: the core has ended, or its mailbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MailError {
+    /// The core's mailbox is full.
+    #[error("the core's mailbox is full")]
+    Full,
+    /// The core has ended.
+    #[error("the core has ended")]
+    Ended,
+}
+
+#[derive(Debug, Default)]
+struct Parked(AtomicBool);
+
+impl Parked {
+    /// True if the core was parked and it is now on the caller to wake it.
+    fn unpark(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
+struct Address<T> {
+    sender: Sender<T>,
+    parked: Arc<Parked>,
+}
+
+impl<T> Clone for Address<T> {
+    fn clone(&self) -> Self {
+        Address { sender: self.sender.clone(), parked: Arc::clone(&self.parked) }
+    }
+}
+
+/// The receiving end of one core.
+pub struct Mailbox<T> {
+    receiver: Receiver<T>,
+    parked: Arc<Parked>,
+}
+
+impl<T> Mailbox<T> {
+    /// The next letter.
+    #[inline]
+    pub fn next(&mut self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Letters waiting.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// Whether none is waiting.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// Declares that the core is about to sleep; false if a letter has come, and it must not.
+    #[inline]
+    pub fn park(&mut self) -> bool {
+        self.parked.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.receiver.is_empty() {
+            return true;
+        }
+        self.parked.0.store(false, Ordering::Relaxed);
+        false
+    }
+
+    /// The core is awake again.
+    #[inline]
+    pub fn unpark(&mut self) {
+        self.parked.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// One core's way to the others.
+pub struct Post<T> {
+    core: usize,
+    addresses: Vec<Address<T>>,
+    /// What a full channel did not take, per core.
+    waiting: Vec<VecDeque<T>>,
+    waiting_count: usize,
+    /// Cores that got a letter since the bells were last rung.
+    written: Vec<usize>,
+}
+
+impl<T> Post<T> {
+    /// The number of cores.
+    pub fn cores(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// This core's number.
+    pub fn core(&self) -> usize {
+        self.core
+    }
+
+    /// Sends a letter to another core.
+    ///
+    /// # Panics
+    /// If `core` is this core or none.
+    pub fn send(&mut self, core: usize, letter: T) {
+        assert_ne!(core, self.core, "a core does not write to itself");
+        if !self.written.contains(&core) {
+            self.written.push(core);
+        }
+        if self.waiting[core].is_empty() {
+            match self.addresses[core].sender.try_send(letter) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+                Err(TrySendError::Full(letter)) => self.wait(core, letter),
+            }
+        } else {
+            self.wait(core, letter);
+        }
+    }
+
+    fn wait(&mut self, core: usize, letter: T) {
+        self.waiting[core].push_back(letter);
+        self.waiting_count += 1;
+    }
+
+    /// Whether letters wait for room in some core's mailbox.
+    #[inline]
+    pub fn is_congested(&self) -> bool {
+        self.waiting_count > 0
+    }
+
+    /// Tries again to deliver the letters that wait. Once per tick.
+    pub fn retry(&mut self) {
+        if self.waiting_count == 0 {
+            return;
+        }
+        for core in 0..self.addresses.len() {
+            while let Some(letter) = self.waiting[core].pop_front() {
+                match self.addresses[core].sender.try_send(letter) {
+                    Ok(()) | Err(TrySendError::Disconnected(_)) => {
+                        self.waiting_count -= 1;
+                        if !self.written.contains(&core) {
+                            self.written.push(core);
+                        }
+                    }
+                    Err(TrySendError::Full(letter)) => {
+                        self.waiting[core].push_front(letter);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The cores to wake for the letters written since the last call; once per tick, after the last letter.
+    pub fn bells(&mut self, mut ring: impl FnMut(usize)) {
+        for core in self.written.drain(..) {
+            if self.addresses[core].parked.unpark() {
+                ring(core);
+            }
+        }
+    }
+}
+
+/// The way to all cores from any thread.
+pub struct Courier<T> {
+    addresses: Arc<[(Address<T>, Arc<dyn Wake>)]>,
+}
+
+impl<T> Clone for Courier<T> {
+    fn clone(&self) -> Self {
+        Courier { addresses: Arc::clone(&self.addresses) }
+    }
+}
+
+impl<T> Courier<T> {
+    /// Sends a letter to a core and wakes it if it sleeps.
+    ///
+    /// # Errors
+    /// If the mailbox is full, the core has ended, or there is no such core.
+    pub fn send(&self, core: usize, letter: T) -> Result<(), MailError> {
+        let (address, wake) = self.addresses.get(core).ok_or(MailError::Ended)?;
+        address.sender.try_send(letter).map_err(|error| match error {
+            TrySendError::Full(_) => MailError::Full,
+            TrySendError::Disconnected(_) => MailError::Ended,
+        })?;
+        if address.parked.unpark() {
+            wake.wake();
+        }
+        Ok(())
+    }
+
+    /// The number of cores.
+    pub fn cores(&self) -> usize {
+        self.addresses.len()
+    }
+}
+
+/// The channels of all cores, before they are handed out.
+pub struct PostOffice<T> {
+    addresses: Vec<Address<T>>,
+    mailboxes: Vec<Option<Mailbox<T>>>,
+}
+
+impl<T> PostOffice<T> {
+    /// Channels for `cores` cores, each of which holds up to `depth` letters.
+    pub fn new(cores: usize, depth: usize) -> PostOffice<T> {
+        let (addresses, mailboxes) = (0..cores)
+            .map(|_| {
+                let (sender, receiver) = crossbeam_channel::bounded(depth);
+                let parked = Arc::new(Parked::default());
+                (Address { sender, parked: Arc::clone(&parked) }, Some(Mailbox { receiver, parked }))
+            })
+            .unzip();
+        PostOffice { addresses, mailboxes }
+    }
+
+    /// The two ends of one core.
+    ///
+    /// # Panics
+    /// If they were taken before.
+    pub fn take(&mut self, core: usize) -> (Post<T>, Mailbox<T>) {
+        let mailbox = self.mailboxes[core].take().expect("each core's ends are taken once");
+        let waiting = self.addresses.iter().map(|_| VecDeque::new()).collect();
+        let post = Post { core, addresses: self.addresses.clone(), waiting, waiting_count: 0, written: Vec::new() };
+        (post, mailbox)
+    }
+
+    /// The way in for threads that are no core; `wakes` has one entry per core.
+    pub fn courier(&self, wakes: Vec<Arc<dyn Wake>>) -> Courier<T> {
+        assert_eq!(wakes.len(), self.addresses.len());
+        Courier { addresses: self.addresses.iter().cloned().zip(wakes).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bells(post: &mut Post<u32>) -> Vec<usize> {
+        let mut rung = Vec::new();
+        post.bells(|core| rung.push(core));
+        rung
+    }
+
+    #[test]
+    fn a_bell_rings_once_and_only_for_a_sleeper() {
+        let mut office = PostOffice::new(2, 8);
+        let (mut post, _own) = office.take(0);
+        let (_, mut mailbox) = office.take(1);
+        post.send(1, 1);
+        assert_eq!(bells(&mut post), [], "it is awake");
+        assert_eq!(mailbox.next(), Some(1));
+        assert!(mailbox.park());
+        post.send(1, 2);
+        post.send(1, 3);
+        assert_eq!(bells(&mut post), [1], "once for the batch");
+        post.send(1, 4);
+        assert_eq!(bells(&mut post), [], "it has been woken already");
+    }
+
+    #[test]
+    fn nobody_parks_on_a_letter() {
+        let mut office = PostOffice::new(2, 8);
+        let (mut post, _own) = office.take(0);
+        let (_, mut mailbox) = office.take(1);
+        post.send(1, 1);
+        assert!(!mailbox.park());
+    }
+
+    #[test]
+    fn a_full_mailbox_delays_and_keeps_the_order() {
+        let mut office = PostOffice::new(2, 2);
+        let (mut post, _own) = office.take(0);
+        let (_, mut mailbox) = office.take(1);
+        for letter in 0..5 {
+            post.send(1, letter);
+        }
+        assert!(post.is_congested());
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            seen.extend(std::iter::from_fn(|| mailbox.next()));
+            post.retry();
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+        assert!(!post.is_congested());
+    }
+
+    #[test]
+    fn a_courier_says_full_and_ended() {
+        struct NoWake;
+        impl Wake for NoWake {
+            fn wake(&self) {}
+        }
+        let mut office = PostOffice::new(1, 1);
+        let (_post, mailbox) = office.take(0);
+        let courier = office.courier(vec![Arc::new(NoWake)]);
+        assert_eq!(courier.send(0, 1), Ok(()));
+        assert_eq!(courier.send(0, 2), Err(MailError::Full));
+        assert_eq!(courier.send(7, 2), Err(MailError::Ended));
+        drop(mailbox);
+        assert_eq!(courier.send(0, 2), Err(MailError::Ended));
+    }
+}
