@@ -11,7 +11,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -392,6 +391,12 @@ impl CoreHub {
             self.outbox.seal(slot);
             self.dooms.push(Doom { slot, generation: member.generation, code, reason: reason.into() });
         }
+    }
+
+    /// Marks a connection that is closing by its peer's doing: later messages to it are refused.
+    pub(crate) fn mark_closing(&mut self, slot: u32) {
+        self.members[slot as usize].doomed = true;
+        self.outbox.seal(slot);
     }
 
     /// Whether a connection is open and not about to be closed.
@@ -784,109 +789,5 @@ impl Hub {
     /// The number of cores.
     pub fn cores(&self) -> usize {
         self.courier.cores()
-    }
-}
-
-/// Limits and gauges that hold for the whole process; touched when connections come and go, never per message.
-#[derive(Debug)]
-pub struct Admission {
-    connections_max: u32,
-    connections: AtomicU32,
-    per_ip_max: u32,
-    per_ip: std::sync::Mutex<HashMap<IpAddr, u32>>,
-    accept_interval_ns: u64,
-    accept_due_ns: std::sync::atomic::AtomicU64,
-    draining: std::sync::atomic::AtomicBool,
-}
-
-/// Why a connection may not become a WebSocket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The process has as many as it may.
-    Full,
-    /// This address has as many as it may.
-    TooManyFromAddress,
-    /// The server is shutting down.
-    Draining,
-}
-
-impl Admission {
-    /// Limits as configured; 0 = none for the last two.
-    pub fn new(connections_max: u32, per_ip_max: u32, accept_rate_per_second: u32) -> Admission {
-        Admission {
-            connections_max,
-            connections: AtomicU32::new(0),
-            per_ip_max,
-            per_ip: std::sync::Mutex::default(),
-            accept_interval_ns: 1_000_000_000u64.checked_div(u64::from(accept_rate_per_second)).unwrap_or(0),
-            accept_due_ns: std::sync::atomic::AtomicU64::new(0),
-            draining: std::sync::atomic::AtomicBool::new(false),
-        }
-    }
-
-    /// Counts a WebSocket in.
-    ///
-    /// # Errors
-    /// If a limit is reached; it is not counted then.
-    pub fn enter(&self, ip: Option<IpAddr>) -> Result<(), Refused> {
-        if self.is_draining() {
-            return Err(Refused::Draining);
-        }
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::Full);
-        }
-        if let (Some(ip), 1..) = (ip, self.per_ip_max) {
-            let mut per_ip = self.per_ip.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let count = per_ip.entry(ip).or_default();
-            if *count >= self.per_ip_max {
-                self.connections.fetch_sub(1, Ordering::Relaxed);
-                return Err(Refused::TooManyFromAddress);
-            }
-            *count += 1;
-        }
-        Ok(())
-    }
-
-    /// Counts one out that [`Admission::enter`] let in.
-    pub fn leave(&self, ip: Option<IpAddr>) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-        if let (Some(ip), 1..) = (ip, self.per_ip_max) {
-            let mut per_ip = self.per_ip.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let std::collections::hash_map::Entry::Occupied(mut entry) = per_ip.entry(ip) {
-                *entry.get_mut() -= 1;
-                if *entry.get() == 0 {
-                    entry.remove();
-                }
-            }
-        }
-    }
-
-    /// When a connection accepted at `now_ns` may start: at once, or as late as the accept rate wants it.
-    pub fn accept_due_ns(&self, now_ns: u64) -> u64 {
-        if self.accept_interval_ns == 0 {
-            return now_ns;
-        }
-        let mut due = now_ns;
-        let _ = self.accept_due_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-            due = next.max(now_ns);
-            Some(due + self.accept_interval_ns)
-        });
-        due
-    }
-
-    /// WebSockets now, in the whole process.
-    pub fn connections(&self) -> u32 {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Whether the server is shutting down.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// From now on no WebSocket is let in.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
     }
 }

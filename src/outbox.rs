@@ -192,6 +192,11 @@ impl Outbox {
         self.slots[slot as usize].queued_bytes()
     }
 
+    /// Bytes of the waiting send in flight for this connection.
+    pub fn in_flight_bytes(&self, slot: u32) -> usize {
+        self.slots[slot as usize].backlog.as_ref().map_or(0, |backlog| backlog.in_flight_bytes)
+    }
+
     /// Bytes that sockets have refused so far, over all connections.
     pub fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
@@ -282,19 +287,22 @@ impl Outbox {
         queued
     }
 
-    /// Queues bytes as they are, whatever the limit: HTTP responses, which the protocol bounds. `false` if the queue is
-    /// closed.
-    pub fn queue_raw(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        if !self.is_open(slot) {
-            return false;
+    /// Queues the bytes that `write` appends, whatever the limit: HTTP responses, which the server itself bounds. `false`
+    /// if the queue is closed.
+    ///
+    /// # Errors
+    /// The writer's; nothing is queued then.
+    pub fn queue_raw<E>(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<bool, E> {
+        let start = self.arena.len();
+        if !self.is_open(slot) || start > ARENA_BYTES_MAX {
+            return Ok(false);
         }
-        match self.append(bytes) {
-            Some(frame) => {
-                self.force(slot, frame);
-                true
-            }
-            None => false,
+        if let Err(error) = write(&mut self.arena) {
+            self.arena.truncate(start);
+            return Err(error);
         }
+        self.force(slot, ArenaFrame { start: start as u32, end: self.arena.len() as u32 });
+        Ok(true)
     }
 
     fn queue_control(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {

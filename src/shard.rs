@@ -1,0 +1,395 @@
+//! One core: its tick, and the life of its connections. Generic over [`Ring`], so that the whole of it also runs on the
+//! simulated one.
+//!
+//! A tick, in this order: submit what the last tick queued and wait; take the completions; settle the sends of the batch;
+//! read the mail; run parser and handlers over what was received; fire due timers; close the doomed; ring other cores'
+//! bells. The mail comes before the handlers so that what a core was told before a message arrived is known when the
+//! message is handled. Nothing in a tick blocks, and nothing allocates per message once warm.
+//!
+//! Invariants: a slot is freed only when no operation of it is in flight; at most one receive and one waiting send are in
+//! flight for a slot; a socket is closed only after what was queued to it before has been sent, unless it is broken or its
+//! time is up.
+
+mod conn;
+mod input;
+mod life;
+mod service;
+mod timers;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::admission::Admission;
+use crate::config::Origins;
+use crate::engine::{Completion, Op, Ring, Token, Wait};
+use crate::hub::{CoreHub, Letter};
+use crate::mail::Mailbox;
+use crate::proto::machine::Limits;
+use conn::{Conn, Phase, Receiving};
+use timers::Timers;
+
+pub use service::{Answer, Ended, Request, Response, Service};
+
+/// Completions taken in one tick: more wait for the next one, so that replies are not held up by a flood.
+const COMPLETIONS_PER_TICK: usize = 1024;
+/// Accepts in flight per listener.
+const ACCEPTS_IN_FLIGHT: u32 = 32;
+/// How long to wait before accepting again when the process is out of descriptors or memory.
+const ACCEPT_BACKOFF_MS: u64 = 100;
+/// Input held back for a paused connection before its receive is cancelled.
+const STASH_BYTES_MAX: usize = 64 << 10;
+/// How long a peer that broke the protocol has to read our answer before the socket is closed.
+const LINGER_MS: u64 = 1000;
+
+/// What a shard goes by. Durations of 0 mean "never".
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Limits of messages.
+    pub limits: Limits,
+    /// Bytes of a request head.
+    pub head_bytes_max: usize,
+    /// From accept to a complete request head.
+    pub handshake_timeout: Duration,
+    /// Without any inbound byte.
+    pub idle_timeout: Duration,
+    /// Inbound silence after which a ping is sent.
+    pub ping_interval: Duration,
+    /// From our Close to the peer's.
+    pub close_timeout: Duration,
+    /// Messages a second and connection.
+    pub message_rate_per_second: u32,
+    /// Queued bytes above which no more input of the same connection is handled.
+    pub pause_bytes: usize,
+    /// Whose pages may open WebSockets.
+    pub origins: Origins,
+    /// Over how long a drain spreads its Close frames.
+    pub drain_spread: Duration,
+    /// Listeners of the ring.
+    pub listeners: u8,
+}
+
+/// One core. See the module.
+pub struct Shard<R, S> {
+    ring: R,
+    service: S,
+    hub: CoreHub,
+    mailbox: Mailbox<Letter>,
+    admission: Arc<Admission>,
+    settings: Settings,
+    conns: Slab<Conn>,
+    generations: Vec<u32>,
+    timers: Timers,
+    now_ns: u64,
+    completions: Vec<Completion>,
+    /// Receives that found no buffer; armed again once buffers have been given back.
+    starved: Vec<(u32, u32)>,
+    /// Connections to look at once what is queued to them has been sent.
+    watched: Vec<u32>,
+    /// Connections whose held-back input may be handled now.
+    resumable: Vec<(u32, u32)>,
+    /// Connections whose send failed.
+    broken: Vec<(u32, u32)>,
+    /// Connections that wait until letters to other cores have been delivered.
+    congested: Vec<(u32, u32)>,
+    accepts_wanted: Vec<u8>,
+    accepts_in_flight: u32,
+    accept_again_ms: u64,
+    drain: Option<VecDeque<(u64, u32, u32)>>,
+    stopped: bool,
+}
+
+impl<R: Ring, S: Service> Shard<R, S> {
+    /// A core that has not accepted anything yet.
+    pub fn new(
+        ring: R,
+        service: S,
+        hub: CoreHub,
+        mailbox: Mailbox<Letter>,
+        admission: Arc<Admission>,
+        settings: Settings,
+    ) -> Shard<R, S> {
+        let accepts_wanted = (0..settings.listeners).flat_map(|listener| vec![listener; ACCEPTS_IN_FLIGHT as usize]);
+        Shard {
+            accepts_wanted: accepts_wanted.collect(),
+            now_ns: ring.now(),
+            ring,
+            service,
+            hub,
+            mailbox,
+            admission,
+            settings,
+            conns: Slab::new(),
+            generations: Vec::new(),
+            timers: Timers::default(),
+            completions: Vec::with_capacity(COMPLETIONS_PER_TICK),
+            starved: Vec::new(),
+            watched: Vec::new(),
+            resumable: Vec::new(),
+            broken: Vec::new(),
+            congested: Vec::new(),
+            accepts_in_flight: 0,
+            accept_again_ms: 0,
+            drain: None,
+            stopped: false,
+        }
+    }
+
+    /// Ticks until the core has drained or was stopped.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.is_finished() {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing left to do: stopped, or drained to the last connection.
+    pub fn is_finished(&self) -> bool {
+        self.stopped || (self.drain.is_some() && self.conns.is_empty())
+    }
+
+    /// One turn of the loop. See the module.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    pub fn tick(&mut self) -> io::Result<()> {
+        self.arm_accepts();
+        let wait = self.wait();
+        let turned = self.ring.turn(self.hub.outbox.batch(), wait);
+        self.mailbox.unpark();
+        turned?;
+        self.now_ns = self.ring.now();
+        self.hub.counters.ticks += 1;
+        self.take_completions();
+        self.settle();
+        self.read_mail();
+        self.handle_completions();
+        self.resume();
+        self.fire_timers();
+        self.drain_some();
+        self.close_doomed();
+        self.hub.post_mail(|core| self.ring.ring_doorbell(core));
+        self.rearm_starved();
+        debug_assert!(self.conns.len() > 64 || self.hub.invariants());
+        Ok(())
+    }
+
+    /// How long the next turn may sleep.
+    fn wait(&mut self) -> Wait {
+        if !self.resumable.is_empty() || !self.broken.is_empty() || self.hub.has_dooms() {
+            return Wait::No;
+        }
+        let accept_ms = (!self.accepts_wanted.is_empty() && self.accept_again_ms > 0).then_some(self.accept_again_ms);
+        let drain_ms = self.drain.as_ref().and_then(|list| list.front()).map(|(at_ms, ..)| *at_ms);
+        // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
+        let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
+        let due_ms = [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms].into_iter().flatten().min();
+        if !self.mailbox.park() {
+            return Wait::No;
+        }
+        due_ms.map_or(Wait::Forever, |due_ms| Wait::Until(due_ms * 1_000_000))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_ns / 1_000_000
+    }
+
+    /// Takes completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena only
+    /// until it is settled.
+    fn take_completions(&mut self) {
+        while self.completions.len() < COMPLETIONS_PER_TICK
+            && let Some(completion) = self.ring.completion()
+        {
+            if completion.token.op() == Op::SendNow {
+                self.sent_short(&completion);
+            } else {
+                self.completions.push(completion);
+            }
+        }
+    }
+
+    fn sent_short(&mut self, completion: &Completion) {
+        let slot = completion.token.index();
+        if !self.is_current(completion.token) {
+            return;
+        }
+        let sent = match completion.result {
+            Ok(sent) => sent as usize,
+            Err(libc::EAGAIN) => 0,
+            Err(_) => return self.broken.push((slot, self.generations[slot as usize])),
+        };
+        if let Some(rest) = self.hub.outbox.sent_short(slot, sent) {
+            self.conns[slot as usize].in_flight += 1;
+            self.ring.send(self.token(Op::Send, slot), rest);
+        }
+    }
+
+    /// The batch is over: what it has sent is forgotten, and whoever waited for that goes on.
+    fn settle(&mut self) {
+        let pool = &mut self.hub.pool;
+        self.hub.outbox.settle(|buffer| pool.give(buffer));
+        for (slot, generation) in std::mem::take(&mut self.broken) {
+            if self.generations[slot as usize] == generation && self.conns.contains(slot as usize) {
+                self.finish(slot, 1006, "the connection broke");
+            }
+        }
+        let mut watched = std::mem::take(&mut self.watched);
+        for slot in watched.drain(..) {
+            if let Some(conn) = self.conns.get_mut(slot as usize) {
+                conn.watched = false;
+                if self.hub.outbox.is_empty(slot) {
+                    self.flushed(slot);
+                }
+            }
+        }
+        if self.watched.is_empty() {
+            self.watched = watched;
+        }
+    }
+
+    /// Everything queued to a connection has been sent.
+    fn flushed(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
+        match conn.phase {
+            Phase::Flushing if conn.lingers && !conn.peer_finished => {
+                let deadline_ms = self.now_ms() + LINGER_MS;
+                self.conns[slot as usize].deadline_ms = deadline_ms;
+                self.look_at(slot, deadline_ms);
+            }
+            Phase::Flushing => self.teardown(slot),
+            Phase::Http | Phase::Open | Phase::Closing if conn.paused => {
+                self.resumable.push((slot, self.generations[slot as usize]));
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks at a connection again when its outbox is empty, which it may be after the next turn.
+    fn watch(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
+        if !conn.watched {
+            conn.watched = true;
+            self.watched.push(slot);
+        }
+    }
+
+    fn read_mail(&mut self) {
+        // As many as were there: what arrives meanwhile waits for the next tick.
+        for _ in 0..self.mailbox.len() {
+            let Some(letter) = self.mailbox.next() else { break };
+            match self.hub.read(letter) {
+                None => {}
+                Some(Letter::Drain) => self.start_drain(),
+                Some(_) => self.stopped = true,
+            }
+        }
+        if !self.hub.is_congested() && !self.congested.is_empty() {
+            self.resumable.append(&mut self.congested);
+        }
+    }
+
+    fn handle_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            match completion.token.op() {
+                Op::Recv => self.received(&completion),
+                Op::Send => self.sent(&completion),
+                Op::Accept => self.accepted(&completion),
+                Op::Close => self.descriptor_closed(completion.token),
+                // The mail has been read already.
+                Op::Doorbell => {}
+                Op::SendNow | Op::Cancel | Op::Connect | Op::RecvInto => {}
+            }
+        }
+        self.completions = completions;
+    }
+
+    /// A waiting send is done.
+    fn sent(&mut self, completion: &Completion) {
+        let slot = completion.token.index();
+        if !self.is_current(completion.token) {
+            return;
+        }
+        self.conns[slot as usize].in_flight -= 1;
+        if self.conns[slot as usize].phase == Phase::Dead {
+            return self.free_if_done(slot);
+        }
+        let whole = completion.result.is_ok_and(|sent| sent as usize == self.hub.outbox.in_flight_bytes(slot));
+        if !whole {
+            return self.finish(slot, 1006, "the connection broke");
+        }
+        match self.hub.outbox.sent_async(slot) {
+            Some(next) => {
+                self.conns[slot as usize].in_flight += 1;
+                self.ring.send(self.token(Op::Send, slot), next);
+            }
+            None if self.hub.outbox.is_empty(slot) => self.flushed(slot),
+            None => {}
+        }
+    }
+
+    fn rearm_starved(&mut self) {
+        for (slot, generation) in std::mem::take(&mut self.starved) {
+            if self.generations[slot as usize] == generation {
+                self.start_receiving(slot);
+            }
+        }
+    }
+
+    /// Arms a multishot receive where one is wanted and none is.
+    fn start_receiving(&mut self, slot: u32) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        if conn.receiving != Receiving::Idle || conn.paused || conn.peer_finished {
+            return;
+        }
+        if let Phase::Http | Phase::Open | Phase::Closing | Phase::Flushing = conn.phase {
+            conn.receiving = Receiving::Multi;
+            conn.in_flight += 1;
+            self.ring.recv(self.token(Op::Recv, slot));
+        }
+    }
+
+    #[inline]
+    fn token(&self, op: Op, slot: u32) -> Token {
+        Token::new(op, self.generations[slot as usize], slot)
+    }
+
+    /// Whether the connection that this token was made for is still the slot's.
+    #[inline]
+    fn is_current(&self, token: Token) -> bool {
+        let index = token.index() as usize;
+        self.generations.get(index).is_some_and(|generation| token.is_of_generation(*generation))
+            && self.conns.contains(index)
+    }
+
+    /// The core's connections and rooms.
+    pub fn hub(&mut self) -> &mut CoreHub {
+        &mut self.hub
+    }
+
+    /// The ring, for simulations to look at.
+    pub fn ring(&mut self) -> &mut R {
+        &mut self.ring
+    }
+
+    /// The service, for simulations to look at.
+    pub fn service(&mut self) -> &mut S {
+        &mut self.service
+    }
+
+    /// Slots in use, those that wait for a connection included.
+    pub fn slots_in_use(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Slots in use by connections.
+    pub fn connections(&self) -> usize {
+        self.conns.len() - self.accepts_in_flight as usize
+    }
+}

@@ -1,0 +1,166 @@
+//! What a core knows of one connection. Small, because a server holds mostly idle ones: whatever only some connections
+//! need is behind a pointer.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::service::Ended;
+use crate::engine::Peer;
+use crate::proto::machine::{Machine, Role};
+
+/// Where a connection is in its life. Transitions only go down the list, except that `Http` may become `Flushing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// An accept into this slot is in flight.
+    Accepting,
+    /// Accepted, and waits its turn by the accept rate.
+    Delayed,
+    /// Reading request heads.
+    Http,
+    /// A WebSocket.
+    Open,
+    /// A WebSocket that was sent Close, and waits for the peer's.
+    Closing,
+    /// Closes once everything queued is sent. Input is ignored.
+    Flushing,
+    /// Cancelled and closed; waits for its operations to complete.
+    Dead,
+}
+
+/// What receives for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receiving {
+    /// Nothing.
+    Idle,
+    /// A multishot receive.
+    Multi,
+    /// A multishot receive that is being cancelled, because the input is held back.
+    Stopping,
+}
+
+pub(super) struct Conn {
+    pub(super) machine: Machine,
+    pub(super) phase: Phase,
+    pub(super) receiving: Receiving,
+    /// Operations whose completion is still to come.
+    pub(super) in_flight: u8,
+    /// Input is held back: see `stash`.
+    pub(super) paused: bool,
+    /// On the list of connections to look at when their outbox is empty.
+    pub(super) watched: bool,
+    /// Entered into hub and admission.
+    pub(super) entered: bool,
+    /// The peer has finished sending.
+    pub(super) peer_finished: bool,
+    /// At least one request has been answered on it.
+    pub(super) answered: bool,
+    /// While flushing: the peer may still be sending what we refused. Closing at once would reset the connection, and the
+    /// reset could overtake our answer.
+    pub(super) lingers: bool,
+    /// The listener it came from.
+    pub(super) listener: u8,
+    pub(super) peer: CompactPeer,
+    /// Milliseconds on the core's clock.
+    pub(super) last_inbound_ms: u64,
+    /// The phase's own deadline.
+    pub(super) deadline_ms: u64,
+    /// When timers look at it next.
+    pub(super) look_at_ms: u64,
+    /// Earliest time at which the message rate allows the next message (GCRA's theoretical arrival time).
+    pub(super) rate_due_ns: u64,
+    /// Received and not consumed: a partial request head, or input that is held back.
+    pub(super) stash: Option<Box<Stash>>,
+    /// How it ended, once that is certain.
+    pub(super) ended: Option<Box<Ended>>,
+}
+
+#[derive(Default)]
+pub(super) struct Stash {
+    pub(super) bytes: Vec<u8>,
+    /// How far the bytes have been searched for the end of a head.
+    pub(super) searched: usize,
+}
+
+impl Conn {
+    pub(super) fn accepting(listener: u8) -> Conn {
+        Conn {
+            machine: Machine::new(Role::Server),
+            phase: Phase::Accepting,
+            receiving: Receiving::Idle,
+            in_flight: 1,
+            paused: false,
+            watched: false,
+            entered: false,
+            peer_finished: false,
+            answered: false,
+            lingers: false,
+            listener,
+            peer: CompactPeer::from(Peer::Unix),
+            last_inbound_ms: 0,
+            deadline_ms: u64::MAX,
+            look_at_ms: u64::MAX,
+            rate_due_ns: 0,
+            stash: None,
+            ended: None,
+        }
+    }
+
+    pub(super) fn end(&mut self, code: u16, reason: &str, clean: bool) {
+        self.ended.get_or_insert_with(|| Box::new(Ended { code, reason: reason.to_owned(), clean }));
+    }
+}
+
+/// A [`Peer`] in 18 bytes.
+#[derive(Clone, Copy)]
+pub(super) struct CompactPeer {
+    ip: [u8; 16],
+    port: u16,
+}
+
+impl From<Peer> for CompactPeer {
+    fn from(peer: Peer) -> CompactPeer {
+        match peer {
+            Peer::Inet(address) => {
+                let ip = match address.ip() {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                CompactPeer { ip: ip.octets(), port: address.port() }
+            }
+            // Nobody connects from the unspecified address.
+            Peer::Unix => CompactPeer { ip: [0; 16], port: 0 },
+        }
+    }
+}
+
+impl CompactPeer {
+    pub(super) fn expand(self) -> Peer {
+        match self.ip() {
+            Some(ip) => Peer::Inet(SocketAddr::new(ip, self.port)),
+            None => Peer::Unix,
+        }
+    }
+
+    pub(super) fn ip(self) -> Option<IpAddr> {
+        let ip = Ipv6Addr::from(self.ip);
+        (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Conn>() <= 144, "{}", size_of::<Conn>());
+    }
+
+    #[test]
+    fn peers_survive_compaction() {
+        for address in ["127.0.0.1:80", "[2001:db8::1]:65535"] {
+            let peer = Peer::Inet(address.parse().unwrap());
+            assert_eq!(CompactPeer::from(peer).expand(), peer);
+        }
+        assert_eq!(CompactPeer::from(Peer::Unix).expand(), Peer::Unix);
+    }
+}

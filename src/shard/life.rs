@@ -1,0 +1,330 @@
+//! How connections come and go: accepts, time limits, closing, draining.
+
+use std::collections::VecDeque;
+
+use super::conn::{CompactPeer, Conn, Phase, Receiving};
+use super::service::Service;
+use super::{ACCEPT_BACKOFF_MS, Shard};
+use crate::engine::{Completion, Op, Ring, Token};
+use crate::outbox::OutboxReplies;
+use crate::proto::frame::Opcode;
+use crate::proto::machine::Replies;
+
+impl<R: Ring, S: Service> Shard<R, S> {
+    // ---- coming ---------------------------------------------------------------------------------------------------
+
+    /// Keeps accepts in flight as long as there are slots to accept into.
+    pub(super) fn arm_accepts(&mut self) {
+        if self.accepts_wanted.is_empty() || self.drain.is_some() {
+            return;
+        }
+        if self.accept_again_ms > self.now_ms() {
+            return;
+        }
+        self.accept_again_ms = 0;
+        while let Some(listener) = self.accepts_wanted.pop() {
+            let vacant = self.conns.vacant_entry();
+            let slot = vacant.key() as u32;
+            if slot >= self.ring.slots() {
+                // All taken: the backlog waits until a connection goes.
+                self.accepts_wanted.push(listener);
+                return;
+            }
+            vacant.insert(Conn::accepting(listener));
+            if self.generations.len() <= slot as usize {
+                self.generations.push(0);
+            }
+            self.accepts_in_flight += 1;
+            self.ring.accept(u32::from(listener), self.token(Op::Accept, slot));
+        }
+    }
+
+    pub(super) fn accepted(&mut self, completion: &Completion) {
+        let slot = completion.token.index();
+        if !self.is_current(completion.token) {
+            return;
+        }
+        self.accepts_in_flight -= 1;
+        let conn = &mut self.conns[slot as usize];
+        conn.in_flight -= 1;
+        self.accepts_wanted.push(conn.listener);
+        if let Err(errno) = completion.result {
+            self.conns.remove(slot as usize);
+            self.next_generation(slot);
+            if errno != libc::ECANCELED {
+                self.hub.counters.accept_errors += 1;
+            }
+            // Out of descriptors or memory: the connection stays in the backlog, and asking again at once would spin.
+            if !matches!(errno, libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) {
+                tracing::warn!(errno, "accepting failed; trying again in {ACCEPT_BACKOFF_MS} ms");
+                self.accept_again_ms = self.now_ms() + ACCEPT_BACKOFF_MS;
+            }
+            return;
+        }
+        self.hub.counters.accepted += 1;
+        let now_ms = self.now_ms();
+        let due_ns = self.admission.accept_due_ns(self.now_ns);
+        let conn = &mut self.conns[slot as usize];
+        conn.peer = CompactPeer::from(self.ring.peer(slot));
+        conn.last_inbound_ms = now_ms;
+        self.hub.outbox.open(slot, self.generations[slot as usize]);
+        if due_ns > self.now_ns {
+            conn.phase = Phase::Delayed;
+            conn.deadline_ms = due_ns.div_ceil(1_000_000);
+            let deadline_ms = conn.deadline_ms;
+            self.look_at(slot, deadline_ms);
+        } else {
+            self.start_http(slot);
+        }
+    }
+
+    fn start_http(&mut self, slot: u32) {
+        let now_ms = self.now_ms();
+        let deadline_ms = after(now_ms, self.settings.handshake_timeout);
+        let conn = &mut self.conns[slot as usize];
+        conn.phase = Phase::Http;
+        conn.deadline_ms = deadline_ms;
+        self.look_at(slot, deadline_ms);
+        self.start_receiving(slot);
+    }
+
+    // ---- time limits ----------------------------------------------------------------------------------------------
+
+    /// Has timers look at a connection at `at_ms` at the latest.
+    pub(super) fn look_at(&mut self, slot: u32, at_ms: u64) {
+        let conn = &mut self.conns[slot as usize];
+        if at_ms < conn.look_at_ms {
+            conn.look_at_ms = at_ms;
+            self.timers.insert(at_ms, slot, self.generations[slot as usize]);
+        }
+    }
+
+    pub(super) fn fire_timers(&mut self) {
+        while let Some(due) = self.timers.take_due(self.now_ms()) {
+            for &(slot, generation) in &due {
+                let is_it = self.generations[slot as usize] == generation;
+                if let Some(conn) = self.conns.get_mut(slot as usize)
+                    && is_it
+                    // An entry that was overtaken by an earlier one has been replaced by what that one found.
+                    && conn.look_at_ms <= self.now_ns / 1_000_000
+                {
+                    conn.look_at_ms = u64::MAX;
+                    if let Some(at_ms) = self.look(slot) {
+                        self.look_at(slot, at_ms);
+                    }
+                }
+            }
+            self.timers.reuse(due);
+        }
+    }
+
+    /// Does what is due for a connection; returns when to look again.
+    fn look(&mut self, slot: u32) -> Option<u64> {
+        let now_ms = self.now_ms();
+        let conn = &mut self.conns[slot as usize];
+        let deadline_ms = conn.deadline_ms;
+        match conn.phase {
+            Phase::Accepting | Phase::Dead => None,
+            Phase::Open => self.look_at_open(slot),
+            _ if deadline_ms > now_ms => Some(deadline_ms),
+            Phase::Delayed => {
+                self.start_http(slot);
+                None
+            }
+            Phase::Http => {
+                self.hub.counters.timeouts += 1;
+                self.request_timed_out(slot);
+                None
+            }
+            Phase::Closing | Phase::Flushing => {
+                self.hub.counters.timeouts += 1;
+                self.teardown(slot);
+                None
+            }
+        }
+    }
+
+    fn look_at_open(&mut self, slot: u32) -> Option<u64> {
+        let now_ms = self.now_ms();
+        let last_inbound_ms = self.conns[slot as usize].last_inbound_ms;
+        let idle_at_ms = after(last_inbound_ms, self.settings.idle_timeout);
+        if idle_at_ms <= now_ms {
+            // Half-open, or stalled: a Close frame would only wait behind whatever the peer does not read.
+            self.hub.counters.timeouts += 1;
+            self.finish(slot, 1006, "idle timeout");
+            return None;
+        }
+        let mut ping_at_ms = after(last_inbound_ms, self.settings.ping_interval);
+        if ping_at_ms <= now_ms {
+            OutboxReplies { outbox: &mut self.hub.outbox, slot }.reply(Opcode::Ping, b"");
+            ping_at_ms = after(now_ms, self.settings.ping_interval);
+        }
+        Some(ping_at_ms.min(idle_at_ms)).filter(|at_ms| *at_ms != u64::MAX)
+    }
+
+    /// When timers must first look at a WebSocket.
+    pub(super) fn watch_over(&mut self, slot: u32) {
+        if let Some(at_ms) = self.look_at_open(slot) {
+            self.look_at(slot, at_ms);
+        }
+    }
+
+    // ---- going ----------------------------------------------------------------------------------------------------
+
+    /// Closes what handlers, limits and other cores have asked to close, until nobody asks any more.
+    pub(super) fn close_doomed(&mut self) {
+        while self.hub.has_dooms() {
+            for doom in self.hub.take_dooms() {
+                if self.generations[doom.slot as usize] == doom.generation && self.conns.contains(doom.slot as usize) {
+                    self.start_close(doom.slot, doom.code, &doom.reason);
+                }
+            }
+        }
+    }
+
+    /// Says Close to a WebSocket and waits for the peer's.
+    fn start_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {
+        let deadline_ms = after(self.now_ms(), self.settings.close_timeout);
+        let conn = &mut self.conns[slot as usize];
+        if conn.phase != Phase::Open {
+            return;
+        }
+        let mut replies = OutboxReplies { outbox: &mut self.hub.outbox, slot };
+        conn.machine.close(code, reason, &mut replies);
+        conn.end(code.unwrap_or(1005), reason, false);
+        conn.phase = Phase::Closing;
+        conn.deadline_ms = deadline_ms;
+        if conn.peer_finished {
+            self.start_flush(slot);
+        } else {
+            // Input that was held back may contain the peer's Close.
+            if self.conns[slot as usize].paused {
+                self.resumable.push((slot, self.generations[slot as usize]));
+            }
+            self.look_at(slot, deadline_ms);
+        }
+    }
+
+    /// Closes the socket once what is queued has been sent, or time is up.
+    pub(super) fn start_flush(&mut self, slot: u32) {
+        let deadline_ms = after(self.now_ms(), self.settings.close_timeout);
+        let conn = &mut self.conns[slot as usize];
+        conn.phase = Phase::Flushing;
+        conn.deadline_ms = deadline_ms;
+        conn.stash = None;
+        self.hub.outbox.seal(slot);
+        if self.hub.outbox.is_empty(slot) {
+            self.teardown(slot);
+        } else {
+            self.look_at(slot, deadline_ms);
+            self.watch(slot);
+        }
+    }
+
+    /// Ends a connection whose peer cannot be reached any more, or is not waited for.
+    pub(super) fn finish(&mut self, slot: u32, code: u16, reason: &str) {
+        self.conns[slot as usize].end(code, reason, false);
+        self.teardown(slot);
+    }
+
+    /// Ends a connection: its last handler runs, its operations are cancelled, its descriptor is closed. The slot is free
+    /// when the last of them has completed.
+    pub(super) fn teardown(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
+        if matches!(conn.phase, Phase::Dead | Phase::Accepting) {
+            return;
+        }
+        conn.phase = Phase::Dead;
+        conn.stash = None;
+        conn.machine.take_buffers(&mut self.hub.pool);
+        let ended = conn.ended.take();
+        if std::mem::take(&mut conn.entered) {
+            let ip = conn.peer.ip();
+            let ended = ended.map_or_else(super::Ended::broken, |ended| *ended);
+            self.hub.outbox.shut(slot);
+            self.service.close(&mut self.hub, slot, &ended);
+            self.hub.leave_all(slot);
+            self.hub.counters.closed += 1;
+            self.admission.leave(ip);
+        }
+        self.hub.outbox.close(slot);
+        let token = self.token(Op::Close, slot);
+        let conn = &mut self.conns[slot as usize];
+        if conn.in_flight > 0 {
+            self.ring.cancel(token);
+        }
+        conn.in_flight += 1;
+        self.ring.close(token);
+    }
+
+    pub(super) fn descriptor_closed(&mut self, token: Token) {
+        if self.is_current(token) {
+            let slot = token.index();
+            debug_assert_eq!(self.conns[slot as usize].phase, Phase::Dead);
+            self.conns[slot as usize].in_flight -= 1;
+            self.free_if_done(slot);
+        }
+    }
+
+    /// Frees a dead connection's slot when nothing of it is in flight.
+    pub(super) fn free_if_done(&mut self, slot: u32) {
+        let conn = &self.conns[slot as usize];
+        if conn.phase == Phase::Dead && conn.in_flight == 0 {
+            debug_assert_eq!(conn.receiving, Receiving::Idle);
+            self.conns.remove(slot as usize);
+            self.next_generation(slot);
+        }
+    }
+
+    fn next_generation(&mut self, slot: u32) {
+        let generation = &mut self.generations[slot as usize];
+        *generation = generation.wrapping_add(1);
+    }
+
+    // ---- draining -------------------------------------------------------------------------------------------------
+
+    /// Stops accepting and plans when each connection is told to go.
+    pub(super) fn start_drain(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.admission.drain();
+        self.ring.stop_accepting();
+        let now_ms = self.now_ms();
+        let slots: Vec<u32> = self.conns.iter().map(|(slot, _)| slot as u32).collect();
+        let open = slots.iter().filter(|slot| self.conns[**slot as usize].phase == Phase::Open).count() as u64;
+        let spread_ms = self.settings.drain_spread.as_millis() as u64;
+        let mut plan = VecDeque::with_capacity(open as usize);
+        for slot in slots {
+            match self.conns[slot as usize].phase {
+                Phase::Open => {
+                    let at_ms = now_ms + spread_ms * plan.len() as u64 / open;
+                    plan.push_back((at_ms, slot, self.generations[slot as usize]));
+                }
+                // Between requests, or before the first one.
+                Phase::Http if self.conns[slot as usize].stash.is_none() => self.start_flush(slot),
+                Phase::Delayed => self.teardown(slot),
+                _ => {}
+            }
+        }
+        self.drain = Some(plan);
+    }
+
+    pub(super) fn drain_some(&mut self) {
+        let now_ms = self.now_ms();
+        let Some(plan) = &mut self.drain else { return };
+        while let Some(&(at_ms, slot, generation)) = plan.front()
+            && at_ms <= now_ms
+        {
+            plan.pop_front();
+            if self.generations[slot as usize] == generation {
+                self.hub.close(slot, Some(1001), "server shutting down");
+            }
+        }
+    }
+}
+
+/// `from` plus a limit that is none when it is 0.
+pub(super) fn after(from_ms: u64, limit: std::time::Duration) -> u64 {
+    if limit.is_zero() { u64::MAX } else { from_ms.saturating_add((limit.as_millis() as u64).max(1)) }
+}
