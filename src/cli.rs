@@ -148,17 +148,19 @@ fn command() -> Command {
 }
 
 fn flag(setting: &'static Setting) -> Arg {
+    let zero = setting.allowed.zero();
     let help = format!(
-        "{} [default: {}; {}]",
+        "{} [default: {}; {}{}]",
         sentence(setting.doc),
-        setting.default_text(),
+        setting.default,
+        zero.map(|meaning| format!("0 = {meaning}; "))
+            .unwrap_or_default(),
         setting.variable
     );
     Arg::new(setting.variable)
         .long(setting.flag())
         .value_name(setting.allowed.placeholder())
         .overrides_with(setting.variable)
-        .allow_hyphen_values(true)
         .help_heading("Settings")
         .help(help)
 }
@@ -205,6 +207,8 @@ mod tests {
         let matches = command()
             .try_get_matches_from([
                 "ringwire",
+                "--cores",
+                "4",
                 "--cores",
                 "2",
                 "config",

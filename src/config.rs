@@ -173,14 +173,6 @@ impl Setting {
             .replace('_', "-")
     }
 
-    /// The default as tables show it: with what it means, where that is not plain.
-    pub fn default_text(&self) -> String {
-        match self.allowed.zero() {
-            Some(meaning) if self.default == "0" => format!("0 ({meaning})"),
-            _ => String::from(self.default),
-        }
-    }
-
     /// Sets it in `config`; `source` is the variable or flag that an error names.
     ///
     /// # Errors

@@ -52,9 +52,11 @@ fn help_has_every_setting() {
         for setting in SETTINGS {
             let flag = format!("--{} <", setting.flag());
             assert!(help.contains(&flag), "{flag} in {help}");
-            let facts = format!("{}; {}]", setting.default_text(), setting.variable);
+            let default = format!("[default: {}; ", setting.default);
+            let variable = format!("; {}]", setting.variable);
             let unwrapped = help.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(unwrapped.contains(&facts), "{facts} in {help}");
+            assert!(unwrapped.contains(&default), "{default} in {help}");
+            assert!(unwrapped.contains(&variable), "{variable} in {help}");
         }
     }
     let help = stdout(&run(&["--help"], &[]));

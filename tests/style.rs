@@ -134,9 +134,8 @@ fn used_from(root: &str, tokens: &TokenStream) -> Vec<Ident> {
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
                 let mut is_first = true;
                 for token in group.stream() {
-                    match token {
-                        TokenTree::Ident(ident) if is_first => found.push(ident),
-                        _ => {}
+                    if let (true, TokenTree::Ident(ident)) = (is_first, &token) {
+                        found.push(ident.clone());
                     }
                     is_first = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == ',');
                 }
