@@ -1,7 +1,7 @@
 //! Whether this machine can run the server with the given settings, and what to change where it cannot.
 //!
-//! [`check`] gathers the facts and judges them; `ringwire check` prints the [`Report`], and [`require`] is the short form
-//! for a start. The judging is a pure function of the facts, so that every verdict can be tested on any machine.
+//! [`check`] gathers the facts and judges them; `ringwire check` prints the [`Report`], and [`require`] is the short
+//! form for a start. The judging is a pure function of the facts, so that every verdict can be tested on any machine.
 
 mod facts;
 mod judge;

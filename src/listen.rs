@@ -1,8 +1,9 @@
 //! The listening sockets of all cores, made before the first core starts.
 //!
 //! On a TCP address every core gets a listener of its own, and the kernel spreads connections over them
-//! (`SO_REUSEPORT`). Unix sockets, and sockets that a service manager passes, exist once; every core gets a duplicate of
-//! the descriptor. All are blocking: io_uring fails an accept on an `O_NONBLOCK` socket with `EAGAIN` instead of waiting.
+//! (`SO_REUSEPORT`). Unix sockets, and sockets that a service manager passes, exist once; every core gets a duplicate
+//! of the descriptor. All are blocking: io_uring fails an accept on an `O_NONBLOCK` socket with `EAGAIN` instead of
+//! waiting.
 
 use std::fmt;
 use std::fs;

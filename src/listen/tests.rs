@@ -24,11 +24,30 @@ fn sockets(listeners: &Listeners, index: usize) -> Vec<Socket> {
         .collect()
 }
 
-/// A path in a directory of this test's own.
-fn scratch(name: &str) -> PathBuf {
+/// A path in a directory of the test's own, which goes with it.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0.parent() {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+fn scratch(name: &str) -> Scratch {
     let directory = std::env::temp_dir().join(format!("ringwire-{}-{name}", std::process::id()));
+    let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).expect("a directory");
-    directory.join("socket")
+    Scratch(directory.join("socket"))
 }
 
 fn unix(path: &Path) -> Config {
@@ -100,7 +119,7 @@ fn several_addresses_in_their_order() {
     let setting = format!("127.0.0.1:0,unix:{},127.0.0.2:0", path.display());
     let listeners = bind_all(&config(&setting), 3).expect("listeners");
     assert_eq!(listeners.bound.len(), 3);
-    assert_eq!(listeners.bound[1], BoundAddress::Unix(path.clone()));
+    assert_eq!(listeners.bound[1], BoundAddress::Unix(path.to_path_buf()));
     for core in &listeners.per_core {
         assert_eq!(core.len(), 3);
     }
@@ -147,7 +166,7 @@ fn an_address_of_another_machine() {
 fn a_unix_socket_is_shared_and_its_file_removed() {
     let path = scratch("shared");
     let listeners = bind_all(&unix(&path), 2).expect("listeners");
-    let _client = UnixStream::connect(&path).expect("a connection");
+    let _client = UnixStream::connect(&*path).expect("a connection");
     let cores = sockets(&listeners, 0);
     cores[1].accept().expect("the second core sees it, too");
     drop(listeners);
@@ -157,25 +176,24 @@ fn a_unix_socket_is_shared_and_its_file_removed() {
 #[test]
 fn a_live_unix_socket_is_in_use_and_a_stale_one_is_replaced() {
     let path = scratch("stale");
-    let _ = fs::remove_file(&path);
-    let other = UnixListener::bind(&path).expect("a listener");
+    let other = UnixListener::bind(&*path).expect("a listener");
     assert_eq!(kind(bind_all(&unix(&path), 1)), io::ErrorKind::AddrInUse);
-    UnixStream::connect(&path).expect("the other one is unharmed");
+    UnixStream::connect(&*path).expect("the other one is unharmed");
     drop(other);
     assert!(path.exists());
     let _listeners = bind_all(&unix(&path), 1).expect("the file was stale");
-    UnixStream::connect(&path).expect("a connection");
+    UnixStream::connect(&*path).expect("a connection");
 }
 
 #[test]
 fn a_file_that_is_no_socket_is_left_alone() {
     let path = scratch("file");
-    fs::write(&path, "precious").expect("a file");
+    fs::write(&*path, "precious").expect("a file");
     assert_eq!(
         kind(bind_all(&unix(&path), 1)),
         io::ErrorKind::AlreadyExists
     );
-    assert_eq!(fs::read(&path).expect("the file"), b"precious");
+    assert_eq!(fs::read(&*path).expect("the file"), b"precious");
 }
 
 #[test]
@@ -185,11 +203,10 @@ fn the_file_of_a_successor_is_left_alone() {
     // Both files exist for a moment, so that they cannot have the same inode.
     let aside = path.with_extension("new");
     let second = UnixListener::bind(&aside).expect("a listener");
-    fs::rename(&aside, &path).expect("a rename");
+    fs::rename(&aside, &*path).expect("a rename");
     drop(first);
-    UnixStream::connect(&path).expect("the second one's file is there");
+    UnixStream::connect(&*path).expect("the second one's file is there");
     drop(second);
-    let _ = fs::remove_file(&path);
 }
 
 #[test]
@@ -211,4 +228,43 @@ fn passed_sockets_become_blocking_and_are_shared() {
 
     let idle = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     assert!(adopt(&mut listeners, &idle).is_err());
+}
+
+/// Runs itself once more as a process that was passed two sockets.
+#[test]
+fn sockets_of_the_environment_replace_the_addresses() {
+    const SELF: &str = "listen::tests::sockets_of_the_environment_replace_the_addresses";
+    if std::env::var_os("LISTEN_FDS").is_some() {
+        let listeners = bind_all(&config("192.0.2.1:9001"), 2).expect("the passed ones");
+        let told: Vec<String> = listeners.bound.iter().map(ToString::to_string).collect();
+        println!("bound: {}", told.join(" "));
+        assert!(listeners.per_core.iter().all(|core| core.len() == 2));
+        return;
+    }
+    let path = scratch("passed");
+    let inet = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let unix = UnixListener::bind(&*path).expect("a listener");
+    let address = inet.local_addr().expect("an address");
+    let run = |pid: &str| {
+        let script = format!(
+            "exec 3<&0 4<&2 0</dev/null 2>&1; export LISTEN_FDS=2 LISTEN_PID={pid}; exec \"$0\" --exact {SELF} --nocapture"
+        );
+        let output = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .arg(std::env::current_exe().expect("a path"))
+            .stdin(OwnedFd::from(inet.try_clone().expect("a duplicate")))
+            .stderr(OwnedFd::from(unix.try_clone().expect("a duplicate")))
+            .output()
+            .expect("a shell");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (is_ok, text) = run("$$");
+    let expected = format!("bound: ws://{address} unix:{}", path.display());
+    assert!(is_ok && text.contains(&expected), "{text}");
+    // The sockets of another process are not this one's; the address of another machine is then tried.
+    let (is_ok, text) = run("1");
+    assert!(!is_ok && text.contains("192.0.2.1:9001"), "{text}");
 }
