@@ -1,5 +1,12 @@
-//! The stand-alone program.
+//! The stand-alone program: arguments to settings, settings to a server.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

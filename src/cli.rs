@@ -1,0 +1,242 @@
+//! The command line: flags made from the table of settings, logging, subcommands.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Command};
+use ringwire::check;
+use ringwire::config::{Config, LogFormat, SETTINGS, Setting};
+use ringwire::error::{ConfigError, Error, Result, exit};
+use tracing_subscriber::EnvFilter;
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Serve,
+    Check,
+    Config,
+}
+
+/// Does what the command line and the environment say; the whole program.
+pub(crate) fn main() -> ExitCode {
+    let (task, config) = match read_command_line() {
+        Ok(read) => read,
+        Err(Stop::Error(error)) => return fail(&error),
+        Err(Stop::Clap(error)) => {
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(exit::USAGE),
+            };
+        }
+    };
+    let done = match task {
+        Task::Serve => start_logging(&config).and_then(|()| serve(config)),
+        Task::Check => {
+            let report = check::check(&config);
+            print(&report.to_string()).map(|()| ExitCode::from(report.exit_code()))
+        }
+        Task::Config => print(&config.to_lines()).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| fail(&error))
+}
+
+fn fail(error: &Error) -> ExitCode {
+    // Standard error may be gone, and there is nobody else to tell.
+    let _ = writeln!(io::stderr(), "ringwire: {error}");
+    ExitCode::from(error.exit_code())
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut output = io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        // `ringwire config | head -1` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Error::io("standard output")),
+    }
+}
+
+fn serve(config: Config) -> Result<ExitCode> {
+    check::require(&config)?;
+    check::raise_nofile()?;
+    run_standalone(config)
+}
+
+/// The one place where the command line meets the server.
+fn run_standalone(config: Config) -> Result<ExitCode> {
+    drop(config);
+    Err(Error::Unavailable(String::from("not built yet")))
+}
+
+/// Why there is nothing to do.
+#[derive(Debug)]
+enum Stop {
+    Clap(clap::Error),
+    Error(Error),
+}
+
+impl From<clap::Error> for Stop {
+    fn from(error: clap::Error) -> Stop {
+        Stop::Clap(error)
+    }
+}
+
+impl From<ConfigError> for Stop {
+    fn from(error: ConfigError) -> Stop {
+        Stop::Error(Error::Config(error))
+    }
+}
+
+fn read_command_line() -> Result<(Task, Config), Stop> {
+    let matches = command().try_get_matches()?;
+    let task = match matches.subcommand_name() {
+        Some("check") => Task::Check,
+        Some("config") => Task::Config,
+        _ => Task::Serve,
+    };
+    let flags = given_flags(&matches);
+    let config = Config::from_sources(
+        std::env::vars_os(),
+        flags
+            .iter()
+            .map(|(setting, value)| (*setting, value.as_str())),
+    )?;
+    parse_filter(&config)?;
+    Ok((task, config))
+}
+
+/// The flags of the command line. Flags before and after the subcommand count alike; the later one wins.
+fn given_flags(matches: &ArgMatches) -> Vec<(&'static Setting, String)> {
+    let levels = [
+        Some(matches),
+        matches.subcommand().map(|(_, matches)| matches),
+    ];
+    let mut flags = Vec::new();
+    for matches in levels.into_iter().flatten() {
+        for setting in SETTINGS {
+            let value = matches.get_one::<String>(setting.variable);
+            flags.extend(value.map(|value| (setting, value.clone())));
+        }
+    }
+    flags
+}
+
+fn command() -> Command {
+    let with_settings = |command: Command| command.args(SETTINGS.iter().map(flag));
+    let subcommands = [
+        Command::new("serve").about("Serve (the default)"),
+        Command::new("check").about(
+            "Tell whether this machine can serve with these settings, and what to change where it cannot",
+        ),
+        Command::new("config").about("Print the settings in effect as NAME=value lines"),
+    ];
+    with_settings(Command::new("ringwire"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(
+            "A thread-per-core WebSocket server on io_uring.\n\n\
+             Every setting is an environment variable and a flag; the flag wins.",
+        )
+        .after_help(
+            "Sizes are bytes or 64KiB, 16MiB, 1GiB; times are 50us, 250ms, 30s, 5m, 1h or 0.\n\
+             Exit codes: 64 wrong usage, 69 address in use or no io_uring, 78 wrong setting.",
+        )
+        .subcommands(subcommands.map(with_settings))
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let zero = setting.allowed.zero();
+    let help = format!(
+        "{} [default: {}; {}{}]",
+        sentence(setting.doc),
+        setting.default,
+        zero.map(|meaning| format!("0 = {meaning}; "))
+            .unwrap_or_default(),
+        setting.variable
+    );
+    Arg::new(setting.variable)
+        .long(setting.flag())
+        .value_name(setting.allowed.placeholder())
+        .overrides_with(setting.variable)
+        .help_heading("Settings")
+        .help(help)
+}
+
+/// With a capital letter.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(characters).collect()
+}
+
+fn parse_filter(config: &Config) -> Result<EnvFilter, ConfigError> {
+    EnvFilter::builder().parse(&config.log).map_err(|error| {
+        let setting = Setting::named("RINGWIRE_LOG").expect("a setting of the table");
+        setting.conflict(config, format!("it is no filter: {error}"))
+    })
+}
+
+fn start_logging(config: &Config) -> Result<()> {
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(parse_filter(config)?)
+        .with_writer(io::stderr);
+    match config.log_format {
+        LogFormat::Text => {
+            let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
+            lines.with_ansi(is_terminal).init();
+        }
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_on_both_sides_of_the_subcommand() {
+        let matches = command()
+            .try_get_matches_from([
+                "ringwire",
+                "--cores",
+                "4",
+                "--cores",
+                "2",
+                "config",
+                "--cores=3",
+                "--pin=false",
+            ])
+            .expect("legal");
+        let flags: Vec<(String, String)> = given_flags(&matches)
+            .into_iter()
+            .map(|(setting, value)| (setting.flag(), value))
+            .collect();
+        let pair = |name: &str, value: &str| (String::from(name), String::from(value));
+        assert_eq!(
+            flags,
+            [pair("cores", "2"), pair("cores", "3"), pair("pin", "false")]
+        );
+    }
+
+    #[test]
+    fn filters() {
+        let with = |log: &str| Config {
+            log: String::from(log),
+            ..Config::default()
+        };
+        assert!(parse_filter(&with("warn,ringwire=debug")).is_ok());
+        let message = parse_filter(&with("ringwire=loud"))
+            .expect_err("no level")
+            .to_string();
+        assert!(message.starts_with("RINGWIRE_LOG=ringwire=loud cannot be: it is no filter"));
+    }
+}

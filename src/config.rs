@@ -1,0 +1,345 @@
+//! Every setting once: name, unit, default, range and what it is for.
+//!
+//! The table below makes [`Config`], the parsing of variables and flags, `--help`, `ringwire config` and the table in
+//! README; a setting that is added here is everywhere. A leaf: it reads no clock and opens nothing.
+
+mod types;
+mod value;
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::error::ConfigError;
+pub use types::{
+    CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, Origins, SlowConsumer, available_cpus,
+};
+use types::{LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS};
+pub use value::{Allowed, Range};
+use value::{Value, range};
+
+/// What every variable's name begins with.
+pub const PREFIX: &str = "RINGWIRE_";
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const MICROSECOND: u64 = 1_000;
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1_000_000_000;
+const DAY: u64 = 86_400 * SECOND;
+
+const COUNT_MAX: u64 = u32::MAX as u64;
+
+/// Makes [`Config`] and [`SETTINGS`] of one table. Each row: field, type, name without prefix, default, what is
+/// allowed, meaning.
+macro_rules! settings {
+    ($( $field:ident: $type:ty = $name:literal, $default:literal, $allowed:expr, $doc:literal; )*) => {
+        /// The settings of a server.
+        ///
+        /// Made by [`Config::default`] or [`Config::from_env`] and changed field by field; [`Config::validate`] tells
+        /// whether the result can be used.
+        ///
+        /// ```
+        /// use ringwire::config::{Config, CoreSet};
+        ///
+        /// let config = Config { cores: CoreSet::Count(2), ..Config::default() };
+        /// assert!(config.validate().is_ok());
+        /// ```
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $(
+                #[doc = concat!($doc, ".\n\n`RINGWIRE_", $name, "`, default `", $default, "`.")]
+                pub $field: $type,
+            )*
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config {
+                    $( $field: Value::parse($default, &$allowed).expect("defaults are allowed"), )*
+                }
+            }
+        }
+
+        /// Every setting, in the order in which people read about them.
+        pub static SETTINGS: &[Setting] = &[
+            $( Setting {
+                variable: concat!("RINGWIRE_", $name),
+                default: $default,
+                allowed: $allowed,
+                doc: $doc,
+                read: |config, text| {
+                    config.$field = Value::parse(text, &$allowed)?;
+                    Some(())
+                },
+                show: |config| Value::show(&config.$field, &$allowed),
+            }, )*
+        ];
+    };
+}
+
+settings! {
+    addresses: Vec<ListenAddress> = "ADDR", "127.0.0.1:9001",
+        Allowed::Text("HOST:PORT or unix:/PATH, or several, comma-separated", "ADDR"),
+        "where to listen: HOST:PORT, or unix:/PATH for a Unix socket; several, comma-separated; sockets passed in \
+         LISTEN_FDS are used instead";
+    cores: CoreSet = "CORES", "all",
+        Allowed::Text("all, a number from 1 to 1024, or a list of processors such as 0,2,4-7", "CORES"),
+        "number of cores, or a list of processors such as 0,2,4-7 (one alone: 3-3)";
+    pin: bool = "PIN", "true", Allowed::Switch,
+        "pin each core's thread to its processor";
+    ring_entries: u32 = "RING_ENTRIES", "1024", Allowed::Count(range(8, 32_768)),
+        "submission entries per core";
+    cq_entries: u32 = "CQ_ENTRIES", "8192", Allowed::Count(range(16, 65_536)),
+        "completion entries per core";
+    recv_buffers: u16 = "RECV_BUFFERS", "4096", Allowed::Count(range(1, 32_768).power_of_two()),
+        "provided buffers per core";
+    recv_buffer_bytes: u32 = "RECV_BUFFER_SIZE", "2KiB", Allowed::Bytes(range(256, MIB)),
+        "bytes in each provided buffer";
+    spin: Duration = "SPIN", "0us", Allowed::Time(range(MICROSECOND, SECOND).or_zero("off")),
+        "busy-poll this long before sleeping";
+    backlog: u32 = "BACKLOG", "4096", Allowed::Count(range(1, i32::MAX as u64)),
+        "listen backlog";
+    connections_max: u32 = "MAX_CONNECTIONS", "1000000", Allowed::Count(range(1, COUNT_MAX)),
+        "open connections of the whole process; past it an upgrade gets 503 with Retry-After";
+    connections_per_ip_max: u32 = "MAX_CONNECTIONS_PER_IP", "0",
+        Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
+        "open connections of one address; past it an upgrade gets 429";
+    accept_rate_per_second: u32 = "ACCEPT_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
+        "new connections a second, whole process";
+    head_bytes_max: usize = "MAX_HEAD", "16KiB", Allowed::Bytes(range(256, MIB)),
+        "request head; 431 past it";
+    message_bytes_max: usize = "MAX_MESSAGE", "16MiB", Allowed::Bytes(range(125, 4 * GIB)),
+        "one message; close 1009 past it";
+    fragments_max: u32 = "MAX_FRAGMENTS", "131072", Allowed::Count(range(1, COUNT_MAX)),
+        "frames in one message; close 1008 past it";
+    handshake_timeout: Duration = "HANDSHAKE_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
+        "from accept to a complete request head; 408 past it";
+    idle_timeout: Duration = "IDLE_TIMEOUT", "120s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
+        "drop a connection after this long without an inbound byte";
+    ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
+        "ping a client after this much inbound silence";
+    close_timeout: Duration = "CLOSE_TIMEOUT", "5s", Allowed::Time(range(MILLISECOND, DAY)),
+        "wait this long for the peer's Close, then drop";
+    outbox_bytes_max: usize = "MAX_OUTBOX", "1MiB", Allowed::Bytes(range(KIB, 4 * GIB)),
+        "bytes queued for one connection";
+    slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
+        "when an outbox is full: close (1013), drop-new or drop-old";
+    message_rate_per_second: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
+        "messages a second from one connection, as a token bucket; close 1008 past it";
+    origins: Origins = "ORIGINS", "*",
+        Allowed::Text("* or origins such as https://example.org, comma-separated", "ORIGINS"),
+        "allowed values of the Origin field, comma-separated; 403 for others";
+    mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
+        "messages waiting for one core from the others";
+    drain_timeout: Duration = "DRAIN_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
+        "shutdown takes no longer than this";
+    drain_spread: Duration = "DRAIN_SPREAD", "1s", Allowed::Time(range(MILLISECOND, DAY).or_zero("at once")),
+        "shutdown spreads its Close frames over this long, so that clients do not all come back at once";
+    log: String = "LOG", "info",
+        Allowed::Text("a filter such as info or warn,ringwire=debug", "FILTER"),
+        "which log lines to write, in tracing's filter syntax";
+    log_format: LogFormat = "LOG_FORMAT", "text", Allowed::Word(LOG_FORMAT_WORDS),
+        "how to write them, to standard error: text or json";
+}
+
+/// One row of the table: a setting's names, default, range and meaning.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The default, as one would write it.
+    pub default: &'static str,
+    /// What may be written.
+    pub allowed: Allowed,
+    /// What it is for.
+    pub doc: &'static str,
+    read: fn(&mut Config, &str) -> Option<()>,
+    show: fn(&Config) -> String,
+}
+
+impl Setting {
+    /// The setting of this variable.
+    pub fn named(variable: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.variable == variable)
+    }
+
+    /// The flag's name without its dashes: `max-connections` for `RINGWIRE_MAX_CONNECTIONS`.
+    pub fn flag(&self) -> String {
+        self.variable[PREFIX.len()..]
+            .to_ascii_lowercase()
+            .replace('_', "-")
+    }
+
+    /// Sets it in `config`; `source` is the variable or flag that an error names.
+    ///
+    /// # Errors
+    /// When the value is not allowed; `config` is then as before.
+    pub fn apply(&self, config: &mut Config, source: &str, value: &str) -> Result<(), ConfigError> {
+        (self.read)(config, value.trim()).ok_or_else(|| ConfigError::BadValue {
+            setting: String::from(source),
+            value: String::from(value),
+            allowed: self.allowed.describe(),
+        })
+    }
+
+    /// Its value in `config`, as one would write it.
+    pub fn value(&self, config: &Config) -> String {
+        (self.show)(config)
+    }
+
+    /// An error about its value in `config`, which is fine by itself but contradicts something else.
+    pub fn conflict(&self, config: &Config, reason: impl Into<String>) -> ConfigError {
+        ConfigError::Conflict {
+            setting: String::from(self.variable),
+            value: self.value(config),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl Config {
+    /// The settings that the process's environment asks for, defaults elsewhere.
+    ///
+    /// # Errors
+    /// When a value is not allowed, values contradict each other, or a variable beginning with `RINGWIRE_` is no
+    /// setting.
+    pub fn from_env() -> Result<Config, ConfigError> {
+        Config::from_sources(std::env::vars_os(), [])
+    }
+
+    /// The settings that these variables and then these flags ask for, defaults elsewhere. A flag is a setting and
+    /// its value; it wins over the variable. Variables that do not begin with `RINGWIRE_` are passed over.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn from_sources<'a>(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: impl IntoIterator<Item = (&'static Setting, &'a str)>,
+    ) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        for (name, value) in variables {
+            let name = name.to_string_lossy();
+            if !name.starts_with(PREFIX) {
+                continue;
+            }
+            let setting = Setting::named(&name).ok_or_else(|| ConfigError::Unknown {
+                suggestion: nearest(&name).map(String::from),
+                name: name.clone().into_owned(),
+            })?;
+            // Bytes that are no UTF-8 become U+FFFD, which a path could contain: refuse them rather than alter them.
+            let text = value.to_str().ok_or_else(|| ConfigError::BadValue {
+                setting: String::from(setting.variable),
+                value: value.to_string_lossy().into_owned(),
+                allowed: String::from("UTF-8"),
+            })?;
+            setting.apply(&mut config, setting.variable, text)?;
+        }
+        for (setting, value) in flags {
+            setting.apply(&mut config, &format!("--{}", setting.flag()), value)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Whether every value is allowed and none contradicts another. [`Config::from_env`] has done it already; it is
+    /// for a `Config` whose fields were set by hand.
+    ///
+    /// # Errors
+    /// The first value that cannot be used.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut copy = self.clone();
+        for setting in SETTINGS {
+            setting.apply(&mut copy, setting.variable, &setting.value(self))?;
+        }
+        let conflict = |variable: &str, reason: String| {
+            let setting = Setting::named(variable).expect("a setting of the table");
+            Err(setting.conflict(self, reason))
+        };
+        if self.cq_entries < self.ring_entries {
+            let reason = format!(
+                "it is less than RINGWIRE_RING_ENTRIES={}",
+                self.ring_entries
+            );
+            return conflict("RINGWIRE_CQ_ENTRIES", reason);
+        }
+        if self.drain_spread > self.drain_timeout {
+            let timeout = Setting::named("RINGWIRE_DRAIN_TIMEOUT").map(|it| it.value(self));
+            let reason = format!(
+                "it is more than RINGWIRE_DRAIN_TIMEOUT={}",
+                timeout.unwrap_or_default()
+            );
+            return conflict("RINGWIRE_DRAIN_SPREAD", reason);
+        }
+        Ok(())
+    }
+
+    /// The processor of each core.
+    ///
+    /// # Errors
+    /// When the list of processors has one that this process may not use.
+    pub fn cpus(&self, available: &[usize]) -> Result<Vec<usize>, ConfigError> {
+        let missing = self.cores.missing(available);
+        if self.pin && !missing.is_empty() {
+            let setting = Setting::named("RINGWIRE_CORES").expect("a setting of the table");
+            let reason = format!(
+                "this process may not run on {} (only on {})",
+                numbers(&missing),
+                numbers(available)
+            );
+            return Err(setting.conflict(self, reason));
+        }
+        Ok(self.cores.cpus(available))
+    }
+
+    /// All settings as `NAME=value` lines, the form of an env file.
+    pub fn to_lines(&self) -> String {
+        let mut lines = String::new();
+        for setting in SETTINGS {
+            let _ = writeln!(lines, "{}={}", setting.variable, setting.value(self));
+        }
+        lines
+    }
+
+    /// README's table of the settings.
+    pub fn markdown_table() -> String {
+        let mut table =
+            String::from("| variable | default | allowed | meaning |\n| --- | --- | --- | --- |\n");
+        for setting in SETTINGS {
+            let _ = writeln!(
+                table,
+                "| `{}` | `{}` | {} | {} |",
+                setting.variable,
+                setting.default,
+                setting.allowed.describe().replace('*', "`*`"),
+                setting.doc
+            );
+        }
+        table
+    }
+}
+
+fn numbers(list: &[usize]) -> String {
+    let texts: Vec<String> = list.iter().map(ToString::to_string).collect();
+    texts.join(",")
+}
+
+/// The variable whose name is most like `name`, unless all are far from it.
+fn nearest(name: &str) -> Option<&'static str> {
+    let distance = |setting: &Setting| {
+        let own = &setting.variable[PREFIX.len()..];
+        strsim::damerau_levenshtein(&name[PREFIX.len()..].to_ascii_uppercase(), own)
+    };
+    SETTINGS
+        .iter()
+        .map(|setting| (distance(setting), setting.variable))
+        .min()
+        .filter(|(distance, _)| *distance <= 2.max(name.len() - PREFIX.len()) / 2 + 1)
+        .map(|(_, variable)| variable)
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -1,0 +1,396 @@
+//! The types of the settings that are not plain numbers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Most cores that may be asked for.
+pub const CORES_MAX: usize = 1024;
+
+/// The text is not of the form that the type wants; the setting's [`Allowed`](super::Allowed) says what is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed value")]
+pub struct Malformed;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// A TCP port of a host, by name or by number; what the name stands for is asked when it is listened on.
+    Inet {
+        /// Name or number, without the brackets of IPv6.
+        host: String,
+        /// The port; 0 lets the kernel choose one.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> ListenAddress {
+        let port = address.port();
+        let text = address.to_string();
+        // The text keeps an IPv6 scope, which `SocketAddr::ip` would lose.
+        let host = text.rsplit_once(':').map_or("", |(host, _)| host);
+        ListenAddress::Inet {
+            host: String::from(host.trim_start_matches('[').trim_end_matches(']')),
+            port,
+        }
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // sun_path holds 108 bytes, its NUL included (unix(7)).
+            let fits = (1..108).contains(&path.len()) && !path.contains('\0');
+            return fits
+                .then(|| ListenAddress::Unix(PathBuf::from(path)))
+                .ok_or(Malformed);
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(ListenAddress::from(address));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(Malformed)?;
+        let named = !host.is_empty()
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        match port.parse() {
+            Ok(port) if named && digits => Ok(ListenAddress::Inet {
+                host: String::from(host),
+                port,
+            }),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Inet { host, port } if host.contains(':') => {
+                write!(f, "[{host}]:{port}")
+            }
+            ListenAddress::Inet { host, port } => write!(f, "{host}:{port}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How many cores run, and on which processors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CoreSet {
+    /// One on each processor that the process may use.
+    All,
+    /// This many, on the processors in turn; more than there are processors is legal.
+    Count(usize),
+    /// One on each of these processors.
+    List(Vec<usize>),
+}
+
+impl CoreSet {
+    /// The processor of each core, given the processors that the process may use ([`available_cpus`]).
+    ///
+    /// # Panics
+    /// When `available` is empty.
+    pub fn cpus(&self, available: &[usize]) -> Vec<usize> {
+        assert!(!available.is_empty(), "a process has a processor");
+        match self {
+            CoreSet::All => available.to_vec(),
+            CoreSet::Count(count) => available.iter().copied().cycle().take(*count).collect(),
+            CoreSet::List(list) => list.clone(),
+        }
+    }
+
+    /// The processors that are asked for by number and that the process may not use.
+    pub fn missing(&self, available: &[usize]) -> Vec<usize> {
+        match self {
+            CoreSet::All | CoreSet::Count(_) => Vec::new(),
+            CoreSet::List(list) => list
+                .iter()
+                .copied()
+                .filter(|cpu| !available.contains(cpu))
+                .collect(),
+        }
+    }
+}
+
+/// The processors that this process may run on: its affinity mask, in ascending order.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn available_cpus() -> std::io::Result<Vec<usize>> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
+    Ok((0..nix::sched::CpuSet::count())
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect())
+}
+
+impl FromStr for CoreSet {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let number = |text: &str| -> Result<usize, Malformed> {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse()
+                .ok()
+                .filter(|number| digits && *number <= CORES_MAX)
+                .ok_or(Malformed)
+        };
+        if text.eq_ignore_ascii_case("all") {
+            return Ok(CoreSet::All);
+        }
+        if !text.contains([',', '-']) {
+            return match number(text)? {
+                0 => Err(Malformed),
+                count => Ok(CoreSet::Count(count)),
+            };
+        }
+        let mut list = Vec::new();
+        for part in text.split(',').map(str::trim) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last || last >= CORES_MAX {
+                return Err(Malformed);
+            }
+            list.extend(first..=last);
+        }
+        match list.len() {
+            1..=CORES_MAX => Ok(CoreSet::List(list)),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+impl fmt::Display for CoreSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CoreSet::All => f.write_str("all"),
+            CoreSet::Count(count) => write!(f, "{count}"),
+            // `3` alone would be read as three cores.
+            CoreSet::List(list) if list.len() == 1 => write!(f, "{0}-{0}", list[0]),
+            CoreSet::List(list) => {
+                let numbers: Vec<String> = list.iter().map(ToString::to_string).collect();
+                f.write_str(&numbers.join(","))
+            }
+        }
+    }
+}
+
+/// Which pages may open a socket: the browser tells their origin (RFC 6454), and other clients mostly none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// All of them.
+    Any,
+    /// Only these, in lower case, such as `https://example.org`.
+    List(Vec<String>),
+}
+
+impl Origins {
+    /// Whether a request with this `Origin` field is let in. One without the field is no browser's and passes.
+    pub fn allow(&self, origin: Option<&str>) -> bool {
+        match (self, origin) {
+            (Origins::Any, _) | (_, None) => true,
+            (Origins::List(list), Some(origin)) => list
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+        }
+    }
+}
+
+impl FromStr for Origins {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if text == "*" {
+            return Ok(Origins::Any);
+        }
+        let origin = |part: &str| {
+            let part = part.trim();
+            // RFC 6454 6.2: scheme, "://", host, and the port where it is not the scheme's own; or "null".
+            let whole = part == "null"
+                || part.split_once("://").is_some_and(|(scheme, host)| {
+                    !scheme.is_empty()
+                        && !host.is_empty()
+                        && host.bytes().all(|byte| byte.is_ascii_graphic())
+                        && !host.contains(['/', '?', '#', '@', '*'])
+                });
+            whole.then(|| part.to_ascii_lowercase()).ok_or(Malformed)
+        };
+        text.split(',')
+            .map(origin)
+            .collect::<Result<_, _>>()
+            .map(Origins::List)
+    }
+}
+
+impl fmt::Display for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origins::Any => f.write_str("*"),
+            Origins::List(list) => f.write_str(&list.join(",")),
+        }
+    }
+}
+
+/// A type whose values each have one word; the word list is made beside it, so that neither can lack one.
+macro_rules! words {
+    (
+        $(#[$type_doc:meta])* $type:ident, $list:ident;
+        $( $(#[$doc:meta])* $variant:ident = $word:literal; )*
+    ) => {
+        $(#[$type_doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $type { $( $(#[$doc])* $variant, )* }
+
+        pub(super) const $list: &[&str] = &[$($word),*];
+
+        impl FromStr for $type {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                match text {
+                    $( $word => Ok($type::$variant), )*
+                    _ => Err(Malformed),
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $( $type::$variant => $word, )* })
+            }
+        }
+    };
+}
+
+words! {
+    /// What happens when a connection's outbox is full.
+    SlowConsumer, SLOW_CONSUMER_WORDS;
+    /// The connection is closed with code 1013 (try again later).
+    Close = "close";
+    /// The message that does not fit is dropped.
+    DropNew = "drop-new";
+    /// The oldest messages are dropped until it fits.
+    DropOld = "drop-old";
+}
+
+words! {
+    /// How log lines are written.
+    LogFormat, LOG_FORMAT_WORDS;
+    /// For people.
+    Text = "text";
+    /// One JSON object a line.
+    Json = "json";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for text in [
+            "127.0.0.1:9001",
+            "[::1]:9001",
+            "[::]:0",
+            "localhost:80",
+            "unix:/run/x.sock",
+        ] {
+            let address: ListenAddress = text.parse().expect(text);
+            assert_eq!(address.to_string(), text);
+        }
+        for text in [
+            "",
+            "9001",
+            ":9001",
+            "localhost",
+            "localhost:",
+            "localhost:+80",
+            "::1:9001",
+            "127.0.0.1:65536",
+            "ws://localhost:9001",
+            "unix:",
+        ] {
+            assert_eq!(text.parse::<ListenAddress>(), Err(Malformed), "{text:?}");
+        }
+        let long = format!("unix:/{}", "x".repeat(107));
+        assert_eq!(long.parse::<ListenAddress>(), Err(Malformed));
+    }
+
+    #[test]
+    fn core_sets() {
+        let list = |numbers: &[usize]| Ok(CoreSet::List(numbers.to_vec()));
+        let cases = [
+            ("all", Ok(CoreSet::All)),
+            ("4", Ok(CoreSet::Count(4))),
+            ("1024", Ok(CoreSet::Count(1024))),
+            ("0,2,4-7", list(&[0, 2, 4, 5, 6, 7])),
+            ("3-3", list(&[3])),
+            ("0,0", list(&[0, 0])),
+            ("0", Err(Malformed)),
+            ("1025", Err(Malformed)),
+            ("7-4", Err(Malformed)),
+            ("1,", Err(Malformed)),
+            ("-1", Err(Malformed)),
+            ("0-1024", Err(Malformed)),
+            ("", Err(Malformed)),
+            ("+4", Err(Malformed)),
+        ];
+        for (text, expected) in cases {
+            let parsed = text.parse::<CoreSet>();
+            assert_eq!(parsed, expected, "{text:?}");
+            if let Ok(cores) = parsed {
+                assert_eq!(cores.to_string().parse(), Ok(cores));
+            }
+        }
+    }
+
+    #[test]
+    fn a_core_has_a_processor() {
+        let available = [1, 3];
+        assert_eq!(CoreSet::All.cpus(&available), [1, 3]);
+        assert_eq!(CoreSet::Count(5).cpus(&available), [1, 3, 1, 3, 1]);
+        assert_eq!(CoreSet::Count(1).cpus(&available), [1]);
+        let list = CoreSet::List(vec![3, 0]);
+        assert_eq!(list.cpus(&available), [3, 0]);
+        assert_eq!(list.missing(&available), [0]);
+        assert!(!available_cpus().expect("an affinity mask").is_empty());
+    }
+
+    #[test]
+    fn origins() {
+        let some: Origins = "https://Example.org, http://localhost:3000,null"
+            .parse()
+            .expect("a list");
+        assert_eq!(
+            some.to_string(),
+            "https://example.org,http://localhost:3000,null"
+        );
+        assert!(some.allow(Some("https://example.org")));
+        assert!(some.allow(Some("HTTPS://EXAMPLE.ORG")));
+        assert!(some.allow(Some("null")));
+        assert!(some.allow(None));
+        assert!(!some.allow(Some("http://example.org")));
+        assert!(!some.allow(Some("https://example.org.evil.test")));
+        assert!(Origins::Any.allow(Some("https://anything.test")));
+        for text in ["", "example.org", "https://", "https://a/b", "https://a,"] {
+            assert_eq!(text.parse::<Origins>(), Err(Malformed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn words() {
+        for word in SLOW_CONSUMER_WORDS {
+            let policy: SlowConsumer = word.parse().expect(word);
+            assert_eq!(policy.to_string(), *word);
+        }
+        assert_eq!("json".parse(), Ok(LogFormat::Json));
+        assert_eq!("JSON".parse::<LogFormat>(), Err(Malformed));
+    }
+}

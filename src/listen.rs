@@ -1,0 +1,360 @@
+//! The listening sockets of all cores, made before the first core starts.
+//!
+//! On a TCP address every core gets a listener of its own, and the kernel spreads connections over them
+//! (`SO_REUSEPORT`). Unix sockets, and sockets that a service manager passes, exist once; every core gets a duplicate
+//! of the descriptor. All are blocking: io_uring fails an accept on an `O_NONBLOCK` socket with `EAGAIN` instead of
+//! waiting.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::config::Config;
+pub use crate::config::ListenAddress;
+use crate::error::{Error, Result};
+
+/// How often all addresses of a name are tried on one port of the kernel's choice, before it counts as in use.
+const PORT_TRIES: usize = 16;
+
+/// The listening sockets, and what they listen on.
+#[derive(Debug)]
+#[must_use]
+pub struct Listeners {
+    /// For each core its listeners, in the order of `bound`.
+    pub per_core: Vec<Vec<OwnedFd>>,
+    /// What each of them listens on, with the real port.
+    pub bound: Vec<BoundAddress>,
+    /// Files of Unix sockets; dropping them removes the files.
+    pub files: Vec<SocketFile>,
+}
+
+/// What a listener listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundAddress {
+    /// A TCP port.
+    Inet(SocketAddr),
+    /// A Unix socket's path, empty where it has no name.
+    Unix(PathBuf),
+}
+
+impl BoundAddress {
+    /// The TCP address, if it is one.
+    pub fn inet(&self) -> Option<SocketAddr> {
+        match self {
+            BoundAddress::Inet(address) => Some(*address),
+            BoundAddress::Unix(_) => None,
+        }
+    }
+}
+
+/// As a client names it: `ws://127.0.0.1:9001` or `unix:/path`.
+impl fmt::Display for BoundAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BoundAddress::Inet(address) => write!(f, "ws://{address}"),
+            BoundAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A Unix socket's file, removed on drop unless another has taken its place meanwhile.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<SocketFile> {
+        // The working directory may be another one by the time of the drop.
+        let path = std::path::absolute(path)?;
+        let file = fs::symlink_metadata(&path)?;
+        Ok(SocketFile {
+            path,
+            device: file.dev(),
+            inode: file.ino(),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_own = fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
+        if is_own {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens for `cores` cores on the sockets that a service manager passed (`LISTEN_FDS`, with `LISTEN_PID` this
+/// process or absent), and on the addresses of `config` if none were.
+///
+/// Takes the passed sockets out of the environment, so only the first call in a process sees them.
+///
+/// # Errors
+/// [`Error::Listen`] when an address is in use, not allowed or not of this machine, or a passed descriptor is no
+/// listening stream socket.
+///
+/// # Panics
+/// When `cores` is 0.
+pub fn bind_all(config: &Config, cores: usize) -> Result<Listeners> {
+    assert!(cores > 0, "a server has a core");
+    let mut listeners = Listeners {
+        per_core: (0..cores).map(|_| Vec::new()).collect(),
+        bound: Vec::new(),
+        files: Vec::new(),
+    };
+    let passed = passed_sockets()?;
+    for (number, socket) in passed.iter().enumerate() {
+        adopt(&mut listeners, socket).map_err(|source| Error::Listen {
+            address: format!("passed socket {number}"),
+            source,
+        })?;
+    }
+    if passed.is_empty() {
+        for address in &config.addresses {
+            bind(&mut listeners, address, config).map_err(|source| Error::Listen {
+                address: address.to_string(),
+                source,
+            })?;
+        }
+    }
+    Ok(listeners)
+}
+
+fn bind(listeners: &mut Listeners, address: &ListenAddress, config: &Config) -> io::Result<()> {
+    let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
+    match address {
+        ListenAddress::Inet { host, port } => {
+            let mut resolved: Vec<SocketAddr> = (host.as_str(), *port).to_socket_addrs()?.collect();
+            resolved.dedup();
+            let options = Options {
+                backlog,
+                // Both on one port can only be had with an IPv6 socket that leaves IPv4 alone.
+                has_ipv4_wildcard: config.addresses.iter().any(|other| {
+                    matches!(other, ListenAddress::Inet { host, port: other }
+                        if host.parse() == Ok(Ipv4Addr::UNSPECIFIED) && other == port)
+                }),
+            };
+            for socket in bind_inet(&resolved, listeners.per_core.len(), options)? {
+                listeners.bound.push(bound_address(&socket[0])?);
+                for (core, socket) in listeners.per_core.iter_mut().zip(socket) {
+                    core.push(socket.into());
+                }
+            }
+            Ok(())
+        }
+        ListenAddress::Unix(path) => {
+            let (socket, file) = bind_unix(path, backlog)?;
+            listeners.files.push(file);
+            share(listeners, &socket)
+        }
+    }
+}
+
+/// Gives every core a duplicate.
+fn share(listeners: &mut Listeners, socket: &Socket) -> io::Result<()> {
+    listeners.bound.push(bound_address(socket)?);
+    for core in &mut listeners.per_core {
+        core.push(socket.try_clone()?.into());
+    }
+    Ok(())
+}
+
+fn bound_address(socket: &Socket) -> io::Result<BoundAddress> {
+    let address = socket.local_addr()?;
+    Ok(match address.as_socket() {
+        Some(inet) => BoundAddress::Inet(inet),
+        None => BoundAddress::Unix(address.as_pathname().map(PathBuf::from).unwrap_or_default()),
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Options {
+    backlog: i32,
+    has_ipv4_wildcard: bool,
+}
+
+/// For each address that this machine has, a listener per core. All have the same port, if the kernel chooses it.
+fn bind_inet(
+    resolved: &[SocketAddr],
+    cores: usize,
+    options: Options,
+) -> io::Result<Vec<Vec<Socket>>> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match bind_inet_once(resolved, cores, options) {
+            // The port that was chosen for the first address was taken on another one.
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && resolved.len() > 1
+                    && resolved[0].port() == 0
+                    && tries < PORT_TRIES => {}
+            result => return result,
+        }
+    }
+}
+
+fn bind_inet_once(
+    resolved: &[SocketAddr],
+    cores: usize,
+    options: Options,
+) -> io::Result<Vec<Vec<Socket>>> {
+    let mut listeners: Vec<Vec<Socket>> = Vec::new();
+    let mut absent = None;
+    let mut chosen_port = None;
+    for address in resolved {
+        let mut address = *address;
+        if let (0, Some(port)) = (address.port(), chosen_port) {
+            address.set_port(port);
+        }
+        let first = match claim(address, options) {
+            Ok(socket) => socket,
+            // A name such as localhost has an IPv6 address on machines without IPv6, too.
+            Err(error) if is_absent(&error) => {
+                absent = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(bound) = first.local_addr()?.as_socket() {
+            address.set_port(bound.port());
+            chosen_port = Some(bound.port());
+        }
+        let mut of_cores = vec![first];
+        while of_cores.len() < cores {
+            of_cores.push(join(address, options)?);
+        }
+        listeners.push(of_cores);
+    }
+    match absent {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ if listeners.is_empty() => Err(io::Error::from(io::ErrorKind::AddrNotAvailable)),
+        _ => Ok(listeners),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
+    )
+}
+
+/// The first listener on an address. It must not share the port with another process: with `SO_REUSEPORT` two servers
+/// of one user would silently divide the connections between them. So it is bound and listens without the option, which
+/// fails if anyone else listens there, and gets it afterwards, for [`join`]. There is no moment at which two processes
+/// could both succeed.
+fn claim(address: SocketAddr, options: Options) -> io::Result<Socket> {
+    let socket = inet_socket(address, options)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    socket.set_reuse_port(true)?;
+    Ok(socket)
+}
+
+/// A further listener on an address that this process has [`claim`]ed.
+fn join(address: SocketAddr, options: Options) -> io::Result<Socket> {
+    let socket = inet_socket(address, options)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket)
+}
+
+fn inet_socket(address: SocketAddr, options: Options) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // Connections of a former run may be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    if let SocketAddr::V6(v6) = address {
+        // `[::]` means every address of the machine, IPv4 included, as long as nobody else was asked to take those.
+        socket.set_only_v6(!v6.ip().is_unspecified() || options.has_ipv4_wildcard)?;
+    }
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, backlog: i32) -> io::Result<(Socket, SocketFile)> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    match socket.bind(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path, &address)?;
+            socket.bind(&address)?;
+        }
+        result => result?,
+    }
+    let file = SocketFile::new(path)?;
+    socket.listen(backlog)?;
+    Ok((socket, file))
+}
+
+/// Removes the socket file of a process that is gone.
+///
+/// # Errors
+/// When it is no socket, or somebody listens on it.
+fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        let message = "the file exists and is no socket";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    // A listener with a full backlog would block a blocking connect.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match probe.connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        _ => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+    }
+}
+
+/// The sockets that a service manager passed to this process.
+fn passed_sockets() -> Result<Vec<Socket>> {
+    let mut passed = ListenFd::from_env();
+    let mut sockets = Vec::with_capacity(passed.len());
+    for number in 0..passed.len() {
+        let socket = match passed.take_unix_listener(number) {
+            Ok(listener) => listener.map(Socket::from),
+            Err(_) => passed
+                .take_tcp_listener(number)
+                .map_err(|source| Error::Listen {
+                    address: format!("passed socket {number}"),
+                    source,
+                })?
+                .map(Socket::from),
+        };
+        sockets.extend(socket);
+    }
+    Ok(sockets)
+}
+
+fn adopt(listeners: &mut Listeners, socket: &Socket) -> io::Result<()> {
+    if !socket.is_listener()? {
+        let message = "the socket does not listen";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    // The flag belongs to the open socket, so it holds for all duplicates.
+    socket.set_nonblocking(false)?;
+    if socket.local_addr()?.as_socket().is_some() {
+        socket.set_tcp_nodelay(true)?;
+    }
+    share(listeners, socket)
+}
+
+#[cfg(test)]
+#[path = "listen/tests.rs"]
+mod tests;
