@@ -1,1 +1,24 @@
-//! Sans-IO WebSocket and HTTP/1.1: no descriptor, clock, ring or hub.
+//! Sans-IO WebSocket (RFC 6455) and HTTP/1.1 (RFC 9112): bytes in, events and bytes out.
+//!
+//! Nothing here knows a descriptor, a clock, a ring or a hub, and a peer's bytes never panic: they give an event or an
+//! error. The way through it: [`http::parse_head`] reads the request, [`handshake::check`] decides on the upgrade,
+//! [`machine::Machine`] turns everything behind it into events; [`frame::put_frame`] writes what goes back.
+
+pub mod close;
+pub mod error;
+pub mod frame;
+pub mod handshake;
+pub mod http;
+mod http_body;
+mod http_response;
+pub mod machine;
+pub mod mask;
+mod partial;
+pub mod pool;
+pub mod utf8;
+
+pub use error::ProtocolError;
+pub use frame::{FrameHeader, Opcode};
+pub use machine::{Event, Incoming, Kind, Lent, Limits, Machine, Payload, Replies, Role};
+pub use partial::{HEADROOM, OwnedPayload};
+pub use pool::Pool;

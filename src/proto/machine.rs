@@ -1,0 +1,808 @@
+//! The WebSocket state machine of one connection, for both roles (RFC 6455 5 to 8).
+//!
+//! Order of calls: [`Machine::next`] in a loop on every input until it gives `None`. Then, instead of receiving the next
+//! input elsewhere, [`Machine::lend`] may offer the buffer of a large message to receive into; between it and
+//! [`Machine::give_back`] there is no `next`. [`Machine::take_buffers`] at the end.
+//!
+//! A protocol error is a state: the machine queues the Close frame, says [`Event::Failed`] once and discards the rest.
+//! Frames to send go out through [`Replies`]; the machine does no I/O, and allocates nothing for a message that is
+//! complete in its input: that one is unmasked in place and borrowed.
+//!
+//! Invariant: the record of what is incomplete exists only while a frame or a message is.
+
+use std::ops::Deref;
+
+use super::frame::{Expect, Opcode, decode_header_as};
+use super::partial::{Assembly, Frame, HEADROOM, OwnedPayload, Partial};
+use super::pool::Pool;
+use super::{ProtocolError, close, mask, utf8};
+
+/// Fewest bytes of room that a loan has, where so many are to come.
+const LEND_BYTES_MIN: usize = 64 * 1024;
+
+/// Most bytes by which a loan grows the buffer.
+const LEND_BYTES_MAX: usize = 1024 * 1024;
+
+/// Which end of the connection the machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Requires masked frames (RFC 6455 5.1).
+    Server,
+    /// Refuses masked frames (RFC 6455 5.1).
+    Client,
+}
+
+/// Bounds on what a peer may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most payload bytes of one message; more closes 1009.
+    pub message_bytes_max: usize,
+    /// Most frames of one message; more closes 1008.
+    pub fragments_max: u32,
+}
+
+/// What a data message carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8 text.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl From<Kind> for Opcode {
+    #[inline]
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Text => Self::Text,
+            Kind::Binary => Self::Binary,
+        }
+    }
+}
+
+/// A message's bytes, unmasked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// It lies in the input.
+    Borrowed(&'a [u8]),
+    /// It was assembled.
+    Owned(OwnedPayload),
+}
+
+impl Payload<'_> {
+    /// The bytes.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Owned(payload) => payload.as_slice(),
+        }
+    }
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+/// A complete data message. Text is valid UTF-8.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Incoming<'a> {
+    /// Text or binary.
+    pub kind: Kind,
+    /// Its bytes.
+    pub payload: Payload<'a>,
+}
+
+/// What the peer's bytes meant.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A complete message.
+    Message(Incoming<'a>),
+    /// A ping; its pong is queued already.
+    Ping(&'a [u8]),
+    /// A pong.
+    Pong(&'a [u8]),
+    /// The peer's Close frame; it is answered already. Nothing follows.
+    Close {
+        /// Its code, if it had one.
+        code: Option<u16>,
+        /// Its reason, maybe empty.
+        reason: &'a str,
+    },
+    /// The peer broke the protocol; the Close frame that says so is queued already. Nothing follows.
+    Failed(ProtocolError),
+}
+
+/// Where the frames go that the machine answers with: pongs and Close frames, to be sent as frames of the machine's role.
+pub trait Replies {
+    /// Queues a frame (FIN set) with at most 125 bytes of payload.
+    fn reply(&mut self, opcode: Opcode, payload: &[u8]);
+}
+
+impl<F: FnMut(Opcode, &[u8])> Replies for F {
+    fn reply(&mut self, opcode: Opcode, payload: &[u8]) {
+        self(opcode, payload);
+    }
+}
+
+/// The buffer of a message under way, lent to receive into.
+#[derive(Debug)]
+pub struct Lent {
+    /// Append to it, within its spare capacity, which is at least 1 byte.
+    pub buffer: Vec<u8>,
+    /// Most bytes to append: what the frame still has to come.
+    pub len_max: usize,
+}
+
+/// How far the machine listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// To everything.
+    Open,
+    /// Closing or failed: it looks for the peer's Close and skips the rest.
+    Skimming,
+    /// The peer's Close came, or frames cannot be told apart any more: to nothing.
+    Deaf,
+}
+
+/// The part of the state that outlives messages.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    role: Role,
+    mode: Mode,
+    close_sent: bool,
+    close_received: bool,
+    failed: bool,
+    /// permessage-deflate was negotiated, so RSV1 has a meaning (RFC 7692). Nothing negotiates it yet.
+    deflate: bool,
+}
+
+/// The state machine. Small: what is incomplete is in a box that exists only meanwhile.
+#[derive(Debug)]
+pub struct Machine {
+    flow: Flow,
+    partial: Option<Box<Partial>>,
+}
+
+/// What is left to read after a failure.
+enum Rest {
+    /// Nothing can be told apart any more.
+    Lost,
+    /// The next byte begins a frame.
+    Frames,
+    /// The rest of this frame, then frames.
+    Of(Frame),
+}
+
+impl Machine {
+    /// A connection right after its handshake.
+    pub fn new(role: Role) -> Self {
+        let flow = Flow {
+            role,
+            mode: Mode::Open,
+            close_sent: false,
+            close_received: false,
+            failed: false,
+            deflate: false,
+        };
+        Self {
+            flow,
+            partial: None,
+        }
+    }
+
+    /// Takes the next event out of `input[*consumed..]` and moves `consumed` behind it; `None`: all of it is consumed, what
+    /// is incomplete is kept. Call it until then. Payloads are unmasked in place, so `input` is scrambled behind
+    /// `consumed`.
+    ///
+    /// # Panics
+    /// Where `*consumed` is beyond the input, and in debug builds while the buffer is lent.
+    #[inline]
+    pub fn next<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        consumed: &mut usize,
+        limits: &Limits,
+        pool: &mut Pool,
+        replies: &mut impl Replies,
+    ) -> Option<Event<'a>> {
+        if self.flow.mode == Mode::Open && self.partial.is_none() {
+            if let Some((kind, key, len)) = whole_message(self.flow.role, &input[*consumed..]) {
+                if len <= limits.message_bytes_max {
+                    let header = if len < 126 { 2 } else { 4 } + if key.is_some() { 4 } else { 0 };
+                    let payload = &mut input[*consumed + header..][..len];
+                    *consumed += header + len;
+                    if let Some(key) = key {
+                        mask::apply(key, 0, payload);
+                    }
+                    let payload: &'a [u8] = payload;
+                    if kind == Kind::Text && !utf8::is_valid(payload) {
+                        return Some(self.fail(
+                            ProtocolError::BadUtf8,
+                            Rest::Frames,
+                            pool,
+                            replies,
+                        ));
+                    }
+                    return Some(Event::Message(Incoming {
+                        kind,
+                        payload: Payload::Borrowed(payload),
+                    }));
+                }
+            }
+        }
+        self.next_slow(input, consumed, limits, pool, replies)
+    }
+
+    /// Begins the closing handshake: queues a Close frame, with an empty payload where `code` is `None`. False, and
+    /// nothing queued, if one was sent already. Messages that arrive from now on are discarded (RFC 6455 1.4). The code is
+    /// the caller's to check: [`close::is_legal`].
+    pub fn close(&mut self, code: Option<u16>, reason: &str, replies: &mut impl Replies) -> bool {
+        if self.flow.close_sent {
+            return false;
+        }
+        debug_assert!(
+            code.is_none_or(close::is_legal),
+            "code {code:?} must not be sent"
+        );
+        self.flow.close_sent = true;
+        if self.flow.mode == Mode::Open {
+            self.flow.mode = Mode::Skimming;
+        }
+        replies.reply(Opcode::Close, close::encode(code, reason).as_slice());
+        true
+    }
+
+    /// In the middle of a data frame of which `threshold` or more bytes are to come, lends the message's buffer, with room
+    /// to receive into. Room is made as bytes arrive (double, between 64 KiB and 1 MiB at a time), never as the frame
+    /// declares, unless the pool has a buffer of that size.
+    ///
+    /// Fails to lend (`None`) elsewhere, and once closing. Until [`Machine::give_back`], `next` must not be called.
+    pub fn lend(&mut self, threshold: usize, pool: &mut Pool) -> Option<Lent> {
+        let partial = self.partial.as_deref_mut()?;
+        let frame = partial.frame?;
+        if self.flow.mode != Mode::Open
+            || frame.opcode.is_control()
+            || frame.remaining == 0
+            || frame.remaining < threshold as u64
+            || partial.lent.is_some()
+        {
+            return None;
+        }
+        let message = partial.message.as_mut()?;
+        let len_max = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
+        let step = message
+            .len()
+            .clamp(LEND_BYTES_MIN, LEND_BYTES_MAX)
+            .min(len_max);
+        // Less than half a step of room is not worth a receive.
+        if message.buffer.capacity() - message.buffer.len() < step.div_ceil(2) {
+            message.make_room(step, &frame, pool);
+        }
+        if message.buffer.is_empty() {
+            message.buffer.resize(HEADROOM, 0);
+        }
+        debug_assert!(message.buffer.capacity() > message.buffer.len());
+        partial.lent = Some(message.buffer.capacity());
+        Some(Lent {
+            buffer: std::mem::take(&mut message.buffer),
+            len_max,
+        })
+    }
+
+    /// Takes the lent buffer back with `fresh` received bytes at its end, which may be 0, and continues as
+    /// [`Machine::next`] would: the message if it is complete, or a failure.
+    ///
+    /// # Panics
+    /// Where `fresh` is more than the loan allowed.
+    pub fn give_back<'a>(
+        &'a mut self,
+        buffer: Vec<u8>,
+        fresh: usize,
+        limits: &Limits,
+        pool: &mut Pool,
+        replies: &mut impl Replies,
+    ) -> Option<Event<'a>> {
+        let _ = limits; // The frame's header was held against them.
+        let Some(partial) = self.partial.as_deref_mut() else {
+            pool.give(buffer);
+            return None;
+        };
+        let lent = partial.lent.take();
+        let (Some(_), Some(mut frame)) = (lent, partial.frame) else {
+            pool.give(buffer);
+            return None;
+        };
+        assert!(
+            fresh as u64 <= frame.remaining,
+            "more received than the loan allowed"
+        );
+        let taken = match (&mut partial.message, self.flow.mode) {
+            (Some(message), Mode::Open) => message.restore(&frame, buffer, fresh),
+            // Closed meanwhile: the bytes count, their content does not.
+            _ => {
+                pool.give(buffer);
+                Ok(())
+            }
+        };
+        frame.advance(fresh);
+        partial.frame = (frame.remaining > 0).then_some(frame);
+        if let Err(error) = taken {
+            let rest = if frame.remaining > 0 {
+                Rest::Of(frame)
+            } else {
+                Rest::Frames
+            };
+            return Some(self.fail(error, rest, pool, replies));
+        }
+        if frame.remaining > 0 || !frame.fin || self.flow.mode != Mode::Open {
+            return None;
+        }
+        Some(self.deliver(pool, replies))
+    }
+
+    /// Gives all storage to the pool: the connection is over, nothing more will be read from it.
+    pub fn take_buffers(&mut self, pool: &mut Pool) {
+        self.flow.mode = Mode::Deaf;
+        if let Some(mut partial) = self.partial.take() {
+            partial.clear(pool);
+            partial.lent = None;
+            pool.give_partial(partial);
+        }
+    }
+
+    /// Bytes of heap that the incomplete frame or message holds, a lent buffer included.
+    #[inline]
+    pub fn memory_bytes(&self) -> usize {
+        self.partial
+            .as_ref()
+            .map_or(0, |partial| partial.memory_bytes())
+    }
+
+    /// Which end this is.
+    #[inline]
+    pub fn role(&self) -> Role {
+        self.flow.role
+    }
+
+    /// No Close frame was sent or received, and nothing failed: messages may be sent (RFC 6455 5.5.1).
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.flow.mode == Mode::Open
+    }
+
+    /// A Close frame was queued: nothing may be sent behind it (RFC 6455 5.5.1).
+    #[inline]
+    pub fn close_sent(&self) -> bool {
+        self.flow.close_sent
+    }
+
+    /// The peer's Close frame arrived.
+    #[inline]
+    pub fn close_received(&self) -> bool {
+        self.flow.close_received
+    }
+
+    /// The peer broke the protocol.
+    #[inline]
+    pub fn failed(&self) -> bool {
+        self.flow.failed
+    }
+
+    /// The peer's bytes cannot say anything more: both Close frames are exchanged, or frames cannot be told apart after a
+    /// failure. Flush, then close the connection (RFC 6455 7.1.1).
+    #[inline]
+    pub fn is_done(&self) -> bool {
+        self.flow.mode == Mode::Deaf
+    }
+
+    #[inline(never)]
+    fn next_slow<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        consumed: &mut usize,
+        limits: &Limits,
+        pool: &mut Pool,
+        replies: &mut impl Replies,
+    ) -> Option<Event<'a>> {
+        debug_assert!(
+            self.partial.as_ref().is_none_or(|p| p.lent.is_none()),
+            "buffer is lent"
+        );
+        loop {
+            match self.flow.mode {
+                Mode::Open => {}
+                Mode::Skimming => return self.skim(input, consumed, pool),
+                Mode::Deaf => {
+                    *consumed = input.len();
+                    self.discard(pool);
+                    return None;
+                }
+            }
+            let mut frame = match self.frame(input, consumed, pool) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => {
+                    self.release_if_idle(pool);
+                    return None;
+                }
+                Err(error) => return Some(self.fail(error, Rest::Lost, pool, replies)),
+            };
+            if !frame.begun
+                && let Err(error) = self.admit(&frame, limits)
+            {
+                return Some(self.fail(error, Rest::Of(frame), pool, replies));
+            }
+            let start = *consumed;
+            let share = frame.share(input.len() - start);
+            *consumed += share;
+            let whole = !frame.begun && share as u64 == frame.remaining;
+            let in_message = self.partial.as_ref().is_some_and(|p| p.message.is_some());
+
+            if whole && (frame.opcode.is_control() || (frame.fin && !in_message)) {
+                self.set_frame(None, pool);
+                let payload = &mut input[start..start + share];
+                if let Some(key) = frame.key {
+                    mask::apply(key, 0, payload);
+                }
+                let payload: &'a [u8] = payload;
+                let kind = match frame.opcode {
+                    Opcode::Text => Kind::Text,
+                    Opcode::Binary => Kind::Binary,
+                    control => {
+                        let event = self.flow.control(control, payload, replies);
+                        return Some(event);
+                    }
+                };
+                self.release_if_idle(pool);
+                if kind == Kind::Text && !utf8::is_valid(payload) {
+                    return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, pool, replies));
+                }
+                return Some(Event::Message(Incoming {
+                    kind,
+                    payload: Payload::Borrowed(payload),
+                }));
+            }
+
+            let partial = self.partial.get_or_insert_with(|| pool.take_partial());
+            let piece = &input[start..start + share];
+            if frame.opcode.is_control() {
+                partial.push_control(&frame, piece);
+                frame.advance(share);
+                if frame.remaining > 0 {
+                    partial.frame = Some(frame);
+                    return None;
+                }
+                partial.frame = None;
+                // Borrowed from the record, which goes with the next call.
+                let Some(partial) = &self.partial else {
+                    unreachable!("just made")
+                };
+                return Some(self.flow.control(frame.opcode, partial.control(), replies));
+            }
+
+            let message = partial.message.get_or_insert_with(|| {
+                let text = frame.opcode == Opcode::Text;
+                Assembly::new(if text { Kind::Text } else { Kind::Binary })
+            });
+            message.fragments += u32::from(!frame.begun);
+            let taken = message.append(&frame, piece, pool);
+            frame.advance(share);
+            frame.begun = true;
+            let more = frame.remaining > 0;
+            partial.frame = more.then_some(frame);
+            if let Err(error) = taken {
+                let rest = if more { Rest::Of(frame) } else { Rest::Frames };
+                return Some(self.fail(error, rest, pool, replies));
+            }
+            if more {
+                return None;
+            }
+            if frame.fin {
+                return Some(self.deliver(pool, replies));
+            }
+        }
+    }
+
+    /// The frame to go on with: the one under way, or the next of the input once its header is complete. `None`: the input
+    /// ended before.
+    fn frame(
+        &mut self,
+        input: &[u8],
+        consumed: &mut usize,
+        pool: &mut Pool,
+    ) -> Result<Option<Frame>, ProtocolError> {
+        if let Some(frame) = self.partial.as_ref().and_then(|partial| partial.frame) {
+            return Ok(Some(frame));
+        }
+        let rest = &input[*consumed..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let open = self.flow.mode == Mode::Open;
+        let in_message = self
+            .partial
+            .as_ref()
+            .is_some_and(|partial| partial.message.is_some());
+        let expect = Expect {
+            masked: Some(self.flow.role == Role::Server),
+            rsv1: self.flow.deflate,
+            continuation: open.then_some(in_message),
+        };
+        let stored = self
+            .partial
+            .as_ref()
+            .map_or(0, |partial| usize::from(partial.head_len));
+        let head;
+        let bytes = match &self.partial {
+            Some(partial) if stored > 0 => {
+                head = partial.head_with(rest);
+                &head.0[..head.1]
+            }
+            _ => rest,
+        };
+        match decode_header_as(bytes, expect) {
+            Ok(Some((header, len))) => {
+                *consumed += len - stored;
+                if let Some(partial) = &mut self.partial {
+                    partial.head_len = 0;
+                }
+                Ok(Some(Frame::new(header)))
+            }
+            Ok(None) => {
+                self.partial
+                    .get_or_insert_with(|| pool.take_partial())
+                    .keep_head(bytes);
+                *consumed = input.len();
+                Ok(None)
+            }
+            Err(error) => {
+                *consumed = input.len();
+                Err(error)
+            }
+        }
+    }
+
+    /// Holds a frame whose header is complete against the limits.
+    fn admit(&self, frame: &Frame, limits: &Limits) -> Result<(), ProtocolError> {
+        if frame.opcode.is_control() {
+            return Ok(());
+        }
+        let message = self
+            .partial
+            .as_ref()
+            .and_then(|partial| partial.message.as_ref());
+        let (len, fragments) = message.map_or((0, 0), |message| (message.len(), message.fragments));
+        // RFC 6455 10.4: limits on frame and message size, applied before any of it is stored.
+        if frame.remaining > (limits.message_bytes_max as u64).saturating_sub(len as u64) {
+            return Err(ProtocolError::MessageTooBig);
+        }
+        let single = frame.fin && message.is_none();
+        if !single && fragments >= limits.fragments_max {
+            return Err(ProtocolError::TooManyFragments);
+        }
+        Ok(())
+    }
+
+    /// The assembled message is complete.
+    fn deliver<'a>(&mut self, pool: &mut Pool, replies: &mut impl Replies) -> Event<'a> {
+        let message = self
+            .partial
+            .as_mut()
+            .and_then(|partial| partial.message.take());
+        let Some(message) = message else {
+            unreachable!("a complete frame without a message")
+        };
+        self.release_if_idle(pool);
+        let kind = message.kind;
+        match message.finish() {
+            Ok(payload) => Event::Message(Incoming {
+                kind,
+                payload: Payload::Owned(payload),
+            }),
+            Err(error) => self.fail(error, Rest::Frames, pool, replies),
+        }
+    }
+
+    /// Fails the connection (RFC 6455 7.1.7).
+    #[cold]
+    fn fail<'a>(
+        &mut self,
+        error: ProtocolError,
+        rest: Rest,
+        pool: &mut Pool,
+        replies: &mut impl Replies,
+    ) -> Event<'a> {
+        let frame = match rest {
+            Rest::Of(frame) if frame.remaining > 0 => Some(frame),
+            _ => None,
+        };
+        self.flow.fail(error, replies);
+        if matches!(rest, Rest::Lost) {
+            self.flow.mode = Mode::Deaf;
+        }
+        if let Some(partial) = &mut self.partial {
+            partial.clear(pool);
+        }
+        self.set_frame(frame, pool);
+        self.release_if_idle(pool);
+        Event::Failed(error)
+    }
+
+    /// Looks for the peer's Close behind our own; reads no more than headers of what comes before it.
+    fn skim<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        consumed: &mut usize,
+        pool: &mut Pool,
+    ) -> Option<Event<'a>> {
+        if let Some(partial) = &mut self.partial {
+            partial.drop_message(pool);
+        }
+        loop {
+            let mut frame = match self.frame(input, consumed, pool) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => {
+                    self.release_if_idle(pool);
+                    return None;
+                }
+                Err(error) => {
+                    self.discard(pool);
+                    return self.flow.end(Err(error));
+                }
+            };
+            let start = *consumed;
+            let share = frame.share(input.len() - start);
+            *consumed += share;
+            if frame.opcode == Opcode::Close {
+                let partial = self.partial.get_or_insert_with(|| pool.take_partial());
+                partial.push_control(&frame, &input[start..start + share]);
+            }
+            frame.advance(share);
+            let more = frame.remaining > 0;
+            self.set_frame(more.then_some(frame), pool);
+            if more {
+                return None;
+            }
+            if frame.opcode == Opcode::Close {
+                *consumed = input.len();
+                self.flow.close_received = true;
+                let Some(partial) = &self.partial else {
+                    unreachable!("just filled")
+                };
+                return self.flow.end(close::parse(partial.control()));
+            }
+        }
+    }
+
+    /// Notes which frame is under way; takes a record only if there is one.
+    fn set_frame(&mut self, frame: Option<Frame>, pool: &mut Pool) {
+        if frame.is_some() || self.partial.is_some() {
+            self.partial
+                .get_or_insert_with(|| pool.take_partial())
+                .frame = frame;
+        }
+    }
+
+    /// Nothing that is incomplete matters any more.
+    fn discard(&mut self, pool: &mut Pool) {
+        if let Some(partial) = &mut self.partial {
+            partial.clear(pool);
+        }
+        self.release_if_idle(pool);
+    }
+
+    fn release_if_idle(&mut self, pool: &mut Pool) {
+        if let Some(partial) = self.partial.take_if(|partial| partial.is_idle()) {
+            pool.give_partial(partial);
+        }
+    }
+}
+
+impl Flow {
+    /// A complete control frame while open.
+    fn control<'p>(
+        &mut self,
+        opcode: Opcode,
+        payload: &'p [u8],
+        replies: &mut impl Replies,
+    ) -> Event<'p> {
+        match opcode {
+            Opcode::Ping => {
+                // RFC 6455 5.5.3: a Pong MUST have the Ping's application data.
+                replies.reply(Opcode::Pong, payload);
+                Event::Ping(payload)
+            }
+            Opcode::Pong => Event::Pong(payload),
+            _ => {
+                self.close_received = true;
+                let event = match close::parse(payload) {
+                    Ok((code, reason)) => {
+                        // RFC 6455 5.5.1: the endpoint MUST answer, and typically echoes the code.
+                        if !self.close_sent {
+                            self.close_sent = true;
+                            replies.reply(Opcode::Close, close::encode(code, "").as_slice());
+                        }
+                        Event::Close { code, reason }
+                    }
+                    Err(error) => {
+                        self.fail(error, replies);
+                        Event::Failed(error)
+                    }
+                };
+                self.mode = Mode::Deaf;
+                event
+            }
+        }
+    }
+
+    /// The end of a connection that was closing already: an event, unless it had failed before.
+    fn end<'p>(
+        &mut self,
+        close: Result<(Option<u16>, &'p str), ProtocolError>,
+    ) -> Option<Event<'p>> {
+        self.mode = Mode::Deaf;
+        if self.failed {
+            return None;
+        }
+        Some(match close {
+            Ok((code, reason)) => Event::Close { code, reason },
+            Err(error) => {
+                self.failed = true;
+                Event::Failed(error)
+            }
+        })
+    }
+
+    fn fail(&mut self, error: ProtocolError, replies: &mut impl Replies) {
+        self.failed = true;
+        self.mode = Mode::Skimming;
+        if !self.close_sent {
+            self.close_sent = true;
+            let payload = close::encode(Some(error.close_code()), error.reason());
+            replies.reply(Opcode::Close, payload.as_slice());
+        }
+    }
+}
+
+/// The hot path's look at the input: a data message in one frame of less than 64 KiB that is all there, with nothing wrong
+/// in its header. Its kind, key and length; `None` says nothing.
+#[inline]
+fn whole_message(role: Role, bytes: &[u8]) -> Option<(Kind, Option<[u8; 4]>, usize)> {
+    let &[first, second, ..] = bytes else {
+        return None;
+    };
+    let kind = match first {
+        0x81 => Kind::Text,
+        0x82 => Kind::Binary,
+        _ => return None,
+    };
+    let masked = role == Role::Server;
+    if (second & 0x80 != 0) != masked {
+        return None;
+    }
+    let (len, at) = match second & 0x7F {
+        len @ 0..126 => (usize::from(len), 2),
+        126 => match bytes.get(2..4) {
+            Some(&[a, b]) => (usize::from(u16::from_be_bytes([a, b])), 4),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    if at == 4 && len < 126 {
+        return None;
+    }
+    let (key, at) = if masked {
+        match bytes.get(at..at + 4) {
+            Some(&[a, b, c, d]) => (Some([a, b, c, d]), at + 4),
+            _ => return None,
+        }
+    } else {
+        (None, at)
+    };
+    (bytes.len() - at >= len).then_some((kind, key, len))
+}

@@ -1,0 +1,293 @@
+//! What a connection holds while a frame or a message is incomplete: nothing of it exists otherwise.
+
+use std::ops::Deref;
+
+use super::frame::{CONTROL_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX, Opcode, encode_header};
+use super::machine::Kind;
+use super::pool::{Pool, size_class};
+use super::utf8::Utf8;
+use super::{ProtocolError, mask};
+
+/// Bytes free before the payload of an assembled message: at least a server's frame header, 10.
+pub const HEADROOM: usize = 16;
+
+/// A message that was put together from several inputs, in a buffer of its own with [`HEADROOM`] bytes before it.
+///
+/// Give its buffer back to the [`Pool`] when done, for the next message to reuse.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OwnedPayload {
+    buffer: Vec<u8>,
+}
+
+impl OwnedPayload {
+    /// The payload.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.buffer[HEADROOM..]
+    }
+
+    /// The buffer and the index of the payload's first byte in it; the payload ends where the buffer ends.
+    pub fn into_parts(self) -> (Vec<u8>, usize) {
+        (self.buffer, HEADROOM)
+    }
+
+    /// Makes a server's frame of it (FIN, not masked) without moving the payload: the header is written right before it.
+    /// The buffer and the index of the frame's first byte in it; the frame ends where the buffer ends.
+    pub fn into_frame(mut self, opcode: Opcode) -> (Vec<u8>, usize) {
+        let len = self.as_slice().len() as u64;
+        let (header, header_len) = encode_header(opcode, true, false, len, None);
+        let start = HEADROOM - header_len;
+        self.buffer[start..HEADROOM].copy_from_slice(&header[..header_len]);
+        (self.buffer, start)
+    }
+}
+
+impl Deref for OwnedPayload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+/// A frame whose header is complete and whose payload is not all there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) opcode: Opcode,
+    pub(super) fin: bool,
+    /// The key, turned so that its first byte is for the next payload byte.
+    pub(super) key: Option<[u8; 4]>,
+    /// Payload bytes to come.
+    pub(super) remaining: u64,
+    /// Whether payload bytes have been taken already.
+    pub(super) begun: bool,
+}
+
+impl Frame {
+    pub(super) fn new(header: FrameHeader) -> Self {
+        Self {
+            opcode: header.opcode,
+            fin: header.fin,
+            key: header.mask,
+            remaining: header.payload_len,
+            begun: false,
+        }
+    }
+
+    /// Of `available` bytes, how many belong to this frame.
+    pub(super) fn share(&self, available: usize) -> usize {
+        usize::try_from(self.remaining).map_or(available, |remaining| remaining.min(available))
+    }
+
+    /// `n` more payload bytes were taken.
+    pub(super) fn advance(&mut self, n: usize) {
+        debug_assert!(n as u64 <= self.remaining);
+        self.remaining -= n as u64;
+        self.begun |= n > 0;
+        if let Some(key) = &mut self.key {
+            key.rotate_left(n % 4);
+        }
+    }
+}
+
+/// A data message under way.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    pub(super) kind: Kind,
+    /// [`HEADROOM`] bytes, then the payload so far. Empty while lent.
+    pub(super) buffer: Vec<u8>,
+    /// Frames begun.
+    pub(super) fragments: u32,
+    utf8: Utf8,
+}
+
+impl Assembly {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            buffer: Vec::new(),
+            fragments: 0,
+            utf8: Utf8::new(),
+        }
+    }
+
+    /// Payload bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len().saturating_sub(HEADROOM)
+    }
+
+    /// Takes `piece`, the next bytes of `frame`, which is not advanced.
+    pub(super) fn append(
+        &mut self,
+        frame: &Frame,
+        piece: &[u8],
+        pool: &mut Pool,
+    ) -> Result<(), ProtocolError> {
+        self.make_room(piece.len(), frame, pool);
+        mask::copy_into(frame.key.unwrap_or_default(), 0, piece, &mut self.buffer);
+        self.validate(piece.len())
+    }
+
+    /// Takes the buffer back from a loan, with the `fresh` bytes at its end still masked.
+    pub(super) fn restore(
+        &mut self,
+        frame: &Frame,
+        buffer: Vec<u8>,
+        fresh: usize,
+    ) -> Result<(), ProtocolError> {
+        self.buffer = buffer;
+        if let Some(key) = frame.key {
+            let start = self.buffer.len() - fresh;
+            mask::apply(key, 0, &mut self.buffer[start..]);
+        }
+        self.validate(fresh)
+    }
+
+    /// The message is complete.
+    pub(super) fn finish(self) -> Result<OwnedPayload, ProtocolError> {
+        if self.kind == Kind::Text {
+            // RFC 6455 8.1: text must be UTF-8 as a whole, whatever the fragments.
+            self.utf8.finish()?;
+        }
+        let mut buffer = self.buffer;
+        if buffer.is_empty() {
+            buffer.resize(HEADROOM, 0);
+        }
+        Ok(OwnedPayload { buffer })
+    }
+
+    /// Makes spare capacity for `additional` bytes. What is allocated follows from the bytes received (double), never
+    /// from the length that `frame` declares; a buffer of the cache may already have that.
+    pub(super) fn make_room(&mut self, additional: usize, frame: &Frame, pool: &mut Pool) {
+        let len = self.buffer.len().max(HEADROOM);
+        let needed = len + additional;
+        if self.buffer.capacity() >= needed {
+            return;
+        }
+        let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
+        let wanted = len.saturating_add(remaining).max(needed);
+        let doubled = needed.max(2 * len);
+        let target = if frame.fin {
+            doubled.min(wanted)
+        } else {
+            doubled
+        };
+        if self.buffer.capacity() == 0 || self.buffer.len() <= HEADROOM {
+            let fresh = pool
+                .take_cached(needed, wanted)
+                .unwrap_or_else(|| pool.take(target));
+            pool.give(std::mem::replace(&mut self.buffer, fresh));
+            self.buffer.resize(HEADROOM, 0);
+        } else if let Some(mut larger) = pool.take_cached(needed, wanted) {
+            larger.extend_from_slice(&self.buffer);
+            pool.give(std::mem::replace(&mut self.buffer, larger));
+        } else {
+            self.buffer
+                .reserve_exact(size_class(target) - self.buffer.len());
+        }
+    }
+
+    fn validate(&mut self, fresh: usize) -> Result<(), ProtocolError> {
+        match self.kind {
+            Kind::Binary => Ok(()),
+            Kind::Text => {
+                let start = self.buffer.len() - fresh;
+                self.utf8.push(&self.buffer[start..])
+            }
+        }
+    }
+}
+
+/// Everything incomplete on one connection. Boxed and recycled through the [`Pool`].
+///
+/// Invariant: a header is being collected (`head_len > 0`) only between frames (`frame` is `None`).
+#[derive(Debug)]
+pub(super) struct Partial {
+    pub(super) frame: Option<Frame>,
+    pub(super) message: Option<Assembly>,
+    head: [u8; HEADER_BYTES_MAX],
+    pub(super) head_len: u8,
+    control: [u8; CONTROL_BYTES_MAX],
+    control_len: u8,
+    /// Capacity of the message's buffer while it is lent.
+    pub(super) lent: Option<usize>,
+}
+
+impl Default for Partial {
+    fn default() -> Self {
+        Self {
+            frame: None,
+            message: None,
+            head: [0; HEADER_BYTES_MAX],
+            head_len: 0,
+            control: [0; CONTROL_BYTES_MAX],
+            control_len: 0,
+            lent: None,
+        }
+    }
+}
+
+impl Partial {
+    /// Nothing is incomplete: the record can go.
+    pub(super) fn is_idle(&self) -> bool {
+        self.frame.is_none() && self.message.is_none() && self.head_len == 0
+    }
+
+    /// The header bytes collected so far, with the first of `rest` behind them: the array and how many count.
+    pub(super) fn head_with(&self, rest: &[u8]) -> ([u8; HEADER_BYTES_MAX], usize) {
+        let mut head = self.head;
+        let stored = usize::from(self.head_len);
+        let more = rest.len().min(HEADER_BYTES_MAX - stored);
+        head[stored..stored + more].copy_from_slice(&rest[..more]);
+        (head, stored + more)
+    }
+
+    /// Keeps an incomplete header.
+    pub(super) fn keep_head(&mut self, head: &[u8]) {
+        debug_assert!(self.frame.is_none() && head.len() < HEADER_BYTES_MAX);
+        self.head[..head.len()].copy_from_slice(head);
+        self.head_len = head.len() as u8;
+    }
+
+    /// Takes bytes of a control frame's payload. They fit: the header was refused otherwise.
+    pub(super) fn push_control(&mut self, frame: &Frame, piece: &[u8]) {
+        let start = if frame.begun {
+            usize::from(self.control_len)
+        } else {
+            0
+        };
+        let place = &mut self.control[start..start + piece.len()];
+        place.copy_from_slice(piece);
+        if let Some(key) = frame.key {
+            mask::apply(key, 0, place);
+        }
+        self.control_len = (start + piece.len()) as u8;
+    }
+
+    /// The control payload collected.
+    pub(super) fn control(&self) -> &[u8] {
+        &self.control[..usize::from(self.control_len)]
+    }
+
+    /// Drops what is incomplete; the message's storage goes to the pool.
+    pub(super) fn clear(&mut self, pool: &mut Pool) {
+        self.frame = None;
+        self.head_len = 0;
+        self.drop_message(pool);
+    }
+
+    /// Drops the message under way; its storage goes to the pool.
+    pub(super) fn drop_message(&mut self, pool: &mut Pool) {
+        if let Some(message) = self.message.take() {
+            pool.give(message.buffer);
+        }
+    }
+
+    /// Bytes of heap held, this record included.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let message = self
+            .message
+            .as_ref()
+            .map_or(0, |message| message.buffer.capacity());
+        size_of::<Self>() + message + self.lent.unwrap_or(0)
+    }
+}

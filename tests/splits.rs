@@ -1,0 +1,275 @@
+//! However the stream is cut into pieces, the machine says the same.
+
+mod wire;
+
+use ringwire::proto::{Limits, Role};
+use wire::{LIMITS, Run, Seen, close, frame, run_with, server_frame};
+
+fn corpus() -> Vec<(&'static str, Vec<u8>)> {
+    let long = |len: usize| (0..len).map(|i| b'a' + (i % 26) as u8).collect::<Vec<_>>();
+    let bye = frame(0x88, &close(1000, "fürs Erste".as_bytes()));
+    let sequences: Vec<(&'static str, Vec<Vec<u8>>)> = vec![
+        (
+            "texts",
+            vec![
+                frame(0x81, b"Hello"),
+                frame(0x81, b""),
+                frame(0x81, "κόσμε".as_bytes()),
+                bye.clone(),
+            ],
+        ),
+        (
+            "binaries",
+            vec![
+                frame(0x82, &[0xFF; 125]),
+                frame(0x82, &[1; 126]),
+                frame(0x82, &[2; 7]),
+                bye.clone(),
+            ],
+        ),
+        (
+            "controls",
+            vec![
+                frame(0x89, b"ping"),
+                frame(0x8A, b""),
+                frame(0x89, &[9; 125]),
+                bye.clone(),
+            ],
+        ),
+        (
+            "fragments",
+            vec![
+                frame(0x01, "κό".as_bytes()),
+                frame(0x89, b"p1"),
+                frame(0x00, &"σ".as_bytes()[..1]),
+                frame(0x00, b""),
+                frame(0x8A, b"p2"),
+                frame(
+                    0x80,
+                    &["σ".as_bytes()[1..].to_vec(), b"z".to_vec()].concat(),
+                ),
+                frame(0x82, b"next"),
+                bye.clone(),
+            ],
+        ),
+        (
+            "longer",
+            vec![
+                frame(0x02, &long(150)),
+                frame(0x80, &long(170)),
+                frame(0x81, &long(140)),
+                bye.clone(),
+            ],
+        ),
+        ("close at once", vec![bye.clone(), frame(0x81, b"late")]),
+        ("empty close", vec![frame(0x88, b""), frame(0x88, b"")]),
+        (
+            "bad text",
+            vec![
+                frame(0x81, b"ok"),
+                frame(0x81, b"ab\xFFcd"),
+                frame(0x81, b"x"),
+                bye.clone(),
+            ],
+        ),
+        (
+            "bad text in fragments",
+            vec![
+                frame(0x01, b"\xE2\x82"),
+                frame(0x80, b"\x41more"),
+                bye.clone(),
+            ],
+        ),
+        (
+            "text cut short",
+            vec![frame(0x01, b"\xE2\x82"), frame(0x80, b""), bye.clone()],
+        ),
+        (
+            "unmasked",
+            vec![frame(0x81, b"ok"), server_frame(0x81, b"no"), bye.clone()],
+        ),
+        (
+            "reserved opcode",
+            vec![frame(0x82, b"ok"), frame(0x83, b"no"), bye.clone()],
+        ),
+        (
+            "reserved bits",
+            vec![frame(0x89, b"ok"), frame(0xC1, b"no"), bye.clone()],
+        ),
+        (
+            "wrong twice over",
+            vec![vec![0x0B | 0x40, 0x7E], bye.clone()],
+        ),
+        (
+            "two wrong bytes",
+            vec![
+                frame(0x01, b"a"),
+                vec![0x81, 0x05, 0, 0, 0, 0, 0],
+                bye.clone(),
+            ],
+        ),
+        ("nothing to continue", vec![frame(0x80, b"no"), bye.clone()]),
+        (
+            "no continuation",
+            vec![
+                frame(0x01, b"a"),
+                frame(0x89, b""),
+                frame(0x81, b"b"),
+                bye.clone(),
+            ],
+        ),
+        ("long control", vec![frame(0x89, &[0; 126]), bye.clone()]),
+        (
+            "length not minimal",
+            vec![vec![0x82, 0xFE, 0, 9, 1, 2, 3, 4], long(9), bye.clone()],
+        ),
+        (
+            "too big",
+            vec![
+                frame(0x02, &long(300)),
+                frame(0x80, &long(300)),
+                frame(0x89, b"x"),
+                bye.clone(),
+            ],
+        ),
+        (
+            "too many",
+            [
+                vec![frame(0x01, b"")],
+                vec![frame(0x00, b"y"); 9],
+                vec![bye.clone()],
+            ]
+            .concat(),
+        ),
+        (
+            "short close",
+            vec![frame(0x89, b""), frame(0x88, b"x"), bye.clone()],
+        ),
+        (
+            "bad code",
+            vec![frame(0x88, &close(1005, b"")), bye.clone()],
+        ),
+        ("bad reason", vec![frame(0x88, &close(1000, b"\xFF")), bye]),
+    ];
+    sequences
+        .into_iter()
+        .map(|(name, frames)| (name, frames.concat()))
+        .collect()
+}
+
+const SMALL: Limits = Limits {
+    message_bytes_max: 500,
+    fragments_max: 8,
+};
+
+fn check(name: &str, want: &Run, lend: Option<usize>, pieces: &[&[u8]]) {
+    let result = run_with(Role::Server, SMALL, lend, pieces);
+    assert_eq!(
+        &result,
+        want,
+        "{name}, lend {lend:?}, cut as {:?}",
+        lens(pieces)
+    );
+}
+
+fn lens(pieces: &[&[u8]]) -> Vec<usize> {
+    pieces.iter().map(|piece| piece.len()).collect()
+}
+
+#[test]
+fn the_corpus_is_not_trivial() {
+    let runs: Vec<_> = corpus()
+        .iter()
+        .map(|(_, bytes)| run_with(Role::Server, SMALL, None, &[bytes]))
+        .collect();
+    assert!(
+        runs.iter()
+            .all(|run| !run.sent.is_empty() && !run.seen.is_empty())
+    );
+    assert_eq!(runs.iter().filter(|run| run.failed).count(), 17);
+}
+
+#[test]
+fn two_pieces_and_one_byte_at_a_time() {
+    for (name, bytes) in corpus() {
+        let want = run_with(Role::Server, SMALL, None, &[&bytes]);
+        for lend in [None, Some(1), Some(100)] {
+            check(name, &want, lend, &bytes.chunks(1).collect::<Vec<_>>());
+            check(name, &want, lend, &bytes.chunks(7).collect::<Vec<_>>());
+            for at in 0..=bytes.len() {
+                check(name, &want, lend, &[&bytes[..at], &bytes[at..]]);
+            }
+        }
+    }
+}
+
+#[test]
+fn three_pieces() {
+    for (name, bytes) in corpus() {
+        let want = run_with(Role::Server, SMALL, None, &[&bytes]);
+        // All pairs of cuts, in long sequences those on a coarser grid that moves with the first cut.
+        let step = 1 + bytes.len() / 120;
+        for first in 0..=bytes.len() {
+            for second in (first..=bytes.len()).step_by(step) {
+                let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                check(
+                    name,
+                    &want,
+                    if second % 2 == 0 { None } else { Some(1) },
+                    &pieces,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_client_role_too() {
+    let bytes = [
+        server_frame(0x01, "κό".as_bytes()),
+        server_frame(0x89, b"p1"),
+        server_frame(0x80, "σμε".as_bytes()),
+        server_frame(0x82, &[5; 300]),
+        server_frame(0x88, &close(1001, b"away")),
+    ]
+    .concat();
+    let want = run_with(Role::Client, LIMITS, None, &[&bytes]);
+    assert_eq!(want.seen.len(), 4);
+    for at in 0..=bytes.len() {
+        for lend in [None, Some(1)] {
+            let result = run_with(Role::Client, LIMITS, lend, &[&bytes[..at], &bytes[at..]]);
+            assert_eq!(result, want, "cut at {at}");
+        }
+    }
+}
+
+/// Large frames through lent buffers, in pieces of many sizes.
+#[test]
+fn large_messages_through_loans() {
+    let large: Vec<u8> = (0..700_000)
+        .map(|i| b'0' + (i * 7 / 5 % 75) as u8)
+        .collect();
+    let bytes = [
+        frame(0x82, &large),
+        frame(0x81, &large[..100_000]),
+        frame(0x01, &large[..200_001]),
+        frame(0x89, b"between"),
+        frame(0x80, &large[200_001..400_000]),
+        frame(0x88, &close(1000, b"")),
+    ]
+    .concat();
+    let want = [
+        Seen::Binary(large.clone()),
+        Seen::Text(large[..100_000].to_vec()),
+        Seen::Ping(b"between".to_vec()),
+        Seen::Text(large[..400_000].to_vec()),
+        Seen::Close(Some(1000), String::new()),
+    ];
+    for size in [1447, 2048, 65_536, 99_991, 1 << 20, 1 << 24] {
+        for lend in [None, Some(1), Some(32 * 1024)] {
+            let pieces: Vec<_> = bytes.chunks(size).collect();
+            let result = run_with(Role::Server, LIMITS, lend, &pieces);
+            assert!(result.seen == want, "pieces of {size}, lend {lend:?}");
+        }
+    }
+}
