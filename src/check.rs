@@ -143,9 +143,6 @@ mod tests {
     #[test]
     fn the_limit_of_open_files_is_raised() {
         let hard = raise_nofile().expect("allowed");
-        assert_eq!(
-            getrlimit(Resource::RLIMIT_NOFILE).expect("a limit"),
-            (hard, hard)
-        );
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).expect("a limit"), (hard, hard));
     }
 }

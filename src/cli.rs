@@ -50,10 +50,7 @@ fn fail(error: &Error) -> ExitCode {
 
 fn print(text: &str) -> Result<()> {
     let mut output = io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         // `ringwire config | head -1` is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(Error::io("standard output")),
@@ -63,13 +60,8 @@ fn print(text: &str) -> Result<()> {
 fn serve(config: Config) -> Result<ExitCode> {
     check::require(&config)?;
     check::raise_nofile()?;
-    run_standalone(config)
-}
-
-/// The one place where the command line meets the server.
-fn run_standalone(config: Config) -> Result<ExitCode> {
-    drop(config);
-    Err(Error::Unavailable(String::from("not built yet")))
+    ringwire::standalone::run(config)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Why there is nothing to do.
@@ -99,22 +91,15 @@ fn read_command_line() -> Result<(Task, Config), Stop> {
         _ => Task::Serve,
     };
     let flags = given_flags(&matches);
-    let config = Config::from_sources(
-        std::env::vars_os(),
-        flags
-            .iter()
-            .map(|(setting, value)| (*setting, value.as_str())),
-    )?;
+    let config =
+        Config::from_sources(std::env::vars_os(), flags.iter().map(|(setting, value)| (*setting, value.as_str())))?;
     parse_filter(&config)?;
     Ok((task, config))
 }
 
 /// The flags of the command line. Flags before and after the subcommand count alike; the later one wins.
 fn given_flags(matches: &ArgMatches) -> Vec<(&'static Setting, String)> {
-    let levels = [
-        Some(matches),
-        matches.subcommand().map(|(_, matches)| matches),
-    ];
+    let levels = [Some(matches), matches.subcommand().map(|(_, matches)| matches)];
     let mut flags = Vec::new();
     for matches in levels.into_iter().flatten() {
         for setting in SETTINGS {
@@ -129,9 +114,8 @@ fn command() -> Command {
     let with_settings = |command: Command| command.args(SETTINGS.iter().map(flag));
     let subcommands = [
         Command::new("serve").about("Serve (the default)"),
-        Command::new("check").about(
-            "Tell whether this machine can serve with these settings, and what to change where it cannot",
-        ),
+        Command::new("check")
+            .about("Tell whether this machine can serve with these settings, and what to change where it cannot"),
         Command::new("config").about("Print the settings in effect as NAME=value lines"),
     ];
     with_settings(Command::new("ringwire"))
@@ -153,8 +137,7 @@ fn flag(setting: &'static Setting) -> Arg {
         "{} [default: {}; {}{}]",
         sentence(setting.doc),
         setting.default,
-        zero.map(|meaning| format!("0 = {meaning}; "))
-            .unwrap_or_default(),
+        zero.map(|meaning| format!("0 = {meaning}; ")).unwrap_or_default(),
         setting.variable
     );
     Arg::new(setting.variable)
@@ -180,9 +163,7 @@ fn parse_filter(config: &Config) -> Result<EnvFilter, ConfigError> {
 }
 
 fn start_logging(config: &Config) -> Result<()> {
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(parse_filter(config)?)
-        .with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(parse_filter(config)?).with_writer(io::stderr);
     match config.log_format {
         LogFormat::Text => {
             let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
@@ -205,38 +186,19 @@ mod tests {
     #[test]
     fn flags_may_stand_on_both_sides_of_the_subcommand() {
         let matches = command()
-            .try_get_matches_from([
-                "ringwire",
-                "--cores",
-                "4",
-                "--cores",
-                "2",
-                "config",
-                "--cores=3",
-                "--pin=false",
-            ])
+            .try_get_matches_from(["ringwire", "--cores", "4", "--cores", "2", "config", "--cores=3", "--pin=false"])
             .expect("legal");
-        let flags: Vec<(String, String)> = given_flags(&matches)
-            .into_iter()
-            .map(|(setting, value)| (setting.flag(), value))
-            .collect();
+        let flags: Vec<(String, String)> =
+            given_flags(&matches).into_iter().map(|(setting, value)| (setting.flag(), value)).collect();
         let pair = |name: &str, value: &str| (String::from(name), String::from(value));
-        assert_eq!(
-            flags,
-            [pair("cores", "2"), pair("cores", "3"), pair("pin", "false")]
-        );
+        assert_eq!(flags, [pair("cores", "2"), pair("cores", "3"), pair("pin", "false")]);
     }
 
     #[test]
     fn filters() {
-        let with = |log: &str| Config {
-            log: String::from(log),
-            ..Config::default()
-        };
+        let with = |log: &str| Config { log: String::from(log), ..Config::default() };
         assert!(parse_filter(&with("warn,ringwire=debug")).is_ok());
-        let message = parse_filter(&with("ringwire=loud"))
-            .expect_err("no level")
-            .to_string();
+        let message = parse_filter(&with("ringwire=loud")).expect_err("no level").to_string();
         assert!(message.starts_with("RINGWIRE_LOG=ringwire=loud cannot be: it is no filter"));
     }
 }

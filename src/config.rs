@@ -11,9 +11,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::error::ConfigError;
-pub use types::{
-    CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, Origins, SlowConsumer, available_cpus,
-};
+pub use types::{CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, Origins, SlowConsumer, available_cpus};
 use types::{LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS};
 pub use value::{Allowed, Range};
 use value::{Value, range};
@@ -168,9 +166,7 @@ impl Setting {
 
     /// The flag's name without its dashes: `max-connections` for `RINGWIRE_MAX_CONNECTIONS`.
     pub fn flag(&self) -> String {
-        self.variable[PREFIX.len()..]
-            .to_ascii_lowercase()
-            .replace('_', "-")
+        self.variable[PREFIX.len()..].to_ascii_lowercase().replace('_', "-")
     }
 
     /// Sets it in `config`; `source` is the variable or flag that an error names.
@@ -192,11 +188,7 @@ impl Setting {
 
     /// An error about its value in `config`, which is fine by itself but contradicts something else.
     pub fn conflict(&self, config: &Config, reason: impl Into<String>) -> ConfigError {
-        ConfigError::Conflict {
-            setting: String::from(self.variable),
-            value: self.value(config),
-            reason: reason.into(),
-        }
+        ConfigError::Conflict { setting: String::from(self.variable), value: self.value(config), reason: reason.into() }
     }
 }
 
@@ -259,18 +251,12 @@ impl Config {
             Err(setting.conflict(self, reason))
         };
         if self.cq_entries < self.ring_entries {
-            let reason = format!(
-                "it is less than RINGWIRE_RING_ENTRIES={}",
-                self.ring_entries
-            );
+            let reason = format!("it is less than RINGWIRE_RING_ENTRIES={}", self.ring_entries);
             return conflict("RINGWIRE_CQ_ENTRIES", reason);
         }
         if self.drain_spread > self.drain_timeout {
             let timeout = Setting::named("RINGWIRE_DRAIN_TIMEOUT").map(|it| it.value(self));
-            let reason = format!(
-                "it is more than RINGWIRE_DRAIN_TIMEOUT={}",
-                timeout.unwrap_or_default()
-            );
+            let reason = format!("it is more than RINGWIRE_DRAIN_TIMEOUT={}", timeout.unwrap_or_default());
             return conflict("RINGWIRE_DRAIN_SPREAD", reason);
         }
         Ok(())
@@ -284,11 +270,7 @@ impl Config {
         let missing = self.cores.missing(available);
         if self.pin && !missing.is_empty() {
             let setting = Setting::named("RINGWIRE_CORES").expect("a setting of the table");
-            let reason = format!(
-                "this process may not run on {} (only on {})",
-                numbers(&missing),
-                numbers(available)
-            );
+            let reason = format!("this process may not run on {} (only on {})", numbers(&missing), numbers(available));
             return Err(setting.conflict(self, reason));
         }
         Ok(self.cores.cpus(available))
@@ -305,8 +287,7 @@ impl Config {
 
     /// README's table of the settings.
     pub fn markdown_table() -> String {
-        let mut table =
-            String::from("| variable | default | allowed | meaning |\n| --- | --- | --- | --- |\n");
+        let mut table = String::from("| variable | default | allowed | meaning |\n| --- | --- | --- | --- |\n");
         for setting in SETTINGS {
             let _ = writeln!(
                 table,

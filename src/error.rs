@@ -120,24 +120,13 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_exit_code() {
-        let unknown = ConfigError::Unknown {
-            name: String::from("RINGWIRE_X"),
-            suggestion: None,
-        };
-        let in_use = Error::Listen {
-            address: String::from("127.0.0.1:1"),
-            source: io::Error::from(io::ErrorKind::AddrInUse),
-        };
+        let unknown = ConfigError::Unknown { name: String::from("RINGWIRE_X"), suggestion: None };
+        let in_use =
+            Error::Listen { address: String::from("127.0.0.1:1"), source: io::Error::from(io::ErrorKind::AddrInUse) };
         assert_eq!(Error::from(unknown).exit_code(), 78);
         assert_eq!(in_use.exit_code(), 69);
-        assert_eq!(
-            Error::Unavailable(String::from("no io_uring")).exit_code(),
-            69
-        );
-        assert_eq!(
-            Error::io("reading")(io::ErrorKind::Other.into()).exit_code(),
-            74
-        );
+        assert_eq!(Error::Unavailable(String::from("no io_uring")).exit_code(), 69);
+        assert_eq!(Error::io("reading")(io::ErrorKind::Other.into()).exit_code(), 74);
         assert_eq!(Error::Internal(String::from("oops")).exit_code(), 70);
     }
 
@@ -148,17 +137,11 @@ mod tests {
             value: String::from("perhaps"),
             allowed: String::from("true or false"),
         };
-        assert_eq!(
-            bad.to_string(),
-            "RINGWIRE_PIN=perhaps is not allowed: it must be true or false"
-        );
+        assert_eq!(bad.to_string(), "RINGWIRE_PIN=perhaps is not allowed: it must be true or false");
         let unknown = ConfigError::Unknown {
             name: String::from("RINGWIRE_CORE"),
             suggestion: Some(String::from("RINGWIRE_CORES")),
         };
-        assert_eq!(
-            unknown.to_string(),
-            "unknown variable RINGWIRE_CORE: did you mean RINGWIRE_CORES?"
-        );
+        assert_eq!(unknown.to_string(), "unknown variable RINGWIRE_CORE: did you mean RINGWIRE_CORES?");
     }
 }

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use crate::proto::frame::{Opcode, put_frame};
-use crate::proto::machine::{Kind, OwnedPayload};
+use crate::proto::{Kind, OwnedPayload};
 
 /// One complete unmasked frame, header and payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl FrameBuf {
 
     /// Turns an assembled message into the frame that says the same, without copying its payload.
     pub fn from_owned(kind: Kind, payload: OwnedPayload) -> FrameBuf {
-        let (bytes, start) = payload.into_frame(kind.opcode());
+        let (bytes, start) = payload.into_frame(kind.into());
         FrameBuf(Bytes::from(bytes).slice(start..))
     }
 

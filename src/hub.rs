@@ -73,11 +73,8 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        let sum = Delivery {
-            queued: *self.queued.get_mut(),
-            dropped: *self.dropped.get_mut(),
-            gone: *self.gone.get_mut(),
-        };
+        let sum =
+            Delivery { queued: *self.queued.get_mut(), dropped: *self.dropped.get_mut(), gone: *self.gone.get_mut() };
         if let Some(answer) = self.answer.get_mut().ok().and_then(Option::take) {
             // Nobody waits any more: fire and forget.
             let _ = answer.send(sum);
@@ -329,11 +326,11 @@ impl CoreHub {
                 self.deliver(slot, &Outgoing::Shared(&frame))
             }
             Payload::Owned(payload) => {
-                let queued = self.send(slot, message.kind.opcode(), payload.as_slice());
+                let queued = self.send(slot, message.kind.into(), payload.as_slice());
                 self.pool.give(payload.into_parts().0);
                 queued
             }
-            Payload::Borrowed(payload) => self.send(slot, message.kind.opcode(), payload),
+            Payload::Borrowed(payload) => self.send(slot, message.kind.into(), payload),
         }
     }
 
@@ -490,7 +487,7 @@ impl CoreHub {
         let rooms = &mut self.members[slot as usize].rooms;
         match rooms.iter().position(|(of, _)| *of == room) {
             Some(index) => {
-                let (_, place) = rooms.swap_remove(index);
+                let (_, place) = rooms.remove(index);
                 self.remove_from_room(room, place);
                 true
             }
@@ -501,6 +498,12 @@ impl CoreHub {
     /// Whether a connection is in a room.
     pub fn is_member(&self, slot: u32, room: RoomId) -> bool {
         self.members[slot as usize].rooms.iter().any(|(of, _)| *of == room)
+    }
+
+    /// The room that a connection joined first of those it is still in.
+    #[inline]
+    pub fn first_room(&self, slot: u32) -> Option<RoomId> {
+        self.members[slot as usize].rooms.first().map(|(room, _)| *room)
     }
 
     /// The members of a room on this core, as slots.
@@ -569,10 +572,10 @@ impl CoreHub {
         except: Option<u32>,
         tally: Option<Arc<Tally>>,
     ) -> Delivery {
-        match self.outbox.encode(kind.opcode(), payload) {
+        match self.outbox.encode(kind.into(), payload) {
             Some(frame) => self.publish_frame(room, &Outgoing::Arena(frame), except, tally),
             None => {
-                let frame = FrameBuf::new(kind.opcode(), payload);
+                let frame = FrameBuf::new(kind.into(), payload);
                 self.publish_frame(room, &Outgoing::Shared(&frame), except, tally)
             }
         }
@@ -729,9 +732,14 @@ impl Hub {
     ///
     /// # Errors
     /// If the core's mailbox is full or the server has ended.
-    pub fn emit_to(&self, id: ConnectionId, kind: Kind, payload: &[u8]) -> Result<oneshot::Receiver<Delivery>, MailError> {
+    pub fn emit_to(
+        &self,
+        id: ConnectionId,
+        kind: Kind,
+        payload: &[u8],
+    ) -> Result<oneshot::Receiver<Delivery>, MailError> {
         let (tally, answer) = Tally::new();
-        let frame = FrameBuf::new(kind.opcode(), payload);
+        let frame = FrameBuf::new(kind.into(), payload);
         if id.core() >= self.courier.cores() {
             tally.add(Queued::Gone.into());
         } else {
@@ -746,7 +754,7 @@ impl Hub {
     /// If a core's mailbox is full or the server has ended; cores before it have been asked.
     pub fn publish(&self, room: &str, kind: Kind, payload: &[u8]) -> Result<oneshot::Receiver<Delivery>, MailError> {
         let (tally, answer) = Tally::new();
-        let frame = FrameBuf::new(kind.opcode(), payload);
+        let frame = FrameBuf::new(kind.into(), payload);
         let room: Arc<str> = room.into();
         for core in 0..self.courier.cores() {
             let letter = Letter::Publish {

@@ -77,18 +77,14 @@ impl SocketFile {
         // The working directory may be another one by the time of the drop.
         let path = std::path::absolute(path)?;
         let file = fs::symlink_metadata(&path)?;
-        Ok(SocketFile {
-            path,
-            device: file.dev(),
-            inode: file.ino(),
-        })
+        Ok(SocketFile { path, device: file.dev(), inode: file.ino() })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_own = fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
+        let is_own =
+            fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
         if is_own {
             let _ = fs::remove_file(&self.path);
         }
@@ -108,24 +104,17 @@ impl Drop for SocketFile {
 /// When `cores` is 0.
 pub fn bind_all(config: &Config, cores: usize) -> Result<Listeners> {
     assert!(cores > 0, "a server has a core");
-    let mut listeners = Listeners {
-        per_core: (0..cores).map(|_| Vec::new()).collect(),
-        bound: Vec::new(),
-        files: Vec::new(),
-    };
+    let mut listeners =
+        Listeners { per_core: (0..cores).map(|_| Vec::new()).collect(), bound: Vec::new(), files: Vec::new() };
     let passed = passed_sockets()?;
     for (number, socket) in passed.iter().enumerate() {
-        adopt(&mut listeners, socket).map_err(|source| Error::Listen {
-            address: format!("passed socket {number}"),
-            source,
-        })?;
+        adopt(&mut listeners, socket)
+            .map_err(|source| Error::Listen { address: format!("passed socket {number}"), source })?;
     }
     if passed.is_empty() {
         for address in &config.addresses {
-            bind(&mut listeners, address, config).map_err(|source| Error::Listen {
-                address: address.to_string(),
-                source,
-            })?;
+            bind(&mut listeners, address, config)
+                .map_err(|source| Error::Listen { address: address.to_string(), source })?;
         }
     }
     Ok(listeners)
@@ -185,11 +174,7 @@ struct Options {
 }
 
 /// For each address that this machine has, a listener per core. All have the same port, if the kernel chooses it.
-fn bind_inet(
-    resolved: &[SocketAddr],
-    cores: usize,
-    options: Options,
-) -> io::Result<Vec<Vec<Socket>>> {
+fn bind_inet(resolved: &[SocketAddr], cores: usize, options: Options) -> io::Result<Vec<Vec<Socket>>> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -205,11 +190,7 @@ fn bind_inet(
     }
 }
 
-fn bind_inet_once(
-    resolved: &[SocketAddr],
-    cores: usize,
-    options: Options,
-) -> io::Result<Vec<Vec<Socket>>> {
+fn bind_inet_once(resolved: &[SocketAddr], cores: usize, options: Options) -> io::Result<Vec<Vec<Socket>>> {
     let mut listeners: Vec<Vec<Socket>> = Vec::new();
     let mut absent = None;
     let mut chosen_port = None;
@@ -245,10 +226,7 @@ fn bind_inet_once(
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
-    )
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 
 /// The first listener on an address. It must not share the port with another process: with `SO_REUSEPORT` two servers
@@ -273,11 +251,7 @@ fn join(address: SocketAddr, options: Options) -> io::Result<Socket> {
 }
 
 fn inet_socket(address: SocketAddr, options: Options) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a former run may be in TIME_WAIT.
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it.
@@ -331,10 +305,7 @@ fn passed_sockets() -> Result<Vec<Socket>> {
             Ok(listener) => listener.map(Socket::from),
             Err(_) => passed
                 .take_tcp_listener(number)
-                .map_err(|source| Error::Listen {
-                    address: format!("passed socket {number}"),
-                    source,
-                })?
+                .map_err(|source| Error::Listen { address: format!("passed socket {number}"), source })?
                 .map(Socket::from),
         };
         sockets.extend(socket);

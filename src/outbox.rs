@@ -18,7 +18,6 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::engine::{BATCH_PIECES_MAX, BatchSend, Op, Pieces, Token};
 use crate::frame_buf::FrameBuf;
 use crate::proto::frame::{Opcode, put_frame};
 use crate::proto::machine::Replies;
@@ -46,6 +45,26 @@ impl ArenaFrame {
     pub fn wire_len(self) -> usize {
         (self.end - self.start) as usize
     }
+}
+
+/// What one connection has to send in this tick.
+#[derive(Clone, Copy, Debug)]
+pub struct ToSend<'a> {
+    /// The connection.
+    pub slot: u32,
+    /// Its generation.
+    pub generation: u32,
+    /// The bytes, in order.
+    pub bytes: Stretch<'a>,
+}
+
+/// Bytes that leave in one send.
+#[derive(Clone, Copy, Debug)]
+pub enum Stretch<'a> {
+    /// In one piece.
+    One(&'a [u8]),
+    /// In at most [`PIECES_MAX`].
+    Many(&'a [Bytes]),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +96,8 @@ struct Backlog {
     in_flight_bytes: usize,
 }
 
+/// Most pieces of one send.
+pub const PIECES_MAX: usize = 64;
 /// Bytes that one tick's arena may hold.
 const ARENA_BYTES_MAX: usize = 1 << 30;
 /// An arena larger than this is given up when it has been nearly empty for a while.
@@ -456,7 +477,7 @@ impl Outbox {
     }
 
     /// The sends of this tick: one for each connection that has something to send.
-    pub fn batch(&mut self) -> impl Iterator<Item = BatchSend<'_>> {
+    pub fn batch(&mut self) -> impl Iterator<Item = ToSend<'_>> {
         for &slot in &self.dirty {
             if let Some(backlog) = &mut self.slots[slot as usize].backlog {
                 backlog.prepare();
@@ -465,17 +486,16 @@ impl Outbox {
         let Outbox { arena, slots, dirty, .. } = self;
         dirty.iter().filter_map(|&index| {
             let slot = &slots[index as usize];
-            let token = Token::new(Op::SendNow, slot.generation, index);
-            let pieces = match &slot.backlog {
+            let bytes = match &slot.backlog {
                 None if slot.start == slot.end => return None,
-                None => Pieces::One(&arena[slot.start as usize..slot.end as usize]),
+                None => Stretch::One(&arena[slot.start as usize..slot.end as usize]),
                 Some(backlog) => match backlog.queue.as_slices().0 {
                     [] => return None,
-                    [one] => Pieces::One(one),
-                    many => Pieces::Many(many),
+                    [one] => Stretch::One(one),
+                    many => Stretch::Many(many),
                 },
             };
-            Some(BatchSend { token, pieces })
+            Some(ToSend { slot: index, generation: slot.generation, bytes })
         })
     }
 
@@ -600,9 +620,9 @@ impl Slot {
 }
 
 impl Backlog {
-    /// Makes the queue one slice of at most [`BATCH_PIECES_MAX`] pieces.
+    /// Makes the queue one slice of at most [`PIECES_MAX`] pieces.
     fn prepare(&mut self) {
-        if self.queue.len() > BATCH_PIECES_MAX {
+        if self.queue.len() > PIECES_MAX {
             let mut all = BytesMut::with_capacity(self.queue_bytes);
             for piece in self.queue.drain(..) {
                 all.extend_from_slice(&piece);

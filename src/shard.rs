@@ -25,9 +25,10 @@ use slab::Slab;
 
 use crate::admission::Admission;
 use crate::config::Origins;
-use crate::engine::{Completion, Op, Ring, Token, Wait};
+use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Op, Pieces, Ring, Token, Wait};
 use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
+use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::machine::Limits;
 use conn::{Conn, Phase, Receiving};
 use timers::Timers;
@@ -66,10 +67,19 @@ pub struct Settings {
     pub pause_bytes: usize,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
     /// Over how long a drain spreads its Close frames.
     pub drain_spread: Duration,
     /// Listeners of the ring.
     pub listeners: u8,
+}
+
+/// A drain under way.
+struct Drain {
+    /// When which connection is told to go.
+    plan: VecDeque<(u64, u32, u32)>,
+    stop_at_ms: u64,
 }
 
 /// One core. See the module.
@@ -98,7 +108,7 @@ pub struct Shard<R, S> {
     accepts_wanted: Vec<u8>,
     accepts_in_flight: u32,
     accept_again_ms: u64,
-    drain: Option<VecDeque<(u64, u32, u32)>>,
+    drain: Option<Drain>,
     stopped: bool,
 }
 
@@ -161,7 +171,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub fn tick(&mut self) -> io::Result<()> {
         self.arm_accepts();
         let wait = self.wait();
-        let turned = self.ring.turn(self.hub.outbox.batch(), wait);
+        let turned = self.ring.turn(self.hub.outbox.batch().map(batch_send), wait);
         self.mailbox.unpark();
         turned?;
         self.now_ns = self.ring.now();
@@ -186,7 +196,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return Wait::No;
         }
         let accept_ms = (!self.accepts_wanted.is_empty() && self.accept_again_ms > 0).then_some(self.accept_again_ms);
-        let drain_ms = self.drain.as_ref().and_then(|list| list.front()).map(|(at_ms, ..)| *at_ms);
+        let drain_ms =
+            self.drain.as_ref().map(|drain| drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms));
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
         let due_ms = [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms].into_iter().flatten().min();
@@ -286,7 +297,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             match self.hub.read(letter) {
                 None => {}
                 Some(Letter::Drain) => self.start_drain(),
-                Some(_) => self.stopped = true,
+                Some(_) => self.stop(),
             }
         }
         if !self.hub.is_congested() && !self.congested.is_empty() {
@@ -368,6 +379,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
             && self.conns.contains(index)
     }
 
+    /// WebSockets on this core.
+    pub fn websockets(&self) -> u64 {
+        self.hub.counters.opened - self.hub.counters.closed
+    }
+
     /// The core's connections and rooms.
     pub fn hub(&mut self) -> &mut CoreHub {
         &mut self.hub
@@ -392,4 +408,16 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub fn connections(&self) -> usize {
         self.conns.len() - self.accepts_in_flight as usize
     }
+}
+
+const _: () = assert!(PIECES_MAX <= BATCH_PIECES_MAX);
+
+#[inline]
+fn batch_send(to_send: ToSend<'_>) -> BatchSend<'_> {
+    let token = Token::new(Op::SendNow, to_send.generation, to_send.slot);
+    let pieces = match to_send.bytes {
+        Stretch::One(bytes) => Pieces::One(bytes),
+        Stretch::Many(pieces) => Pieces::Many(pieces),
+    };
+    BatchSend { token, pieces }
 }

@@ -16,17 +16,12 @@ fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
             command.env_remove(name);
         }
     }
-    command
-        .args(arguments)
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null());
+    command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
     command
 }
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    command(arguments, variables)
-        .output()
-        .expect("the program starts")
+    command(arguments, variables).output().expect("the program starts")
 }
 
 fn stdout(output: &Output) -> String {
@@ -130,10 +125,7 @@ fn printed_settings_can_be_fed_back() {
         ("RINGWIRE_LOG", "warn,ringwire=debug"),
     ];
     let first = stdout(&run(&["config"], &settings));
-    let fed: Vec<(&str, &str)> = first
-        .lines()
-        .map(|line| line.split_once('=').expect("NAME=value"))
-        .collect();
+    let fed: Vec<(&str, &str)> = first.lines().map(|line| line.split_once('=').expect("NAME=value")).collect();
     assert_eq!(fed.len(), SETTINGS.len());
     for setting in settings {
         assert!(fed.contains(&setting), "{setting:?} in {first}");
@@ -146,14 +138,9 @@ fn check_tells_about_this_machine() {
     let output = run(&["check"], &[]);
     let report = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{report}");
-    for what in [
-        "kernel: ",
-        "io_uring: works",
-        "seccomp: ",
-        "RLIMIT_NOFILE: ",
-        "RLIMIT_MEMLOCK: ",
-        "net.core.somaxconn: ",
-    ] {
+    for what in
+        ["kernel: ", "io_uring: works", "seccomp: ", "RLIMIT_NOFILE: ", "RLIMIT_MEMLOCK: ", "net.core.somaxconn: "]
+    {
         assert!(report.contains(what), "{what} in {report}");
     }
 }
@@ -163,10 +150,7 @@ fn check_tells_what_is_bad() {
     let output = run(&["check", "--cores=0,1023"], &[]);
     let report = stdout(&output);
     assert_eq!(output.status.code(), Some(78), "{report}");
-    assert!(
-        report.contains("RINGWIRE_CORES=0,1023 cannot be"),
-        "{report}"
-    );
+    assert!(report.contains("RINGWIRE_CORES=0,1023 cannot be"), "{report}");
 }
 
 #[test]
@@ -182,10 +166,7 @@ fn an_address_in_use_is_unavailable() {
     let address = other.local_addr().expect("an address").to_string();
     let output = run(&["--addr", &address], &[("RINGWIRE_LOG", "off")]);
     let line = failure(&output, 69);
-    assert!(
-        line.contains(&format!("cannot listen on {address}: ")),
-        "{line}"
-    );
+    assert!(line.contains(&format!("cannot listen on {address}: ")), "{line}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const LINES_MAX: usize = 700;
 /// and [`ENGINE_USERS`] say.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["config", "id", "metrics", "timers"],
+    &["admission", "config", "id", "metrics", "timers"],
     &["engine", "proto"],
     &["frame_buf"],
     &["outbox", "mail"],
@@ -52,14 +52,8 @@ struct Source {
 
 impl Source {
     fn parse(path: &str, text: &str) -> Source {
-        let tokens = text
-            .parse()
-            .unwrap_or_else(|error| panic!("{path}: {error}"));
-        Source {
-            path: String::from(path),
-            text: String::from(text),
-            tokens,
-        }
+        let tokens = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
+        Source { path: String::from(path), text: String::from(text), tokens }
     }
 
     /// The module of the crate's root that it belongs to: `shard` for `src/shard/tick.rs`.
@@ -96,10 +90,7 @@ fn sources() -> Vec<Source> {
     assert!(paths.len() > 5, "this is not the crate's root");
     let read = |path: &PathBuf| {
         let relative = path.strip_prefix(root).expect("below the root");
-        Source::parse(
-            &relative.to_string_lossy(),
-            &fs::read_to_string(path).expect("UTF-8"),
-        )
+        Source::parse(&relative.to_string_lossy(), &fs::read_to_string(path).expect("UTF-8"))
     };
     paths.iter().map(read).collect()
 }
@@ -163,15 +154,9 @@ fn wrong_uses(source: &Source) -> Vec<String> {
         return Vec::new();
     }
     let Some(own) = layer(module) else {
-        return vec![format!(
-            "{}: give `{module}` a place in LAYERS",
-            source.path
-        )];
+        return vec![format!("{}: give `{module}` a place in LAYERS", source.path)];
     };
-    let never = NEVER
-        .iter()
-        .find(|(name, _)| *name == module)
-        .map_or(&[][..], |(_, never)| never);
+    let never = NEVER.iter().find(|(name, _)| *name == module).map_or(&[][..], |(_, never)| never);
     let mut wrong = Vec::new();
     for used in used_from("crate", &source.tokens) {
         let name = used.to_string();
@@ -179,9 +164,7 @@ fn wrong_uses(source: &Source) -> Vec<String> {
             _ if name == module => false,
             None => true,
             Some(layer) => {
-                layer > own
-                    || never.contains(&name.as_str())
-                    || name == "engine" && !ENGINE_USERS.contains(&module)
+                layer > own || never.contains(&name.as_str()) || name == "engine" && !ENGINE_USERS.contains(&module)
             }
         };
         if is_wrong {
@@ -238,22 +221,14 @@ fn misplaced_unsafe(source: &Source) -> Vec<String> {
     if source.is_in(&["src/engine/", "src/proto/mask.rs"]) {
         return Vec::new();
     }
-    idents(&source.tokens)
-        .iter()
-        .filter(|ident| *ident == "unsafe")
-        .map(|ident| source.at(ident))
-        .collect()
+    idents(&source.tokens).iter().filter(|ident| *ident == "unsafe").map(|ident| source.at(ident)).collect()
 }
 
 fn misplaced_io_uring(source: &Source) -> Vec<String> {
     if source.is_in(&["src/engine/", "src/check.rs", "src/check/"]) {
         return Vec::new();
     }
-    used_names(source)
-        .into_iter()
-        .filter(|ident| ident == "io_uring")
-        .map(|ident| source.at(&ident))
-        .collect()
+    used_names(source).into_iter().filter(|ident| ident == "io_uring").map(|ident| source.at(&ident)).collect()
 }
 
 /// Identifiers that are followed by `::`, which is how a crate is named.
@@ -343,10 +318,7 @@ fn files_are_short() {
 
 #[test]
 fn the_layers_name_every_module_once() {
-    let modules: Vec<&str> = LAYERS
-        .iter()
-        .flat_map(|layer| layer.iter().copied())
-        .collect();
+    let modules: Vec<&str> = LAYERS.iter().flat_map(|layer| layer.iter().copied()).collect();
     let different: BTreeSet<&str> = modules.iter().copied().collect();
     assert_eq!(modules.len(), different.len());
     for (module, never) in NEVER {
@@ -362,65 +334,26 @@ fn the_rules_are_awake() {
     assert_eq!(wrong("src/proto/frame.rs", "use crate::error::Error;"), 0);
     assert_eq!(wrong("src/proto/frame.rs", "use crate::proto::utf8;"), 0);
     assert_eq!(wrong("src/proto/frame.rs", "use crate::engine::Ring;"), 1);
-    assert_eq!(
-        wrong(
-            "src/proto/frame.rs",
-            "fn f() { crate::hub::x(); crate::shard::y() }"
-        ),
-        2
-    );
-    assert_eq!(
-        wrong(
-            "src/engine/ring.rs",
-            "use crate::{config::Config, error::{proto, X}, proto};"
-        ),
-        2
-    );
+    assert_eq!(wrong("src/proto/frame.rs", "fn f() { crate::hub::x(); crate::shard::y() }"), 2);
+    assert_eq!(wrong("src/engine/ring.rs", "use crate::{config::Config, error::{proto, X}, proto};"), 2);
     assert_eq!(wrong("src/hub.rs", "use crate::engine::Token;"), 1);
-    assert_eq!(
-        wrong("src/hub.rs", "use crate::{mail, outbox, frame_buf};"),
-        0
-    );
+    assert_eq!(wrong("src/hub.rs", "use crate::{mail, outbox, frame_buf};"), 0);
     assert_eq!(wrong("src/hub.rs", "use crate::Result;"), 1);
-    assert_eq!(
-        wrong("src/shard/tick.rs", "use crate::{engine, hub, mail};"),
-        0
-    );
+    assert_eq!(wrong("src/shard/tick.rs", "use crate::{engine, hub, mail};"), 0);
     assert_eq!(wrong("src/novelty.rs", ""), 1);
     assert_eq!(wrong("src/hub.rs", "use super::shard;"), 1);
     assert_eq!(wrong("src/hub.rs", "mod tests { use super::*; }"), 0);
-    assert_eq!(
-        wrong("src/hub.rs", "mod tests { use super::super::shard; }"),
-        1
-    );
+    assert_eq!(wrong("src/hub.rs", "mod tests { use super::super::shard; }"), 1);
     assert_eq!(wrong("src/proto/frame.rs", "use super::utf8;"), 0);
     assert_eq!(wrong("src/proto/frame.rs", "use super::super::engine;"), 1);
     assert_eq!(wrong("src/proto/mod.rs", "use super::engine;"), 1);
-    assert_eq!(
-        wrong(
-            "src/proto/mod.rs",
-            "// use crate::engine;\nconst X: &str = \"crate::hub\";"
-        ),
-        0
-    );
+    assert_eq!(wrong("src/proto/mod.rs", "// use crate::engine;\nconst X: &str = \"crate::hub\";"), 0);
 
     let source = |text: &str| Source::parse("src/hub.rs", text);
-    assert_eq!(
-        misplaced_unsafe(&source("fn f() { unsafe { g() } }")),
-        ["src/hub.rs:1: unsafe"]
-    );
+    assert_eq!(misplaced_unsafe(&source("fn f() { unsafe { g() } }")), ["src/hub.rs:1: unsafe"]);
     assert!(misplaced_unsafe(&source("#![forbid(unsafe_code)] // unsafe")).is_empty());
-    assert_eq!(
-        misplaced_io_uring(&source("use io_uring::IoUring;")).len(),
-        1
-    );
-    assert_eq!(
-        other_event_loops(&source("use nix::sys::epoll; use mio::Poll;")).len(),
-        2
-    );
-    assert_eq!(
-        misplaced_clocks(&source("fn f() { std::time::Instant::now(); }")).len(),
-        1
-    );
+    assert_eq!(misplaced_io_uring(&source("use io_uring::IoUring;")).len(), 1);
+    assert_eq!(other_event_loops(&source("use nix::sys::epoll; use mio::Poll;")).len(), 2);
+    assert_eq!(misplaced_clocks(&source("fn f() { std::time::Instant::now(); }")).len(), 1);
     assert!(misplaced_clocks(&source("fn f(now: Instant) {}")).is_empty());
 }

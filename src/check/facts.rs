@@ -40,10 +40,7 @@ impl Facts {
             memlock: getrlimit(Resource::RLIMIT_MEMLOCK).ok(),
             somaxconn: number("/proc/sys/net/core/somaxconn"),
             // Whoever runs has a processor, even if the kernel does not tell which.
-            cpus: available_cpus()
-                .ok()
-                .filter(|cpus| !cpus.is_empty())
-                .unwrap_or_else(|| vec![0]),
+            cpus: available_cpus().ok().filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0]),
         }
     }
 }
@@ -59,9 +56,7 @@ fn number(path: &str) -> Option<u32> {
 
 fn is_filtered() -> Option<bool> {
     let status = read("/proc/self/status")?;
-    let mode = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp:"))?;
+    let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"))?;
     Some(mode.trim() == "2")
 }
 
@@ -88,9 +83,6 @@ fn try_ring(config: &Config) -> io::Result<Vec<&'static str>> {
         // The newest of them, and new in 6.1: stands for vectored SEND and multishot RECV, which no probe tells.
         ("SENDMSG_ZC", opcode::SendMsgZc::CODE),
     ];
-    let lacks = needed
-        .iter()
-        .filter(|(_, code)| !probe.is_supported(*code))
-        .map(|(name, _)| *name);
+    let lacks = needed.iter().filter(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| *name);
     Ok(lacks.collect())
 }

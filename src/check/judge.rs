@@ -30,22 +30,12 @@ pub(super) fn report(config: &Config, facts: &Facts) -> Report {
 }
 
 fn finding(what: &'static str, found: impl Into<String>, wanted: impl Into<String>) -> Finding {
-    Finding {
-        verdict: Verdict::Good,
-        what,
-        found: found.into(),
-        wanted: wanted.into(),
-        remedy: None,
-    }
+    Finding { verdict: Verdict::Good, what, found: found.into(), wanted: wanted.into(), remedy: None }
 }
 
 impl Finding {
     fn but(self, verdict: Verdict, remedy: impl Into<String>) -> Finding {
-        Finding {
-            verdict,
-            remedy: Some(remedy.into()),
-            ..self
-        }
+        Finding { verdict, remedy: Some(remedy.into()), ..self }
     }
 }
 
@@ -56,21 +46,13 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn kernel(release: Option<&str>) -> Finding {
-    let finding = finding(
-        "kernel",
-        release.unwrap_or("unknown"),
-        "Linux 6.1 or later, 6.12 or later for the best speed",
-    );
+    let finding =
+        finding("kernel", release.unwrap_or("unknown"), "Linux 6.1 or later, 6.12 or later for the best speed");
     match release.and_then(version) {
         Some(version) if version >= KERNEL_ADVISED => finding,
-        Some(version) if version >= KERNEL_MIN => {
-            finding.but(Verdict::Advice, "install a newer kernel")
-        }
+        Some(version) if version >= KERNEL_MIN => finding.but(Verdict::Advice, "install a newer kernel"),
         Some(_) => finding.but(Verdict::Bad, "install a newer kernel"),
-        None => finding.but(
-            Verdict::Advice,
-            "mount /proc, which tells the kernel's release",
-        ),
+        None => finding.but(Verdict::Advice, "mount /proc, which tells the kernel's release"),
     }
 }
 
@@ -113,10 +95,7 @@ fn seccomp(is_filtered: Option<bool>, ring: &io::Result<Vec<&str>>) -> Finding {
 }
 
 fn ring(config: &Config, facts: &Facts) -> Finding {
-    let wanted = format!(
-        "a ring of {} submission and {} completion entries",
-        config.ring_entries, config.cq_entries
-    );
+    let wanted = format!("a ring of {} submission and {} completion entries", config.ring_entries, config.cq_entries);
     let error = match &facts.ring {
         Ok(lacks) if lacks.is_empty() => return finding("io_uring", "works", wanted),
         Ok(lacks) => {
@@ -126,9 +105,7 @@ fn ring(config: &Config, facts: &Facts) -> Finding {
         Err(error) => error,
     };
     let remedy = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) if facts.io_uring_disabled.unwrap_or(0) != 0 => {
-            "see kernel.io_uring_disabled"
-        }
+        Some(libc::EPERM | libc::EACCES) if facts.io_uring_disabled.unwrap_or(0) != 0 => "see kernel.io_uring_disabled",
         Some(libc::EPERM | libc::EACCES) => SECCOMP_REMEDY,
         Some(libc::ENOSYS) => {
             "use a kernel with CONFIG_IO_URING; or a seccomp filter or sandbox (gVisor) hides it: run without that"
@@ -157,15 +134,8 @@ fn nofile(config: &Config, facts: &Facts) -> Finding {
     let room = cores * hard.min(RING_FILES_MAX);
     let finding = finding(
         "RLIMIT_NOFILE",
-        format!(
-            "soft {}, hard {} (raised to it at start): room for {room} connections",
-            limit(soft),
-            limit(hard)
-        ),
-        format!(
-            "{wanted} for RINGWIRE_MAX_CONNECTIONS={}",
-            config.connections_max
-        ),
+        format!("soft {}, hard {} (raised to it at start): room for {room} connections", limit(soft), limit(hard)),
+        format!("{wanted} for RINGWIRE_MAX_CONNECTIONS={}", config.connections_max),
     );
     let remedy = format!(
         "ulimit -Hn {wanted} as root; systemd: LimitNOFILE={wanted}; Docker: --ulimit nofile={wanted}:{wanted}"
@@ -175,15 +145,9 @@ fn nofile(config: &Config, facts: &Facts) -> Finding {
     } else if room >= u64::from(config.connections_max) {
         finding
     } else if hard >= RING_FILES_MAX {
-        finding.but(
-            Verdict::Advice,
-            "raise RINGWIRE_CORES, or lower RINGWIRE_MAX_CONNECTIONS",
-        )
+        finding.but(Verdict::Advice, "raise RINGWIRE_CORES, or lower RINGWIRE_MAX_CONNECTIONS")
     } else {
-        finding.but(
-            Verdict::Advice,
-            format!("{remedy}; or lower RINGWIRE_MAX_CONNECTIONS"),
-        )
+        finding.but(Verdict::Advice, format!("{remedy}; or lower RINGWIRE_MAX_CONNECTIONS"))
     }
 }
 
@@ -212,10 +176,9 @@ fn backlog(config: &Config, somaxconn: Option<u32>) -> Finding {
     let wanted = format!("{backlog} for RINGWIRE_BACKLOG={backlog}");
     let finding = finding("net.core.somaxconn", found, wanted);
     match somaxconn {
-        Some(value) if value < backlog => finding.but(
-            Verdict::Advice,
-            format!("sysctl -w net.core.somaxconn={backlog}; or lower RINGWIRE_BACKLOG"),
-        ),
+        Some(value) if value < backlog => {
+            finding.but(Verdict::Advice, format!("sysctl -w net.core.somaxconn={backlog}; or lower RINGWIRE_BACKLOG"))
+        }
         _ => finding,
     }
 }
@@ -225,23 +188,16 @@ fn processors(config: &Config, cpus: &[usize]) -> Finding {
     let finding = finding(
         "processors",
         format!("{} for this process", cpus.len()),
-        format!(
-            "those of RINGWIRE_CORES={}: {}",
-            setting.unwrap_or_default(),
-            config.cores.cpus(cpus).len()
-        ),
+        format!("those of RINGWIRE_CORES={}: {}", setting.unwrap_or_default(), config.cores.cpus(cpus).len()),
     );
     match config.cpus(cpus) {
-        Ok(cores) if cores.len() > cpus.len() => finding.but(
-            Verdict::Advice,
-            "lower RINGWIRE_CORES: cores that share a processor wait for each other",
-        ),
+        Ok(cores) if cores.len() > cpus.len() => {
+            finding.but(Verdict::Advice, "lower RINGWIRE_CORES: cores that share a processor wait for each other")
+        }
         Ok(_) => finding,
         Err(error) => finding.but(
             Verdict::Bad,
-            format!(
-                "{error}; change the list or the process's affinity, or set RINGWIRE_PIN=false"
-            ),
+            format!("{error}; change the list or the process's affinity, or set RINGWIRE_PIN=false"),
         ),
     }
 }
@@ -273,20 +229,13 @@ mod tests {
 
     fn judged(facts: &Facts, what: &str) -> Finding {
         let report = report(&Config::default(), facts);
-        let finding = report
-            .findings
-            .into_iter()
-            .find(|finding| finding.what == what)
-            .expect(what);
+        let finding = report.findings.into_iter().find(|finding| finding.what == what).expect(what);
         assert_eq!(finding.remedy.is_none(), finding.verdict == Verdict::Good);
         finding
     }
 
     fn failed(errno: i32) -> Facts {
-        Facts {
-            ring: Err(io::Error::from_raw_os_error(errno)),
-            ..fine()
-        }
+        Facts { ring: Err(io::Error::from_raw_os_error(errno)), ..fine() }
     }
 
     fn remedy(facts: &Facts, what: &str) -> String {
@@ -344,73 +293,44 @@ mod tests {
             assert!(remedy(&facts, "io_uring").contains(says));
         }
         assert!(remedy(&failed(libc::ENOMEM), "RLIMIT_MEMLOCK").contains("LimitMEMLOCK"));
-        let old = Facts {
-            ring: Ok(vec!["SENDMSG_ZC"]),
-            ..fine()
-        };
+        let old = Facts { ring: Ok(vec!["SENDMSG_ZC"]), ..fine() };
         assert!(judged(&old, "io_uring").found.contains("SENDMSG_ZC"));
         assert_eq!(judged(&old, "io_uring").verdict, Verdict::Bad);
     }
 
     #[test]
     fn a_restricted_switch_is_fine_for_the_privileged() {
-        let privileged = Facts {
-            io_uring_disabled: Some(1),
-            ..fine()
-        };
-        assert_eq!(
-            judged(&privileged, "kernel.io_uring_disabled").verdict,
-            Verdict::Good
-        );
+        let privileged = Facts { io_uring_disabled: Some(1), ..fine() };
+        assert_eq!(judged(&privileged, "kernel.io_uring_disabled").verdict, Verdict::Good);
     }
 
     #[test]
     fn limits() {
-        let with = |hard| Facts {
-            nofile: Some((1024, hard)),
-            ..fine()
-        };
+        let with = |hard| Facts { nofile: Some((1024, hard)), ..fine() };
         // Two cores, each with a table of its own.
-        assert_eq!(
-            judged(&with(500_000), "RLIMIT_NOFILE").verdict,
-            Verdict::Good
-        );
+        assert_eq!(judged(&with(500_000), "RLIMIT_NOFILE").verdict, Verdict::Good);
         let few = judged(&with(20_000), "RLIMIT_NOFILE");
         assert_eq!(few.verdict, Verdict::Advice);
         assert!(few.found.ends_with("room for 40000 connections"));
         assert_eq!(judged(&with(70), "RLIMIT_NOFILE").verdict, Verdict::Bad);
 
-        let short = Facts {
-            somaxconn: Some(128),
-            ..fine()
-        };
+        let short = Facts { somaxconn: Some(128), ..fine() };
         assert!(remedy(&short, "net.core.somaxconn").contains("somaxconn=4096"));
     }
 
     #[test]
     fn one_ring_cannot_hold_more_than_its_table() {
-        let config = Config {
-            cores: CoreSet::Count(1),
-            connections_max: 2_000_000,
-            ..Config::default()
-        };
+        let config = Config { cores: CoreSet::Count(1), connections_max: 2_000_000, ..Config::default() };
         let mut facts = fine();
         facts.nofile = Some((u64::MAX, u64::MAX));
         let finding = nofile(&config, &facts);
         assert_eq!(finding.verdict, Verdict::Advice);
-        assert!(
-            finding
-                .remedy
-                .is_some_and(|it| it.contains("RINGWIRE_CORES"))
-        );
+        assert!(finding.remedy.is_some_and(|it| it.contains("RINGWIRE_CORES")));
     }
 
     #[test]
     fn processors_must_be_there() {
-        let with = |cores| Config {
-            cores,
-            ..Config::default()
-        };
+        let with = |cores| Config { cores, ..Config::default() };
         let bad = processors(&with(CoreSet::List(vec![0, 9])), &[0, 1]);
         assert_eq!(bad.verdict, Verdict::Bad);
         let crowded = processors(&with(CoreSet::Count(4)), &[0, 1]);

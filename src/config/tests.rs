@@ -4,13 +4,8 @@ fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     read_with_flags(variables, &[])
 }
 
-fn read_with_flags(
-    variables: &[(&str, &str)],
-    flags: &[(&str, &str)],
-) -> Result<Config, ConfigError> {
-    let variables = variables
-        .iter()
-        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+fn read_with_flags(variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let flags = flags.iter().map(|(name, value)| {
         let setting = SETTINGS.iter().find(|setting| setting.flag() == *name);
         (setting.expect("a flag"), *value)
@@ -41,15 +36,11 @@ fn every_default_is_shown_as_it_is_written() {
     for setting in SETTINGS {
         let mut again = config.clone();
         let shown = setting.value(&config);
-        setting
-            .apply(&mut again, "", &shown)
-            .expect(setting.variable);
+        setting.apply(&mut again, "", &shown).expect(setting.variable);
         assert_eq!(again, config, "{}", setting.variable);
         // What is shown may be written otherwise, but is the same.
         let mut default = config.clone();
-        setting
-            .apply(&mut default, "", setting.default)
-            .expect(setting.variable);
+        setting.apply(&mut default, "", setting.default).expect(setting.variable);
         assert_eq!(default, config, "{}", setting.variable);
     }
 }
@@ -75,11 +66,7 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         ("RINGWIRE_RECV_BUFFERS", "65536", "from 1 to 32768"),
         ("RINGWIRE_MAX_OUTBOX", "lots", "a size from 1KiB to 4GiB"),
         ("RINGWIRE_IDLE_TIMEOUT", "30", "0 (never) or a time from"),
-        (
-            "RINGWIRE_SLOW_CONSUMER",
-            "wait",
-            "close, drop-new or drop-old",
-        ),
+        ("RINGWIRE_SLOW_CONSUMER", "wait", "close, drop-new or drop-old"),
         ("RINGWIRE_ADDR", "9001", "HOST:PORT or unix:/PATH"),
         ("RINGWIRE_CORES", "0", "all, a number from 1 to 1024"),
         ("RINGWIRE_PIN", "", "true or false"),
@@ -87,10 +74,7 @@ fn a_bad_value_is_named_with_what_is_allowed() {
     ];
     for (variable, value, allowed) in cases {
         let message = read(&[(variable, value)]).expect_err(variable).to_string();
-        assert!(
-            message.starts_with(&format!("{variable}={value} ")) && message.contains(allowed),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("{variable}={value} ")) && message.contains(allowed), "{message}");
     }
 }
 
@@ -106,10 +90,7 @@ fn an_unknown_variable_suggests_the_nearest() {
     ];
     for (name, expected) in cases {
         match read(&[(name, "1")]) {
-            Err(ConfigError::Unknown {
-                name: told,
-                suggestion,
-            }) => {
+            Err(ConfigError::Unknown { name: told, suggestion }) => {
                 assert_eq!(told, name);
                 assert_eq!(suggestion.as_deref(), expected, "{name}");
             }
@@ -122,9 +103,7 @@ fn an_unknown_variable_suggests_the_nearest() {
 fn flags_win_over_variables_and_errors_name_them() {
     let config = read_with_flags(&[("RINGWIRE_CORES", "2")], &[("cores", "3")]).expect("legal");
     assert_eq!(config.cores, CoreSet::Count(3));
-    let message = read_with_flags(&[], &[("cores", "none")])
-        .expect_err("a bad flag")
-        .to_string();
+    let message = read_with_flags(&[], &[("cores", "none")]).expect_err("a bad flag").to_string();
     assert!(message.starts_with("--cores=none "), "{message}");
 }
 
@@ -138,55 +117,28 @@ fn values_that_are_no_utf8_are_refused() {
 
 #[test]
 fn contradictions() {
-    let message = read(&[
-        ("RINGWIRE_RING_ENTRIES", "1024"),
-        ("RINGWIRE_CQ_ENTRIES", "512"),
-    ])
-    .expect_err("a short completion queue")
-    .to_string();
-    assert_eq!(
-        message,
-        "RINGWIRE_CQ_ENTRIES=512 cannot be: it is less than RINGWIRE_RING_ENTRIES=1024"
-    );
+    let message = read(&[("RINGWIRE_RING_ENTRIES", "1024"), ("RINGWIRE_CQ_ENTRIES", "512")])
+        .expect_err("a short completion queue")
+        .to_string();
+    assert_eq!(message, "RINGWIRE_CQ_ENTRIES=512 cannot be: it is less than RINGWIRE_RING_ENTRIES=1024");
     assert!(read(&[("RINGWIRE_DRAIN_SPREAD", "11s")]).is_err());
-    assert!(
-        read(&[
-            ("RINGWIRE_DRAIN_TIMEOUT", "500ms"),
-            ("RINGWIRE_DRAIN_SPREAD", "0")
-        ])
-        .is_ok()
-    );
+    assert!(read(&[("RINGWIRE_DRAIN_TIMEOUT", "500ms"), ("RINGWIRE_DRAIN_SPREAD", "0")]).is_ok());
 }
 
 #[test]
 fn fields_set_by_hand_are_validated() {
-    let config = Config {
-        recv_buffers: 1000,
-        ..Config::default()
-    };
+    let config = Config { recv_buffers: 1000, ..Config::default() };
     let message = config.validate().expect_err("no power of two").to_string();
-    assert!(
-        message.starts_with("RINGWIRE_RECV_BUFFERS=1000 "),
-        "{message}"
-    );
-    let config = Config {
-        addresses: Vec::new(),
-        ..Config::default()
-    };
+    assert!(message.starts_with("RINGWIRE_RECV_BUFFERS=1000 "), "{message}");
+    let config = Config { addresses: Vec::new(), ..Config::default() };
     assert!(config.validate().is_err());
 }
 
 #[test]
 fn processors_that_are_not_there_are_refused() {
-    let config = Config {
-        cores: CoreSet::List(vec![0, 7]),
-        ..Config::default()
-    };
+    let config = Config { cores: CoreSet::List(vec![0, 7]), ..Config::default() };
     assert_eq!(
-        config
-            .cpus(&[0, 1])
-            .expect_err("no such processor")
-            .to_string(),
+        config.cpus(&[0, 1]).expect_err("no such processor").to_string(),
         "RINGWIRE_CORES=0,7 cannot be: this process may not run on 7 (only on 0,1)"
     );
     assert_eq!(config.cpus(&[0, 7]), Ok(vec![0, 7]));
@@ -203,10 +155,7 @@ fn lines_are_read_back() {
     };
     let lines = config.to_lines();
     assert_eq!(lines.lines().count(), SETTINGS.len());
-    let variables: Vec<(&str, &str)> = lines
-        .lines()
-        .map(|line| line.split_once('=').expect("NAME=value"))
-        .collect();
+    let variables: Vec<(&str, &str)> = lines.lines().map(|line| line.split_once('=').expect("NAME=value")).collect();
     assert_eq!(read(&variables), Ok(config));
 }
 
@@ -218,8 +167,5 @@ fn readme_has_the_table() {
         return;
     };
     let table = Config::markdown_table();
-    assert!(
-        readme.contains(&table),
-        "README's table of settings should be:\n{table}"
-    );
+    assert!(readme.contains(&table), "README's table of settings should be:\n{table}");
 }

@@ -33,10 +33,7 @@ impl From<SocketAddr> for ListenAddress {
         let text = address.to_string();
         // The text keeps an IPv6 scope, which `SocketAddr::ip` would lose.
         let host = text.rsplit_once(':').map_or("", |(host, _)| host);
-        ListenAddress::Inet {
-            host: String::from(host.trim_start_matches('[').trim_end_matches(']')),
-            port,
-        }
+        ListenAddress::Inet { host: String::from(host.trim_start_matches('[').trim_end_matches(']')), port }
     }
 }
 
@@ -47,24 +44,16 @@ impl FromStr for ListenAddress {
         if let Some(path) = text.strip_prefix("unix:") {
             // sun_path holds 108 bytes, its NUL included (unix(7)).
             let fits = (1..108).contains(&path.len()) && !path.contains('\0');
-            return fits
-                .then(|| ListenAddress::Unix(PathBuf::from(path)))
-                .ok_or(Malformed);
+            return fits.then(|| ListenAddress::Unix(PathBuf::from(path))).ok_or(Malformed);
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(ListenAddress::from(address));
         }
         let (host, port) = text.rsplit_once(':').ok_or(Malformed)?;
-        let named = !host.is_empty()
-            && host
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        let named = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         match port.parse() {
-            Ok(port) if named && digits => Ok(ListenAddress::Inet {
-                host: String::from(host),
-                port,
-            }),
+            Ok(port) if named && digits => Ok(ListenAddress::Inet { host: String::from(host), port }),
             _ => Err(Malformed),
         }
     }
@@ -111,11 +100,7 @@ impl CoreSet {
     pub fn missing(&self, available: &[usize]) -> Vec<usize> {
         match self {
             CoreSet::All | CoreSet::Count(_) => Vec::new(),
-            CoreSet::List(list) => list
-                .iter()
-                .copied()
-                .filter(|cpu| !available.contains(cpu))
-                .collect(),
+            CoreSet::List(list) => list.iter().copied().filter(|cpu| !available.contains(cpu)).collect(),
         }
     }
 }
@@ -126,9 +111,7 @@ impl CoreSet {
 /// When the kernel does not say.
 pub fn available_cpus() -> std::io::Result<Vec<usize>> {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
-    Ok((0..nix::sched::CpuSet::count())
-        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-        .collect())
+    Ok((0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 
 impl FromStr for CoreSet {
@@ -137,10 +120,7 @@ impl FromStr for CoreSet {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let number = |text: &str| -> Result<usize, Malformed> {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse()
-                .ok()
-                .filter(|number| digits && *number <= CORES_MAX)
-                .ok_or(Malformed)
+            text.parse().ok().filter(|number| digits && *number <= CORES_MAX).ok_or(Malformed)
         };
         if text.eq_ignore_ascii_case("all") {
             return Ok(CoreSet::All);
@@ -196,9 +176,7 @@ impl Origins {
     pub fn allow(&self, origin: Option<&str>) -> bool {
         match (self, origin) {
             (Origins::Any, _) | (_, None) => true,
-            (Origins::List(list), Some(origin)) => list
-                .iter()
-                .any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+            (Origins::List(list), Some(origin)) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
         }
     }
 }
@@ -222,10 +200,7 @@ impl FromStr for Origins {
                 });
             whole.then(|| part.to_ascii_lowercase()).ok_or(Malformed)
         };
-        text.split(',')
-            .map(origin)
-            .collect::<Result<_, _>>()
-            .map(Origins::List)
+        text.split(',').map(origin).collect::<Result<_, _>>().map(Origins::List)
     }
 }
 
@@ -295,13 +270,7 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for text in [
-            "127.0.0.1:9001",
-            "[::1]:9001",
-            "[::]:0",
-            "localhost:80",
-            "unix:/run/x.sock",
-        ] {
+        for text in ["127.0.0.1:9001", "[::1]:9001", "[::]:0", "localhost:80", "unix:/run/x.sock"] {
             let address: ListenAddress = text.parse().expect(text);
             assert_eq!(address.to_string(), text);
         }
@@ -365,13 +334,8 @@ mod tests {
 
     #[test]
     fn origins() {
-        let some: Origins = "https://Example.org, http://localhost:3000,null"
-            .parse()
-            .expect("a list");
-        assert_eq!(
-            some.to_string(),
-            "https://example.org,http://localhost:3000,null"
-        );
+        let some: Origins = "https://Example.org, http://localhost:3000,null".parse().expect("a list");
+        assert_eq!(some.to_string(), "https://example.org,http://localhost:3000,null");
         assert!(some.allow(Some("https://example.org")));
         assert!(some.allow(Some("HTTPS://EXAMPLE.ORG")));
         assert!(some.allow(Some("null")));

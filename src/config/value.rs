@@ -36,29 +36,18 @@ pub struct Range {
 
 /// From `min` to `max`.
 pub(super) const fn range(min: u64, max: u64) -> Range {
-    Range {
-        min,
-        max,
-        zero: None,
-        power_of_two: false,
-    }
+    Range { min, max, zero: None, power_of_two: false }
 }
 
 impl Range {
     /// The same, and 0, which means this.
     pub(super) const fn or_zero(self, meaning: &'static str) -> Range {
-        Range {
-            zero: Some(meaning),
-            ..self
-        }
+        Range { zero: Some(meaning), ..self }
     }
 
     /// Of these, the powers of two.
     pub(super) const fn power_of_two(self) -> Range {
-        Range {
-            power_of_two: true,
-            ..self
-        }
+        Range { power_of_two: true, ..self }
     }
 
     fn contains(&self, number: u64) -> bool {
@@ -72,12 +61,7 @@ impl Range {
 /// A unit's name, and how many of the smallest unit it is; the largest first.
 type Units = &'static [(&'static str, u64)];
 
-const BYTES: Units = &[
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("", 1),
-];
+const BYTES: Units = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
 const TIME: Units = &[
     ("h", 3_600_000_000_000),
     ("m", 60_000_000_000),
@@ -104,9 +88,7 @@ impl Allowed {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let number: u64 = text[..digits].parse().ok()?;
         let suffix = text[digits..].trim_start();
-        let unit = units
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(suffix));
+        let unit = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(suffix));
         let value = match unit {
             Some((_, size)) => number.checked_mul(*size)?,
             // Nothing is nothing in every unit.
@@ -119,9 +101,7 @@ impl Allowed {
     /// The number in the largest unit that says it exactly; minutes aside, since 120s is what people write.
     fn show_number(&self, number: u64) -> String {
         let (_, units) = self.numbers().unwrap_or((range(0, u64::MAX), COUNT));
-        let unit = units
-            .iter()
-            .find(|(name, size)| number != 0 && number.is_multiple_of(*size) && *name != "m");
+        let unit = units.iter().find(|(name, size)| number != 0 && number.is_multiple_of(*size) && *name != "m");
         match unit {
             Some((name, size)) => format!("{}{name}", number / size),
             None => number.to_string(),
@@ -234,9 +214,7 @@ impl Value for String {
 
 impl Value for Vec<ListenAddress> {
     fn parse(text: &str, _: &Allowed) -> Option<Self> {
-        text.split(',')
-            .map(|part| part.trim().parse().ok())
-            .collect()
+        text.split(',').map(|part| part.trim().parse().ok()).collect()
     }
 
     fn show(&self, _: &Allowed) -> String {

@@ -34,8 +34,8 @@ const ENTER_EXT_ARG: u32 = 8;
 const SENDS_PER_ENTER: usize = 256;
 /// Vectored sends between two enters, each with up to [`BATCH_PIECES_MAX`] pieces.
 const VECTORED_PER_ENTER: usize = 64;
-/// Buffers in circulation at the start.
-const BUFFERS_AT_FIRST: u16 = 256;
+/// Buffers in circulation at the start, in bytes: few, so that they stay in the cache; more under want.
+const BUFFER_BYTES_AT_FIRST: u32 = 512 << 10;
 /// Generations of internal tokens with [`Op::Doorbell`]: the armed read of the eventfd, and a `MSG_RING` that failed.
 const BELL_READ: u32 = 1;
 const BELL_SENT: u32 = 2;
@@ -53,8 +53,9 @@ pub struct Options {
     pub buffers: u16,
     /// Bytes in each.
     pub buffer_bytes: u32,
-    /// Whether to consume buffers incrementally where the kernel can.
-    pub incremental: bool,
+    /// Where the kernel can consume buffers incrementally (6.12), the same memory is used as buffers of this size at
+    /// least; 0 = never.
+    pub incremental_bytes: u32,
     /// Busy-poll this long before sleeping.
     pub spin: Duration,
 }
@@ -67,7 +68,7 @@ impl Default for Options {
             slots: 1024,
             buffers: 4096,
             buffer_bytes: 2048,
-            incremental: true,
+            incremental_bytes: 64 << 10,
             spin: Duration::ZERO,
         }
     }
@@ -124,7 +125,7 @@ impl Uring {
         let ring = build(options)?;
         // RLIMIT_NOFILE bounds the table: offer less until the kernel takes it.
         let slots = register_slots(&ring, options.slots)?;
-        let (buffers, _) = register_buffers(&ring, options)?;
+        let buffers = register_buffers(&ring, options)?;
         // SAFETY: IoUring's descriptor stays open while `ring` lives, which is longer than this borrow.
         let bell = Arc::new(Bell::new(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) })?);
 
@@ -622,11 +623,18 @@ fn register_slots(ring: &IoUring, wanted: u32) -> io::Result<u32> {
 }
 
 /// Registers the buffer ring, incremental if wanted and possible.
-fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<(Buffers, bool)> {
-    let ways: &[bool] = if options.incremental { &[true, false] } else { &[false] };
+fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<Buffers> {
+    let bytes = u32::from(options.buffers) * options.buffer_bytes;
+    let large = options.incremental_bytes.max(options.buffer_bytes);
+    let plain = (options.buffers, options.buffer_bytes, false);
+    // A power of two, and at least two: the kernel must have one to go on with while the other is being read.
+    let count = (bytes / large.max(1)).max(2);
+    let incremental = (1 << count.ilog2(), large, true);
+    let ways = if options.incremental_bytes > 0 { vec![incremental, plain] } else { vec![plain] };
     let mut failure = io::Error::from_raw_os_error(libc::EINVAL);
-    for &incremental in ways {
-        let buffers = Buffers::new(options.buffers, options.buffer_bytes, incremental, BUFFERS_AT_FIRST)?;
+    for (count, buffer_bytes, incremental) in ways {
+        let at_first = (BUFFER_BYTES_AT_FIRST / buffer_bytes).max(4) as u16;
+        let buffers = Buffers::new(count, buffer_bytes, incremental, at_first)?;
         let flags = if incremental { BUFFER_RING_INCREMENTAL } else { 0 };
         // SAFETY: the entries are a page-aligned mapping of `count` entries that `Uring` keeps until the ring is closed.
         let registered = unsafe {
@@ -638,7 +646,7 @@ fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<(Buffers, b
             )
         };
         match registered {
-            Ok(()) => return Ok((buffers, incremental)),
+            Ok(()) => return Ok(buffers),
             Err(error) => failure = error,
         }
     }

@@ -5,11 +5,7 @@ use super::*;
 
 fn config(addresses: &str) -> Config {
     let addresses = addresses.split(',').map(|text| text.parse().expect(text));
-    Config {
-        addresses: addresses.collect(),
-        backlog: 256,
-        ..Config::default()
-    }
+    Config { addresses: addresses.collect(), backlog: 256, ..Config::default() }
 }
 
 fn inet(listeners: &Listeners, index: usize) -> SocketAddr {
@@ -17,11 +13,7 @@ fn inet(listeners: &Listeners, index: usize) -> SocketAddr {
 }
 
 fn sockets(listeners: &Listeners, index: usize) -> Vec<Socket> {
-    listeners
-        .per_core
-        .iter()
-        .map(|core| Socket::from(core[index].try_clone().expect("a descriptor")))
-        .collect()
+    listeners.per_core.iter().map(|core| Socket::from(core[index].try_clone().expect("a descriptor"))).collect()
 }
 
 /// A path in a directory of the test's own, which goes with it.
@@ -66,9 +58,7 @@ fn every_core_has_its_own_listener_and_gets_connections() {
     let listeners = bind_all(&config("127.0.0.1:0"), 4).expect("listeners");
     let address = inet(&listeners, 0);
     assert_ne!(address.port(), 0);
-    let clients: Vec<TcpStream> = (0..200)
-        .map(|_| TcpStream::connect(address).expect("a connection"))
-        .collect();
+    let clients: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).expect("a connection")).collect();
     let mut accepted = Vec::new();
     for socket in sockets(&listeners, 0) {
         assert!(!socket.nonblocking().expect("flags"));
@@ -123,14 +113,8 @@ fn several_addresses_in_their_order() {
     for core in &listeners.per_core {
         assert_eq!(core.len(), 3);
     }
-    assert_eq!(
-        listeners.bound[0].to_string(),
-        format!("ws://{}", inet(&listeners, 0))
-    );
-    assert_eq!(
-        listeners.bound[1].to_string(),
-        format!("unix:{}", path.display())
-    );
+    assert_eq!(listeners.bound[0].to_string(), format!("ws://{}", inet(&listeners, 0)));
+    assert_eq!(listeners.bound[1].to_string(), format!("unix:{}", path.display()));
 }
 
 #[test]
@@ -189,10 +173,7 @@ fn a_live_unix_socket_is_in_use_and_a_stale_one_is_replaced() {
 fn a_file_that_is_no_socket_is_left_alone() {
     let path = scratch("file");
     fs::write(&*path, "precious").expect("a file");
-    assert_eq!(
-        kind(bind_all(&unix(&path), 1)),
-        io::ErrorKind::AlreadyExists
-    );
+    assert_eq!(kind(bind_all(&unix(&path), 1)), io::ErrorKind::AlreadyExists);
     assert_eq!(fs::read(&*path).expect("the file"), b"precious");
 }
 
@@ -213,11 +194,7 @@ fn the_file_of_a_successor_is_left_alone() {
 fn passed_sockets_become_blocking_and_are_shared() {
     let passed = Socket::from(TcpListener::bind("127.0.0.1:0").expect("a listener"));
     passed.set_nonblocking(true).expect("flags");
-    let mut listeners = Listeners {
-        per_core: vec![Vec::new(), Vec::new()],
-        bound: Vec::new(),
-        files: Vec::new(),
-    };
+    let mut listeners = Listeners { per_core: vec![Vec::new(), Vec::new()], bound: Vec::new(), files: Vec::new() };
     adopt(&mut listeners, &passed).expect("a listener");
     for socket in sockets(&listeners, 0) {
         assert!(!socket.nonblocking().expect("flags"));
@@ -256,10 +233,7 @@ fn sockets_of_the_environment_replace_the_addresses() {
             .stderr(OwnedFd::from(unix.try_clone().expect("a duplicate")))
             .output()
             .expect("a shell");
-        (
-            output.status.success(),
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-        )
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (is_ok, text) = run("$$");
     let expected = format!("bound: ws://{address} unix:{}", path.display());

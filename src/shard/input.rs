@@ -2,7 +2,7 @@
 
 use super::conn::{Conn, Phase, Receiving, Stash};
 use super::life::after;
-use super::service::{Answer, Request, Response, Service};
+use super::service::{Answer, Ended, Request, Response, Service};
 use super::{LINGER_MS, STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::{Admission, Refused};
 use crate::config::Origins;
@@ -11,7 +11,7 @@ use crate::hub::CoreHub;
 use crate::outbox::OutboxReplies;
 use crate::proto::handshake::{self, Refusal};
 use crate::proto::http::{self, Body, HeadError, HeadLimits, RequestHead};
-use crate::proto::http_response::put_response;
+use crate::proto::http::put_response;
 use crate::proto::machine::Event;
 use http_status::StatusCode;
 
@@ -126,7 +126,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot as usize];
         let stash = conn.stash.get_or_insert_default();
         stash.bytes.extend_from_slice(self.ring.buffer(filled));
-        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi && !self.hub.outbox.is_parked(slot) {
+        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi && !self.hub.outbox.is_parked(slot)
+        {
             conn.receiving = Receiving::Stopping;
             self.ring.cancel(token);
         }
@@ -271,11 +272,8 @@ impl<S: Service> Worker<'_, S> {
                 }
                 Event::Ping(_) | Event::Pong(_) => {}
                 Event::Close { code, reason } => {
-                    if let Some(ended) = &mut self.conn.ended {
-                        ended.clean = true;
-                    } else {
-                        self.conn.end(code.unwrap_or(1005), reason, true);
-                    }
+                    let (code, reason) = (code.unwrap_or(1005), reason.to_owned());
+                    self.conn.ended.get_or_insert_with(|| Box::new(Ended { code, reason, clean: true })).clean = true;
                     self.hub.mark_closing(self.slot);
                     return Next::Flush;
                 }
@@ -437,9 +435,8 @@ fn refusal_response(refusal: &Refusal) -> Response {
 fn queue_response(hub: &mut CoreHub, slot: u32, response: &Response, keep_alive: bool, head_only: bool) {
     let headers = || response.headers.iter().map(|(name, value)| (*name, value.as_str()));
     let status = response.status.as_u16();
-    let queued = hub
-        .outbox
-        .queue_raw(slot, |out| put_response(out, status, headers(), &response.body, keep_alive, head_only));
+    let queued =
+        hub.outbox.queue_raw(slot, |out| put_response(out, status, headers(), &response.body, keep_alive, head_only));
     if queued.is_err() {
         tracing::error!(status, "a response had a header that must not be written");
         let _ = hub.outbox.queue_raw(slot, |out| {

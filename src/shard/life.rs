@@ -1,10 +1,8 @@
 //! How connections come and go: accepts, time limits, closing, draining.
 
-use std::collections::VecDeque;
-
 use super::conn::{CompactPeer, Conn, Phase, Receiving};
 use super::service::Service;
-use super::{ACCEPT_BACKOFF_MS, Shard};
+use super::{ACCEPT_BACKOFF_MS, Drain, Shard};
 use crate::engine::{Completion, Op, Ring, Token};
 use crate::outbox::OutboxReplies;
 use crate::proto::frame::Opcode;
@@ -291,35 +289,51 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.admission.drain();
         self.ring.stop_accepting();
         let now_ms = self.now_ms();
-        let slots: Vec<u32> = self.conns.iter().map(|(slot, _)| slot as u32).collect();
-        let open = slots.iter().filter(|slot| self.conns[**slot as usize].phase == Phase::Open).count() as u64;
+        let open = || self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Open);
+        let count = open().count() as u64;
         let spread_ms = self.settings.drain_spread.as_millis() as u64;
-        let mut plan = VecDeque::with_capacity(open as usize);
-        for slot in slots {
-            match self.conns[slot as usize].phase {
-                Phase::Open => {
-                    let at_ms = now_ms + spread_ms * plan.len() as u64 / open;
-                    plan.push_back((at_ms, slot, self.generations[slot as usize]));
-                }
-                // Between requests, or before the first one.
-                Phase::Http if self.conns[slot as usize].stash.is_none() => self.start_flush(slot),
-                Phase::Delayed => self.teardown(slot),
-                _ => {}
-            }
+        let plan = open()
+            .enumerate()
+            .map(|(nth, (slot, _))| (now_ms + spread_ms * nth as u64 / count, slot as u32, self.generations[slot]))
+            .collect();
+        let delayed = |(slot, conn): (usize, &Conn)| (conn.phase == Phase::Delayed).then_some(slot as u32);
+        for slot in self.conns.iter().filter_map(delayed).collect::<Vec<u32>>() {
+            self.teardown(slot);
         }
-        self.drain = Some(plan);
+        let stop_at_ms = now_ms + self.settings.drain_timeout.as_millis() as u64;
+        self.drain = Some(Drain { plan, stop_at_ms });
     }
 
     pub(super) fn drain_some(&mut self) {
         let now_ms = self.now_ms();
-        let Some(plan) = &mut self.drain else { return };
-        while let Some(&(at_ms, slot, generation)) = plan.front()
+        let Some(drain) = &mut self.drain else { return };
+        while let Some(&(at_ms, slot, generation)) = drain.plan.front()
             && at_ms <= now_ms
         {
-            plan.pop_front();
+            drain.plan.pop_front();
             if self.generations[slot as usize] == generation {
                 self.hub.close(slot, Some(1001), "server shutting down");
             }
+        }
+        let is_late = now_ms >= drain.stop_at_ms;
+        if is_late {
+            self.stop();
+        } else if self.websockets() == 0 {
+            // Requests can be made on kept-alive connections until the last WebSocket has gone.
+            let between_requests = |(slot, conn): (usize, &Conn)| {
+                (conn.phase == Phase::Http && conn.stash.is_none()).then_some(slot as u32)
+            };
+            for slot in self.conns.iter().filter_map(between_requests).collect::<Vec<u32>>() {
+                self.start_flush(slot);
+            }
+        }
+    }
+
+    /// Ends every connection at once.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        for slot in self.conns.iter().map(|(slot, _)| slot as u32).collect::<Vec<u32>>() {
+            self.finish(slot, 1006, "the server stopped");
         }
     }
 }

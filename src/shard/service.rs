@@ -9,9 +9,9 @@ use crate::proto::machine::Incoming;
 
 /// A request head, before anything was answered.
 #[derive(Debug)]
-pub struct Request<'r> {
+pub struct Request<'r, 'b> {
     /// Method, target, headers.
-    pub head: &'r RequestHead<'r>,
+    pub head: &'r RequestHead<'b>,
     /// Who asks.
     pub peer: Peer,
 }
@@ -81,7 +81,7 @@ impl Ended {
 /// another.
 pub trait Service {
     /// Decides about a request.
-    fn request(&mut self, hub: &mut CoreHub, request: &Request<'_>) -> Answer;
+    fn request(&mut self, hub: &mut CoreHub, request: &Request<'_, '_>) -> Answer;
 
     /// A WebSocket was opened; nothing has been received on it yet, and messages can be queued to it.
     fn open(&mut self, hub: &mut CoreHub, slot: u32);

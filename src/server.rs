@@ -1,0 +1,298 @@
+//! Starts the cores and ends them.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
+
+use crate::admission::Admission;
+use crate::config::{Config, available_cpus};
+use crate::engine::bell::Bell;
+use crate::engine::uring::{Options, Uring};
+use crate::error::{Error, Result};
+use crate::hub::{CoreHub, Hub, Letter};
+use crate::id::IdKey;
+use crate::listen::{self, BoundAddress, SocketFile};
+use crate::mail::{MailError, Mailbox, Post, PostOffice, Wake};
+use crate::outbox::Outbox;
+use crate::proto::machine::Limits;
+use crate::proto::pool::Pool;
+use crate::shard::{Service, Settings, Shard};
+
+/// Slots beyond the allowed WebSockets, so that those over the limit can be told so.
+const SPARE_SLOTS: u32 = 256;
+/// Memory that a core keeps for assembling messages.
+const POOL_BYTES: usize = 16 << 20;
+/// With incremental consumption buffers are this large at least: a 16 KiB message then comes in one piece.
+const INCREMENTAL_BUFFER_BYTES: u32 = 64 << 10;
+
+/// A server that has not been started.
+#[derive(Clone, Debug)]
+pub struct Server {
+    config: Config,
+}
+
+impl Server {
+    /// A server with these settings.
+    pub fn new(config: Config) -> Server {
+        Server { config }
+    }
+
+    /// A server with the settings of the environment's `RINGWIRE_*` variables.
+    ///
+    /// # Errors
+    /// If a variable has a bad value, or there is no setting of that name.
+    pub fn from_env() -> Result<Server> {
+        Ok(Server { config: Config::from_env()? })
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once. `make` runs once on each
+    /// core.
+    ///
+    /// # Errors
+    /// If the server cannot be started, or a core fails.
+    pub fn run<S: Service>(
+        self,
+        make: impl Fn(&mut CoreHub, Arc<Admission>) -> S + Send + Sync + 'static,
+        started: impl FnOnce(&Handle),
+    ) -> Result<()> {
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        // Before any thread is made, so that all inherit it and only the waiting one gets them.
+        signals.thread_block().map_err(|errno| Error::io("blocking signals")(errno.into()))?;
+        let handle = self.start(make)?;
+        started(&handle);
+        let hub = handle.hub.clone();
+        let spawned = thread::Builder::new().name("ringwire-signals".into()).spawn(move || {
+            if let Ok(signal) = signals.wait() {
+                tracing::info!(%signal, "draining");
+                tell_all(&hub, || Letter::Drain);
+            }
+            if let Ok(signal) = signals.wait() {
+                std::process::exit(128 + signal as i32);
+            }
+        });
+        spawned.map_err(Error::io("starting the signal thread"))?;
+        handle.join()
+    }
+
+    /// Starts the cores and returns once all of them accept connections. `make` runs once on each core.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on, or io_uring cannot be used.
+    pub fn start<S: Service>(
+        self,
+        make: impl Fn(&mut CoreHub, Arc<Admission>) -> S + Send + Sync + 'static,
+    ) -> Result<Handle> {
+        let config = Arc::new(self.config);
+        config.validate()?;
+        let available = available_cpus().map_err(Error::io("reading the processor affinity"))?;
+        let cpus = config.cpus(&available)?;
+        let listeners = listen::bind_all(&config, cpus.len())?;
+        let make = Arc::new(make);
+        let admission = Arc::new(Admission::new(
+            config.connections_max,
+            config.connections_per_ip_max,
+            config.accept_rate_per_second,
+        ));
+        let ids = IdKey::default();
+        let mut office = PostOffice::new(cpus.len(), config.mail_depth as usize);
+        let (ready, readiness) = mpsc::channel();
+        let mut threads = Vec::new();
+        let mut bells_out = Vec::new();
+        for (core, (cpu, fds)) in cpus.iter().copied().zip(listeners.per_core).enumerate() {
+            let (post, mailbox) = office.take(core);
+            let (bells_in, bells) = mpsc::channel::<Vec<Arc<Bell>>>();
+            bells_out.push(bells_in);
+            let start = CoreStart {
+                core,
+                cpu,
+                config: Arc::clone(&config),
+                admission: Arc::clone(&admission),
+                ids: ids.clone(),
+                post,
+                mailbox,
+                bells,
+            };
+            let (make, ready) = (Arc::clone(&make), ready.clone());
+            let thread = thread::Builder::new()
+                .name(format!("ringwire-{core}"))
+                .spawn(move || start.run(fds, &*make, &ready))
+                .map_err(Error::io("starting a core's thread"))?;
+            threads.push(thread);
+        }
+        drop(ready);
+        let mut bells: Vec<Option<Arc<Bell>>> = vec![None; cpus.len()];
+        for _ in 0..cpus.len() {
+            let (core, bell) = readiness.recv().map_err(|_| Error::Internal("a core ended while starting".into()))?;
+            bells[core] = Some(bell?);
+        }
+        let bells: Vec<Arc<Bell>> = bells.into_iter().flatten().collect();
+        for out in bells_out {
+            // A core that has ended meanwhile is seen by `join`.
+            let _ = out.send(bells.clone());
+        }
+        let wakes = bells.into_iter().map(|bell| Arc::new(BellWake(bell)) as Arc<dyn Wake>).collect();
+        let hub = Hub::new(office.courier(wakes));
+        Ok(Handle { hub, threads, addresses: listeners.bound, files: listeners.files, admission })
+    }
+}
+
+struct BellWake(Arc<Bell>);
+
+impl Wake for BellWake {
+    fn wake(&self) {
+        self.0.ring();
+    }
+}
+
+/// What a core's thread starts with.
+struct CoreStart {
+    core: usize,
+    cpu: usize,
+    config: Arc<Config>,
+    admission: Arc<Admission>,
+    ids: IdKey,
+    post: Post<Letter>,
+    mailbox: Mailbox<Letter>,
+    bells: mpsc::Receiver<Vec<Arc<Bell>>>,
+}
+
+impl CoreStart {
+    fn run<S: Service>(
+        self,
+        listeners: Vec<std::os::fd::OwnedFd>,
+        make: &(impl Fn(&mut CoreHub, Arc<Admission>) -> S + Send + Sync),
+        ready: &mpsc::Sender<(usize, Result<Arc<Bell>>)>,
+    ) -> Result<()> {
+        if self.config.pin {
+            pin(self.cpu);
+        }
+        let listener_count = listeners.len() as u8;
+        let mut ring = match Uring::new(&ring_options(&self.config), listeners) {
+            Ok(ring) => ring,
+            Err(error) => {
+                let error =
+                    Error::Unavailable(format!("io_uring cannot be used: {error}; `ringwire check` tells more"));
+                let _ = ready.send((self.core, Err(error)));
+                return Ok(());
+            }
+        };
+        let _ = ready.send((self.core, Ok(ring.bell())));
+        // Without the others' bells the start has failed elsewhere, and was reported there.
+        let Ok(bells) = self.bells.recv() else { return Ok(()) };
+        ring.set_bells(bells);
+        let config = &self.config;
+        let outbox = Outbox::new(config.outbox_bytes_max);
+        let mut hub = CoreHub::new(self.ids, self.post, outbox, Pool::new(POOL_BYTES), config.slow_consumer);
+        let service = make(&mut hub, Arc::clone(&self.admission));
+        let settings = settings(config, listener_count);
+        let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
+        shard.run().map_err(Error::io(format!("core {}", self.core)))
+    }
+}
+
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    let pinned = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        tracing::warn!(cpu, %error, "the core's thread could not be pinned");
+    }
+}
+
+fn ring_options(config: &Config) -> Options {
+    Options {
+        sq_entries: config.ring_entries,
+        cq_entries: config.cq_entries,
+        slots: config.connections_max.saturating_add(SPARE_SLOTS),
+        buffers: config.recv_buffers,
+        buffer_bytes: config.recv_buffer_bytes,
+        incremental_bytes: INCREMENTAL_BUFFER_BYTES,
+        spin: config.spin,
+    }
+}
+
+fn settings(config: &Config, listeners: u8) -> Settings {
+    Settings {
+        limits: Limits { message_bytes_max: config.message_bytes_max, fragments_max: config.fragments_max },
+        head_bytes_max: config.head_bytes_max,
+        handshake_timeout: config.handshake_timeout,
+        idle_timeout: config.idle_timeout,
+        ping_interval: config.ping_interval,
+        close_timeout: config.close_timeout,
+        message_rate_per_second: config.message_rate_per_second,
+        pause_bytes: (config.outbox_bytes_max / 2).min(256 << 10),
+        origins: config.origins.clone(),
+        drain_timeout: config.drain_timeout,
+        drain_spread: config.drain_spread,
+        listeners,
+    }
+}
+
+/// Writes a letter to every core, however full their mailboxes are.
+fn tell_all(hub: &Hub, letter: impl Fn() -> Letter) {
+    for core in 0..hub.cores() {
+        while hub.letter(core, letter()) == Err(MailError::Full) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A running server. Dropping it lets the server run on; [`Handle::shutdown`] and [`Handle::join`] end it.
+pub struct Handle {
+    hub: Hub,
+    threads: Vec<JoinHandle<Result<()>>>,
+    addresses: Vec<BoundAddress>,
+    files: Vec<SocketFile>,
+    admission: Arc<Admission>,
+}
+
+impl Handle {
+    /// Where it listens, with real port numbers.
+    pub fn addresses(&self) -> &[BoundAddress] {
+        &self.addresses
+    }
+
+    /// The number of cores.
+    pub fn cores(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// The way to its connections from any thread.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// WebSockets now, over all cores.
+    pub fn connections(&self) -> u32 {
+        self.admission.connections()
+    }
+
+    /// Begins to drain: no more is accepted, every connection gets Close 1001, what is queued is delivered.
+    pub fn shutdown(&self) {
+        tell_all(&self.hub, || Letter::Drain);
+    }
+
+    /// Waits until every core has ended.
+    ///
+    /// # Errors
+    /// If a core failed. The others are stopped then.
+    pub fn join(self) -> Result<()> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            let ended = match thread.join() {
+                Ok(ended) => ended,
+                Err(_) => Err(Error::Internal("a core's thread panicked".into())),
+            };
+            if let Err(error) = ended {
+                tell_all(&self.hub, || Letter::Stop);
+                result = Err(error);
+            }
+        }
+        drop(self.files);
+        result
+    }
+}
