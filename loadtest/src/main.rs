@@ -3,6 +3,7 @@
 //! Closed loop: a connection sends its next message when a reply has come. Anything that is not the reply that was due
 //! (a wrong byte, a missing reply, a close) is counted and listed, and makes the exit code 1.
 
+mod connect;
 mod echo;
 mod fanout;
 mod handshake;
@@ -60,6 +61,41 @@ enum Command {
         /// Messages published at once.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         burst: u32,
+    },
+    /// Opens connections as fast as it can, holds them, closes them.
+    Connect {
+        /// Server and route, as ws://HOST:PORT/PATH.
+        #[arg(long, value_parser = Target::parse)]
+        url: Target,
+        #[arg(long, default_value_t = 10_000)]
+        connections: usize,
+        /// Handshakes in flight.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+        concurrency: u32,
+        /// Seconds to hold the open connections.
+        #[arg(long, default_value_t = 0.0)]
+        hold: f64,
+        /// Use this many source addresses, from 127.0.0.1 up, for more connections than one address has ports.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=254))]
+        source_ips: u8,
+        /// Every connection sends one message and checks the reply before it counts as open.
+        #[arg(long)]
+        echo: bool,
+        /// Payload bytes of that message.
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+        /// Process whose CPU time and memory are reported.
+        #[arg(long)]
+        server_pid: Option<u32>,
+        /// Also write the figures to this file.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Pin to this CPU.
+        #[arg(long)]
+        pin: Option<usize>,
+        /// No handshake and no masks.
+        #[arg(long)]
+        raw: bool,
     },
 }
 
@@ -138,7 +174,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> io::Result<bool> {
     peers::process::raise_nofile()?;
-    let (common, report) = match command {
+    match command {
         Command::Echo {
             common,
             connections,
@@ -161,7 +197,12 @@ fn run(command: &Command) -> io::Result<bool> {
                     budget,
                 )
             })?;
-            (common, report)
+            finish(
+                &report,
+                &report.to_json(),
+                common.json.as_ref(),
+                report.problem_count,
+            )
         }
         Command::Fanout {
             common,
@@ -171,25 +212,77 @@ fn run(command: &Command) -> io::Result<bool> {
         } => {
             let messages = common.messages(Layout::RawFanout);
             let plan = common.plan(subscribers + *publishers as usize, 1, &messages);
+            let (publishers, burst) = (*publishers as usize, u64::from(*burst));
             let report = plan.run(|shared, _| {
-                let budget = common
-                    .count
-                    .map_or(u64::MAX, |count| count.div_ceil((*burst).into()));
+                let budget = common.count.map_or(u64::MAX, |count| count.div_ceil(burst));
                 Fanout::new(
                     shared,
                     messages.clone(),
                     !common.raw,
-                    *publishers as usize,
-                    (*burst).into(),
+                    publishers,
+                    burst,
                     budget,
                 )
             })?;
-            (common, report)
+            finish(
+                &report,
+                &report.to_json(),
+                common.json.as_ref(),
+                report.problem_count,
+            )
         }
-    };
-    println!("{report}");
-    if let Some(path) = &common.json {
-        fs::write(path, format!("{:#}\n", report.to_json()))?;
+        Command::Connect {
+            url,
+            connections,
+            concurrency,
+            hold,
+            source_ips,
+            echo,
+            size,
+            server_pid,
+            json,
+            pin,
+            raw,
+        } => {
+            if let Some(cpu) = pin {
+                run::pin(*cpu)?;
+            }
+            let layout = if *raw {
+                Layout::RawEcho
+            } else {
+                Layout::WebSocket
+            };
+            let plan = connect::Plan {
+                target: url.clone(),
+                raw: *raw,
+                connections: *connections,
+                concurrency: *concurrency as usize,
+                source_ips: *source_ips,
+                first_echo: echo.then(|| Messages::new(layout, true, *size)),
+                hold: Duration::from_secs_f64(*hold),
+                server_pid: *server_pid,
+            };
+            let report = plan.run()?;
+            finish(
+                &report,
+                &report.to_json(),
+                json.as_ref(),
+                report.problem_count,
+            )
+        }
     }
-    Ok(report.problem_count == 0)
+}
+
+/// Prints and stores a report; `true` when nothing went wrong.
+fn finish(
+    report: &dyn std::fmt::Display,
+    figures: &serde_json::Value,
+    json: Option<&PathBuf>,
+    problem_count: u64,
+) -> io::Result<bool> {
+    println!("{report}");
+    if let Some(path) = json {
+        fs::write(path, format!("{figures:#}\n"))?;
+    }
+    Ok(problem_count == 0)
 }

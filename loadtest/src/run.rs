@@ -121,6 +121,13 @@ pub(crate) fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX, 3).expect("valid bounds")
 }
 
+/// Keeps the calling thread on one CPU.
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}
+
 /// A scenario's part on one worker thread.
 pub(crate) trait Scenario: App {
     /// Takes the connections of this worker, already open.
@@ -258,9 +265,7 @@ impl Plan {
         make: impl FnOnce() -> S,
     ) -> io::Result<(Driver, S)> {
         if let Some(first) = self.pin {
-            let mut cpus = CpuSet::new();
-            cpus.set(first + worker)?;
-            sched_setaffinity(Pid::from_raw(0), &cpus)?;
+            pin(first + worker)?;
         }
         let mut driver = Driver::new(self.options(), None)?;
         let mut scenario = make();
