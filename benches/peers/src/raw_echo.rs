@@ -1,2 +1,85 @@
-//! Bare echo.
-fn main() {}
+//! Sends back every byte it receives, with no protocol: the least an echo server can cost.
+
+use std::{error::Error, net::SocketAddr, os::fd::AsRawFd};
+
+use clap::{Parser, ValueEnum};
+use peers::{
+    epoll, process,
+    uring::{self, Chunk, Driver, Options},
+};
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Engine {
+    Uring,
+    Epoll,
+}
+
+#[derive(Parser)]
+#[command(about)]
+struct Args {
+    #[arg(long, value_enum, default_value = "uring")]
+    engine: Engine,
+    #[arg(long, default_value = "127.0.0.1:9100")]
+    addr: SocketAddr,
+    /// Bytes one receive may take.
+    #[arg(long, default_value_t = 2048)]
+    buffer_size: u32,
+    /// Provided buffers (io_uring): a power of two.
+    #[arg(long, default_value_t = 1024)]
+    buffers: u16,
+    /// Fill provided buffers piece by piece (io_uring).
+    #[arg(long)]
+    incremental: bool,
+    /// Let one completion carry several buffers (io_uring).
+    #[arg(long, conflicts_with = "incremental")]
+    bundle: bool,
+    /// Arm each receive anew (io_uring).
+    #[arg(long)]
+    no_multishot: bool,
+    /// Pieces of together at most this many bytes are copied into one send; above, the send is vectored (io_uring).
+    #[arg(long, default_value_t = 16 * 1024)]
+    copy_max: usize,
+}
+
+struct Echo;
+
+impl uring::App for Echo {
+    fn received(&mut self, io: &mut uring::Io, conn: u32, chunk: Chunk) {
+        io.send_chunk(conn, chunk);
+    }
+}
+
+impl epoll::App for Echo {
+    fn received(&mut self, io: &mut epoll::Io, conn: u32, bytes: &[u8]) {
+        io.send(conn, bytes);
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    process::exit_on_signals();
+    let slots = process::raise_nofile()?.min(65_536) as u32;
+    let listener = process::listen(args.addr)?;
+    match args.engine {
+        Engine::Uring => {
+            let options = Options {
+                buffers: args.buffers,
+                buffer_size: args.buffer_size,
+                incremental: args.incremental,
+                bundle: args.bundle,
+                multishot: !args.no_multishot,
+                copy_bytes_max: args.copy_max,
+                slots,
+                timer: None,
+            };
+            let mut driver = Driver::new(options, Some(listener.as_raw_fd()))?;
+            process::announce(&listener)?;
+            driver.run(&mut Echo)?;
+        }
+        Engine::Epoll => {
+            process::announce(&listener)?;
+            epoll::run(&listener, args.buffer_size as usize, &mut Echo)?;
+        }
+    }
+    Ok(())
+}
