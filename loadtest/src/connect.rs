@@ -101,8 +101,7 @@ impl Connect<'_> {
 
     fn start(&mut self, io: &mut Io, number: usize) -> io::Result<()> {
         let ips = self.plan.source_ips;
-        let source =
-            (ips > 1).then(|| Ipv4Addr::new(127, 0, 0, 1 + (number % usize::from(ips)) as u8));
+        let source = (ips > 1).then(|| Ipv4Addr::new(127, 0, 0, 1 + (number % usize::from(ips)) as u8));
         let conn = io.adopt(self.plan.target.connect(source)?.into())?;
         if self.states.len() <= conn as usize {
             self.states.resize_with(conn as usize + 1, || State::Gone);
@@ -146,14 +145,8 @@ impl Connect<'_> {
                 }
             }
             State::FirstEcho(replies) => {
-                let messages = self
-                    .plan
-                    .first_echo
-                    .as_ref()
-                    .expect("a first echo was sent");
-                let completed = replies
-                    .check(messages, bytes)
-                    .map_err(|wrong| wrong.to_string())?;
+                let messages = self.plan.first_echo.as_ref().expect("a first echo was sent");
+                let completed = replies.check(messages, bytes).map_err(|wrong| wrong.to_string())?;
                 io.out(conn).append(&mut replies.pongs);
                 if completed > 0 {
                     self.ready(conn);
@@ -164,9 +157,7 @@ impl Connect<'_> {
                 // While held only control frames may come; a reply that is due never does, so anything else is wrong.
                 let mut replies = Replies::default();
                 let messages = Messages::new(crate::wire::Layout::WebSocket, true, 0);
-                let completed = replies
-                    .check(&messages, bytes)
-                    .map_err(|wrong| wrong.to_string())?;
+                let completed = replies.check(&messages, bytes).map_err(|wrong| wrong.to_string())?;
                 if completed > 0 {
                     return Err("a message that nothing asked for".to_owned());
                 }
@@ -264,8 +255,7 @@ impl Plan {
         let server_rss = || self.server_pid.map(usage::resident_bytes).transpose();
         let own_pid = std::process::id();
 
-        let (rss_before, cpu_before, own_before) =
-            (server_rss()?, server_cpu()?, usage::cpu(own_pid)?);
+        let (rss_before, cpu_before, own_before) = (server_rss()?, server_cpu()?, usage::cpu(own_pid)?);
         let begin = Instant::now();
         driver.run(&mut connect)?;
         let elapsed = begin.elapsed();
@@ -278,9 +268,7 @@ impl Plan {
         Ok(Report {
             connections,
             elapsed,
-            server_cpu: cpu_after
-                .zip(cpu_before)
-                .map(|(after, before)| after.saturating_sub(before)),
+            server_cpu: cpu_after.zip(cpu_before).map(|(after, before)| after.saturating_sub(before)),
             client_cpu,
             rss_before,
             rss_after,
@@ -321,29 +309,14 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let elapsed = self.elapsed.as_secs_f64();
         let rate = self.connections as f64 / elapsed;
-        writeln!(
-            f,
-            "connections   {} in {elapsed:.2} s = {rate:.0} /s",
-            self.connections
-        )?;
+        writeln!(f, "connections   {} in {elapsed:.2} s = {rate:.0} /s", self.connections)?;
         if let Some(cpu) = self.server_cpu {
-            writeln!(
-                f,
-                "server CPU    {:.2} us/connection",
-                self.per_connection_us(cpu)
-            )?;
+            writeln!(f, "server CPU    {:.2} us/connection", self.per_connection_us(cpu))?;
         }
-        writeln!(
-            f,
-            "client CPU    {:.2} us/connection",
-            self.per_connection_us(self.client_cpu)
-        )?;
+        writeln!(f, "client CPU    {:.2} us/connection", self.per_connection_us(self.client_cpu))?;
         if let (Some(each), Some(after)) = (self.rss_per_connection(), self.rss_after) {
             let total = after as f64 / (1024.0 * 1024.0);
-            writeln!(
-                f,
-                "server memory {each:.0} bytes/connection, {total:.1} MiB resident"
-            )?;
+            writeln!(f, "server memory {each:.0} bytes/connection, {total:.1} MiB resident")?;
         }
         write!(f, "problems      {}", self.problem_count)?;
         for problem in &self.problems {

@@ -84,11 +84,7 @@ impl Echo {
 
     fn send(&mut self, io: &mut Io, conn: u32, count: usize) {
         let measured = self.shared.phase() == Phase::Measure;
-        let count = if measured {
-            (count as u64).min(self.budget)
-        } else {
-            count as u64
-        };
+        let count = if measured { (count as u64).min(self.budget) } else { count as u64 };
         if measured {
             self.budget -= count;
         }
@@ -96,8 +92,7 @@ impl Echo {
         let out = io.out(conn);
         let state = &mut self.conns[conn as usize];
         for _ in 0..count {
-            self.messages
-                .append_request(out, state.next_request, self.keys.key());
+            self.messages.append_request(out, state.next_request, self.keys.key());
             let place = (state.next_request % self.pipeline as u64) as usize;
             self.queued_at[conn as usize * self.pipeline + place] = now;
             state.next_request += 1;
@@ -108,30 +103,23 @@ impl Echo {
     fn fail(&mut self, io: &mut Io, conn: u32, why: &dyn std::fmt::Display) {
         let state = &mut self.conns[conn as usize];
         state.open = false;
-        self.shared
-            .problem(1, || format!("connection {conn}: {why}"));
+        self.shared.problem(1, || format!("connection {conn}: {why}"));
         let lost = state.in_flight().saturating_sub(1);
         if lost > 0 {
-            self.shared.problem(lost, || {
-                format!("connection {conn}: {lost} more replies lost with it")
-            });
+            self.shared.problem(lost, || format!("connection {conn}: {lost} more replies lost with it"));
         }
         io.close(conn);
     }
 
     fn is_idle(&self) -> bool {
-        self.conns
-            .iter()
-            .all(|conn| !conn.open || conn.in_flight() == 0)
+        self.conns.iter().all(|conn| !conn.open || conn.in_flight() == 0)
     }
 
     fn say_goodbye(&mut self, io: &mut Io) {
         for (conn, state) in (0..).zip(&mut self.conns).filter(|(_, state)| state.open) {
             if state.in_flight() > 0 {
                 let lost = state.in_flight();
-                self.shared.problem(lost, || {
-                    format!("connection {conn}: {lost} replies never came")
-                });
+                self.shared.problem(lost, || format!("connection {conn}: {lost} replies never came"));
             }
             if self.websocket {
                 append_close(io.out(conn), self.keys.key());
@@ -173,11 +161,7 @@ impl App for Echo {
 
     fn closed(&mut self, io: &mut Io, conn: u32, error: i32) {
         if self.conns[conn as usize].open && self.stage != Stage::Bye {
-            self.fail(
-                io,
-                conn,
-                &format_args!("closed by the server (error {error})"),
-            );
+            self.fail(io, conn, &format_args!("closed by the server (error {error})"));
         }
     }
 
@@ -210,10 +194,7 @@ impl Scenario for Echo {
         for socket in sockets {
             let conn = io.adopt(socket.into())? as usize;
             assert_eq!(conn, self.conns.len());
-            self.conns.push(Conn {
-                open: true,
-                ..Conn::default()
-            });
+            self.conns.push(Conn { open: true, ..Conn::default() });
         }
         self.queued_at = vec![0; self.conns.len() * self.pipeline];
         Ok(())

@@ -87,8 +87,7 @@ impl Fanout {
 
     fn fail(&mut self, io: &mut Io, conn: u32, why: &dyn std::fmt::Display) {
         self.receivers[conn as usize].open = false;
-        self.shared
-            .problem(1, || format!("connection {conn}: {why}"));
+        self.shared.problem(1, || format!("connection {conn}: {why}"));
         io.close(conn);
         self.finish(io);
     }
@@ -101,9 +100,7 @@ impl Fanout {
         for (conn, receiver) in (0..).zip(&self.receivers) {
             let lost = self.published - receiver.deliveries.sequence;
             if lost > 0 {
-                self.shared.problem(lost, || {
-                    format!("connection {conn}: {lost} deliveries never came")
-                });
+                self.shared.problem(lost, || format!("connection {conn}: {lost} deliveries never came"));
             }
             if receiver.open && self.websocket {
                 append_close(io.out(conn), self.keys.key());
@@ -129,8 +126,7 @@ impl App for Fanout {
             io.out(conn).append(&mut receiver.deliveries.pongs);
         }
         self.done += completed;
-        self.pending -=
-            usize::from(completed > 0 && receiver.deliveries.sequence == self.published);
+        self.pending -= usize::from(completed > 0 && receiver.deliveries.sequence == self.published);
         if self.shared.phase() == Phase::Measure {
             let latency = self.clock.now() - self.published_at;
             self.latencies.saturating_record_n(latency, completed);
@@ -139,11 +135,7 @@ impl App for Fanout {
 
     fn closed(&mut self, io: &mut Io, conn: u32, error: i32) {
         if self.receivers[conn as usize].open && !self.finished {
-            self.fail(
-                io,
-                conn,
-                &format_args!("closed by the server (error {error})"),
-            );
+            self.fail(io, conn, &format_args!("closed by the server (error {error})"));
         }
     }
 
@@ -173,10 +165,7 @@ impl Scenario for Fanout {
         for socket in sockets {
             let conn = io.adopt(socket.into())? as usize;
             assert_eq!(conn, self.receivers.len());
-            self.receivers.push(Receiver {
-                open: true,
-                ..Receiver::default()
-            });
+            self.receivers.push(Receiver { open: true, ..Receiver::default() });
         }
         Ok(())
     }

@@ -24,21 +24,12 @@ pub(crate) struct Target {
 impl Target {
     /// Reads `ws://HOST:PORT/PATH`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let rest = url
-            .strip_prefix("ws://")
-            .ok_or("the URL must begin with ws://")?;
+        let rest = url.strip_prefix("ws://").ok_or("the URL must begin with ws://")?;
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let addr = host
-            .to_socket_addrs()
-            .map_err(|error| format!("{host}: {error}"))?
-            .next();
+        let addr = host.to_socket_addrs().map_err(|error| format!("{host}: {error}"))?.next();
         let addr = addr.ok_or_else(|| format!("{host} has no address"))?;
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Self {
-            addr,
-            host: host.to_owned(),
-            path: path.to_owned(),
-        })
+        Ok(Self { addr, host: host.to_owned(), path: path.to_owned() })
     }
 
     /// The request head.
@@ -53,11 +44,7 @@ impl Target {
 
     /// Opens a TCP connection, from a given source address if there is one.
     pub(crate) fn connect(&self, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
-        let socket = Socket::new(
-            Domain::for_address(self.addr),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if let Some(source) = source {
             // The port is chosen at connect, where it only has to be unique for the whole address pair.
@@ -97,8 +84,7 @@ impl Response {
     /// Length of the response head once it is there and right.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Result<usize, String>> {
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-            return (bytes.len() > HEAD_BYTES_MAX)
-                .then(|| Err("the response head is too long".to_owned()));
+            return (bytes.len() > HEAD_BYTES_MAX).then(|| Err("the response head is too long".to_owned()));
         };
         let head = String::from_utf8_lossy(&bytes[..end]);
         let status = head.lines().next().unwrap_or_default();
@@ -108,8 +94,7 @@ impl Response {
         // RFC 6455 4.1: the client MUST fail the connection if the accept value is not the expected one.
         let accept = head.lines().skip(1).find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("Sec-WebSocket-Accept")
-                .then(|| value.trim())
+            name.eq_ignore_ascii_case("Sec-WebSocket-Accept").then(|| value.trim())
         });
         if accept != Some(derive_accept_key(KEY.as_bytes()).as_str()) {
             return Some(Err("wrong Sec-WebSocket-Accept".to_owned()));
@@ -125,16 +110,10 @@ mod tests {
     #[test]
     fn only_the_right_answer_is_accepted() {
         let right = derive_accept_key(KEY.as_bytes());
-        let head =
-            format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {right}\r\n\r\n");
+        let head = format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {right}\r\n\r\n");
         assert_eq!(Response::parse(head.as_bytes()), Some(Ok(head.len())));
         assert_eq!(Response::parse(&head.as_bytes()[..head.len() - 1]), None);
-        assert!(
-            Response::parse(head.replace(&right, "x").as_bytes())
-                .is_some_and(|result| result.is_err())
-        );
-        assert!(
-            Response::parse(b"HTTP/1.1 503 Busy\r\n\r\n").is_some_and(|result| result.is_err())
-        );
+        assert!(Response::parse(head.replace(&right, "x").as_bytes()).is_some_and(|result| result.is_err()));
+        assert!(Response::parse(b"HTTP/1.1 503 Busy\r\n\r\n").is_some_and(|result| result.is_err()));
     }
 }

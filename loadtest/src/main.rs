@@ -146,10 +146,7 @@ impl Common {
             threads: threads.min(connections.max(1)),
             pin: self.pin,
             warmup: Duration::from_secs_f64(self.warmup),
-            duration: self
-                .count
-                .is_none()
-                .then(|| Duration::from_secs_f64(self.duration)),
+            duration: self.count.is_none().then(|| Duration::from_secs_f64(self.duration)),
             server_pid: self.server_pid,
             wire_bytes: sent.max(received),
         }
@@ -175,61 +172,27 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> io::Result<bool> {
     peers::process::raise_nofile()?;
     match command {
-        Command::Echo {
-            common,
-            connections,
-            pipeline,
-            threads,
-        } => {
+        Command::Echo { common, connections, pipeline, threads } => {
             let messages = common.messages(Layout::RawEcho);
             let plan = common.plan(*connections, *threads as usize, &messages);
             let threads = plan.threads as u64;
             let report = plan.run(|shared, worker| {
-                let budget = common.count.map_or(u64::MAX, |count| {
-                    count / threads + u64::from((worker as u64) < count % threads)
-                });
-                Echo::new(
-                    shared,
-                    worker,
-                    messages.clone(),
-                    !common.raw,
-                    *pipeline as usize,
-                    budget,
-                )
+                let budget = common
+                    .count
+                    .map_or(u64::MAX, |count| count / threads + u64::from((worker as u64) < count % threads));
+                Echo::new(shared, worker, messages.clone(), !common.raw, *pipeline as usize, budget)
             })?;
-            finish(
-                &report,
-                &report.to_json(),
-                common.json.as_ref(),
-                report.problem_count,
-            )
+            finish(&report, &report.to_json(), common.json.as_ref(), report.problem_count)
         }
-        Command::Fanout {
-            common,
-            subscribers,
-            publishers,
-            burst,
-        } => {
+        Command::Fanout { common, subscribers, publishers, burst } => {
             let messages = common.messages(Layout::RawFanout);
             let plan = common.plan(subscribers + *publishers as usize, 1, &messages);
             let (publishers, burst) = (*publishers as usize, u64::from(*burst));
             let report = plan.run(|shared, _| {
                 let budget = common.count.map_or(u64::MAX, |count| count.div_ceil(burst));
-                Fanout::new(
-                    shared,
-                    messages.clone(),
-                    !common.raw,
-                    publishers,
-                    burst,
-                    budget,
-                )
+                Fanout::new(shared, messages.clone(), !common.raw, publishers, burst, budget)
             })?;
-            finish(
-                &report,
-                &report.to_json(),
-                common.json.as_ref(),
-                report.problem_count,
-            )
+            finish(&report, &report.to_json(), common.json.as_ref(), report.problem_count)
         }
         Command::Connect {
             url,
@@ -247,11 +210,7 @@ fn run(command: &Command) -> io::Result<bool> {
             if let Some(cpu) = pin {
                 run::pin(*cpu)?;
             }
-            let layout = if *raw {
-                Layout::RawEcho
-            } else {
-                Layout::WebSocket
-            };
+            let layout = if *raw { Layout::RawEcho } else { Layout::WebSocket };
             let plan = connect::Plan {
                 target: url.clone(),
                 raw: *raw,
@@ -263,12 +222,7 @@ fn run(command: &Command) -> io::Result<bool> {
                 server_pid: *server_pid,
             };
             let report = plan.run()?;
-            finish(
-                &report,
-                &report.to_json(),
-                json.as_ref(),
-                report.problem_count,
-            )
+            finish(&report, &report.to_json(), json.as_ref(), report.problem_count)
         }
     }
 }

@@ -32,8 +32,7 @@ impl Report {
 
     /// The client, not the server, set the pace.
     fn is_client_bound(&self) -> bool {
-        self.server_cpu
-            .is_some_and(|cpu| self.share(cpu) < BUSY_ENOUGH)
+        self.server_cpu.is_some_and(|cpu| self.share(cpu) < BUSY_ENOUGH)
     }
 
     fn latency_us(&self, quantile: f64) -> f64 {
@@ -69,43 +68,22 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let elapsed = self.elapsed.as_secs_f64();
         let rate = self.messages as f64 / elapsed;
-        writeln!(
-            f,
-            "messages      {} in {elapsed:.2} s = {rate:.0} /s",
-            self.messages
-        )?;
+        writeln!(f, "messages      {} in {elapsed:.2} s = {rate:.0} /s", self.messages)?;
         write!(f, "latency       ")?;
         for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
             write!(f, "{name} {:.1} us  ", self.latency_us(quantile))?;
         }
         writeln!(f, "max {:.1} us", self.latencies.max() as f64 / 1e3)?;
         if let Some(cpu) = self.server_cpu {
-            writeln!(
-                f,
-                "server CPU    {:.3} us/message, {:.2} cores",
-                self.per_message_us(cpu),
-                self.share(cpu)
-            )?;
+            writeln!(f, "server CPU    {:.3} us/message, {:.2} cores", self.per_message_us(cpu), self.share(cpu))?;
         }
         let cpu = self.client_cpu;
-        writeln!(
-            f,
-            "client CPU    {:.3} us/message, {:.2} cores",
-            self.per_message_us(cpu),
-            self.share(cpu)
-        )?;
+        writeln!(f, "client CPU    {:.3} us/message, {:.2} cores", self.per_message_us(cpu), self.share(cpu))?;
         if let Some(bytes) = self.server_rss {
-            writeln!(
-                f,
-                "server memory {:.1} MiB resident",
-                bytes as f64 / (1024.0 * 1024.0)
-            )?;
+            writeln!(f, "server memory {:.1} MiB resident", bytes as f64 / (1024.0 * 1024.0))?;
         }
         if self.is_client_bound() {
-            writeln!(
-                f,
-                "warning: the server was not busy; compare CPU per message, not messages per second"
-            )?;
+            writeln!(f, "warning: the server was not busy; compare CPU per message, not messages per second")?;
         }
         write!(f, "problems      {}", self.problem_count)?;
         for problem in &self.problems {

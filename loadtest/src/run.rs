@@ -73,10 +73,7 @@ impl Shared {
     }
 
     fn done(&self) -> u64 {
-        self.done
-            .iter()
-            .map(|done| done.load(Ordering::Relaxed))
-            .sum()
+        self.done.iter().map(|done| done.load(Ordering::Relaxed)).sum()
     }
 
     /// Counts `count` things that must not happen, and lists them while the list is short.
@@ -98,17 +95,12 @@ pub(crate) struct TickClock {
 
 impl TickClock {
     pub(crate) fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-            now: None,
-        }
+        Self { origin: Instant::now(), now: None }
     }
 
     /// Nanoseconds since the worker began.
     pub(crate) fn now(&mut self) -> u64 {
-        *self
-            .now
-            .get_or_insert_with(|| self.origin.elapsed().as_nanos() as u64)
+        *self.now.get_or_insert_with(|| self.origin.elapsed().as_nanos() as u64)
     }
 
     pub(crate) fn end_tick(&mut self) {
@@ -187,23 +179,15 @@ impl Plan {
     }
 
     fn connect(&self, worker: usize) -> io::Result<Vec<TcpStream>> {
-        let share =
-            self.connections / self.threads + usize::from(worker < self.connections % self.threads);
+        let share = self.connections / self.threads + usize::from(worker < self.connections % self.threads);
         let open = || {
-            if self.raw {
-                self.target.connect(None)
-            } else {
-                self.target.upgrade()
-            }
+            if self.raw { self.target.connect(None) } else { self.target.upgrade() }
         };
         (0..share).map(|_| open()).collect()
     }
 
     /// Runs one scenario per worker and measures.
-    pub(crate) fn run<S: Scenario>(
-        &self,
-        make: impl Fn(Arc<Shared>, usize) -> S + Sync,
-    ) -> io::Result<Report> {
+    pub(crate) fn run<S: Scenario>(&self, make: impl Fn(Arc<Shared>, usize) -> S + Sync) -> io::Result<Report> {
         let shared = Arc::new(Shared::new(self.threads));
         let ready = Barrier::new(self.threads + 1);
         thread::scope(|scope| {
@@ -238,18 +222,14 @@ impl Plan {
             shared.enter(Phase::Stop);
             let mut latencies = latencies();
             for worker in workers {
-                let worker = worker
-                    .join()
-                    .map_err(|_| io::Error::other("a worker panicked"))?;
+                let worker = worker.join().map_err(|_| io::Error::other("a worker panicked"))?;
                 latencies.add(worker?).map_err(io::Error::other)?;
             }
             let problems = shared.problems.lock().expect("no holder panics").clone();
             Ok(Report {
                 messages: end.done - begin.done,
                 elapsed: end.at - begin.at,
-                server_cpu: self
-                    .server_pid
-                    .map(|_| end.server.saturating_sub(begin.server)),
+                server_cpu: self.server_pid.map(|_| end.server.saturating_sub(begin.server)),
                 client_cpu: end.client.saturating_sub(begin.client),
                 server_rss,
                 latencies,
@@ -259,11 +239,7 @@ impl Plan {
         })
     }
 
-    fn prepare<S: Scenario>(
-        &self,
-        worker: usize,
-        make: impl FnOnce() -> S,
-    ) -> io::Result<(Driver, S)> {
+    fn prepare<S: Scenario>(&self, worker: usize, make: impl FnOnce() -> S) -> io::Result<(Driver, S)> {
         if let Some(first) = self.pin {
             pin(first + worker)?;
         }

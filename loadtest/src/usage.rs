@@ -10,11 +10,7 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
         let Ok(line) = fs::read_to_string(task?.path().join("schedstat")) else {
             continue;
         };
-        nanoseconds += line
-            .split(' ')
-            .next()
-            .and_then(|field| field.parse::<u64>().ok())
-            .unwrap_or_default();
+        nanoseconds += line.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
     }
     Ok(Duration::from_nanos(nanoseconds))
 }
@@ -26,7 +22,5 @@ pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kibibytes
-        .map(|kibibytes| kibibytes * 1024)
-        .ok_or_else(|| io::Error::other("no VmRSS line"))
+    kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| io::Error::other("no VmRSS line"))
 }

@@ -69,40 +69,19 @@ impl Messages {
             reply_header.drain(..4);
         }
         let mut random = Keys::new(0x5eed);
-        let table = (0..size + WINDOWS)
-            .map(|_| {
-                if text {
-                    b' ' + random.key()[0] % 95
-                } else {
-                    random.key()[0]
-                }
-            })
-            .collect();
-        Self {
-            layout,
-            text,
-            size,
-            header,
-            reply_header,
-            table,
-        }
+        let table =
+            (0..size + WINDOWS).map(|_| if text { b' ' + random.key()[0] % 95 } else { random.key()[0] }).collect();
+        Self { layout, text, size, header, reply_header, table }
     }
 
     /// Bytes of a request and of its reply on the wire.
     pub(crate) fn wire_bytes(&self) -> (usize, usize) {
-        (
-            self.header.len() + 4 + self.size,
-            self.reply_header.len() + self.size,
-        )
+        (self.header.len() + 4 + self.size, self.reply_header.len() + self.size)
     }
 
     /// Appends the request with this sequence number.
     pub(crate) fn append_request(&self, out: &mut Vec<u8>, sequence: u64, key: [u8; 4]) {
-        let key = if self.layout == Layout::WebSocket {
-            key
-        } else {
-            [0; 4]
-        };
+        let key = if self.layout == Layout::WebSocket { key } else { [0; 4] };
         out.reserve(self.header.len() + key.len() + self.size);
         out.extend_from_slice(&self.header);
         out.extend_from_slice(&key);
@@ -130,10 +109,7 @@ impl Messages {
             }
         }
         let window = (sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % WINDOWS;
-        (
-            front,
-            &self.table[window..window + self.size.saturating_sub(SEQUENCE_BYTES)],
-        )
+        (front, &self.table[window..window + self.size.saturating_sub(SEQUENCE_BYTES)])
     }
 }
 
@@ -148,19 +124,13 @@ fn length_header(opcode: u8, size: usize, masked: bool) -> Vec<u8> {
 }
 
 fn mask(bytes: &mut [u8], key: [u8; 4]) {
-    let wide = u64::from_ne_bytes([
-        key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3],
-    ]);
+    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
     let mut words = bytes.chunks_exact_mut(8);
     for word in &mut words {
         let masked = u64::from_ne_bytes(word.try_into().expect("eight bytes")) ^ wide;
         word.copy_from_slice(&masked.to_ne_bytes());
     }
-    for (byte, key) in words
-        .into_remainder()
-        .iter_mut()
-        .zip(key.into_iter().cycle())
-    {
+    for (byte, key) in words.into_remainder().iter_mut().zip(key.into_iter().cycle()) {
         *byte ^= key;
     }
 }
@@ -184,12 +154,7 @@ pub(crate) fn append_close(out: &mut Vec<u8>, key: [u8; 4]) {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
     /// A byte differs, counted from the beginning of the frame.
-    Byte {
-        sequence: u64,
-        offset: usize,
-        got: u8,
-        want: u8,
-    },
+    Byte { sequence: u64, offset: usize, got: u8, want: u8 },
     /// The server closed.
     Close { sequence: u64, code: u16 },
 }
@@ -197,16 +162,8 @@ pub(crate) enum Wrong {
 impl std::fmt::Display for Wrong {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Byte {
-                sequence,
-                offset,
-                got,
-                want,
-            } => {
-                write!(
-                    f,
-                    "reply {sequence}: byte {offset} is {got:#04x} instead of {want:#04x}"
-                )
+            Self::Byte { sequence, offset, got, want } => {
+                write!(f, "reply {sequence}: byte {offset} is {got:#04x} instead of {want:#04x}")
             }
             Self::Close { sequence, code } => write!(f, "Close {code} instead of reply {sequence}"),
         }
@@ -265,11 +222,7 @@ impl Replies {
     }
 
     fn wrong_byte(&self, bytes: &[u8], want: &[u8]) -> Wrong {
-        let differs = bytes
-            .iter()
-            .zip(want)
-            .position(|(got, want)| got != want)
-            .unwrap_or_default();
+        let differs = bytes.iter().zip(want).position(|(got, want)| got != want).unwrap_or_default();
         Wrong::Byte {
             sequence: self.sequence,
             offset: self.position + differs,
@@ -292,13 +245,8 @@ impl Replies {
                 // RFC 6455 5.5.2: upon receipt of a Ping frame, an endpoint MUST send a Pong frame in response.
                 PING => append_control(&mut self.pongs, PONG, &control[2..], key),
                 CLOSE => {
-                    let code = control
-                        .get(2..4)
-                        .map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
-                    return Err(Wrong::Close {
-                        sequence: self.sequence,
-                        code,
-                    });
+                    let code = control.get(2..4).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
+                    return Err(Wrong::Close { sequence: self.sequence, code });
                 }
                 _ => {}
             }
@@ -315,10 +263,7 @@ mod tests {
     fn reply(messages: &Messages, request: &[u8]) -> Vec<u8> {
         let header = messages.header.len();
         let key = &request[header..header + 4];
-        let payload = request[header + 4..]
-            .iter()
-            .enumerate()
-            .map(|(index, byte)| byte ^ key[index % 4]);
+        let payload = request[header + 4..].iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]);
         let mut reply = request[..header].to_vec();
         reply[1] &= 0x7f;
         reply.extend(payload);
@@ -327,16 +272,7 @@ mod tests {
 
     #[test]
     fn replies_of_every_length_form_are_checked_whatever_the_splits() {
-        for (size, header) in [
-            (0, 2),
-            (1, 2),
-            (7, 2),
-            (8, 2),
-            (125, 2),
-            (126, 4),
-            (65_535, 4),
-            (65_536, 10),
-        ] {
+        for (size, header) in [(0, 2), (1, 2), (7, 2), (8, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
             let messages = Messages::new(Layout::WebSocket, true, size);
             assert_eq!(messages.wire_bytes(), (header + 4 + size, header + size));
             let mut stream = Vec::new();
@@ -351,11 +287,7 @@ mod tests {
                     .chunks(split.min(stream.len()))
                     .map(|part| replies.check(&messages, part).expect("a correct reply"))
                     .sum();
-                assert_eq!(
-                    (completed, replies.sequence),
-                    (3, 3),
-                    "{size} bytes in pieces of {split}"
-                );
+                assert_eq!((completed, replies.sequence), (3, 3), "{size} bytes in pieces of {split}");
             }
         }
     }
@@ -369,10 +301,7 @@ mod tests {
         for index in 0..good.len() {
             let mut bad = good.clone();
             bad[index] ^= 0x10;
-            assert!(
-                Replies::default().check(&messages, &bad).is_err(),
-                "byte {index}"
-            );
+            assert!(Replies::default().check(&messages, &bad).is_err(), "byte {index}");
         }
     }
 
@@ -402,18 +331,9 @@ mod tests {
         let messages = Messages::new(Layout::WebSocket, true, 1);
         let mut replies = Replies::default();
         assert_eq!(replies.check(&messages, &[PING, 1]), Ok(0));
-        assert_eq!(
-            replies.check(&messages, &[b'x', PONG, 0, TEXT, 1, b'0']),
-            Ok(1)
-        );
+        assert_eq!(replies.check(&messages, &[b'x', PONG, 0, TEXT, 1, b'0']), Ok(1));
         assert_eq!(replies.pongs[..2], [PONG, MASKED | 1]);
         let closed = replies.check(&messages, &[CLOSE, 2, 3, 233]);
-        assert_eq!(
-            closed,
-            Err(Wrong::Close {
-                sequence: 1,
-                code: 1001
-            })
-        );
+        assert_eq!(closed, Err(Wrong::Close { sequence: 1, code: 1001 }));
     }
 }

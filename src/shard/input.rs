@@ -10,8 +10,8 @@ use crate::engine::{Completion, Filled, Op, Ring};
 use crate::hub::CoreHub;
 use crate::outbox::OutboxReplies;
 use crate::proto::handshake::{self, Refusal};
-use crate::proto::http::{self, Body, HeadError, HeadLimits, RequestHead};
 use crate::proto::http::put_response;
+use crate::proto::http::{self, Body, HeadError, HeadLimits, RequestHead};
 use crate::proto::machine::Event;
 use http_status::StatusCode;
 

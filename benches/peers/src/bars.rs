@@ -81,43 +81,17 @@ struct Row {
 }
 
 enum Scenario {
-    Echo {
-        connections: u32,
-        size: u32,
-        pipeline: u32,
-        uring_buffers: (u32, u32),
-        epoll_buffer: u32,
-    },
-    Fanout {
-        subscribers: u32,
-        size: u32,
-        burst: u32,
-    },
+    Echo { connections: u32, size: u32, pipeline: u32, uring_buffers: (u32, u32), epoll_buffer: u32 },
+    Fanout { subscribers: u32, size: u32, burst: u32 },
     Connect,
 }
 
-const fn echo(
-    connections: u32,
-    size: u32,
-    pipeline: u32,
-    uring_buffers: (u32, u32),
-    epoll_buffer: u32,
-) -> Scenario {
-    Scenario::Echo {
-        connections,
-        size,
-        pipeline,
-        uring_buffers,
-        epoll_buffer,
-    }
+const fn echo(connections: u32, size: u32, pipeline: u32, uring_buffers: (u32, u32), epoll_buffer: u32) -> Scenario {
+    Scenario::Echo { connections, size, pipeline, uring_buffers, epoll_buffer }
 }
 
 const fn fanout(size: u32, burst: u32) -> Scenario {
-    Scenario::Fanout {
-        subscribers: 1000,
-        size,
-        burst,
-    }
+    Scenario::Fanout { subscribers: 1000, size, burst }
 }
 
 /// Buffer sizes are the best found for the row, so that the bare programs are a limit and not a straw man.
@@ -146,24 +120,9 @@ const ROWS: [Row; 8] = [
         two_modes: true,
         bar: Bar::Ratio(1.25),
     },
-    Row {
-        name: "fan-out 1000 x 64 B",
-        scenario: fanout(64, 1),
-        two_modes: false,
-        bar: Bar::Ratio(1.08),
-    },
-    Row {
-        name: "fan-out 1000 x 64 B, burst 8",
-        scenario: fanout(64, 8),
-        two_modes: false,
-        bar: Bar::Ratio(1.15),
-    },
-    Row {
-        name: "fan-out 1000 x 4 KiB",
-        scenario: fanout(4 << 10, 1),
-        two_modes: false,
-        bar: Bar::Ratio(1.10),
-    },
+    Row { name: "fan-out 1000 x 64 B", scenario: fanout(64, 1), two_modes: false, bar: Bar::Ratio(1.08) },
+    Row { name: "fan-out 1000 x 64 B, burst 8", scenario: fanout(64, 8), two_modes: false, bar: Bar::Ratio(1.15) },
+    Row { name: "fan-out 1000 x 4 KiB", scenario: fanout(4 << 10, 1), two_modes: false, bar: Bar::Ratio(1.10) },
     Row {
         name: "connect, 10000 with first echo",
         scenario: Scenario::Connect,
@@ -199,30 +158,18 @@ impl Programs {
     fn server(&self, server: Server, scenario: &Scenario) -> Command {
         if server == Server::Ringwire {
             let mut command = Command::new(&self.ringwire);
-            command
-                .env("RINGWIRE_ADDR", "127.0.0.1:0")
-                .env("RINGWIRE_CORES", "1");
+            command.env("RINGWIRE_ADDR", "127.0.0.1:0").env("RINGWIRE_CORES", "1");
             return command;
         }
-        let program = if matches!(scenario, Scenario::Fanout { .. }) {
-            "raw_fanout"
-        } else {
-            "raw_echo"
-        };
+        let program = if matches!(scenario, Scenario::Fanout { .. }) { "raw_fanout" } else { "raw_echo" };
         let mut command = Command::new(self.directory.join(program));
         command.args(["--addr", "127.0.0.1:0"]);
         let uring = server == Server::Uring;
         command.args(["--engine", if uring { "uring" } else { "epoll" }]);
         match *scenario {
-            Scenario::Echo {
-                uring_buffers: (size, count),
-                epoll_buffer,
-                ..
-            } => {
+            Scenario::Echo { uring_buffers: (size, count), epoll_buffer, .. } => {
                 let size = if uring { size } else { epoll_buffer };
-                command
-                    .arg(format!("--buffer-size={size}"))
-                    .arg(format!("--buffers={count}"));
+                command.arg(format!("--buffer-size={size}")).arg(format!("--buffers={count}"));
             }
             Scenario::Fanout { size, .. } => {
                 let header = if size < 126 { 2 } else { 4 };
@@ -234,42 +181,17 @@ impl Programs {
         command
     }
 
-    fn client(
-        &self,
-        args: &Args,
-        server: Server,
-        pid: u32,
-        addr: &str,
-        scenario: &Scenario,
-        json: &Path,
-    ) -> Command {
+    fn client(&self, args: &Args, server: Server, pid: u32, addr: &str, scenario: &Scenario, json: &Path) -> Command {
         let mut command = Command::new(&self.loadtest);
         let route = match *scenario {
-            Scenario::Echo {
-                connections,
-                size,
-                pipeline,
-                ..
-            } => {
-                command
-                    .arg("echo")
-                    .arg(format!("--connections={connections}"));
-                command
-                    .arg(format!("--size={size}"))
-                    .arg(format!("--pipeline={pipeline}"));
+            Scenario::Echo { connections, size, pipeline, .. } => {
+                command.arg("echo").arg(format!("--connections={connections}"));
+                command.arg(format!("--size={size}")).arg(format!("--pipeline={pipeline}"));
                 "/echo"
             }
-            Scenario::Fanout {
-                subscribers,
-                size,
-                burst,
-            } => {
-                command
-                    .arg("fanout")
-                    .arg(format!("--subscribers={subscribers}"));
-                command
-                    .arg(format!("--size={size}"))
-                    .arg(format!("--burst={burst}"));
+            Scenario::Fanout { subscribers, size, burst } => {
+                command.arg("fanout").arg(format!("--subscribers={subscribers}"));
+                command.arg(format!("--size={size}")).arg(format!("--burst={burst}"));
                 "/broadcast"
             }
             Scenario::Connect => {
@@ -278,14 +200,10 @@ impl Programs {
             }
         };
         if !matches!(scenario, Scenario::Connect) {
-            command
-                .arg(format!("--duration={}", args.duration))
-                .arg(format!("--warmup={}", args.warmup));
+            command.arg(format!("--duration={}", args.duration)).arg(format!("--warmup={}", args.warmup));
         }
         command.arg("--url").arg(format!("ws://{addr}{route}"));
-        command
-            .arg(format!("--server-pid={pid}"))
-            .arg(format!("--pin={}", args.client_cpu));
+        command.arg(format!("--server-pid={pid}")).arg(format!("--pin={}", args.client_cpu));
         command.arg("--json").arg(json);
         if server != Server::Ringwire {
             command.arg("--raw");
@@ -313,19 +231,13 @@ impl Drop for Running {
 /// Starts a server and returns it with the address it listens on.
 fn start(command: &mut Command) -> Outcome<(Running, String)> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{program}: {error}"))?;
+    let child = command.stdout(Stdio::piped()).spawn().map_err(|error| format!("{program}: {error}"))?;
     let mut running = Running(child);
     let mut line = String::new();
     BufReader::new(running.0.stdout.take().expect("piped")).read_line(&mut line)?;
-    let addr = line
-        .split_once("listening on ")
-        .map(|(_, rest)| rest.trim_start_matches("ws://"));
-    let addr = addr
-        .and_then(|rest| rest.split_whitespace().next())
-        .ok_or_else(|| format!("{program}: no ready line"))?;
+    let addr = line.split_once("listening on ").map(|(_, rest)| rest.trim_start_matches("ws://"));
+    let addr =
+        addr.and_then(|rest| rest.split_whitespace().next()).ok_or_else(|| format!("{program}: no ready line"))?;
     let addr = addr.to_owned();
     Ok((running, addr))
 }
@@ -343,27 +255,15 @@ fn round(args: &Args, programs: &Programs, server: Server, scenario: &Scenario) 
     let (running, addr) = start(&mut programs.server(server, scenario))?;
     pin(args.client_cpu)?;
     let json = std::env::temp_dir().join(format!("ringwire-bars-{}.json", std::process::id()));
-    let client = programs
-        .client(args, server, running.0.id(), &addr, scenario, &json)
-        .output()?;
+    let client = programs.client(args, server, running.0.id(), &addr, scenario, &json).output()?;
     if !client.status.success() {
         let text = [client.stdout, client.stderr].concat();
-        return Err(format!(
-            "the load generator failed:\n{}",
-            String::from_utf8_lossy(&text)
-        )
-        .into());
+        return Err(format!("the load generator failed:\n{}", String::from_utf8_lossy(&text)).into());
     }
     let figures: serde_json::Value = serde_json::from_slice(&fs::read(&json)?)?;
     fs::remove_file(&json)?;
-    let per = if matches!(scenario, Scenario::Connect) {
-        "connection"
-    } else {
-        "message"
-    };
-    figures[format!("server_cpu_us_per_{per}")]
-        .as_f64()
-        .ok_or_else(|| "no server CPU in the report".into())
+    let per = if matches!(scenario, Scenario::Connect) { "connection" } else { "message" };
+    figures[format!("server_cpu_us_per_{per}")].as_f64().ok_or_else(|| "no server CPU in the report".into())
 }
 
 struct Figures {
@@ -378,16 +278,10 @@ impl Figures {
         }
         samples.sort_by(f64::total_cmp);
         let middle = samples.len() / 2;
-        let median = if samples.len() % 2 == 1 {
-            samples[middle]
-        } else {
-            (samples[middle - 1] + samples[middle]) / 2.0
-        };
+        let median =
+            if samples.len() % 2 == 1 { samples[middle] } else { (samples[middle - 1] + samples[middle]) / 2.0 };
         let low = &samples[..samples.len().div_ceil(3)];
-        Some(Self {
-            median,
-            lower_third: low.iter().sum::<f64>() / low.len() as f64,
-        })
+        Some(Self { median, lower_third: low.iter().sum::<f64>() / low.len() as f64 })
     }
 }
 
@@ -416,10 +310,7 @@ fn measure(args: &Args, programs: &Programs, row: &Row) -> bool {
     let mut met = failures == 0;
     for (server, samples) in servers.iter().zip(samples) {
         if args.verbose {
-            let each: Vec<String> = samples
-                .iter()
-                .map(|sample| format!("{sample:.3}"))
-                .collect();
+            let each: Vec<String> = samples.iter().map(|sample| format!("{sample:.3}")).collect();
             println!("    {:14} each round   {}", server.name(), each.join(" "));
         }
         let Some(figures) = Figures::of(samples) else {
@@ -451,70 +342,40 @@ fn measure(args: &Args, programs: &Programs, row: &Row) -> bool {
 
 fn judge(row: &Row, figures: &Figures, bare: Option<&Figures>) -> bool {
     let chosen = |figures: &Figures| {
-        if row.two_modes {
-            figures.lower_third
-        } else {
-            figures.median
-        }
+        if row.two_modes { figures.lower_third } else { figures.median }
     };
-    let ratios = bare.map(|bare| {
-        (
-            figures.median / bare.median,
-            figures.lower_third / bare.lower_third,
-        )
-    });
+    let ratios = bare.map(|bare| (figures.median / bare.median, figures.lower_third / bare.lower_third));
     if let Some((median, lower_third)) = ratios {
         print!("   ratio {median:.3} / {lower_third:.3}");
     }
     let (met, bar) = match (&row.bar, bare) {
-        (Bar::Ratio(bar), Some(bare)) => {
-            (chosen(figures) / chosen(bare) <= *bar, format!("{bar:.2}"))
-        }
+        (Bar::Ratio(bar), Some(bare)) => (chosen(figures) / chosen(bare) <= *bar, format!("{bar:.2}")),
         (Bar::Ratio(bar), None) => (false, format!("{bar:.2}")),
         (Bar::Absolute(bar), _) => (chosen(figures) <= *bar, format!("{bar:.1} us")),
     };
-    let by = if row.two_modes {
-        "lower third"
-    } else {
-        "median"
-    };
-    println!(
-        "   bar {bar} by {by}: {}",
-        if met { "met" } else { "MISSED" }
-    );
+    let by = if row.two_modes { "lower third" } else { "median" };
+    println!("   bar {bar} by {by}: {}", if met { "met" } else { "MISSED" });
     met
 }
 
 fn main() -> Outcome<ExitCode> {
     let args = Args::parse();
     if args.list {
-        ROWS.iter()
-            .zip(1..)
-            .for_each(|(row, number)| println!("{number} {}", row.name));
+        ROWS.iter().zip(1..).for_each(|(row, number)| println!("{number} {}", row.name));
         return Ok(ExitCode::SUCCESS);
     }
     let directory = match &args.programs {
         Some(directory) => directory.clone(),
-        None => std::env::current_exe()?
-            .parent()
-            .ok_or("this program has no directory")?
-            .to_owned(),
+        None => std::env::current_exe()?.parent().ok_or("this program has no directory")?.to_owned(),
     };
     let programs = Programs {
-        ringwire: args
-            .ringwire
-            .clone()
-            .unwrap_or_else(|| directory.join("ringwire")),
-        loadtest: args
-            .loadtest
-            .clone()
-            .unwrap_or_else(|| directory.join("ringwire-loadtest")),
+        ringwire: args.ringwire.clone().unwrap_or_else(|| directory.join("ringwire")),
+        loadtest: args.loadtest.clone().unwrap_or_else(|| directory.join("ringwire-loadtest")),
         directory,
     };
     let wanted = |number: usize, row: &Row| {
         let matches = |text: &String| {
-            *text == number.to_string()
-                || text.parse::<usize>().is_err() && row.name.contains(text.as_str())
+            *text == number.to_string() || text.parse::<usize>().is_err() && row.name.contains(text.as_str())
         };
         args.rows.is_empty() || args.rows.iter().any(matches)
     };
@@ -524,9 +385,5 @@ fn main() -> Outcome<ExitCode> {
             all_met &= measure(&args, &programs, row);
         }
     }
-    Ok(if all_met {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if all_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -37,21 +37,14 @@ pub struct Io {
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 impl Io {
     /// The numbers of all open connections.
     pub fn open(&self) -> impl Iterator<Item = u32> + use<> {
-        let open: Vec<u32> = (0..)
-            .zip(&self.conns)
-            .filter(|(_, conn)| conn.is_some())
-            .map(|(index, _)| index)
-            .collect();
+        let open: Vec<u32> =
+            (0..).zip(&self.conns).filter(|(_, conn)| conn.is_some()).map(|(index, _)| index).collect();
         open.into_iter()
     }
 
@@ -69,14 +62,7 @@ impl Io {
             Ok(sent) => {
                 state.unsent.extend_from_slice(&bytes[sent..]);
                 let interest = libc::EPOLLIN | libc::EPOLLOUT;
-                state.failed |= watch(
-                    epoll,
-                    libc::EPOLL_CTL_MOD,
-                    state.socket.as_raw_fd(),
-                    interest,
-                    conn,
-                )
-                .is_err();
+                state.failed |= watch(epoll, libc::EPOLL_CTL_MOD, state.socket.as_raw_fd(), interest, conn).is_err();
             }
             Err(_) => state.failed = true,
         }
@@ -87,18 +73,14 @@ impl Io {
         let Some(state) = self.conns[conn as usize].as_mut() else {
             return;
         };
-        match send(
-            state.socket.as_raw_fd(),
-            &state.unsent[state.unsent_start..],
-        ) {
+        match send(state.socket.as_raw_fd(), &state.unsent[state.unsent_start..]) {
             Ok(sent) => {
                 state.unsent_start += sent;
                 if state.unsent_start == state.unsent.len() {
                     state.unsent.clear();
                     state.unsent_start = 0;
                     let socket = state.socket.as_raw_fd();
-                    state.failed |=
-                        watch(epoll, libc::EPOLL_CTL_MOD, socket, libc::EPOLLIN, conn).is_err();
+                    state.failed |= watch(epoll, libc::EPOLL_CTL_MOD, socket, libc::EPOLLIN, conn).is_err();
                 }
             }
             Err(_) => state.failed = true,
@@ -108,14 +90,7 @@ impl Io {
     fn accept(&mut self, listener: RawFd) {
         loop {
             // SAFETY: null address and length ask for no peer address.
-            let fd = unsafe {
-                libc::accept4(
-                    listener,
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                    libc::SOCK_NONBLOCK,
-                )
-            };
+            let fd = unsafe { libc::accept4(listener, ptr::null_mut(), ptr::null_mut(), libc::SOCK_NONBLOCK) };
             if fd < 0 {
                 return;
             }
@@ -125,21 +100,8 @@ impl Io {
             if self.conns.len() <= conn {
                 self.conns.resize_with(conn + 1, || None);
             }
-            if watch(
-                self.epoll.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                fd,
-                libc::EPOLLIN,
-                conn as u32,
-            )
-            .is_ok()
-            {
-                self.conns[conn] = Some(Conn {
-                    socket,
-                    unsent: Vec::new(),
-                    unsent_start: 0,
-                    failed: false,
-                });
+            if watch(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN, conn as u32).is_ok() {
+                self.conns[conn] = Some(Conn { socket, unsent: Vec::new(), unsent_start: 0, failed: false });
             }
         }
     }
@@ -158,17 +120,8 @@ fn send(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-fn watch(
-    epoll: RawFd,
-    operation: libc::c_int,
-    socket: RawFd,
-    interest: libc::c_int,
-    token: u32,
-) -> io::Result<()> {
-    let mut event = libc::epoll_event {
-        events: interest as u32,
-        u64: token.into(),
-    };
+fn watch(epoll: RawFd, operation: libc::c_int, socket: RawFd, interest: libc::c_int, token: u32) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: interest as u32, u64: token.into() };
     // SAFETY: `event` is valid for the call, which copies it.
     check(unsafe { libc::epoll_ctl(epoll, operation, socket, &mut event) }).map(drop)
 }
@@ -179,24 +132,14 @@ pub fn run(listener: &TcpListener, buffer_size: usize, app: &mut impl App) -> io
     // SAFETY: takes a flag and returns a new descriptor.
     let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
     // SAFETY: epoll_create1 just returned this descriptor and nothing else owns it.
-    let mut io = Io {
-        epoll: unsafe { OwnedFd::from_raw_fd(epoll) },
-        conns: Vec::new(),
-    };
+    let mut io = Io { epoll: unsafe { OwnedFd::from_raw_fd(epoll) }, conns: Vec::new() };
     let listener = listener.as_raw_fd();
-    watch(
-        epoll,
-        libc::EPOLL_CTL_ADD,
-        listener,
-        libc::EPOLLIN,
-        listener as u32,
-    )?;
+    watch(epoll, libc::EPOLL_CTL_ADD, listener, libc::EPOLLIN, listener as u32)?;
     let mut buffer = vec![0u8; buffer_size];
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
     loop {
         // SAFETY: `events` has room for EVENTS_MAX entries.
-        let ready =
-            unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), EVENTS_MAX as libc::c_int, -1) };
+        let ready = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), EVENTS_MAX as libc::c_int, -1) };
         for event in &events[..usize::try_from(ready).unwrap_or(0)] {
             let (token, ready) = (event.u64 as u32, event.events as libc::c_int);
             if token == listener as u32 {
@@ -209,26 +152,18 @@ pub fn run(listener: &TcpListener, buffer_size: usize, app: &mut impl App) -> io
             let Some(state) = io.conns[token as usize].as_mut() else {
                 continue;
             };
-            let (socket, start, room) = (
-                state.socket.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-            );
+            let (socket, start, room) = (state.socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len());
             let mut received = 0;
             if ready & !libc::EPOLLOUT != 0 {
                 // SAFETY: `buffer` has `room` writable bytes.
                 received = unsafe { libc::recv(socket, start, room, libc::MSG_DONTWAIT) };
-                let again =
-                    received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
+                let again = received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
                 state.failed |= received <= 0 && !again;
             }
             if received > 0 {
                 app.received(&mut io, token, &buffer[..received as usize]);
             }
-            if io.conns[token as usize]
-                .as_ref()
-                .is_some_and(|conn| conn.failed)
-            {
+            if io.conns[token as usize].as_ref().is_some_and(|conn| conn.failed) {
                 io.conns[token as usize] = None;
                 app.closed(token);
             }

@@ -56,8 +56,7 @@ impl Fanout {
         let skipped = self.message_size - self.delivery_size;
         let partial = &mut self.partial[conn as usize];
         if !partial.is_empty() {
-            let (missing, rest) =
-                bytes.split_at(bytes.len().min(self.message_size - partial.len()));
+            let (missing, rest) = bytes.split_at(bytes.len().min(self.message_size - partial.len()));
             partial.extend_from_slice(missing);
             if partial.len() < self.message_size {
                 return;
@@ -138,12 +137,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     match args.engine {
         Engine::Uring => {
-            let options = Options {
-                buffers: args.buffers,
-                buffer_size: args.buffer_size,
-                slots,
-                ..Options::default()
-            };
+            let options = Options { buffers: args.buffers, buffer_size: args.buffer_size, slots, ..Options::default() };
             let mut driver = Driver::new(options, Some(listener.as_raw_fd()))?;
             process::announce(&listener)?;
             driver.run(&mut fanout)?;

@@ -156,32 +156,19 @@ fn map_anonymous(bytes: usize) -> io::Result<*mut u8> {
             0,
         )
     };
-    if address == libc::MAP_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(address.cast())
-    }
+    if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(address.cast()) }
 }
 
 impl Pool {
     fn new(submitter: &Submitter<'_>, options: &Options) -> io::Result<Self> {
         let entries = options.buffers;
-        assert!(
-            entries.is_power_of_two() && entries <= 32_768,
-            "buffers must be a power of two up to 32768"
-        );
+        assert!(entries.is_power_of_two() && entries <= 32_768, "buffers must be a power of two up to 32768");
         let ring: *mut BufRingEntry =
             map_anonymous(usize::from(entries) * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
         let memory = map_anonymous(usize::from(entries) * options.buffer_size as usize)?;
-        let flags = if options.incremental {
-            RING_INCREMENTAL
-        } else {
-            0
-        };
+        let flags = if options.incremental { RING_INCREMENTAL } else { 0 };
         // SAFETY: the ring is a page-aligned mapping of `entries` entries that is never unmapped.
-        unsafe {
-            submitter.register_buf_ring_with_flags(ring as u64, entries, BUFFER_GROUP, flags)?
-        };
+        unsafe { submitter.register_buf_ring_with_flags(ring as u64, entries, BUFFER_GROUP, flags)? };
         let mut pool = Self {
             ring,
             memory,
@@ -203,10 +190,7 @@ impl Pool {
     fn address(&self, buffer: u16) -> *mut u8 {
         debug_assert!(buffer <= self.mask);
         // SAFETY: `buffer <= mask`, so the offset is inside the mapping of `(mask + 1) * buffer_size` bytes.
-        unsafe {
-            self.memory
-                .add(usize::from(buffer) * self.buffer_size as usize)
-        }
+        unsafe { self.memory.add(usize::from(buffer) * self.buffer_size as usize) }
     }
 
     fn offer(&mut self, buffer: u16) {
@@ -217,10 +201,7 @@ impl Pool {
         entry.set_len(self.buffer_size);
         entry.set_bid(buffer);
         self.order[usize::from(position)] = buffer;
-        self.states[usize::from(buffer)] = BufferState {
-            position,
-            ..BufferState::default()
-        };
+        self.states[usize::from(buffer)] = BufferState { position, ..BufferState::default() };
         self.tail = self.tail.wrapping_add(1);
         self.free += 1;
     }
@@ -338,11 +319,7 @@ impl Driver {
         submitter.register_files_sparse(options.slots)?;
         let pool = Pool::new(&submitter, &options)?;
         let timer = options.timer.unwrap_or_default();
-        let free_slots = if listener.is_none() {
-            (0..options.slots).rev().collect()
-        } else {
-            Vec::new()
-        };
+        let free_slots = if listener.is_none() { (0..options.slots).rev().collect() } else { Vec::new() };
         let mut io = Io {
             submitter,
             queue,
@@ -357,11 +334,7 @@ impl Driver {
             queued: 0,
             listener,
             accept_paused: false,
-            timer: Box::new(
-                Timespec::new()
-                    .sec(timer.as_secs())
-                    .nsec(timer.subsec_nanos()),
-            ),
+            timer: Box::new(Timespec::new().sec(timer.as_secs()).nsec(timer.subsec_nanos())),
             options,
         };
         io.arm_accept()?;
@@ -388,12 +361,8 @@ impl Driver {
                 continue;
             }
             // Settle the sends of the last tick before anything is appended to the same queues.
-            for entry in batch
-                .iter()
-                .filter(|entry| entry.user_data() >> OP_SHIFT == OP_SEND_NOW)
-            {
-                self.io
-                    .send_now_failed(entry.user_data() as u32, entry.result());
+            for entry in batch.iter().filter(|entry| entry.user_data() >> OP_SHIFT == OP_SEND_NOW) {
+                self.io.send_now_failed(entry.user_data() as u32, entry.result());
             }
             self.io.settle();
             for entry in batch.drain(..) {
@@ -410,12 +379,8 @@ impl Driver {
 impl Io {
     /// Takes over a connected socket and returns its number.
     pub fn adopt(&mut self, socket: OwnedFd) -> io::Result<u32> {
-        let slot = self
-            .free_slots
-            .pop()
-            .ok_or_else(|| io::Error::other("no free connection slot"))?;
-        self.submitter
-            .register_files_update(slot, &[socket.as_raw_fd()])?;
+        let slot = self.free_slots.pop().ok_or_else(|| io::Error::other("no free connection slot"))?;
+        self.submitter.register_files_update(slot, &[socket.as_raw_fd()])?;
         self.open(slot)?;
         Ok(slot)
     }
@@ -516,14 +481,7 @@ impl Io {
         match result {
             Ok(_) => Ok(()),
             // Interrupted, or completions must be reaped first: both come back by themselves.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -532,9 +490,7 @@ impl Io {
         let Some(listener) = self.listener else {
             return Ok(());
         };
-        let accept = opcode::AcceptMulti::new(io_uring::types::Fd(listener))
-            .allocate_file_index(true)
-            .build();
+        let accept = opcode::AcceptMulti::new(io_uring::types::Fd(listener)).allocate_file_index(true).build();
         self.push(accept.user_data(OP_ACCEPT << OP_SHIFT))
     }
 
@@ -542,9 +498,7 @@ impl Io {
         if self.options.timer.is_none() {
             return Ok(());
         }
-        let timer = opcode::Timeout::new(&*self.timer)
-            .flags(TimeoutFlags::MULTISHOT)
-            .build();
+        let timer = opcode::Timeout::new(&*self.timer).flags(TimeoutFlags::MULTISHOT).build();
         self.push(timer.user_data(OP_TIMER << OP_SHIFT))
     }
 
@@ -587,8 +541,7 @@ impl Io {
                 }
                 if !cqueue::more(entry.flags()) {
                     // A full table would refuse again at once: wait until a connection has gone.
-                    self.accept_paused =
-                        entry.result() < 0 && self.conns.iter().any(|conn| conn.open);
+                    self.accept_paused = entry.result() < 0 && self.conns.iter().any(|conn| conn.open);
                     if !self.accept_paused {
                         self.arm_accept()?;
                     }
@@ -608,13 +561,7 @@ impl Io {
         Ok(())
     }
 
-    fn received<A: App>(
-        &mut self,
-        app: &mut A,
-        conn: u32,
-        result: i32,
-        flags: u32,
-    ) -> io::Result<()> {
+    fn received<A: App>(&mut self, app: &mut A, conn: u32, result: i32, flags: u32) -> io::Result<()> {
         let ended = !cqueue::more(flags);
         if ended {
             self.conns[conn as usize].receiving = false;
@@ -625,11 +572,7 @@ impl Io {
             while left > 0 {
                 let len = left.min(self.options.buffer_size as usize);
                 left -= len;
-                let following = if left > 0 {
-                    self.pool.following(buffer)
-                } else {
-                    buffer
-                };
+                let following = if left > 0 { self.pool.following(buffer) } else { buffer };
                 let chunk = self.pool.take(buffer, len, !cqueue::buffer_more(flags));
                 if self.conns[conn as usize].closing {
                     self.recycle(chunk);
@@ -713,11 +656,7 @@ impl Io {
         state.sending_all = false;
         state.flight_queued = false;
         let wanted: usize = state.flight_bytes.len() - state.flight_start
-            + state
-                .flight_held
-                .iter()
-                .map(|chunk| chunk.len)
-                .sum::<usize>();
+            + state.flight_held.iter().map(|chunk| chunk.len).sum::<usize>();
         state.flight_bytes.clear();
         for chunk in state.flight_held.drain(..) {
             self.pool.release(chunk.buffer);
@@ -772,11 +711,7 @@ impl Io {
     fn send_queued(&mut self, conn: u32) -> Option<squeue::Entry> {
         let state = &mut self.conns[conn as usize];
         let held_len: usize = state.held.iter().map(|chunk| chunk.len).sum();
-        let total = if state.shared {
-            self.shared.len()
-        } else {
-            state.bytes.len() + held_len
-        };
+        let total = if state.shared { self.shared.len() } else { state.bytes.len() + held_len };
         if total == 0 {
             return None;
         }
@@ -797,8 +732,7 @@ impl Io {
         } else {
             list_pieces(&mut state.pieces, &state.bytes, &state.held);
             let pieces = std::mem::take(&mut state.pieces);
-            let send = opcode::Send::new(fd, pieces.as_ptr().cast(), pieces.len() as u32)
-                .ioprio(SEND_VECTORIZED);
+            let send = opcode::Send::new(fd, pieces.as_ptr().cast(), pieces.len() as u32).ioprio(SEND_VECTORIZED);
             state.pieces = pieces;
             send
         };
@@ -810,20 +744,12 @@ impl Io {
     fn send_flight(&mut self, conn: u32) -> squeue::Entry {
         let state = &mut self.conns[conn as usize];
         state.flight_queued = true;
-        list_pieces(
-            &mut state.pieces,
-            &state.flight_bytes[state.flight_start..],
-            &state.flight_held,
-        );
-        opcode::Send::new(
-            Fixed(conn),
-            state.pieces.as_ptr().cast(),
-            state.pieces.len() as u32,
-        )
-        .ioprio(SEND_VECTORIZED)
-        .flags(SEND_ALL)
-        .build()
-        .user_data(OP_SEND_ALL << OP_SHIFT | u64::from(conn))
+        list_pieces(&mut state.pieces, &state.flight_bytes[state.flight_start..], &state.flight_held);
+        opcode::Send::new(Fixed(conn), state.pieces.as_ptr().cast(), state.pieces.len() as u32)
+            .ioprio(SEND_VECTORIZED)
+            .flags(SEND_ALL)
+            .build()
+            .user_data(OP_SEND_ALL << OP_SHIFT | u64::from(conn))
     }
 
     fn flush_closing(&mut self) -> io::Result<()> {
@@ -835,15 +761,10 @@ impl Io {
             }
             if !state.receiving && !state.sending_all {
                 state.close_queued = true;
-                self.push(
-                    opcode::Close::new(Fixed(conn))
-                        .build()
-                        .user_data(OP_CLOSE << OP_SHIFT | u64::from(conn)),
-                )?;
+                self.push(opcode::Close::new(Fixed(conn)).build().user_data(OP_CLOSE << OP_SHIFT | u64::from(conn)))?;
             } else if !state.cancel_queued {
                 state.cancel_queued = true;
-                let cancel =
-                    opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(conn)).all()).build();
+                let cancel = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(conn)).all()).build();
                 self.push(cancel.user_data(OP_CANCEL << OP_SHIFT))?;
             }
         }
@@ -865,12 +786,6 @@ impl Io {
 
 fn list_pieces(pieces: &mut Vec<libc::iovec>, bytes: &[u8], held: &[Chunk]) {
     pieces.clear();
-    let whole = [bytes]
-        .into_iter()
-        .chain(held.iter().map(Chunk::bytes))
-        .filter(|piece| !piece.is_empty());
-    pieces.extend(whole.map(|piece| libc::iovec {
-        iov_base: piece.as_ptr().cast_mut().cast(),
-        iov_len: piece.len(),
-    }));
+    let whole = [bytes].into_iter().chain(held.iter().map(Chunk::bytes)).filter(|piece| !piece.is_empty());
+    pieces.extend(whole.map(|piece| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() }));
 }
