@@ -262,6 +262,7 @@ impl Core {
                 let part = net.rng.between(0, rest - 1);
                 op.sent += net.sockets[socket].write(&op.data[op.sent..][..part], mutant, &mut net.rng).unwrap_or(0);
                 net.sockets[socket].break_both();
+                len = op.data.len() - op.sent;
             } else if rest > 1 && net.hit(Fault::DelayedSend) {
                 len = net.rng.between(1, rest - 1);
                 op.hold.until = net.later();
