@@ -84,6 +84,12 @@ impl Client {
         self.with(|s| s.released)
     }
 
+    /// Whether an injected fault broke the connection, or nobody accepted it: an end without farewell is then nobody's
+    /// fault.
+    pub fn was_broken(&self) -> bool {
+        self.with(|s| s.was_broken)
+    }
+
     /// Whether this client is through with the connection: it closed it, or it saw its end.
     pub fn is_closed(&self) -> bool {
         self.with(|s| s.client_closed) || self.saw_fin() || self.saw_reset()

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::tests::{Bench, CANCEL, CLOSE, RECV, RECV_INTO, SEND, SEND_NOW};
+use super::tests::{Bench, CANCEL, CLOSE, Outcome, RECV, RECV_INTO, SEND, SEND_NOW};
 use super::*;
 use crate::engine::{Op, Ring as _, Token, Wait};
 
@@ -21,8 +21,15 @@ impl Bench {
         self.world.fault_counts().of(fault)
     }
 
+    /// Moves the world's chance on by `n` draws.
+    fn draw(&self, n: usize) {
+        for _ in 0..n {
+            let _ = self.world.fork_rng();
+        }
+    }
+
     /// The next turn's results after letting time pass for whatever is delayed.
-    fn results_after_delay(&mut self) -> Vec<(Op, Result<u32, i32>, bool)> {
+    fn results_after_delay(&mut self) -> Vec<Outcome> {
         let at = self.world.next_event().expect("something is on its way");
         self.world.advance(at - self.world.now());
         let completions = self.turn();
@@ -68,7 +75,7 @@ fn delayed_send_goes_out_in_parts_and_whole() {
 fn broken_send_tells_how_far_it_came_then_the_error() {
     for seed_part in 0..20 {
         let mut bench = bench(Fault::BrokenSend);
-        (0..seed_part).for_each(|_| drop(bench.world.fork_rng()));
+        bench.draw(seed_part);
         bench.ring.send(SEND, Bytes::from_static(b"123456"));
         let result = bench.turn()[0].result;
         let received = bench.client.received();
@@ -187,7 +194,7 @@ fn late_end_after_cancel_may_carry_data() {
     let (mut with_data, mut ended_by_data) = (0, 0);
     for seed_part in 0..40 {
         let mut bench = bench(Fault::LateAfterCancel);
-        (0..seed_part).for_each(|_| drop(bench.world.fork_rng()));
+        bench.draw(seed_part);
         bench.ring.recv(RECV);
         bench.client.send(b"123");
         bench.ring.cancel(CANCEL);

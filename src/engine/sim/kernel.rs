@@ -199,7 +199,7 @@ impl Core {
         for number in 0..self.listeners.len() {
             loop {
                 let Listener { pending, armed, .. } = &mut self.listeners[number];
-                if armed.is_empty() || !pending.front().is_some_and(|&(_, at)| at <= net.now) {
+                if armed.is_empty() || pending.front().is_none_or(|&(_, at)| at > net.now) {
                     break;
                 }
                 let i = if net.hit(Fault::Reordered) { net.rng.between(0, armed.len() - 1) } else { 0 };
@@ -344,7 +344,9 @@ impl Core {
         from.take(&mut memory[self.buffers.range(filled)]);
         let at_end = from.readable() == Readable::End;
         // The kernel ends a multishot receive whose completion finds the queue full.
-        let more = more && !full && !net.hit(Fault::LostMore) && !(at_end && net.hit(Fault::EofAfterRearm));
+        if full || net.hit(Fault::LostMore) || (at_end && net.hit(Fault::EofAfterRearm)) {
+            more = false;
+        }
         self.post_completion(Completion { token, result: Ok(len as u32), filled: Some(filled), more });
         if !more {
             self.slots[index as usize].recv_op = None;

@@ -49,6 +49,8 @@ pub(super) struct Socket {
     pub(super) client_closed: bool,
     /// The client sees a reset once it has read what is in `outbound`.
     pub(super) client_reset: bool,
+    /// A fault or a refusal broke the connection, not what either end did with it.
+    pub(super) was_broken: bool,
     /// The server's descriptor and all operations on it are gone.
     pub(super) released: bool,
     /// The server's end is dead; `error` is reported once, to whichever operation comes first.
@@ -69,6 +71,7 @@ impl Socket {
             client_done: false,
             client_closed: false,
             client_reset: false,
+            was_broken: false,
             released: false,
             broken: false,
             error: None,
@@ -161,6 +164,7 @@ impl Socket {
 
     /// The connection breaks under both ends.
     pub(super) fn break_both(&mut self) {
+        self.was_broken = true;
         self.break_server();
         self.client_reset = true;
     }

@@ -12,6 +12,9 @@ pub(super) struct Bench {
     pub(super) client: Client,
 }
 
+/// What a completion says but for its data: operation, result, more.
+pub(super) type Outcome = (Op, Result<u32, i32>, bool);
+
 pub(super) const RECV: Token = Token::new(Op::Recv, 1, 0);
 pub(super) const RECV_INTO: Token = Token::new(Op::RecvInto, 1, 0);
 pub(super) const SEND: Token = Token::new(Op::Send, 1, 0);
@@ -43,7 +46,7 @@ impl Bench {
     }
 
     /// Reads and recycles what completions carry; what is left of them is (op, result, more).
-    pub(super) fn consume(&mut self, completions: Vec<Completion>) -> (Vec<u8>, Vec<(Op, Result<u32, i32>, bool)>) {
+    pub(super) fn consume(&mut self, completions: Vec<Completion>) -> (Vec<u8>, Vec<Outcome>) {
         let mut data = Vec::new();
         let mut rest = Vec::new();
         for completion in completions {
@@ -64,7 +67,7 @@ impl Bench {
     }
 }
 
-fn results(completions: &[Completion]) -> Vec<(Op, Result<u32, i32>, bool)> {
+fn results(completions: &[Completion]) -> Vec<Outcome> {
     completions.iter().map(|c| (c.token.op(), c.result, c.more)).collect()
 }
 
