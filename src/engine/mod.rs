@@ -10,6 +10,9 @@
 
 pub mod bell;
 pub mod buffers;
+pub mod sim;
+pub mod token;
+pub mod uring;
 pub mod token;
 pub mod uring;
 

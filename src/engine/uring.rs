@@ -262,6 +262,20 @@ impl Uring {
         }
     }
 
+    /// Takes all completions off the kernel's queue, those that overflew it included.
+    fn hold_completions(&mut self) -> io::Result<()> {
+        loop {
+            self.cq.sync();
+            self.held.extend(&mut *self.cq);
+            self.cq.sync();
+            if !self.sq.cq_overflow() {
+                return Ok(());
+            }
+            // Makes the kernel move what overflew into the room just made.
+            self.enter(Wait::No)?;
+        }
+    }
+
     /// Busy-polls for the configured time; true if something came.
     fn spin(&mut self, wait: Wait) -> bool {
         let now = self.now();
@@ -477,6 +491,8 @@ impl Ring for Uring {
         for send in batch {
             if sends == chunk || self.vectors.used == VECTORED_PER_ENTER {
                 self.enter(Wait::No)?;
+                // Room in the completion queue for the next chunk's failures.
+                self.hold_completions()?;
                 self.vectors.used = 0;
                 sends = 0;
             }
@@ -500,6 +516,9 @@ impl Ring for Uring {
             })
         };
         self.vectors.used = 0;
+        if entered.is_ok() && self.sq.cq_overflow() {
+            self.hold_completions()?;
+        }
         // Here every send of the batch has been consumed by an enter (or the ring is broken and will never consume
         // it). MSG_DONTWAIT makes such a send complete while it is submitted, so the borrow of `batch` may end.
         self.cq.sync();

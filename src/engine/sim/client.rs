@@ -1,0 +1,113 @@
+//! The other end of a simulated connection.
+
+use super::World;
+use super::socket::Socket;
+
+/// A client's socket, in the hands of the test. Clones are the same socket.
+///
+/// Nothing blocks: what the socket has no room for waits in the client ([`Client::unsent`]) and follows as the server
+/// reads.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) world: World,
+    pub(super) socket: usize,
+}
+
+impl Client {
+    fn with<T>(&self, f: impl FnOnce(&mut Socket) -> T) -> T {
+        f(&mut self.world.inner.borrow_mut().net.sockets[self.socket])
+    }
+
+    /// Writes `bytes`, all of them. Lost without a word where the connection is broken, as on a real socket.
+    ///
+    /// # Panics
+    /// After [`Client::shutdown_write`] or [`Client::close`].
+    pub fn send(&self, bytes: &[u8]) {
+        self.with(|s| s.client_send(bytes));
+    }
+
+    /// How many written bytes wait for room in the socket.
+    pub fn unsent(&self) -> usize {
+        self.with(|s| s.unsent.len())
+    }
+
+    /// Bytes that the server sent and this client has not read.
+    pub fn readable(&self) -> usize {
+        self.with(|s| s.outbound.bytes.len())
+    }
+
+    /// Reads at most `n` bytes; that much room is free for the server again.
+    pub fn read(&self, n: usize) -> Vec<u8> {
+        self.with(|s| s.client_read(n))
+    }
+
+    /// Reads everything that is there.
+    pub fn received(&self) -> Vec<u8> {
+        self.read(usize::MAX)
+    }
+
+    /// Sends a FIN after what was written; reading goes on.
+    pub fn shutdown_write(&self) {
+        self.with(Socket::client_done);
+    }
+
+    /// Closes the socket: a FIN after what was written, or a reset if there are bytes unread.
+    pub fn close(&self) {
+        self.with(Socket::client_close);
+    }
+
+    /// Breaks the connection off with a reset.
+    pub fn reset(&self) {
+        self.with(Socket::client_reset);
+    }
+
+    /// How many bytes the socket holds of what the server sends, until this client reads them. 0: takes nothing.
+    pub fn set_window(&self, bytes_max: usize) {
+        self.with(|s| s.outbound.bytes_max = bytes_max);
+    }
+
+    /// How many bytes the socket holds of what this client sends, until the server reads them.
+    pub fn set_send_window(&self, bytes_max: usize) {
+        self.with(|s| {
+            s.inbound.bytes_max = bytes_max;
+            s.push_unsent();
+        });
+    }
+
+    /// Whether a core accepted the connection.
+    pub fn is_accepted(&self) -> bool {
+        self.with(|s| s.accepted)
+    }
+
+    /// Whether the server has let go of the connection entirely.
+    pub fn is_released(&self) -> bool {
+        self.with(|s| s.released)
+    }
+
+    /// Whether an injected fault broke the connection, or nobody accepted it: an end without farewell is then nobody's
+    /// fault.
+    pub fn was_broken(&self) -> bool {
+        self.with(|s| s.was_broken)
+    }
+
+    /// Whether this client is through with the connection: it closed it, or it saw its end.
+    pub fn is_closed(&self) -> bool {
+        self.with(|s| s.client_closed) || self.saw_fin() || self.saw_reset()
+    }
+
+    /// Whether the server's FIN shows: everything before it was read.
+    pub fn saw_fin(&self) -> bool {
+        self.with(|s| s.outbound.bytes.is_empty() && s.outbound.fin && !s.client_reset && !s.client_closed)
+    }
+
+    /// Whether a reset by the server or the network shows: everything before it was read.
+    pub fn saw_reset(&self) -> bool {
+        self.with(|s| s.outbound.bytes.is_empty() && s.client_reset && !s.client_closed)
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client#{}", self.socket)
+    }
+}

@@ -1,0 +1,453 @@
+//! What the fake kernel does with a core's operations: submission, progress, and when there is progress to make.
+
+use bytes::Bytes;
+
+use crate::engine::{BatchSend, Completion, Nanos, Op, Token};
+
+use super::core::{Core, Listener, Net, Queued};
+use super::socket::Readable;
+use super::{Fault, Mutant};
+
+/// How many times a receive is retried in one turn, as in the kernel, before other sockets come first.
+const ROUNDS_MAX: usize = 32;
+
+/// Keeps back something that is ready, where chance wants it so. Chance is asked once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hold {
+    asked: bool,
+    until: Nanos,
+}
+
+impl Hold {
+    fn passes(&mut self, net: &mut Net) -> bool {
+        if !self.asked {
+            self.asked = true;
+            if net.hit(Fault::Postponed) {
+                self.until = net.later();
+            }
+        }
+        self.until <= net.now
+    }
+}
+
+/// An armed multishot receive.
+pub(super) struct RecvOp {
+    token: Token,
+    hold: Hold,
+    cancelled: Option<Cancelled>,
+}
+
+/// A single-shot receive.
+pub(super) struct RecvIntoOp {
+    token: Token,
+    buffer: Vec<u8>,
+    len_max: usize,
+    hold: Hold,
+    cancelled: Option<Cancelled>,
+}
+
+/// An asynchronous send.
+pub(super) struct SendOp {
+    token: Token,
+    data: Bytes,
+    sent: usize,
+    hold: Hold,
+    cancelled: Option<Cancelled>,
+}
+
+/// When a cancelled operation ends, and whether it does some work before.
+#[derive(Clone, Copy)]
+struct Cancelled {
+    at: Nanos,
+    works: bool,
+}
+
+/// When an operation has something to do: `ready` says whether its socket lets it.
+fn due(hold: Hold, cancelled: Option<Cancelled>, ready: bool) -> Option<Nanos> {
+    match cancelled {
+        Some(cancelled) => Some(cancelled.at),
+        None => ready.then_some(hold.until),
+    }
+}
+
+impl Core {
+    /// Submits what is queued.
+    pub(super) fn execute(&mut self, net: &mut Net) {
+        while let Some(queued) = self.queue.pop_front() {
+            match queued {
+                Queued::Accept { listener, token } => self.listeners[listener as usize].armed.push_back(token),
+                Queued::StopAccepting => self.execute_stop_accepting(net),
+                Queued::Recv(token) => {
+                    self.slot(token).recv_op = Some(RecvOp { token, hold: Hold::default(), cancelled: None });
+                    self.live.insert(token.index());
+                }
+                Queued::RecvInto { token, buffer, len_max } => {
+                    let op = RecvIntoOp { token, buffer, len_max, hold: Hold::default(), cancelled: None };
+                    self.slot(token).recv_into_op = Some(op);
+                    self.live.insert(token.index());
+                }
+                Queued::Send { token, data } => {
+                    let mut hold = Hold { asked: true, until: 0 };
+                    if net.hit(Fault::DelayedSend) {
+                        hold.until = net.later();
+                    }
+                    self.slot(token).send_op = Some(SendOp { token, data, sent: 0, hold, cancelled: None });
+                    self.live.insert(token.index());
+                }
+                Queued::Cancel(token) => self.execute_cancel(token, net),
+                Queued::Close(token) => {
+                    self.slot(token).descriptor_open = false;
+                    self.post(token, Ok(0));
+                    self.release_if_unheld(token.index(), net);
+                }
+                Queued::Doorbell(core) => self.rung.push(core),
+            }
+        }
+    }
+
+    fn execute_stop_accepting(&mut self, net: &mut Net) {
+        // What came first is still accepted.
+        self.accept_pending(net);
+        let mut ended = Vec::new();
+        for listener in &mut self.listeners {
+            listener.open = false;
+            ended.extend(listener.armed.drain(..));
+            for (socket, _) in listener.pending.drain(..) {
+                net.sockets[socket].break_both();
+                net.sockets[socket].released = true;
+            }
+        }
+        for token in ended {
+            self.post(token, Err(libc::ECANCELED));
+        }
+    }
+
+    /// The cancellation itself posts nothing: what it ended does.
+    fn execute_cancel(&mut self, token: Token, net: &mut Net) {
+        let slot = self.slot(token);
+        let ops = [
+            slot.recv_op.as_mut().map(|op| &mut op.cancelled),
+            slot.recv_into_op.as_mut().map(|op| &mut op.cancelled),
+            slot.send_op.as_mut().map(|op| &mut op.cancelled),
+        ];
+        for cancelled in ops.into_iter().flatten().filter(|cancelled| cancelled.is_none()) {
+            let late = net.hit(Fault::LateAfterCancel);
+            let at = if late { net.later() } else { net.now };
+            *cancelled = Some(Cancelled { at, works: late && net.rng.chance(0.5) });
+        }
+    }
+
+    /// Tries one send of the batch, once.
+    pub(super) fn send_now(&mut self, send: &BatchSend<'_>, net: &mut Net) {
+        let bytes = self.check_batch(send);
+        let mutant = self.options.mutant;
+        let socket = self.slot(send.token).socket.expect("an open slot has a socket");
+        if net.hit(Fault::Reset) {
+            net.sockets[socket].break_both();
+        }
+        let mut len = bytes.len();
+        if net.hit(Fault::SpuriousEagain) {
+            len = 0;
+        } else if len > 1 && net.hit(Fault::ShortSend) {
+            len = net.rng.between(1, len - 1);
+        }
+        let result = match net.sockets[socket].write(&bytes[..len], mutant, &mut net.rng) {
+            Ok(0) => Err(libc::EAGAIN),
+            Ok(n) => Ok(n),
+            Err(errno) => Err(errno),
+        };
+        net.record(result.map_or_else(|errno| 1 << 32 | errno as u64, |n| n as u64));
+        if result != Ok(bytes.len()) {
+            self.await_batch_result(send.token);
+            self.post(send.token, result.map(|n| n as u32));
+        }
+    }
+
+    /// Lets everything that is due happen.
+    pub(super) fn progress(&mut self, net: &mut Net, memory: &mut [u8]) {
+        self.ring_doorbells(net);
+        self.accept_pending(net);
+        self.squeeze_buffers(net);
+        let mut order: Vec<u32> = self.live.iter().copied().collect();
+        if order.len() > 1 && net.hit(Fault::Reordered) {
+            net.rng.shuffle(&mut order);
+        }
+        for index in order {
+            self.progress_send(index, net);
+            for _ in 0..ROUNDS_MAX {
+                if !self.progress_recv(index, net, memory) {
+                    break;
+                }
+            }
+            self.progress_recv_into(index, net);
+            self.release_if_unheld(index, net);
+            let slot = &self.slots[index as usize];
+            if slot.recv_op.is_none() && slot.recv_into_op.is_none() && slot.send_op.is_none() {
+                self.live.remove(&index);
+            }
+        }
+    }
+
+    fn ring_doorbells(&mut self, net: &Net) {
+        while self.doorbells.front().is_some_and(|&at| at <= net.now) {
+            self.doorbells.pop_front();
+            self.post(Token::new(Op::Doorbell, 0, 0), Ok(0));
+        }
+    }
+
+    fn accept_pending(&mut self, net: &mut Net) {
+        for number in 0..self.listeners.len() {
+            loop {
+                let Listener { pending, armed, .. } = &mut self.listeners[number];
+                if armed.is_empty() || pending.front().is_none_or(|&(_, at)| at > net.now) {
+                    break;
+                }
+                let i = if net.hit(Fault::Reordered) { net.rng.between(0, armed.len() - 1) } else { 0 };
+                let token = armed.remove(i).expect("within the armed accepts");
+                if net.hit(Fault::AcceptError) {
+                    let errno = net.rng.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM]);
+                    self.post(token, Err(errno));
+                    continue;
+                }
+                let (socket, _) = pending.pop_front().expect("a pending connection");
+                if net.hit(Fault::AcceptAborted) {
+                    net.sockets[socket].break_both();
+                    net.sockets[socket].released = true;
+                    self.post(token, Err(libc::ECONNABORTED));
+                    continue;
+                }
+                self.install(token, socket, net);
+            }
+        }
+    }
+
+    fn install(&mut self, token: Token, socket: usize, net: &mut Net) {
+        net.sockets[socket].accepted = true;
+        let slot = self.slot(token);
+        assert!(slot.socket.is_none() && !slot.descriptor_open, "{token:?}: accept into an open descriptor");
+        slot.peer = net.sockets[socket].peer;
+        slot.socket = Some(socket);
+        slot.descriptor_open = true;
+        slot.used.insert(slot.generation);
+        self.post(token, Ok(0));
+    }
+
+    fn squeeze_buffers(&mut self, net: &mut Net) {
+        match self.buffers.squeeze {
+            Some((_, until)) if until <= net.now => self.buffers.squeeze = None,
+            Some(_) => {}
+            None if net.hit(Fault::NoBuffersAll) => {
+                self.buffers.squeeze = Some((net.rng.between(1, 3), net.later()));
+            }
+            None => {}
+        }
+    }
+
+    fn progress_send(&mut self, index: u32, net: &mut Net) {
+        let mutant = self.options.mutant;
+        let slot = &mut self.slots[index as usize];
+        let (Some(op), Some(socket)) = (&mut slot.send_op, slot.socket) else { return };
+        let rest = op.data.len() - op.sent;
+        let mut len = rest;
+        if let Some(cancelled) = op.cancelled {
+            if cancelled.at > net.now {
+                return;
+            }
+            len = if cancelled.works { net.rng.between(0, rest) } else { 0 };
+        } else {
+            if !net.sockets[socket].writable() || !op.hold.passes(net) {
+                return;
+            }
+            if net.hit(Fault::BrokenSend) {
+                let part = net.rng.between(0, rest - 1);
+                op.sent += net.sockets[socket].write(&op.data[op.sent..][..part], mutant, &mut net.rng).unwrap_or(0);
+                net.sockets[socket].break_both();
+                len = op.data.len() - op.sent;
+            } else if rest > 1 && net.hit(Fault::DelayedSend) {
+                len = net.rng.between(1, rest - 1);
+                op.hold.until = net.later();
+            }
+        }
+        let socket = &mut net.sockets[socket];
+        let result = if len > 0 { socket.write(&op.data[op.sent..][..len], mutant, &mut net.rng) } else { Ok(0) };
+        op.sent += *result.as_ref().unwrap_or(&0);
+        let done = match result {
+            _ if op.sent == op.data.len() => Ok(op.sent as u32),
+            Err(errno) if op.sent > 0 => {
+                socket.report_later(errno);
+                Ok(op.sent as u32)
+            }
+            Err(errno) => Err(errno),
+            Ok(_) if op.cancelled.is_none() => return,
+            Ok(_) if op.sent > 0 => Ok(op.sent as u32),
+            Ok(_) => Err(libc::ECANCELED),
+        };
+        let token = op.token;
+        slot.send_op = None;
+        self.post(token, done);
+    }
+
+    /// One completion of a multishot receive, if it has one; returns whether it may have another.
+    fn progress_recv(&mut self, index: u32, net: &mut Net, memory: &mut [u8]) -> bool {
+        let (out, room) = (self.buffers.out_count(), self.buffers.room());
+        let full = self.completions.len() >= self.options.cq_entries as usize;
+        let slot = &mut self.slots[index as usize];
+        let (Some(op), Some(socket)) = (&mut slot.recv_op, slot.socket) else { return false };
+        let token = op.token;
+        let mut more = true;
+        let readable = net.sockets[socket].readable();
+        if let Some(cancelled) = op.cancelled {
+            if cancelled.at > net.now {
+                return false;
+            }
+            if !cancelled.works || !matches!(readable, Readable::Data(_)) || room == 0 {
+                return self.end_recv(index, Err(libc::ECANCELED));
+            }
+            // Data that was on its way; in its stead or after it, the end.
+            op.cancelled = Some(Cancelled { works: false, ..cancelled });
+            more = net.rng.chance(0.5);
+        } else if readable == Readable::Nothing || !op.hold.passes(net) {
+            return false;
+        }
+        let available = match readable {
+            Readable::Data(n) => n,
+            Readable::End => return self.end_recv(index, Ok(0)),
+            Readable::Error => {
+                let errno = net.sockets[socket].take_error().unwrap_or(libc::ECONNRESET);
+                return self.end_recv(index, Err(errno));
+            }
+            Readable::Nothing => return false,
+        };
+        if op.cancelled.is_none() {
+            if net.hit(Fault::Reset) {
+                net.sockets[socket].break_both();
+            }
+            if net.hit(Fault::RecvInterrupted) {
+                return self.end_recv(index, Err(libc::EINTR));
+            }
+            if net.hit(Fault::RecvCancelled) {
+                return self.end_recv(index, Err(libc::ECANCELED));
+            }
+            if room == 0 || (out > 0 && net.hit(Fault::NoBuffersOne)) {
+                return self.end_recv(index, Err(libc::ENOBUFS));
+            }
+        }
+        let mut len = available.min(room);
+        if len > 1 && net.hit(Fault::SingleByte) {
+            len = 1;
+        } else if len > 1 && net.hit(Fault::ShortRecv) {
+            len = net.rng.between(1, len - 1);
+        }
+        op.hold = Hold::default();
+        let filled = self.buffers.fill(len);
+        let from = &mut net.sockets[socket];
+        from.take(&mut memory[self.buffers.range(filled)]);
+        let at_end = from.readable() == Readable::End;
+        // The kernel ends a multishot receive whose completion finds the queue full.
+        if full || net.hit(Fault::LostMore) || (at_end && net.hit(Fault::EofAfterRearm)) {
+            more = false;
+        }
+        self.post_completion(Completion { token, result: Ok(len as u32), filled: Some(filled), more });
+        if !more {
+            self.slots[index as usize].recv_op = None;
+        }
+        more && !net.hit(Fault::Reordered)
+    }
+
+    fn end_recv(&mut self, index: u32, result: Result<u32, i32>) -> bool {
+        let op = self.slots[index as usize].recv_op.take().expect("an armed receive");
+        self.post(op.token, result);
+        false
+    }
+
+    fn progress_recv_into(&mut self, index: u32, net: &mut Net) {
+        let slot = &mut self.slots[index as usize];
+        let (Some(op), Some(socket)) = (&mut slot.recv_into_op, slot.socket) else { return };
+        let readable = net.sockets[socket].readable();
+        let result = if let Some(cancelled) = op.cancelled {
+            if cancelled.at > net.now {
+                return;
+            }
+            match readable {
+                Readable::Data(n) if cancelled.works => Ok(n),
+                _ => Err(libc::ECANCELED),
+            }
+        } else {
+            if readable == Readable::Nothing || !op.hold.passes(net) {
+                return;
+            }
+            match readable {
+                _ if net.hit(Fault::RecvIntoInterrupted) => Err(libc::EINTR),
+                Readable::Data(n) => Ok(n),
+                Readable::Error => Err(net.sockets[socket].take_error().unwrap_or(libc::ECONNRESET)),
+                Readable::End | Readable::Nothing => Ok(0),
+            }
+        };
+        let result = result.map(|available| {
+            let old = op.buffer.len();
+            let mut len = available.min(op.len_max).min(op.buffer.capacity() - old);
+            if len > 1 && net.hit(Fault::RecvIntoShort) {
+                len = net.rng.between(1, len - 1);
+            }
+            op.buffer.resize(old + len, 0);
+            net.sockets[socket].take(&mut op.buffer[old..]);
+            len as u32
+        });
+        let op = slot.recv_into_op.take().expect("looked at above");
+        slot.received = Some(op.buffer);
+        self.post(op.token, result);
+    }
+
+    /// A socket lives until its descriptor is closed and no operation holds it.
+    fn release_if_unheld(&mut self, index: u32, net: &mut Net) {
+        let mutant: Option<Mutant> = self.options.mutant;
+        let slot = &mut self.slots[index as usize];
+        let held = slot.recv_op.is_some() || slot.recv_into_op.is_some() || slot.send_op.is_some();
+        if let (false, false, Some(socket)) = (held, slot.descriptor_open, slot.socket) {
+            slot.socket = None;
+            let discard = net.hit(Fault::ResetDiscards);
+            net.sockets[socket].release(mutant, discard);
+        }
+    }
+
+    /// The earliest time at which this core has a completion, as far as is known now.
+    pub(super) fn next_event(&self, net: &Net) -> Option<Nanos> {
+        let mut next = if self.completions.is_empty() { None } else { Some(net.now) };
+        let mut consider = |at: Option<Nanos>| {
+            if let Some(at) = at.map(|at| at.max(net.now)) {
+                next = Some(next.map_or(at, |next: Nanos| next.min(at)));
+            }
+        };
+        consider(self.doorbells.front().copied());
+        for listener in self.listeners.iter().filter(|listener| !listener.armed.is_empty()) {
+            consider(listener.pending.front().map(|&(_, at)| at));
+        }
+        for &index in &self.live {
+            let slot = &self.slots[index as usize];
+            let Some(socket) = slot.socket.map(|socket| &net.sockets[socket]) else { continue };
+            let readable = socket.readable() != Readable::Nothing;
+            consider(slot.recv_op.as_ref().and_then(|op| due(op.hold, op.cancelled, readable)));
+            consider(slot.recv_into_op.as_ref().and_then(|op| due(op.hold, op.cancelled, readable)));
+            consider(slot.send_op.as_ref().and_then(|op| due(op.hold, op.cancelled, socket.writable())));
+        }
+        next
+    }
+
+    /// Ends everything: the ring is gone, and the kernel closes what it held.
+    pub(super) fn tear_down(&mut self, net: &mut Net) {
+        self.gone = true;
+        self.live.clear();
+        for listener in &mut self.listeners {
+            listener.open = false;
+            for (socket, _) in listener.pending.drain(..) {
+                net.sockets[socket].break_both();
+                net.sockets[socket].released = true;
+            }
+        }
+        for slot in &mut self.slots {
+            if let Some(socket) = slot.socket.take() {
+                net.sockets[socket].release(self.options.mutant, false);
+            }
+        }
+    }
+}

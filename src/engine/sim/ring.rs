@@ -1,0 +1,157 @@
+//! The ring of one core.
+
+use bytes::Bytes;
+
+use super::core::{Core, Net, Queued};
+use super::{Fault, World};
+use crate::engine::{self, BatchSend, Completion, Filled, Nanos, Peer, Token, Wait};
+
+/// What the bytes of a buffer read as while they are nobody's.
+pub(super) const POISON: u8 = 0xdd;
+
+/// A core's ring in a simulated [`World`].
+#[derive(Debug)]
+pub struct Ring {
+    world: World,
+    core: usize,
+    /// The provided buffers, one after the other.
+    memory: Vec<u8>,
+}
+
+impl Ring {
+    pub(super) fn new(world: World, core: usize, memory: Vec<u8>) -> Ring {
+        Ring { world, core, memory }
+    }
+
+    /// The world that the ring is in.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// [`World::parked_until`] of this core.
+    pub fn parked_until(&self) -> Option<Nanos> {
+        self.world.parked_until(self.core)
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Core, &mut Net) -> T) -> T {
+        let mut inner = self.world.inner.borrow_mut();
+        let (core, net) = inner.core(self.core);
+        f(core, net)
+    }
+
+    /// Queues an operation, and submits where the queue is full or chance has it so.
+    fn queue(&mut self, f: impl FnOnce(&mut Core)) {
+        let submit = self.with(|core, net| {
+            f(core);
+            core.queue.len() >= core.options.sq_entries as usize || net.hit(Fault::EarlySubmit)
+        });
+        if submit {
+            self.submit();
+            self.with(|core, net| core.publish(net));
+        }
+    }
+
+    fn submit(&mut self) {
+        let mut inner = self.world.inner.borrow_mut();
+        let (core, net) = inner.core(self.core);
+        core.execute(net);
+        core.progress(net, &mut self.memory);
+        inner.deliver_doorbells(self.core);
+    }
+}
+
+impl engine::Ring for Ring {
+    fn now(&self) -> Nanos {
+        self.world.now()
+    }
+
+    fn slots(&self) -> u32 {
+        self.with(|core, _| core.options.slots)
+    }
+
+    fn accept(&mut self, listener: u32, token: Token) {
+        self.queue(|core| core.queue_accept(listener, token));
+    }
+
+    fn stop_accepting(&mut self) {
+        self.queue(Core::queue_stop_accepting);
+    }
+
+    fn peer(&self, slot: u32) -> Peer {
+        self.with(|core, _| core.peer(slot))
+    }
+
+    fn recv(&mut self, token: Token) {
+        self.queue(|core| core.queue_recv(token));
+    }
+
+    fn recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
+        self.queue(|core| core.queue_recv_into(token, buffer, len_max));
+    }
+
+    fn take_received(&mut self, token: Token) -> Vec<u8> {
+        self.with(|core, _| core.take_received(token))
+    }
+
+    fn send(&mut self, token: Token, data: Bytes) {
+        self.queue(|core| core.queue_send(token, data));
+    }
+
+    fn cancel(&mut self, token: Token) {
+        self.queue(|core| core.queue_cancel(token));
+    }
+
+    fn close(&mut self, token: Token) {
+        self.queue(|core| core.queue_close(token));
+    }
+
+    fn ring_doorbell(&mut self, core: usize) {
+        self.queue(|ringer| ringer.queue.push_back(Queued::Doorbell(core)));
+    }
+
+    fn turn<'a>(&mut self, batch: impl Iterator<Item = BatchSend<'a>>, wait: Wait) -> std::io::Result<()> {
+        self.with(|core, net| {
+            core.begin_turn();
+            core.execute(net);
+        });
+        for send in batch {
+            self.with(|core, net| core.send_now(&send, net));
+        }
+        self.submit();
+        self.with(|core, net| {
+            core.publish(net);
+            core.park(wait, net.now);
+        });
+        Ok(())
+    }
+
+    fn completion(&mut self) -> Option<Completion> {
+        self.with(|core, net| core.take_completion(net))
+    }
+
+    fn buffer(&mut self, filled: Filled) -> &mut [u8] {
+        let range = self.with(|core, _| {
+            core.buffers.assert_lent(filled);
+            core.buffers.range(filled)
+        });
+        &mut self.memory[range]
+    }
+
+    fn recycle(&mut self, filled: Filled) {
+        let range = self.with(|core, _| {
+            core.buffers.recycle(filled);
+            core.buffers.range(filled)
+        });
+        self.memory[range].fill(POISON);
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // After a panic inside the world it stays borrowed: then there is nothing worth tidying.
+        if let Ok(mut inner) = self.world.inner.try_borrow_mut() {
+            let (core, net) = inner.core(self.core);
+            core.tear_down(net);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Runs cores and clients in one thread against the virtual clock, then lets everything come to rest and judges it.
+//!
+//! Order of a run: clients connect in the course of it and act in random order; cores that are awake tick in random
+//! order; when all sleep, the clock moves on. Once all clients are through, faults are switched off, the cores are
+//! stopped, and each must come to rest with nothing in flight.
+
+use ringwire::engine::Nanos;
+use ringwire::engine::sim::{FaultCounts, Faults, Mutant, Ring, RingOptions, Rng, World};
+
+use crate::endpoint::{Endpoint, Plan};
+use crate::oracle::{self, End, Log, Route};
+
+/// A core under test.
+pub trait Host {
+    /// One tick: at most one turn of its ring.
+    fn tick(&mut self);
+
+    /// Asks it to accept no more, close everything and come to rest.
+    fn stop(&mut self);
+}
+
+/// A run, but for its cores.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub seed: u64,
+    pub route: Route,
+    pub faults: Faults,
+    pub mutant: Option<Mutant>,
+    pub cores: usize,
+    pub clients: usize,
+    pub messages_max: usize,
+    pub payload_bytes_max: usize,
+    /// The part of the clients that go without a Close.
+    pub leavers: f64,
+    /// Whether the server may end a healthy connection without a Close, as after a timeout.
+    pub drops: bool,
+    /// Whether every client stays until all are through and nothing is under way.
+    pub stay: bool,
+    /// For [`oracle::judge`].
+    pub grace_ns: Nanos,
+}
+
+impl Scenario {
+    /// A harsh run whose sizes follow from the seed.
+    pub fn of(seed: u64, route: Route) -> Scenario {
+        Scenario {
+            seed,
+            route,
+            faults: Faults::harsh(),
+            mutant: None,
+            cores: 1 + (seed % 3) as usize,
+            clients: 4 + (seed % 7) as usize,
+            messages_max: 12,
+            payload_bytes_max: if seed.is_multiple_of(4) { 70_000 } else { 2_000 },
+            leavers: 0.2,
+            drops: false,
+            stay: seed.is_multiple_of(2),
+            grace_ns: 0,
+        }
+    }
+}
+
+/// What a run without a finding tells.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub faults: FaultCounts,
+    pub fingerprint: u64,
+    /// Clients whose connection ended cleanly.
+    pub clean: usize,
+    /// Messages received by clients.
+    pub messages: usize,
+}
+
+/// Most rounds of a run: past them something is stuck.
+const ROUNDS_MAX: usize = 200_000;
+/// How far the clock moves at most while all cores sleep: clients act between two moves.
+const STEP_NS: Nanos = 50_000;
+
+/// Runs `scenario` on the cores that `host` makes. `Err` says what was wrong.
+pub fn run(scenario: &Scenario, mut host: impl FnMut(usize, Ring) -> Box<dyn Host>) -> Result<Report, String> {
+    let _blame = Blame(scenario);
+    let world = World::new(scenario.seed, scenario.faults.clone());
+    let mut rng = world.fork_rng();
+    let options = RingOptions {
+        slots: 16,
+        buffers: rng.between(4, 32) as u16,
+        buffer_bytes: rng.between(16, 2_048) as u32,
+        incremental: rng.chance(0.5),
+        sq_entries: rng.between(2, 64) as u32,
+        cq_entries: rng.between(8, 256) as u32,
+        listeners: 1,
+        mutant: scenario.mutant,
+    };
+    let mut hosts: Vec<_> = (0..scenario.cores).map(|core| host(core, world.ring(core, options.clone()))).collect();
+    let mut run = Run { world, scenario: scenario.clone(), endpoints: Vec::new() };
+
+    let mut rounds = 0;
+    while run.endpoints.len() < scenario.clients || !run.endpoints.iter().all(Endpoint::is_over) {
+        rounds += 1;
+        if rounds > ROUNDS_MAX {
+            return Err(format!("stuck: {}", run.states()));
+        }
+        if run.endpoints.len() < scenario.clients && rng.chance(0.2) {
+            let endpoint = run.endpoint(&mut rng);
+            run.endpoints.push(endpoint);
+        }
+        run.step_endpoints(&mut rng)?;
+        run.tick(&mut hosts, &mut rng, STEP_NS);
+    }
+
+    run.world.set_faults(Faults::none());
+    for host in &mut hosts {
+        host.stop();
+        // Whoever asks a sleeping core to stop wakes it.
+        host.tick();
+    }
+    for _ in 0..1_000 {
+        run.tick(&mut hosts, &mut rng, STEP_NS);
+    }
+    (0..scenario.cores).for_each(|core| run.world.check_quiescent(core));
+    run.judge()
+}
+
+/// Says which scenario it was when an assertion ends it.
+struct Blame<'a>(&'a Scenario);
+
+impl Drop for Blame<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("RINGWIRE_SIM_SEED={} on {:?}", self.0.seed, self.0.route);
+        }
+    }
+}
+
+struct Run {
+    world: World,
+    scenario: Scenario,
+    endpoints: Vec<Endpoint>,
+}
+
+impl Run {
+    fn endpoint(&self, rng: &mut Rng) -> Endpoint {
+        let plan = Plan {
+            id: self.endpoints.len(),
+            path: self.scenario.route.path(),
+            messages: rng.between(0, self.scenario.messages_max),
+            payload_bytes_max: self.scenario.payload_bytes_max,
+            frames_max: rng.pick(&[1, 1, 4]),
+            leaves: rng.chance(self.scenario.leavers),
+            may_be_dropped: self.scenario.drops,
+            window: rng.pick(&[50, 1_000, 64 * 1024]),
+            reads: rng.pick(&[0.1, 0.5, 1.0]),
+        };
+        let core = rng.between(0, self.scenario.cores - 1);
+        let mut endpoint = Endpoint::new(plan, self.world.connect(core, 0), rng.fork());
+        endpoint.may_finish = !self.scenario.stay;
+        endpoint
+    }
+
+    fn step_endpoints(&mut self, rng: &mut Rng) -> Result<(), String> {
+        let now = self.world.now();
+        let mut order: Vec<usize> = (0..self.endpoints.len()).collect();
+        rng.shuffle(&mut order);
+        for i in order {
+            self.endpoints[i].step(now).map_err(|why| format!("client {i}: {why}"))?;
+        }
+        let cores_sleep = self.world.next_event().is_none() && !self.any_runnable();
+        if cores_sleep && self.endpoints.len() == self.scenario.clients && self.endpoints.iter().all(Endpoint::is_quiet)
+        {
+            self.endpoints.iter_mut().for_each(|endpoint| endpoint.may_finish = true);
+        }
+        Ok(())
+    }
+
+    /// Ticks the cores that are awake; moves the clock on, by up to `step_ns`, if none is.
+    fn tick(&self, hosts: &mut [Box<dyn Host>], rng: &mut Rng, step_ns: Nanos) {
+        let mut order: Vec<usize> = (0..hosts.len()).collect();
+        rng.shuffle(&mut order);
+        let mut ticked = false;
+        for core in order {
+            // Sometimes a core is slow, as when another process has its processor.
+            if self.world.runnable(core) && !rng.chance(0.1) {
+                hosts[core].tick();
+                ticked = true;
+            }
+        }
+        let now = self.world.now();
+        if ticked {
+            self.world.advance(rng.below(5_000));
+        } else {
+            let step = self.world.next_wakeup().map_or(step_ns, |at| (at - now).min(step_ns));
+            self.world.advance(step.max(1));
+        }
+    }
+
+    fn any_runnable(&self) -> bool {
+        (0..self.scenario.cores).any(|core| self.world.runnable(core))
+    }
+
+    fn states(&self) -> String {
+        let stuck = self.endpoints.iter().filter(|endpoint| !endpoint.is_over());
+        stuck.map(Endpoint::state).collect::<Vec<_>>().join("; ")
+    }
+
+    fn judge(&self) -> Result<Report, String> {
+        let logs: Vec<Log> = self.endpoints.iter().map(|endpoint| endpoint.log.clone()).collect();
+        oracle::judge(self.scenario.route, &logs, self.scenario.grace_ns)?;
+        if self.scenario.stay && self.scenario.route == Route::Broadcast {
+            oracle::judge_complete(&logs, self.scenario.grace_ns)?;
+        }
+        let clean = logs.iter().filter(|log| log.end == Some(End::Clean)).count();
+        Ok(Report {
+            faults: self.world.fault_counts(),
+            fingerprint: self.world.fingerprint(),
+            clean,
+            messages: logs.iter().map(|log| log.received.len()).sum(),
+        })
+    }
+}

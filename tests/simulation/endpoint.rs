@@ -1,0 +1,224 @@
+//! A simulated WebSocket client: connects, sends tagged messages in awkward pieces, reads at its own pace, says goodbye.
+
+use ringwire::engine::Nanos;
+use ringwire::engine::sim::{Client, Rng};
+
+use crate::oracle::{End, Log, tag};
+use crate::wire::{self, BINARY, CLOSE, Event, Message, PING, PONG, Reader, TEXT};
+
+/// What a client is going to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub id: usize,
+    pub path: &'static str,
+    pub messages: usize,
+    pub payload_bytes_max: usize,
+    pub frames_max: usize,
+    /// Whether it goes at some point without a Close.
+    pub leaves: bool,
+    /// Whether the server may end a healthy connection without a Close, as after a timeout.
+    pub may_be_dropped: bool,
+    /// Bytes that its socket takes before it reads.
+    pub window: usize,
+    /// The chance that it reads at all in one step.
+    pub reads: f64,
+}
+
+/// A WebSocket client under simulation.
+pub struct Endpoint {
+    pub log: Log,
+    plan: Plan,
+    client: Client,
+    rng: Rng,
+    reader: Reader,
+    /// Bytes composed and not written, and where messages of the log end in them (place, number).
+    writing: Vec<u8>,
+    marks: Vec<(usize, usize)>,
+    close_sent: bool,
+    server_close: Option<(Option<u16>, bool)>,
+    /// No goodbye before this is set: a test may want everybody to stay until all are through.
+    pub may_finish: bool,
+}
+
+const CLOSE_CODE: u16 = 1000;
+
+impl Endpoint {
+    pub fn new(plan: Plan, client: Client, mut rng: Rng) -> Endpoint {
+        client.set_window(plan.window);
+        let key = format!("{:016x}{:05x}g==", rng.next_u64(), plan.id);
+        let writing = wire::request(plan.path, &key);
+        Endpoint {
+            log: Log::default(),
+            plan,
+            client,
+            rng,
+            reader: Reader::new(&key),
+            writing,
+            marks: Vec::new(),
+            close_sent: false,
+            server_close: None,
+            may_finish: true,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.log.end.is_some()
+    }
+
+    /// Whether everything that it has to say but goodbye is written.
+    pub fn is_through(&self) -> bool {
+        self.is_over() || (self.log.sent.len() >= self.plan.messages && self.writing.is_empty())
+    }
+
+    /// Whether nothing is under way to or from it, as far as its socket shows.
+    pub fn is_quiet(&self) -> bool {
+        self.is_over() || (self.is_through() && self.client.unsent() == 0 && self.client.readable() == 0)
+    }
+
+    /// What it is waiting for, for messages.
+    pub fn state(&self) -> String {
+        format!(
+            "client {}: upgraded {}, sent {}, received {}, {} bytes to write, {} unsent, close sent {}, got {:?}, {:?}",
+            self.plan.id,
+            self.reader.is_upgraded(),
+            self.log.sent.len(),
+            self.log.received.len(),
+            self.writing.len(),
+            self.client.unsent(),
+            self.close_sent,
+            self.server_close,
+            self.client,
+        )
+    }
+
+    /// Reads a little, writes a little. `Err`: the server broke the protocol.
+    pub fn step(&mut self, now: Nanos) -> Result<(), String> {
+        if self.is_over() {
+            return Ok(());
+        }
+        if self.rng.chance(self.plan.reads) {
+            let n = if self.rng.chance(0.5) { usize::MAX } else { self.rng.between(1, 200) };
+            let bytes = self.client.read(n);
+            self.reader.push(&bytes);
+            self.events(now)?;
+        }
+        if self.client.saw_fin() || self.client.saw_reset() {
+            return self.ended();
+        }
+        if self.plan.leaves && self.rng.chance(0.01) {
+            if self.rng.chance(0.5) {
+                self.client.reset()
+            } else {
+                self.client.close()
+            }
+            self.log.end = Some(End::Left);
+            return Ok(());
+        }
+        self.compose();
+        self.write(now);
+        Ok(())
+    }
+
+    fn events(&mut self, now: Nanos) -> Result<(), String> {
+        while let Some(event) = self.reader.next()? {
+            match event {
+                Event::Message(message) => self.log.received.push(message),
+                Event::Ping(payload) if !self.close_sent => {
+                    wire::frame(&mut self.writing, true, PONG, &payload, &mut self.rng);
+                }
+                Event::Ping(_) | Event::Pong(_) => {}
+                Event::Close(code) => {
+                    self.server_close = Some((code, self.close_sent));
+                    if !self.close_sent {
+                        self.say_close(code.unwrap_or(CLOSE_CODE));
+                    }
+                }
+            }
+        }
+        if self.reader.is_upgraded() {
+            self.log.opened_at.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self) -> Result<(), String> {
+        let reset = self.client.saw_reset();
+        if !reset && self.reader.is_within_something() {
+            return Err("the server's FIN came in the middle of something".to_owned());
+        }
+        self.log.end = Some(match self.server_close {
+            Some((Some(CLOSE_CODE), true)) => End::Clean,
+            Some((code, _)) => End::ServerClosed(code),
+            None if self.client.was_broken() || self.plan.may_be_dropped => End::Broken,
+            None => return Err(format!("a healthy connection ended without a Close: {}", self.state())),
+        });
+        self.client.close();
+        Ok(())
+    }
+
+    /// Puts the next thing to say into `writing`.
+    fn compose(&mut self) {
+        if self.close_sent || !self.writing.is_empty() {
+            return;
+        }
+        // Frames right behind the request are legal, and sometimes sent.
+        if !self.reader.is_upgraded() && !self.rng.chance(0.05) {
+            return;
+        }
+        if self.log.sent.len() == self.plan.messages {
+            if self.may_finish {
+                self.say_close(CLOSE_CODE);
+            }
+            return;
+        }
+        for _ in 0..self.rng.between(1, 4).min(self.plan.messages - self.log.sent.len()) {
+            if self.rng.chance(0.1) {
+                wire::frame(&mut self.writing, true, PING, b"ping", &mut self.rng);
+            }
+            let message = self.next_message();
+            wire::message(&mut self.writing, &message, self.plan.frames_max, &mut self.rng);
+            self.marks.push((self.writing.len(), self.log.sent.len()));
+            self.log.sent.push((message, None));
+        }
+    }
+
+    fn next_message(&mut self) -> Message {
+        let mut payload = tag(self.plan.id, self.log.sent.len()).into_bytes();
+        // Mostly small ones, as in life.
+        let most =
+            if self.rng.chance(0.8) { self.plan.payload_bytes_max.min(100) } else { self.plan.payload_bytes_max };
+        let mut filler = vec![0; self.rng.between(0, most)];
+        self.rng.fill(&mut filler);
+        let opcode = self.rng.pick(&[TEXT, BINARY]);
+        if opcode == TEXT {
+            filler.iter_mut().for_each(|byte| *byte = b'a' + *byte % 26);
+        }
+        payload.extend(filler);
+        Message { opcode, payload }
+    }
+
+    fn say_close(&mut self, code: u16) {
+        // Messages that are composed and not begun would follow; what is begun must be finished.
+        wire::frame(&mut self.writing, true, CLOSE, &code.to_be_bytes(), &mut self.rng);
+        self.close_sent = true;
+    }
+
+    fn write(&mut self, now: Nanos) {
+        if self.writing.is_empty() || self.client.unsent() > 0 {
+            return;
+        }
+        let all = self.writing.len();
+        let n = if self.rng.chance(0.6) { all } else { self.rng.between(1, all) };
+        self.client.send(&self.writing[..n]);
+        self.writing.drain(..n);
+        let sent = &mut self.log.sent;
+        self.marks.retain_mut(|(end, number)| {
+            if *end <= n {
+                sent[*number].1 = Some(now);
+                return false;
+            }
+            *end -= n;
+            true
+        });
+    }
+}

@@ -1,0 +1,226 @@
+//! RFC 6455 as a strict client speaks it, written apart from the library so that it can judge it.
+
+use ringwire::engine::sim::Rng;
+
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
+
+/// A data message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+/// What a server sent after its handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Message(Message),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    /// With its code, if it had one.
+    Close(Option<u16>),
+}
+
+/// An opening handshake for `path`.
+pub fn request(path: &str, key: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: ringwire.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Appends one masked frame.
+pub fn frame(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], rng: &mut Rng) {
+    out.push(u8::from(fin) << 7 | opcode);
+    match payload.len() {
+        n @ 0..=125 => out.push(0x80 | n as u8),
+        n @ 126..=0xffff => {
+            out.push(0x80 | 126);
+            out.extend((n as u16).to_be_bytes());
+        }
+        n => {
+            out.push(0x80 | 127);
+            out.extend((n as u64).to_be_bytes());
+        }
+    }
+    let mask = (rng.next_u64() as u32).to_be_bytes();
+    out.extend(mask);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+}
+
+/// Appends `message` in up to `frames_max` frames, sometimes with a ping between them.
+pub fn message(out: &mut Vec<u8>, message: &Message, frames_max: usize, rng: &mut Rng) {
+    let frames = rng.between(1, frames_max);
+    let mut rest = message.payload.as_slice();
+    for i in 1..=frames {
+        let n = if i == frames { rest.len() } else { rng.between(0, rest.len()) };
+        let (part, after) = rest.split_at(n);
+        frame(out, i == frames, if i == 1 { message.opcode } else { 0 }, part, rng);
+        rest = after;
+        if i < frames && rng.chance(0.2) {
+            frame(out, true, PING, b"between", rng);
+        }
+    }
+}
+
+/// Reads what a server sends: the response head, then frames. Says what is wrong with anything that a server must not
+/// send.
+#[derive(Debug)]
+pub struct Reader {
+    key: String,
+    bytes: Vec<u8>,
+    upgraded: bool,
+    /// A message of which fragments came.
+    partial: Option<Message>,
+    closed: bool,
+}
+
+impl Reader {
+    pub fn new(key: &str) -> Reader {
+        Reader { key: key.to_owned(), bytes: Vec::new(), upgraded: false, partial: None, closed: false }
+    }
+
+    pub fn is_upgraded(&self) -> bool {
+        self.upgraded
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Bytes that are not part of anything whole.
+    pub fn is_within_something(&self) -> bool {
+        !self.bytes.is_empty() || self.partial.is_some()
+    }
+
+    /// The next whole thing. `Err`: the server broke the protocol.
+    pub fn next(&mut self) -> Result<Option<Event>, String> {
+        if !self.upgraded && !self.head()? {
+            return Ok(None);
+        }
+        while let Some((first, payload)) = self.take_frame()? {
+            if let Some(event) = self.event(first, payload)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    fn head(&mut self) -> Result<bool, String> {
+        let Some(end) = self.bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+            return Ok(false);
+        };
+        let head: Vec<u8> = self.bytes.drain(..end + 4).collect();
+        let head = String::from_utf8(head).map_err(|_| "a response head that is not text")?;
+        if !head.starts_with("HTTP/1.1 101 ") {
+            return Err(format!("not upgraded: {}", head.lines().next().unwrap_or_default()));
+        }
+        let accept = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("sec-websocket-accept").then(|| value.trim().to_owned())
+        });
+        let expected = tungstenite::handshake::derive_accept_key(self.key.as_bytes());
+        if accept.as_deref() != Some(&expected) {
+            return Err(format!("Sec-WebSocket-Accept is {accept:?}, not {expected}"));
+        }
+        self.upgraded = true;
+        Ok(true)
+    }
+
+    fn take_frame(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
+        let bytes = &self.bytes;
+        let (Some(&first), Some(&second)) = (bytes.first(), bytes.get(1)) else { return Ok(None) };
+        if self.closed {
+            return Err("bytes after the Close frame".to_owned());
+        }
+        if second & 0x80 != 0 {
+            return Err("RFC 6455 5.1: a server must not mask".to_owned());
+        }
+        let extended = |n: usize| -> Option<u64> {
+            let bytes = bytes.get(2..2 + n)?;
+            Some(bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)))
+        };
+        let (start, len, least) = match second {
+            126 => (4, extended(2), 126),
+            127 => (10, extended(8), 0x1_0000),
+            n => (2, Some(u64::from(n)), 0),
+        };
+        let Some(len) = len else { return Ok(None) };
+        if len < least {
+            return Err(format!("RFC 6455 5.2: length {len} is not in its shortest form"));
+        }
+        let end = start + usize::try_from(len).map_err(|_| "a length beyond reason")?;
+        if self.bytes.len() < end {
+            return Ok(None);
+        }
+        let payload = self.bytes.drain(..end).skip(start).collect();
+        Ok(Some((first, payload)))
+    }
+
+    fn event(&mut self, first: u8, payload: Vec<u8>) -> Result<Option<Event>, String> {
+        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
+        if first & 0x70 != 0 {
+            return Err(format!("RFC 6455 5.2: reserved bits are set: {first:#x}"));
+        }
+        if opcode >= 8 && (!fin || payload.len() > 125) {
+            return Err("RFC 6455 5.5: a control frame is fragmented or long".to_owned());
+        }
+        match opcode {
+            TEXT | BINARY if self.partial.is_some() => return Err("a message within a fragmented message".to_owned()),
+            TEXT | BINARY => self.partial = Some(Message { opcode, payload }),
+            0 => match &mut self.partial {
+                Some(partial) => partial.payload.extend(payload),
+                None => return Err("a continuation of nothing".to_owned()),
+            },
+            CLOSE => {
+                self.closed = true;
+                return match payload.as_slice() {
+                    [] => Ok(Some(Event::Close(None))),
+                    [_] => Err("RFC 6455 5.5.1: a Close with half a code".to_owned()),
+                    [a, b, ..] => Ok(Some(Event::Close(Some(u16::from_be_bytes([*a, *b]))))),
+                };
+            }
+            PING => return Ok(Some(Event::Ping(payload))),
+            PONG => return Ok(Some(Event::Pong(payload))),
+            _ => return Err(format!("RFC 6455 5.2: opcode {opcode} is reserved")),
+        }
+        let Some(message) = (if fin { self.partial.take() } else { None }) else { return Ok(None) };
+        if message.opcode == TEXT && std::str::from_utf8(&message.payload).is_err() {
+            return Err("RFC 6455 5.6: a text message that is not UTF-8".to_owned());
+        }
+        Ok(Some(Event::Message(message)))
+    }
+}
+
+#[test]
+fn reader_refuses_what_a_server_must_not_send() {
+    let cases: &[(&[u8], &str)] = &[
+        (&[0x81, 0x81, 0, 0, 0, 0, 0], "mask"),
+        (&[0xc1, 0], "reserved bits"),
+        (&[0x83, 0], "opcode 3"),
+        (&[0x08, 0], "control frame"),
+        (&[0x81, 126, 0, 5], "shortest form"),
+        (&[0x80, 0], "continuation of nothing"),
+        (&[0x01, 0, 0x81, 0], "within a fragmented"),
+        (&[0x81, 1, 0xff], "UTF-8"),
+        (&[0x88, 1, 3], "half a code"),
+        (&[0x88, 0, 0x81, 0], "after the Close"),
+    ];
+    for (bytes, complaint) in cases {
+        let mut reader = Reader { upgraded: true, ..Reader::new("key") };
+        reader.push(bytes);
+        let why = loop {
+            match reader.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("{bytes:?} was accepted"),
+                Err(why) => break why,
+            }
+        };
+        assert!(why.contains(complaint), "{bytes:?}: {why}");
+    }
+}
