@@ -13,8 +13,6 @@ pub mod buffers;
 pub mod sim;
 pub mod token;
 pub mod uring;
-pub mod token;
-pub mod uring;
 
 use std::net::SocketAddr;
 
