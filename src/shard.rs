@@ -335,7 +335,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if !whole {
             return self.finish(slot, 1006, "the connection broke");
         }
-        match self.hub.outbox.sent_async(slot) {
+        let pool = &mut self.hub.pool;
+        match self.hub.outbox.sent_async(slot, |buffer| pool.give(buffer)) {
             Some(next) => {
                 self.conns[slot as usize].in_flight += 1;
                 self.ring.send(self.token(Op::Send, slot), next);

@@ -20,6 +20,15 @@ pub struct OwnedPayload {
 }
 
 impl OwnedPayload {
+    /// A copy of a payload, in `buffer`, whose content is dropped.
+    pub fn copy_of(payload: &[u8], mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.reserve(HEADROOM + payload.len());
+        buffer.resize(HEADROOM, 0);
+        buffer.extend_from_slice(payload);
+        Self { buffer }
+    }
+
     /// The payload.
     pub fn as_slice(&self) -> &[u8] {
         &self.buffer[HEADROOM..]
