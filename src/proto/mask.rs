@@ -35,6 +35,17 @@ pub fn copy_into(key: [u8; 4], offset: usize, src: &[u8], dst: &mut Vec<u8>) {
     }
 }
 
+/// Appends `src` as it is: the kernel with the key 0, which up to [`SMALL_MAX`] bytes is inlined and spares the call of
+/// `memcpy`.
+#[inline]
+pub(super) fn append(src: &[u8], dst: &mut Vec<u8>) {
+    if src.len() <= SMALL_MAX {
+        copy_into([0; 4], 0, src, dst)
+    } else {
+        dst.extend_from_slice(src)
+    }
+}
+
 /// The key as a word whose lowest byte is the one for the first byte of data.
 #[inline(always)]
 fn rotated(key: [u8; 4], offset: usize) -> u32 {
