@@ -361,7 +361,8 @@ fn handshakes_refused() {
     let version = ("sec-websocket-version", "13");
     let upgrade = ("upgrade", "websocket");
     let key = "Sec-WebSocket-Key";
-    let table: &[(String, u16, Option<(&str, &str)>)] = &[
+    type Field = Option<(&'static str, &'static str)>;
+    let table: &[(String, u16, Field)] = &[
         (
             request("POST / HTTP/1.1", &[], ""),
             405,

@@ -265,10 +265,11 @@ mod section_5_4_fragmentation {
             fails("5.9", &frames, &[], ProtocolError::UnexpectedContinuation);
         }
         let frames = [frame(0x81, b"done"), frame(0x80, b"more")];
-        fragment_fails(
-            "continuation behind a whole message",
+        fails(
+            "5.11",
             &frames,
             &[text("done")],
+            ProtocolError::UnexpectedContinuation,
         );
     }
 

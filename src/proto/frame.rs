@@ -236,7 +236,7 @@ pub fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     if payload.len() < 126 {
         out.reserve(2 + payload.len());
         out.extend_from_slice(&[FIN | opcode as u8, payload.len() as u8]);
-        mask::append(payload, out);
+        out.extend_from_slice(payload);
     } else {
         put_long_frame(out, opcode, payload);
     }

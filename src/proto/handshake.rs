@@ -1,7 +1,6 @@
 //! The opening handshake (RFC 6455 4), both sides. The server's decides on a request that [`super::http`] parsed; neither
 //! makes random numbers or does I/O.
 
-use smallvec::SmallVec;
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
 
@@ -43,21 +42,25 @@ impl<'h> Upgrade<'h> {
 }
 
 /// A refused handshake: the response to give.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The status code.
     pub status: u16,
     /// Header fields that the status requires.
-    pub headers: SmallVec<[(&'static str, &'static str); 3]>,
+    pub headers: &'static [(&'static str, &'static str)],
     /// What is wrong, for the body.
     pub message: &'static str,
 }
 
 impl Refusal {
-    fn new(status: u16, headers: &[(&'static str, &'static str)], message: &'static str) -> Self {
+    fn new(
+        status: u16,
+        headers: &'static [(&'static str, &'static str)],
+        message: &'static str,
+    ) -> Self {
         Self {
             status,
-            headers: headers.iter().copied().collect(),
+            headers,
             message,
         }
     }
@@ -83,8 +86,8 @@ pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
     }
     if !is_upgrade_request(head) {
         // RFC 9110 15.5.22: a 426 MUST have an Upgrade field; RFC 9110 7.8: and the connection option for it.
-        let headers = [("upgrade", "websocket"), ("connection", "Upgrade")];
-        return Err(Refusal::new(426, &headers, "this is a WebSocket endpoint"));
+        const HEADERS: &[(&str, &str)] = &[("upgrade", "websocket"), ("connection", "Upgrade")];
+        return Err(Refusal::new(426, HEADERS, "this is a WebSocket endpoint"));
     }
     let bad_request = |message| Err(Refusal::new(400, &[], message));
     if head.version_minor() == 0 {
@@ -97,14 +100,14 @@ pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
     // RFC 6455 4.2.2 and 4.4: on another version, 426 with the one that is spoken here.
     let mut versions = head.headers("sec-websocket-version");
     if versions.next() != Some("13") || versions.next().is_some() {
-        let headers = [
+        const HEADERS: &[(&str, &str)] = &[
             ("sec-websocket-version", "13"),
             ("upgrade", "websocket"),
             ("connection", "Upgrade"),
         ];
         return Err(Refusal::new(
             426,
-            &headers,
+            HEADERS,
             "Sec-WebSocket-Version must be 13",
         ));
     }

@@ -35,17 +35,6 @@ pub fn copy_into(key: [u8; 4], offset: usize, src: &[u8], dst: &mut Vec<u8>) {
     }
 }
 
-/// Appends `src` as it is: the kernel with the key 0, which up to [`SMALL_MAX`] bytes is inlined and spares the call of
-/// `memcpy`.
-#[inline]
-pub(super) fn append(src: &[u8], dst: &mut Vec<u8>) {
-    if src.len() <= SMALL_MAX {
-        copy_into([0; 4], 0, src, dst)
-    } else {
-        dst.extend_from_slice(src)
-    }
-}
-
 /// The key as a word whose lowest byte is the one for the first byte of data.
 #[inline(always)]
 fn rotated(key: [u8; 4], offset: usize) -> u32 {
@@ -64,7 +53,7 @@ fn turned(key: u32, by: usize) -> u32 {
 /// `src` must be valid for reads and `dst` for writes of `len` bytes, and the two stretches must be the same or disjoint.
 #[inline(always)]
 unsafe fn xor(key: u32, src: *const u8, dst: *mut u8, len: usize) {
-    // SAFETY (all calls): the caller's promise on `src`, `dst` and `len` is passed on unchanged; each function's bound on
+    // SAFETY: of all three calls: the caller's promise on `src`, `dst` and `len` is passed on unchanged; each function's bound on
     // `len` is the branch it stands in.
     unsafe {
         if len >= 16 {
@@ -104,8 +93,8 @@ unsafe fn xor_tiny(key: u32, src: *const u8, dst: *mut u8, len: usize) {
             dst.add(last).cast::<u32>().write_unaligned(tail);
         } else {
             let key = key.to_le_bytes();
-            for i in 0..len {
-                *dst.add(i) = *src.add(i) ^ key[i];
+            for (i, key) in key.into_iter().enumerate().take(len) {
+                *dst.add(i) = *src.add(i) ^ key;
             }
         }
     }
@@ -117,6 +106,10 @@ fn twice(key: u32) -> u64 {
     (u64::from(key) << 32 | u64::from(key)).to_le()
 }
 
+/// As [`xor`], in vectors of 16 bytes.
+///
+/// # Safety
+/// As [`xor`], and `len >= 16`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn xor_16(key: u32, src: *const u8, dst: *mut u8, len: usize) {
@@ -141,6 +134,10 @@ unsafe fn xor_16(key: u32, src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
+/// As [`xor`], in words of 8 bytes.
+///
+/// # Safety
+/// As [`xor`], and `len >= 16`.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 unsafe fn xor_16(key: u32, src: *const u8, dst: *mut u8, len: usize) {
