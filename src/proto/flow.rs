@@ -105,4 +105,10 @@ impl Flow {
             replies.reply(Opcode::Close, payload.as_slice());
         }
     }
+
+    pub(super) fn invariants(&self) {
+        debug_assert!(!self.failed || self.close_sent);
+        let untouched = !(self.close_sent || self.close_received || self.failed);
+        debug_assert_eq!(self.mode == Mode::Open, untouched);
+    }
 }

@@ -544,6 +544,7 @@ impl Machine {
     }
 
     fn release_if_idle(&mut self, pool: &mut Pool) {
+        self.flow.invariants();
         if let Some(partial) = self.partial.take_if(|partial| partial.is_idle()) {
             pool.give_partial(partial);
         }
