@@ -840,6 +840,10 @@ mod section_10_4_limits {
         assert_eq!(close_code(&[&first, &more, &last, &frame(0x82, b"")]), None);
         assert_eq!(close_code(&[&first, &more, &more]), None);
         assert_eq!(close_code(&[&first, &more, &more, &last]), Some(Some(1008)));
+        // A frame counts once, however it arrives.
+        let frames = [frame(0x02, b"a"), frame(0x00, b"b"), frame(0x80, b"c")].concat();
+        let pieces: Vec<_> = frames.chunks(1).collect();
+        assert_eq!(close_code(&pieces), None);
     }
 
     #[test]

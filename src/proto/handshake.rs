@@ -383,6 +383,7 @@ mod tests {
             "x",
             "dGhlIHNhbXBsZSBub25jZQ",
             "dGhlIHNhbXBsZSBub25jZ===",
+            "dGhlIHNhbXBsZSBub25jZQAA==",
             "dGhlIHNhbXBsZSBub25j_Q==",
         ] {
             assert!(!is_key(wrong), "{wrong}");
