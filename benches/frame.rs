@@ -9,10 +9,7 @@ use ringwire::proto::{Event, Limits, Machine, Opcode, Pool, Role};
 
 const FRAMES: usize = 16;
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
-const LIMITS: Limits = Limits {
-    message_bytes_max: 1 << 24,
-    fragments_max: 1 << 17,
-};
+const LIMITS: Limits = Limits { message_bytes_max: 1 << 24, fragments_max: 1 << 17 };
 
 /// One pass over `input`; what it does with each message is up to `each`. Unmasking scrambles the input, which is copied
 /// fresh each time: `decode/copy` is the price of that alone.

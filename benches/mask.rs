@@ -31,12 +31,7 @@ fn bench(criterion: &mut Criterion) {
             let mut out = Vec::with_capacity(len);
             bencher.iter(|| {
                 out.clear();
-                mask::copy_into(
-                    black_box(KEY),
-                    0,
-                    black_box(&data[..len]),
-                    black_box(&mut out),
-                );
+                mask::copy_into(black_box(KEY), 0, black_box(&data[..len]), black_box(&mut out));
             });
         });
         group.bench_function(BenchmarkId::new("scalar", len), |bencher| {

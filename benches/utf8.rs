@@ -21,8 +21,7 @@ fn bench(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(format!("{name}/pieces"), len), |bencher| {
                 bencher.iter(|| {
                     let mut utf8 = Utf8::new();
-                    text.chunks(2000)
-                        .all(|piece| utf8.push(black_box(piece)).is_ok())
+                    text.chunks(2000).all(|piece| utf8.push(black_box(piece)).is_ok())
                 });
             });
         }

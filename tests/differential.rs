@@ -11,10 +11,7 @@ use tungstenite::protocol::{Role as TheirRole, WebSocket, WebSocketConfig};
 use tungstenite::{Bytes, Message};
 use wire::{Run, Seen, close, frame, run_with};
 
-const LIMITS: ringwire::proto::Limits = ringwire::proto::Limits {
-    message_bytes_max: 3000,
-    fragments_max: u32::MAX,
-};
+const LIMITS: ringwire::proto::Limits = ringwire::proto::Limits { message_bytes_max: 3000, fragments_max: u32::MAX };
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,22 +45,8 @@ impl Random {
     }
 
     fn text(&mut self, characters: usize) -> Vec<u8> {
-        let some = [
-            'a',
-            'z',
-            ' ',
-            'é',
-            'µ',
-            '€',
-            '水',
-            '\u{FFFF}',
-            '🦀',
-            '\u{10FFFF}',
-        ];
-        (0..characters)
-            .map(|_| some[self.below(some.len())])
-            .collect::<String>()
-            .into_bytes()
+        let some = ['a', 'z', ' ', 'é', 'µ', '€', '水', '\u{FFFF}', '🦀', '\u{10FFFF}'];
+        (0..characters).map(|_| some[self.below(some.len())]).collect::<String>().into_bytes()
     }
 
     fn len(&mut self) -> usize {
@@ -87,9 +70,7 @@ fn stream(random: &mut Random) -> Vec<Vec<u8>> {
             let len = random.len() / 2;
             (0x01, random.text(len))
         };
-        let mut cuts: Vec<_> = (0..[0, 0, 0, 1, 3][random.below(5)])
-            .map(|_| random.below(payload.len() + 1))
-            .collect();
+        let mut cuts: Vec<_> = (0..[0, 0, 0, 1, 3][random.below(5)]).map(|_| random.below(payload.len() + 1)).collect();
         cuts.extend([0, payload.len()]);
         cuts.sort_unstable();
         for (i, ends) in cuts.windows(2).enumerate() {
@@ -108,10 +89,7 @@ fn stream(random: &mut Random) -> Vec<Vec<u8>> {
         1 => frames.push(frame(0x88, b"")),
         _ => {
             let codes = [1000, 1001, 1003, 1011, 3000, 4999];
-            frames.push(frame(
-                0x88,
-                &close(codes[random.below(codes.len())], b"reason"),
-            ));
+            frames.push(frame(0x88, &close(codes[random.below(codes.len())], b"reason")));
         }
     }
     frames
@@ -123,20 +101,14 @@ fn mutate(random: &mut Random, frames: &mut Vec<Vec<u8>>) {
         0 => frames[at][0] ^= 1 << random.below(8),
         1 => frames[at][1] ^= 0x80,
         2 => drop(frames.remove(at)),
-        3 => frames.insert(
-            at,
-            frame([0x80, 0x00, 0x83, 0x8B, 0xC1][random.below(5)], b"x"),
-        ),
+        3 => frames.insert(at, frame([0x80, 0x00, 0x83, 0x8B, 0xC1][random.below(5)], b"x")),
         4 => {
             // Payload, or a length that no longer fits what follows.
             let byte = 1 + random.below(frames[at].len() - 1);
             frames[at][byte] ^= 1 << random.below(8);
         }
         5 => frames.insert(at, frame(0x88, &close(random.below(5100) as u16, b""))),
-        6 => frames.insert(
-            at,
-            frame(0x81, &[b"ok \xE2\x82", &b"\xFF\x80"[..]].concat()),
-        ),
+        6 => frames.insert(at, frame(0x81, &[b"ok \xE2\x82", &b"\xFF\x80"[..]].concat())),
         _ => {
             let len = frames[at].len();
             frames[at].truncate(random.below(len));
@@ -186,10 +158,7 @@ fn theirs(bytes: &[u8]) -> (Vec<Seen>, End) {
                 if frame.reason.as_str() == "Protocol violation" {
                     return (seen, End::Failed);
                 }
-                seen.push(Seen::Close(
-                    Some(frame.code.into()),
-                    frame.reason.as_str().to_owned(),
-                ));
+                seen.push(Seen::Close(Some(frame.code.into()), frame.reason.as_str().to_owned()));
                 return (seen, End::Closed);
             }
             Ok(Message::Frame(_)) => unreachable!("only written"),
@@ -197,9 +166,9 @@ fn theirs(bytes: &[u8]) -> (Vec<Seen>, End) {
             Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
                 return (seen, End::TooBig);
             }
-            Err(Error::Protocol(
-                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            )) => return (seen, End::Input),
+            Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => {
+                return (seen, End::Input);
+            }
             Err(Error::Protocol(_)) => return (seen, End::Failed),
             Err(other) => panic!("{other:?}"),
         }
@@ -269,18 +238,12 @@ fn agrees_with_tungstenite() {
         let (seen, end) = ours(run_with(Role::Server, LIMITS, lend, &pieces));
         if end != their_end && may_differ(&bytes, end, their_end) {
             assert!(mutated, "seed {seed}");
-            assert!(
-                their_seen.starts_with(&seen),
-                "seed {seed}: {seen:?} {their_seen:?}"
-            );
+            assert!(their_seen.starts_with(&seen), "seed {seed}: {seen:?} {their_seen:?}");
             continue;
         }
         assert_eq!(end, their_end, "seed {seed}: {bytes:x?}");
         assert_eq!(seen, their_seen, "seed {seed}");
         ends[end as usize] += 1;
     }
-    assert!(
-        ends.iter().all(|&count| count > 30),
-        "every end is tried: {ends:?}"
-    );
+    assert!(ends.iter().all(|&count| count > 30), "every end is tried: {ends:?}");
 }

@@ -13,27 +13,16 @@ fn fine(name: &str, frames: &[Vec<u8>], want: &[Seen]) {
     let bytes = [&frames.concat()[..], &frame(0x88, &NORMAL)].concat();
     let mut want = want.to_vec();
     want.push(Seen::Close(Some(1000), String::new()));
-    for pieces in [
-        vec![&bytes[..]],
-        bytes.chunks(1).collect(),
-        bytes.chunks(997).collect(),
-    ] {
+    for pieces in [vec![&bytes[..]], bytes.chunks(1).collect(), bytes.chunks(997).collect()] {
         let result = run(&pieces);
         assert_eq!(result.seen, want, "{name}");
         assert_eq!(result.close_code(), Some(Some(1000)), "{name}");
-        assert!(
-            result.is_done && !result.failed && !result.is_open,
-            "{name}"
-        );
+        assert!(result.is_done && !result.failed && !result.is_open, "{name}");
         let pings = want.iter().filter_map(|seen| match seen {
             Seen::Ping(payload) => Some((Opcode::Pong, payload.clone())),
             _ => None,
         });
-        let pongs = result
-            .sent
-            .iter()
-            .filter(|sent| sent.0 != Opcode::Close)
-            .cloned();
+        let pongs = result.sent.iter().filter(|sent| sent.0 != Opcode::Close).cloned();
         assert!(pongs.eq(pings), "{name}: {:?}", result.sent);
     }
 }
@@ -41,29 +30,16 @@ fn fine(name: &str, frames: &[Vec<u8>], want: &[Seen]) {
 /// A run that fails: these events, then the error, and its code in the one Close frame, last of what is sent.
 fn fails(name: &str, frames: &[Vec<u8>], before: &[Seen], error: ProtocolError) -> Run {
     // What comes behind the error must not matter.
-    let bytes = [
-        &frames.concat()[..],
-        &frame(0x81, b"ignored"),
-        &frame(0x89, b"ignored"),
-    ]
-    .concat();
+    let bytes = [&frames.concat()[..], &frame(0x81, b"ignored"), &frame(0x89, b"ignored")].concat();
     let mut want = before.to_vec();
     want.push(Seen::Failed(error));
     let by_byte = run(&bytes.chunks(1).collect::<Vec<_>>());
     let result = run(&[&bytes]);
     for result in [&by_byte, &result] {
         assert_eq!(result.seen, want, "{name}");
-        assert_eq!(
-            result.close_code(),
-            Some(Some(error.close_code())),
-            "{name}"
-        );
+        assert_eq!(result.close_code(), Some(Some(error.close_code())), "{name}");
         assert!(result.failed && !result.is_open, "{name}");
-        assert_eq!(
-            result.sent.last().map(|sent| sent.0),
-            Some(Opcode::Close),
-            "{name}"
-        );
+        assert_eq!(result.sent.last().map(|sent| sent.0), Some(Opcode::Close), "{name}");
     }
     result
 }
@@ -74,18 +50,9 @@ mod section_5_1_masking {
     #[test]
     fn a_server_refuses_unmasked_frames() {
         for first in [0x81, 0x82, 0x89, 0x8A, 0x88] {
-            fails(
-                "unmasked",
-                &[server_frame(first, b"")],
-                &[],
-                ProtocolError::Unmasked,
-            );
+            fails("unmasked", &[server_frame(first, b"")], &[], ProtocolError::Unmasked);
         }
-        assert_eq!(
-            run(&[&[0x81, 0x05]]).close_code(),
-            Some(Some(1002)),
-            "two bytes are enough"
-        );
+        assert_eq!(run(&[&[0x81, 0x05]]).close_code(), Some(Some(1002)), "two bytes are enough");
     }
 
     #[test]
@@ -106,17 +73,8 @@ mod section_5_1_masking {
         ]
         .concat();
         let long = [&b"a"[..], &[b'b'; 70_000]].concat();
-        let want = [
-            text("Hello"),
-            Seen::Ping(b"p".to_vec()),
-            binary(long),
-            Seen::Close(Some(1001), "away".into()),
-        ];
-        for pieces in [
-            vec![&bytes[..]],
-            bytes.chunks(1).collect(),
-            bytes.chunks(4096).collect(),
-        ] {
+        let want = [text("Hello"), Seen::Ping(b"p".to_vec()), binary(long), Seen::Close(Some(1001), "away".into())];
+        for pieces in [vec![&bytes[..]], bytes.chunks(1).collect(), bytes.chunks(4096).collect()] {
             let result = run_with(Role::Client, LIMITS, None, &pieces);
             assert_eq!(result.seen, want);
             assert_eq!(result.close_code(), Some(Some(1001)));
@@ -146,18 +104,9 @@ mod section_5_2_base_framing {
 
     #[test]
     fn lengths_not_minimal_or_with_the_top_bit_are_refused() {
-        for head in [
-            &[0x82, 0xFE, 0, 0][..],
-            &[0x82, 0xFE, 0, 125],
-            &[0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF],
-        ] {
+        for head in [&[0x82, 0xFE, 0, 0][..], &[0x82, 0xFE, 0, 125], &[0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]] {
             let bytes = [head, &KEY, &[0; 70_000]].concat();
-            fails(
-                "not minimal",
-                &[bytes],
-                &[],
-                ProtocolError::NonMinimalLength,
-            );
+            fails("not minimal", &[bytes], &[], ProtocolError::NonMinimalLength);
         }
         let bytes = [0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4].to_vec();
         fails("top bit", &[bytes], &[], ProtocolError::LengthOutOfRange);
@@ -170,25 +119,11 @@ mod section_5_2_base_framing {
         for bits in 1..8u8 {
             for opcode in [0x81, 0x82, 0x88, 0x89, 0x8A, 0x01] {
                 let wrong = frame(opcode | bits << 4, b"*");
-                fails(
-                    "alone",
-                    std::slice::from_ref(&wrong),
-                    &[],
-                    ProtocolError::ReservedBits,
-                );
+                fails("alone", std::slice::from_ref(&wrong), &[], ProtocolError::ReservedBits);
                 let frames = [hello.clone(), wrong, frame(0x89, b"")];
-                fails(
-                    "second",
-                    &frames,
-                    &[text("Hello, world!")],
-                    ProtocolError::ReservedBits,
-                );
+                fails("second", &frames, &[text("Hello, world!")], ProtocolError::ReservedBits);
             }
-            assert_eq!(
-                run(&[&[0x81 | bits << 4]]).close_code(),
-                Some(Some(1002)),
-                "one byte"
-            );
+            assert_eq!(run(&[&[0x81 | bits << 4]]).close_code(), Some(Some(1002)), "one byte");
         }
     }
 
@@ -199,18 +134,9 @@ mod section_5_2_base_framing {
             for payload in [&b""[..], b"reserved opcode payload"] {
                 let wrong = frame(0x80 | opcode, payload);
                 let frames = [frame(0x81, b"Hello"), wrong, frame(0x89, b"")];
-                fails(
-                    "reserved opcode",
-                    &frames,
-                    &[text("Hello")],
-                    ProtocolError::ReservedOpcode,
-                );
+                fails("reserved opcode", &frames, &[text("Hello")], ProtocolError::ReservedOpcode);
             }
-            assert_eq!(
-                run(&[&[0x80 | opcode]]).close_code(),
-                Some(Some(1002)),
-                "one byte"
-            );
+            assert_eq!(run(&[&[0x80 | opcode]]).close_code(), Some(Some(1002)), "one byte");
         }
     }
 }
@@ -223,12 +149,7 @@ mod section_5_4_fragmentation {
     fn control_frames_are_not_fragmented() {
         for first in [0x08, 0x09, 0x0A] {
             let frames = [frame(first, b"frag"), frame(0x80, b"ment")];
-            fails(
-                "fragmented control",
-                &frames,
-                &[],
-                ProtocolError::FragmentedControl,
-            );
+            fails("fragmented control", &frames, &[], ProtocolError::FragmentedControl);
         }
     }
 
@@ -237,23 +158,10 @@ mod section_5_4_fragmentation {
     fn two_fragments_with_and_without_a_ping_between() {
         let (one, two) = (frame(0x01, b"fragment1"), frame(0x80, b"fragment2"));
         let whole = text("fragment1fragment2");
-        fine(
-            "two",
-            &[one.clone(), two.clone()],
-            std::slice::from_ref(&whole),
-        );
+        fine("two", &[one.clone(), two.clone()], std::slice::from_ref(&whole));
         let ping = Seen::Ping(b"ping".to_vec());
-        fine(
-            "ping between",
-            &[one, frame(0x89, b"ping"), two],
-            &[ping, whole],
-        );
-        let frames = [
-            frame(0x02, &[1]),
-            frame(0x00, &[2]),
-            frame(0x8A, b""),
-            frame(0x80, &[3]),
-        ];
+        fine("ping between", &[one, frame(0x89, b"ping"), two], &[ping, whole]);
+        let frames = [frame(0x02, &[1]), frame(0x00, &[2]), frame(0x8A, b""), frame(0x80, &[3])];
         fine("binary", &frames, &[Seen::Pong(vec![]), binary([1, 2, 3])]);
     }
 
@@ -265,29 +173,15 @@ mod section_5_4_fragmentation {
             fails("5.9", &frames, &[], ProtocolError::UnexpectedContinuation);
         }
         let frames = [frame(0x81, b"done"), frame(0x80, b"more")];
-        fails(
-            "5.11",
-            &frames,
-            &[text("done")],
-            ProtocolError::UnexpectedContinuation,
-        );
+        fails("5.11", &frames, &[text("done")], ProtocolError::UnexpectedContinuation);
     }
 
     /// (5.15)
     #[test]
     fn continuation_behind_a_fragmented_message() {
-        let frames = [
-            frame(0x01, b"fragment1"),
-            frame(0x80, b"fragment2"),
-            frame(0x00, b"fragment3"),
-        ];
+        let frames = [frame(0x01, b"fragment1"), frame(0x80, b"fragment2"), frame(0x00, b"fragment3")];
         let before = [text("fragment1fragment2")];
-        fails(
-            "5.15",
-            &frames,
-            &before,
-            ProtocolError::UnexpectedContinuation,
-        );
+        fails("5.15", &frames, &before, ProtocolError::UnexpectedContinuation);
     }
 
     /// (5.16, 5.17)
@@ -330,11 +224,7 @@ mod section_5_4_fragmentation {
 
     #[test]
     fn empty_fragments_make_an_empty_message() {
-        fine(
-            "6.1.2",
-            &[frame(0x01, b""), frame(0x00, b""), frame(0x80, b"")],
-            &[text("")],
-        );
+        fine("6.1.2", &[frame(0x01, b""), frame(0x00, b""), frame(0x80, b"")], &[text("")]);
         let frames = [frame(0x02, b""), frame(0x00, b"x"), frame(0x80, b"")];
         fine("6.1.3", &frames, &[binary("x")]);
     }
@@ -357,17 +247,8 @@ mod section_5_5_control_frames {
     /// (2.1-2.4, 2.6)
     #[test]
     fn a_ping_is_answered_with_its_payload() {
-        for payload in [
-            &b""[..],
-            b"Hello, world!",
-            &[0, 0xFF, 0xFE, 0xFD, 0xFC, 0xFB],
-            &[0xFE; 125],
-        ] {
-            fine(
-                "ping",
-                &[frame(0x89, payload)],
-                &[Seen::Ping(payload.to_vec())],
-            );
+        for payload in [&b""[..], b"Hello, world!", &[0, 0xFF, 0xFE, 0xFD, 0xFC, 0xFB], &[0xFE; 125]] {
+            fine("ping", &[frame(0x89, payload)], &[Seen::Ping(payload.to_vec())]);
         }
     }
 
@@ -375,42 +256,23 @@ mod section_5_5_control_frames {
     #[test]
     fn a_long_control_frame_is_refused() {
         for first in [0x88, 0x89, 0x8A] {
-            fails(
-                "126 bytes",
-                &[frame(first, &[0xFE; 126])],
-                &[],
-                ProtocolError::LongControl,
-            );
-            assert_eq!(
-                run(&[&[first, 0xFE]]).close_code(),
-                Some(Some(1002)),
-                "two bytes"
-            );
+            fails("126 bytes", &[frame(first, &[0xFE; 126])], &[], ProtocolError::LongControl);
+            assert_eq!(run(&[&[first, 0xFE]]).close_code(), Some(Some(1002)), "two bytes");
         }
     }
 
     /// (2.7-2.9)
     #[test]
     fn unsolicited_pongs_are_events_only() {
-        let frames = [
-            frame(0x8A, b""),
-            frame(0x8A, b"unsolicited"),
-            frame(0x89, b"ping"),
-        ];
-        let want = [
-            Seen::Pong(vec![]),
-            Seen::Pong(b"unsolicited".to_vec()),
-            Seen::Ping(b"ping".to_vec()),
-        ];
+        let frames = [frame(0x8A, b""), frame(0x8A, b"unsolicited"), frame(0x89, b"ping")];
+        let want = [Seen::Pong(vec![]), Seen::Pong(b"unsolicited".to_vec()), Seen::Ping(b"ping".to_vec())];
         fine("pongs", &frames, &want);
     }
 
     /// (2.10, 2.11)
     #[test]
     fn ten_pings_are_answered_in_order() {
-        let pings: Vec<_> = (0..10)
-            .map(|i| format!("payload-{i}").into_bytes())
-            .collect();
+        let pings: Vec<_> = (0..10).map(|i| format!("payload-{i}").into_bytes()).collect();
         let frames: Vec<_> = pings.iter().map(|ping| frame(0x89, ping)).collect();
         let want: Vec<_> = pings.into_iter().map(Seen::Ping).collect();
         fine("pings", &frames, &want);
@@ -423,33 +285,17 @@ mod section_7_closing {
     /// (7.1.1-7.1.5)
     #[test]
     fn everything_behind_the_close_is_ignored() {
-        for behind in [
-            frame(0x88, &NORMAL),
-            frame(0x89, b"x"),
-            frame(0x81, b"x"),
-            vec![0xFF; 9],
-        ] {
+        for behind in [frame(0x88, &NORMAL), frame(0x89, b"x"), frame(0x81, b"x"), vec![0xFF; 9]] {
             let bytes = [frame(0x81, b"Hello"), frame(0x88, &NORMAL), behind].concat();
             for pieces in [vec![&bytes[..]], bytes.chunks(1).collect()] {
                 let result = run(&pieces);
-                assert_eq!(
-                    result.seen,
-                    [text("Hello"), Seen::Close(Some(1000), String::new())]
-                );
+                assert_eq!(result.seen, [text("Hello"), Seen::Close(Some(1000), String::new())]);
                 assert_eq!(result.sent, [(Opcode::Close, NORMAL.to_vec())]);
                 assert!(result.is_done && result.close_received && !result.failed);
             }
         }
-        let bytes = [
-            frame(0x01, b"frag"),
-            frame(0x88, &NORMAL),
-            frame(0x80, b"ment"),
-        ]
-        .concat();
-        assert_eq!(
-            run(&[&bytes]).seen,
-            [Seen::Close(Some(1000), String::new())]
-        );
+        let bytes = [frame(0x01, b"frag"), frame(0x88, &NORMAL), frame(0x80, b"ment")].concat();
+        assert_eq!(run(&[&bytes]).seen, [Seen::Close(Some(1000), String::new())]);
     }
 
     /// (7.3.1-7.3.6)
@@ -458,12 +304,7 @@ mod section_7_closing {
         let result = run(&[&frame(0x88, b"")]);
         assert_eq!(result.seen, [Seen::Close(None, String::new())]);
         assert_eq!(result.sent, [(Opcode::Close, vec![])]);
-        fails(
-            "7.3.2",
-            &[frame(0x88, b"a")],
-            &[],
-            ProtocolError::ShortClose,
-        );
+        fails("7.3.2", &[frame(0x88, b"a")], &[], ProtocolError::ShortClose);
         for reason in ["", "Hello World!", &"*".repeat(123)] {
             let result = run(&[&frame(0x88, &close(1000, reason.as_bytes()))]);
             assert_eq!(result.seen, [Seen::Close(Some(1000), reason.into())]);
@@ -477,12 +318,7 @@ mod section_7_closing {
     #[test]
     fn a_close_reason_is_utf8() {
         let reason = b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5\xED\xA0\x80edited";
-        let result = fails(
-            "7.5.1",
-            &[frame(0x88, &close(1000, reason))],
-            &[],
-            ProtocolError::BadCloseReason,
-        );
+        let result = fails("7.5.1", &[frame(0x88, &close(1000, reason))], &[], ProtocolError::BadCloseReason);
         assert_eq!(result.close_code(), Some(Some(1007)));
         assert!(result.is_done);
     }
@@ -490,9 +326,7 @@ mod section_7_closing {
     /// (7.7.1-7.7.13)
     #[test]
     fn valid_codes() {
-        let codes = [
-            1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014,
-        ];
+        let codes = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014];
         for code in codes.into_iter().chain([3000, 3999, 4000, 4999]) {
             let result = run(&[&frame(0x88, &close(code, b""))]);
             assert_eq!(result.seen, [Seen::Close(Some(code), String::new())]);
@@ -503,15 +337,8 @@ mod section_7_closing {
     /// (7.9.1-7.9.9, 7.13.1, 7.13.2)
     #[test]
     fn invalid_codes() {
-        for code in [
-            0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535,
-        ] {
-            let result = fails(
-                "code",
-                &[frame(0x88, &close(code, b""))],
-                &[],
-                ProtocolError::BadCloseCode,
-            );
+        for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
+            let result = fails("code", &[frame(0x88, &close(code, b""))], &[], ProtocolError::BadCloseCode);
             assert!(result.is_done && result.close_received);
         }
     }
@@ -543,11 +370,7 @@ mod section_7_closing {
             peer.close(None, "");
             peer.receive(&bytes[cut..]);
             let seen = peer.finish().seen;
-            assert_eq!(
-                seen.last(),
-                Some(&Seen::Close(Some(4000), "bye".into())),
-                "{cut}"
-            );
+            assert_eq!(seen.last(), Some(&Seen::Close(Some(4000), "bye".into())), "{cut}");
             assert_eq!(seen.len(), if cut < 508 { 1 } else { 2 }, "{cut}");
         }
     }
@@ -568,11 +391,7 @@ mod section_7_closing {
     fn after_a_failure_the_close_of_the_peer_is_still_noticed() {
         for bad in [frame(0x81, &[0xFF; 300]), frame(0x01, b"\xFF")] {
             let bytes = [bad, frame(0x89, b"x"), frame(0x88, &close(1007, b"sorry"))].concat();
-            for pieces in [
-                vec![&bytes[..]],
-                bytes.chunks(1).collect(),
-                bytes.chunks(50).collect(),
-            ] {
+            for pieces in [vec![&bytes[..]], bytes.chunks(1).collect(), bytes.chunks(50).collect()] {
                 let result = run(&pieces);
                 assert_eq!(result.seen, [Seen::Failed(ProtocolError::BadUtf8)]);
                 assert!(result.is_done && result.close_received);
@@ -623,10 +442,7 @@ mod section_8_1_utf8 {
     /// (6.4.1, 6.4.2)
     #[test]
     fn fails_within_the_message_at_the_bad_fragment() {
-        for (good, bad) in [
-            (KOSME.to_vec(), &b"\xF4\x90\x80\x80"[..]),
-            ([KOSME, b"\xF4"].concat(), b"\x90"),
-        ] {
+        for (good, bad) in [(KOSME.to_vec(), &b"\xF4\x90\x80\x80"[..]), ([KOSME, b"\xF4"].concat(), b"\x90")] {
             let mut peer = Peer::new(Role::Server, LIMITS);
             peer.receive(&frame(0x01, &good));
             assert!(peer.machine.is_open());
@@ -712,9 +528,7 @@ mod section_8_1_utf8 {
     /// (6.12-6.14)
     #[test]
     fn lonely_bytes() {
-        for byte in [
-            0x80, 0xBF, 0xC0, 0xC1, 0xDF, 0xE0, 0xEF, 0xF0, 0xF7, 0xF8, 0xFC, 0xFE, 0xFF,
-        ] {
+        for byte in [0x80, 0xBF, 0xC0, 0xC1, 0xDF, 0xE0, 0xEF, 0xF0, 0xF7, 0xF8, 0xFC, 0xFE, 0xFF] {
             text_is(&[byte], false);
             text_is(&[byte, b' ', byte, b' '], false);
         }
@@ -726,15 +540,7 @@ mod section_8_1_utf8 {
     /// (6.15-6.17)
     #[test]
     fn incomplete_characters() {
-        for bytes in [
-            &b"\xC0"[..],
-            b"\xE0\x80",
-            b"\xE1\x80",
-            b"\xF0\x90\x80",
-            b"\xF1\x80\x80",
-            b"\xDF",
-            b"\xEF\xBF",
-        ] {
+        for bytes in [&b"\xC0"[..], b"\xE0\x80", b"\xE1\x80", b"\xF0\x90\x80", b"\xF1\x80\x80", b"\xDF", b"\xEF\xBF"] {
             text_is(bytes, false);
         }
     }
@@ -777,11 +583,7 @@ mod section_8_1_utf8 {
 
     #[test]
     fn binary_is_not_checked() {
-        fine(
-            "binary",
-            &[frame(0x02, b"\xFF"), frame(0x80, b"\xC0")],
-            &[binary(b"\xFF\xC0")],
-        );
+        fine("binary", &[frame(0x02, b"\xFF"), frame(0x80, b"\xC0")], &[binary(b"\xFF\xC0")]);
     }
 
     #[test]
@@ -798,10 +600,7 @@ mod section_8_1_utf8 {
 mod section_10_4_limits {
     use super::*;
 
-    const SMALL: Limits = Limits {
-        message_bytes_max: 100,
-        fragments_max: 3,
-    };
+    const SMALL: Limits = Limits { message_bytes_max: 100, fragments_max: 3 };
 
     fn close_code(pieces: &[&[u8]]) -> Option<Option<u16>> {
         run_with(Role::Server, SMALL, None, pieces).close_code()
@@ -811,14 +610,8 @@ mod section_10_4_limits {
     fn a_message_over_the_limit_fails_at_its_header() {
         assert_eq!(close_code(&[&frame(0x82, &[0; 100])]), None);
         assert_eq!(close_code(&[&frame(0x82, &[0; 101])]), Some(Some(1009)));
-        assert_eq!(
-            close_code(&[&frame(0x82, &[0; 101])[..6]]),
-            Some(Some(1009)),
-            "header only"
-        );
-        let huge = [
-            0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4,
-        ];
+        assert_eq!(close_code(&[&frame(0x82, &[0; 101])[..6]]), Some(Some(1009)), "header only");
+        let huge = [0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
         assert_eq!(close_code(&[&huge]), Some(Some(1009)), "2^63 - 1");
     }
 
@@ -828,9 +621,7 @@ mod section_10_4_limits {
         assert_eq!(close_code(&[&first, &rest]), None);
         let rest = frame(0x80, &[0; 41]);
         assert_eq!(close_code(&[&first, &rest[..6]]), Some(Some(1009)));
-        let huge = [
-            0x80, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4,
-        ];
+        let huge = [0x80, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
         assert_eq!(close_code(&[&first, &huge]), Some(Some(1009)));
     }
 
@@ -848,40 +639,19 @@ mod section_10_4_limits {
 
     #[test]
     fn a_declared_length_reserves_nothing() {
-        let limits = Limits {
-            message_bytes_max: usize::MAX,
-            fragments_max: 10,
-        };
-        let head = [
-            0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4,
-        ];
+        let limits = Limits { message_bytes_max: usize::MAX, fragments_max: 10 };
+        let head = [0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
         let mut peer = Peer::new(Role::Server, limits);
         peer.receive(&head);
-        assert!(
-            peer.machine.memory_bytes() < 2048,
-            "{}",
-            peer.machine.memory_bytes()
-        );
+        assert!(peer.machine.memory_bytes() < 2048, "{}", peer.machine.memory_bytes());
         peer.receive(&[0; 3000]);
-        assert!(
-            peer.machine.memory_bytes() < 8192,
-            "{}",
-            peer.machine.memory_bytes()
-        );
+        assert!(peer.machine.memory_bytes() < 8192, "{}", peer.machine.memory_bytes());
         let lent = peer.machine.lend(1000, &mut peer.pool).unwrap();
-        assert!(
-            lent.buffer.capacity() < 100_000,
-            "{}",
-            lent.buffer.capacity()
-        );
+        assert!(lent.buffer.capacity() < 100_000, "{}", lent.buffer.capacity());
         assert!(peer.machine.memory_bytes() >= lent.buffer.capacity());
         let mut replies = |_, _: &[u8]| {};
         let pool = &mut peer.pool;
-        assert!(
-            peer.machine
-                .give_back(lent.buffer, 0, &limits, pool, &mut replies)
-                .is_none()
-        );
+        assert!(peer.machine.give_back(lent.buffer, 0, &limits, pool, &mut replies).is_none());
         peer.machine.take_buffers(pool);
         assert_eq!(peer.machine.memory_bytes(), 0);
     }

@@ -9,33 +9,9 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let long = |len: usize| (0..len).map(|i| b'a' + (i % 26) as u8).collect::<Vec<_>>();
     let bye = frame(0x88, &close(1000, "fürs Erste".as_bytes()));
     let sequences: Vec<(&'static str, Vec<Vec<u8>>)> = vec![
-        (
-            "texts",
-            vec![
-                frame(0x81, b"Hello"),
-                frame(0x81, b""),
-                frame(0x81, "κόσμε".as_bytes()),
-                bye.clone(),
-            ],
-        ),
-        (
-            "binaries",
-            vec![
-                frame(0x82, &[0xFF; 125]),
-                frame(0x82, &[1; 126]),
-                frame(0x82, &[2; 7]),
-                bye.clone(),
-            ],
-        ),
-        (
-            "controls",
-            vec![
-                frame(0x89, b"ping"),
-                frame(0x8A, b""),
-                frame(0x89, &[9; 125]),
-                bye.clone(),
-            ],
-        ),
+        ("texts", vec![frame(0x81, b"Hello"), frame(0x81, b""), frame(0x81, "κόσμε".as_bytes()), bye.clone()]),
+        ("binaries", vec![frame(0x82, &[0xFF; 125]), frame(0x82, &[1; 126]), frame(0x82, &[2; 7]), bye.clone()]),
+        ("controls", vec![frame(0x89, b"ping"), frame(0x8A, b""), frame(0x89, &[9; 125]), bye.clone()]),
         (
             "fragments",
             vec![
@@ -44,132 +20,40 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
                 frame(0x00, &"σ".as_bytes()[..1]),
                 frame(0x00, b""),
                 frame(0x8A, b"p2"),
-                frame(
-                    0x80,
-                    &["σ".as_bytes()[1..].to_vec(), b"z".to_vec()].concat(),
-                ),
+                frame(0x80, &["σ".as_bytes()[1..].to_vec(), b"z".to_vec()].concat()),
                 frame(0x82, b"next"),
                 bye.clone(),
             ],
         ),
-        (
-            "longer",
-            vec![
-                frame(0x02, &long(150)),
-                frame(0x80, &long(170)),
-                frame(0x81, &long(140)),
-                bye.clone(),
-            ],
-        ),
+        ("longer", vec![frame(0x02, &long(150)), frame(0x80, &long(170)), frame(0x81, &long(140)), bye.clone()]),
         ("close at once", vec![bye.clone(), frame(0x81, b"late")]),
         ("empty close", vec![frame(0x88, b""), frame(0x88, b"")]),
-        (
-            "bad text",
-            vec![
-                frame(0x81, b"ok"),
-                frame(0x81, b"ab\xFFcd"),
-                frame(0x81, b"x"),
-                bye.clone(),
-            ],
-        ),
-        (
-            "bad text in fragments",
-            vec![
-                frame(0x01, b"\xE2\x82"),
-                frame(0x80, b"\x41more"),
-                bye.clone(),
-            ],
-        ),
-        (
-            "text cut short",
-            vec![frame(0x01, b"\xE2\x82"), frame(0x80, b""), bye.clone()],
-        ),
-        (
-            "unmasked",
-            vec![frame(0x81, b"ok"), server_frame(0x81, b"no"), bye.clone()],
-        ),
-        (
-            "reserved opcode",
-            vec![frame(0x82, b"ok"), frame(0x83, b"no"), bye.clone()],
-        ),
-        (
-            "reserved bits",
-            vec![frame(0x89, b"ok"), frame(0xC1, b"no"), bye.clone()],
-        ),
-        (
-            "wrong twice over",
-            vec![vec![0x0B | 0x40, 0x7E], bye.clone()],
-        ),
-        (
-            "two wrong bytes",
-            vec![
-                frame(0x01, b"a"),
-                vec![0x81, 0x05, 0, 0, 0, 0, 0],
-                bye.clone(),
-            ],
-        ),
+        ("bad text", vec![frame(0x81, b"ok"), frame(0x81, b"ab\xFFcd"), frame(0x81, b"x"), bye.clone()]),
+        ("bad text in fragments", vec![frame(0x01, b"\xE2\x82"), frame(0x80, b"\x41more"), bye.clone()]),
+        ("text cut short", vec![frame(0x01, b"\xE2\x82"), frame(0x80, b""), bye.clone()]),
+        ("unmasked", vec![frame(0x81, b"ok"), server_frame(0x81, b"no"), bye.clone()]),
+        ("reserved opcode", vec![frame(0x82, b"ok"), frame(0x83, b"no"), bye.clone()]),
+        ("reserved bits", vec![frame(0x89, b"ok"), frame(0xC1, b"no"), bye.clone()]),
+        ("wrong twice over", vec![vec![0x0B | 0x40, 0x7E], bye.clone()]),
+        ("two wrong bytes", vec![frame(0x01, b"a"), vec![0x81, 0x05, 0, 0, 0, 0, 0], bye.clone()]),
         ("nothing to continue", vec![frame(0x80, b"no"), bye.clone()]),
-        (
-            "no continuation",
-            vec![
-                frame(0x01, b"a"),
-                frame(0x89, b""),
-                frame(0x81, b"b"),
-                bye.clone(),
-            ],
-        ),
+        ("no continuation", vec![frame(0x01, b"a"), frame(0x89, b""), frame(0x81, b"b"), bye.clone()]),
         ("long control", vec![frame(0x89, &[0; 126]), bye.clone()]),
-        (
-            "length not minimal",
-            vec![vec![0x82, 0xFE, 0, 9, 1, 2, 3, 4], long(9), bye.clone()],
-        ),
-        (
-            "too big",
-            vec![
-                frame(0x02, &long(300)),
-                frame(0x80, &long(300)),
-                frame(0x89, b"x"),
-                bye.clone(),
-            ],
-        ),
-        (
-            "too many",
-            [
-                vec![frame(0x01, b"")],
-                vec![frame(0x00, b"y"); 9],
-                vec![bye.clone()],
-            ]
-            .concat(),
-        ),
-        (
-            "short close",
-            vec![frame(0x89, b""), frame(0x88, b"x"), bye.clone()],
-        ),
-        (
-            "bad code",
-            vec![frame(0x88, &close(1005, b"")), bye.clone()],
-        ),
+        ("length not minimal", vec![vec![0x82, 0xFE, 0, 9, 1, 2, 3, 4], long(9), bye.clone()]),
+        ("too big", vec![frame(0x02, &long(300)), frame(0x80, &long(300)), frame(0x89, b"x"), bye.clone()]),
+        ("too many", [vec![frame(0x01, b"")], vec![frame(0x00, b"y"); 9], vec![bye.clone()]].concat()),
+        ("short close", vec![frame(0x89, b""), frame(0x88, b"x"), bye.clone()]),
+        ("bad code", vec![frame(0x88, &close(1005, b"")), bye.clone()]),
         ("bad reason", vec![frame(0x88, &close(1000, b"\xFF")), bye]),
     ];
-    sequences
-        .into_iter()
-        .map(|(name, frames)| (name, frames.concat()))
-        .collect()
+    sequences.into_iter().map(|(name, frames)| (name, frames.concat())).collect()
 }
 
-const SMALL: Limits = Limits {
-    message_bytes_max: 500,
-    fragments_max: 8,
-};
+const SMALL: Limits = Limits { message_bytes_max: 500, fragments_max: 8 };
 
 fn check(name: &str, want: &Run, lend: Option<usize>, pieces: &[&[u8]]) {
     let result = run_with(Role::Server, SMALL, lend, pieces);
-    assert_eq!(
-        &result,
-        want,
-        "{name}, lend {lend:?}, cut as {:?}",
-        lens(pieces)
-    );
+    assert_eq!(&result, want, "{name}, lend {lend:?}, cut as {:?}", lens(pieces));
 }
 
 fn lens(pieces: &[&[u8]]) -> Vec<usize> {
@@ -178,14 +62,8 @@ fn lens(pieces: &[&[u8]]) -> Vec<usize> {
 
 #[test]
 fn the_corpus_is_not_trivial() {
-    let runs: Vec<_> = corpus()
-        .iter()
-        .map(|(_, bytes)| run_with(Role::Server, SMALL, None, &[bytes]))
-        .collect();
-    assert!(
-        runs.iter()
-            .all(|run| !run.sent.is_empty() && !run.seen.is_empty())
-    );
+    let runs: Vec<_> = corpus().iter().map(|(_, bytes)| run_with(Role::Server, SMALL, None, &[bytes])).collect();
+    assert!(runs.iter().all(|run| !run.sent.is_empty() && !run.seen.is_empty()));
     assert_eq!(runs.iter().filter(|run| run.failed).count(), 17);
 }
 
@@ -212,12 +90,7 @@ fn three_pieces() {
         for first in 0..=bytes.len() {
             for second in (first..=bytes.len()).step_by(step) {
                 let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
-                check(
-                    name,
-                    &want,
-                    if second % 2 == 0 { None } else { Some(1) },
-                    &pieces,
-                );
+                check(name, &want, if second % 2 == 0 { None } else { Some(1) }, &pieces);
             }
         }
     }
@@ -246,9 +119,7 @@ fn the_client_role_too() {
 /// Large frames through lent buffers, in pieces of many sizes.
 #[test]
 fn large_messages_through_loans() {
-    let large: Vec<u8> = (0..700_000)
-        .map(|i| b'0' + (i * 7 / 5 % 75) as u8)
-        .collect();
+    let large: Vec<u8> = (0..700_000).map(|i| b'0' + (i * 7 / 5 % 75) as u8).collect();
     let bytes = [
         frame(0x82, &large),
         frame(0x81, &large[..100_000]),

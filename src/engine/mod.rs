@@ -138,11 +138,7 @@ pub trait Ring {
     ///
     /// # Errors
     /// Only when the ring itself is beyond use; the core cannot go on.
-    fn turn<'a>(
-        &mut self,
-        batch: impl Iterator<Item = BatchSend<'a>>,
-        wait: Wait,
-    ) -> std::io::Result<()>;
+    fn turn<'a>(&mut self, batch: impl Iterator<Item = BatchSend<'a>>, wait: Wait) -> std::io::Result<()>;
 
     /// The next completion, in the kernel's order.
     fn completion(&mut self) -> Option<Completion>;

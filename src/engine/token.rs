@@ -59,11 +59,7 @@ impl Token {
     /// Packs the three parts; only the low 24 bits of `generation` are kept.
     #[inline]
     pub const fn new(op: Op, generation: u32, index: u32) -> Token {
-        Token(
-            ((op as u64) << 56)
-                | (((generation & Self::GENERATION_MASK) as u64) << 32)
-                | index as u64,
-        )
+        Token(((op as u64) << 56) | (((generation & Self::GENERATION_MASK) as u64) << 32) | index as u64)
     }
 
     /// The token in a completion's `user_data`, or `None` where no operation of ours has that form.

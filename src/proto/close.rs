@@ -51,10 +51,7 @@ impl ClosePayload {
 /// Builds a Close frame's payload. Without a code it is empty and the reason is dropped; a reason over
 /// [`REASON_BYTES_MAX`] bytes is cut at the last character that fits. The code is not checked: see [`is_legal`].
 pub fn encode(code: Option<u16>, reason: &str) -> ClosePayload {
-    let mut payload = ClosePayload {
-        bytes: [0; CONTROL_BYTES_MAX],
-        len: 0,
-    };
+    let mut payload = ClosePayload { bytes: [0; CONTROL_BYTES_MAX], len: 0 };
     if let Some(code) = code {
         let reason = &reason.as_bytes()[..cut(reason)];
         payload.bytes[..2].copy_from_slice(&code.to_be_bytes());
@@ -93,10 +90,7 @@ mod tests {
         assert_eq!(parse(b""), Ok((None, "")));
         assert_eq!(parse(b"\x03"), Err(ProtocolError::ShortClose));
         assert_eq!(parse(b"\x03\xE8"), Ok((Some(1000), "")));
-        assert_eq!(
-            parse("\u{3}\u{0}x".as_bytes()),
-            Err(ProtocolError::BadCloseCode)
-        );
+        assert_eq!(parse("\u{3}\u{0}x".as_bytes()), Err(ProtocolError::BadCloseCode));
         assert_eq!(parse(b"\x03\xE8bye"), Ok((Some(1000), "bye")));
         assert_eq!(parse(b"\x03\xE8\xFF"), Err(ProtocolError::BadCloseReason));
         assert_eq!(parse(b"\x03\xED"), Err(ProtocolError::BadCloseCode));

@@ -31,23 +31,11 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn new(role: Role) -> Self {
-        Self {
-            role,
-            mode: Mode::Open,
-            close_sent: false,
-            close_received: false,
-            failed: false,
-            deflate: false,
-        }
+        Self { role, mode: Mode::Open, close_sent: false, close_received: false, failed: false, deflate: false }
     }
 
     /// A complete control frame while open.
-    pub(super) fn control<'p>(
-        &mut self,
-        opcode: Opcode,
-        payload: &'p [u8],
-        replies: &mut impl Replies,
-    ) -> Event<'p> {
+    pub(super) fn control<'p>(&mut self, opcode: Opcode, payload: &'p [u8], replies: &mut impl Replies) -> Event<'p> {
         match opcode {
             Opcode::Ping => {
                 // RFC 6455 5.5.3: a Pong MUST have the Ping's application data.
@@ -78,10 +66,7 @@ impl Flow {
     }
 
     /// The end of a connection that was closing already: an event, unless it had failed before.
-    pub(super) fn end<'p>(
-        &mut self,
-        close: Result<(Option<u16>, &'p str), ProtocolError>,
-    ) -> Option<Event<'p>> {
+    pub(super) fn end<'p>(&mut self, close: Result<(Option<u16>, &'p str), ProtocolError>) -> Option<Event<'p>> {
         self.mode = Mode::Deaf;
         if self.failed {
             return None;

@@ -98,10 +98,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<Option<(FrameHeader, usize)>, Proto
 /// What is wrong with the header, as early as it is certain, whichever bytes are still missing. Of several errors it is
 /// the one in the earliest byte, so the result does not depend on how the bytes are split.
 #[inline]
-pub fn decode_header_as(
-    bytes: &[u8],
-    expect: Expect,
-) -> Result<Option<(FrameHeader, usize)>, ProtocolError> {
+pub fn decode_header_as(bytes: &[u8], expect: Expect) -> Result<Option<(FrameHeader, usize)>, ProtocolError> {
     let Some(&first) = bytes.first() else {
         return Ok(None);
     };
@@ -133,9 +130,7 @@ pub fn decode_header_as(
                 return Err(ProtocolError::LengthOutOfRange);
             }
             match bytes.get(2..10) {
-                Some(&[a, b, c, d, e, f, g, h]) => {
-                    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), 10)
-                }
+                Some(&[a, b, c, d, e, f, g, h]) => (u64::from_be_bytes([a, b, c, d, e, f, g, h]), 10),
                 _ => return Ok(None),
             }
         }
@@ -153,13 +148,7 @@ pub fn decode_header_as(
     } else {
         (None, at)
     };
-    let header = FrameHeader {
-        fin,
-        rsv1,
-        opcode,
-        mask,
-        payload_len,
-    };
+    let header = FrameHeader { fin, rsv1, opcode, mask, payload_len };
     Ok(Some((header, end)))
 }
 
@@ -263,19 +252,7 @@ pub fn put_masked_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: 
 mod tests {
     use super::*;
 
-    const LENGTHS: [u64; 11] = [
-        0,
-        1,
-        125,
-        126,
-        127,
-        128,
-        65_535,
-        65_536,
-        65_537,
-        1 << 32,
-        (1 << 63) - 1,
-    ];
+    const LENGTHS: [u64; 11] = [0, 1, 125, 126, 127, 128, 65_535, 65_536, 65_537, 1 << 32, (1 << 63) - 1];
 
     #[test]
     fn what_is_encoded_is_decoded_and_every_prefix_needs_more() {
@@ -284,13 +261,7 @@ mod tests {
                 for fin in [true, false] {
                     for opcode in [Opcode::Continuation, Opcode::Text, Opcode::Binary] {
                         let (bytes, n) = encode_header(opcode, fin, false, len, mask);
-                        let header = FrameHeader {
-                            fin,
-                            rsv1: false,
-                            opcode,
-                            mask,
-                            payload_len: len,
-                        };
+                        let header = FrameHeader { fin, rsv1: false, opcode, mask, payload_len: len };
                         assert_eq!(decode_header(&bytes[..n]), Ok(Some((header, n))));
                         assert_eq!(decode_header(&bytes), Ok(Some((header, n))));
                         for short in 0..n {
@@ -306,83 +277,38 @@ mod tests {
     #[test]
     fn one_byte_is_enough_to_refuse() {
         for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
-            assert_eq!(
-                decode_header(&[0x80 | opcode]),
-                Err(ProtocolError::ReservedOpcode)
-            );
+            assert_eq!(decode_header(&[0x80 | opcode]), Err(ProtocolError::ReservedOpcode));
         }
         for bits in 1..8u8 {
-            assert_eq!(
-                decode_header(&[0x81 | bits << 4]),
-                Err(ProtocolError::ReservedBits)
-            );
+            assert_eq!(decode_header(&[0x81 | bits << 4]), Err(ProtocolError::ReservedBits));
         }
         for opcode in [8, 9, 10] {
-            assert_eq!(
-                decode_header(&[opcode]),
-                Err(ProtocolError::FragmentedControl)
-            );
+            assert_eq!(decode_header(&[opcode]), Err(ProtocolError::FragmentedControl));
         }
-        let in_message = Expect {
-            continuation: Some(true),
-            ..Expect::default()
-        };
-        assert_eq!(
-            decode_header_as(&[0x81], in_message),
-            Err(ProtocolError::ExpectedContinuation)
-        );
+        let in_message = Expect { continuation: Some(true), ..Expect::default() };
+        assert_eq!(decode_header_as(&[0x81], in_message), Err(ProtocolError::ExpectedContinuation));
         assert_eq!(decode_header_as(&[0x89], in_message), Ok(None));
-        let outside = Expect {
-            continuation: Some(false),
-            ..Expect::default()
-        };
-        assert_eq!(
-            decode_header_as(&[0x80], outside),
-            Err(ProtocolError::UnexpectedContinuation)
-        );
+        let outside = Expect { continuation: Some(false), ..Expect::default() };
+        assert_eq!(decode_header_as(&[0x80], outside), Err(ProtocolError::UnexpectedContinuation));
     }
 
     // RFC 7692 6
     #[test]
     fn rsv1_is_for_the_first_frame_of_a_data_message() {
-        let deflate = Expect {
-            rsv1: true,
-            ..Expect::default()
-        };
-        assert!(
-            decode_header_as(&[0xC1, 0], deflate)
-                .unwrap()
-                .unwrap()
-                .0
-                .rsv1
-        );
+        let deflate = Expect { rsv1: true, ..Expect::default() };
+        assert!(decode_header_as(&[0xC1, 0], deflate).unwrap().unwrap().0.rsv1);
         for first in [0xC0, 0xC8, 0xC9, 0xCA, 0xE1, 0xD1] {
-            assert_eq!(
-                decode_header_as(&[first], deflate),
-                Err(ProtocolError::ReservedBits)
-            );
+            assert_eq!(decode_header_as(&[first], deflate), Err(ProtocolError::ReservedBits));
         }
     }
 
     // RFC 6455 5.1, 5.5
     #[test]
     fn two_bytes_are_enough_to_refuse() {
-        let server = Expect {
-            masked: Some(true),
-            ..Expect::default()
-        };
-        let client = Expect {
-            masked: Some(false),
-            ..Expect::default()
-        };
-        assert_eq!(
-            decode_header_as(&[0x81, 0x05], server),
-            Err(ProtocolError::Unmasked)
-        );
-        assert_eq!(
-            decode_header_as(&[0x81, 0x85], client),
-            Err(ProtocolError::Masked)
-        );
+        let server = Expect { masked: Some(true), ..Expect::default() };
+        let client = Expect { masked: Some(false), ..Expect::default() };
+        assert_eq!(decode_header_as(&[0x81, 0x05], server), Err(ProtocolError::Unmasked));
+        assert_eq!(decode_header_as(&[0x81, 0x85], client), Err(ProtocolError::Masked));
         for len in [126, 127, 254, 255] {
             assert_eq!(decode_header(&[0x89, len]), Err(ProtocolError::LongControl));
         }
@@ -391,16 +317,10 @@ mod tests {
     // RFC 6455 5.2
     #[test]
     fn lengths_are_minimal_and_have_63_bits() {
-        for wrong in [
-            &[0x82, 126, 0, 125][..],
-            &[0x82, 127, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF],
-        ] {
+        for wrong in [&[0x82, 126, 0, 125][..], &[0x82, 127, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]] {
             assert_eq!(decode_header(wrong), Err(ProtocolError::NonMinimalLength));
         }
-        assert_eq!(
-            decode_header(&[0x82, 127, 0x80]),
-            Err(ProtocolError::LengthOutOfRange)
-        );
+        assert_eq!(decode_header(&[0x82, 127, 0x80]), Err(ProtocolError::LengthOutOfRange));
     }
 
     #[test]
@@ -411,21 +331,13 @@ mod tests {
         // RFC 6455 5.7: a single-frame masked text message.
         let mut out = Vec::new();
         put_masked_frame(&mut out, Opcode::Text, b"Hello", [0x37, 0xFA, 0x21, 0x3D]);
-        assert_eq!(
-            out,
-            [
-                0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58
-            ]
-        );
+        assert_eq!(out, [0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58]);
         for len in [0, 125, 126, 65_535, 65_536] {
             let payload = vec![7; len];
             let mut out = Vec::new();
             put_frame(&mut out, Opcode::Binary, &payload);
             let (header, at) = decode_header(&out).unwrap().unwrap();
-            assert_eq!(
-                (header.payload_len, header.mask, header.fin),
-                (len as u64, None, true)
-            );
+            assert_eq!((header.payload_len, header.mask, header.fin), (len as u64, None, true));
             assert_eq!(out[at..], payload);
         }
     }

@@ -53,16 +53,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(
-        status: u16,
-        headers: &'static [(&'static str, &'static str)],
-        message: &'static str,
-    ) -> Self {
-        Self {
-            status,
-            headers,
-            message,
-        }
+    fn new(status: u16, headers: &'static [(&'static str, &'static str)], message: &'static str) -> Self {
+        Self { status, headers, message }
     }
 }
 
@@ -78,11 +70,7 @@ pub fn is_upgrade_request(head: &RequestHead<'_>) -> bool {
 pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
     // RFC 6455 4.1 item 2: the method MUST be GET and the version at least 1.1.
     if head.method() != "GET" {
-        return Err(Refusal::new(
-            405,
-            &[("allow", "GET")],
-            "a WebSocket handshake is a GET",
-        ));
+        return Err(Refusal::new(405, &[("allow", "GET")], "a WebSocket handshake is a GET"));
     }
     if !is_upgrade_request(head) {
         // RFC 9110 15.5.22: a 426 MUST have an Upgrade field; RFC 9110 7.8: and the connection option for it.
@@ -100,24 +88,14 @@ pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
     // RFC 6455 4.2.2 and 4.4: on another version, 426 with the one that is spoken here.
     let mut versions = head.headers("sec-websocket-version");
     if versions.next() != Some("13") || versions.next().is_some() {
-        const HEADERS: &[(&str, &str)] = &[
-            ("sec-websocket-version", "13"),
-            ("upgrade", "websocket"),
-            ("connection", "Upgrade"),
-        ];
-        return Err(Refusal::new(
-            426,
-            HEADERS,
-            "Sec-WebSocket-Version must be 13",
-        ));
+        const HEADERS: &[(&str, &str)] =
+            &[("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "Upgrade")];
+        return Err(Refusal::new(426, HEADERS, "Sec-WebSocket-Version must be 13"));
     }
     // RFC 6455 4.2.1 item 5, 11.3.1: exactly one key, 16 bytes in base64.
     let mut keys = head.headers("sec-websocket-key");
     match (keys.next(), keys.next()) {
-        (Some(key), None) if is_key(key) => Ok(Upgrade {
-            headers: head.all(),
-            key,
-        }),
+        (Some(key), None) if is_key(key) => Ok(Upgrade { headers: head.all(), key }),
         _ => bad_request("Sec-WebSocket-Key must be 16 bytes in base64"),
     }
 }
@@ -186,9 +164,8 @@ pub fn client_key(random: [u8; 16]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     // 128 bits, then 4 zero bits, are 22 digits of 6.
     let bits = u128::from_be_bytes(random);
-    let mut key: String = (0..21)
-        .map(|digit| char::from(ALPHABET[(bits >> (122 - 6 * digit)) as usize & 63]))
-        .collect();
+    let mut key: String =
+        (0..21).map(|digit| char::from(ALPHABET[(bits >> (122 - 6 * digit)) as usize & 63])).collect();
     key.push(char::from(ALPHABET[(bits as usize & 3) << 4]));
     key.push_str("==");
     key
@@ -248,10 +225,7 @@ pub enum HandshakeError {
 ///
 /// # Errors
 /// See [`HandshakeError`]; the connection must be closed.
-pub fn check_response(
-    bytes: &[u8],
-    key: &str,
-) -> Result<Option<(ClientHandshake, usize)>, HandshakeError> {
+pub fn check_response(bytes: &[u8], key: &str) -> Result<Option<(ClientHandshake, usize)>, HandshakeError> {
     let mut fields = [httparse::EMPTY_HEADER; RESPONSE_HEADERS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let consumed = match response.parse(bytes) {
@@ -268,25 +242,14 @@ pub fn check_response(
     let headers: Vec<(String, String)> = response
         .headers
         .iter()
-        .map(|field| {
-            (
-                field.name.to_owned(),
-                String::from_utf8_lossy(field.value).into_owned(),
-            )
-        })
+        .map(|field| (field.name.to_owned(), String::from_utf8_lossy(field.value).into_owned()))
         .collect();
     let named = |name: &'static str| {
         let is_named = move |header: &&(String, String)| header.0.eq_ignore_ascii_case(name);
-        headers
-            .iter()
-            .filter(is_named)
-            .map(|header| header.1.trim())
+        headers.iter().filter(is_named).map(|header| header.1.trim())
     };
     if !has_token(named("upgrade"), "websocket")
-        || !has_token(
-            named("connection").flat_map(|value| value.split(',')),
-            "upgrade",
-        )
+        || !has_token(named("connection").flat_map(|value| value.split(',')), "upgrade")
     {
         return Err(HandshakeError::Upgrade);
     }
@@ -323,9 +286,7 @@ fn has_token<'v>(mut values: impl Iterator<Item = &'v str>, token: &str) -> bool
 /// Whether `key` is 16 bytes in base64: 22 digits and two signs of padding.
 fn is_key(key: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-    key.len() == 24
-        && key.ends_with("==")
-        && key.as_bytes()[..22].iter().all(|&byte| is_digit(byte))
+    key.len() == 24 && key.ends_with("==") && key.as_bytes()[..22].iter().all(|&byte| is_digit(byte))
 }
 
 #[cfg(test)]
@@ -351,14 +312,8 @@ mod tests {
         let mut answer = Vec::new();
         put_switching(&mut answer, upgrade.key(), Some("b"), [("X", "y")]).unwrap();
         let text = std::str::from_utf8(&answer).unwrap();
-        assert!(
-            text.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains(&format!("\r\nSec-WebSocket-Accept: {ACCEPT}\r\n")),
-            "{text}"
-        );
+        assert!(text.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{text}");
+        assert!(text.contains(&format!("\r\nSec-WebSocket-Accept: {ACCEPT}\r\n")), "{text}");
         for short in 0..answer.len() {
             assert_eq!(check_response(&answer[..short], KEY), Ok(None));
         }
@@ -367,10 +322,7 @@ mod tests {
         let (handshake, consumed) = check_response(&answer, KEY).unwrap().unwrap();
         assert_eq!((consumed, handshake.protocol.as_deref()), (len, Some("b")));
         assert_eq!(handshake.check_protocol(&["b"]), Ok(()));
-        assert_eq!(
-            handshake.check_protocol(&["c"]),
-            Err(HandshakeError::Protocol)
-        );
+        assert_eq!(handshake.check_protocol(&["c"]), Err(HandshakeError::Protocol));
     }
 
     #[test]
@@ -402,38 +354,22 @@ mod tests {
             ("WebSocket\r\n", "h2c\r\n", HandshakeError::Upgrade),
             (", upgrade", "", HandshakeError::Upgrade),
             ("s3p", "S3p", HandshakeError::Accept),
-            (
-                "\r\n\r\n",
-                "\r\nSec-WebSocket-Extensions: x\r\n\r\n",
-                HandshakeError::Extension,
-            ),
+            ("\r\n\r\n", "\r\nSec-WebSocket-Extensions: x\r\n\r\n", HandshakeError::Extension),
             ("HTTP/1.1", "HTTQ/1.1", HandshakeError::Malformed),
         ] {
             let bad = good.replace(from, to);
             assert_eq!(check_response(bad.as_bytes(), KEY), Err(want), "{bad}");
         }
         let huge = format!("HTTP/1.1 101 X\r\nA: {}", "x".repeat(RESPONSE_BYTES_MAX));
-        assert_eq!(
-            check_response(huge.as_bytes(), KEY),
-            Err(HandshakeError::TooLarge)
-        );
+        assert_eq!(check_response(huge.as_bytes(), KEY), Err(HandshakeError::TooLarge));
     }
 
     #[test]
     fn nothing_bad_is_written() {
         let mut out = Vec::new();
-        assert_eq!(
-            put_switching(&mut out, KEY, Some("a\r\nb"), []),
-            Err(BadHeader)
-        );
-        assert_eq!(
-            put_request(&mut out, "x", "/a b", KEY, &[], []),
-            Err(BadHeader)
-        );
-        assert_eq!(
-            put_request(&mut out, "x\n", "/", KEY, &[], []),
-            Err(BadHeader)
-        );
+        assert_eq!(put_switching(&mut out, KEY, Some("a\r\nb"), []), Err(BadHeader));
+        assert_eq!(put_request(&mut out, "x", "/a b", KEY, &[], []), Err(BadHeader));
+        assert_eq!(put_request(&mut out, "x\n", "/", KEY, &[], []), Err(BadHeader));
         assert!(out.is_empty());
     }
 }

@@ -28,10 +28,7 @@ pub struct HeadLimits {
 impl Default for HeadLimits {
     /// 16 KiB and 100 fields.
     fn default() -> Self {
-        Self {
-            bytes_max: 16 * 1024,
-            headers_max: 100,
-        }
+        Self { bytes_max: 16 * 1024, headers_max: 100 }
     }
 }
 
@@ -166,25 +163,15 @@ pub fn parse_head<'b>(head: &'b [u8], limits: &HeadLimits) -> Result<RequestHead
         Err(httparse::Error::Version) if has_other_version(head) => return Err(HeadError::Version),
         Err(_) => return Err(HeadError::Malformed),
     }
-    let (Some(method), Some(target), Some(version_minor)) =
-        (request.method, request.path, request.version)
-    else {
+    let (Some(method), Some(target), Some(version_minor)) = (request.method, request.path, request.version) else {
         return Err(HeadError::Malformed);
     };
-    let header = |field: &httparse::Header<'b>| Header {
-        name: field.name,
-        value: field.value,
-    };
+    let header = |field: &httparse::Header<'b>| Header { name: field.name, value: field.value };
     let headers: SmallVec<[Header<'b>; 24]> = request.headers.iter().map(header).collect();
     if headers.iter().any(|header| header.name.is_empty()) {
         return Err(HeadError::Malformed);
     }
-    let head = RequestHead {
-        method,
-        target,
-        version_minor,
-        headers,
-    };
+    let head = RequestHead { method, target, version_minor, headers };
     // RFC 9112 3.2: 400 to an HTTP/1.1 request without Host, and to any with more than one.
     match head.headers("host").count() {
         0 if version_minor == 0 => {}
@@ -228,8 +215,7 @@ impl<'b> RequestHead<'b> {
 
     /// The value of the first field of that name, in any case; `None` too where it is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&'b str> {
-        self.header_bytes(name)
-            .and_then(|value| std::str::from_utf8(value).ok())
+        self.header_bytes(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// The value of the first field of that name, in any case, as it was sent.
@@ -261,10 +247,7 @@ impl<'b> RequestHead<'b> {
 
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 10.1.1).
     pub fn expects_continue(&self) -> bool {
-        self.version_minor == 1
-            && self
-                .header("expect")
-                .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
+        self.version_minor == 1 && self.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
     }
 
     /// How the body is delimited (RFC 9112 6.3), by the rules that leave no room for two readings of it.
@@ -343,27 +326,18 @@ impl<'b> RequestHead<'b> {
 }
 
 /// The values of the fields called `name`.
-fn values_bytes<'s, 'b>(
-    headers: &'s [Header<'b>],
-    name: &'s str,
-) -> impl Iterator<Item = &'b [u8]> + use<'s, 'b> {
+fn values_bytes<'s, 'b>(headers: &'s [Header<'b>], name: &'s str) -> impl Iterator<Item = &'b [u8]> + use<'s, 'b> {
     let named = move |header: &&Header<'b>| header.name.eq_ignore_ascii_case(name);
     headers.iter().filter(named).map(|header| header.value)
 }
 
 /// See [`RequestHead::headers`].
-pub(super) fn values<'s, 'b>(
-    headers: &'s [Header<'b>],
-    name: &'s str,
-) -> impl Iterator<Item = &'b str> + use<'s, 'b> {
+pub(super) fn values<'s, 'b>(headers: &'s [Header<'b>], name: &'s str) -> impl Iterator<Item = &'b str> + use<'s, 'b> {
     values_bytes(headers, name).map(|value| std::str::from_utf8(value).unwrap_or("\u{FFFD}"))
 }
 
 /// See [`RequestHead::list`].
-pub(super) fn list<'s, 'b>(
-    headers: &'s [Header<'b>],
-    name: &'s str,
-) -> impl Iterator<Item = &'b str> + use<'s, 'b> {
+pub(super) fn list<'s, 'b>(headers: &'s [Header<'b>], name: &'s str) -> impl Iterator<Item = &'b str> + use<'s, 'b> {
     values(headers, name)
         .flat_map(|value| value.split(','))
         .map(|member| member.trim_matches([' ', '\t']))
@@ -396,10 +370,7 @@ mod tests {
     #[test]
     fn the_end_is_found_at_the_same_place_however_it_arrives() {
         for (bytes, want) in [
-            (
-                &b"GET / HTTP/1.1\r\nHost: x\r\n\r\nrest\r\n\r\n"[..],
-                Some(27),
-            ),
+            (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\nrest\r\n\r\n"[..], Some(27)),
             (b"\r\nGET / HTTP/1.1\r\n\r\n", Some(20)),
             (b"GET / HTTP/1.1\n\nrest", Some(16)),
             (b"GET / HTTP/1.1\n\r\nrest", Some(17)),
@@ -418,28 +389,11 @@ mod tests {
 
     #[test]
     fn noise_is_refused_at_once() {
-        for noise in [
-            &b"\x16\x03\x01"[..],
-            b"\x00",
-            b" GET",
-            b"GE\x80",
-            b"{",
-            b"GET\t/",
-            b"\n",
-        ] {
+        for noise in [&b"\x16\x03\x01"[..], b"\x00", b" GET", b"GE\x80", b"{", b"GET\t/", b"\n"] {
             assert!(!looks_like_http(noise), "{noise:?}");
         }
         assert!(!looks_like_http(&[b'A'; 25]));
-        for good in [
-            &b""[..],
-            b"G",
-            b"GET ",
-            b"GET /\x00",
-            b"\r",
-            b"\r\n",
-            b"\r\nPO",
-            b"PRI * HT",
-        ] {
+        for good in [&b""[..], b"G", b"GET ", b"GET /\x00", b"\r", b"\r\n", b"\r\nPO", b"PRI * HT"] {
             assert!(looks_like_http(good), "{good:?}");
         }
     }
@@ -449,10 +403,7 @@ mod tests {
         let head = parse("GET /a/b?c=d?e HTTP/1.1\r\nhOST: x\r\nX-A: 1 \r\nx-a:2\r\n\r\n").unwrap();
         assert_eq!((head.method(), head.target()), ("GET", "/a/b?c=d?e"));
         assert_eq!((head.path(), head.query()), ("/a/b", Some("c=d?e")));
-        assert_eq!(
-            (head.header("Host"), head.header("none")),
-            (Some("x"), None)
-        );
+        assert_eq!((head.header("Host"), head.header("none")), (Some("x"), None));
         assert_eq!(head.headers("X-A").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!((head.version_minor(), head.all().len()), (1, 3));
         let head = parse("GET http://x:1/p?q HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -471,11 +422,7 @@ mod tests {
             ("1.0", "", false),
             ("1.1", "Connection: Upgrade, CLOSE\r\n", false),
             ("1.0", "Connection: Keep-Alive\r\n", true),
-            (
-                "1.1",
-                "Connection: keep-alive\r\nConnection: close\r\n",
-                false,
-            ),
+            ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
         ] {
             let text = format!("GET / HTTP/{version}\r\nHost: x\r\n{field}\r\n");
             assert_eq!(parse(&text).unwrap().keep_alive(), want, "{text}");

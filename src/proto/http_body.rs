@@ -93,16 +93,9 @@ impl BodyDecoder {
             Body::Length(length) if length > bytes_max as u64 => return Err(BodyError::TooLarge),
             Body::Length(0) => State::End,
             Body::Length(length) => State::Length(length),
-            Body::Chunked => State::Size {
-                value: 0,
-                digits: 0,
-            },
+            Body::Chunked => State::Size { value: 0, digits: 0 },
         };
-        Ok(Self {
-            state,
-            bytes_left: bytes_max as u64,
-            overhead_left: OVERHEAD_BYTES_MAX,
-        })
+        Ok(Self { state, bytes_left: bytes_max as u64, overhead_left: OVERHEAD_BYTES_MAX })
     }
 
     /// Whether the body is complete.
@@ -118,11 +111,7 @@ impl BodyDecoder {
     ///
     /// # Panics
     /// Where `*consumed` is beyond the input.
-    pub fn next<'i>(
-        &mut self,
-        input: &'i [u8],
-        consumed: &mut usize,
-    ) -> Result<BodyPiece<'i>, BodyError> {
+    pub fn next<'i>(&mut self, input: &'i [u8], consumed: &mut usize) -> Result<BodyPiece<'i>, BodyError> {
         loop {
             let rest = &input[*consumed..];
             if self.state == State::End {
@@ -158,10 +147,7 @@ impl BodyDecoder {
                     return malformed;
                 }
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
-                State::Size {
-                    value: value << 4 | digit,
-                    digits: digits + 1,
-                }
+                State::Size { value: value << 4 | digit, digits: digits + 1 }
             }
             (State::Size { digits: 0, .. }, _) => return malformed,
             (State::Size { value, .. }, b'\r') => State::SizeLf { size: value },
@@ -183,10 +169,7 @@ impl BodyDecoder {
                 State::Chunk(size)
             }
             (State::ChunkCr, b'\r') => State::ChunkLf,
-            (State::ChunkLf, b'\n') => State::Size {
-                value: 0,
-                digits: 0,
-            },
+            (State::ChunkLf, b'\n') => State::Size { value: 0, digits: 0 },
             (State::Trailer, b'\r') => State::LastLf,
             (State::Trailer | State::TrailerLine, _) if is_text(byte) => {
                 self.overhead()?;
@@ -200,10 +183,7 @@ impl BodyDecoder {
     }
 
     fn overhead(&mut self) -> Result<(), BodyError> {
-        let left = self
-            .overhead_left
-            .checked_sub(1)
-            .ok_or(BodyError::OverheadTooLarge)?;
+        let left = self.overhead_left.checked_sub(1).ok_or(BodyError::OverheadTooLarge)?;
         self.overhead_left = left;
         Ok(())
     }
@@ -218,12 +198,7 @@ fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn run(
-        body: Body,
-        max: usize,
-        input: &[u8],
-        step: usize,
-    ) -> Result<(Vec<u8>, usize, bool), BodyError> {
+    fn run(body: Body, max: usize, input: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), BodyError> {
         let mut decoder = BodyDecoder::new(body, max)?;
         let (mut content, mut total) = (Vec::new(), 0);
         for piece in input.chunks(step) {
@@ -246,14 +221,8 @@ mod tests {
         let input = b"5\r\nhello\r\n06;a=\"b\" \r\n world\r\n0\r\nX: y\r\nZ: w\r\n\r\nGET /";
         for step in 1..=input.len() {
             let (content, consumed, done) = run(Body::Chunked, 11, input, step).unwrap();
-            assert_eq!(
-                (&content[..], consumed, done),
-                (&b"hello world"[..], input.len() - 5, true)
-            );
-            assert_eq!(
-                run(Body::Chunked, 10, input, step),
-                Err(BodyError::TooLarge)
-            );
+            assert_eq!((&content[..], consumed, done), (&b"hello world"[..], input.len() - 5, true));
+            assert_eq!(run(Body::Chunked, 10, input, step), Err(BodyError::TooLarge));
         }
     }
 
@@ -274,21 +243,11 @@ mod tests {
             b"5\rX",
             b"1;a\n",
         ] {
-            assert_eq!(
-                run(Body::Chunked, 100, wrong, 1),
-                Err(BodyError::Malformed),
-                "{wrong:?}"
-            );
+            assert_eq!(run(Body::Chunked, 100, wrong, 1), Err(BodyError::Malformed), "{wrong:?}");
         }
         let long = [&b"1;"[..], &[b'a'; 9000]].concat();
-        assert_eq!(
-            run(Body::Chunked, 100, &long, 100),
-            Err(BodyError::OverheadTooLarge)
-        );
-        assert_eq!(
-            run(Body::Chunked, 100, b"ffffffffffffffff\r\n", 1),
-            Err(BodyError::TooLarge)
-        );
+        assert_eq!(run(Body::Chunked, 100, &long, 100), Err(BodyError::OverheadTooLarge));
+        assert_eq!(run(Body::Chunked, 100, b"ffffffffffffffff\r\n", 1), Err(BodyError::TooLarge));
     }
 
     #[test]

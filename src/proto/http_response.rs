@@ -28,10 +28,7 @@ pub fn put_response<'h>(
     put_status(out, status);
     for (name, value) in headers {
         let framing = ["content-length", "transfer-encoding"];
-        if framing
-            .iter()
-            .any(|framing| name.eq_ignore_ascii_case(framing))
-        {
+        if framing.iter().any(|framing| name.eq_ignore_ascii_case(framing)) {
             continue;
         }
         if let Err(error) = put_header(out, name, value) {
@@ -46,11 +43,7 @@ pub fn put_response<'h>(
         put_number(out, body.len());
         out.extend_from_slice(b"\r\n");
     }
-    let connection: &[u8] = if keep_alive {
-        b"connection: keep-alive\r\n\r\n"
-    } else {
-        b"connection: close\r\n\r\n"
-    };
+    let connection: &[u8] = if keep_alive { b"connection: keep-alive\r\n\r\n" } else { b"connection: close\r\n\r\n" };
     out.extend_from_slice(connection);
     if has_content && !head_only {
         out.extend_from_slice(body);
@@ -65,10 +58,8 @@ pub fn put_continue(out: &mut Vec<u8>) {
 
 /// Appends a status line.
 pub(super) fn put_status(out: &mut Vec<u8>, status: u16) {
-    let reason = http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason())
-        .unwrap_or_default();
+    let reason =
+        http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
     out.extend_from_slice(b"HTTP/1.1 ");
     put_number(out, usize::from(status));
     out.push(b' ');
@@ -109,13 +100,7 @@ fn put_number(out: &mut Vec<u8>, number: usize) {
 mod tests {
     use super::*;
 
-    fn response(
-        status: u16,
-        headers: &[(&str, &str)],
-        body: &[u8],
-        keep: bool,
-        head: bool,
-    ) -> String {
+    fn response(status: u16, headers: &[(&str, &str)], body: &[u8], keep: bool, head: bool) -> String {
         let mut out = Vec::new();
         put_response(&mut out, status, headers.iter().copied(), body, keep, head).unwrap();
         String::from_utf8(out).unwrap()
@@ -124,23 +109,14 @@ mod tests {
     #[test]
     fn responses() {
         assert_eq!(
-            response(
-                200,
-                &[("content-type", "text/plain"), ("Content-Length", "99")],
-                b"hi",
-                true,
-                false
-            ),
+            response(200, &[("content-type", "text/plain"), ("Content-Length", "99")], b"hi", true, false),
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nhi"
         );
         assert_eq!(
             response(404, &[], b"gone", false, true),
             "HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\nconnection: close\r\n\r\n"
         );
-        assert_eq!(
-            response(204, &[], b"", true, false),
-            "HTTP/1.1 204 No Content\r\nconnection: keep-alive\r\n\r\n"
-        );
+        assert_eq!(response(204, &[], b"", true, false), "HTTP/1.1 204 No Content\r\nconnection: keep-alive\r\n\r\n");
         assert!(response(799, &[], b"", true, false).starts_with("HTTP/1.1 799 \r\n"));
     }
 
@@ -157,10 +133,7 @@ mod tests {
             ("x", "\x7F"),
         ] {
             let mut out = b"before".to_vec();
-            assert_eq!(
-                put_response(&mut out, 200, [(name, value)], b"", true, false),
-                Err(BadHeader)
-            );
+            assert_eq!(put_response(&mut out, 200, [(name, value)], b"", true, false), Err(BadHeader));
             assert_eq!(out, b"before");
         }
     }

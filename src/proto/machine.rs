@@ -43,10 +43,7 @@ enum Rest {
 impl Machine {
     /// A connection right after its handshake.
     pub fn new(role: Role) -> Self {
-        Self {
-            flow: Flow::new(role),
-            partial: None,
-        }
+        Self { flow: Flow::new(role), partial: None }
     }
 
     /// Takes the next event out of `input[*consumed..]` and moves `consumed` behind it; `None`: all of it is consumed, what
@@ -78,10 +75,7 @@ impl Machine {
             if whole.kind == Kind::Text && !utf8::is_valid(payload) {
                 return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, pool, replies));
             }
-            return Some(Event::Message(Incoming {
-                kind: whole.kind,
-                payload: Payload::Borrowed(payload),
-            }));
+            return Some(Event::Message(Incoming { kind: whole.kind, payload: Payload::Borrowed(payload) }));
         }
         self.next_slow(input, consumed, limits, pool, replies)
     }
@@ -93,10 +87,7 @@ impl Machine {
         if self.flow.close_sent {
             return false;
         }
-        debug_assert!(
-            code.is_none_or(close::is_legal),
-            "code {code:?} must not be sent"
-        );
+        debug_assert!(code.is_none_or(close::is_legal), "code {code:?} must not be sent");
         self.flow.close_sent = true;
         if self.flow.mode == Mode::Open {
             self.flow.mode = Mode::Skimming;
@@ -123,10 +114,7 @@ impl Machine {
         }
         let message = partial.message.as_mut()?;
         let len_max = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
-        let step = message
-            .len()
-            .clamp(LEND_BYTES_MIN, LEND_BYTES_MAX)
-            .min(len_max);
+        let step = message.len().clamp(LEND_BYTES_MIN, LEND_BYTES_MAX).min(len_max);
         // Less than half a step of room is not worth a receive.
         if message.buffer.capacity() - message.buffer.len() < step.div_ceil(2) {
             message.make_room(step, &frame, pool);
@@ -136,10 +124,7 @@ impl Machine {
         }
         debug_assert!(message.buffer.capacity() > message.buffer.len());
         partial.lent = Some(message.buffer.capacity());
-        Some(Lent {
-            buffer: std::mem::take(&mut message.buffer),
-            len_max,
-        })
+        Some(Lent { buffer: std::mem::take(&mut message.buffer), len_max })
     }
 
     /// Takes the lent buffer back with `fresh` received bytes at its end, which may be 0, and continues as
@@ -165,10 +150,7 @@ impl Machine {
             pool.give(buffer);
             return None;
         };
-        assert!(
-            fresh as u64 <= frame.remaining,
-            "more received than the loan allowed"
-        );
+        assert!(fresh as u64 <= frame.remaining, "more received than the loan allowed");
         let taken = match (&mut partial.message, self.flow.mode) {
             (Some(message), Mode::Open) => message.restore(&frame, buffer, fresh),
             // Closed meanwhile: the bytes count, their content does not.
@@ -180,11 +162,7 @@ impl Machine {
         frame.advance(fresh);
         partial.frame = (frame.remaining > 0).then_some(frame);
         if let Err(error) = taken {
-            let rest = if frame.remaining > 0 {
-                Rest::Of(frame)
-            } else {
-                Rest::Frames
-            };
+            let rest = if frame.remaining > 0 { Rest::Of(frame) } else { Rest::Frames };
             return Some(self.fail(error, rest, pool, replies));
         }
         if frame.remaining > 0 || !frame.fin || self.flow.mode != Mode::Open {
@@ -206,9 +184,7 @@ impl Machine {
     /// Bytes of heap that the incomplete frame or message holds, a lent buffer included.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
-        self.partial
-            .as_ref()
-            .map_or(0, |partial| partial.memory_bytes())
+        self.partial.as_ref().map_or(0, |partial| partial.memory_bytes())
     }
 
     /// Which end this is.
@@ -257,10 +233,7 @@ impl Machine {
         pool: &mut Pool,
         replies: &mut impl Replies,
     ) -> Option<Event<'a>> {
-        debug_assert!(
-            self.partial.as_ref().is_none_or(|p| p.lent.is_none()),
-            "buffer is lent"
-        );
+        debug_assert!(self.partial.as_ref().is_none_or(|p| p.lent.is_none()), "buffer is lent");
         loop {
             match self.flow.mode {
                 Mode::Open => {}
@@ -309,10 +282,7 @@ impl Machine {
                 if kind == Kind::Text && !utf8::is_valid(payload) {
                     return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, pool, replies));
                 }
-                return Some(Event::Message(Incoming {
-                    kind,
-                    payload: Payload::Borrowed(payload),
-                }));
+                return Some(Event::Message(Incoming { kind, payload: Payload::Borrowed(payload) }));
             }
 
             let partial = self.partial.get_or_insert_with(|| pool.take_partial());
@@ -326,9 +296,7 @@ impl Machine {
                 }
                 partial.frame = None;
                 // Borrowed from the record, which goes with the next call.
-                let Some(partial) = &self.partial else {
-                    unreachable!("just made")
-                };
+                let Some(partial) = &self.partial else { unreachable!("just made") };
                 return Some(self.flow.control(frame.opcode, partial.control(), replies));
             }
 
@@ -357,12 +325,7 @@ impl Machine {
 
     /// The frame to go on with: the one under way, or the next of the input once its header is complete. `None`: the input
     /// ended before.
-    fn frame(
-        &mut self,
-        input: &[u8],
-        consumed: &mut usize,
-        pool: &mut Pool,
-    ) -> Result<Option<Frame>, ProtocolError> {
+    fn frame(&mut self, input: &[u8], consumed: &mut usize, pool: &mut Pool) -> Result<Option<Frame>, ProtocolError> {
         if let Some(frame) = self.partial.as_ref().and_then(|partial| partial.frame) {
             return Ok(Some(frame));
         }
@@ -371,19 +334,13 @@ impl Machine {
             return Ok(None);
         }
         let open = self.flow.mode == Mode::Open;
-        let in_message = self
-            .partial
-            .as_ref()
-            .is_some_and(|partial| partial.message.is_some());
+        let in_message = self.partial.as_ref().is_some_and(|partial| partial.message.is_some());
         let expect = Expect {
             masked: Some(self.flow.role == Role::Server),
             rsv1: self.flow.deflate,
             continuation: open.then_some(in_message),
         };
-        let stored = self
-            .partial
-            .as_ref()
-            .map_or(0, |partial| usize::from(partial.head_len));
+        let stored = self.partial.as_ref().map_or(0, |partial| usize::from(partial.head_len));
         let head;
         let bytes = match &self.partial {
             Some(partial) if stored > 0 => {
@@ -401,9 +358,7 @@ impl Machine {
                 Ok(Some(Frame::new(header)))
             }
             Ok(None) => {
-                self.partial
-                    .get_or_insert_with(|| pool.take_partial())
-                    .keep_head(bytes);
+                self.partial.get_or_insert_with(|| pool.take_partial()).keep_head(bytes);
                 *consumed = input.len();
                 Ok(None)
             }
@@ -419,10 +374,7 @@ impl Machine {
         if frame.opcode.is_control() {
             return Ok(());
         }
-        let message = self
-            .partial
-            .as_ref()
-            .and_then(|partial| partial.message.as_ref());
+        let message = self.partial.as_ref().and_then(|partial| partial.message.as_ref());
         let (len, fragments) = message.map_or((0, 0), |message| (message.len(), message.fragments));
         // RFC 6455 10.4: limits on frame and message size, applied before any of it is stored.
         if frame.remaining > (limits.message_bytes_max as u64).saturating_sub(len as u64) {
@@ -437,33 +389,19 @@ impl Machine {
 
     /// The assembled message is complete.
     fn deliver<'a>(&mut self, pool: &mut Pool, replies: &mut impl Replies) -> Event<'a> {
-        let message = self
-            .partial
-            .as_mut()
-            .and_then(|partial| partial.message.take());
-        let Some(message) = message else {
-            unreachable!("a complete frame without a message")
-        };
+        let message = self.partial.as_mut().and_then(|partial| partial.message.take());
+        let Some(message) = message else { unreachable!("a complete frame without a message") };
         self.release_if_idle(pool);
         let kind = message.kind;
         match message.finish() {
-            Ok(payload) => Event::Message(Incoming {
-                kind,
-                payload: Payload::Owned(payload),
-            }),
+            Ok(payload) => Event::Message(Incoming { kind, payload: Payload::Owned(payload) }),
             Err(error) => self.fail(error, Rest::Frames, pool, replies),
         }
     }
 
     /// Fails the connection (RFC 6455 7.1.7).
     #[cold]
-    fn fail<'a>(
-        &mut self,
-        error: ProtocolError,
-        rest: Rest,
-        pool: &mut Pool,
-        replies: &mut impl Replies,
-    ) -> Event<'a> {
+    fn fail<'a>(&mut self, error: ProtocolError, rest: Rest, pool: &mut Pool, replies: &mut impl Replies) -> Event<'a> {
         let frame = match rest {
             Rest::Of(frame) if frame.remaining > 0 => Some(frame),
             _ => None,
@@ -481,12 +419,7 @@ impl Machine {
     }
 
     /// Looks for the peer's Close behind our own; reads no more than headers of what comes before it.
-    fn skim<'a>(
-        &'a mut self,
-        input: &'a mut [u8],
-        consumed: &mut usize,
-        pool: &mut Pool,
-    ) -> Option<Event<'a>> {
+    fn skim<'a>(&'a mut self, input: &'a mut [u8], consumed: &mut usize, pool: &mut Pool) -> Option<Event<'a>> {
         if let Some(partial) = &mut self.partial {
             partial.drop_message(pool);
         }
@@ -518,9 +451,7 @@ impl Machine {
             if frame.opcode == Opcode::Close {
                 *consumed = input.len();
                 self.flow.close_received = true;
-                let Some(partial) = &self.partial else {
-                    unreachable!("just filled")
-                };
+                let Some(partial) = &self.partial else { unreachable!("just filled") };
                 return self.flow.end(close::parse(partial.control()));
             }
         }
@@ -529,9 +460,7 @@ impl Machine {
     /// Notes which frame is under way; takes a record only if there is one.
     fn set_frame(&mut self, frame: Option<Frame>, pool: &mut Pool) {
         if frame.is_some() || self.partial.is_some() {
-            self.partial
-                .get_or_insert_with(|| pool.take_partial())
-                .frame = frame;
+            self.partial.get_or_insert_with(|| pool.take_partial()).frame = frame;
         }
     }
 
@@ -594,12 +523,7 @@ fn whole_message(role: Role, bytes: &[u8]) -> Option<Whole> {
     } else {
         (None, at)
     };
-    (bytes.len() - header_len >= len).then_some(Whole {
-        kind,
-        key,
-        header_len,
-        len,
-    })
+    (bytes.len() - header_len >= len).then_some(Whole { kind, key, header_len, len })
 }
 
 #[cfg(test)]

@@ -25,12 +25,7 @@ pub fn copy_into(key: [u8; 4], offset: usize, src: &[u8], dst: &mut Vec<u8>) {
     // `len` bytes from there are valid for writes. `src` is valid for reads of `len` bytes and does not overlap them:
     // `dst` is borrowed exclusively. `xor` initialises all `len` bytes, so the new length covers initialised bytes only.
     unsafe {
-        xor(
-            rotated(key, offset),
-            src.as_ptr(),
-            dst.as_mut_ptr().add(old_len),
-            len,
-        );
+        xor(rotated(key, offset), src.as_ptr(), dst.as_mut_ptr().add(old_len), len);
         dst.set_len(old_len + len);
     }
 }
@@ -57,11 +52,7 @@ unsafe fn xor(key: u32, src: *const u8, dst: *mut u8, len: usize) {
     // `len` is the branch it stands in.
     unsafe {
         if len >= 16 {
-            if len <= SMALL_MAX {
-                xor_16(key, src, dst, len)
-            } else {
-                xor_large(key, src, dst, len)
-            }
+            if len <= SMALL_MAX { xor_16(key, src, dst, len) } else { xor_large(key, src, dst, len) }
         } else {
             xor_tiny(key, src, dst, len);
         }
@@ -190,9 +181,7 @@ unsafe fn xor_large(key: u32, src: *const u8, dst: *mut u8, len: usize) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn xor_avx2(key: u32, src: *const u8, dst: *mut u8, len: usize) {
-    use core::arch::x86_64::{
-        __m256i, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_storeu_si256, _mm256_xor_si256,
-    };
+    use core::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_storeu_si256, _mm256_xor_si256};
     const V: usize = 32;
     debug_assert!(len >= V);
     // SAFETY: the caller gives len >= 32 and a CPU with AVX2. The last vector, at len - 32, is within the stretch; so are
@@ -233,10 +222,7 @@ mod tests {
     const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
     fn scalar(key: [u8; 4], offset: usize, data: &[u8]) -> Vec<u8> {
-        data.iter()
-            .enumerate()
-            .map(|(i, byte)| byte ^ key[(i + offset) & 3])
-            .collect()
+        data.iter().enumerate().map(|(i, byte)| byte ^ key[(i + offset) & 3]).collect()
     }
 
     fn bytes(len: usize) -> Vec<u8> {
@@ -247,21 +233,13 @@ mod tests {
         let want = scalar(KEY, phase, &data[start..start + len]);
         let mut copy = data.to_vec();
         apply(KEY, phase, &mut copy[start..start + len]);
-        assert_eq!(
-            copy[start..start + len],
-            want,
-            "in place: start {start} len {len} phase {phase}"
-        );
+        assert_eq!(copy[start..start + len], want, "in place: start {start} len {len} phase {phase}");
         assert_eq!(copy[..start], data[..start], "before");
         assert_eq!(copy[start + len..], data[start + len..], "behind");
         let mut out = data[..start].to_vec();
         copy_into(KEY, phase, &data[start..start + len], &mut out);
         assert_eq!(out[..start], data[..start]);
-        assert_eq!(
-            out[start..],
-            want,
-            "copy: start {start} len {len} phase {phase}"
-        );
+        assert_eq!(out[start..], want, "copy: start {start} len {len} phase {phase}");
     }
 
     #[test]
@@ -303,10 +281,7 @@ mod tests {
                     xor_words(key, q, q, len);
                 }
                 assert_eq!((&by_16[..len], &by_words[..len]), (&want[..], &want[..]));
-                assert_eq!(
-                    (&by_16[len..], &by_words[len..]),
-                    (&data[len..], &data[len..])
-                );
+                assert_eq!((&by_16[len..], &by_words[len..]), (&data[len..], &data[len..]));
             }
         }
     }

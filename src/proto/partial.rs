@@ -64,13 +64,7 @@ pub(super) struct Frame {
 
 impl Frame {
     pub(super) fn new(header: FrameHeader) -> Self {
-        Self {
-            opcode: header.opcode,
-            fin: header.fin,
-            key: header.mask,
-            remaining: header.payload_len,
-            begun: false,
-        }
+        Self { opcode: header.opcode, fin: header.fin, key: header.mask, remaining: header.payload_len, begun: false }
     }
 
     /// Of `available` bytes, how many belong to this frame.
@@ -102,12 +96,7 @@ pub(super) struct Assembly {
 
 impl Assembly {
     pub(super) fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            buffer: Vec::new(),
-            fragments: 0,
-            utf8: Utf8::new(),
-        }
+        Self { kind, buffer: Vec::new(), fragments: 0, utf8: Utf8::new() }
     }
 
     /// Payload bytes so far.
@@ -116,24 +105,14 @@ impl Assembly {
     }
 
     /// Takes `piece`, the next bytes of `frame`, which is not advanced.
-    pub(super) fn append(
-        &mut self,
-        frame: &Frame,
-        piece: &[u8],
-        pool: &mut Pool,
-    ) -> Result<(), ProtocolError> {
+    pub(super) fn append(&mut self, frame: &Frame, piece: &[u8], pool: &mut Pool) -> Result<(), ProtocolError> {
         self.make_room(piece.len(), frame, pool);
         mask::copy_into(frame.key.unwrap_or_default(), 0, piece, &mut self.buffer);
         self.validate(piece.len())
     }
 
     /// Takes the buffer back from a loan, with the `fresh` bytes at its end still masked.
-    pub(super) fn restore(
-        &mut self,
-        frame: &Frame,
-        buffer: Vec<u8>,
-        fresh: usize,
-    ) -> Result<(), ProtocolError> {
+    pub(super) fn restore(&mut self, frame: &Frame, buffer: Vec<u8>, fresh: usize) -> Result<(), ProtocolError> {
         self.buffer = buffer;
         if let Some(key) = frame.key {
             let start = self.buffer.len() - fresh;
@@ -166,23 +145,16 @@ impl Assembly {
         let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
         let wanted = len.saturating_add(remaining).max(needed);
         let doubled = needed.max(2 * len);
-        let target = if frame.fin {
-            doubled.min(wanted)
-        } else {
-            doubled
-        };
+        let target = if frame.fin { doubled.min(wanted) } else { doubled };
         if self.buffer.capacity() == 0 || self.buffer.len() <= HEADROOM {
-            let fresh = pool
-                .take_cached(needed, wanted)
-                .unwrap_or_else(|| pool.take(target));
+            let fresh = pool.take_cached(needed, wanted).unwrap_or_else(|| pool.take(target));
             pool.give(std::mem::replace(&mut self.buffer, fresh));
             self.buffer.resize(HEADROOM, 0);
         } else if let Some(mut larger) = pool.take_cached(needed, wanted) {
             larger.extend_from_slice(&self.buffer);
             pool.give(std::mem::replace(&mut self.buffer, larger));
         } else {
-            self.buffer
-                .reserve_exact(size_class(target) - self.buffer.len());
+            self.buffer.reserve_exact(size_class(target) - self.buffer.len());
         }
     }
 
@@ -250,11 +222,7 @@ impl Partial {
 
     /// Takes bytes of a control frame's payload. They fit: the header was refused otherwise.
     pub(super) fn push_control(&mut self, frame: &Frame, piece: &[u8]) {
-        let start = if frame.begun {
-            usize::from(self.control_len)
-        } else {
-            0
-        };
+        let start = if frame.begun { usize::from(self.control_len) } else { 0 };
         let place = &mut self.control[start..start + piece.len()];
         place.copy_from_slice(piece);
         if let Some(key) = frame.key {
@@ -284,10 +252,7 @@ impl Partial {
 
     /// Bytes of heap held, this record included.
     pub(super) fn memory_bytes(&self) -> usize {
-        let message = self
-            .message
-            .as_ref()
-            .map_or(0, |message| message.buffer.capacity());
+        let message = self.message.as_ref().map_or(0, |message| message.buffer.capacity());
         size_of::<Self>() + message + self.lent.unwrap_or(0)
     }
 }

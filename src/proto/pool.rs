@@ -28,28 +28,20 @@ pub struct Pool {
 impl Pool {
     /// A cache that keeps at most `bytes_max` bytes of buffers.
     pub fn new(bytes_max: usize) -> Self {
-        Self {
-            buffers: Vec::new(),
-            bytes: 0,
-            bytes_max,
-            partials: Vec::new(),
-        }
+        Self { buffers: Vec::new(), bytes: 0, bytes_max, partials: Vec::new() }
     }
 
     /// An empty buffer with at least `min_capacity` bytes of capacity: the best fit of the cache, or a new one of the next
     /// size class, at most a quarter more (and at least 1 KiB).
     pub fn take(&mut self, min_capacity: usize) -> Vec<u8> {
-        self.take_cached(min_capacity, min_capacity)
-            .unwrap_or_else(|| Vec::with_capacity(size_class(min_capacity)))
+        self.take_cached(min_capacity, min_capacity).unwrap_or_else(|| Vec::with_capacity(size_class(min_capacity)))
     }
 
     /// As [`Pool::take`], but only from the cache: the best fit for `wanted` bytes, else the largest buffer that has
     /// `min_capacity`.
     pub fn take_cached(&mut self, min_capacity: usize, wanted: usize) -> Option<Vec<u8>> {
         let wanted = wanted.max(min_capacity);
-        let fit = self
-            .buffers
-            .partition_point(|buffer| buffer.capacity() < wanted);
+        let fit = self.buffers.partition_point(|buffer| buffer.capacity() < wanted);
         let index = match self.buffers.get(fit) {
             Some(buffer) if buffer.capacity() / WASTE_MAX <= wanted.max(CLASS_MIN) => fit,
             _ => fit.checked_sub(1)?,
@@ -80,9 +72,7 @@ impl Pool {
         if self.bytes + capacity > self.bytes_max {
             return;
         }
-        let index = self
-            .buffers
-            .partition_point(|kept| kept.capacity() < capacity);
+        let index = self.buffers.partition_point(|kept| kept.capacity() < capacity);
         self.buffers.insert(index, buffer);
         self.bytes += capacity;
         self.invariants();
@@ -121,10 +111,7 @@ impl Pool {
 
     fn invariants(&self) {
         debug_assert!(self.bytes <= self.bytes_max);
-        debug_assert_eq!(
-            self.bytes,
-            self.buffers.iter().map(Vec::capacity).sum::<usize>()
-        );
+        debug_assert_eq!(self.bytes, self.buffers.iter().map(Vec::capacity).sum::<usize>());
         debug_assert!(self.buffers.is_sorted_by_key(Vec::capacity));
     }
 }
@@ -151,10 +138,7 @@ mod tests {
         assert_eq!(size_class(2049), 2560);
         for bytes in 1024..20_000 {
             let class = size_class(bytes);
-            assert!(
-                class >= bytes && class <= bytes + bytes / 4,
-                "{bytes} {class}"
-            );
+            assert!(class >= bytes && class <= bytes + bytes / 4, "{bytes} {class}");
         }
     }
 
@@ -203,10 +187,7 @@ mod tests {
         }
         assert_eq!(pool.len(), COUNT_MAX);
         pool.give(Vec::with_capacity(4096));
-        assert_eq!(
-            (pool.len(), pool.buffers.last().unwrap().capacity()),
-            (COUNT_MAX, 4096)
-        );
+        assert_eq!((pool.len(), pool.buffers.last().unwrap().capacity()), (COUNT_MAX, 4096));
         pool.trim();
         assert_eq!((pool.len(), pool.bytes()), (0, 0));
     }

@@ -74,11 +74,7 @@ impl Utf8 {
     /// # Errors
     /// [`ProtocolError::BadUtf8`] if its last character is incomplete.
     pub fn finish(self) -> Result<(), ProtocolError> {
-        if self.is_complete() {
-            Ok(())
-        } else {
-            Err(ProtocolError::BadUtf8)
-        }
+        if self.is_complete() { Ok(()) } else { Err(ProtocolError::BadUtf8) }
     }
 
     /// Completes the character that earlier pieces began; what is left of `bytes`.
@@ -118,11 +114,7 @@ mod tests {
                 return Some(i * step);
             }
         }
-        if utf8.finish().is_err() {
-            Some(bytes.len())
-        } else {
-            None
-        }
+        if utf8.finish().is_err() { Some(bytes.len()) } else { None }
     }
 
     #[test]
@@ -178,17 +170,16 @@ mod tests {
     #[test]
     fn exhaustive_over_boundary_bytes() {
         let interesting: Vec<u8> = vec![
-            0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0,
-            0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF,
+            0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE,
+            0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF,
         ];
         for &a in &interesting {
             for &b in &interesting {
                 for &c in &interesting {
                     for &d in &[0x41, 0x80, 0xBF, 0xC2] {
                         let bytes = [a, b, c, d];
-                        let certain = (1..=4).find(|&n| {
-                            std::str::from_utf8(&bytes[..n]).is_err_and(|e| e.error_len().is_some())
-                        });
+                        let certain =
+                            (1..=4).find(|&n| std::str::from_utf8(&bytes[..n]).is_err_and(|e| e.error_len().is_some()));
                         let mut utf8 = Utf8::new();
                         let failed = (1..=4).find(|&n| utf8.push(&bytes[n - 1..n]).is_err());
                         assert_eq!(failed, certain, "{bytes:x?}");

@@ -3,28 +3,18 @@
 // Each test program uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
-use ringwire::proto::{
-    Event, Incoming, Kind, Limits, Machine, Opcode, Payload, Pool, ProtocolError, Role,
-};
+use ringwire::proto::{Event, Incoming, Kind, Limits, Machine, Opcode, Payload, Pool, ProtocolError, Role};
 
 pub const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
-pub const LIMITS: Limits = Limits {
-    message_bytes_max: 1 << 20,
-    fragments_max: 1000,
-};
+pub const LIMITS: Limits = Limits { message_bytes_max: 1 << 20, fragments_max: 1000 };
 
 /// A client's frame: `first` is the whole first byte.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     put_len(&mut out, payload.len(), 0x80);
     out.extend_from_slice(&KEY);
-    out.extend(
-        payload
-            .iter()
-            .enumerate()
-            .map(|(i, byte)| byte ^ KEY[i % 4]),
-    );
+    out.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ KEY[i % 4]));
     out
 }
 
@@ -122,10 +112,7 @@ impl Peer {
     /// Receives one piece: into the lent buffer as far as one is lent, else as an input.
     pub fn receive(&mut self, piece: &[u8]) {
         let mut piece = piece;
-        while let Some(lent) = self
-            .lend
-            .and_then(|least| self.machine.lend(least, &mut self.pool))
-        {
+        while let Some(lent) = self.lend.and_then(|least| self.machine.lend(least, &mut self.pool)) {
             let mut buffer = lent.buffer;
             let room = buffer.capacity() - buffer.len();
             assert!(room > 0 && lent.len_max > 0);
@@ -134,11 +121,8 @@ impl Peer {
             piece = &piece[n..];
             let sent = &mut self.sent;
             let mut replies = |opcode, payload: &[u8]| sent.push((opcode, payload.to_vec()));
-            let event =
-                self.machine
-                    .give_back(buffer, n, &self.limits, &mut self.pool, &mut replies);
-            self.seen
-                .extend(event.map(|event| seen(event, &mut self.pool)));
+            let event = self.machine.give_back(buffer, n, &self.limits, &mut self.pool, &mut replies);
+            self.seen.extend(event.map(|event| seen(event, &mut self.pool)));
             if piece.is_empty() {
                 return;
             }
@@ -147,19 +131,11 @@ impl Peer {
         let mut consumed = 0;
         let sent = &mut self.sent;
         let mut replies = |opcode, payload: &[u8]| sent.push((opcode, payload.to_vec()));
-        while let Some(event) = self.machine.next(
-            &mut input,
-            &mut consumed,
-            &self.limits,
-            &mut self.pool,
-            &mut replies,
-        ) {
+        while let Some(event) = self.machine.next(&mut input, &mut consumed, &self.limits, &mut self.pool, &mut replies)
+        {
             // The pool is lent to `next` only.
             let event = match event {
-                Event::Message(Incoming {
-                    kind,
-                    payload: Payload::Owned(owned),
-                }) => {
+                Event::Message(Incoming { kind, payload: Payload::Owned(owned) }) => {
                     let bytes = owned.as_slice().to_vec();
                     self.pool.give(owned.into_parts().0);
                     message(kind, bytes)

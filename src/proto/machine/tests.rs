@@ -3,10 +3,7 @@
 use super::super::frame::{put_frame, put_masked_frame};
 use super::*;
 
-const LIMITS: Limits = Limits {
-    message_bytes_max: 1 << 20,
-    fragments_max: 10,
-};
+const LIMITS: Limits = Limits { message_bytes_max: 1 << 20, fragments_max: 10 };
 
 /// What an idle connection pays.
 #[test]
@@ -32,18 +29,9 @@ fn a_whole_message_is_borrowed_from_the_input() {
         let behind = input.as_ptr_range().end;
         let (mut machine, mut pool) = (Machine::new(Role::Server), Pool::new(0));
         let mut consumed = 0;
-        let event = machine.next(
-            &mut input,
-            &mut consumed,
-            &LIMITS,
-            &mut pool,
-            &mut no_replies,
-        );
+        let event = machine.next(&mut input, &mut consumed, &LIMITS, &mut pool, &mut no_replies);
         match event {
-            Some(Event::Message(Incoming {
-                payload: Payload::Borrowed(payload),
-                ..
-            })) => {
+            Some(Event::Message(Incoming { payload: Payload::Borrowed(payload), .. })) => {
                 assert_eq!(payload.as_ptr_range().end, behind);
                 assert_eq!(payload, vec![7; len]);
             }
@@ -66,11 +54,7 @@ fn an_owned_payload_becomes_a_frame_where_it_is() {
         assert!(event.is_none() && machine.memory_bytes() > 0);
         consumed = 0;
         let event = machine.next(tail, &mut consumed, &LIMITS, &mut pool, &mut no_replies);
-        let Some(Event::Message(Incoming {
-            payload: Payload::Owned(payload),
-            ..
-        })) = event
-        else {
+        let Some(Event::Message(Incoming { payload: Payload::Owned(payload), .. })) = event else {
             panic!("not assembled: {len}");
         };
         assert_eq!(payload.as_slice(), vec![7; len]);
@@ -84,11 +68,7 @@ fn an_owned_payload_becomes_a_frame_where_it_is() {
             assert_eq!(*storage.get_or_insert(buffer.as_ptr()), buffer.as_ptr());
         }
         pool.give(buffer);
-        assert_eq!(
-            machine.memory_bytes(),
-            0,
-            "nothing incomplete, nothing held"
-        );
+        assert_eq!(machine.memory_bytes(), 0, "nothing incomplete, nothing held");
     }
 }
 
@@ -100,15 +80,8 @@ fn a_loan_outlives_a_close_and_the_end() {
         let mut input = masked(100_000);
         let mut consumed = 0;
         let head = &mut input[..1000];
-        assert!(
-            machine
-                .next(head, &mut consumed, &LIMITS, &mut pool, &mut replies)
-                .is_none()
-        );
-        assert!(
-            machine.lend(100_000, &mut pool).is_none(),
-            "less than that is to come"
-        );
+        assert!(machine.next(head, &mut consumed, &LIMITS, &mut pool, &mut replies).is_none());
+        assert!(machine.lend(100_000, &mut pool).is_none(), "less than that is to come");
         let mut lent = machine.lend(99_000, &mut pool).unwrap();
         assert!(machine.lend(1, &mut pool).is_none(), "lent already");
         assert_eq!(lent.len_max, 100_000 + 14 - 1000);
@@ -126,13 +99,7 @@ fn a_loan_outlives_a_close_and_the_end() {
             rest.extend_from_slice(&[0x88, 0x80, 0, 0, 0, 0]);
             consumed = 0;
             let event = machine.next(&mut rest, &mut consumed, &LIMITS, &mut pool, &mut replies);
-            assert_eq!(
-                event,
-                Some(Event::Close {
-                    code: None,
-                    reason: ""
-                })
-            );
+            assert_eq!(event, Some(Event::Close { code: None, reason: "" }));
             assert!(machine.is_done());
         }
     }
