@@ -19,8 +19,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use crate::frame_buf::FrameBuf;
+use crate::proto::Replies;
 use crate::proto::frame::{Opcode, put_frame};
-use crate::proto::machine::Replies;
 
 /// What became of one frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Op, Pieces, Ring, T
 use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
 use crate::outbox::{PIECES_MAX, Stretch, ToSend};
-use crate::proto::machine::Limits;
+use crate::proto::Limits;
 use conn::{Conn, Phase, Receiving};
 use timers::Timers;
 

@@ -2,8 +2,8 @@
 
 use std::ops::Deref;
 
+use super::event::Kind;
 use super::frame::{CONTROL_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX, Opcode, encode_header};
-use super::machine::Kind;
 use super::pool::{Pool, size_class};
 use super::utf8::Utf8;
 use super::{ProtocolError, mask};

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::service::Ended;
 use crate::engine::Peer;
 use crate::proto::OwnedPayload;
-use crate::proto::machine::{Kind, Machine, Role};
+use crate::proto::{Kind, Machine, Role};
 
 /// Where a connection is in its life. Transitions only go down the list, except that `Http` may become `Flushing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::outbox::OutboxReplies;
 use crate::proto::handshake::{self, Refusal};
 use crate::proto::http::put_response;
 use crate::proto::http::{self, Body, HeadError, HeadLimits, RequestHead};
-use crate::proto::machine::{Event, Incoming, Payload};
+use crate::proto::{Event, Incoming, Payload};
 use crate::proto::{HEADROOM, OwnedPayload};
 use http_status::StatusCode;
 
