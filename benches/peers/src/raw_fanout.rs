@@ -36,6 +36,9 @@ struct Args {
     /// Provided buffers (io_uring): a power of two.
     #[arg(long, default_value_t = 64)]
     buffers: u16,
+    /// Operations submitted at once (io_uring).
+    #[arg(long, default_value_t = 1024)]
+    submit_max: usize,
 }
 
 /// Cuts the byte streams of publishers into messages.
@@ -141,6 +144,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let options = Options {
                 buffers: args.buffers,
                 buffer_size: args.buffer_size,
+                submit_max: args.submit_max,
                 slots,
                 ..Options::default()
             };
