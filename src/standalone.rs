@@ -25,6 +25,14 @@ pub fn run(config: Config) -> Result<()> {
     Server::new(config).run(Standalone::new, announce)
 }
 
+/// Starts the stand-alone program's routes and returns once they accept connections.
+///
+/// # Errors
+/// If the server cannot be started.
+pub fn start(config: Config) -> Result<Handle> {
+    Server::new(config).start(Standalone::new)
+}
+
 fn announce(handle: &Handle) {
     let cores = handle.cores();
     let addresses: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();
