@@ -24,8 +24,8 @@ use crate::mail::{MailError, Post};
 use crate::metrics::Counters;
 use crate::outbox::{ArenaFrame, Outbox, Queued};
 use crate::proto::frame::Opcode;
-use crate::proto::machine::{Incoming, Kind, Payload};
 use crate::proto::pool::Pool;
+use crate::proto::{Incoming, Kind, Payload};
 
 /// Messages at least this long travel by reference; shorter ones are copied, which is cheaper.
 const SHARED_BYTES_MIN: usize = 4096;

@@ -19,8 +19,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use crate::frame_buf::FrameBuf;
+use crate::proto::Replies;
 use crate::proto::frame::{Opcode, put_frame};
-use crate::proto::machine::Replies;
 
 /// What became of one frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,8 @@ struct Backlog {
     queue_bytes: usize,
     /// Bytes of the waiting send; 0 = none is in flight.
     in_flight_bytes: usize,
+    /// The same bytes as the ring sends, so that their buffer comes back here.
+    in_flight: Bytes,
 }
 
 /// Most pieces of one send.
@@ -523,12 +525,16 @@ impl Outbox {
         backlog.next_in_flight()
     }
 
-    /// The waiting send of this connection is done. Returns the bytes for the next one, if there is more.
-    pub fn sent_async(&mut self, slot: u32) -> Option<Bytes> {
+    /// The waiting send of this connection is done. Returns the bytes for the next one, if there is more. `reuse` gets the
+    /// buffer that is free now.
+    pub fn sent_async(&mut self, slot: u32, reuse: impl FnOnce(Vec<u8>)) -> Option<Bytes> {
         let queue = &mut self.slots[slot as usize];
         let backlog = queue.backlog.as_mut()?;
         self.backlog_bytes -= backlog.in_flight_bytes;
         backlog.in_flight_bytes = 0;
+        if let Some(vec) = reclaim(std::mem::take(&mut backlog.in_flight)) {
+            reuse(vec);
+        }
         let next = backlog.next_in_flight();
         if next.is_none()
             && let Some(backlog) = queue.backlog.take()
@@ -583,6 +589,7 @@ impl Outbox {
             backlog.queue.clear();
             backlog.queue_bytes = 0;
             backlog.in_flight_bytes = 0;
+            backlog.in_flight = Bytes::new();
             self.backlogs_free.push(backlog);
         }
     }
@@ -647,6 +654,7 @@ impl Backlog {
         }
         self.queue_bytes -= next.len();
         self.in_flight_bytes = next.len();
+        self.in_flight = next.clone();
         Some(next)
     }
 }

@@ -9,7 +9,7 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::error::Result;
 use crate::hub::{CoreHub, ROOM_NAME_BYTES_MAX, RoomId};
-use crate::proto::machine::Incoming;
+use crate::proto::Incoming;
 use crate::server::{Handle, Server};
 use crate::shard::{Answer, Ended, Request, Response, Service};
 
