@@ -192,7 +192,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// How long the next turn may sleep.
     fn wait(&mut self) -> Wait {
-        if !self.resumable.is_empty() || !self.broken.is_empty() || self.hub.has_dooms() {
+        // A send that succeeds makes no completion: whoever waits for one of this batch is looked at right after it.
+        let has_work = !self.resumable.is_empty() || !self.broken.is_empty() || !self.watched.is_empty();
+        if has_work || self.hub.has_dooms() {
             return Wait::No;
         }
         let accept_ms = (!self.accepts_wanted.is_empty() && self.accept_again_ms > 0).then_some(self.accept_again_ms);

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::{ConnectionId, Delivery};
-use ringwire::proto::machine::Kind;
+use ringwire::proto::Kind;
 use tungstenite::Message;
 
 use crate::common::{TestServer, text};
