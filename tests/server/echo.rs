@@ -139,3 +139,27 @@ fn pings_whose_pongs_nobody_reads_cost_bounded_memory() {
     other.send(Message::text("still here")).expect("sent");
     assert_eq!(text(&mut other), "still here");
 }
+
+// Whoever sends and never reads is held back: the server takes in what it can answer, a little more, and no more.
+#[test]
+fn a_client_that_never_reads_cannot_fill_the_memory() {
+    for size in [100, 10_000, 500_000] {
+        let server = TestServer::new();
+        let client = server.open("/echo");
+        let mut writer = client.stream.try_clone().expect("a second handle");
+        writer.set_write_timeout(Some(std::time::Duration::from_millis(700))).expect("a timeout");
+        let messages = raw::binary(&pattern(size)).repeat(1_000_000 / size);
+        let mut sent = 0;
+        while sent < 100 << 20 {
+            match writer.write(&messages) {
+                Ok(len) => sent += len,
+                Err(_) => break,
+            }
+        }
+        // Buffers of both sockets, in both directions, are part of it.
+        assert!(sent < 40 << 20, "{sent} bytes were taken, in messages of {size}");
+        let mut other = server.client("/echo");
+        other.send(Message::text("served")).expect("sent");
+        assert_eq!(text(&mut other), "served");
+    }
+}
