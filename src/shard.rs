@@ -169,11 +169,27 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// # Errors
     /// If the ring is beyond use.
     pub fn tick(&mut self) -> io::Result<()> {
+        self.turn()?;
+        self.work();
+        Ok(())
+    }
+
+    /// The first half of a tick, which sleeps. A simulated ring returns from it at once: the second half must wait until
+    /// the sleep would be over.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    #[doc(hidden)]
+    pub fn turn(&mut self) -> io::Result<()> {
         self.arm_accepts();
         let wait = self.wait();
-        let turned = self.ring.turn(self.hub.outbox.batch().map(batch_send), wait);
+        self.ring.turn(self.hub.outbox.batch().map(batch_send), wait)
+    }
+
+    /// The second half of a tick.
+    #[doc(hidden)]
+    pub fn work(&mut self) {
         self.mailbox.unpark();
-        turned?;
         self.now_ns = self.ring.now();
         self.hub.counters.ticks += 1;
         self.take_completions();
@@ -187,7 +203,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
         self.rearm_starved();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
-        Ok(())
     }
 
     /// How long the next turn may sleep.

@@ -246,13 +246,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.admission.leave(ip);
         }
         self.hub.outbox.close(slot);
-        let token = self.token(Op::Close, slot);
-        let conn = &mut self.conns[slot as usize];
-        if conn.in_flight > 0 {
-            self.ring.cancel(token);
+        if self.conns[slot as usize].in_flight > 0 {
+            self.ring.cancel(self.token(Op::Cancel, slot));
         }
-        conn.in_flight += 1;
-        self.ring.close(token);
+        self.conns[slot as usize].in_flight += 1;
+        self.ring.close(self.token(Op::Close, slot));
     }
 
     pub(super) fn descriptor_closed(&mut self, token: Token) {
