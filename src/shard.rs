@@ -35,8 +35,8 @@ use timers::Timers;
 
 pub use service::{Answer, Ended, Request, Response, Service};
 
-/// Completions taken in one tick: more wait for the next one, so that replies are not held up by a flood.
-const COMPLETIONS_PER_TICK: usize = 1024;
+/// Completions for which there is room from the start.
+const COMPLETIONS_USUAL: usize = 1024;
 /// Accepts in flight per listener.
 const ACCEPTS_IN_FLIGHT: u32 = 32;
 /// How long to wait before accepting again when the process is out of descriptors or memory.
@@ -135,7 +135,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             conns: Slab::new(),
             generations: Vec::new(),
             timers: Timers::default(),
-            completions: Vec::with_capacity(COMPLETIONS_PER_TICK),
+            completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
             watched: Vec::new(),
             resumable: Vec::new(),
@@ -227,12 +227,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.now_ns / 1_000_000
     }
 
-    /// Takes completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena only
-    /// until it is settled.
+    /// Takes all completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena
+    /// only until it is settled, so none of them may stay behind.
     fn take_completions(&mut self) {
-        while self.completions.len() < COMPLETIONS_PER_TICK
-            && let Some(completion) = self.ring.completion()
-        {
+        while let Some(completion) = self.ring.completion() {
             if completion.token.op() == Op::SendNow {
                 self.sent_short(&completion);
             } else {
