@@ -207,8 +207,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// How long the next turn may sleep.
     fn wait(&mut self) -> Wait {
-        // What is watched may be sent whole by this turn, and a send that succeeds wakes nobody.
-        if !self.resumable.is_empty() || !self.broken.is_empty() || !self.watched.is_empty() || self.hub.has_dooms() {
+        // What is watched may be sent whole by this turn, and a send that succeeds wakes nobody. Nor does the end of a
+        // congestion for which connections wait.
+        let mail_flows_again = !self.congested.is_empty() && !self.hub.is_congested();
+        if !self.resumable.is_empty()
+            || !self.broken.is_empty()
+            || !self.watched.is_empty()
+            || mail_flows_again
+            || self.hub.has_dooms()
+        {
             return Wait::No;
         }
         let accept_ms = (!self.accepts_wanted.is_empty() && self.accept_again_ms > 0).then_some(self.accept_again_ms);
