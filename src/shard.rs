@@ -218,7 +218,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         {
             return Wait::No;
         }
-        let accept_ms = (!self.accepts_wanted.is_empty() && self.accept_again_ms > 0).then_some(self.accept_again_ms);
+        let accepts_later = self.drain.is_none() && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
+        let accept_ms = accepts_later.then_some(self.accept_again_ms);
         let drain_ms =
             self.drain.as_ref().map(|drain| drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms));
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
