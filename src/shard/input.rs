@@ -242,12 +242,18 @@ impl<S: Service> Worker<'_, S> {
 
     fn frames(&mut self, data: &mut [u8]) -> Next {
         let mut consumed = 0;
+        let mut failed = false;
         loop {
             let mut replies = OutboxReplies { outbox: &mut self.hub.outbox, slot: self.slot };
             let limits = &self.settings.limits;
             let machine = &mut self.conn.machine;
             let Some(event) = machine.next(data, &mut consumed, limits, &mut self.hub.pool, &mut replies) else {
-                return Next::Go;
+                // Of a peer's Close after a failure there is no event.
+                return match (failed || self.conn.phase == Phase::Closing, self.conn.machine.close_received()) {
+                    (true, true) => Next::Flush,
+                    _ if failed => Next::Failed,
+                    _ => Next::Go,
+                };
             };
             match event {
                 Event::Message(message) => {
@@ -281,7 +287,7 @@ impl<S: Service> Worker<'_, S> {
                     self.hub.counters.protocol_errors += 1;
                     self.conn.end(error.close_code(), error.reason(), false);
                     self.hub.mark_closing(self.slot);
-                    return Next::Failed;
+                    failed = true;
                 }
             }
         }
