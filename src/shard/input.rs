@@ -96,11 +96,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot as usize];
         conn.last_inbound_ms = self.now_ns / 1_000_000;
         self.hub.counters.bytes_in += u64::from(filled.len);
-        if conn.paused {
-            return self.hold_back(slot, filled);
-        }
         if !matches!(conn.phase, Phase::Open | Phase::Http | Phase::Closing) {
             return;
+        }
+        if conn.paused {
+            return self.hold_back(slot, filled);
         }
         let was = conn.phase;
         let mut worker = Worker {
@@ -126,10 +126,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot as usize];
         let stash = conn.stash.get_or_insert_default();
         stash.bytes.extend_from_slice(self.ring.buffer(filled));
-        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi && !self.hub.outbox.is_parked(slot)
-        {
+        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi {
             conn.receiving = Receiving::Stopping;
-            self.ring.cancel(token);
+            self.ring.cancel_recv(token);
         }
     }
 

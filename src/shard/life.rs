@@ -210,12 +210,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.phase = Phase::Flushing;
         conn.deadline_ms = deadline_ms;
         conn.stash = None;
+        conn.paused = false;
         self.hub.outbox.seal(slot);
         if self.hub.outbox.is_empty(slot) {
             self.teardown(slot);
         } else {
             self.look_at(slot, deadline_ms);
             self.watch(slot);
+            // Closing over unread input would be a reset, which can destroy what is being flushed.
+            self.start_receiving(slot);
         }
     }
 
