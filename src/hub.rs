@@ -227,7 +227,8 @@ enum Outgoing<'a> {
 
 impl CoreHub {
     /// A core without connections.
-    pub(crate) fn new(
+    #[doc(hidden)]
+    pub fn new(
         ids: IdKey,
         post: Post<Letter>,
         outbox: Outbox,

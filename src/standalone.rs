@@ -43,7 +43,8 @@ fn announce(handle: &Handle) {
 }
 
 /// One core's part of it.
-struct Standalone {
+#[doc(hidden)]
+pub struct Standalone {
     admission: Arc<Admission>,
     everybody: RoomId,
     /// The room of the connection that is being opened.
@@ -51,7 +52,8 @@ struct Standalone {
 }
 
 impl Standalone {
-    fn new(hub: &mut CoreHub, admission: Arc<Admission>) -> Standalone {
+    /// A core that has no connection yet.
+    pub fn new(hub: &mut CoreHub, admission: Arc<Admission>) -> Standalone {
         let everybody = hub.room("broadcast");
         Standalone { admission, everybody, opening_room: String::new() }
     }
