@@ -481,6 +481,12 @@ impl Ring for Uring {
         self.push(&entry.user_data(token.user_data()));
     }
 
+    fn cancel_recv(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.user_data()).build();
+        let token = Token::new(Op::Cancel, 0, token.index());
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
+    }
+
     fn cancel(&mut self, token: Token) {
         let builder = CancelBuilder::fd(Fixed(token.index())).all();
         let token = Token::new(Op::Cancel, 0, token.index());
