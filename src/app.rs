@@ -387,7 +387,8 @@ impl Endpoint {
         if let Some((_, handler, hooks)) = found {
             return Ok((handler, hooks));
         }
-        let mut allowed: Vec<&str> = self.methods.iter().filter_map(|(method, ..)| method.as_ref()).map(Method::as_str).collect();
+        let mut allowed: Vec<&str> =
+            self.methods.iter().filter_map(|(method, ..)| method.as_ref()).map(Method::as_str).collect();
         if self.ws.is_some() && !allowed.contains(&"GET") {
             allowed.push("GET");
         }

@@ -33,7 +33,7 @@ impl CoreContext {
 /// What the app keeps for one connection; most of it only where a handler asks for it.
 #[derive(Default)]
 pub(crate) struct ConnState {
-    pub(crate) request: Option<Request>,
+    pub(crate) request: Option<Rc<Request>>,
     pub(crate) extensions: http::Extensions,
     pub(crate) cleanups: Vec<Box<dyn FnOnce()>>,
     pub(crate) inbox: Option<Rc<Inbox>>,
@@ -46,7 +46,13 @@ impl ConnState {
         let alive = self.senders.upgrade().unwrap_or_else(|| Alive::new(id, hub.clone()));
         self.senders = Arc::downgrade(&alive);
         let gone = Arc::clone(self.gone.get_or_insert_default());
-        Sender::new(id, hub, alive, gone)
+        Sender::new(id, hub, Some(alive), gone)
+    }
+
+    /// A sender that does not keep a send-only connection open.
+    pub(crate) fn weak_sender(&mut self, id: ConnectionId, hub: Hub) -> Sender {
+        let gone = Arc::clone(self.gone.get_or_insert_default());
+        Sender::new(id, hub, None, gone)
     }
 
     /// Whether somebody outside holds a [`Sender`].
@@ -75,6 +81,20 @@ pub(crate) struct States(Vec<Option<Box<ConnState>>>);
 impl States {
     pub(crate) fn get(&self, slot: u32) -> Option<&ConnState> {
         self.0.get(slot as usize)?.as_deref()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut ConnState> {
+        self.0.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// Frees a state that says nothing.
+    pub(crate) fn drop_if_empty(&mut self, slot: u32) {
+        if let Some(state) = self.0.get_mut(slot as usize) {
+            state.take_if(|state| {
+                let is_used = state.request.is_some() || state.inbox.is_some() || state.gone.is_some();
+                !is_used && state.extensions.is_empty() && state.cleanups.is_empty()
+            });
+        }
     }
 
     pub(crate) fn get_or_insert(&mut self, slot: u32) -> &mut ConnState {

@@ -28,11 +28,28 @@ impl Delivering {
     }
 }
 
-impl Future for Delivering {
+impl IntoFuture for Delivering {
     type Output = Delivery;
+    type IntoFuture = Answer<Delivery>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Delivery> {
-        Pin::new(&mut self.0).poll(cx).map(Result::unwrap_or_default)
+    fn into_future(self) -> Answer<Delivery> {
+        Answer(Some(self.0.into_future()), Result::unwrap_or_default)
+    }
+}
+
+/// The future of an answer.
+#[derive(Debug)]
+pub struct Answer<A, O = A>(Option<oneshot::AsyncReceiver<A>>, fn(Result<A, oneshot::RecvError>) -> O);
+
+impl<A, O> Future for Answer<A, O> {
+    type Output = O;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
+        let finish = self.1;
+        match &mut self.0 {
+            Some(answer) => Pin::new(answer).poll(cx).map(finish),
+            None => Poll::Ready(finish(Err(oneshot::RecvError))),
+        }
     }
 }
 
@@ -48,14 +65,12 @@ impl<A> Asking<A> {
     }
 }
 
-impl<A> Future for Asking<A> {
+impl<A> IntoFuture for Asking<A> {
     type Output = Option<A>;
+    type IntoFuture = Answer<A, Option<A>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<A>> {
-        match &mut self.0 {
-            Some(answer) => Pin::new(answer).poll(cx).map(Result::ok),
-            None => Poll::Ready(None),
-        }
+    fn into_future(self) -> Answer<A, Option<A>> {
+        Answer(self.0.map(IntoFuture::into_future), Result::ok)
     }
 }
 

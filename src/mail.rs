@@ -96,6 +96,11 @@ pub struct Post<T> {
 }
 
 impl<T> Post<T> {
+    /// A post without cores.
+    pub(crate) fn nowhere() -> Post<T> {
+        Post { core: 0, addresses: Vec::new(), waiting: Vec::new(), waiting_count: 0, written: Vec::new() }
+    }
+
     /// The number of cores.
     pub fn cores(&self) -> usize {
         self.addresses.len()
@@ -180,7 +185,29 @@ impl<T> Clone for Courier<T> {
     }
 }
 
+/// Wakes one core, if it sleeps, without a letter: for what is ready for it elsewhere.
+#[derive(Clone)]
+pub struct CoreWaker {
+    parked: Arc<Parked>,
+    wake: Arc<dyn Wake>,
+}
+
+impl CoreWaker {
+    /// To be called after what the core is to see can be seen.
+    pub fn wake(&self) {
+        if self.parked.take() {
+            self.wake.wake();
+        }
+    }
+}
+
 impl<T> Courier<T> {
+    /// What wakes a core; `None` if there is no such core.
+    pub fn waker(&self, core: usize) -> Option<CoreWaker> {
+        let (address, wake) = self.addresses.get(core)?;
+        Some(CoreWaker { parked: Arc::clone(&address.parked), wake: Arc::clone(wake) })
+    }
+
     /// Sends a letter to a core and wakes it if it sleeps.
     ///
     /// # Errors

@@ -78,10 +78,6 @@ impl OwnedMessage {
         OwnedMessage { kind: Kind::Binary, bytes: bytes.into() }
     }
 
-    pub(crate) fn new(kind: Kind, bytes: Bytes) -> OwnedMessage {
-        OwnedMessage { kind, bytes }
-    }
-
     /// Whether it is a text message; otherwise it is binary.
     pub fn is_text(&self) -> bool {
         self.kind == Kind::Text
@@ -179,7 +175,7 @@ macro_rules! payloads {
     ($($kind:ident: $($type:ty),+;)+) => {$($(
         impl IntoMessage for $type {
             fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
-                Ok(send(borrowed(Kind::$kind, self.as_ref())))
+                Ok(send(borrowed(Kind::$kind, AsRef::<[u8]>::as_ref(&*self))))
             }
         }
     )+)+};

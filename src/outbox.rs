@@ -89,6 +89,8 @@ struct Slot {
     generation: u32,
     state: State,
     dirty: bool,
+    /// Input of this connection is held back: see [`Outbox::must_wait`].
+    held: bool,
     backlog: Option<Box<Backlog>>,
 }
 
@@ -158,6 +160,7 @@ impl Outbox {
                 generation: 0,
                 state: State::Vacant,
                 dirty: false,
+                held: false,
                 backlog: None,
             });
         }
@@ -187,6 +190,7 @@ impl Outbox {
     pub fn close(&mut self, slot: u32) {
         let index = slot as usize;
         self.slots[index].state = State::Vacant;
+        self.slots[index].held = false;
         self.slots[index].start = 0;
         self.slots[index].end = 0;
         if let Some(backlog) = self.slots[index].backlog.take() {
@@ -227,6 +231,24 @@ impl Outbox {
     /// Bytes that sockets have refused so far, over all connections.
     pub fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
+    }
+
+    /// Whether input of this connection should wait: more than `bytes` are queued to it, or somebody holds it back.
+    #[inline]
+    pub fn must_wait(&self, slot: u32, bytes: usize) -> bool {
+        let slot = &self.slots[slot as usize];
+        slot.held || slot.queued_bytes() > bytes
+    }
+
+    /// Holds a connection's input back, or not; returns whether it was held. It is kept here because whoever handles
+    /// input looks at the queue anyway.
+    pub fn set_held(&mut self, slot: u32, held: bool) -> bool {
+        self.slots.get_mut(slot as usize).is_some_and(|slot| std::mem::replace(&mut slot.held, held))
+    }
+
+    /// Whether somebody holds a connection's input back.
+    pub fn is_held(&self, slot: u32) -> bool {
+        self.slots[slot as usize].held
     }
 
     /// Encodes a message into the arena, for any number of [`Outbox::queue`]; `None` if the tick's arena is full.

@@ -17,11 +17,11 @@ pub struct Sender {
     id: ConnectionId,
     hub: Hub,
     gone: Arc<AtomicBool>,
-    _alive: Arc<Alive>,
+    _alive: Option<Arc<Alive>>,
 }
 
 impl Sender {
-    pub(crate) fn new(id: ConnectionId, hub: Hub, alive: Arc<Alive>, gone: Arc<AtomicBool>) -> Sender {
+    pub(crate) fn new(id: ConnectionId, hub: Hub, alive: Option<Arc<Alive>>, gone: Arc<AtomicBool>) -> Sender {
         Sender { id, hub, gone, _alive: alive }
     }
 

@@ -27,7 +27,7 @@ pub enum Answer {
     WebSocket(Accept),
     /// This is the response.
     Response(Reply),
-    /// [`CoreHub::answer`] will say, later. Nothing else that the connection sends is handled until then.
+    /// [`Service::take_answers`] will say, later. Nothing else that the connection sends is handled until then.
     Later,
 }
 
@@ -115,6 +115,11 @@ pub trait Service {
     /// Runs what is ready to run beside handlers, once a tick; the hub is lent for that long.
     fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>, now_ns: u64) {
         let _ = (hub, now_ns);
+    }
+
+    /// Moves the answers that have been found since into `answers`, each with the slot and generation of its request.
+    fn take_answers(&mut self, answers: &mut Vec<(u32, u32, Answer)>) {
+        let _ = answers;
     }
 
     /// Whether [`Service::run_tasks`] has something to run now.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::SlowConsumer;
 use crate::connection::Connection;
+use crate::hub::RouteLimits;
 use crate::message::{DecodeError, Message, OwnedMessage, borrowed};
 use crate::proto::Kind;
 use crate::reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
@@ -59,16 +60,6 @@ pub(crate) enum Handler {
     Task(OnTask),
 }
 
-/// Limits of one route, where they differ from the server's settings.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Limits {
-    pub(crate) message_bytes_max: Option<usize>,
-    pub(crate) message_rate_per_second: Option<u32>,
-    pub(crate) slow_consumer: Option<SlowConsumer>,
-    pub(crate) ping_interval: Option<Duration>,
-    pub(crate) idle_timeout: Option<Duration>,
-}
-
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) handler: Handler,
@@ -84,7 +75,7 @@ pub(crate) struct Route {
     pub(crate) protocol_required: bool,
     pub(crate) inbox_depth: usize,
     pub(crate) forget_request: bool,
-    pub(crate) limits: Limits,
+    pub(crate) limits: RouteLimits,
 }
 
 /// A WebSocket route, made by [`ws()`].
@@ -123,7 +114,7 @@ pub fn ws() -> Ws {
         protocol_required: false,
         inbox_depth: 16,
         forget_request: false,
-        limits: Limits::default(),
+        limits: RouteLimits::default(),
     }))
 }
 
@@ -169,10 +160,7 @@ impl Ws {
     /// As [`Ws::on_message`], with the message decoded from JSON. One that cannot be decoded closes the connection with
     /// 1007; `Option<T>` takes `null` and the empty message too.
     #[must_use]
-    pub fn on_json<T: DeserializeOwned, R: IntoReply>(
-        self,
-        handler: impl Fn(&mut Socket<'_>, T) -> R + 'static,
-    ) -> Ws {
+    pub fn on_json<T: DeserializeOwned, R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, T) -> R + 'static) -> Ws {
         self.on_message(move |socket, message| {
             let value: T = if message.as_bytes().is_empty() {
                 serde_json::from_slice(b"null").map_err(DecodeError::from)?
@@ -221,10 +209,7 @@ impl Ws {
 
     /// Runs when a handler failed, before the failure policy.
     #[must_use]
-    pub fn on_error(
-        self,
-        handler: impl Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync)) + 'static,
-    ) -> Ws {
+    pub fn on_error(self, handler: impl Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync)) + 'static) -> Ws {
         self.with(|route| route.on_error = Some(Rc::new(handler)))
     }
 
@@ -237,10 +222,7 @@ impl Ws {
 
     /// Runs before each message's handler; an error keeps the message from it.
     #[must_use]
-    pub fn before_message<R: IntoReply>(
-        self,
-        intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static,
-    ) -> Ws {
+    pub fn before_message<R: IntoReply>(self, intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static) -> Ws {
         self.with(|route| {
             route.before_message.push(Rc::new(move |socket, message| {
                 let reply = intercept(socket, message);
@@ -341,6 +323,11 @@ impl Ws {
 }
 
 impl Route {
+    /// Whether the message handler also runs when the connection opens.
+    pub(crate) fn triggers(&self) -> bool {
+        self.trigger_on_connect || self.mode == Mode::SendOnly
+    }
+
     /// What the message handler gets when it runs without a message.
     pub(crate) fn no_message() -> Message<'static> {
         borrowed(Kind::Text, b"")
