@@ -228,13 +228,7 @@ enum Outgoing<'a> {
 impl CoreHub {
     /// A core without connections.
     #[doc(hidden)]
-    pub fn new(
-        ids: IdKey,
-        post: Post<Letter>,
-        outbox: Outbox,
-        pool: Pool,
-        slow_consumer: SlowConsumer,
-    ) -> CoreHub {
+    pub fn new(ids: IdKey, post: Post<Letter>, outbox: Outbox, pool: Pool, slow_consumer: SlowConsumer) -> CoreHub {
         CoreHub {
             outbox,
             pool,

@@ -268,14 +268,14 @@ mod tests {
         let (mut post, _own) = office.take(0);
         let (_, mut mailbox) = office.take(1);
         post.send(1, 1);
-        assert_eq!(bells(&mut post), [], "it is awake");
+        assert!(bells(&mut post).is_empty(), "it is awake");
         assert_eq!(mailbox.next(), Some(1));
         assert!(mailbox.park());
         post.send(1, 2);
         post.send(1, 3);
         assert_eq!(bells(&mut post), [1], "once for the batch");
         post.send(1, 4);
-        assert_eq!(bells(&mut post), [], "it has been woken already");
+        assert!(bells(&mut post).is_empty(), "it has been woken already");
     }
 
     #[test]

@@ -179,6 +179,10 @@ impl Core {
 
     /// Verifies that nothing of any connection is left.
     pub fn check_over(&mut self) -> Result<(), String> {
+        if !self.is_stopped() {
+            // Bells that its last tick rang.
+            self.tick();
+        }
         let (slots, websockets) = (self.shard.slots_in_use(), self.shard.websockets());
         let open = self.shard.service().open.len();
         let backlog = self.shard.hub().outbox.backlog_bytes();
@@ -211,8 +215,7 @@ impl Cores {
             let outbox = Outbox::new(setup.outbox_bytes_max);
             let mut hub = CoreHub::new(ids.clone(), post, outbox, Pool::new(1 << 20), setup.slow_consumer);
             let inner = Standalone::new(&mut hub, Arc::clone(&admission));
-            let service =
-                Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
+            let service = Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
             let ring = world.ring(number, setup.ring.clone());
             let settings = setup.settings.clone();
             let shard = Shard::new(ring, service, hub, mailbox, Arc::clone(&admission), settings);
@@ -230,6 +233,11 @@ impl Cores {
 
     pub fn is_any_runnable(&self) -> bool {
         self.all.iter().any(Core::is_runnable)
+    }
+
+    /// Whether no core has anything to do, be it later: letters may wait for room.
+    pub fn are_idle(&mut self) -> bool {
+        !self.is_any_runnable() && self.all.iter_mut().all(|core| !core.shard.hub().is_congested())
     }
 
     /// What keeps the cores from being drained, for messages.

@@ -258,7 +258,8 @@ fn emit_at_random(seed: u64) {
     }
     for got in &got {
         for sender in 0..9 {
-            let numbers: Vec<usize> = got.iter().filter(|(from, _)| *from == sender).map(|(_, number)| *number).collect();
+            let numbers: Vec<usize> =
+                got.iter().filter(|(from, _)| *from == sender).map(|(_, number)| *number).collect();
             assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "seed {seed}: {numbers:?}");
         }
     }

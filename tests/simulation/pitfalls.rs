@@ -308,7 +308,11 @@ fn a_slot_reused_is_not_disturbed_by_its_former_owner() {
             socket.text(&format!("{n}"));
             rig.pass_ms(5);
             assert_eq!(socket.texts(), [format!("{n}")]);
-            if n % 2 == 0 { socket.client.reset() } else { socket.close(1000) }
+            if n % 2 == 0 {
+                socket.client.reset()
+            } else {
+                socket.close(1000)
+            }
             rig.pass_ms(1);
         }
         rig.pass_ms(10);
