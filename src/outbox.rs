@@ -12,15 +12,19 @@
 //! done.
 //!
 //! Invariant, per connection: at most one of {arena stretch, backlog} is non-empty; it is on the dirty list exactly when it
-//! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger.
+//! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger
+//! (replies to the connection's own messages and control frames are bounded by its input).
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::frame_buf::FrameBuf;
+use crate::proto::Replies;
 use crate::proto::frame::{Opcode, put_frame};
-use crate::proto::machine::Replies;
 
 /// What became of one frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +98,8 @@ struct Backlog {
     queue_bytes: usize,
     /// Bytes of the waiting send; 0 = none is in flight.
     in_flight_bytes: usize,
+    /// The same bytes as the ring sends, so that their buffer comes back here.
+    in_flight: Bytes,
 }
 
 /// Most pieces of one send.
@@ -276,8 +282,11 @@ impl Outbox {
             if queue.start == queue.end {
                 queue.start = frame.start;
                 queue.end = frame.end;
-                queue.dirty = true;
-                self.dirty.push(slot);
+                // It may be on the list: its slot was closed and opened again since the last batch.
+                if !queue.dirty {
+                    queue.dirty = true;
+                    self.dirty.push(slot);
+                }
                 return Queued::Yes;
             }
             if queue.end == frame.start && (frame.end - queue.start) as usize <= self.bytes_max {
@@ -306,6 +315,17 @@ impl Outbox {
             self.push_back(slot, frame.bytes().clone());
         }
         queued
+    }
+
+    /// Queues a reply to what the connection itself has sent, whatever the limit: its input is held back while much is
+    /// queued to it, so this is one message more than that at most.
+    pub fn queue_reply(&mut self, slot: u32, frame: &FrameBuf) -> Queued {
+        if !self.is_open(slot) {
+            return Queued::Gone;
+        }
+        self.spill(slot);
+        self.push_back(slot, frame.bytes().clone());
+        Queued::Yes
     }
 
     /// Queues the bytes that `write` appends, whatever the limit: HTTP responses, which the server itself bounds. `false`
@@ -446,11 +466,12 @@ impl Outbox {
     }
 
     /// Makes room for a frame of `len` bytes by forgetting the oldest messages of a connection whose socket is full.
-    /// Returns how many were dropped; control frames and what is in flight are kept.
+    /// Returns how many were dropped; control frames and what is in flight are kept. Nothing is dropped for a frame that
+    /// cannot fit beside what is in flight.
     pub fn drop_oldest(&mut self, slot: u32, len: usize) -> usize {
         let queue = &mut self.slots[slot as usize];
         let Some(backlog) = &mut queue.backlog else { return 0 };
-        if backlog.in_flight_bytes == 0 {
+        if backlog.in_flight_bytes == 0 || backlog.in_flight_bytes + len > self.bytes_max {
             return 0;
         }
         let mut dropped = 0;
@@ -523,12 +544,16 @@ impl Outbox {
         backlog.next_in_flight()
     }
 
-    /// The waiting send of this connection is done. Returns the bytes for the next one, if there is more.
-    pub fn sent_async(&mut self, slot: u32) -> Option<Bytes> {
+    /// The waiting send of this connection is done. Returns the bytes for the next one, if there is more. `reuse` gets the
+    /// buffer that is free now.
+    pub fn sent_async(&mut self, slot: u32, reuse: impl FnOnce(Vec<u8>)) -> Option<Bytes> {
         let queue = &mut self.slots[slot as usize];
         let backlog = queue.backlog.as_mut()?;
         self.backlog_bytes -= backlog.in_flight_bytes;
         backlog.in_flight_bytes = 0;
+        if let Some(vec) = reclaim(std::mem::take(&mut backlog.in_flight)) {
+            reuse(vec);
+        }
         let next = backlog.next_in_flight();
         if next.is_none()
             && let Some(backlog) = queue.backlog.take()
@@ -583,6 +608,7 @@ impl Outbox {
             backlog.queue.clear();
             backlog.queue_bytes = 0;
             backlog.in_flight_bytes = 0;
+            backlog.in_flight = Bytes::new();
             self.backlogs_free.push(backlog);
         }
     }
@@ -603,6 +629,7 @@ impl Outbox {
             assert!(!wants || slot.dirty, "slot {index}: what can be sent is on the list");
         }
         assert_eq!(backlog_bytes, self.backlog_bytes);
+        assert_eq!(self.dirty.len(), self.slots.iter().filter(|slot| slot.dirty).count(), "listed once");
         true
     }
 }
@@ -647,6 +674,7 @@ impl Backlog {
         }
         self.queue_bytes -= next.len();
         self.in_flight_bytes = next.len();
+        self.in_flight = next.clone();
         Some(next)
     }
 }

@@ -19,7 +19,7 @@ use crate::id::IdKey;
 use crate::listen::{self, BoundAddress, SocketFile};
 use crate::mail::{MailError, Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
-use crate::proto::machine::Limits;
+use crate::proto::Limits;
 use crate::proto::pool::Pool;
 use crate::shard::{Service, Settings, Shard};
 

@@ -29,7 +29,7 @@ use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Op, Pieces, Ring, T
 use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
 use crate::outbox::{PIECES_MAX, Stretch, ToSend};
-use crate::proto::machine::Limits;
+use crate::proto::Limits;
 use conn::{Conn, Phase, Receiving};
 use timers::Timers;
 
@@ -357,7 +357,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if !whole {
             return self.finish(slot, 1006, "the connection broke");
         }
-        match self.hub.outbox.sent_async(slot) {
+        let pool = &mut self.hub.pool;
+        match self.hub.outbox.sent_async(slot, |buffer| pool.give(buffer)) {
             Some(next) => {
                 self.conns[slot as usize].in_flight += 1;
                 self.ring.send(self.token(Op::Send, slot), next);

@@ -9,7 +9,7 @@ use crate::admission::Admission;
 use crate::config::Config;
 use crate::error::Result;
 use crate::hub::{CoreHub, ROOM_NAME_BYTES_MAX, RoomId};
-use crate::proto::machine::Incoming;
+use crate::proto::Incoming;
 use crate::server::{Handle, Server};
 use crate::shard::{Answer, Ended, Request, Response, Service};
 
@@ -23,6 +23,14 @@ const ROOM: u16 = 2;
 /// If the server cannot be started, or a core fails.
 pub fn run(config: Config) -> Result<()> {
     Server::new(config).run(Standalone::new, announce)
+}
+
+/// Starts the stand-alone program's routes and returns once they accept connections.
+///
+/// # Errors
+/// If the server cannot be started.
+pub fn start(config: Config) -> Result<Handle> {
+    Server::new(config).start(Standalone::new)
 }
 
 fn announce(handle: &Handle) {

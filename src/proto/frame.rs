@@ -222,13 +222,20 @@ pub fn encode_header(
 /// Appends a server's frame: FIN set, not masked (RFC 6455 5.1).
 #[inline]
 pub fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    out.reserve(payload.len() + 10);
     if payload.len() < 126 {
+        out.reserve(2 + payload.len());
         out.extend_from_slice(&[FIN | opcode as u8, payload.len() as u8]);
+        out.extend_from_slice(payload);
     } else {
-        let (header, len) = encode_header(opcode, true, false, payload.len() as u64, None);
-        out.extend_from_slice(&header[..len]);
+        put_long_frame(out, opcode, payload);
     }
+}
+
+#[inline(never)]
+fn put_long_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    let (header, len) = encode_header(opcode, true, false, payload.len() as u64, None);
+    out.reserve(len + payload.len());
+    out.extend_from_slice(&header[..len]);
     out.extend_from_slice(payload);
 }
 

@@ -1,7 +1,6 @@
 //! The opening handshake (RFC 6455 4), both sides. The server's decides on a request that [`super::http`] parsed; neither
 //! makes random numbers or does I/O.
 
-use smallvec::SmallVec;
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
 
@@ -43,19 +42,19 @@ impl<'h> Upgrade<'h> {
 }
 
 /// A refused handshake: the response to give.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The status code.
     pub status: u16,
     /// Header fields that the status requires.
-    pub headers: SmallVec<[(&'static str, &'static str); 3]>,
+    pub headers: &'static [(&'static str, &'static str)],
     /// What is wrong, for the body.
     pub message: &'static str,
 }
 
 impl Refusal {
-    fn new(status: u16, headers: &[(&'static str, &'static str)], message: &'static str) -> Self {
-        Self { status, headers: headers.iter().copied().collect(), message }
+    fn new(status: u16, headers: &'static [(&'static str, &'static str)], message: &'static str) -> Self {
+        Self { status, headers, message }
     }
 }
 
@@ -75,8 +74,8 @@ pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
     }
     if !is_upgrade_request(head) {
         // RFC 9110 15.5.22: a 426 MUST have an Upgrade field; RFC 9110 7.8: and the connection option for it.
-        let headers = [("upgrade", "websocket"), ("connection", "Upgrade")];
-        return Err(Refusal::new(426, &headers, "this is a WebSocket endpoint"));
+        const HEADERS: &[(&str, &str)] = &[("upgrade", "websocket"), ("connection", "Upgrade")];
+        return Err(Refusal::new(426, HEADERS, "this is a WebSocket endpoint"));
     }
     let bad_request = |message| Err(Refusal::new(400, &[], message));
     if head.version_minor() == 0 {
@@ -89,8 +88,9 @@ pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
     // RFC 6455 4.2.2 and 4.4: on another version, 426 with the one that is spoken here.
     let mut versions = head.headers("sec-websocket-version");
     if versions.next() != Some("13") || versions.next().is_some() {
-        let headers = [("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "Upgrade")];
-        return Err(Refusal::new(426, &headers, "Sec-WebSocket-Version must be 13"));
+        const HEADERS: &[(&str, &str)] =
+            &[("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "Upgrade")];
+        return Err(Refusal::new(426, HEADERS, "Sec-WebSocket-Version must be 13"));
     }
     // RFC 6455 4.2.1 item 5, 11.3.1: exactly one key, 16 bytes in base64.
     let mut keys = head.headers("sec-websocket-key");
@@ -330,7 +330,14 @@ mod tests {
         assert_eq!(client_key(*b"the sample nonce"), KEY);
         assert_eq!(client_key([0xFF; 16]), "/////////////////////w==");
         assert!(is_key(KEY) && is_key(&client_key([0; 16])));
-        for wrong in ["", "x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZ===", "dGhlIHNhbXBsZSBub25j_Q=="] {
+        for wrong in [
+            "",
+            "x",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZ===",
+            "dGhlIHNhbXBsZSBub25jZQAA==",
+            "dGhlIHNhbXBsZSBub25j_Q==",
+        ] {
             assert!(!is_key(wrong), "{wrong}");
         }
     }

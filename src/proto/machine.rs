@@ -10,10 +10,10 @@
 //!
 //! Invariant: the record of what is incomplete exists only while a frame or a message is.
 
-use std::ops::Deref;
-
+use super::event::{Event, Incoming, Kind, Lent, Limits, Payload, Replies, Role};
+use super::flow::{Flow, Mode};
 use super::frame::{Expect, Opcode, decode_header_as};
-use super::partial::{Assembly, Frame, HEADROOM, OwnedPayload, Partial};
+use super::partial::{Assembly, Frame, HEADROOM, Partial};
 use super::pool::Pool;
 use super::{ProtocolError, close, mask, utf8};
 
@@ -22,145 +22,6 @@ const LEND_BYTES_MIN: usize = 64 * 1024;
 
 /// Most bytes by which a loan grows the buffer.
 const LEND_BYTES_MAX: usize = 1024 * 1024;
-
-/// Which end of the connection the machine is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Requires masked frames (RFC 6455 5.1).
-    Server,
-    /// Refuses masked frames (RFC 6455 5.1).
-    Client,
-}
-
-/// Bounds on what a peer may send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Most payload bytes of one message; more closes 1009.
-    pub message_bytes_max: usize,
-    /// Most frames of one message; more closes 1008.
-    pub fragments_max: u32,
-}
-
-/// What a data message carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// UTF-8 text.
-    Text,
-    /// Any bytes.
-    Binary,
-}
-
-impl From<Kind> for Opcode {
-    #[inline]
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Text => Self::Text,
-            Kind::Binary => Self::Binary,
-        }
-    }
-}
-
-/// A message's bytes, unmasked.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Payload<'a> {
-    /// It lies in the input.
-    Borrowed(&'a [u8]),
-    /// It was assembled.
-    Owned(OwnedPayload),
-}
-
-impl Payload<'_> {
-    /// The bytes.
-    #[inline]
-    pub fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Borrowed(bytes) => bytes,
-            Self::Owned(payload) => payload.as_slice(),
-        }
-    }
-}
-
-impl Deref for Payload<'_> {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        self.as_slice()
-    }
-}
-
-/// A complete data message. Text is valid UTF-8.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Incoming<'a> {
-    /// Text or binary.
-    pub kind: Kind,
-    /// Its bytes.
-    pub payload: Payload<'a>,
-}
-
-/// What the peer's bytes meant.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A complete message.
-    Message(Incoming<'a>),
-    /// A ping; its pong is queued already.
-    Ping(&'a [u8]),
-    /// A pong.
-    Pong(&'a [u8]),
-    /// The peer's Close frame; it is answered already. Nothing follows.
-    Close {
-        /// Its code, if it had one.
-        code: Option<u16>,
-        /// Its reason, maybe empty.
-        reason: &'a str,
-    },
-    /// The peer broke the protocol; the Close frame that says so is queued already. Nothing follows.
-    Failed(ProtocolError),
-}
-
-/// Where the frames go that the machine answers with: pongs and Close frames, to be sent as frames of the machine's role.
-pub trait Replies {
-    /// Queues a frame (FIN set) with at most 125 bytes of payload.
-    fn reply(&mut self, opcode: Opcode, payload: &[u8]);
-}
-
-impl<F: FnMut(Opcode, &[u8])> Replies for F {
-    fn reply(&mut self, opcode: Opcode, payload: &[u8]) {
-        self(opcode, payload);
-    }
-}
-
-/// The buffer of a message under way, lent to receive into.
-#[derive(Debug)]
-pub struct Lent {
-    /// Append to it, within its spare capacity, which is at least 1 byte.
-    pub buffer: Vec<u8>,
-    /// Most bytes to append: what the frame still has to come.
-    pub len_max: usize,
-}
-
-/// How far the machine listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// To everything.
-    Open,
-    /// Closing or failed: it looks for the peer's Close and skips the rest.
-    Skimming,
-    /// The peer's Close came, or frames cannot be told apart any more: to nothing.
-    Deaf,
-}
-
-/// The part of the state that outlives messages.
-#[derive(Clone, Copy, Debug)]
-struct Flow {
-    role: Role,
-    mode: Mode,
-    close_sent: bool,
-    close_received: bool,
-    failed: bool,
-    /// permessage-deflate was negotiated, so RSV1 has a meaning (RFC 7692). Nothing negotiates it yet.
-    deflate: bool,
-}
 
 /// The state machine. Small: what is incomplete is in a box that exists only meanwhile.
 #[derive(Debug)]
@@ -182,9 +43,7 @@ enum Rest {
 impl Machine {
     /// A connection right after its handshake.
     pub fn new(role: Role) -> Self {
-        let flow =
-            Flow { role, mode: Mode::Open, close_sent: false, close_received: false, failed: false, deflate: false };
-        Self { flow, partial: None }
+        Self { flow: Flow::new(role), partial: None }
     }
 
     /// Takes the next event out of `input[*consumed..]` and moves `consumed` behind it; `None`: all of it is consumed, what
@@ -202,22 +61,21 @@ impl Machine {
         pool: &mut Pool,
         replies: &mut impl Replies,
     ) -> Option<Event<'a>> {
-        if self.flow.mode == Mode::Open && self.partial.is_none() {
-            if let Some((kind, key, len)) = whole_message(self.flow.role, &input[*consumed..]) {
-                if len <= limits.message_bytes_max {
-                    let header = if len < 126 { 2 } else { 4 } + if key.is_some() { 4 } else { 0 };
-                    let payload = &mut input[*consumed + header..][..len];
-                    *consumed += header + len;
-                    if let Some(key) = key {
-                        mask::apply(key, 0, payload);
-                    }
-                    let payload: &'a [u8] = payload;
-                    if kind == Kind::Text && !utf8::is_valid(payload) {
-                        return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, pool, replies));
-                    }
-                    return Some(Event::Message(Incoming { kind, payload: Payload::Borrowed(payload) }));
-                }
+        if self.flow.mode == Mode::Open
+            && self.partial.is_none()
+            && let Some(whole) = whole_message(self.flow.role, &input[*consumed..])
+            && whole.len <= limits.message_bytes_max
+        {
+            let payload = &mut input[*consumed + whole.header_len..][..whole.len];
+            *consumed += whole.header_len + whole.len;
+            if let Some(key) = whole.key {
+                mask::apply(key, 0, payload);
             }
+            let payload: &'a [u8] = payload;
+            if whole.kind == Kind::Text && !utf8::is_valid(payload) {
+                return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, pool, replies));
+            }
+            return Some(Event::Message(Incoming { kind: whole.kind, payload: Payload::Borrowed(payload) }));
         }
         self.next_slow(input, consumed, limits, pool, replies)
     }
@@ -615,74 +473,25 @@ impl Machine {
     }
 
     fn release_if_idle(&mut self, pool: &mut Pool) {
+        self.flow.invariants();
         if let Some(partial) = self.partial.take_if(|partial| partial.is_idle()) {
             pool.give_partial(partial);
         }
     }
 }
 
-impl Flow {
-    /// A complete control frame while open.
-    fn control<'p>(&mut self, opcode: Opcode, payload: &'p [u8], replies: &mut impl Replies) -> Event<'p> {
-        match opcode {
-            Opcode::Ping => {
-                // RFC 6455 5.5.3: a Pong MUST have the Ping's application data.
-                replies.reply(Opcode::Pong, payload);
-                Event::Ping(payload)
-            }
-            Opcode::Pong => Event::Pong(payload),
-            _ => {
-                self.close_received = true;
-                let event = match close::parse(payload) {
-                    Ok((code, reason)) => {
-                        // RFC 6455 5.5.1: the endpoint MUST answer, and typically echoes the code.
-                        if !self.close_sent {
-                            self.close_sent = true;
-                            replies.reply(Opcode::Close, close::encode(code, "").as_slice());
-                        }
-                        Event::Close { code, reason }
-                    }
-                    Err(error) => {
-                        self.fail(error, replies);
-                        Event::Failed(error)
-                    }
-                };
-                self.mode = Mode::Deaf;
-                event
-            }
-        }
-    }
-
-    /// The end of a connection that was closing already: an event, unless it had failed before.
-    fn end<'p>(&mut self, close: Result<(Option<u16>, &'p str), ProtocolError>) -> Option<Event<'p>> {
-        self.mode = Mode::Deaf;
-        if self.failed {
-            return None;
-        }
-        Some(match close {
-            Ok((code, reason)) => Event::Close { code, reason },
-            Err(error) => {
-                self.failed = true;
-                Event::Failed(error)
-            }
-        })
-    }
-
-    fn fail(&mut self, error: ProtocolError, replies: &mut impl Replies) {
-        self.failed = true;
-        self.mode = Mode::Skimming;
-        if !self.close_sent {
-            self.close_sent = true;
-            let payload = close::encode(Some(error.close_code()), error.reason());
-            replies.reply(Opcode::Close, payload.as_slice());
-        }
-    }
+/// A data message that is all there.
+struct Whole {
+    kind: Kind,
+    key: Option<[u8; 4]>,
+    header_len: usize,
+    len: usize,
 }
 
-/// The hot path's look at the input: a data message in one frame of less than 64 KiB that is all there, with nothing wrong
-/// in its header. Its kind, key and length; `None` says nothing.
+/// The hot path's look at the input: a data message in one frame of less than 64 KiB that is all there, with nothing
+/// wrong in its header. `None` says nothing: [`decode_header_as`] finds out.
 #[inline]
-fn whole_message(role: Role, bytes: &[u8]) -> Option<(Kind, Option<[u8; 4]>, usize)> {
+fn whole_message(role: Role, bytes: &[u8]) -> Option<Whole> {
     let &[first, second, ..] = bytes else {
         return None;
     };
@@ -706,7 +515,7 @@ fn whole_message(role: Role, bytes: &[u8]) -> Option<(Kind, Option<[u8; 4]>, usi
     if at == 4 && len < 126 {
         return None;
     }
-    let (key, at) = if masked {
+    let (key, header_len) = if masked {
         match bytes.get(at..at + 4) {
             Some(&[a, b, c, d]) => (Some([a, b, c, d]), at + 4),
             _ => return None,
@@ -714,5 +523,8 @@ fn whole_message(role: Role, bytes: &[u8]) -> Option<(Kind, Option<[u8; 4]>, usi
     } else {
         (None, at)
     };
-    (bytes.len() - at >= len).then_some((kind, key, len))
+    (bytes.len() - header_len >= len).then_some(Whole { kind, key, header_len, len })
 }
+
+#[cfg(test)]
+mod tests;

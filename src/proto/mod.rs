@@ -6,6 +6,8 @@
 
 pub mod close;
 pub mod error;
+pub mod event;
+mod flow;
 pub mod frame;
 pub mod handshake;
 pub mod http;
@@ -18,7 +20,8 @@ pub mod pool;
 pub mod utf8;
 
 pub use error::ProtocolError;
+pub use event::{Event, Incoming, Kind, Lent, Limits, Payload, Replies, Role};
 pub use frame::{FrameHeader, Opcode};
-pub use machine::{Event, Incoming, Kind, Lent, Limits, Machine, Payload, Replies, Role};
+pub use machine::Machine;
 pub use partial::{HEADROOM, OwnedPayload};
 pub use pool::Pool;

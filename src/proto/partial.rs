@@ -2,8 +2,8 @@
 
 use std::ops::Deref;
 
+use super::event::Kind;
 use super::frame::{CONTROL_BYTES_MAX, FrameHeader, HEADER_BYTES_MAX, Opcode, encode_header};
-use super::machine::Kind;
 use super::pool::{Pool, size_class};
 use super::utf8::Utf8;
 use super::{ProtocolError, mask};
@@ -20,6 +20,15 @@ pub struct OwnedPayload {
 }
 
 impl OwnedPayload {
+    /// A copy of a payload, in `buffer`, whose content is dropped.
+    pub fn copy_of(payload: &[u8], mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.reserve(HEADROOM + payload.len());
+        buffer.resize(HEADROOM, 0);
+        buffer.extend_from_slice(payload);
+        Self { buffer }
+    }
+
     /// The payload.
     pub fn as_slice(&self) -> &[u8] {
         &self.buffer[HEADROOM..]

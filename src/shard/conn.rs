@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::service::Ended;
 use crate::engine::Peer;
-use crate::proto::machine::{Machine, Role};
+use crate::proto::OwnedPayload;
+use crate::proto::{Kind, Machine, Role};
 
 /// Where a connection is in its life. Transitions only go down the list, except that `Http` may become `Flushing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub(super) struct Conn {
 
 #[derive(Default)]
 pub(super) struct Stash {
+    /// A complete message that is held back, before the bytes.
+    pub(super) message: Option<(Kind, OwnedPayload)>,
     pub(super) bytes: Vec<u8>,
     /// How far the bytes have been searched for the end of a head.
     pub(super) searched: usize,

@@ -12,7 +12,8 @@ use crate::outbox::OutboxReplies;
 use crate::proto::handshake::{self, Refusal};
 use crate::proto::http::put_response;
 use crate::proto::http::{self, Body, HeadError, HeadLimits, RequestHead};
-use crate::proto::machine::Event;
+use crate::proto::{Event, Incoming, Payload};
+use crate::proto::{HEADROOM, OwnedPayload};
 use http_status::StatusCode;
 
 /// `http` is the protocol module here.
@@ -103,8 +104,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return self.hold_back(slot, filled);
         }
         let was = conn.phase;
-        let mut worker = Worker {
-            conn,
+        let cx = Context {
             slot,
             generation: self.generations[slot as usize],
             hub: &mut self.hub,
@@ -113,6 +113,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             settings: &self.settings,
             now_ns: self.now_ns,
         };
+        let mut worker = Worker { conn, cx };
         let next = worker.input(self.ring.buffer(filled));
         if was == Phase::Http || next != Next::Go {
             self.after_input(slot, was, next);
@@ -180,8 +181,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             let was = conn.phase;
             let stash = conn.stash.take();
             if let (Some(mut stash), Phase::Http | Phase::Open | Phase::Closing) = (stash, was) {
-                let mut worker = Worker {
-                    conn,
+                let cx = Context {
                     slot,
                     generation,
                     hub: &mut self.hub,
@@ -190,7 +190,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                     settings: &self.settings,
                     now_ns: self.now_ns,
                 };
-                let next = worker.input(&mut stash.bytes);
+                let mut worker = Worker { conn, cx };
+                let next = worker.stashed(&mut stash);
                 self.after_input(slot, was, next);
             }
             let conn = &self.conns[slot as usize];
@@ -219,9 +220,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
     }
 }
 
-/// The parts of a core that handle one connection's input.
+/// Handles one connection's input. Two parts, so that a message may be borrowed from the connection's machine while the
+/// rest of the core handles it.
 struct Worker<'w, S> {
     conn: &'w mut Conn,
+    cx: Context<'w, S>,
+}
+
+struct Context<'w, S> {
     slot: u32,
     generation: u32,
     hub: &'w mut CoreHub,
@@ -231,7 +237,43 @@ struct Worker<'w, S> {
     now_ns: u64,
 }
 
+impl<S: Service> Context<'_, S> {
+    /// Why the next message must wait: what the last ones led to has to leave first.
+    #[inline]
+    fn must_pause(&self) -> Option<Next> {
+        if self.hub.outbox.queued_bytes(self.slot) > self.settings.pause_bytes {
+            Some(Next::PauseForOutbox)
+        } else if self.hub.is_congested() {
+            Some(Next::PauseForMail)
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    fn deliver(&mut self, rate_due_ns: &mut u64, message: Incoming<'_>) {
+        // After a handler has closed the connection, what still arrives is read only for the peer's Close.
+        if !self.hub.outbox.is_open(self.slot) {
+            return;
+        }
+        self.hub.counters.messages_in += 1;
+        let rate = self.settings.message_rate_per_second;
+        if rate > 0 && is_too_fast(rate_due_ns, self.now_ns, rate) {
+            return self.hub.close(self.slot, Some(1008), "message rate exceeded");
+        }
+        self.service.message(self.hub, self.slot, message);
+    }
+}
+
 impl<S: Service> Worker<'_, S> {
+    /// Handles what was held back.
+    fn stashed(&mut self, stash: &mut Stash) -> Next {
+        if let Some((kind, payload)) = stash.message.take() {
+            self.cx.deliver(&mut self.conn.rate_due_ns, Incoming { kind, payload: Payload::Owned(payload) });
+        }
+        self.input(&mut stash.bytes)
+    }
+
     #[inline]
     fn input(&mut self, data: &mut [u8]) -> Next {
         if self.conn.phase == Phase::Http { self.requests(data) } else { self.frames(data) }
@@ -243,10 +285,10 @@ impl<S: Service> Worker<'_, S> {
         let mut consumed = 0;
         let mut failed = false;
         loop {
-            let mut replies = OutboxReplies { outbox: &mut self.hub.outbox, slot: self.slot };
-            let limits = &self.settings.limits;
+            let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
+            let limits = &self.cx.settings.limits;
             let machine = &mut self.conn.machine;
-            let Some(event) = machine.next(data, &mut consumed, limits, &mut self.hub.pool, &mut replies) else {
+            let Some(event) = machine.next(data, &mut consumed, limits, &mut self.cx.hub.pool, &mut replies) else {
                 // Of a peer's Close after a failure there is no event.
                 return match (failed || self.conn.phase == Phase::Closing, self.conn.machine.close_received()) {
                     (true, true) => Next::Flush,
@@ -256,36 +298,32 @@ impl<S: Service> Worker<'_, S> {
             };
             match event {
                 Event::Message(message) => {
-                    // After a handler has closed the connection, what still arrives is read only for the peer's Close.
-                    if !self.hub.outbox.is_open(self.slot) {
+                    let Some(why) = self.cx.must_pause() else {
+                        self.cx.deliver(&mut self.conn.rate_due_ns, message);
                         continue;
-                    }
-                    self.hub.counters.messages_in += 1;
-                    if self.settings.message_rate_per_second > 0
-                        && is_too_fast(&mut self.conn.rate_due_ns, self.now_ns, self.settings.message_rate_per_second)
-                    {
-                        self.hub.close(self.slot, Some(1008), "message rate exceeded");
-                        continue;
-                    }
-                    self.service.message(self.hub, self.slot, message);
-                    if self.hub.outbox.queued_bytes(self.slot) > self.settings.pause_bytes {
-                        return self.pause(&data[consumed..], Next::PauseForOutbox);
-                    }
-                    if self.hub.is_congested() {
-                        return self.pause(&data[consumed..], Next::PauseForMail);
-                    }
+                    };
+                    // Held back whole, so that the next message can be assembled while this one waits.
+                    let payload = match message.payload {
+                        Payload::Owned(payload) => payload,
+                        Payload::Borrowed(payload) => {
+                            OwnedPayload::copy_of(payload, self.cx.hub.pool.take(payload.len() + HEADROOM))
+                        }
+                    };
+                    let held = (message.kind, payload);
+                    self.conn.stash.get_or_insert_default().message = Some(held);
+                    return self.pause(&data[consumed..], why);
                 }
                 Event::Ping(_) | Event::Pong(_) => {}
                 Event::Close { code, reason } => {
                     let (code, reason) = (code.unwrap_or(1005), reason.to_owned());
                     self.conn.ended.get_or_insert_with(|| Box::new(Ended { code, reason, clean: true })).clean = true;
-                    self.hub.mark_closing(self.slot);
+                    self.cx.hub.mark_closing(self.cx.slot);
                     return Next::Flush;
                 }
                 Event::Failed(error) => {
-                    self.hub.counters.protocol_errors += 1;
+                    self.cx.hub.counters.protocol_errors += 1;
                     self.conn.end(error.close_code(), error.reason(), false);
-                    self.hub.mark_closing(self.slot);
+                    self.cx.hub.mark_closing(self.cx.slot);
                     failed = true;
                 }
             }
@@ -314,7 +352,7 @@ impl<S: Service> Worker<'_, S> {
     /// Handles the requests in `data`, whose first `searched` bytes contain no end of a head.
     fn requests_in(&mut self, data: &mut [u8], mut searched: usize) -> Next {
         let mut at = 0;
-        let limits = HeadLimits { bytes_max: self.settings.head_bytes_max, ..HeadLimits::default() };
+        let limits = HeadLimits { bytes_max: self.cx.settings.head_bytes_max, ..HeadLimits::default() };
         while at < data.len() {
             let rest = &data[at..];
             let Some(end) = http::head_end(rest, searched) else {
@@ -324,7 +362,8 @@ impl<S: Service> Worker<'_, S> {
                 if !http::looks_like_http(rest) {
                     return self.refuse_head(HeadError::Malformed);
                 }
-                self.conn.stash = Some(Box::new(Stash { bytes: rest.to_vec(), searched: rest.len() }));
+                let searched = rest.len();
+                self.conn.stash = Some(Box::new(Stash { bytes: rest.to_vec(), searched, message: None }));
                 return Next::Go;
             };
             searched = 0;
@@ -341,7 +380,7 @@ impl<S: Service> Worker<'_, S> {
                 // Frames sent right behind the handshake.
                 return if at < data.len() { self.frames(&mut data[at..]) } else { Next::Go };
             }
-            if self.hub.outbox.queued_bytes(self.slot) > self.settings.pause_bytes {
+            if self.cx.hub.outbox.queued_bytes(self.cx.slot) > self.cx.settings.pause_bytes {
                 return self.pause(&data[at..], Next::PauseForOutbox);
             }
         }
@@ -349,10 +388,10 @@ impl<S: Service> Worker<'_, S> {
     }
 
     fn refuse_head(&mut self, error: HeadError) -> Next {
-        self.hub.counters.refused += 1;
+        self.cx.hub.counters.refused += 1;
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
         let response = Response::error(status, &error.to_string());
-        queue_response(self.hub, self.slot, &response, false, false);
+        queue_response(self.cx.hub, self.cx.slot, &response, false, false);
         Next::Refuse
     }
 
@@ -362,7 +401,7 @@ impl<S: Service> Worker<'_, S> {
             Err(error) => return self.refuse_head(error),
         };
         let request = Request { head, peer: self.conn.peer.expand() };
-        let (response, keep_alive) = match self.service.request(self.hub, &request) {
+        let (response, keep_alive) = match self.cx.service.request(self.cx.hub, &request) {
             Answer::Response(response) => (response, true),
             Answer::WebSocket { route } => match self.upgrade(head, body, route) {
                 Ok(()) => return Next::Go,
@@ -370,11 +409,11 @@ impl<S: Service> Worker<'_, S> {
             },
         };
         if response.status.is_client_error() || response.status.is_server_error() {
-            self.hub.counters.refused += 1;
+            self.cx.hub.counters.refused += 1;
         }
         // No route takes a body: what there is of it would have to be read past.
-        let keep_alive = keep_alive && body == Body::None && head.keep_alive() && !self.admission.is_draining();
-        queue_response(self.hub, self.slot, &response, keep_alive, head.method() == "HEAD");
+        let keep_alive = keep_alive && body == Body::None && head.keep_alive() && !self.cx.admission.is_draining();
+        queue_response(self.cx.hub, self.cx.slot, &response, keep_alive, head.method() == "HEAD");
         match (keep_alive, body) {
             (true, _) => Next::Go,
             (false, Body::None) => Next::Flush,
@@ -388,13 +427,13 @@ impl<S: Service> Worker<'_, S> {
         if body != Body::None {
             return Err(Response::error(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body"));
         }
-        if let (Origins::List(allowed), Some(origin)) = (&self.settings.origins, upgrade.origin())
+        if let (Origins::List(allowed), Some(origin)) = (&self.cx.settings.origins, upgrade.origin())
             && !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
         {
             // RFC 6455 10.2: a server that does not want this origin answers 403.
             return Err(Response::error(StatusCode::FORBIDDEN, "this origin is not allowed"));
         }
-        self.admission.enter(self.conn.peer.ip()).map_err(|refused| {
+        self.cx.admission.enter(self.conn.peer.ip()).map_err(|refused| {
             let (status, message) = match refused {
                 Refused::Full => (StatusCode::SERVICE_UNAVAILABLE, "the server is full"),
                 Refused::TooManyFromAddress => {
@@ -404,15 +443,15 @@ impl<S: Service> Worker<'_, S> {
             };
             Response::error(status, message).with_header("retry-after", "1")
         })?;
-        let switched = self.hub.outbox.queue_raw(self.slot, |out| {
+        let switched = self.cx.hub.outbox.queue_raw(self.cx.slot, |out| {
             handshake::put_switching(out, upgrade.key(), None, std::iter::empty::<(&str, &str)>())
         });
         debug_assert_eq!(switched, Ok(true));
         self.conn.phase = Phase::Open;
         self.conn.entered = true;
-        self.hub.enter(self.slot, self.generation, route);
-        self.hub.counters.opened += 1;
-        self.service.open(self.hub, self.slot);
+        self.cx.hub.enter(self.cx.slot, self.cx.generation, route);
+        self.cx.hub.counters.opened += 1;
+        self.cx.service.open(self.cx.hub, self.cx.slot);
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use super::service::Service;
 use super::{ACCEPT_BACKOFF_MS, Drain, Shard};
 use crate::engine::{Completion, Op, Ring, Token};
 use crate::outbox::OutboxReplies;
+use crate::proto::Replies;
 use crate::proto::frame::Opcode;
-use crate::proto::machine::Replies;
 
 impl<R: Ring, S: Service> Shard<R, S> {
     // ---- coming ---------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ use http::StatusCode;
 
 use crate::engine::Peer;
 use crate::hub::CoreHub;
+use crate::proto::Incoming;
 use crate::proto::http::RequestHead;
-use crate::proto::machine::Incoming;
 
 /// A request head, before anything was answered.
 #[derive(Debug)]
