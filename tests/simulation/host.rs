@@ -14,7 +14,7 @@ use ringwire::id::{ConnectionId, IdKey};
 use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
-use ringwire::proto::machine::{Incoming, Limits};
+use ringwire::proto::event::{Incoming, Limits};
 use ringwire::proto::pool::Pool;
 use ringwire::shard::{Answer, Ended, Request, Service, Settings, Shard};
 use ringwire::standalone::Standalone;
@@ -180,8 +180,8 @@ impl Core {
     /// Verifies that nothing of any connection is left.
     pub fn check_over(&mut self) -> Result<(), String> {
         if !self.is_stopped() {
-            // Bells that its last tick rang.
-            self.tick();
+            // The last mail, and the bells that the last ticks rang.
+            (0..3).for_each(|_| self.tick());
         }
         let (slots, websockets) = (self.shard.slots_in_use(), self.shard.websockets());
         let open = self.shard.service().open.len();
