@@ -78,9 +78,10 @@ impl TestServer {
 
     /// The ids of a room's members on all cores.
     pub(crate) fn members(&self, room: &'static str) -> Vec<ConnectionId> {
-        let ids = self.handle().hub().ask_all(move |hub| {
-            hub.local_members(room).iter().map(|slot| hub.id(*slot)).collect::<Vec<_>>()
-        });
+        let ids = self
+            .handle()
+            .hub()
+            .ask_all(move |hub| hub.local_members(room).iter().map(|slot| hub.id(*slot)).collect::<Vec<_>>());
         ids.expect("the cores answer").concat()
     }
 
@@ -113,7 +114,10 @@ pub(crate) fn client(address: SocketAddr, path: &str) -> Client {
 
 pub(crate) fn try_client(address: SocketAddr, path: &str) -> Result<Client, String> {
     let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
-    stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_nodelay(true)).map_err(|error| error.to_string())?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| stream.set_nodelay(true))
+        .map_err(|error| error.to_string())?;
     let limits = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
     let url = format!("ws://{address}{path}");
     match tungstenite::client::client_with_config(url, stream, Some(limits)) {

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use ringwire::{ConnectionId, Delivery};
 use ringwire::proto::Kind;
+use ringwire::{ConnectionId, Delivery};
 use tungstenite::Message;
 
 use crate::common::{TestServer, text};
