@@ -9,10 +9,15 @@
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
 
+mod handle;
+mod letter;
+mod room;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -20,12 +25,17 @@ use smallvec::SmallVec;
 use crate::config::SlowConsumer;
 use crate::frame_buf::FrameBuf;
 use crate::id::{ConnectionId, IdKey};
-use crate::mail::{MailError, Post};
+use crate::mail::Post;
 use crate::metrics::Counters;
 use crate::outbox::{ArenaFrame, Outbox, Queued};
 use crate::proto::frame::Opcode;
 use crate::proto::pool::Pool;
 use crate::proto::{Incoming, Kind, Payload};
+use room::{CoreSet, Room};
+
+pub use handle::Hub;
+pub use letter::{Delivery, Letter, Tally};
+pub use room::RoomId;
 
 /// Messages at least this long travel by reference; shorter ones are copied, which is cheaper.
 const SHARED_BYTES_MIN: usize = 4096;
@@ -33,134 +43,6 @@ const SHARED_BYTES_MIN: usize = 4096;
 pub const ROOMS_PER_CONNECTION_MAX: usize = 256;
 /// Bytes of a room's name.
 pub const ROOM_NAME_BYTES_MAX: usize = 256;
-
-/// What became of a message, summed over those it was meant for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delivery {
-    /// Connections to which it was queued.
-    pub queued: u32,
-    /// Connections that did not get it because their queue was full.
-    pub dropped: u32,
-    /// Connections that had gone, or never existed.
-    pub gone: u32,
-}
-
-/// Collects the answers of several cores, and hands out the sum when the last one has answered.
-#[derive(Debug)]
-pub struct Tally {
-    queued: AtomicU32,
-    dropped: AtomicU32,
-    gone: AtomicU32,
-    answer: std::sync::Mutex<Option<oneshot::Sender<Delivery>>>,
-}
-
-impl Tally {
-    /// A tally and where its sum will arrive. It is complete when every clone of the `Arc` is gone.
-    pub fn new() -> (Arc<Tally>, oneshot::Receiver<Delivery>) {
-        let (sender, receiver) = oneshot::channel();
-        let zero = || AtomicU32::new(0);
-        let answer = std::sync::Mutex::new(Some(sender));
-        (Arc::new(Tally { queued: zero(), dropped: zero(), gone: zero(), answer }), receiver)
-    }
-
-    /// Adds one core's answer.
-    pub fn add(&self, delivery: Delivery) {
-        self.queued.fetch_add(delivery.queued, Ordering::Relaxed);
-        self.dropped.fetch_add(delivery.dropped, Ordering::Relaxed);
-        self.gone.fetch_add(delivery.gone, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        let sum =
-            Delivery { queued: *self.queued.get_mut(), dropped: *self.dropped.get_mut(), gone: *self.gone.get_mut() };
-        if let Some(answer) = self.answer.get_mut().ok().and_then(Option::take) {
-            // Nobody waits any more: fire and forget.
-            let _ = answer.send(sum);
-        }
-    }
-}
-
-/// What one core, or a thread that is none, asks of a core.
-pub enum Letter {
-    /// A core has its first member of a room, or lost its last one.
-    Presence {
-        /// The room's name.
-        room: Arc<str>,
-        /// The core that says so.
-        core: usize,
-        /// First or last.
-        present: bool,
-    },
-    /// A message to the room's members on this core.
-    Publish {
-        /// The room's name.
-        room: Arc<str>,
-        /// The message.
-        frame: FrameBuf,
-        /// Who is not to get it.
-        except: Option<ConnectionId>,
-        /// Where the answer is added.
-        tally: Option<Arc<Tally>>,
-    },
-    /// A message to one connection.
-    EmitTo {
-        /// To whom.
-        id: ConnectionId,
-        /// The message.
-        frame: FrameBuf,
-        /// Where the answer is added.
-        tally: Option<Arc<Tally>>,
-    },
-    /// Whatever else: runs between two ticks' handlers.
-    Run(Box<dyn FnOnce(&mut CoreHub) + Send>),
-    /// Stop accepting, close every connection with 1001, end when the last one is gone.
-    Drain,
-    /// End at once.
-    Stop,
-}
-
-/// Names a room on this core, from [`CoreHub::room`] or a join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoomId(u32);
-
-struct Room {
-    name: Arc<str>,
-    members: Vec<u32>,
-    elsewhere: CoreSet,
-    /// Kept although empty: somebody holds its id.
-    pinned: bool,
-}
-
-/// A set of cores.
-#[derive(Debug, Default)]
-struct CoreSet(SmallVec<[u64; 1]>);
-
-impl CoreSet {
-    fn set(&mut self, core: usize, present: bool) {
-        let word = core / 64;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        let bit = 1 << (core % 64);
-        if present {
-            self.0[word] |= bit;
-        } else {
-            self.0[word] &= !bit;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().enumerate().flat_map(|(index, word)| {
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| index * 64 + bit)
-        })
-    }
-}
 
 #[derive(Default)]
 struct Member {
@@ -228,13 +110,7 @@ enum Outgoing<'a> {
 impl CoreHub {
     /// A core without connections.
     #[doc(hidden)]
-    pub fn new(
-        ids: IdKey,
-        post: Post<Letter>,
-        outbox: Outbox,
-        pool: Pool,
-        slow_consumer: SlowConsumer,
-    ) -> CoreHub {
+    pub fn new(ids: IdKey, post: Post<Letter>, outbox: Outbox, pool: Pool, slow_consumer: SlowConsumer) -> CoreHub {
         CoreHub {
             outbox,
             pool,
@@ -268,7 +144,8 @@ impl CoreHub {
     }
 
     /// Enters a WebSocket connection; messages can be queued to it from now on.
-    pub(crate) fn enter(&mut self, slot: u32, generation: u32, route: u16) {
+    #[doc(hidden)]
+    pub fn enter(&mut self, slot: u32, generation: u32, route: u16) {
         let index = slot as usize;
         if self.members.len() <= index {
             self.members.resize_with(index + 1, Member::default);
@@ -720,101 +597,5 @@ impl CoreHub {
         let memberships: usize = self.members.iter().map(|member| member.rooms.len()).sum();
         assert_eq!(memberships, self.rooms.iter().map(|(_, room)| room.members.len()).sum::<usize>());
         self.outbox.invariants()
-    }
-}
-
-impl From<Queued> for Delivery {
-    fn from(queued: Queued) -> Delivery {
-        let mut delivery = Delivery::default();
-        match queued {
-            Queued::Yes => delivery.queued = 1,
-            Queued::Full => delivery.dropped = 1,
-            Queued::Gone => delivery.gone = 1,
-        }
-        delivery
-    }
-}
-
-/// The way to every connection of a running server from any thread.
-#[derive(Clone)]
-pub struct Hub {
-    courier: crate::mail::Courier<Letter>,
-}
-
-impl Hub {
-    pub(crate) fn new(courier: crate::mail::Courier<Letter>) -> Hub {
-        Hub { courier }
-    }
-
-    /// Sends a text message to one connection, by its id. The answer arrives when the owning core has looked; dropping
-    /// the receiver makes it fire-and-forget.
-    ///
-    /// # Errors
-    /// If the core's mailbox is full or the server has ended.
-    pub fn emit_to(
-        &self,
-        id: ConnectionId,
-        kind: Kind,
-        payload: &[u8],
-    ) -> Result<oneshot::Receiver<Delivery>, MailError> {
-        let (tally, answer) = Tally::new();
-        let frame = FrameBuf::new(kind.into(), payload);
-        if id.core() >= self.courier.cores() {
-            tally.add(Queued::Gone.into());
-        } else {
-            self.courier.send(id.core(), Letter::EmitTo { id, frame, tally: Some(tally) })?;
-        }
-        Ok(answer)
-    }
-
-    /// Sends a message to all members of a room, on every core.
-    ///
-    /// # Errors
-    /// If a core's mailbox is full or the server has ended; cores before it have been asked.
-    pub fn publish(&self, room: &str, kind: Kind, payload: &[u8]) -> Result<oneshot::Receiver<Delivery>, MailError> {
-        let (tally, answer) = Tally::new();
-        let frame = FrameBuf::new(kind.into(), payload);
-        let room: Arc<str> = room.into();
-        for core in 0..self.courier.cores() {
-            let letter = Letter::Publish {
-                room: Arc::clone(&room),
-                frame: frame.clone(),
-                except: None,
-                tally: Some(Arc::clone(&tally)),
-            };
-            self.courier.send(core, letter)?;
-        }
-        Ok(answer)
-    }
-
-    /// Runs `ask` on every core and collects what it returns, in the order of cores.
-    ///
-    /// # Errors
-    /// If a core's mailbox is full or the server has ended.
-    pub fn ask_all<A: Send + 'static>(
-        &self,
-        ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
-    ) -> Result<Vec<A>, MailError> {
-        let mut answers = Vec::new();
-        for core in 0..self.courier.cores() {
-            let (sender, receiver) = oneshot::channel();
-            let ask = ask.clone();
-            let run = move |hub: &mut CoreHub| {
-                // The asker may have gone: then nobody misses the answer.
-                let _ = sender.send(ask(hub));
-            };
-            self.courier.send(core, Letter::Run(Box::new(run)))?;
-            answers.push(receiver);
-        }
-        answers.into_iter().map(|answer| answer.recv().map_err(|_| MailError::Ended)).collect()
-    }
-
-    pub(crate) fn letter(&self, core: usize, letter: Letter) -> Result<(), MailError> {
-        self.courier.send(core, letter)
-    }
-
-    /// The number of cores.
-    pub fn cores(&self) -> usize {
-        self.courier.cores()
     }
 }

@@ -15,6 +15,9 @@
 //! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger
 //! (replies to the connection's own messages and control frames are bounded by its input).
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
@@ -279,8 +282,11 @@ impl Outbox {
             if queue.start == queue.end {
                 queue.start = frame.start;
                 queue.end = frame.end;
-                queue.dirty = true;
-                self.dirty.push(slot);
+                // It may be on the list: its slot was closed and opened again since the last batch.
+                if !queue.dirty {
+                    queue.dirty = true;
+                    self.dirty.push(slot);
+                }
                 return Queued::Yes;
             }
             if queue.end == frame.start && (frame.end - queue.start) as usize <= self.bytes_max {
@@ -460,11 +466,12 @@ impl Outbox {
     }
 
     /// Makes room for a frame of `len` bytes by forgetting the oldest messages of a connection whose socket is full.
-    /// Returns how many were dropped; control frames and what is in flight are kept.
+    /// Returns how many were dropped; control frames and what is in flight are kept. Nothing is dropped for a frame that
+    /// cannot fit beside what is in flight.
     pub fn drop_oldest(&mut self, slot: u32, len: usize) -> usize {
         let queue = &mut self.slots[slot as usize];
         let Some(backlog) = &mut queue.backlog else { return 0 };
-        if backlog.in_flight_bytes == 0 {
+        if backlog.in_flight_bytes == 0 || backlog.in_flight_bytes + len > self.bytes_max {
             return 0;
         }
         let mut dropped = 0;
@@ -622,6 +629,7 @@ impl Outbox {
             assert!(!wants || slot.dirty, "slot {index}: what can be sent is on the list");
         }
         assert_eq!(backlog_bytes, self.backlog_bytes);
+        assert_eq!(self.dirty.len(), self.slots.iter().filter(|slot| slot.dirty).count(), "listed once");
         true
     }
 }

@@ -39,7 +39,8 @@ fn run(scenario: &Scenario) -> Report {
 fn everybody_is_served_without_faults() {
     for route in ROUTES {
         for seed in seeds(30) {
-            let scenario = Scenario { faults: Faults::none(), leavers: 0.0, drains: false, ..Scenario::of(seed, route) };
+            let scenario =
+                Scenario { faults: Faults::none(), leavers: 0.0, drains: false, ..Scenario::of(seed, route) };
             let report = run(&scenario);
             assert_eq!(report.clean, scenario.clients, "seed {seed}, {route:?}: everybody ends cleanly");
         }

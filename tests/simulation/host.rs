@@ -196,8 +196,7 @@ impl Cores {
             let outbox = Outbox::new(setup.outbox_bytes_max);
             let mut hub = CoreHub::new(ids.clone(), post, outbox, Pool::new(1 << 20), setup.slow_consumer);
             let inner = Standalone::new(&mut hub, Arc::clone(&admission));
-            let service =
-                Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
+            let service = Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
             let ring = world.ring(number, setup.ring.clone());
             let settings = setup.settings.clone();
             let shard = Shard::new(ring, service, hub, mailbox, Arc::clone(&admission), settings);
