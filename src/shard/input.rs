@@ -74,6 +74,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn end_of_input(&mut self, slot: u32) {
         let conn = &mut self.conns[slot as usize];
         match conn.phase {
+            // It is to be closed at the end of this tick, and told so before.
+            Phase::Open if !self.hub.is_open(slot) => {}
             Phase::Open => {
                 conn.end(1006, "the peer closed without a Close frame", false);
                 self.hub.mark_closing(slot);
