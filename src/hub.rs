@@ -533,8 +533,7 @@ impl CoreHub {
                 let mut delivery = Delivery::default();
                 if let Some(id) = self.names.get(&room).copied() {
                     let except = except.and_then(|id| self.resolve(id));
-                    let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(&frame) } else { None };
-                    let outgoing = arena.map_or(Outgoing::Shared(&frame), Outgoing::Arena);
+                    let outgoing = self.outgoing(&frame);
                     delivery = self.deliver_to_room(id, &outgoing, except);
                 }
                 if let Some(tally) = tally {
@@ -543,7 +542,10 @@ impl CoreHub {
             }
             Letter::EmitTo { id, frame, tally } => {
                 let queued = match self.resolve(id) {
-                    Some(slot) => self.deliver(slot, &Outgoing::Shared(&frame)),
+                    Some(slot) => {
+                        let outgoing = self.outgoing(&frame);
+                        self.deliver(slot, &outgoing)
+                    }
                     None => Queued::Gone,
                 };
                 if let Some(tally) = tally {
@@ -554,6 +556,12 @@ impl CoreHub {
             Letter::Drain | Letter::Stop => return Some(letter),
         }
         None
+    }
+
+    /// A frame that came by letter: a short one joins the others of this tick in the arena.
+    fn outgoing<'f>(&mut self, frame: &'f FrameBuf) -> Outgoing<'f> {
+        let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(frame) } else { None };
+        arena.map_or(Outgoing::Shared(frame), Outgoing::Arena)
     }
 
     /// Whether letters to other cores wait for room: take in nothing that would make more of them.

@@ -4,6 +4,9 @@
 //! that its interface is safe: whatever the kernel may read or write is either owned here until its completion has been
 //! seen, or borrowed by [`Ring::turn`] for sends that cannot outlive the call.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::ManuallyDrop;
