@@ -560,6 +560,11 @@ impl Drop for Uring {
             Ok(()) => true,
             Err(error) => error.raw_os_error() == Some(libc::ENOENT),
         };
+        // What was cancelled completes in task work, which runs here, while its memory is valid. Nothing is submitted.
+        // SAFETY: no argument is passed, as the flags say.
+        let _ = unsafe { self.submitter.enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) };
+        // A registered descriptor keeps the ring, and with it every socket, until the thread ends.
+        let _ = self.submitter.unregister_ring_fd();
         // SAFETY: the three parts are dropped once, here, and before the ring that they borrow from; the box is the one
         // that `new` leaked.
         unsafe {
