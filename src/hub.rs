@@ -195,21 +195,39 @@ impl CoreHub {
         }
     }
 
-    /// Queues a received message back to a connection; a large one travels without being copied.
+    /// Queues a received message back to the connection that it came from; a large one travels without being copied. The
+    /// limit of the queue does not apply: its input is held back while much is queued to it.
     #[inline]
     pub fn send_incoming(&mut self, slot: u32, message: Incoming<'_>) -> Queued {
         match message.payload {
             Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
-                let frame = FrameBuf::from_owned(message.kind, payload);
-                self.deliver(slot, &Outgoing::Shared(&frame))
+                self.reply(slot, &FrameBuf::from_owned(message.kind, payload))
             }
             Payload::Owned(payload) => {
-                let queued = self.send(slot, message.kind.into(), payload.as_slice());
+                let queued = self.reply_borrowed(slot, message.kind.into(), payload.as_slice());
                 self.pool.give(payload.into_parts().0);
                 queued
             }
-            Payload::Borrowed(payload) => self.send(slot, message.kind.into(), payload),
+            Payload::Borrowed(payload) => self.reply_borrowed(slot, message.kind.into(), payload),
         }
+    }
+
+    #[inline]
+    fn reply_borrowed(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) -> Queued {
+        match self.outbox.send(slot, opcode, payload) {
+            Queued::Yes => {
+                self.counters.messages_out += 1;
+                Queued::Yes
+            }
+            Queued::Full => self.reply(slot, &FrameBuf::new(opcode, payload)),
+            Queued::Gone => Queued::Gone,
+        }
+    }
+
+    fn reply(&mut self, slot: u32, frame: &FrameBuf) -> Queued {
+        let queued = self.outbox.queue_reply(slot, frame);
+        self.counters.messages_out += u64::from(queued == Queued::Yes);
+        queued
     }
 
     #[inline]

@@ -12,7 +12,8 @@
 //! done.
 //!
 //! Invariant, per connection: at most one of {arena stretch, backlog} is non-empty; it is on the dirty list exactly when it
-//! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger.
+//! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger
+//! (replies to the connection's own messages and control frames are bounded by its input).
 
 #[cfg(test)]
 mod tests;
@@ -314,6 +315,17 @@ impl Outbox {
             self.push_back(slot, frame.bytes().clone());
         }
         queued
+    }
+
+    /// Queues a reply to what the connection itself has sent, whatever the limit: its input is held back while much is
+    /// queued to it, so this is one message more than that at most.
+    pub fn queue_reply(&mut self, slot: u32, frame: &FrameBuf) -> Queued {
+        if !self.is_open(slot) {
+            return Queued::Gone;
+        }
+        self.spill(slot);
+        self.push_back(slot, frame.bytes().clone());
+        Queued::Yes
     }
 
     /// Queues the bytes that `write` appends, whatever the limit: HTTP responses, which the server itself bounds. `false`

@@ -35,8 +35,8 @@ use timers::Timers;
 
 pub use service::{Answer, Ended, Request, Response, Service};
 
-/// Completions taken in one tick: more wait for the next one, so that replies are not held up by a flood.
-const COMPLETIONS_PER_TICK: usize = 1024;
+/// Completions for which there is room from the start.
+const COMPLETIONS_USUAL: usize = 1024;
 /// Accepts in flight per listener.
 const ACCEPTS_IN_FLIGHT: u32 = 32;
 /// How long to wait before accepting again when the process is out of descriptors or memory.
@@ -135,7 +135,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             conns: Slab::new(),
             generations: Vec::new(),
             timers: Timers::default(),
-            completions: Vec::with_capacity(COMPLETIONS_PER_TICK),
+            completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
             watched: Vec::new(),
             resumable: Vec::new(),
@@ -169,11 +169,27 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// # Errors
     /// If the ring is beyond use.
     pub fn tick(&mut self) -> io::Result<()> {
+        self.turn()?;
+        self.work();
+        Ok(())
+    }
+
+    /// The first half of a tick, which sleeps. A simulated ring returns from it at once: the second half must wait until
+    /// the sleep would be over.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    #[doc(hidden)]
+    pub fn turn(&mut self) -> io::Result<()> {
         self.arm_accepts();
         let wait = self.wait();
-        let turned = self.ring.turn(self.hub.outbox.batch().map(batch_send), wait);
+        self.ring.turn(self.hub.outbox.batch().map(batch_send), wait)
+    }
+
+    /// The second half of a tick.
+    #[doc(hidden)]
+    pub fn work(&mut self) {
         self.mailbox.unpark();
-        turned?;
         self.now_ns = self.ring.now();
         self.hub.counters.ticks += 1;
         self.take_completions();
@@ -187,15 +203,23 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
         self.rearm_starved();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
-        Ok(())
     }
 
     /// How long the next turn may sleep.
     fn wait(&mut self) -> Wait {
-        if !self.resumable.is_empty() || !self.broken.is_empty() || self.hub.has_dooms() {
+        // What is watched may be sent whole by this turn, and a send that succeeds wakes nobody. Nor does the end of a
+        // congestion for which connections wait.
+        let mail_flows_again = !self.congested.is_empty() && !self.hub.is_congested();
+        if !self.resumable.is_empty()
+            || !self.broken.is_empty()
+            || !self.watched.is_empty()
+            || mail_flows_again
+            || self.hub.has_dooms()
+        {
             return Wait::No;
         }
-        let accept_ms = (!self.accepts_wanted.is_empty() && self.accept_again_ms > 0).then_some(self.accept_again_ms);
+        let accepts_later = self.drain.is_none() && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
+        let accept_ms = accepts_later.then_some(self.accept_again_ms);
         let drain_ms =
             self.drain.as_ref().map(|drain| drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms));
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
@@ -211,12 +235,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.now_ns / 1_000_000
     }
 
-    /// Takes completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena only
-    /// until it is settled.
+    /// Takes all completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena
+    /// only until it is settled, so none of them may stay behind.
     fn take_completions(&mut self) {
-        while self.completions.len() < COMPLETIONS_PER_TICK
-            && let Some(completion) = self.ring.completion()
-        {
+        while let Some(completion) = self.ring.completion() {
             if completion.token.op() == Op::SendNow {
                 self.sent_short(&completion);
             } else {

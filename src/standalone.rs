@@ -25,6 +25,14 @@ pub fn run(config: Config) -> Result<()> {
     Server::new(config).run(Standalone::new, announce)
 }
 
+/// Starts the stand-alone program's routes and returns once they accept connections.
+///
+/// # Errors
+/// If the server cannot be started.
+pub fn start(config: Config) -> Result<Handle> {
+    Server::new(config).start(Standalone::new)
+}
+
 fn announce(handle: &Handle) {
     let cores = handle.cores();
     let addresses: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();
@@ -35,7 +43,8 @@ fn announce(handle: &Handle) {
 }
 
 /// One core's part of it.
-struct Standalone {
+#[doc(hidden)]
+pub struct Standalone {
     admission: Arc<Admission>,
     everybody: RoomId,
     /// The room of the connection that is being opened.
@@ -43,7 +52,8 @@ struct Standalone {
 }
 
 impl Standalone {
-    fn new(hub: &mut CoreHub, admission: Arc<Admission>) -> Standalone {
+    /// A core that has no connection yet.
+    pub fn new(hub: &mut CoreHub, admission: Arc<Admission>) -> Standalone {
         let everybody = hub.room("broadcast");
         Standalone { admission, everybody, opening_room: String::new() }
     }

@@ -1,17 +1,14 @@
 //! Echo: every connection keeps a fixed number of messages in flight and checks every reply.
 
-use std::{io, net::TcpStream, sync::Arc, time::Duration};
+use std::{io, net::TcpStream, sync::Arc};
 
 use hdrhistogram::Histogram;
 use peers::uring::{App, Chunk, Io};
 
 use crate::{
-    run::{Phase, Scenario, Shared, TickClock, latencies},
-    wire::{Keys, Messages, Replies, append_close},
+    run::{Exchange, Phase, Scenario, Shared, TickClock, latencies},
+    wire::{Keys, Replies, append_close},
 };
-
-/// How long replies are waited for after the last request.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// A connection's position. Invariant: `replies.sequence <= next_request <= replies.sequence + pipeline`.
 #[derive(Debug, Default)]
@@ -33,6 +30,8 @@ enum Stage {
     Run,
     /// Nothing new is sent since this time.
     Drain(u64),
+    /// Waits for the end of the measured window.
+    Finished,
     Bye,
 }
 
@@ -41,8 +40,7 @@ enum Stage {
 pub(crate) struct Echo {
     shared: Arc<Shared>,
     worker: usize,
-    messages: Arc<Messages>,
-    websocket: bool,
+    exchange: Exchange,
     pipeline: usize,
     /// Requests that may still be sent in the measured window.
     budget: u64,
@@ -57,19 +55,11 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        worker: usize,
-        messages: Arc<Messages>,
-        websocket: bool,
-        pipeline: usize,
-        budget: u64,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, worker: usize, exchange: Exchange, pipeline: usize, budget: u64) -> Self {
         Self {
             shared,
             worker,
-            messages,
-            websocket,
+            exchange,
             pipeline,
             budget,
             keys: Keys::new(0x1234_5678 + worker as u64),
@@ -92,7 +82,7 @@ impl Echo {
         let out = io.out(conn);
         let state = &mut self.conns[conn as usize];
         for _ in 0..count {
-            self.messages.append_request(out, state.next_request, self.keys.key());
+            self.exchange.messages.append_request(out, state.next_request, self.keys.key());
             let place = (state.next_request % self.pipeline as u64) as usize;
             self.queued_at[conn as usize * self.pipeline + place] = now;
             state.next_request += 1;
@@ -121,7 +111,7 @@ impl Echo {
                 let lost = state.in_flight();
                 self.shared.problem(lost, || format!("connection {conn}: {lost} replies never came"));
             }
-            if self.websocket {
+            if self.exchange.websocket {
                 append_close(io.out(conn), self.keys.key());
             }
         }
@@ -135,7 +125,7 @@ impl App for Echo {
             return io.recycle(chunk);
         }
         let first = state.replies.sequence;
-        let checked = state.replies.check(&self.messages, chunk.bytes());
+        let checked = state.replies.check(&self.exchange.messages, chunk.bytes());
         io.recycle(chunk);
         let completed = match checked {
             Ok(completed) if state.replies.sequence <= state.next_request => completed,
@@ -178,11 +168,17 @@ impl App for Echo {
             }
             Stage::Run => return self.conns.iter().any(|conn| conn.open),
             Stage::Drain(since) => {
-                if self.is_idle() || self.clock.now() - since > DRAIN.as_nanos() as u64 {
-                    self.say_goodbye(io);
-                    self.stage = Stage::Bye;
+                let waited = self.clock.now() - since;
+                if self.is_idle() || u128::from(waited) > self.exchange.patience.as_nanos() {
+                    self.shared.finish(self.worker);
+                    self.stage = Stage::Finished;
                 }
             }
+            Stage::Finished if self.shared.phase() == Phase::Stop => {
+                self.say_goodbye(io);
+                self.stage = Stage::Bye;
+            }
+            Stage::Finished => {}
             Stage::Bye => return false,
         }
         true

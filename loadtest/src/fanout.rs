@@ -2,18 +2,15 @@
 //!
 //! Publishers are connections like the others and take turns; they receive too. What is counted is deliveries.
 
-use std::{io, net::TcpStream, sync::Arc, time::Duration};
+use std::{io, net::TcpStream, sync::Arc};
 
 use hdrhistogram::Histogram;
 use peers::uring::{App, Chunk, Io};
 
 use crate::{
-    run::{Phase, Scenario, Shared, TickClock, latencies},
-    wire::{Keys, Messages, Replies, append_close},
+    run::{Exchange, Phase, Scenario, Shared, TickClock, latencies},
+    wire::{Keys, Replies, append_close},
 };
-
-/// How long a burst may take before what is missing counts as lost.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 struct Receiver {
@@ -25,8 +22,7 @@ struct Receiver {
 #[derive(Debug)]
 pub(crate) struct Fanout {
     shared: Arc<Shared>,
-    messages: Arc<Messages>,
-    websocket: bool,
+    exchange: Exchange,
     publishers: usize,
     burst: u64,
     /// Bursts that may still be sent in the measured window.
@@ -45,18 +41,10 @@ pub(crate) struct Fanout {
 }
 
 impl Fanout {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        messages: Arc<Messages>,
-        websocket: bool,
-        publishers: usize,
-        burst: u64,
-        budget: u64,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, exchange: Exchange, publishers: usize, burst: u64, budget: u64) -> Self {
         Self {
             shared,
-            messages,
-            websocket,
+            exchange,
             publishers,
             burst,
             budget,
@@ -77,7 +65,7 @@ impl Fanout {
         let publisher = (self.bursts % self.publishers as u64) as u32;
         let out = io.out(publisher);
         for sequence in self.published..self.published + self.burst {
-            self.messages.append_request(out, sequence, self.keys.key());
+            self.exchange.messages.append_request(out, sequence, self.keys.key());
         }
         self.bursts += 1;
         self.published += self.burst;
@@ -102,7 +90,7 @@ impl Fanout {
             if lost > 0 {
                 self.shared.problem(lost, || format!("connection {conn}: {lost} deliveries never came"));
             }
-            if receiver.open && self.websocket {
+            if receiver.open && self.exchange.websocket {
                 append_close(io.out(conn), self.keys.key());
             }
         }
@@ -115,7 +103,7 @@ impl App for Fanout {
         if !receiver.open || self.finished {
             return io.recycle(chunk);
         }
-        let checked = receiver.deliveries.check(&self.messages, chunk.bytes());
+        let checked = receiver.deliveries.check(&self.exchange.messages, chunk.bytes());
         io.recycle(chunk);
         let completed = match checked {
             Ok(completed) if receiver.deliveries.sequence <= self.published => completed as u64,
@@ -147,11 +135,13 @@ impl App for Fanout {
         }
         let phase = self.shared.phase();
         if self.pending > 0 {
-            if self.clock.now() - self.published_at > PATIENCE.as_nanos() as u64 {
+            if self.clock.now() - self.published_at > self.exchange.patience.as_nanos() as u64 {
                 self.finish(io);
             }
-        } else if phase == Phase::Stop || self.budget == 0 {
+        } else if phase == Phase::Stop {
             self.finish(io);
+        } else if self.budget == 0 {
+            self.shared.finish(0);
         } else {
             self.budget -= u64::from(phase == Phase::Measure);
             self.publish(io);

@@ -20,7 +20,7 @@ use crate::{
     echo::Echo,
     fanout::Fanout,
     handshake::Target,
-    run::Plan,
+    run::{Exchange, Plan},
     wire::{Layout, Messages},
 };
 
@@ -70,7 +70,7 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
         /// Handshakes in flight.
-        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
         concurrency: u32,
         /// Seconds to hold the open connections.
         #[arg(long, default_value_t = 0.0)]
@@ -116,6 +116,9 @@ struct Common {
     /// Seconds before the measured window.
     #[arg(long, default_value_t = 1.0)]
     warmup: f64,
+    /// Seconds a reply may take before it counts as lost.
+    #[arg(long, default_value_t = 5.0)]
+    patience: f64,
     /// Send text messages (the default).
     #[arg(long, conflicts_with = "binary")]
     text: bool,
@@ -152,9 +155,13 @@ impl Common {
         }
     }
 
-    fn messages(&self, raw: Layout) -> Arc<Messages> {
+    fn exchange(&self, raw: Layout) -> Exchange {
         let layout = if self.raw { raw } else { Layout::WebSocket };
-        Arc::new(Messages::new(layout, !self.binary, self.size))
+        Exchange {
+            messages: Arc::new(Messages::new(layout, !self.binary, self.size)),
+            websocket: !self.raw,
+            patience: Duration::from_secs_f64(self.patience),
+        }
     }
 }
 
@@ -173,24 +180,24 @@ fn run(command: &Command) -> io::Result<bool> {
     peers::process::raise_nofile()?;
     match command {
         Command::Echo { common, connections, pipeline, threads } => {
-            let messages = common.messages(Layout::RawEcho);
-            let plan = common.plan(*connections, *threads as usize, &messages);
+            let exchange = common.exchange(Layout::RawEcho);
+            let plan = common.plan(*connections, *threads as usize, &exchange.messages);
             let threads = plan.threads as u64;
             let report = plan.run(|shared, worker| {
                 let budget = common
                     .count
                     .map_or(u64::MAX, |count| count / threads + u64::from((worker as u64) < count % threads));
-                Echo::new(shared, worker, messages.clone(), !common.raw, *pipeline as usize, budget)
+                Echo::new(shared, worker, exchange.clone(), *pipeline as usize, budget)
             })?;
             finish(&report, &report.to_json(), common.json.as_ref(), report.problem_count)
         }
         Command::Fanout { common, subscribers, publishers, burst } => {
-            let messages = common.messages(Layout::RawFanout);
-            let plan = common.plan(subscribers + *publishers as usize, 1, &messages);
+            let exchange = common.exchange(Layout::RawFanout);
+            let plan = common.plan(subscribers + *publishers as usize, 1, &exchange.messages);
             let (publishers, burst) = (*publishers as usize, u64::from(*burst));
             let report = plan.run(|shared, _| {
                 let budget = common.count.map_or(u64::MAX, |count| count.div_ceil(burst));
-                Fanout::new(shared, messages.clone(), !common.raw, publishers, burst, budget)
+                Fanout::new(shared, exchange.clone(), publishers, burst, budget)
             })?;
             finish(&report, &report.to_json(), common.json.as_ref(), report.problem_count)
         }

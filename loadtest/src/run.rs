@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
     sync::{
         Arc, Barrier, Mutex,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use nix::{
 };
 use peers::uring::{App, Driver, Io, Options};
 
-use crate::{handshake::Target, report::Report, usage};
+use crate::{handshake::Target, report::Report, usage, wire::Messages};
 
 const PROBLEMS_LISTED_MAX: usize = 20;
 /// Nanoseconds; a latency above is recorded as this.
@@ -39,7 +39,7 @@ pub(crate) enum Phase {
 pub(crate) struct Shared {
     phase: AtomicU8,
     done: Vec<AtomicU64>,
-    running: AtomicUsize,
+    finished: Vec<AtomicBool>,
     problem_count: AtomicU64,
     problems: Mutex<Vec<String>>,
 }
@@ -49,7 +49,7 @@ impl Shared {
         Self {
             phase: AtomicU8::new(Phase::Warmup as u8),
             done: (0..threads).map(|_| AtomicU64::new(0)).collect(),
-            running: AtomicUsize::new(threads),
+            finished: (0..threads).map(|_| AtomicBool::new(false)).collect(),
             problem_count: AtomicU64::new(0),
             problems: Mutex::default(),
         }
@@ -74,6 +74,16 @@ impl Shared {
 
     fn done(&self) -> u64 {
         self.done.iter().map(|done| done.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Tells that a worker will complete nothing more. Its connections stay open until [`Phase::Stop`], so that the end
+    /// of the measured window still finds the threads that serve them.
+    pub(crate) fn finish(&self, worker: usize) {
+        self.finished[worker].store(true, Ordering::Relaxed);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished.iter().all(|finished| finished.load(Ordering::Relaxed))
     }
 
     /// Counts `count` things that must not happen, and lists them while the list is short.
@@ -126,6 +136,16 @@ pub(crate) trait Scenario: App {
     fn adopt(&mut self, io: &mut Io, sockets: Vec<TcpStream>) -> io::Result<()>;
     /// Latencies of the measured window.
     fn into_latencies(self) -> Histogram<u64>;
+}
+
+/// What a scenario sends and how long it waits for the answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange {
+    pub(crate) messages: Arc<Messages>,
+    /// Speak WebSocket; else bytes of the same number.
+    pub(crate) websocket: bool,
+    /// A reply that takes longer counts as lost.
+    pub(crate) patience: Duration,
 }
 
 /// How long, and against what, a run goes.
@@ -201,7 +221,7 @@ impl Plan {
                             driver.run(&mut scenario)?;
                             Ok(scenario.into_latencies())
                         });
-                        shared.running.fetch_sub(1, Ordering::Relaxed);
+                        shared.finish(worker);
                         finished
                     })
                 })
@@ -211,9 +231,7 @@ impl Plan {
             let begin = self.snapshot(&shared)?;
             shared.enter(Phase::Measure);
             let deadline = self.duration.map(|duration| begin.at + duration);
-            while shared.running.load(Ordering::Relaxed) > 0
-                && deadline.is_none_or(|deadline| Instant::now() < deadline)
-            {
+            while !shared.is_finished() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
                 let left = deadline.map_or(WAKE_EVERY, |deadline| deadline - Instant::now());
                 thread::sleep(left.min(WAKE_EVERY));
             }

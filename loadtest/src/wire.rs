@@ -190,18 +190,17 @@ impl Replies {
         let header = messages.reply_header.len();
         let whole = header + messages.size;
         while !bytes.is_empty() {
-            if self.position == 0 && messages.layout == Layout::WebSocket {
-                if !self.control.is_empty() || matches!(bytes[0], CLOSE | PING | PONG) {
-                    bytes = self.control(bytes)?;
-                    continue;
-                }
+            let between = self.position == 0 && messages.layout == Layout::WebSocket;
+            if between && (!self.control.is_empty() || matches!(bytes[0], CLOSE | PING | PONG)) {
+                bytes = self.control(bytes)?;
+                continue;
             }
             let (front, back) = messages.payload(self.sequence);
             let front = &front[..messages.size.min(SEQUENCE_BYTES)];
             let mut at = 0;
             for part in [&messages.reply_header[..], front, back] {
                 let end = at + part.len();
-                if self.position < end {
+                if self.position < end && !bytes.is_empty() {
                     let want = &part[self.position - at..];
                     let take = want.len().min(bytes.len());
                     if bytes[..take] != want[..take] {

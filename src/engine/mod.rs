@@ -14,9 +14,12 @@ pub mod sim;
 pub mod token;
 pub mod uring;
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
+use socket2::SockAddr;
 
 pub use token::{Op, Token};
 
@@ -112,6 +115,13 @@ pub trait Ring {
     /// [`Ring::turn`].
     fn peer(&self, slot: u32) -> Peer;
 
+    /// Connects `socket`, which is in blocking mode, to `address`, as the descriptor of the token's slot. Completes with
+    /// `Ok(0)` or the connection's error; in both cases the slot then has a descriptor to close.
+    ///
+    /// # Errors
+    /// If the socket could not be made the slot's descriptor: nothing is in flight then.
+    fn connect(&mut self, token: Token, socket: OwnedFd, address: SockAddr) -> io::Result<()>;
+
     /// Arms a multishot receive on the token's slot. Each completion carries data in provided buffers, until one says
     /// that no `more` follow: at end of file (`Ok(0)`), on an error, or because the kernel ended it with data.
     fn recv(&mut self, token: Token);
@@ -126,6 +136,9 @@ pub trait Ring {
     /// Sends all of `data`, waiting for room as long as it takes: for what a batch send could not. At most one per slot.
     /// Completes with the count sent, short only if the connection failed or the operation was cancelled.
     fn send(&mut self, token: Token, data: Bytes);
+
+    /// Cancels the multishot receive that `token` names and nothing else of its slot; it still completes.
+    fn cancel_recv(&mut self, token: Token);
 
     /// Cancels every operation in flight on the token's slot; each of them still completes.
     fn cancel(&mut self, token: Token);
@@ -142,7 +155,7 @@ pub trait Ring {
     ///
     /// # Errors
     /// Only when the ring itself is beyond use; the core cannot go on.
-    fn turn<'a>(&mut self, batch: impl Iterator<Item = BatchSend<'a>>, wait: Wait) -> std::io::Result<()>;
+    fn turn<'a>(&mut self, batch: impl Iterator<Item = BatchSend<'a>>, wait: Wait) -> io::Result<()>;
 
     /// The next completion, in the kernel's order.
     fn completion(&mut self) -> Option<Completion>;

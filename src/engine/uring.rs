@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use socket2::SockAddr;
 use tracing::debug;
 
 use super::bell::Bell;
@@ -108,6 +109,8 @@ pub struct Uring {
     accepts: HashMap<u32, Box<AcceptAddress>>,
     accept_addresses_free: Vec<Box<AcceptAddress>>,
     peers: Vec<(u32, Peer)>,
+    /// Addresses of connects in flight, boxed: the kernel reads them.
+    connecting: HashMap<u32, Box<SockAddr>>,
     receiving: HashMap<u32, (Vec<u8>, usize)>,
     received: HashMap<u32, Vec<u8>>,
     sending: HashMap<u32, Bytes>,
@@ -162,6 +165,7 @@ impl Uring {
             accepts: HashMap::new(),
             accept_addresses_free: Vec::new(),
             peers: Vec::new(),
+            connecting: HashMap::new(),
             receiving: HashMap::new(),
             received: HashMap::new(),
             sending: HashMap::new(),
@@ -387,7 +391,10 @@ impl Uring {
             }
             // Nothing was left to cancel.
             Op::Cancel => return None,
-            Op::Close | Op::Connect => {}
+            Op::Connect => {
+                self.connecting.remove(&token.index());
+            }
+            Op::Close => {}
         }
         Some(completion)
     }
@@ -433,6 +440,16 @@ impl Ring for Uring {
         self.peers.iter().rev().find(|(of, _)| *of == slot).map_or(Peer::Unix, |(_, peer)| *peer)
     }
 
+    fn connect(&mut self, token: Token, socket: OwnedFd, address: SockAddr) -> io::Result<()> {
+        self.submitter.register_files_update(token.index(), &[socket.as_raw_fd()])?;
+        let address = Box::new(address);
+        let entry = opcode::Connect::new(Fixed(token.index()), address.as_ptr().cast(), address.len()).build();
+        let former = self.connecting.insert(token.index(), address);
+        assert!(former.is_none(), "one connect per slot");
+        self.push(&entry.user_data(token.user_data()));
+        Ok(())
+    }
+
     #[inline]
     fn recv(&mut self, token: Token) {
         let entry = opcode::RecvMulti::new(Fixed(token.index()), BUFFER_GROUP).build();
@@ -465,6 +482,12 @@ impl Ring for Uring {
         let former = self.sending.insert(token.index(), data);
         assert!(former.is_none(), "one send per slot");
         self.push(&entry.user_data(token.user_data()));
+    }
+
+    fn cancel_recv(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.user_data()).build();
+        let token = Token::new(Op::Cancel, 0, token.index());
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
     }
 
     fn cancel(&mut self, token: Token) {
@@ -582,6 +605,7 @@ impl Drop for Uring {
         } else {
             // The kernel would not say that it is done: leak what it may still touch, which is sound.
             std::mem::forget(std::mem::take(&mut self.accepts));
+            std::mem::forget(std::mem::take(&mut self.connecting));
             std::mem::forget(std::mem::take(&mut self.receiving));
             std::mem::forget(std::mem::take(&mut self.sending));
             std::mem::forget(std::mem::take(&mut self.bell_count));

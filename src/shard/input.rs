@@ -97,11 +97,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot as usize];
         conn.last_inbound_ms = self.now_ns / 1_000_000;
         self.hub.counters.bytes_in += u64::from(filled.len);
-        if conn.paused {
-            return self.hold_back(slot, filled);
-        }
         if !matches!(conn.phase, Phase::Open | Phase::Http | Phase::Closing) {
             return;
+        }
+        if conn.paused {
+            return self.hold_back(slot, filled);
         }
         let was = conn.phase;
         let cx = Context {
@@ -127,10 +127,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot as usize];
         let stash = conn.stash.get_or_insert_default();
         stash.bytes.extend_from_slice(self.ring.buffer(filled));
-        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi && !self.hub.outbox.is_parked(slot)
-        {
+        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi {
             conn.receiving = Receiving::Stopping;
-            self.ring.cancel(token);
+            self.ring.cancel_recv(token);
         }
     }
 
@@ -284,12 +283,18 @@ impl<S: Service> Worker<'_, S> {
 
     fn frames(&mut self, data: &mut [u8]) -> Next {
         let mut consumed = 0;
+        let mut failed = false;
         loop {
             let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
             let limits = &self.cx.settings.limits;
             let machine = &mut self.conn.machine;
             let Some(event) = machine.next(data, &mut consumed, limits, &mut self.cx.hub.pool, &mut replies) else {
-                return Next::Go;
+                // Of a peer's Close after a failure there is no event.
+                return match (failed || self.conn.phase == Phase::Closing, self.conn.machine.close_received()) {
+                    (true, true) => Next::Flush,
+                    _ if failed => Next::Failed,
+                    _ => Next::Go,
+                };
             };
             match event {
                 Event::Message(message) => {
@@ -319,7 +324,7 @@ impl<S: Service> Worker<'_, S> {
                     self.cx.hub.counters.protocol_errors += 1;
                     self.conn.end(error.close_code(), error.reason(), false);
                     self.cx.hub.mark_closing(self.cx.slot);
-                    return Next::Failed;
+                    failed = true;
                 }
             }
         }

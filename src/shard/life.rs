@@ -210,12 +210,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.phase = Phase::Flushing;
         conn.deadline_ms = deadline_ms;
         conn.stash = None;
+        conn.paused = false;
         self.hub.outbox.seal(slot);
         if self.hub.outbox.is_empty(slot) {
             self.teardown(slot);
         } else {
             self.look_at(slot, deadline_ms);
             self.watch(slot);
+            // Closing over unread input would be a reset, which can destroy what is being flushed.
+            self.start_receiving(slot);
         }
     }
 
@@ -246,13 +249,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.admission.leave(ip);
         }
         self.hub.outbox.close(slot);
-        let token = self.token(Op::Close, slot);
-        let conn = &mut self.conns[slot as usize];
-        if conn.in_flight > 0 {
-            self.ring.cancel(token);
+        if self.conns[slot as usize].in_flight > 0 {
+            self.ring.cancel(self.token(Op::Cancel, slot));
         }
-        conn.in_flight += 1;
-        self.ring.close(token);
+        self.conns[slot as usize].in_flight += 1;
+        self.ring.close(self.token(Op::Close, slot));
     }
 
     pub(super) fn descriptor_closed(&mut self, token: Token) {

@@ -22,10 +22,10 @@ struct Args {
     #[arg(long, default_value = "127.0.0.1:9100")]
     addr: SocketAddr,
     /// Bytes one receive may take.
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 16 * 1024)]
     buffer_size: u32,
     /// Provided buffers (io_uring): a power of two.
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 128)]
     buffers: u16,
     /// Fill provided buffers piece by piece (io_uring).
     #[arg(long)]
@@ -39,6 +39,9 @@ struct Args {
     /// Pieces of together at most this many bytes are copied into one send; above, the send is vectored (io_uring).
     #[arg(long, default_value_t = 16 * 1024)]
     copy_max: usize,
+    /// Operations submitted at once (io_uring).
+    #[arg(long, default_value_t = 1024)]
+    submit_max: usize,
 }
 
 struct Echo;
@@ -69,6 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 bundle: args.bundle,
                 multishot: !args.no_multishot,
                 copy_bytes_max: args.copy_max,
+                submit_max: args.submit_max,
                 slots,
                 timer: None,
             };

@@ -36,6 +36,9 @@ struct Args {
     /// Provided buffers (io_uring): a power of two.
     #[arg(long, default_value_t = 64)]
     buffers: u16,
+    /// Operations submitted at once (io_uring).
+    #[arg(long, default_value_t = 1024)]
+    submit_max: usize,
 }
 
 /// Cuts the byte streams of publishers into messages.
@@ -137,7 +140,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     match args.engine {
         Engine::Uring => {
-            let options = Options { buffers: args.buffers, buffer_size: args.buffer_size, slots, ..Options::default() };
+            let options = Options {
+                buffers: args.buffers,
+                buffer_size: args.buffer_size,
+                submit_max: args.submit_max,
+                slots,
+                ..Options::default()
+            };
             let mut driver = Driver::new(options, Some(listener.as_raw_fd()))?;
             process::announce(&listener)?;
             driver.run(&mut fanout)?;

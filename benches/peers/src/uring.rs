@@ -22,10 +22,8 @@ use io_uring::{
     types::{BufRingEntry, CancelBuilder, Fixed, TimeoutFlags, Timespec},
 };
 
-const SQ_ENTRIES: u32 = 1024;
+const SQ_ENTRIES: u32 = 2048;
 const CQ_ENTRIES: u32 = 32_768;
-/// Sends submitted at once; more would keep the thread in the kernel too long before it looks at completions again.
-const SUBMIT_CHUNK: usize = 256;
 const BUFFER_GROUP: u16 = 0;
 /// Below the kernel's limit of 1,024 pieces in a vectored send.
 const PIECES_MAX: usize = 512;
@@ -62,6 +60,8 @@ pub struct Options {
     pub multishot: bool,
     /// Pieces that together are at most this many bytes are copied into one plain send; above, the send is vectored.
     pub copy_bytes_max: usize,
+    /// Operations submitted at once; after as many the loop enters the kernel before the tick has ended.
+    pub submit_max: usize,
     /// Connections at once.
     pub slots: u32,
     /// Wake at least this often.
@@ -71,12 +71,13 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            buffers: 1024,
-            buffer_size: 2048,
+            buffers: 128,
+            buffer_size: 16 * 1024,
             incremental: false,
             bundle: false,
             multishot: true,
             copy_bytes_max: 16 * 1024,
+            submit_max: 1024,
             slots: 16_384,
             timer: None,
         }
@@ -466,7 +467,7 @@ impl Io {
             self.enter(0)?;
         }
         self.queued += 1;
-        if self.queued >= SUBMIT_CHUNK {
+        if self.queued >= self.options.submit_max {
             self.enter(0)?;
         }
         Ok(())

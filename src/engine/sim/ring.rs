@@ -1,6 +1,10 @@
 //! The ring of one core.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
 use bytes::Bytes;
+use socket2::SockAddr;
 
 use super::core::{Core, Net, Queued};
 use super::{Fault, World};
@@ -85,6 +89,10 @@ impl engine::Ring for Ring {
         self.queue(|core| core.queue_recv(token));
     }
 
+    fn connect(&mut self, _token: Token, _socket: OwnedFd, _address: SockAddr) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the fake network only accepts"))
+    }
+
     fn recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
         self.queue(|core| core.queue_recv_into(token, buffer, len_max));
     }
@@ -95,6 +103,10 @@ impl engine::Ring for Ring {
 
     fn send(&mut self, token: Token, data: Bytes) {
         self.queue(|core| core.queue_send(token, data));
+    }
+
+    fn cancel_recv(&mut self, token: Token) {
+        self.queue(|core| core.queue_cancel_recv(token));
     }
 
     fn cancel(&mut self, token: Token) {
