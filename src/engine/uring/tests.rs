@@ -1,7 +1,7 @@
 //! The real ring over loopback: what [`Ring`] promises, kept by this machine's kernel.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
