@@ -625,7 +625,10 @@ impl CoreHub {
             Letter::Publish { scope, frame, except, tally } => self.read_publish(&scope, &frame, except, tally),
             Letter::EmitTo { id, frame, tally } => {
                 let queued = match self.resolve(id) {
-                    Some(slot) => self.deliver(slot, &Outgoing::Shared(&frame)),
+                    Some(slot) => {
+                        let outgoing = self.outgoing(&frame);
+                        self.deliver(slot, &outgoing)
+                    }
                     None => Queued::Gone,
                 };
                 if let Some(tally) = tally {
@@ -636,6 +639,12 @@ impl CoreHub {
             Letter::Drain | Letter::Stop => return Some(letter),
         }
         None
+    }
+
+    /// A frame that came by letter: a short one joins the others of this tick in the arena.
+    fn outgoing<'f>(&mut self, frame: &'f FrameBuf) -> Outgoing<'f> {
+        let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(frame) } else { None };
+        arena.map_or(Outgoing::Shared(frame), Outgoing::Arena)
     }
 
     /// Whether letters to other cores wait for room: take in nothing that would make more of them.

@@ -101,8 +101,7 @@ impl CoreHub {
         tally: Option<Arc<Tally>>,
     ) {
         let except = except.and_then(|id| self.resolve(id));
-        let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(frame) } else { None };
-        let outgoing = arena.map_or(Outgoing::Shared(frame), Outgoing::Arena);
+        let outgoing = self.outgoing(frame);
         let delivery = self.deliver_to_scope(scope, &outgoing, except);
         if let Some(tally) = tally {
             tally.add(delivery);
