@@ -5,7 +5,7 @@
 //! order, and the sender is told ([`Post::is_congested`]) so that it stops taking in what it cannot pass on. Letters from
 //! one core to another arrive in the order they were sent.
 //!
-//! Nobody sleeps through a letter: see [`parked`].
+//! Nobody sleeps through a letter: `mail/parked.rs` says why.
 
 mod parked;
 

@@ -140,6 +140,17 @@ fn interleaved_frames_are_joined_once_for_all_who_have_the_same() {
 }
 
 #[test]
+fn a_join_is_forgotten_with_its_tick() {
+    let mut outbox = outbox(2);
+    for payload in [b"one", b"two"] {
+        for slot in [0, 1, 0] {
+            outbox.send(slot, Opcode::Binary, payload);
+        }
+        assert_eq!(flush(&mut outbox), [(0, encoded(payload).repeat(2)), (1, encoded(payload))]);
+    }
+}
+
+#[test]
 fn long_interleaved_stretches_are_sent_in_pieces() {
     let mut outbox = Outbox::new(1 << 20);
     outbox.open(0, 0);
