@@ -99,7 +99,7 @@ fn whoever_has_left_a_room_is_not_counted_any_more() {
     let rooms = server.handle().hub().ask_all(|hub| (hub.room_count(), hub.local_members("rooms/door").len()));
     for (count, members) in rooms.expect("the cores answer") {
         assert_eq!(members, 0);
-        assert_eq!(count, 1, "only the broadcast room is kept");
+        assert_eq!(count, 0, "nobody is in a room");
     }
 }
 
