@@ -11,6 +11,7 @@
 //! time is up.
 
 mod conn;
+mod direct;
 mod input;
 mod life;
 mod requests;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub message_rate_per_second: u32,
     /// Queued bytes above which no more input of the same connection is handled.
     pub pause_bytes: usize,
+    /// Payload bytes to come from which a message is received straight into its own buffer; at least 8.
+    pub direct_bytes_min: usize,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
     /// How long a drain may take.
@@ -371,7 +374,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 Op::Close => self.descriptor_closed(completion.token),
                 // The mail has been read already.
                 Op::Doorbell => {}
-                Op::SendNow | Op::Cancel | Op::Connect | Op::RecvInto => {}
+                Op::RecvInto => self.received_direct(&completion),
+                Op::SendNow | Op::Cancel | Op::Connect => {}
             }
         }
         self.completions = completions;
@@ -416,6 +420,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.receiving != Receiving::Idle || conn.paused || conn.peer_finished {
             return;
         }
+        if self.start_direct(slot) {
+            return;
+        }
+        let conn = &mut self.conns[slot as usize];
         if let Phase::Http | Phase::Open | Phase::Closing | Phase::Flushing = conn.phase {
             conn.receiving = Receiving::Multi;
             conn.in_flight += 1;
