@@ -387,3 +387,25 @@ fn what_is_just_legal_passes() {
         check_close(&format!("close {code}"), &mut client, *code)
     });
 }
+
+// RFC 6455 7.1.1: the server ends the connection first. Where frames cannot be told apart any more it does not see the
+// client's Close either, so it waits for a while that clients wait longer than.
+#[test]
+fn the_server_ends_the_connection_before_a_waiting_client_does() {
+    let server = TestServer::with(Config { close_timeout: Duration::from_secs(60), ..limits() });
+    check_all(&[unmasked(FIN | TEXT, b"x"), frame(FIN | 0x40 | TEXT, b"x"), frame(FIN | 3, b"")], |bytes| {
+        let mut client = server.open("/echo");
+        client.send(bytes);
+        let answer = client.frame().code();
+        client.send(&raw::close(1002, b""));
+        let start = std::time::Instant::now();
+        let (rest, end) = client.rest();
+        let took = start.elapsed();
+        let is_good = answer == Some(1002) && rest.is_empty() && end == End::Finished;
+        if is_good && took < Duration::from_millis(900) {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}, {end:?}, {took:?}"))
+        }
+    });
+}

@@ -14,8 +14,8 @@ use ringwire::id::{ConnectionId, IdKey};
 use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
-use ringwire::proto::{Incoming, Limits};
 use ringwire::proto::pool::Pool;
+use ringwire::proto::{Incoming, Limits};
 use ringwire::shard::{Answer, Ended, Request, Service, Settings, Shard};
 use ringwire::standalone::Standalone;
 
