@@ -109,6 +109,8 @@ settings! {
         "new connections a second, whole process";
     head_bytes_max: usize = "MAX_HEAD", "16KiB", Allowed::Bytes(range(256, MIB)),
         "request head; 431 past it";
+    body_bytes_max: usize = "MAX_BODY", "1MiB", Allowed::Bytes(range(0, GIB)),
+        "body of a request; 413 past it";
     message_bytes_max: usize = "MAX_MESSAGE", "16MiB", Allowed::Bytes(range(125, 4 * GIB)),
         "one message; close 1009 past it";
     fragments_max: u32 = "MAX_FRAGMENTS", "131072", Allowed::Count(range(1, COUNT_MAX)),

@@ -12,13 +12,16 @@
 mod handle;
 mod letter;
 mod room;
+mod scope;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -28,14 +31,16 @@ use crate::id::{ConnectionId, IdKey};
 use crate::mail::Post;
 use crate::metrics::Counters;
 use crate::outbox::{ArenaFrame, Outbox, Queued};
+use crate::peer::CompactPeer;
 use crate::proto::frame::Opcode;
 use crate::proto::pool::Pool;
 use crate::proto::{Incoming, Kind, Payload};
 use room::{CoreSet, Room};
 
 pub use handle::Hub;
-pub use letter::{Delivery, Letter, Tally};
+pub use letter::{Delivery, Letter, Scope, Tally};
 pub use room::RoomId;
+pub use scope::ConnectionInfo;
 
 /// Messages at least this long travel by reference; shorter ones are copied, which is cheaper.
 const SHARED_BYTES_MIN: usize = 4096;
@@ -50,6 +55,10 @@ struct Member {
     route: u16,
     open: bool,
     doomed: bool,
+    /// To be closed when the last sender outside is dropped.
+    ends_with_senders: bool,
+    peer: CompactPeer,
+    opened_ns: u64,
     /// Each with this connection's place in the room's list of members.
     rooms: SmallVec<[(RoomId, u32); 1]>,
 }
@@ -100,7 +109,38 @@ pub struct CoreHub {
     /// Per route: what happens to a connection that does not keep up.
     slow_consumer: SlowConsumer,
     overflown: Vec<u32>,
+    route_paths: Vec<Arc<str>>,
+    route_limits: Vec<RouteLimits>,
+    /// JSON data of the connections that have some.
+    data: HashMap<u32, Value>,
+    /// Connections whose messages may be handled again.
+    released: Vec<(u32, u32)>,
+    /// The core's clock, as of this tick.
+    pub(crate) now_ns: u64,
 }
+
+/// Limits of a route, where they differ from the server's settings.
+#[derive(Clone, Debug, Default)]
+pub struct RouteLimits {
+    /// Bytes of a message.
+    pub message_bytes_max: Option<usize>,
+    /// Messages a second and connection; 0 = no limit.
+    pub message_rate_per_second: Option<u32>,
+    /// What happens to a connection that does not keep up.
+    pub slow_consumer: Option<SlowConsumer>,
+    /// Inbound silence after which a ping is sent; zero = never.
+    pub ping_interval: Option<Duration>,
+    /// Inbound silence after which the connection is dropped; zero = never.
+    pub idle_timeout: Option<Duration>,
+}
+
+static NO_LIMITS: RouteLimits = RouteLimits {
+    message_bytes_max: None,
+    message_rate_per_second: None,
+    slow_consumer: None,
+    ping_interval: None,
+    idle_timeout: None,
+};
 
 enum Outgoing<'a> {
     Arena(ArenaFrame),
@@ -124,7 +164,28 @@ impl CoreHub {
             dooms: Vec::new(),
             slow_consumer,
             overflown: Vec::new(),
+            route_paths: Vec::new(),
+            route_limits: Vec::new(),
+            data: HashMap::new(),
+            released: Vec::new(),
+            now_ns: 0,
         }
+    }
+
+    /// A hub of no core, to stand in while a core's hub is lent.
+    pub(crate) fn stand_in() -> CoreHub {
+        CoreHub::new(IdKey::default(), Post::nowhere(), Outbox::new(0), Pool::new(0), SlowConsumer::Close)
+    }
+
+    /// The routes' own limits, by number.
+    pub(crate) fn set_route_limits(&mut self, limits: Vec<RouteLimits>) {
+        self.route_limits = limits;
+    }
+
+    /// The limits of a connection's route.
+    #[inline]
+    pub(crate) fn limits(&self, slot: u32) -> &RouteLimits {
+        self.route_limits.get(usize::from(self.members[slot as usize].route)).unwrap_or(&NO_LIMITS)
     }
 
     /// This core's number.
@@ -158,13 +219,16 @@ impl CoreHub {
         }
         let member = &mut self.members[index];
         debug_assert!(!member.open && member.rooms.is_empty());
-        *member = Member { generation, route, open: true, doomed: false, rooms: SmallVec::new() };
+        *member = Member { generation, route, open: true, ..Member::default() };
     }
 
     /// Removes a connection and its memberships.
     pub(crate) fn leave_all(&mut self, slot: u32) {
         let Some(member) = self.members.get_mut(slot as usize) else { return };
         member.open = false;
+        if !self.data.is_empty() {
+            self.data.remove(&slot);
+        }
         while let Some((room, place)) = self.members[slot as usize].rooms.pop() {
             self.remove_from_room(room, place);
         }
@@ -259,7 +323,7 @@ impl CoreHub {
     /// A connection's queue is full: what its route says happens.
     #[cold]
     fn overflow(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
-        match self.slow_consumer {
+        match self.limits(slot).slow_consumer.unwrap_or(self.slow_consumer) {
             SlowConsumer::Close => {
                 self.counters.slow_consumers_closed += 1;
                 self.close(slot, Some(1013), "slow consumer");
@@ -413,6 +477,17 @@ impl CoreHub {
         self.names.get(name).map_or(&[], |room| &self.rooms[room.0 as usize].members)
     }
 
+    /// Whether a connection is in the room of this name.
+    pub fn is_in(&self, slot: u32, name: &str) -> bool {
+        self.names.get(name).is_some_and(|room| self.is_member(slot, *room))
+    }
+
+    /// The names of the rooms that a connection is in.
+    pub fn rooms_of(&self, slot: u32) -> Vec<String> {
+        let name = |(room, _): &(RoomId, u32)| self.rooms[room.0 as usize].name.to_string();
+        self.members[slot as usize].rooms.iter().map(name).collect()
+    }
+
     /// Rooms that this core knows of.
     pub fn room_count(&self) -> usize {
         self.rooms.len()
@@ -498,7 +573,7 @@ impl CoreHub {
             };
             for core in room.elsewhere.iter() {
                 let letter = Letter::Publish {
-                    room: Arc::clone(&room.name),
+                    scope: Scope::Room(Arc::clone(&room.name)),
                     frame: shared.clone(),
                     except: None,
                     tally: tally.clone(),
@@ -553,21 +628,13 @@ impl CoreHub {
                 self.rooms[id.0 as usize].elsewhere.set(core, present);
                 self.forget_if_unused(id);
             }
-            Letter::Publish { room, frame, except, tally } => {
-                let mut delivery = Delivery::default();
-                if let Some(id) = self.names.get(&room).copied() {
-                    let except = except.and_then(|id| self.resolve(id));
-                    let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(&frame) } else { None };
-                    let outgoing = arena.map_or(Outgoing::Shared(&frame), Outgoing::Arena);
-                    delivery = self.deliver_to_room(id, &outgoing, except);
-                }
-                if let Some(tally) = tally {
-                    tally.add(delivery);
-                }
-            }
+            Letter::Publish { scope, frame, except, tally } => self.read_publish(&scope, &frame, except, tally),
             Letter::EmitTo { id, frame, tally } => {
                 let queued = match self.resolve(id) {
-                    Some(slot) => self.deliver(slot, &Outgoing::Shared(&frame)),
+                    Some(slot) => {
+                        let outgoing = self.outgoing(&frame);
+                        self.deliver(slot, &outgoing)
+                    }
                     None => Queued::Gone,
                 };
                 if let Some(tally) = tally {
@@ -578,6 +645,12 @@ impl CoreHub {
             Letter::Drain | Letter::Stop => return Some(letter),
         }
         None
+    }
+
+    /// A frame that came by letter: a short one joins the others of this tick in the arena.
+    fn outgoing<'f>(&mut self, frame: &'f FrameBuf) -> Outgoing<'f> {
+        let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(frame) } else { None };
+        arena.map_or(Outgoing::Shared(frame), Outgoing::Arena)
     }
 
     /// Whether letters to other cores wait for room: take in nothing that would make more of them.

@@ -5,7 +5,7 @@
 //! order, and the sender is told ([`Post::is_congested`]) so that it stops taking in what it cannot pass on. Letters from
 //! one core to another arrive in the order they were sent.
 //!
-//! Nobody sleeps through a letter: see [`parked`].
+//! Nobody sleeps through a letter: `mail/parked.rs` says why.
 
 mod parked;
 
@@ -56,6 +56,7 @@ pub struct Mailbox<T> {
 
 impl<T> Mailbox<T> {
     /// The next letter.
+    #[expect(clippy::should_implement_trait, reason = "an empty mailbox is not an ended one")]
     #[inline]
     pub fn next(&mut self) -> Option<T> {
         self.receiver.try_recv().ok()
@@ -96,6 +97,11 @@ pub struct Post<T> {
 }
 
 impl<T> Post<T> {
+    /// A post without cores.
+    pub(crate) fn nowhere() -> Post<T> {
+        Post { core: 0, addresses: Vec::new(), waiting: Vec::new(), waiting_count: 0, written: Vec::new() }
+    }
+
     /// The number of cores.
     pub fn cores(&self) -> usize {
         self.addresses.len()
@@ -171,22 +177,50 @@ impl<T> Post<T> {
 
 /// The way to all cores from any thread.
 pub struct Courier<T> {
-    addresses: Arc<[(Address<T>, Arc<dyn Wake>)]>,
+    doors: Arc<[Door<T>]>,
+}
+
+/// Where a core's letters go in, and how it is woken for them.
+struct Door<T> {
+    address: Address<T>,
+    wake: Arc<dyn Wake>,
 }
 
 impl<T> Clone for Courier<T> {
     fn clone(&self) -> Self {
-        Courier { addresses: Arc::clone(&self.addresses) }
+        Courier { doors: Arc::clone(&self.doors) }
+    }
+}
+
+/// Wakes one core, if it sleeps, without a letter: for what is ready for it elsewhere.
+#[derive(Clone)]
+pub struct CoreWaker {
+    parked: Arc<Parked>,
+    wake: Arc<dyn Wake>,
+}
+
+impl CoreWaker {
+    /// To be called after what the core is to see can be seen.
+    pub fn wake(&self) {
+        if self.parked.take() {
+            self.wake.wake();
+        }
     }
 }
 
 impl<T> Courier<T> {
+    /// What wakes a core; `None` if there is no such core.
+    pub fn waker(&self, core: usize) -> Option<CoreWaker> {
+        let Door { address, wake } = self.doors.get(core)?;
+        Some(CoreWaker { parked: Arc::clone(&address.parked), wake: Arc::clone(wake) })
+    }
+
     /// Sends a letter to a core and wakes it if it sleeps.
     ///
     /// # Errors
     /// If the mailbox is full, the core has ended, or there is no such core.
     pub fn send(&self, core: usize, letter: T) -> Result<(), MailError> {
-        let (address, wake) = self.addresses.get(core).ok_or(MailError::Ended)?;
+        let Door { address, wake } = self.doors.get(core).ok_or(MailError::Ended)?;
         address.sender.try_send(letter).map_err(|error| match error {
             TrySendError::Full(_) => MailError::Full,
             TrySendError::Disconnected(_) => MailError::Ended,
@@ -199,7 +233,7 @@ impl<T> Courier<T> {
 
     /// The number of cores.
     pub fn cores(&self) -> usize {
-        self.addresses.len()
+        self.doors.len()
     }
 }
 
@@ -236,7 +270,8 @@ impl<T> PostOffice<T> {
     /// The way in for threads that are no core; `wakes` has one entry per core.
     pub fn courier(&self, wakes: Vec<Arc<dyn Wake>>) -> Courier<T> {
         assert_eq!(wakes.len(), self.addresses.len());
-        Courier { addresses: self.addresses.iter().cloned().zip(wakes).collect() }
+        let doors = self.addresses.iter().cloned().zip(wakes).map(|(address, wake)| Door { address, wake });
+        Courier { doors: doors.collect() }
     }
 }
 

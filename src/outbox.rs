@@ -15,16 +15,18 @@
 //! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger
 //! (replies to the connection's own messages and control frames are bounded by its input).
 
+mod backlog;
+#[cfg(test)]
+mod model_tests;
 mod replies;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::frame_buf::FrameBuf;
 use crate::proto::frame::{Opcode, put_frame};
+use backlog::Backlog;
 
 pub use replies::OutboxReplies;
 
@@ -91,17 +93,9 @@ struct Slot {
     generation: u32,
     state: State,
     dirty: bool,
+    /// Input of this connection is held back: see [`Outbox::must_wait`].
+    held: bool,
     backlog: Option<Box<Backlog>>,
-}
-
-#[derive(Default)]
-struct Backlog {
-    queue: VecDeque<Bytes>,
-    queue_bytes: usize,
-    /// Bytes of the waiting send; 0 = none is in flight.
-    in_flight_bytes: usize,
-    /// The same bytes as the ring sends, so that their buffer comes back here.
-    in_flight: Bytes,
 }
 
 /// Most pieces of one send.
@@ -112,8 +106,6 @@ const ARENA_BYTES_MAX: usize = 1 << 30;
 const ARENA_BYTES_KEPT: usize = 1 << 20;
 /// Two stretches up to this long together are joined in the arena; longer ones are kept as pieces.
 const JOIN_BYTES_MAX: usize = 16 << 10;
-/// Small pieces of a backlog are sent together up to this many bytes.
-const RESEND_BYTES: usize = 64 << 10;
 /// Empty backlogs kept for reuse.
 const BACKLOGS_KEPT: usize = 256;
 /// Ticks of little use after which a large arena is given up.
@@ -125,6 +117,7 @@ pub struct Outbox {
     slots: Vec<Slot>,
     dirty: Vec<u32>,
     bytes_max: usize,
+    #[expect(clippy::vec_box, reason = "a connection holds its backlog by one pointer, and it moves between the two")]
     backlogs_free: Vec<Box<Backlog>>,
     /// The last join: these two stretches stand together at the third.
     joined: Option<(ArenaFrame, ArenaFrame, ArenaFrame)>,
@@ -165,6 +158,7 @@ impl Outbox {
                 generation: 0,
                 state: State::Vacant,
                 dirty: false,
+                held: false,
                 backlog: None,
             });
         }
@@ -194,6 +188,7 @@ impl Outbox {
     pub fn close(&mut self, slot: u32) {
         let index = slot as usize;
         self.slots[index].state = State::Vacant;
+        self.slots[index].held = false;
         self.slots[index].start = 0;
         self.slots[index].end = 0;
         if let Some(backlog) = self.slots[index].backlog.take() {
@@ -234,6 +229,24 @@ impl Outbox {
     /// Bytes that sockets have refused so far, over all connections.
     pub fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
+    }
+
+    /// Whether input of this connection should wait: more than `bytes` are queued to it, or somebody holds it back.
+    #[inline]
+    pub fn must_wait(&self, slot: u32, bytes: usize) -> bool {
+        let slot = &self.slots[slot as usize];
+        slot.held || slot.queued_bytes() > bytes
+    }
+
+    /// Holds a connection's input back, or not; returns whether it was held. It is kept here because whoever handles
+    /// input looks at the queue anyway.
+    pub fn set_held(&mut self, slot: u32, held: bool) -> bool {
+        self.slots.get_mut(slot as usize).is_some_and(|slot| std::mem::replace(&mut slot.held, held))
+    }
+
+    /// Whether somebody holds a connection's input back.
+    pub fn is_held(&self, slot: u32) -> bool {
+        self.slots[slot as usize].held
     }
 
     /// Encodes a message into the arena, for any number of [`Outbox::queue`]; `None` if the tick's arena is full.
@@ -443,8 +456,7 @@ impl Outbox {
     fn push_back(&mut self, slot: u32, bytes: Bytes) {
         self.backlog_bytes += bytes.len();
         let queue = &mut self.slots[slot as usize];
-        let backlog =
-            queue.backlog.get_or_insert_with(|| self.backlogs_free.pop().unwrap_or_else(Box::<Backlog>::default));
+        let backlog = queue.backlog.get_or_insert_with(|| self.backlogs_free.pop().unwrap_or_default());
         backlog.queue_bytes += bytes.len();
         backlog.queue.push_back(bytes);
         if backlog.in_flight_bytes == 0 {
@@ -650,39 +662,6 @@ impl Slot {
     fn queued_bytes(&self) -> usize {
         let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.queue_bytes + backlog.in_flight_bytes);
         (self.end - self.start) as usize + backlog
-    }
-}
-
-impl Backlog {
-    /// Makes the queue one slice of at most [`PIECES_MAX`] pieces.
-    fn prepare(&mut self) {
-        if self.queue.len() > PIECES_MAX {
-            let mut all = BytesMut::with_capacity(self.queue_bytes);
-            for piece in self.queue.drain(..) {
-                all.extend_from_slice(&piece);
-            }
-            self.queue.push_back(all.freeze());
-        }
-        self.queue.make_contiguous();
-    }
-
-    /// Takes the next bytes for a waiting send: one large piece, or several small ones together.
-    fn next_in_flight(&mut self) -> Option<Bytes> {
-        let mut next = self.queue.pop_front()?;
-        if next.len() < RESEND_BYTES / 2
-            && self.queue.front().is_some_and(|second| next.len() + second.len() <= RESEND_BYTES)
-        {
-            let mut together = BytesMut::with_capacity(RESEND_BYTES.min(next.len() + self.queue_bytes));
-            together.extend_from_slice(&next);
-            while self.queue.front().is_some_and(|piece| together.len() + piece.len() <= RESEND_BYTES) {
-                together.extend_from_slice(&self.queue.pop_front().expect("there is a front"));
-            }
-            next = together.freeze();
-        }
-        self.queue_bytes -= next.len();
-        self.in_flight_bytes = next.len();
-        self.in_flight = next.clone();
-        Some(next)
     }
 }
 

@@ -13,7 +13,7 @@
 mod conn;
 mod input;
 mod life;
-mod service;
+mod requests;
 mod timers;
 
 use std::collections::VecDeque;
@@ -30,10 +30,9 @@ use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
 use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::Limits;
+use crate::service::{Answer, Service};
 use conn::{Conn, Phase, Receiving};
 use timers::Timers;
-
-pub use service::{Answer, Ended, Request, Response, Service};
 
 /// Completions for which there is room from the start.
 const COMPLETIONS_USUAL: usize = 1024;
@@ -53,6 +52,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of a request head.
     pub head_bytes_max: usize,
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
     /// From accept to a complete request head.
     pub handshake_timeout: Duration,
     /// Without any inbound byte.
@@ -86,7 +87,10 @@ struct Drain {
 pub struct Shard<R, S> {
     ring: R,
     service: S,
-    hub: CoreHub,
+    hub: Box<CoreHub>,
+    /// Stands in for the hub while that is lent to tasks.
+    stand_in: Option<Box<CoreHub>>,
+    answers: Vec<(u32, u32, Answer)>,
     mailbox: Mailbox<Letter>,
     admission: Arc<Admission>,
     settings: Settings,
@@ -132,7 +136,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
             now_ns: ring.now(),
             ring,
             service,
-            hub,
+            hub: Box::new(hub),
+            stand_in: Some(Box::new(CoreHub::stand_in())),
+            answers: Vec::new(),
             mailbox,
             admission,
             settings,
@@ -195,12 +201,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub fn work(&mut self) {
         self.mailbox.unpark();
         self.now_ns = self.ring.now();
+        self.hub.now_ns = self.now_ns;
         self.hub.counters.ticks += 1;
         self.take_completions();
         self.settle();
         self.read_mail();
         self.handle_completions();
         self.resume();
+        self.run_tasks();
         self.fire_timers();
         self.drain_some();
         self.close_doomed();
@@ -219,6 +227,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             || !self.watched.is_empty()
             || mail_flows_again
             || self.hub.has_dooms()
+            || self.hub.has_released()
         {
             return Wait::No;
         }
@@ -228,8 +237,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.drain.as_ref().map(|drain| drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms));
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
-        let due_ms = [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms].into_iter().flatten().min();
+        let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
+        let due_ms =
+            [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms, task_ms].into_iter().flatten().min();
         if !self.mailbox.park() {
+            return Wait::No;
+        }
+        if self.service.is_ready() {
+            self.mailbox.unpark();
             return Wait::No;
         }
         due_ms.map_or(Wait::Forever, |due_ms| Wait::Until(due_ms * 1_000_000))
@@ -328,6 +343,25 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         if !self.hub.is_congested() && !self.congested.is_empty() {
             self.resumable.append(&mut self.congested);
+        }
+    }
+
+    /// Runs the service's tasks, and does what they ask of the shard.
+    fn run_tasks(&mut self) {
+        let is_due = self.service.next_due_ns().is_some_and(|due_ns| due_ns <= self.now_ns);
+        if is_due || self.service.is_ready() {
+            let stand_in = self.stand_in.take().expect("it is here while the hub is");
+            let mut lent = Some(std::mem::replace(&mut self.hub, stand_in));
+            self.service.run_tasks(&mut lent, self.now_ns);
+            let hub = lent.expect("the hub is given back");
+            self.stand_in = Some(std::mem::replace(&mut self.hub, hub));
+        }
+        self.service.take_answers(&mut self.answers);
+        for (slot, generation, answer) in std::mem::take(&mut self.answers) {
+            self.answer(slot, generation, answer);
+        }
+        if self.hub.has_released() {
+            self.resumable.append(&mut self.hub.take_released());
         }
     }
 

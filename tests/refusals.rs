@@ -96,7 +96,8 @@ fn refused_requests() {
         ("two keys", field(&format!("Sec-WebSocket-Key: {key}")), 400, &[], Stays),
         ("Connection without Upgrade", upgrade_with("Connection: Upgrade", "Connection: keep-alive"), 400, &[], Stays),
         ("HTTP/1.0", upgrade_with("HTTP/1.1", "HTTP/1.0"), 400, &[], Ends),
-        ("a body", field("Content-Length: 3"), 400, &[], Ends),
+        ("a body", [field("Content-Length: 3"), b"abc".to_vec()].concat(), 400, &[], Stays),
+        ("a body that never comes", field("Content-Length: 3"), 408, &[], Ends),
         // The others.
         ("another origin", field("Origin: https://example.com"), 403, &[], Stays),
         ("origin null", field("Origin: null"), 403, &[], Stays),

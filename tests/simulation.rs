@@ -11,8 +11,14 @@ mod driver;
 mod endpoint;
 #[path = "simulation/host.rs"]
 mod host;
+#[path = "simulation/lives.rs"]
+mod lives;
 #[path = "simulation/oracle.rs"]
 mod oracle;
+#[path = "simulation/pitfalls.rs"]
+mod pitfalls;
+#[path = "simulation/rig.rs"]
+mod rig;
 #[path = "simulation/wire.rs"]
 mod wire;
 

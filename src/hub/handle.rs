@@ -1,67 +1,46 @@
 //! The hub as seen by threads that are no core.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::{CoreHub, Delivery, Letter, Tally};
-use crate::frame_buf::FrameBuf;
-use crate::id::ConnectionId;
+use super::{CoreHub, Letter};
+use crate::admission::Admission;
 use crate::mail::{Courier, MailError};
-use crate::outbox::Queued;
-use crate::proto::Kind;
+use crate::message::Envelope;
 
-/// The way to every connection of a running server from any thread.
+/// The way to every connection of a running server from any thread; clones are the same. What it can do is in the
+/// documentation of its methods: messages, events, rooms, data, counts.
 #[derive(Clone)]
 pub struct Hub {
     courier: Courier<Letter>,
+    envelope: Arc<OnceLock<Envelope>>,
+    admission: Arc<Admission>,
 }
 
 impl Hub {
-    pub(crate) fn new(courier: Courier<Letter>) -> Hub {
-        Hub { courier }
+    pub(crate) fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
+        Hub { courier, envelope: Arc::default(), admission }
     }
 
-    /// Sends a text message to one connection, by its id. The answer arrives when the owning core has looked; dropping
-    /// the receiver makes it fire-and-forget.
-    ///
-    /// # Errors
-    /// If the core's mailbox is full or the server has ended.
-    pub fn emit_to(
-        &self,
-        id: ConnectionId,
-        kind: Kind,
-        payload: &[u8],
-    ) -> Result<oneshot::Receiver<Delivery>, MailError> {
-        let (tally, answer) = Tally::new();
-        let frame = FrameBuf::new(kind.into(), payload);
-        if id.core() >= self.courier.cores() {
-            tally.add(Queued::Gone.into());
-        } else {
-            self.courier.send(id.core(), Letter::EmitTo { id, frame, tally: Some(tally) })?;
-        }
-        Ok(answer)
+    /// Whether the server is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.admission.is_draining()
     }
 
-    /// Sends a message to all members of a room, on every core.
-    ///
-    /// # Errors
-    /// If a core's mailbox is full or the server has ended; cores before it have been asked.
-    pub fn publish(&self, room: &str, kind: Kind, payload: &[u8]) -> Result<oneshot::Receiver<Delivery>, MailError> {
-        let (tally, answer) = Tally::new();
-        let frame = FrameBuf::new(kind.into(), payload);
-        let room: Arc<str> = room.into();
-        for core in 0..self.courier.cores() {
-            let letter = Letter::Publish {
-                room: Arc::clone(&room),
-                frame: frame.clone(),
-                except: None,
-                tally: Some(Arc::clone(&tally)),
-            };
-            self.courier.send(core, letter)?;
-        }
-        Ok(answer)
+    /// WebSockets now, over all cores.
+    pub fn websockets(&self) -> u32 {
+        self.admission.connections()
     }
 
-    /// Runs `ask` on every core and collects what it returns, in the order of cores.
+    /// Sets how events are written; the first app that is made says it.
+    pub(crate) fn set_envelope(&self, envelope: Envelope) {
+        let _ = self.envelope.set(envelope);
+    }
+
+    pub(crate) fn envelope(&self) -> Envelope {
+        self.envelope.get().copied().unwrap_or_default()
+    }
+
+    /// Runs `ask` on every core and collects what it returns, in the order of cores. Blocks, so not on a core's thread.
     ///
     /// # Errors
     /// If a core's mailbox is full or the server has ended.
@@ -85,6 +64,10 @@ impl Hub {
 
     pub(crate) fn letter(&self, core: usize, letter: Letter) -> Result<(), MailError> {
         self.courier.send(core, letter)
+    }
+
+    pub(crate) fn courier(&self) -> &Courier<Letter> {
+        &self.courier
     }
 
     /// The number of cores.

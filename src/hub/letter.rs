@@ -68,6 +68,19 @@ impl Drop for Tally {
     }
 }
 
+/// A set of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    Everyone,
+    /// Those of a route, by its number.
+    Route(u16),
+    /// Those of a route, by its path as it was given to the app.
+    Path(Arc<str>),
+    /// The members of a room.
+    Room(Arc<str>),
+}
+
 /// What one core, or a thread that is none, asks of a core.
 pub enum Letter {
     /// A core has its first member of a room, or lost its last one.
@@ -79,10 +92,10 @@ pub enum Letter {
         /// First or last.
         present: bool,
     },
-    /// A message to the room's members on this core.
+    /// A message to this core's part of a set of connections.
     Publish {
-        /// The room's name.
-        room: Arc<str>,
+        /// To whom.
+        scope: Scope,
         /// The message.
         frame: FrameBuf,
         /// Who is not to get it.

@@ -1,12 +1,12 @@
 //! How connections come and go: accepts, time limits, closing, draining.
 
-use super::conn::{CompactPeer, Conn, Phase, Receiving};
-use super::service::Service;
+use super::conn::{Conn, Phase, Receiving};
 use super::{ACCEPT_BACKOFF_MS, Drain, Shard};
-use crate::engine::{Completion, Op, Ring, Token};
+use crate::engine::{Completion, Op, Peer, Ring, Token};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;
 use crate::proto::frame::Opcode;
+use crate::service::{Ended, Service};
 
 impl<R: Ring, S: Service> Shard<R, S> {
     // ---- coming ---------------------------------------------------------------------------------------------------
@@ -63,7 +63,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let now_ms = self.now_ms();
         let due_ns = self.admission.accept_due_ns(self.now_ns);
         let conn = &mut self.conns[slot as usize];
-        conn.peer = CompactPeer::from(self.ring.peer(slot));
+        conn.peer = match self.ring.peer(slot) {
+            Peer::Inet(address) => Some(address).into(),
+            Peer::Unix => None.into(),
+        };
         conn.last_inbound_ms = now_ms;
         self.hub.outbox.open(slot, self.generations[slot as usize]);
         if due_ns > self.now_ns {
@@ -129,11 +132,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.start_http(slot);
                 None
             }
-            Phase::Http => {
-                self.hub.counters.timeouts += 1;
-                self.request_timed_out(slot);
-                None
-            }
+            Phase::Http => self.request_timed_out(slot),
             Phase::Closing | Phase::Flushing => {
                 // One that lingers has been answered, and counted if it was late.
                 self.hub.counters.timeouts += u64::from(!lingers);
@@ -146,17 +145,20 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn look_at_open(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
         let last_inbound_ms = self.conns[slot as usize].last_inbound_ms;
-        let idle_at_ms = after(last_inbound_ms, self.settings.idle_timeout);
+        let limits = self.hub.limits(slot);
+        let idle_timeout = limits.idle_timeout.unwrap_or(self.settings.idle_timeout);
+        let ping_interval = limits.ping_interval.unwrap_or(self.settings.ping_interval);
+        let idle_at_ms = after(last_inbound_ms, idle_timeout);
         if idle_at_ms <= now_ms {
             // Half-open, or stalled: a Close frame would only wait behind whatever the peer does not read.
             self.hub.counters.timeouts += 1;
             self.finish(slot, 1006, "idle timeout");
             return None;
         }
-        let mut ping_at_ms = after(last_inbound_ms, self.settings.ping_interval);
+        let mut ping_at_ms = after(last_inbound_ms, ping_interval);
         if ping_at_ms <= now_ms {
             OutboxReplies { outbox: &mut self.hub.outbox, slot }.reply(Opcode::Ping, b"");
-            ping_at_ms = after(now_ms, self.settings.ping_interval);
+            ping_at_ms = after(now_ms, ping_interval);
         }
         Some(ping_at_ms.min(idle_at_ms)).filter(|at_ms| *at_ms != u64::MAX)
     }
@@ -238,11 +240,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         conn.phase = Phase::Dead;
         conn.stash = None;
+        if std::mem::take(&mut conn.awaits_answer) {
+            self.service.abandoned(slot);
+        }
         conn.machine.take_buffers(&mut self.hub.pool);
         let ended = conn.ended.take();
         if std::mem::take(&mut conn.entered) {
             let ip = conn.peer.ip();
-            let ended = ended.map_or_else(super::Ended::broken, |ended| *ended);
+            let ended = ended.map_or_else(Ended::broken, |ended| *ended);
             self.hub.outbox.shut(slot);
             self.service.close(&mut self.hub, slot, &ended);
             self.hub.leave_all(slot);
