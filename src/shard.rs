@@ -44,7 +44,7 @@ const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
-const LINGER_MS: u64 = 1000;
+const LINGER_MS: u64 = 500;
 
 /// What a shard goes by. Durations of 0 mean "never".
 #[derive(Clone, Debug)]
@@ -124,11 +124,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub fn new(
         ring: R,
         service: S,
-        hub: CoreHub,
+        mut hub: CoreHub,
         mailbox: Mailbox<Letter>,
         admission: Arc<Admission>,
         settings: Settings,
     ) -> Shard<R, S> {
+        // Tables that double leave copies of themselves behind, as much again as what they hold. Room for all there can
+        // be costs addresses only: pages that nothing has touched are no memory.
+        let slots = ring.slots() as usize;
+        hub.reserve(slots);
         let accepts_wanted = (0..settings.listeners).flat_map(|listener| vec![listener; ACCEPTS_IN_FLIGHT as usize]);
         Shard {
             accepts_wanted: accepts_wanted.collect(),
@@ -141,8 +145,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             mailbox,
             admission,
             settings,
-            conns: Slab::new(),
-            generations: Vec::new(),
+            conns: Slab::with_capacity(slots),
+            generations: Vec::with_capacity(slots),
             timers: Timers::default(),
             completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
