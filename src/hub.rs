@@ -217,6 +217,12 @@ impl CoreHub {
         self.members[slot as usize].route
     }
 
+    /// Makes room for so many connections.
+    pub(crate) fn reserve(&mut self, slots: usize) {
+        self.members.reserve(slots);
+        self.outbox.reserve(slots);
+    }
+
     /// Enters a WebSocket connection; messages can be queued to it from now on.
     #[doc(hidden)]
     pub fn enter(&mut self, slot: u32, generation: u32, route: u16) {

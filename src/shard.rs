@@ -11,6 +11,7 @@
 //! time is up.
 
 mod conn;
+mod direct;
 mod input;
 mod life;
 mod requests;
@@ -43,7 +44,7 @@ const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
-const LINGER_MS: u64 = 1000;
+const LINGER_MS: u64 = 500;
 
 /// What a shard goes by. Durations of 0 mean "never".
 #[derive(Clone, Debug)]
@@ -66,6 +67,8 @@ pub struct Settings {
     pub message_rate_per_second: u32,
     /// Queued bytes above which no more input of the same connection is handled.
     pub pause_bytes: usize,
+    /// Payload bytes to come from which a message is received straight into its own buffer; at least 8.
+    pub direct_bytes_min: usize,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
     /// How long a drain may take.
@@ -121,11 +124,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub fn new(
         ring: R,
         service: S,
-        hub: CoreHub,
+        mut hub: CoreHub,
         mailbox: Mailbox<Letter>,
         admission: Arc<Admission>,
         settings: Settings,
     ) -> Shard<R, S> {
+        // Tables that double leave copies of themselves behind, as much again as what they hold. Room for all there can
+        // be costs addresses only: pages that nothing has touched are no memory.
+        let slots = ring.slots() as usize;
+        hub.reserve(slots);
         let accepts_wanted = (0..settings.listeners).flat_map(|listener| vec![listener; ACCEPTS_IN_FLIGHT as usize]);
         Shard {
             accepts_wanted: accepts_wanted.collect(),
@@ -138,8 +145,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             mailbox,
             admission,
             settings,
-            conns: Slab::new(),
-            generations: Vec::new(),
+            conns: Slab::with_capacity(slots),
+            generations: Vec::with_capacity(slots),
             timers: Timers::default(),
             completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
@@ -382,7 +389,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 Op::Close => self.descriptor_closed(completion.token),
                 // The mail has been read already.
                 Op::Doorbell => {}
-                Op::SendNow | Op::Cancel | Op::Connect | Op::RecvInto => {}
+                Op::RecvInto => self.received_direct(&completion),
+                Op::SendNow | Op::Cancel | Op::Connect => {}
             }
         }
         self.completions = completions;
@@ -427,6 +435,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.receiving != Receiving::Idle || conn.paused || conn.peer_finished {
             return;
         }
+        if self.start_direct(slot) {
+            return;
+        }
+        let conn = &mut self.conns[slot as usize];
         if let Phase::Http | Phase::Open | Phase::Closing | Phase::Flushing = conn.phase {
             conn.receiving = Receiving::Multi;
             conn.in_flight += 1;

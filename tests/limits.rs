@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use common::raw::{self, End, FIN, Frame, PING, PONG, Raw};
 use common::{TestServer, config, eventually};
 use ringwire::Config;
+use ringwire::OwnedMessage;
 use ringwire::config::SlowConsumer;
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -282,7 +283,7 @@ fn overwhelm(server: &TestServer, room: &'static str) -> (Raw, u32) {
     let mut publish = || {
         let mut message = vec![0; MESSAGE_BYTES];
         message[..4].copy_from_slice(&u32::to_be_bytes(count));
-        let answer = server.handle().hub().send_to_room(room, message).expect("bytes");
+        let answer = server.handle().hub().send_to_room(room, OwnedMessage::binary(message)).expect("a message");
         count += 1;
         // At a pace that the good one can keep.
         thread::sleep(Duration::from_millis(2));
@@ -294,7 +295,7 @@ fn overwhelm(server: &TestServer, room: &'static str) -> (Raw, u32) {
     for _ in 0..50 {
         publish();
     }
-    server.handle().hub().send_to_room(room, Vec::new()).expect("bytes").wait();
+    server.handle().hub().send_to_room(room, []).expect("a message").wait();
     assert_eq!(reading.join().expect("it kept up"), count);
     (stalled, count)
 }

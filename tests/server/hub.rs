@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use ringwire::OwnedMessage;
 use ringwire::{ConnectionId, Delivery};
 use tungstenite::Message;
 
@@ -17,7 +18,7 @@ const fn delivery(queued: u32, gone: u32) -> Delivery {
 fn emit(server: &TestServer, id: ConnectionId, message: &str) -> Delivery {
     let hub = server.handle().hub().clone();
     let message = message.to_owned();
-    let asking = thread::spawn(move || hub.send_to(id, message).expect("text").wait());
+    let asking = thread::spawn(move || hub.send_to(id, OwnedMessage::text(message)).expect("a message").wait());
     asking.join().expect("no panic")
 }
 
@@ -66,7 +67,7 @@ fn made_up_ids_are_gone() {
 fn publish_counts_receivers_of_all_cores() {
     let server = TestServer::new();
     let mut clients: Vec<_> = (0..12).map(|_| server.client("/rooms/count")).collect();
-    let publish = |room: &str| server.handle().hub().send_to_room(room, [1, 2, 3]).expect("bytes").wait();
+    let publish = |room: &str| server.handle().hub().send_to_room(room, [1, 2, 3]).expect("a message").wait();
     assert_eq!(publish("rooms/count"), delivery(12, 0));
     assert_eq!(publish("rooms/nobody"), delivery(0, 0));
     for client in &mut clients {
@@ -86,7 +87,8 @@ fn many_threads_emit_at_once() {
             scope.spawn(move || {
                 for number in 0..200 {
                     let message = format!("{thread} {number}");
-                    assert_eq!(hub.send_to(ids[number % 4], message).expect("text").wait(), QUEUED);
+                    let answer = hub.send_to(ids[number % 4], OwnedMessage::text(message)).expect("a message");
+                    assert_eq!(answer.wait(), QUEUED);
                 }
             });
         }
