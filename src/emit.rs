@@ -240,6 +240,24 @@ impl Hub {
         self.gather(CoreHub::connections).await.into_iter().flatten().collect()
     }
 
+    /// A part of all connections, core by core: at most `limit` of them after the first `offset`.
+    pub async fn connections_page(&self, offset: usize, limit: usize) -> Vec<ConnectionInfo> {
+        let (mut skip, mut wanted) = (offset, limit);
+        let mut page = Vec::new();
+        for core in 0..self.cores() {
+            if wanted == 0 {
+                break;
+            }
+            let Some((found, passed)) = self.ask(core, move |hub| hub.connections_page(skip, wanted)).await else {
+                continue;
+            };
+            skip -= passed;
+            wanted -= found.len();
+            page.extend(found);
+        }
+        page
+    }
+
     /// The ids of all connections.
     pub async fn ids(&self) -> Vec<ConnectionId> {
         self.connections().await.into_iter().map(|connection| connection.id).collect()
@@ -258,6 +276,12 @@ impl Hub {
             slots.map(|slot| hub.id(*slot)).collect::<Vec<_>>()
         });
         members.await.into_iter().flatten().collect()
+    }
+
+    /// How many members a room has, over all cores.
+    pub async fn member_count(&self, room: &str) -> usize {
+        let room = room.to_owned();
+        self.gather(move |hub| hub.local_members(&room).len()).await.into_iter().sum()
     }
 
     /// Asks one core; the answer is `None` if there is no such core, it has ended, or its mailbox is full.
