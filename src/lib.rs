@@ -16,6 +16,7 @@ mod emit;
 pub mod engine;
 pub mod error;
 mod error_http;
+mod events;
 #[doc(hidden)]
 pub mod frame_buf;
 #[doc(hidden)]
@@ -51,6 +52,7 @@ pub use connection::Connection;
 pub use emit::{Asking, Delivering};
 pub use error::{Error, Result};
 pub use error_http::HttpError;
+pub use events::{Events, Undecodable};
 pub use hub::{ConnectionInfo, Delivery, Hub, JoinError};
 pub use id::{ConnectionId, ParseIdError};
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage};
