@@ -168,12 +168,15 @@ fn chat_room(rooms: &Rooms) -> Ws {
 }
 
 fn binary() -> Ws {
-    ws().on_connect(|_| vec![1_u8, 2, 3, 4, 5]).on_message(|socket: &mut Socket<'_>, message: Message<'_>| {
-        match message.as_text().map(|text| format!("Received text: {text}")) {
+    ws().on_connect(|_| vec![1_u8, 2, 3, 4, 5]).on_message(
+        |socket: &mut Socket<'_>, message: Message<'_>| match message
+            .as_text()
+            .map(|text| format!("Received text: {text}"))
+        {
             Some(text) => socket.send(text),
             None => socket.send(message),
-        }
-    })
+        },
+    )
 }
 
 // ---- authentication -----------------------------------------------------------------------------------------------

@@ -25,9 +25,9 @@ pub fn app() -> App {
         })
         .on_close(|_, closed| println!("Client disconnected: {}", closed.code));
     // The same path without an upgrade is refused.
-    App::new().ws("/", sockets).get("/", async |_: Request| {
-        Err::<(), HttpError>(HttpError::forbidden("this is a WebSocket server"))
-    })
+    App::new()
+        .ws("/", sockets)
+        .get("/", async |_: Request| Err::<(), HttpError>(HttpError::forbidden("this is a WebSocket server")))
 }
 
 /// `None` for binary messages.
