@@ -5,6 +5,8 @@
 
 #![allow(unreachable_pub, reason = "the modules of a test crate are reachable from nowhere else")]
 
+#[path = "simulation/apps.rs"]
+mod apps;
 #[path = "simulation/driver.rs"]
 mod driver;
 #[path = "simulation/endpoint.rs"]

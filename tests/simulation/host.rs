@@ -41,6 +41,7 @@ impl Default for Setup {
     fn default() -> Setup {
         let settings = Settings {
             limits: Limits { message_bytes_max: 1 << 20, fragments_max: 1024 },
+            direct_bytes_min: 16 << 10,
             head_bytes_max: 16 << 10,
             body_bytes_max: 1 << 20,
             handshake_timeout: Duration::from_secs(10),
@@ -246,6 +247,20 @@ impl Cores {
 
     pub fn is_any_runnable(&self) -> bool {
         self.all.iter().any(Core::is_runnable)
+    }
+
+    /// Whether no core has anything to do, be it later: letters may wait for room.
+    pub fn are_idle(&mut self) -> bool {
+        !self.is_any_runnable() && self.all.iter_mut().all(|core| !core.shard.hub().is_congested())
+    }
+
+    /// What keeps the cores from being drained, for messages.
+    pub fn state(&self) -> String {
+        let state = |core: &Core| {
+            let (finished, slots) = (core.shard.is_finished(), core.shard.slots_in_use());
+            format!("core {}: finished {finished}, {slots} slots, runnable {}", core.number, core.is_runnable())
+        };
+        self.all.iter().map(state).collect::<Vec<_>>().join("; ")
     }
 
     pub fn is_drained(&self) -> bool {
