@@ -171,14 +171,29 @@ impl Wake for Bell {
 impl Core {
     /// Whether it runs now, as far as the ring, the clock and other threads' bells go.
     pub fn is_runnable(&self) -> bool {
+        if self.is_stopped() {
+            return false;
+        }
+        if self.shard.is_finished() {
+            // Its thread would have ended. It only reads its mail, which would have gone with it.
+            return self.world.next_event_of(self.number).is_some_and(|at| at <= self.world.now());
+        }
         self.bell.0.load(Ordering::SeqCst) || self.world.runnable(self.number)
+    }
+
+    /// Whether its thread would have ended with operations in flight, which end with its ring.
+    fn is_stopped(&self) -> bool {
+        self.shard.is_finished() && self.shard.slots_in_use() > 0
     }
 
     /// Ends the tick that sleeps, and turns the ring once more.
     pub fn tick(&mut self) {
         self.bell.0.store(false, Ordering::SeqCst);
         if std::mem::take(&mut self.asleep) {
-            self.shard.work();
+            self.work();
+        }
+        if self.is_stopped() {
+            return;
         }
         self.shard.turn().expect("a ring that works");
         match self.world.parked_until(self.number) {
@@ -194,6 +209,10 @@ impl Core {
 
     /// Verifies that nothing of any connection is left.
     pub fn check_over(&mut self) -> Result<(), String> {
+        if !self.is_stopped() {
+            // Bells that its last tick rang.
+            self.tick();
+        }
         let (slots, websockets) = (self.shard.slots_in_use(), self.shard.websockets());
         let open = self.shard.service().open.len();
         let backlog = self.shard.hub().outbox.backlog_bytes();
