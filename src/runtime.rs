@@ -29,6 +29,8 @@ thread_local! {
 /// A spawned future. Dropping it cancels the future; [`Task::detach`] lets it run on. Awaiting it gives its output.
 pub type Task<T> = async_task::Task<T>;
 
+type Deferred = Box<dyn FnOnce(&mut CoreHub)>;
+
 struct Due {
     at_ns: u64,
     sequence: u64,
@@ -71,7 +73,7 @@ pub(crate) struct Runtime {
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
-    deferred: RefCell<Vec<Box<dyn FnOnce(&mut CoreHub)>>>,
+    deferred: RefCell<Vec<Deferred>>,
 }
 
 impl Runtime {
