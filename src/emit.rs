@@ -14,7 +14,8 @@ use crate::id::ConnectionId;
 use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::outbox::Queued;
-use crate::proto::Kind;
+use crate::proto::{Kind, close};
+use crate::reply::IllegalCloseCode;
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
@@ -196,15 +197,26 @@ impl Hub {
     // ---- connections ----------------------------------------------------------------------------------------------
 
     /// Closes a connection with this code and reason. The answer is false if it had gone.
-    pub fn disconnect(&self, id: ConnectionId, code: u16, reason: impl Into<String>) -> Asking<bool> {
+    ///
+    /// # Errors
+    /// If the code is not one that may be sent.
+    pub fn disconnect(
+        &self,
+        id: ConnectionId,
+        code: u16,
+        reason: impl Into<String>,
+    ) -> Result<Asking<bool>, IllegalCloseCode> {
+        if !close::is_legal(code) {
+            return Err(IllegalCloseCode(code));
+        }
         let reason = reason.into();
-        self.ask(id.core(), move |hub| {
+        Ok(self.ask(id.core(), move |hub| {
             let slot = hub.resolve(id);
             if let Some(slot) = slot {
                 hub.close(slot, Some(code), reason);
             }
             slot.is_some()
-        })
+        }))
     }
 
     /// A connection's JSON data; `None` inside if it has gone.

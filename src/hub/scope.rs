@@ -206,12 +206,14 @@ impl CoreHub {
         self.members[slot as usize].ends_with_senders = true;
     }
 
-    /// The last sender of a connection was dropped.
-    pub(crate) fn senders_ended(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.resolve(id)
-            && self.members[slot as usize].ends_with_senders
-        {
-            self.close(slot, Some(1000), "done");
+    /// Closes the connections whose last sender was dropped, if they are to end with it. After the mail has been read.
+    pub(crate) fn close_without_senders(&mut self) {
+        while let Some(id) = self.without_senders.pop() {
+            if let Some(slot) = self.resolve(id)
+                && self.members[slot as usize].ends_with_senders
+            {
+                self.close(slot, Some(1000), "done");
+            }
         }
     }
 }
