@@ -33,6 +33,8 @@ thread_local! {
 /// A spawned future. Dropping it cancels the future; [`Task::detach`] lets it run on. Awaiting it gives its output.
 pub type Task<T> = async_task::Task<T>;
 
+type Deferred = Box<dyn FnOnce(&mut CoreHub)>;
+
 /// How the waker side reaches the core.
 struct Ready {
     queue: Sender<Runnable>,
@@ -52,7 +54,7 @@ pub(crate) struct Runtime {
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
-    deferred: RefCell<Vec<Box<dyn FnOnce(&mut CoreHub)>>>,
+    deferred: RefCell<Vec<Deferred>>,
 }
 
 impl Runtime {
