@@ -28,7 +28,7 @@ fn main() -> ringwire::Result<()> {
 
 /// What the cores share: the rooms by their ids.
 #[derive(Clone, Default)]
-pub struct Rooms(Arc<Mutex<HashMap<String, Room>>>);
+pub(crate) struct Rooms(Arc<Mutex<HashMap<String, Room>>>);
 
 struct Room {
     name: String,
@@ -41,13 +41,13 @@ impl Rooms {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn create(&self, id: &str, name: &str) {
+    pub(crate) fn create(&self, id: &str, name: &str) {
         let room = Room { name: name.to_owned(), users: BTreeSet::new(), messages: VecDeque::new() };
         self.lock().insert(id.to_owned(), room);
     }
 }
 
-pub fn app(rooms: &Rooms) -> App {
+pub(crate) fn app(rooms: &Rooms) -> App {
     let created = rooms.clone();
     App::new()
         .ws("/ws", welcome())
@@ -83,7 +83,8 @@ fn welcome() -> Ws {
 /// Everybody on the server talks to everybody.
 fn open_chat() -> Ws {
     ws().on_connect(|socket| {
-        socket.to_all().emit("user-joined", &json!({"userId": socket_id(socket)}))?;
+        let user = socket_id(socket);
+        socket.to_all().emit("user-joined", &json!({"userId": user}))?;
         let (hub, sender) = (socket.hub().clone(), socket.sender());
         let greeting = async move {
             let users: Vec<String> = hub.ids().await.iter().map(ToString::to_string).collect();
@@ -168,23 +169,26 @@ fn chat_room(rooms: &Rooms) -> Ws {
 }
 
 fn binary() -> Ws {
-    ws().on_connect(|_| vec![1_u8, 2, 3, 4, 5]).on_message(|socket: &mut Socket<'_>, message: Message<'_>| {
-        match message.as_text().map(|text| format!("Received text: {text}")) {
+    ws().on_connect(|_| vec![1_u8, 2, 3, 4, 5]).on_message(
+        |socket: &mut Socket<'_>, message: Message<'_>| match message
+            .as_text()
+            .map(|text| format!("Received text: {text}"))
+        {
             Some(text) => socket.send(text),
             None => socket.send(message),
-        }
-    })
+        },
+    )
 }
 
 // ---- authentication -----------------------------------------------------------------------------------------------
 
 #[derive(Clone)]
-pub struct User {
-    pub name: String,
+struct User {
+    name: String,
 }
 
 /// The token is in the header `Authorization`, or in the cookie `auth-token`.
-pub fn authenticate(request: &mut Request) -> Result<(), HttpError> {
+fn authenticate(request: &mut Request) -> Result<(), HttpError> {
     let token = request.header("authorization").or_else(|| request.cookie("auth-token"));
     let name = token.and_then(|token| token.strip_prefix("token-of-"));
     let user = User { name: name.ok_or_else(|| HttpError::unauthorized("Unauthorized"))?.to_owned() };

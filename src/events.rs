@@ -129,10 +129,7 @@ impl Events {
 
     /// Handles every message that is not for a named handler, as it came.
     #[must_use]
-    pub fn on_message<R: IntoReply>(
-        mut self,
-        handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static,
-    ) -> Events {
+    pub fn on_message<R: IntoReply>(mut self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Events {
         self.other = Some(Box::new(move |socket, message, discards| {
             let reply = handler(socket, message);
             if discards { reply.reply(&mut Discard) } else { reply.reply(socket) }
@@ -255,7 +252,10 @@ mod tests {
         };
         let is = |name: &str, data: &str| Some((name.to_owned(), data.to_owned()));
         assert_eq!(read(r#"{"event":"a","data":[1, 2]}"#, Envelope::Event), is("a", "[1, 2]"));
-        assert_eq!(read(r#"{"data":{"x":"y"},"more":1,"event":"\u0061\n"}"#, Envelope::Event), is("a\n", r#"{"x":"y"}"#));
+        assert_eq!(
+            read(r#"{"data":{"x":"y"},"more":1,"event":"\u0061\n"}"#, Envelope::Event),
+            is("a\n", r#"{"x":"y"}"#)
+        );
         assert_eq!(read(r#"{"event":"a"}"#, Envelope::Event), is("a", "null"));
         assert_eq!(read(r#"{"event":"a","data":null}"#, Envelope::Event), is("a", "null"));
         assert_eq!(read(r#"{"path":"a","data":1,"event":5}"#, Envelope::Path), is("a", "1"));
