@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
-use ringwire::{App, BoxError, Connection, Json, Mode, OwnedMessage, Sender, Socket, interval, sleep, ws};
+use ringwire::{App, BoxError, Connection, Json, OwnedMessage, Sender, Socket, interval, sleep, ws};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
