@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 command -v strace >/dev/null || { echo "strace is not installed: skipped"; exit 0; }
 bin=${CARGO_TARGET_DIR:-target}/release
 work=$(mktemp -d)
+: >"$work/out"
 "$bin/ringwire" --addr=127.0.0.1:0 --cores=2 --log=warn >"$work/out" &
 server=$!
 trap 'kill $server 2>/dev/null || true; rm -rf "$work"' EXIT

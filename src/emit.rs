@@ -14,7 +14,8 @@ use crate::id::ConnectionId;
 use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::outbox::Queued;
-use crate::proto::Kind;
+use crate::proto::{Kind, close};
+use crate::reply::IllegalCloseCode;
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
@@ -196,15 +197,26 @@ impl Hub {
     // ---- connections ----------------------------------------------------------------------------------------------
 
     /// Closes a connection with this code and reason. The answer is false if it had gone.
-    pub fn disconnect(&self, id: ConnectionId, code: u16, reason: impl Into<String>) -> Asking<bool> {
+    ///
+    /// # Errors
+    /// If the code is not one that may be sent.
+    pub fn disconnect(
+        &self,
+        id: ConnectionId,
+        code: u16,
+        reason: impl Into<String>,
+    ) -> Result<Asking<bool>, IllegalCloseCode> {
+        if !close::is_legal(code) {
+            return Err(IllegalCloseCode(code));
+        }
         let reason = reason.into();
-        self.ask(id.core(), move |hub| {
+        Ok(self.ask(id.core(), move |hub| {
             let slot = hub.resolve(id);
             if let Some(slot) = slot {
                 hub.close(slot, Some(code), reason);
             }
             slot.is_some()
-        })
+        }))
     }
 
     /// A connection's JSON data; `None` inside if it has gone.
@@ -228,6 +240,24 @@ impl Hub {
         self.gather(CoreHub::connections).await.into_iter().flatten().collect()
     }
 
+    /// A part of all connections, core by core: at most `limit` of them after the first `offset`.
+    pub async fn connections_page(&self, offset: usize, limit: usize) -> Vec<ConnectionInfo> {
+        let (mut skip, mut wanted) = (offset, limit);
+        let mut page = Vec::new();
+        for core in 0..self.cores() {
+            if wanted == 0 {
+                break;
+            }
+            let Some((found, passed)) = self.ask(core, move |hub| hub.connections_page(skip, wanted)).await else {
+                continue;
+            };
+            skip -= passed;
+            wanted -= found.len();
+            page.extend(found);
+        }
+        page
+    }
+
     /// The ids of all connections.
     pub async fn ids(&self) -> Vec<ConnectionId> {
         self.connections().await.into_iter().map(|connection| connection.id).collect()
@@ -246,6 +276,12 @@ impl Hub {
             slots.map(|slot| hub.id(*slot)).collect::<Vec<_>>()
         });
         members.await.into_iter().flatten().collect()
+    }
+
+    /// How many members a room has, over all cores.
+    pub async fn member_count(&self, room: &str) -> usize {
+        let room = room.to_owned();
+        self.gather(move |hub| hub.local_members(&room).len()).await.into_iter().sum()
     }
 
     /// Asks one core; the answer is `None` if there is no such core, it has ended, or its mailbox is full.

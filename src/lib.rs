@@ -2,13 +2,15 @@
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 
-mod admission;
+#[doc(hidden)]
+pub mod admission;
 mod app;
 pub mod check;
 pub mod config;
 mod connection;
 mod context;
-mod core_app;
+#[doc(hidden)]
+pub mod core_app;
 mod emit;
 #[doc(hidden)]
 pub mod engine;
@@ -19,7 +21,8 @@ mod events;
 pub mod frame_buf;
 #[doc(hidden)]
 pub mod hub;
-mod id;
+#[doc(hidden)]
+pub mod id;
 pub mod listen;
 #[doc(hidden)]
 pub mod mail;
@@ -53,11 +56,11 @@ pub use events::{Events, Undecodable};
 pub use hub::{ConnectionInfo, Delivery, Hub, JoinError};
 pub use id::{ConnectionId, ParseIdError};
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage};
-pub use reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
+pub use reply::{BoxError, FailurePolicy, IllegalCloseCode, IntoReply, ReplySink, Sent};
 pub use request::Request;
 pub use response::{IntoResponse, Response};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
 pub use sender::Sender;
 pub use server::{Handle, Server};
-pub use socket::{IllegalCloseCode, Socket, To};
+pub use socket::{Socket, To};
 pub use ws::{Closed, IntoWs, Mode, Ws, ws};

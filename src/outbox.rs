@@ -18,15 +18,17 @@
 mod backlog;
 #[cfg(test)]
 mod model_tests;
+mod replies;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
 
 use crate::frame_buf::FrameBuf;
-use crate::proto::Replies;
 use crate::proto::frame::{Opcode, put_frame};
 use backlog::Backlog;
+
+pub use replies::OutboxReplies;
 
 /// What became of one frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,11 @@ impl Outbox {
             backlog_bytes: 0,
             little_used_ticks: 0,
         }
+    }
+
+    /// Makes room for so many connections.
+    pub fn reserve(&mut self, slots: usize) {
+        self.slots.reserve(slots);
     }
 
     /// Starts a connection's queue.
@@ -663,22 +670,4 @@ fn reclaim(bytes: Bytes) -> Option<Vec<u8>> {
     let mut bytes = bytes.try_into_mut().ok()?;
     bytes.clear();
     Some(bytes.into())
-}
-
-/// Where the protocol machine's answers of one connection go.
-pub struct OutboxReplies<'a> {
-    /// The core's queues.
-    pub outbox: &'a mut Outbox,
-    /// The connection.
-    pub slot: u32,
-}
-
-impl Replies for OutboxReplies<'_> {
-    fn reply(&mut self, opcode: Opcode, payload: &[u8]) {
-        self.outbox.queue_control(self.slot, opcode, payload);
-        if opcode == Opcode::Close {
-            // RFC 6455 5.5.1: no data frames follow a Close frame.
-            self.outbox.shut(self.slot);
-        }
-    }
 }

@@ -30,6 +30,8 @@ use crate::shard::{Settings, Shard};
 const SPARE_SLOTS: u32 = 256;
 /// Memory that a core keeps for assembling messages.
 const POOL_BYTES: usize = 16 << 20;
+/// Payload bytes to come from which the detour of ending a multishot receive pays.
+const DIRECT_BYTES_MIN: usize = 128 << 10;
 /// With incremental consumption buffers are this large at least: a 16 KiB message then comes in one piece.
 const INCREMENTAL_BUFFER_BYTES: u32 = 64 << 10;
 
@@ -256,6 +258,7 @@ fn settings(config: &Config, listeners: u8) -> Settings {
         close_timeout: config.close_timeout,
         message_rate_per_second: config.message_rate_per_second,
         pause_bytes: (config.outbox_bytes_max / 2).min(256 << 10),
+        direct_bytes_min: DIRECT_BYTES_MIN,
         origins: config.origins.clone(),
         drain_timeout: config.drain_timeout,
         drain_spread: config.drain_spread,

@@ -11,6 +11,7 @@
 //! time is up.
 
 mod conn;
+mod direct;
 mod input;
 mod life;
 mod requests;
@@ -43,7 +44,7 @@ const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
-const LINGER_MS: u64 = 1000;
+const LINGER_MS: u64 = 500;
 
 /// What a shard goes by. Durations of 0 mean "never".
 #[derive(Clone, Debug)]
@@ -66,6 +67,8 @@ pub struct Settings {
     pub message_rate_per_second: u32,
     /// Queued bytes above which no more input of the same connection is handled.
     pub pause_bytes: usize,
+    /// Payload bytes to come from which a message is received straight into its own buffer; at least 8.
+    pub direct_bytes_min: usize,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
     /// How long a drain may take.
@@ -121,11 +124,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub fn new(
         ring: R,
         service: S,
-        hub: CoreHub,
+        mut hub: CoreHub,
         mailbox: Mailbox<Letter>,
         admission: Arc<Admission>,
         settings: Settings,
     ) -> Shard<R, S> {
+        // Tables that double leave copies of themselves behind, as much again as what they hold. Room for all there can
+        // be costs addresses only: pages that nothing has touched are no memory.
+        let slots = ring.slots() as usize;
+        hub.reserve(slots);
         let accepts_wanted = (0..settings.listeners).flat_map(|listener| vec![listener; ACCEPTS_IN_FLIGHT as usize]);
         Shard {
             accepts_wanted: accepts_wanted.collect(),
@@ -138,8 +145,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             mailbox,
             admission,
             settings,
-            conns: Slab::new(),
-            generations: Vec::new(),
+            conns: Slab::with_capacity(slots),
+            generations: Vec::with_capacity(slots),
             timers: Timers::default(),
             completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
@@ -199,6 +206,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.now_ns = self.ring.now();
         self.hub.now_ns = self.now_ns;
         self.hub.counters.ticks += 1;
+        self.service.begin_tick(self.now_ns);
         self.take_completions();
         self.settle();
         self.read_mail();
@@ -311,7 +319,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.look_at(slot, deadline_ms);
             }
             Phase::Flushing => self.teardown(slot),
-            Phase::Http | Phase::Open | Phase::Closing if conn.paused => {
+            // Input that a task does not take yet waits for the task, not for the socket.
+            Phase::Http | Phase::Open | Phase::Closing if conn.paused && !self.hub.outbox.is_held(slot) => {
                 self.resumable.push((slot, self.generations[slot as usize]));
             }
             _ => {}
@@ -329,16 +338,25 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn read_mail(&mut self) {
         // As many as were there: what arrives meanwhile waits for the next tick.
+        for _ in 0..self.mailbox.urgent_len() {
+            let Some(letter) = self.mailbox.next_urgent() else { break };
+            self.read_letter(letter);
+        }
         for _ in 0..self.mailbox.len() {
             let Some(letter) = self.mailbox.next() else { break };
-            match self.hub.read(letter) {
-                None => {}
-                Some(Letter::Drain) => self.start_drain(),
-                Some(_) => self.stop(),
-            }
+            self.read_letter(letter);
         }
+        self.hub.close_without_senders();
         if !self.hub.is_congested() && !self.congested.is_empty() {
             self.resumable.append(&mut self.congested);
+        }
+    }
+
+    fn read_letter(&mut self, letter: Letter) {
+        match self.hub.read(letter) {
+            None => {}
+            Some(Letter::Drain) => self.start_drain(),
+            Some(_) => self.stop(),
         }
     }
 
@@ -348,7 +366,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if is_due || self.service.is_ready() {
             let stand_in = self.stand_in.take().expect("it is here while the hub is");
             let mut lent = Some(std::mem::replace(&mut self.hub, stand_in));
-            self.service.run_tasks(&mut lent, self.now_ns);
+            self.service.run_tasks(&mut lent);
             let hub = lent.expect("the hub is given back");
             self.stand_in = Some(std::mem::replace(&mut self.hub, hub));
         }
@@ -371,7 +389,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 Op::Close => self.descriptor_closed(completion.token),
                 // The mail has been read already.
                 Op::Doorbell => {}
-                Op::SendNow | Op::Cancel | Op::Connect | Op::RecvInto => {}
+                Op::RecvInto => self.received_direct(&completion),
+                Op::SendNow | Op::Cancel | Op::Connect => {}
             }
         }
         self.completions = completions;
@@ -416,6 +435,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.receiving != Receiving::Idle || conn.paused || conn.peer_finished {
             return;
         }
+        if self.start_direct(slot) {
+            return;
+        }
+        let conn = &mut self.conns[slot as usize];
         if let Phase::Http | Phase::Open | Phase::Closing | Phase::Flushing = conn.phase {
             conn.receiving = Receiving::Multi;
             conn.in_flight += 1;

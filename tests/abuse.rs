@@ -207,14 +207,12 @@ fn past_the_limit_of_descriptors_connections_wait() {
         for client in &mut clients {
             client.send(&raw::upgrade_request("/echo"));
         }
-        let mut served = 0;
         // Whoever is served leaves, and makes room for one who waits.
-        for mut client in clients {
+        for (served, mut client) in clients.into_iter().enumerate() {
             assert_eq!(client.response(false).status, 101, "after {served}");
             client.send(&raw::text("x"));
             assert_eq!(client.frame().payload, b"x");
             client.reset();
-            served += 1;
         }
     });
     assert_eq!(program.descriptors(), descriptors);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use common::raw::{self, End, FIN, Frame, PING, PONG, Raw};
 use common::{TestServer, config, eventually};
 use ringwire::Config;
+use ringwire::OwnedMessage;
 use ringwire::config::SlowConsumer;
-use ringwire::proto::Kind;
 
 const SHORT: Duration = Duration::from_millis(200);
 /// Timers are up to 16 ms late, and tests run beside each other.
@@ -283,11 +283,11 @@ fn overwhelm(server: &TestServer, room: &'static str) -> (Raw, u32) {
     let mut publish = || {
         let mut message = vec![0; MESSAGE_BYTES];
         message[..4].copy_from_slice(&u32::to_be_bytes(count));
-        let answer = server.handle().hub().publish(room, Kind::Binary, &message).expect("room in the mailboxes");
+        let answer = server.handle().hub().send_to_room(room, OwnedMessage::binary(message)).expect("a message");
         count += 1;
         // At a pace that the good one can keep.
         thread::sleep(Duration::from_millis(2));
-        answer.recv_timeout(common::PATIENCE).expect("an answer");
+        answer.wait();
     };
     while counters(server, |counters| counters.messages_dropped) == 0 {
         publish();
@@ -295,8 +295,7 @@ fn overwhelm(server: &TestServer, room: &'static str) -> (Raw, u32) {
     for _ in 0..50 {
         publish();
     }
-    let end = server.handle().hub().publish(room, Kind::Binary, b"").expect("room in the mailboxes");
-    end.recv_timeout(common::PATIENCE).expect("an answer");
+    server.handle().hub().send_to_room(room, []).expect("a message").wait();
     assert_eq!(reading.join().expect("it kept up"), count);
     (stalled, count)
 }

@@ -96,7 +96,8 @@ fn refused_requests() {
         ("two keys", field(&format!("Sec-WebSocket-Key: {key}")), 400, &[], Stays),
         ("Connection without Upgrade", upgrade_with("Connection: Upgrade", "Connection: keep-alive"), 400, &[], Stays),
         ("HTTP/1.0", upgrade_with("HTTP/1.1", "HTTP/1.0"), 400, &[], Ends),
-        ("a body", field("Content-Length: 3"), 400, &[], Ends),
+        ("a body", [field("Content-Length: 3"), b"abc".to_vec()].concat(), 400, &[], Stays),
+        ("a body that never comes", field("Content-Length: 3"), 408, &[], Ends),
         // The others.
         ("another origin", field("Origin: https://example.com"), 403, &[], Stays),
         ("origin null", field("Origin: null"), 403, &[], Stays),
@@ -385,5 +386,27 @@ fn what_is_just_legal_passes() {
         let mut client = server.open("/echo");
         client.send(&raw::close(*code, "tschüß".as_bytes()));
         check_close(&format!("close {code}"), &mut client, *code)
+    });
+}
+
+// RFC 6455 7.1.1: the server ends the connection first. Where frames cannot be told apart any more it does not see the
+// client's Close either, so it waits for a while that clients wait longer than.
+#[test]
+fn the_server_ends_the_connection_before_a_waiting_client_does() {
+    let server = TestServer::with(Config { close_timeout: Duration::from_secs(60), ..limits() });
+    check_all(&[unmasked(FIN | TEXT, b"x"), frame(FIN | 0x40 | TEXT, b"x"), frame(FIN | 3, b"")], |bytes| {
+        let mut client = server.open("/echo");
+        client.send(bytes);
+        let answer = client.frame().code();
+        client.send(&raw::close(1002, b""));
+        let start = std::time::Instant::now();
+        let (rest, end) = client.rest();
+        let took = start.elapsed();
+        let is_good = answer == Some(1002) && rest.is_empty() && end == End::Finished;
+        if is_good && took < Duration::from_millis(900) {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}, {end:?}, {took:?}"))
+        }
     });
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::backlog::RESEND_BYTES;
 use super::*;
+use crate::proto::Replies as _;
 
 /// Bytes that the queues of these tests take.
 const BYTES_MAX: usize = 1000;

@@ -33,8 +33,11 @@ pub(super) enum Receiving {
     Idle,
     /// A multishot receive.
     Multi,
-    /// A multishot receive that is being cancelled, because the input is held back.
+    /// A multishot receive that is being cancelled: because the input is held back, or because much of one message is
+    /// to come.
     Stopping,
+    /// A single receive straight into the buffer of the message that is coming.
+    Direct,
 }
 
 pub(super) struct Conn {

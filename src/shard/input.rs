@@ -7,7 +7,7 @@ use crate::admission::Admission;
 use crate::engine::{Completion, Filled, Op, Ring};
 use crate::hub::CoreHub;
 use crate::outbox::OutboxReplies;
-use crate::proto::{Event, HEADROOM, Incoming, OwnedPayload, Payload};
+use crate::proto::{Event, HEADROOM, Incoming, Limits, OwnedPayload, Payload, ProtocolError};
 use crate::service::{Ended, Service};
 
 /// What a connection's input leads to.
@@ -45,7 +45,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    fn receive_ended(&mut self, slot: u32, completion: &Completion) {
+    pub(super) fn receive_ended(&mut self, slot: u32, completion: &Completion) {
         let conn = &mut self.conns[slot as usize];
         conn.in_flight -= 1;
         conn.receiving = Receiving::Idle;
@@ -112,6 +112,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let next = worker.input(self.ring.buffer(filled));
         if was == Phase::Http || next != Next::Go {
             self.after_input(slot, was, next);
+        } else if worker.conn.machine.payload_to_come() >= self.settings.direct_bytes_min as u64 {
+            self.stop_for_direct(slot);
         }
     }
 
@@ -227,7 +229,7 @@ pub(super) struct Context<'w, S> {
 impl<S: Service> Context<'_, S> {
     /// Why the next message must wait: what the last ones led to has to leave first.
     #[inline]
-    fn must_pause(&self) -> Option<Next> {
+    pub(super) fn must_pause(&self) -> Option<Next> {
         if self.hub.outbox.must_wait(self.slot, self.settings.pause_bytes) {
             Some(Next::PauseForOutbox)
         } else if self.hub.is_congested() {
@@ -237,8 +239,18 @@ impl<S: Service> Context<'_, S> {
         }
     }
 
+    /// The limits of the connection's messages.
     #[inline]
-    fn deliver(&mut self, rate_due_ns: &mut u64, message: Incoming<'_>) {
+    pub(super) fn limits(&self) -> Limits {
+        let mut limits = self.settings.limits;
+        if let Some(bytes) = self.hub.limits(self.slot).message_bytes_max {
+            limits.message_bytes_max = bytes;
+        }
+        limits
+    }
+
+    #[inline]
+    pub(super) fn deliver(&mut self, rate_due_ns: &mut u64, message: Incoming<'_>) {
         // After a handler has closed the connection, what still arrives is read only for the peer's Close.
         if !self.hub.outbox.is_open(self.slot) {
             return;
@@ -257,6 +269,11 @@ impl<S: Service> Worker<'_, S> {
     /// Handles what was held back.
     fn stashed(&mut self, stash: &mut Stash) -> Next {
         if let Some((kind, payload)) = stash.message.take() {
+            if let Some(why) = self.cx.must_pause() {
+                // Something else that it waited for is over.
+                self.conn.stash = Some(Box::new(Stash { message: Some((kind, payload)), ..std::mem::take(stash) }));
+                return why;
+            }
             self.cx.deliver(&mut self.conn.rate_due_ns, Incoming { kind, payload: Payload::Owned(payload) });
         }
         self.input(&mut stash.bytes)
@@ -272,10 +289,7 @@ impl<S: Service> Worker<'_, S> {
     pub(super) fn frames(&mut self, data: &mut [u8]) -> Next {
         let mut consumed = 0;
         let mut failed = false;
-        let mut limits = self.cx.settings.limits;
-        if let Some(bytes) = self.cx.hub.limits(self.cx.slot).message_bytes_max {
-            limits.message_bytes_max = bytes;
-        }
+        let limits = self.cx.limits();
         loop {
             let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
             let machine = &mut self.conn.machine;
@@ -312,13 +326,17 @@ impl<S: Service> Worker<'_, S> {
                     return Next::Flush;
                 }
                 Event::Failed(error) => {
-                    self.cx.hub.counters.protocol_errors += 1;
-                    self.conn.end(error.close_code(), error.reason(), false);
-                    self.cx.hub.mark_closing(self.cx.slot);
+                    self.failed(error);
                     failed = true;
                 }
             }
         }
+    }
+
+    pub(super) fn failed(&mut self, error: ProtocolError) {
+        self.cx.hub.counters.protocol_errors += 1;
+        self.conn.end(error.close_code(), error.reason(), false);
+        self.cx.hub.mark_closing(self.cx.slot);
     }
 
     pub(super) fn pause(&mut self, rest: &[u8], why: Next) -> Next {

@@ -1,8 +1,8 @@
 //! How connections end: by either side, by both at once, rudely, in the middle of something.
 
 use std::thread;
-use std::time::Duration;
 
+use ringwire::OwnedMessage;
 use tungstenite::Message;
 
 use crate::common::raw::{self, End, FIN, PING};
@@ -158,8 +158,8 @@ fn what_is_queued_when_the_server_closes_is_delivered() {
     let message = vec![3; 1 << 20];
     for _ in 0..32 {
         let hub = server.handle().hub();
-        let answer = hub.publish("broadcast", ringwire::proto::Kind::Binary, &message).expect("room");
-        assert_eq!(answer.recv_timeout(Duration::from_secs(10)).expect("an answer").queued, 1);
+        let answer = hub.send_to_room("broadcast", OwnedMessage::binary(message.clone())).expect("a message");
+        assert_eq!(answer.wait().queued, 1);
     }
     close_all(&server, "broadcast", 1000);
     let reading = client.stream.try_clone().expect("a second handle");

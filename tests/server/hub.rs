@@ -1,9 +1,8 @@
 //! The hub, from a thread that is no core.
 
 use std::thread;
-use std::time::Duration;
 
-use ringwire::proto::Kind;
+use ringwire::OwnedMessage;
 use ringwire::{ConnectionId, Delivery};
 use tungstenite::Message;
 
@@ -19,10 +18,7 @@ const fn delivery(queued: u32, gone: u32) -> Delivery {
 fn emit(server: &TestServer, id: ConnectionId, message: &str) -> Delivery {
     let hub = server.handle().hub().clone();
     let message = message.to_owned();
-    let asking = thread::spawn(move || {
-        let answer = hub.emit_to(id, Kind::Text, message.as_bytes()).expect("the mailbox has room");
-        answer.recv_timeout(Duration::from_secs(10)).expect("an answer")
-    });
+    let asking = thread::spawn(move || hub.send_to(id, OwnedMessage::text(message)).expect("a message").wait());
     asking.join().expect("no panic")
 }
 
@@ -71,10 +67,7 @@ fn made_up_ids_are_gone() {
 fn publish_counts_receivers_of_all_cores() {
     let server = TestServer::new();
     let mut clients: Vec<_> = (0..12).map(|_| server.client("/rooms/count")).collect();
-    let publish = |room: &str| {
-        let answer = server.handle().hub().publish(room, Kind::Binary, &[1, 2, 3]).expect("room in the mailboxes");
-        answer.recv_timeout(Duration::from_secs(10)).expect("an answer")
-    };
+    let publish = |room: &str| server.handle().hub().send_to_room(room, [1, 2, 3]).expect("a message").wait();
     assert_eq!(publish("rooms/count"), delivery(12, 0));
     assert_eq!(publish("rooms/nobody"), delivery(0, 0));
     for client in &mut clients {
@@ -94,8 +87,8 @@ fn many_threads_emit_at_once() {
             scope.spawn(move || {
                 for number in 0..200 {
                     let message = format!("{thread} {number}");
-                    let answer = hub.emit_to(ids[number % 4], Kind::Text, message.as_bytes()).expect("room");
-                    assert_eq!(answer.recv_timeout(Duration::from_secs(10)), Ok(QUEUED));
+                    let answer = hub.send_to(ids[number % 4], OwnedMessage::text(message)).expect("a message");
+                    assert_eq!(answer.wait(), QUEUED);
                 }
             });
         }

@@ -99,7 +99,7 @@ fn whoever_has_left_a_room_is_not_counted_any_more() {
     let rooms = server.handle().hub().ask_all(|hub| (hub.room_count(), hub.local_members("rooms/door").len()));
     for (count, members) in rooms.expect("the cores answer") {
         assert_eq!(members, 0);
-        assert_eq!(count, 1, "only the broadcast room is kept");
+        assert_eq!(count, 0, "nothing of it is kept");
     }
 }
 
@@ -119,11 +119,13 @@ fn a_new_member_misses_nothing() {
 #[test]
 fn names_of_rooms_that_are_none() {
     let server = TestServer::new();
-    let long = format!("/rooms/{}", "r".repeat(300));
-    for path in ["/rooms/", "/rooms", "/rooms/a/b", &long] {
+    for path in ["/rooms/", "/rooms", "/rooms/a/b"] {
         let mut client = server.raw();
         client.send(&raw::upgrade_request(path));
         assert_eq!(client.response(false).status, 404, "{path}");
     }
+    // Too long for the hub, which the route finds out when it joins.
+    let mut long = server.open(&format!("/rooms/{}", "r".repeat(300)));
+    assert!(matches!(long.frame().code(), Some(1008 | 1011)));
     assert!(server.open("/rooms/r%C3%A4um?x=1").is_silent(Duration::from_millis(20)));
 }
