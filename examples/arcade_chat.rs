@@ -117,7 +117,7 @@ enum FromClient {
 fn chat_room(rooms: &Rooms) -> Ws {
     let (joined, said, left) = (rooms.clone(), rooms.clone(), rooms.clone());
     ws().max_message(64 << 10)
-        .message_rate(100)
+        .message_rate(1000)
         .on_connect(move |socket| {
             let (room_id, user) = (socket.param("room").to_owned(), socket_id(socket));
             let mut rooms = joined.lock();
@@ -264,6 +264,8 @@ async fn disconnect(request: Request) -> Result<Value, HttpError> {
     let id: ConnectionId = request.param("id").parse().map_err(|_| gone())?;
     let told = request.hub().emit_to(id, "disconnect", &json!({"reason": "Admin action"}))?.await;
     // The client may close when it hears this; it is closed in any case.
-    let closed = request.hub().disconnect(id, 1008, "Admin action").await;
-    if told.gone == 0 && closed == Some(true) { Ok(json!({"disconnected": true})) } else { Err(gone()) }
+    match request.hub().disconnect(id, 1008, "Admin action") {
+        Ok(closing) if told.gone == 0 && closing.await == Some(true) => Ok(json!({"disconnected": true})),
+        _ => Err(gone()),
+    }
 }

@@ -76,7 +76,8 @@ fn a02_message_done_and_error_handlers() {
     let mut client = served.raw();
     client.upgrade("/");
     client.reset();
-    assert_eq!(told.next(), r#"1006 "" false"#);
+    let broken = told.next();
+    assert!(broken.starts_with("1006 ") && broken.ends_with(" false"), "{broken}");
     assert!(told.is_empty());
 }
 

@@ -60,7 +60,8 @@ fn d03_binary_and_json() {
 #[test]
 fn d04_keep_alive_and_bounded_buffers() {
     // A ping of the client's is answered with its payload.
-    let mut client = example().raw();
+    let served = example();
+    let mut client = served.raw();
     client.upgrade("/");
     client.send(&raw::frame(raw::FIN | raw::PING, b"are you there"));
     let pong = client.frame();

@@ -24,7 +24,8 @@ fn example() -> Served {
 
 #[test]
 fn r01_the_return_value_is_the_reply() {
-    let mut client = example().client("/chat/messages");
+    let served = example();
+    let mut client = served.client("/chat/messages");
     say(&mut client, "hello");
     assert_eq!(text(&mut client), "Echo: hello");
 
@@ -237,7 +238,8 @@ fn r06_close_codes_and_reasons() {
         let frame = client.frame();
         assert_eq!(std::str::from_utf8(&frame.payload[2..]).expect("UTF-8"), &reason[..len]);
     }
-    let mut client = example().client("/chat/persistent");
+    let served = example();
+    let mut client = served.client("/chat/persistent");
     say(&mut client, "stay");
     assert_eq!(text(&mut client), "Message processed");
     say(&mut client, "quit");
@@ -282,7 +284,8 @@ fn r07_ping_interval_and_idle_timeout_of_a_route() {
 
 #[test]
 fn r08_trigger_on_connect() {
-    let mut client = example().client("/chat/connection");
+    let served = example();
+    let mut client = served.client("/chat/connection");
     assert_eq!(text(&mut client), "Connected to WebSocket");
     say(&mut client, "hello");
     assert_eq!(text(&mut client), "Message: hello");

@@ -74,7 +74,8 @@ fn s03_open_until_closed_and_what_was_sent_before_arrives() {
     assert_eq!(text(&mut client).len(), 300_000);
     assert_eq!(close_frame(&mut client).0, 1000);
 
-    let mut client = example().client("/once");
+    let served = example();
+    let mut client = served.client("/once");
     say(&mut client, "bye");
     assert_eq!(text(&mut client), "bye");
     assert_eq!(close_frame(&mut client).0, 1000);

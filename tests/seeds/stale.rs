@@ -36,7 +36,7 @@ fn a05_a_stale_id_never_reaches_who_got_its_slot() {
         client.reset();
     }
     served.await_count(0);
-    let mut newcomers: Vec<_> = (0..4).map(|_| open()).collect();
+    let mut newcomers: Vec<_> = (0..8).map(|_| open()).collect();
     let reused = *uses.iter().max_by_key(|(_, uses)| **uses).expect("a slot").0;
     assert!(newcomers.iter().any(|(_, id)| slot(*id) == reused), "somebody has the slot");
     for (_, id) in &newcomers {
