@@ -16,7 +16,7 @@ fn main() -> ringwire::Result<()> {
     Server::new(config).run_with(app, |handle| println!("listening on {}", handle.addresses()[0]))
 }
 
-pub fn app() -> App {
+pub(crate) fn app() -> App {
     let sockets = ws()
         .on_connect(|socket| println!("Client connected: {}", socket.id()))
         .on_message(|socket: &mut Socket<'_>, message: Message<'_>| match answer(&message) {
