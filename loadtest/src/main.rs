@@ -51,7 +51,7 @@ use crate::{
         emit::{self, Emit},
         fanout::{self, Board, Fanout},
     },
-    wire::{Layout, Messages, STAMP_BYTES},
+    wire::{Layout, Messages, STAMP_BYTES, STREAMS_MAX},
 };
 
 #[global_allocator]
@@ -142,7 +142,7 @@ impl<'a> Common<'a> {
             duration: self.duration.map(Duration::from_secs_f64),
             patience: Duration::from_secs_f64(self.patience),
             server_pid: self.output.server_pid,
-            interval: Duration::from_secs_f64((window / 60.0).clamp(0.05, 1.0)),
+            interval: Duration::from_secs_f64((window / 40.0).clamp(0.1, 1.0)),
         })
     }
 
@@ -319,6 +319,9 @@ fn fan_out(
         return Err(format!("{scenario} needs messages of at least {STAMP_BYTES} bytes, which say who sent them").into());
     }
     let connections = groups.count * (groups.members + groups.stalled);
+    if groups.count * publishers > STREAMS_MAX {
+        return Err(format!("at most {STREAMS_MAX} publishers can be told apart").into());
+    }
     let mut common = Common::new(to, opening, flow, output, connections);
     if to.raw {
         common.layout = Layout::RawFanout;

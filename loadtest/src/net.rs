@@ -31,8 +31,8 @@ use crate::{
 /// Nanoseconds since the run began, the same on all threads.
 pub(crate) type Nanos = u64;
 
-/// How often a tick comes at least.
-const WAKE_EVERY: Nanos = 10_000_000;
+/// How often a tick comes at least while everything is being closed.
+const FINISH_TICK: Nanos = 10_000_000;
 /// How often connections are looked through for those that take too long.
 const SWEEP_EVERY: Nanos = 200_000_000;
 /// A handshake takes no longer on a server that works.
@@ -330,14 +330,14 @@ impl Net {
         self.obey(app);
         let end = self.io.now + 2 * CLOSE_PATIENCE;
         while self.live > 0 && self.io.now < end {
-            self.turn(app, None)?;
+            self.turn(app, Some(self.io.now + FINISH_TICK))?;
         }
         for conn in 0..self.lines.len() as u32 {
             self.drop_line(conn);
         }
         let end = self.io.now + CLOSE_PATIENCE;
         while self.live > 0 && self.io.now < end {
-            self.turn(app, None)?;
+            self.turn(app, Some(self.io.now + FINISH_TICK))?;
         }
         Ok(())
     }
@@ -489,11 +489,11 @@ impl Net {
     }
 
     fn turn<A: App>(&mut self, app: &mut A, wake: Option<Nanos>) -> io::Result<()> {
-        let wake = wake.unwrap_or(Nanos::MAX).min(self.io.now + WAKE_EVERY);
-        let wait = if wake <= self.io.now {
-            Wait::No
-        } else {
-            Wait::Until((i128::from(wake) + self.ring_ahead).max(0) as u64)
+        // Without a wish there is no timer to set either: the measuring thread rings the bell often enough.
+        let wait = match wake {
+            None => Wait::Forever,
+            Some(wake) if wake <= self.io.now => Wait::No,
+            Some(wake) => Wait::Until((i128::from(wake) + self.ring_ahead).max(0) as u64),
         };
         self.ring.turn(self.io.outbox.0.batch().map(batch_send), wait)?;
         self.io.read_clock();

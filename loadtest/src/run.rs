@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering},
     },
     thread,
@@ -18,6 +18,8 @@ use nix::{
     unistd::{Pid, gettid},
 };
 
+use ringwire::engine::bell::Bell;
+
 use crate::{
     net::{Nanos, Net},
     progress::Progress,
@@ -28,8 +30,8 @@ use crate::{
     wire::Messages,
 };
 
-/// How often the measuring thread looks.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often the measuring thread looks, and wakes the workers, which set no timers of their own for what is rare.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Lets a server finish what the last handshake began, before its memory is read.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Descriptors that are not connections, on every ring and in the process.
@@ -66,6 +68,7 @@ struct Told {
     ready: AtomicBool,
     finished: AtomicBool,
     thread: AtomicI32,
+    bell: OnceLock<Arc<Bell>>,
 }
 
 /// What the workers and the measuring thread share.
@@ -99,6 +102,15 @@ impl Shared {
             counts.problems += told.problems.load(Ordering::Relaxed);
         }
         counts
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+        self.ring_bells();
+    }
+
+    fn ring_bells(&self) {
+        self.workers.iter().filter_map(|told| told.bell.get()).for_each(|bell| bell.ring());
     }
 
     fn all(&self, flag: impl Fn(&Told) -> &AtomicBool) -> bool {
@@ -234,7 +246,7 @@ impl Plan {
                     })
                 })
                 .collect();
-            let enter = |phase: Phase| shared.phase.store(phase as u8, Ordering::Release);
+            let enter = |phase: Phase| shared.enter(phase);
             let mut watch = Watch::new(&shared, origin, progress);
 
             watch.until("connecting", false, || shared.all(|told| &told.ready) || stop.load(Ordering::Relaxed));
@@ -320,6 +332,7 @@ impl Plan {
         let seed = u64::from(std::process::id()) << 32 | worker as u64;
         let mut net = Net::new(self.target.clone(), self.messages.clone(), slots, origin, seed)?;
         let mut scenario = make(share, &net);
+        let _ = told.bell.set(net.bell());
         let mut phase = Phase::Open;
         let mut interval = 0;
         let mut waiting_since = None;
@@ -422,6 +435,7 @@ impl<'a> Watch<'a> {
     fn until(&mut self, what: &str, measured: bool, over: impl Fn() -> bool) {
         while !over() {
             thread::sleep(LOOK_EVERY);
+            self.shared.ring_bells();
             let now = Instant::now();
             let interval = (now - self.origin).as_nanos() as u64 / self.shared.interval_ns;
             if interval != self.interval {

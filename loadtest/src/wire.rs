@@ -14,10 +14,12 @@ use ringwire::proto::{
 
 /// Bodies start at one of this many places of the table.
 const WINDOWS: usize = 4096;
-/// Characters of the stamp: 7 of the sequence, 5 of the stream, 4 of the checksum; six bits each, low ones first.
+/// Characters of the stamp: 8 of the sequence, 4 of the stream, 4 of the checksum; six bits each, low ones first.
 pub(crate) const STAMP_BYTES: usize = 16;
-const SEQUENCE_CHARS: usize = 7;
-const STREAM_CHARS: usize = 5;
+const SEQUENCE_CHARS: usize = 8;
+const STREAM_CHARS: usize = 4;
+/// Streams that the stamp can tell apart.
+pub(crate) const STREAMS_MAX: usize = 1 << (6 * STREAM_CHARS);
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const NO_DIGIT: u8 = 0xFF;
 
@@ -30,6 +32,17 @@ const DIGITS: [u8; 256] = {
         value += 1;
     }
     digits
+};
+
+/// The characters of each twelve bits: the stamp is written two at a time.
+const PAIRS: [[u8; 2]; 4096] = {
+    let mut pairs = [[0; 2]; 4096];
+    let mut value = 0;
+    while value < 4096 {
+        pairs[value] = [ALPHABET[value & 63], ALPHABET[value >> 6]];
+        value += 1;
+    }
+    pairs
 };
 
 /// A small generator for mask keys; statistical quality is all that a load generator needs.
@@ -192,6 +205,23 @@ impl Parts<'_> {
     /// Compares `bytes` with the message from its byte `at` on.
     #[inline]
     pub(crate) fn compare(&self, at: usize, bytes: &[u8]) -> Match {
+        // The common case, whole and short, with comparisons of known length.
+        if at == 0
+            && let Some((&[a, b], rest)) = bytes.split_first_chunk()
+            && let Some((stamp, rest)) = rest.split_first_chunk::<STAMP_BYTES>()
+            && self.header_len == 2
+            && self.stamp_len == STAMP_BYTES
+            && rest.len() >= self.body.len()
+        {
+            let is_equal = [a, b] == [self.header[0], self.header[1]]
+                && *stamp == self.stamp
+                && rest[..self.body.len()] == *self.body;
+            return if is_equal { Match::Whole(2 + STAMP_BYTES + self.body.len()) } else { Match::Differs };
+        }
+        self.compare_pieces(at, bytes)
+    }
+
+    fn compare_pieces(&self, at: usize, bytes: &[u8]) -> Match {
         let mut used = 0;
         let mut start = 0;
         for piece in self.pieces() {
@@ -252,11 +282,10 @@ impl Messages {
         let size = self.sizes.of(hash);
         let mut stamp = [0; STAMP_BYTES];
         let check = (hash >> 16) & 0xFF_FFFF;
-        let low = name.sequence & ((1 << (6 * SEQUENCE_CHARS)) - 1);
-        let numbers = [(low, 0, SEQUENCE_CHARS), (u64::from(name.stream), 7, STREAM_CHARS), (check, 12, 4)];
-        for (number, first, count) in numbers {
-            for index in 0..count {
-                stamp[first + index] = ALPHABET[(number >> (6 * index)) as usize & 63];
+        let others = check << 24 | u64::from(name.stream) & (STREAMS_MAX as u64 - 1);
+        for (half, bits) in stamp.chunks_exact_mut(8).zip([name.sequence, others]) {
+            for (index, pair) in half.chunks_exact_mut(2).enumerate() {
+                pair.copy_from_slice(&PAIRS[(bits >> (12 * index)) as usize & 4095]);
             }
         }
         let window = (hash >> 52) as usize % WINDOWS;
@@ -288,8 +317,11 @@ impl Messages {
         let key = if self.layout == Layout::WebSocket { key } else { [0; 4] };
         let size = stamp_len + body.len();
         let (header, header_len) = encode_header(Opcode::from(self.kind), true, false, size as u64, Some(key));
-        out.reserve(header_len + size);
-        out.extend_from_slice(&header[..header_len]);
+        out.reserve(HEADER_BYTES_MAX + size);
+        // A copy of known length is a few instructions; what is too much goes again.
+        let start = out.len();
+        out.extend_from_slice(&header);
+        out.truncate(start + header_len);
         if self.layout == Layout::WebSocket {
             mask::copy_into(key, 0, &stamp[..stamp_len], out);
             // The stamp is a multiple of 4 bytes wherever a body follows, so the key begins anew.

@@ -148,7 +148,7 @@ fn a_count_is_kept_exactly_and_figures_are_written() {
 
 #[test]
 fn dropped_replies_are_lost_and_counted() {
-    let addr = serve_echo(|number, message| if number % 50 == 7 { vec![] } else { vec![message] });
+    let addr = serve_echo(|number, message| if number == 7 || number == 20 { vec![] } else { vec![message] });
     let figures = echo(1, addr, SHORT);
     assert_only(&figures, "lost", 6);
     // With one in flight nothing follows the lost reply: only waiting shows it.

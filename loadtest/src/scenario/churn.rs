@@ -5,7 +5,7 @@ use crate::{
     scenario::{Phase, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
-    wire::Name,
+    wire::{Name, STREAMS_MAX},
 };
 
 /// What to do.
@@ -72,7 +72,7 @@ impl Churn {
         let number = self.share.number(self.sessions as usize);
         self.sessions += 1;
         self.users[tag] =
-            User { busy: true, session: number as u32 & 0x3FFF_FFFF, due, began: io.now, last_at: io.now, ..User::default() };
+            User { busy: true, session: number as u32 & (STREAMS_MAX as u32 - 1), due, began: io.now, last_at: io.now, ..User::default() };
         let mut open = plain(tag, false);
         open.number = number;
         io.open(open);
