@@ -25,7 +25,9 @@ pub(crate) fn table(a: &Value, b: &Value) -> String {
         }
     }
     for side in ["server", "client"] {
-        rows.push((format!("{side} CPU/message"), format!("/{side}/cpu_us_per_message"), Better::Less, |us| format!("{us:.3} us")));
+        rows.push((format!("{side} CPU/message"), format!("/{side}/cpu_us_per_message"), Better::Less, |us| {
+            format!("{us:.3} us")
+        }));
     }
     rows.push(("server CPU/connection".into(), "/server/cpu_us_per_connection".into(), Better::Less, time_text));
     rows.push(("server memory/connection".into(), "/server/rss_bytes_per_connection".into(), Better::Less, bytes_text));

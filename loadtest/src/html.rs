@@ -22,7 +22,7 @@ const STYLE: &str = "
 body{margin:0 auto;max-width:920px;padding:28px 20px 40px;background:var(--ground);color:var(--text);font:15px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif;font-variant-numeric:tabular-nums}
 h1{font-size:25px;margin:0 0 2px}h2{font-size:17px;margin:30px 0 8px}
 p{margin:4px 0}.dim{color:var(--dim)}code{font:13px ui-monospace,monospace;overflow-wrap:anywhere}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:18px 0 6px}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(126px,1fr));gap:10px;margin:18px 0 6px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}
 .card b{display:block;font-size:21px;line-height:1.3}.card span{color:var(--dim);font-size:13px}
 .good{color:var(--good)}.bad{color:var(--bad)}
@@ -81,7 +81,8 @@ pub(crate) fn page(figures: &Value) -> String {
     let mut row = |name: &str, text: &str| {
         let _ = write!(html, "<tr><td>{name}</td><td>{}</td></tr>", escape(text));
     };
-    let command = figures["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
+    let command =
+        figures["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
     row("Command", &format!("ringwire-loadtest {command}"));
     row(
         "Machine",
@@ -182,7 +183,12 @@ fn plots(html: &mut String, figures: &Value, is_connect: bool) {
         series["measured"].as_array().map(|flags| flags.iter().map(|flag| *flag == true).collect()).unwrap_or_default();
     let points = |name: &str, wanted: &dyn Fn(usize) -> bool| -> Vec<(f64, f64)> {
         let values = column(name);
-        at.iter().zip(values).enumerate().filter(|(index, _)| wanted(*index)).filter_map(|(_, (at, value))| Some((*at, value?))).collect()
+        at.iter()
+            .zip(values)
+            .enumerate()
+            .filter(|(index, _)| wanted(*index))
+            .filter_map(|(_, (at, value))| Some((*at, value?)))
+            .collect()
     };
     let in_window = |index: usize| measured.get(index).copied().unwrap_or(false);
     let everywhere = |_: usize| true;
@@ -195,7 +201,11 @@ fn plots(html: &mut String, figures: &Value, is_connect: bool) {
     let to = at.last().copied().unwrap_or(1.0);
     let unit = figures["unit"].as_str().unwrap_or("messages");
     if !is_connect {
-        let _ = write!(html, "<h2>Throughput <span class=\"dim\">({} per second; the measured window is tinted)</span></h2>", escape(unit));
+        let _ = write!(
+            html,
+            "<h2>Throughput <span class=\"dim\">({} per second; the measured window is tinted)</span></h2>",
+            escape(unit)
+        );
         let line = Line { class: "a", name: "", points: points("messages_per_s", &everywhere) };
         let y = linear(peak(&[&line]), "", |value| grouped(value as u64));
         plot(html, &[line], &linear(to, "seconds", |value| format!("{value}")), &y, window, true);
@@ -226,7 +236,8 @@ fn plots(html: &mut String, figures: &Value, is_connect: bool) {
         let nines = lines.iter().flat_map(|line| &line.points).map(|point| beyond(point.0)).fold(1.0, f64::max);
         let place = move |percentile: f64| beyond(percentile) / nines;
         let marks = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999];
-        let marks = marks.into_iter().filter(|mark| beyond(*mark) <= nines).map(|mark| (mark, format!("{mark} %"))).collect();
+        let marks =
+            marks.into_iter().filter(|mark| beyond(*mark) <= nines).map(|mark| (mark, format!("{mark} %"))).collect();
         plot(html, &lines, &Axis { place: Box::new(place), marks, title: "percentile" }, &y, None, false);
     }
     let open = Line { class: "a", name: "", points: points("open", &everywhere) };
@@ -251,7 +262,8 @@ fn linear(to: f64, title: &'static str, text: impl Fn(f64) -> String) -> Axis {
     let to = if to > 0.0 { to } else { 1.0 };
     let rough = to / 5.0;
     let scale = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * scale).find(|step| *step >= rough).unwrap_or(rough);
+    let step =
+        [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * scale).find(|step| *step >= rough).unwrap_or(rough);
     let end = if title.is_empty() { (to / step).ceil() * step } else { to };
     let marks = (0..).map(|index| f64::from(index) * step).take_while(|mark| *mark <= end * 1.0001);
     // Steps such as 0.2 add up to numbers with a long tail.
@@ -279,7 +291,13 @@ fn logarithmic(lines: &[Line]) -> Axis {
 }
 
 fn short_time(us: f64) -> String {
-    let (value, unit) = if us < 1e3 { (us, "us") } else if us < 1e6 { (us / 1e3, "ms") } else { (us / 1e6, "s") };
+    let (value, unit) = if us < 1e3 {
+        (us, "us")
+    } else if us < 1e6 {
+        (us / 1e3, "ms")
+    } else {
+        (us / 1e6, "s")
+    };
     format!("{} {unit}", (value * 10.0).round() / 10.0)
 }
 
@@ -291,7 +309,11 @@ fn plot(html: &mut String, lines: &[Line], x: &Axis, y: &Axis, window: Option<(f
     let _ = write!(html, "<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
     if let Some((from, to)) = window {
         let (from, to) = (at_x(from), at_x(to));
-        let _ = write!(html, "<rect class=\"window\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{height}\"/>", to - from);
+        let _ = write!(
+            html,
+            "<rect class=\"window\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{height}\"/>",
+            to - from
+        );
     }
     for (value, text) in &y.marks {
         let place = at_y(*value);
@@ -321,10 +343,15 @@ fn plot(html: &mut String, lines: &[Line], x: &Axis, y: &Axis, window: Option<(f
         x.title
     );
     for line in lines.iter().filter(|line| !line.points.is_empty()) {
-        let path: Vec<String> = line.points.iter().map(|point| format!("{:.1},{:.1}", at_x(point.0), at_y(point.1))).collect();
+        let path: Vec<String> =
+            line.points.iter().map(|point| format!("{:.1},{:.1}", at_x(point.0), at_y(point.1))).collect();
         if filled {
             let (first, last) = (at_x(line.points[0].0), at_x(line.points[line.points.len() - 1].0));
-            let _ = write!(html, "<polygon class=\"fill\" points=\"{first:.1},{floor} {} {last:.1},{floor}\"/>", path.join(" "));
+            let _ = write!(
+                html,
+                "<polygon class=\"fill\" points=\"{first:.1},{floor} {} {last:.1},{floor}\"/>",
+                path.join(" ")
+            );
         }
         let _ = write!(html, "<polyline class=\"{}\" points=\"{}\"/>", line.class, path.join(" "));
     }
@@ -354,7 +381,12 @@ fn checks(html: &mut String, figures: &Value) {
     for rule in figures["slo"].as_array().into_iter().flatten() {
         let (class, met) = if rule["met"] == true { ("good", "met") } else { ("bad", "missed") };
         let text = |key: &str| escape(rule[key].as_str().unwrap_or_default());
-        let _ = write!(html, "<tr><td>objective {} ({})</td><td class=\"{class}\">{met}</td></tr>", text("rule"), text("value"));
+        let _ = write!(
+            html,
+            "<tr><td>objective {} ({})</td><td class=\"{class}\">{met}</td></tr>",
+            text("rule"),
+            text("value")
+        );
     }
     *html += "</table>";
     let problems: Vec<&str> = figures["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -398,7 +430,8 @@ mod tests {
 
     #[test]
     fn marks_are_round() {
-        let marks = |to| linear(to, "x", |value| format!("{value}")).marks.into_iter().map(|mark| mark.1).collect::<Vec<_>>();
+        let marks =
+            |to| linear(to, "x", |value| format!("{value}")).marks.into_iter().map(|mark| mark.1).collect::<Vec<_>>();
         assert_eq!(marks(1.0), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
         assert_eq!(marks(47.0), ["0", "10", "20", "30", "40"]);
     }

@@ -148,18 +148,15 @@ impl<'a> Common<'a> {
 
     fn about(&self, scenario: &'static str, unit: &'static str, rate: Option<f64>) -> About {
         let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        About {
-            scenario,
-            unit,
-            url: self.to.url.url.clone(),
-            connections: self.connections,
-            rate,
-            started_unix_s,
-        }
+        About { scenario, unit, url: self.to.url.url.clone(), connections: self.connections, rate, started_unix_s }
     }
 
     fn refuse_raw(&self, scenario: &str) -> Result<(), String> {
-        if self.to.raw { Err(format!("{scenario} needs WebSocket: --raw is for echo, broadcast and connect")) } else { Ok(()) }
+        if self.to.raw {
+            Err(format!("{scenario} needs WebSocket: --raw is for echo, broadcast and connect"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -316,7 +313,9 @@ fn fan_out(
         return Err("--raw needs a broadcast with one publisher".into());
     }
     if to.size.min() < STAMP_BYTES {
-        return Err(format!("{scenario} needs messages of at least {STAMP_BYTES} bytes, which say who sent them").into());
+        return Err(
+            format!("{scenario} needs messages of at least {STAMP_BYTES} bytes, which say who sent them").into()
+        );
     }
     let connections = groups.count * (groups.members + groups.stalled);
     if groups.count * publishers > STREAMS_MAX {
@@ -394,7 +393,8 @@ fn write_hdr_log(path: &std::path::Path, about: &About, outcome: &Outcome) -> Re
         if let Some(latencies) = &interval.latencies {
             let begin = Duration::from_secs_f64((interval.at_s - interval.seconds).max(0.0));
             let length = Duration::from_secs_f64(interval.seconds);
-            log.write_histogram(latencies, begin, length, None).map_err(|error| format!("{}: {error:?}", path.display()))?;
+            log.write_histogram(latencies, begin, length, None)
+                .map_err(|error| format!("{}: {error:?}", path.display()))?;
         }
     }
     drop(log);

@@ -276,7 +276,8 @@ impl Net {
         };
         let ring = uring::Uring::new(&options, Vec::new())?;
         if ring.slots() < slots {
-            let text = format!("this process may have {} descriptors, {slots} are wanted: use more --threads", ring.slots());
+            let text =
+                format!("this process may have {} descriptors, {slots} are wanted: use more --threads", ring.slots());
             return Err(io::Error::other(text));
         }
         let now = origin.elapsed().as_nanos() as u64;
@@ -332,13 +333,7 @@ impl Net {
         while self.live > 0 && self.io.now < end {
             self.turn(app, Some(self.io.now + FINISH_TICK))?;
         }
-        for conn in 0..self.lines.len() as u32 {
-            self.drop_line(conn);
-        }
-        let end = self.io.now + CLOSE_PATIENCE;
-        while self.live > 0 && self.io.now < end {
-            self.turn(app, Some(self.io.now + FINISH_TICK))?;
-        }
+        // What is left ends with the ring, all at once: one by one the kernel would look for each among all the others.
         Ok(())
     }
 
@@ -468,7 +463,10 @@ impl Net {
         line.machine.take_buffers(&mut self.pool);
         self.io.outbox.0.close(conn);
         let token = Token::new(Op::Close, line.generation, conn);
-        self.ring.cancel(token);
+        // The kernel looks through all operations of the ring for those of a descriptor: only where there is one to find.
+        if line.in_flight > 0 {
+            self.ring.cancel(token);
+        }
         self.ring.close(token);
         line.in_flight += 1;
     }

@@ -55,7 +55,8 @@ impl Progress {
             return;
         }
         let rate = sample.map_or(0.0, |sample| sample.done as f64 / sample.seconds);
-        let mut text = format!("{seconds:6.1} s  {what:<10}  {} open  {} /s", grouped(counts.open), grouped(rate as u64));
+        let mut text =
+            format!("{seconds:6.1} s  {what:<10}  {} open  {} /s", grouped(counts.open), grouped(rate as u64));
         if let Some(latencies) = latencies {
             let at = |quantile| time_text(latencies.value_at_quantile(quantile) as f64 / 1e3);
             text += &format!("  p50 {}  p99 {}", at(0.5), at(0.99));

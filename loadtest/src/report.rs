@@ -84,7 +84,8 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         ));
     }
     if tally.unsent > 0 {
-        warnings.push(format!("{} scheduled messages were never sent: the rate is more than was possible", tally.unsent));
+        warnings
+            .push(format!("{} scheduled messages were never sent: the rate is more than was possible", tally.unsent));
     }
     if outcome.interrupted {
         warnings.push("the run was interrupted: figures are of what was measured until then".to_owned());
@@ -118,10 +119,12 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     for (what, histogram) in &outcome.timed {
         figures[format!("{}_us", what.key())] = percentiles(histogram);
     }
-    figures["checks"] = tally.checks.entries().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    figures["checks"] =
+        tally.checks.entries().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
     figures["close_codes"] = tally.closes.iter().map(|(code, count)| (code.to_string(), json!(count))).collect();
     figures["errnos"] = tally.errnos.iter().map(|(errno, count)| (errno_name(*errno), json!(count))).collect();
-    figures["http_statuses"] = tally.statuses.iter().map(|(status, count)| (status.to_string(), json!(count))).collect();
+    figures["http_statuses"] =
+        tally.statuses.iter().map(|(status, count)| (status.to_string(), json!(count))).collect();
     figures["problem_count"] = json!(problem_count);
     figures["problems"] = json!(tally.problems);
     figures["server"] = match outcome.cpu.server {
@@ -242,7 +245,10 @@ pub(crate) fn text(figures: &Value) -> String {
     let unit = figures["unit"].as_str().unwrap_or("messages");
     let is_connect = figures["scenario"] == "connect";
 
-    line("scenario", format!("{} {}", figures["scenario"].as_str().unwrap_or_default(), figures["url"].as_str().unwrap_or_default()));
+    line(
+        "scenario",
+        format!("{} {}", figures["scenario"].as_str().unwrap_or_default(), figures["url"].as_str().unwrap_or_default()),
+    );
     line(
         "connections",
         format!(
@@ -269,7 +275,14 @@ pub(crate) fn text(figures: &Value) -> String {
     if count("/published") > 0 {
         line("published", grouped(count("/published")));
     }
-    line("bytes", format!("{} in, {} out", bytes_text(number("/bytes_in").unwrap_or_default()), bytes_text(number("/bytes_out").unwrap_or_default())));
+    line(
+        "bytes",
+        format!(
+            "{} in, {} out",
+            bytes_text(number("/bytes_in").unwrap_or_default()),
+            bytes_text(number("/bytes_out").unwrap_or_default())
+        ),
+    );
     for (key, name) in TIMES {
         let times = &figures[key];
         if times["count"].as_u64().unwrap_or_default() == 0 || (is_connect && key == "latency_us") {
@@ -301,7 +314,12 @@ pub(crate) fn text(figures: &Value) -> String {
         let now = number("/server/rss_bytes").unwrap_or(open);
         line(
             "server memory",
-            format!("{} per connection, {} with all open, {} at the end", bytes_text(each), bytes_text(open), bytes_text(now)),
+            format!(
+                "{} per connection, {} with all open, {} at the end",
+                bytes_text(each),
+                bytes_text(open),
+                bytes_text(now)
+            ),
         );
     }
     if let Some(bottleneck) = figures["bottleneck"].as_str().filter(|name| *name != "unknown" && !is_connect) {
@@ -319,7 +337,14 @@ pub(crate) fn text(figures: &Value) -> String {
     }
     for rule in figures["slo"].as_array().into_iter().flatten() {
         let met = if rule["met"] == true { "met" } else { "MISSED" };
-        line("objective", format!("{}: {met} ({})", rule["rule"].as_str().unwrap_or_default(), rule["value"].as_str().unwrap_or_default()));
+        line(
+            "objective",
+            format!(
+                "{}: {met} ({})",
+                rule["rule"].as_str().unwrap_or_default(),
+                rule["value"].as_str().unwrap_or_default()
+            ),
+        );
     }
     for warning in figures["warnings"].as_array().into_iter().flatten() {
         line("warning", warning.as_str().unwrap_or_default().to_owned());
@@ -338,7 +363,10 @@ mod tests {
 
     #[test]
     fn numbers_are_told_with_their_units() {
-        assert_eq!((grouped(7).as_str(), grouped(1234).as_str(), grouped(1_234_567).as_str()), ("7", "1,234", "1,234,567"));
+        assert_eq!(
+            (grouped(7).as_str(), grouped(1234).as_str(), grouped(1_234_567).as_str()),
+            ("7", "1,234", "1,234,567")
+        );
         assert_eq!(time_text(12.34), "12.3 us");
         assert_eq!(time_text(12_340.0), "12.34 ms");
         assert_eq!(time_text(2_500_000.0), "2.50 s");

@@ -182,7 +182,8 @@ pub(crate) fn raise_nofile() -> io::Result<u64> {
 
 /// The fewest rings that hold so many connections: each has as many direct descriptors as a process may have.
 pub(crate) fn workers_needed(connections: usize, descriptors: u64) -> usize {
-    let each = usize::try_from(descriptors).unwrap_or(usize::MAX).min(1 << 20).saturating_sub(SPARE_DESCRIPTORS).max(64);
+    let each =
+        usize::try_from(descriptors).unwrap_or(usize::MAX).min(1 << 20).saturating_sub(SPARE_DESCRIPTORS).max(64);
     connections.div_ceil(each).max(1)
 }
 
@@ -344,6 +345,9 @@ impl Plan {
                 net.io.tally.recording = matches!(phase, Phase::Measure | Phase::Drain);
                 scenario.enter(&mut net.io, phase);
             }
+            if phase == Phase::Stop {
+                break;
+            }
             if now / shared.interval_ns != interval {
                 if !net.io.tally.interval.is_empty() {
                     let mut intervals = shared.intervals.lock().expect("no holder panics");
@@ -373,7 +377,6 @@ impl Plan {
                         told.finished.store(true, Ordering::Release);
                     }
                 }
-                Phase::Stop => break,
                 _ => {}
             }
         }
@@ -494,8 +497,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn finish(mut self) -> (Histogram<u64>, Vec<Interval>) {
-        self.sample(Instant::now(), false);
+    fn finish(self) -> (Histogram<u64>, Vec<Interval>) {
         self.progress.clear();
         (self.total, self.samples.into_values().collect())
     }

@@ -1,7 +1,7 @@
 //! What the scenarios share: phases, the opening of connections, schedules, and the judgement on a message.
 
-pub(crate) mod connect;
 pub(crate) mod churn;
+pub(crate) mod connect;
 pub(crate) mod echo;
 pub(crate) mod emit;
 pub(crate) mod fanout;
@@ -158,7 +158,14 @@ pub(crate) enum Verdict {
 }
 
 /// Holds a message against what a receiver may get of a stream, of which `sent` were sent, and counts what is wrong.
-pub(crate) fn judge(io: &mut Io, tag: u32, stream: u32, tracker: &mut Tracker, sent: u64, message: Received<'_>) -> Verdict {
+pub(crate) fn judge(
+    io: &mut Io,
+    tag: u32,
+    stream: u32,
+    tracker: &mut Tracker,
+    sent: u64,
+    message: Received<'_>,
+) -> Verdict {
     let near = Name { stream, sequence: tracker.next };
     let known = io.messages.identify(message.payload, near);
     let tally = &mut io.tally;

@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn objectives_are_read_and_judged() {
-        let figures = json!({"latency_us": {"p99": 4000.0, "p99.9": 9000.0}, "checks": {"lost": 0}, "messages_per_s": 5000});
+        let figures =
+            json!({"latency_us": {"p99": 4000.0, "p99.9": 9000.0}, "checks": {"lost": 0}, "messages_per_s": 5000});
         let judged = |text: &str| -> Vec<bool> {
             parse(text).expect(text).iter().map(|rule| rule.judge(&figures)["met"] == true).collect()
         };
@@ -132,7 +133,13 @@ mod tests {
 
     #[test]
     fn a_wrong_objective_says_what_is_wrong() {
-        for (text, why) in [("p98<1ms", "is not one of"), ("p99<5", "a time needs"), ("lost", "none of"), ("lost=x", "unknown unit"), ("lost=", "not a number")] {
+        for (text, why) in [
+            ("p98<1ms", "is not one of"),
+            ("p99<5", "a time needs"),
+            ("lost", "none of"),
+            ("lost=x", "unknown unit"),
+            ("lost=", "not a number"),
+        ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(why), "{error}");
         }

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections per source address before the next one is taken: Linux has 28,232 ephemeral ports by default, and looks
 /// long for the last ones.
-pub(crate) const CONNECTIONS_PER_SOURCE: usize = 20_000;
+pub(crate) const CONNECTIONS_PER_SOURCE: usize = 10_000;
 
 /// Where a run goes, and how it asks.
 #[derive(Clone, Debug)]
@@ -156,6 +156,6 @@ mod tests {
         assert!(parse_sources("127.0.0.3-127.0.0.1").is_err());
         let mut target = Target::parse("ws://127.0.0.1:1/").expect("a URL");
         target.spread_sources(100_000);
-        assert_eq!(target.sources.len(), 5);
+        assert_eq!(target.sources.len(), 10);
     }
 }

@@ -95,7 +95,8 @@ impl Sizes {
                 text if text.ends_with("KiB") => (&text[..text.len() - 3], 1 << 10),
                 text => (text, 1),
             };
-            let bytes = digits.trim().parse::<usize>().map_err(|_| format!("{text:?} is not a size such as 64 or 4KiB"))?;
+            let bytes =
+                digits.trim().parse::<usize>().map_err(|_| format!("{text:?} is not a size such as 64 or 4KiB"))?;
             if bytes > 1 << 24 { Err("payloads may have at most 16777216 bytes".to_owned()) } else { Ok(bytes * unit) }
         };
         if let Some((low, high)) = text.split_once("..") {

@@ -133,7 +133,8 @@ fn a_count_is_kept_exactly_and_figures_are_written() {
     let figures = echo(0, addr, &options);
     assert_eq!(served.load(Ordering::Relaxed), 300);
     assert_eq!((&figures["messages"], &figures["problem_count"]), (&300.into(), &0.into()));
-    for pointer in ["/messages_per_s", "/server/cpu_us_per_message", "/client/cpu_us_per_message", "/server/rss_bytes"] {
+    for pointer in ["/messages_per_s", "/server/cpu_us_per_message", "/client/cpu_us_per_message", "/server/rss_bytes"]
+    {
         assert!(figures.pointer(pointer).and_then(Value::as_f64).is_some_and(|value| value > 0.0), "{pointer}");
     }
     let latency = &figures["latency_us"];
@@ -160,8 +161,7 @@ fn dropped_replies_are_lost_and_counted() {
 
 #[test]
 fn doubled_replies_are_counted() {
-    let addr =
-        serve_echo(|number, message| if number == 7 { vec![message.clone(), message] } else { vec![message] });
+    let addr = serve_echo(|number, message| if number == 7 { vec![message.clone(), message] } else { vec![message] });
     assert_only(&echo(1, addr, SHORT), "duplicated", 3);
 }
 
@@ -210,9 +210,11 @@ fn corrupted_replies_are_counted_wherever_the_byte_is() {
 
 #[test]
 fn a_reply_of_another_opcode_or_length_is_corrupted() {
-    let addr = serve_echo(|number, message| {
-        if number == 4 { vec![Message::binary(message.into_data())] } else { vec![message] }
-    });
+    let addr = serve_echo(
+        |number, message| {
+            if number == 4 { vec![Message::binary(message.into_data())] } else { vec![message] }
+        },
+    );
     let figures = echo(1, addr, SHORT);
     assert_only(&figures, "corrupted", 3);
     says(&figures, "is Binary instead of Text");
@@ -255,9 +257,7 @@ fn a_delay_misses_the_objective() {
 
 #[test]
 fn a_close_in_the_middle_fails() {
-    let addr = serve_echo(|number, message| {
-        if number == 9 { vec![Message::Close(None)] } else { vec![message] }
-    });
+    let addr = serve_echo(|number, message| if number == 9 { vec![Message::Close(None)] } else { vec![message] });
     let figures = echo(1, addr, SHORT);
     assert_eq!((&figures["close_codes"]["1005"], &figures["connections"]["failed"]), (&3.into(), &3.into()));
     let addr = serve(|stream| {
@@ -360,7 +360,12 @@ fn rooms_are_apart() {
     assert_eq!(figures["messages"], 240, "each of 80 messages to its room's 3 members");
     // A server that knows only one room delivers to strangers.
     let addr = serve_rooms(None);
-    let figures = run(1, "rooms", &format!("ws://{addr}/all?{{room}}"), "--rooms 2 --members 2 --warmup 0 --count 4 --patience 0.2");
+    let figures = run(
+        1,
+        "rooms",
+        &format!("ws://{addr}/all?{{room}}"),
+        "--rooms 2 --members 2 --warmup 0 --count 4 --patience 0.2",
+    );
     assert_eq!(figures["checks"]["unexpected"], 8, "{figures}");
 }
 
@@ -496,7 +501,8 @@ fn what_the_handshake_says_is_sent_and_checked() {
     let addr = serve(|stream| {
         #[allow(clippy::result_large_err)]
         let accepted = tungstenite::accept_hdr(stream, |request: &Request, mut response: Response| {
-            let named = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let named =
+                |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
             assert_eq!((named("authorization"), named("sec-websocket-protocol")), ("Bearer x", "chat-v1"));
             response.headers_mut().insert("sec-websocket-protocol", "chat-v1".parse().expect("a value"));
             Ok(response)

@@ -2,11 +2,11 @@
 
 use std::{error::Error, net::SocketAddr, os::fd::AsRawFd};
 
-use clap::{Parser, ValueEnum};
 use crate::{
     epoll, process,
     uring::{self, Chunk, Driver, Options},
 };
+use clap::{Parser, ValueEnum};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Engine {

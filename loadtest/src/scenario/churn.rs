@@ -71,8 +71,14 @@ impl Churn {
         let Some(tag) = self.free.pop() else { return false };
         let number = self.share.number(self.sessions as usize);
         self.sessions += 1;
-        self.users[tag] =
-            User { busy: true, session: number as u32 & (STREAMS_MAX as u32 - 1), due, began: io.now, last_at: io.now, ..User::default() };
+        self.users[tag] = User {
+            busy: true,
+            session: number as u32 & (STREAMS_MAX as u32 - 1),
+            due,
+            began: io.now,
+            last_at: io.now,
+            ..User::default()
+        };
         let mut open = plain(tag, false);
         open.number = number;
         io.open(open);

@@ -242,7 +242,8 @@ impl Scenario for Echo {
 
     fn is_idle(&mut self, _io: &Io) -> bool {
         let over = self.phase == Phase::Drain || self.budget == 0 || self.alive == 0;
-        over && self.outstanding == 0 && (self.alive == 0 || self.conns.iter().all(|conn| conn.slot.is_none() || conn.due <= conn.sent))
+        over && self.outstanding == 0
+            && (self.alive == 0 || self.conns.iter().all(|conn| conn.slot.is_none() || conn.due <= conn.sent))
     }
 
     fn conclude(&mut self, io: &mut Io) {

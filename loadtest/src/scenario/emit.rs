@@ -105,9 +105,7 @@ impl Emit {
         let poster = &mut self.posters[index];
         let (Some(slot), None) = (poster.slot, poster.waiting) else { return };
         let due = match &self.schedule {
-            Some(schedule) if poster.posted < poster.due => {
-                schedule.at(poster.posted * posters as u64 + index as u64)
-            }
+            Some(schedule) if poster.posted < poster.due => schedule.at(poster.posted * posters as u64 + index as u64),
             Some(_) => return,
             None if poster.undelivered.is_some() || !self.phase.is_flowing() || self.budget == 0 => return,
             None => {
@@ -135,7 +133,8 @@ impl Emit {
         let body = io.messages.reply(name).payload();
         let id = socket.id.as_deref().unwrap_or_default();
         let path = self.plan.api.replace("{id}", id);
-        let token = self.plan.token.as_ref().map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+        let token =
+            self.plan.token.as_ref().map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
         self.request.clear();
         self.request.extend_from_slice(
             format!(
@@ -283,7 +282,10 @@ impl App for Emit {
             self.look_again = io.now + 50_000_000;
             for index in 0..self.posters.len() {
                 if let Some((tag, sequence)) = self.posters[index].undelivered {
-                    let late = self.sockets[tag].times.iter().any(|time| time.0 == sequence && io.now > time.2 + self.plan.patience);
+                    let late = self.sockets[tag]
+                        .times
+                        .iter()
+                        .any(|time| time.0 == sequence && io.now > time.2 + self.plan.patience);
                     if late {
                         self.posters[index].undelivered = None;
                         self.outstanding = self.outstanding.saturating_sub(1);
@@ -313,10 +315,7 @@ impl Scenario for Emit {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
-            self.schedule = self
-                .plan
-                .rate
-                .map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.workers));
+            self.schedule = self.plan.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.workers));
         }
         if phase.is_flowing() {
             (0..self.posters.len()).for_each(|index| self.pump(io, index));
@@ -328,7 +327,8 @@ impl Scenario for Emit {
     }
 
     fn is_idle(&mut self, _io: &Io) -> bool {
-        let quiet = |poster: &Poster| poster.slot.is_none() || (poster.waiting.is_none() && poster.due <= poster.posted);
+        let quiet =
+            |poster: &Poster| poster.slot.is_none() || (poster.waiting.is_none() && poster.due <= poster.posted);
         (self.phase == Phase::Drain || self.budget == 0) && self.outstanding == 0 && self.posters.iter().all(quiet)
             || self.posters.iter().all(|poster| poster.slot.is_none())
     }

@@ -191,7 +191,9 @@ impl Fanout {
         let workers_with = (0..plan.groups)
             .map(|group| {
                 let first = group * each;
-                (0..board.workers).filter(|worker| (first..first + plan.members).any(|n| n % board.workers == *worker)).count() as u32
+                (0..board.workers)
+                    .filter(|worker| (first..first + plan.members).any(|n| n % board.workers == *worker))
+                    .count() as u32
             })
             .collect();
         let all = plan.streams();
@@ -460,7 +462,11 @@ impl Scenario for Fanout {
 
     fn is_idle(&mut self, _io: &Io) -> bool {
         let alive = self.members.iter().any(|member| member.slot.is_some());
-        !alive || ((self.phase == Phase::Drain || self.budget == 0 || (self.board.plan.count.is_some() && self.publishers.is_empty())) && self.board.is_complete())
+        !alive
+            || ((self.phase == Phase::Drain
+                || self.budget == 0
+                || (self.board.plan.count.is_some() && self.publishers.is_empty()))
+                && self.board.is_complete())
     }
 
     fn conclude(&mut self, io: &mut Io) {

@@ -10,9 +10,15 @@ mod tokio_uring_tungstenite;
 mod tokio_websockets;
 mod yawc;
 
-use std::{cell::RefCell, future::Future, net::SocketAddr, rc::Rc};
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    rc::Rc,
+    task::Poll,
+};
 
-use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use peers::{process, runner::Outcome};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -88,7 +94,7 @@ fn serve_tokio<F: Future<Output = ()> + 'static>(addr: SocketAddr, handle: impl 
     process::raise_nofile()?;
     process::exit_on_signals();
     let listener = process::listen(addr)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         listener.set_nonblocking(true)?;
         process::announce(&listener)?;
@@ -101,11 +107,7 @@ fn serve_tokio<F: Future<Output = ()> + 'static>(addr: SocketAddr, handle: impl 
 }
 
 /// One connection of a library whose WebSocket is a stream and a sink.
-async fn session<M: Data, E>(
-    mut socket: impl Stream<Item = Result<M, E>> + Sink<M> + Unpin,
-    mode: Mode,
-    hub: Hub<M>,
-) {
+async fn session<M: Data, E>(mut socket: impl Stream<Item = Result<M, E>> + Sink<M> + Unpin, mode: Mode, hub: Hub<M>) {
     match mode {
         Mode::Echo => drop(echo(&mut socket).await),
         Mode::Broadcast => {
@@ -123,7 +125,7 @@ async fn echo<M: Data, E, S: Stream<Item = Result<M, E>> + Sink<M> + Unpin>(sock
             if message.is_data() {
                 socket.feed(message).await?;
             }
-            next = socket.next().now_or_never().flatten().and_then(Result::ok);
+            next = here_already(socket).await;
         }
         socket.flush().await?;
     }
@@ -144,7 +146,7 @@ async fn broadcast<M: Data, E, S: Stream<Item = Result<M, E>> + Sink<M> + Unpin>
                     if message.is_data() {
                         hub.publish(&message);
                     }
-                    next = socket.next().now_or_never().flatten().and_then(Result::ok);
+                    next = here_already(socket).await;
                 }
                 socket.flush().await?;
             }
@@ -157,4 +159,13 @@ async fn broadcast<M: Data, E, S: Stream<Item = Result<M, E>> + Sink<M> + Unpin>
             }
         }
     }
+}
+
+/// The next message, if it has been read already.
+async fn here_already<M, E>(socket: &mut (impl Stream<Item = Result<M, E>> + Unpin)) -> Option<M> {
+    poll_fn(|context| match socket.poll_next_unpin(context) {
+        Poll::Ready(message) => Poll::Ready(message.and_then(Result::ok)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }

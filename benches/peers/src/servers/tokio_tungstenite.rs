@@ -19,7 +19,8 @@ pub(super) fn serve(addr: SocketAddr, mode: Mode) -> Outcome<()> {
         let hub = hub.clone();
         async move {
             // The default read buffer of 128 KiB per connection doubles the CPU time at 512 connections.
-            let config = WebSocketConfig::default().read_buffer_size(16 << 10).max_message_size(Some(MESSAGE_BYTES_MAX));
+            let config =
+                WebSocketConfig::default().read_buffer_size(16 << 10).max_message_size(Some(MESSAGE_BYTES_MAX));
             if let Ok(socket) = tokio_tungstenite::accept_async_with_config(stream, Some(config)).await {
                 session(socket, mode, hub).await;
             }

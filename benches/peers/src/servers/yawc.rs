@@ -24,8 +24,10 @@ pub(super) fn serve(addr: SocketAddr, mode: Mode) -> Outcome<()> {
             let upgrade = service_fn(move |mut request: Request<Incoming>| {
                 let hub = hub.clone();
                 async move {
-                    let options =
-                        Options::default().without_compression().with_utf8().with_limits(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX + (64 << 10));
+                    let options = Options::default()
+                        .without_compression()
+                        .with_utf8()
+                        .with_limits(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX + (64 << 10));
                     let (response, socket) = WebSocket::upgrade_with_options(&mut request, options)?;
                     tokio::task::spawn_local(async move {
                         if let Ok(socket) = socket.await {
