@@ -3,29 +3,45 @@
 //!
 //! A room lives on each core that has members in it. Every core knows of each room which other cores have members, by
 //! letters that they write when their first member joins and their last one leaves, so a message wakes only cores that can
-//! deliver it. A core reads its mail before it runs handlers: whoever has been told that a join is done, and lets
-//! somebody else publish to the room, can count on the message arriving.
+//! deliver it. These letters are urgent, so they do not wait where a mailbox is full, and a core reads its mail before it
+//! runs handlers: whoever has been told that a join is done, and lets somebody else publish to the room, can count on the
+//! message arriving.
 //!
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
 
+mod handle;
+mod letter;
+mod room;
+mod scope;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use serde_json::Value;
 use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::config::SlowConsumer;
 use crate::frame_buf::FrameBuf;
 use crate::id::{ConnectionId, IdKey};
-use crate::mail::{MailError, Post};
+use crate::mail::Post;
 use crate::metrics::Counters;
 use crate::outbox::{ArenaFrame, Outbox, Queued};
+use crate::peer::CompactPeer;
 use crate::proto::frame::Opcode;
 use crate::proto::pool::Pool;
 use crate::proto::{Incoming, Kind, Payload};
+use room::{CoreSet, Room};
+
+pub use handle::Hub;
+pub use letter::{Delivery, Letter, Scope, Tally};
+pub use room::RoomId;
+pub use scope::ConnectionInfo;
 
 /// Messages at least this long travel by reference; shorter ones are copied, which is cheaper.
 const SHARED_BYTES_MIN: usize = 4096;
@@ -34,140 +50,16 @@ pub const ROOMS_PER_CONNECTION_MAX: usize = 256;
 /// Bytes of a room's name.
 pub const ROOM_NAME_BYTES_MAX: usize = 256;
 
-/// What became of a message, summed over those it was meant for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delivery {
-    /// Connections to which it was queued.
-    pub queued: u32,
-    /// Connections that did not get it because their queue was full.
-    pub dropped: u32,
-    /// Connections that had gone, or never existed.
-    pub gone: u32,
-}
-
-/// Collects the answers of several cores, and hands out the sum when the last one has answered.
-#[derive(Debug)]
-pub struct Tally {
-    queued: AtomicU32,
-    dropped: AtomicU32,
-    gone: AtomicU32,
-    answer: std::sync::Mutex<Option<oneshot::Sender<Delivery>>>,
-}
-
-impl Tally {
-    /// A tally and where its sum will arrive. It is complete when every clone of the `Arc` is gone.
-    pub fn new() -> (Arc<Tally>, oneshot::Receiver<Delivery>) {
-        let (sender, receiver) = oneshot::channel();
-        let zero = || AtomicU32::new(0);
-        let answer = std::sync::Mutex::new(Some(sender));
-        (Arc::new(Tally { queued: zero(), dropped: zero(), gone: zero(), answer }), receiver)
-    }
-
-    /// Adds one core's answer.
-    pub fn add(&self, delivery: Delivery) {
-        self.queued.fetch_add(delivery.queued, Ordering::Relaxed);
-        self.dropped.fetch_add(delivery.dropped, Ordering::Relaxed);
-        self.gone.fetch_add(delivery.gone, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        let sum =
-            Delivery { queued: *self.queued.get_mut(), dropped: *self.dropped.get_mut(), gone: *self.gone.get_mut() };
-        if let Some(answer) = self.answer.get_mut().ok().and_then(Option::take) {
-            // Nobody waits any more: fire and forget.
-            let _ = answer.send(sum);
-        }
-    }
-}
-
-/// What one core, or a thread that is none, asks of a core.
-pub enum Letter {
-    /// A core has its first member of a room, or lost its last one.
-    Presence {
-        /// The room's name.
-        room: Arc<str>,
-        /// The core that says so.
-        core: usize,
-        /// First or last.
-        present: bool,
-    },
-    /// A message to the room's members on this core.
-    Publish {
-        /// The room's name.
-        room: Arc<str>,
-        /// The message.
-        frame: FrameBuf,
-        /// Who is not to get it.
-        except: Option<ConnectionId>,
-        /// Where the answer is added.
-        tally: Option<Arc<Tally>>,
-    },
-    /// A message to one connection.
-    EmitTo {
-        /// To whom.
-        id: ConnectionId,
-        /// The message.
-        frame: FrameBuf,
-        /// Where the answer is added.
-        tally: Option<Arc<Tally>>,
-    },
-    /// Whatever else: runs between two ticks' handlers.
-    Run(Box<dyn FnOnce(&mut CoreHub) + Send>),
-    /// Stop accepting, close every connection with 1001, end when the last one is gone.
-    Drain,
-    /// End at once.
-    Stop,
-}
-
-/// Names a room on this core, from [`CoreHub::room`] or a join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoomId(u32);
-
-struct Room {
-    name: Arc<str>,
-    members: Vec<u32>,
-    elsewhere: CoreSet,
-    /// Kept although empty: somebody holds its id.
-    pinned: bool,
-}
-
-/// A set of cores.
-#[derive(Debug, Default)]
-struct CoreSet(SmallVec<[u64; 1]>);
-
-impl CoreSet {
-    fn set(&mut self, core: usize, present: bool) {
-        let word = core / 64;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        let bit = 1 << (core % 64);
-        if present {
-            self.0[word] |= bit;
-        } else {
-            self.0[word] &= !bit;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().enumerate().flat_map(|(index, word)| {
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| index * 64 + bit)
-        })
-    }
-}
-
 #[derive(Default)]
 struct Member {
     generation: u32,
     route: u16,
     open: bool,
     doomed: bool,
+    /// To be closed when the last sender outside is dropped.
+    ends_with_senders: bool,
+    peer: CompactPeer,
+    opened_ns: u64,
     /// Each with this connection's place in the room's list of members.
     rooms: SmallVec<[(RoomId, u32); 1]>,
 }
@@ -218,7 +110,40 @@ pub struct CoreHub {
     /// Per route: what happens to a connection that does not keep up.
     slow_consumer: SlowConsumer,
     overflown: Vec<u32>,
+    route_paths: Vec<Arc<str>>,
+    route_limits: Vec<RouteLimits>,
+    /// JSON data of the connections that have some.
+    data: HashMap<u32, Value>,
+    /// Connections whose messages may be handled again.
+    released: Vec<(u32, u32)>,
+    /// Connections whose last sender outside was dropped.
+    without_senders: Vec<ConnectionId>,
+    /// The core's clock, as of this tick.
+    pub(crate) now_ns: u64,
 }
+
+/// Limits of a route, where they differ from the server's settings.
+#[derive(Clone, Debug, Default)]
+pub struct RouteLimits {
+    /// Bytes of a message.
+    pub message_bytes_max: Option<usize>,
+    /// Messages a second and connection; 0 = no limit.
+    pub message_rate_per_second: Option<u32>,
+    /// What happens to a connection that does not keep up.
+    pub slow_consumer: Option<SlowConsumer>,
+    /// Inbound silence after which a ping is sent; zero = never.
+    pub ping_interval: Option<Duration>,
+    /// Inbound silence after which the connection is dropped; zero = never.
+    pub idle_timeout: Option<Duration>,
+}
+
+static NO_LIMITS: RouteLimits = RouteLimits {
+    message_bytes_max: None,
+    message_rate_per_second: None,
+    slow_consumer: None,
+    ping_interval: None,
+    idle_timeout: None,
+};
 
 enum Outgoing<'a> {
     Arena(ArenaFrame),
@@ -227,13 +152,8 @@ enum Outgoing<'a> {
 
 impl CoreHub {
     /// A core without connections.
-    pub(crate) fn new(
-        ids: IdKey,
-        post: Post<Letter>,
-        outbox: Outbox,
-        pool: Pool,
-        slow_consumer: SlowConsumer,
-    ) -> CoreHub {
+    #[doc(hidden)]
+    pub fn new(ids: IdKey, post: Post<Letter>, outbox: Outbox, pool: Pool, slow_consumer: SlowConsumer) -> CoreHub {
         CoreHub {
             outbox,
             pool,
@@ -247,7 +167,38 @@ impl CoreHub {
             dooms: Vec::new(),
             slow_consumer,
             overflown: Vec::new(),
+            route_paths: Vec::new(),
+            route_limits: Vec::new(),
+            data: HashMap::new(),
+            released: Vec::new(),
+            without_senders: Vec::new(),
+            now_ns: 0,
         }
+    }
+
+    /// A hub of no core, to stand in while a core's hub is lent.
+    pub(crate) fn stand_in() -> CoreHub {
+        CoreHub::new(IdKey::default(), Post::nowhere(), Outbox::new(0), Pool::new(0), SlowConsumer::Close)
+    }
+
+    /// The routes' own limits, by number.
+    pub(crate) fn set_route_limits(&mut self, limits: Vec<RouteLimits>) {
+        self.route_limits = limits;
+    }
+
+    /// A route's own limits, where it was added later.
+    pub(crate) fn set_limits_of(&mut self, route: u16, limits: RouteLimits) {
+        let index = usize::from(route);
+        if self.route_limits.len() <= index {
+            self.route_limits.resize_with(index + 1, RouteLimits::default);
+        }
+        self.route_limits[index] = limits;
+    }
+
+    /// The limits of a connection's route.
+    #[inline]
+    pub(crate) fn limits(&self, slot: u32) -> &RouteLimits {
+        self.route_limits.get(usize::from(self.members[slot as usize].route)).unwrap_or(&NO_LIMITS)
     }
 
     /// This core's number.
@@ -266,21 +217,31 @@ impl CoreHub {
         self.members[slot as usize].route
     }
 
+    /// Makes room for so many connections.
+    pub(crate) fn reserve(&mut self, slots: usize) {
+        self.members.reserve(slots);
+        self.outbox.reserve(slots);
+    }
+
     /// Enters a WebSocket connection; messages can be queued to it from now on.
-    pub(crate) fn enter(&mut self, slot: u32, generation: u32, route: u16) {
+    #[doc(hidden)]
+    pub fn enter(&mut self, slot: u32, generation: u32, route: u16) {
         let index = slot as usize;
         if self.members.len() <= index {
             self.members.resize_with(index + 1, Member::default);
         }
         let member = &mut self.members[index];
         debug_assert!(!member.open && member.rooms.is_empty());
-        *member = Member { generation, route, open: true, doomed: false, rooms: SmallVec::new() };
+        *member = Member { generation, route, open: true, ..Member::default() };
     }
 
     /// Removes a connection and its memberships.
     pub(crate) fn leave_all(&mut self, slot: u32) {
         let Some(member) = self.members.get_mut(slot as usize) else { return };
         member.open = false;
+        if !self.data.is_empty() {
+            self.data.remove(&slot);
+        }
         while let Some((room, place)) = self.members[slot as usize].rooms.pop() {
             self.remove_from_room(room, place);
         }
@@ -317,21 +278,39 @@ impl CoreHub {
         }
     }
 
-    /// Queues a received message back to a connection; a large one travels without being copied.
+    /// Queues a received message back to the connection that it came from; a large one travels without being copied. The
+    /// limit of the queue does not apply: its input is held back while much is queued to it.
     #[inline]
     pub fn send_incoming(&mut self, slot: u32, message: Incoming<'_>) -> Queued {
         match message.payload {
             Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
-                let frame = FrameBuf::from_owned(message.kind, payload);
-                self.deliver(slot, &Outgoing::Shared(&frame))
+                self.reply(slot, &FrameBuf::from_owned(message.kind, payload))
             }
             Payload::Owned(payload) => {
-                let queued = self.send(slot, message.kind.into(), payload.as_slice());
+                let queued = self.reply_borrowed(slot, message.kind.into(), payload.as_slice());
                 self.pool.give(payload.into_parts().0);
                 queued
             }
-            Payload::Borrowed(payload) => self.send(slot, message.kind.into(), payload),
+            Payload::Borrowed(payload) => self.reply_borrowed(slot, message.kind.into(), payload),
         }
+    }
+
+    #[inline]
+    fn reply_borrowed(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) -> Queued {
+        match self.outbox.send(slot, opcode, payload) {
+            Queued::Yes => {
+                self.counters.messages_out += 1;
+                Queued::Yes
+            }
+            Queued::Full => self.reply(slot, &FrameBuf::new(opcode, payload)),
+            Queued::Gone => Queued::Gone,
+        }
+    }
+
+    fn reply(&mut self, slot: u32, frame: &FrameBuf) -> Queued {
+        let queued = self.outbox.queue_reply(slot, frame);
+        self.counters.messages_out += u64::from(queued == Queued::Yes);
+        queued
     }
 
     #[inline]
@@ -357,7 +336,7 @@ impl CoreHub {
     /// A connection's queue is full: what its route says happens.
     #[cold]
     fn overflow(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
-        match self.slow_consumer {
+        match self.limits(slot).slow_consumer.unwrap_or(self.slow_consumer) {
             SlowConsumer::Close => {
                 self.counters.slow_consumers_closed += 1;
                 self.close(slot, Some(1013), "slow consumer");
@@ -511,6 +490,17 @@ impl CoreHub {
         self.names.get(name).map_or(&[], |room| &self.rooms[room.0 as usize].members)
     }
 
+    /// Whether a connection is in the room of this name.
+    pub fn is_in(&self, slot: u32, name: &str) -> bool {
+        self.names.get(name).is_some_and(|room| self.is_member(slot, *room))
+    }
+
+    /// The names of the rooms that a connection is in.
+    pub fn rooms_of(&self, slot: u32) -> Vec<String> {
+        let name = |(room, _): &(RoomId, u32)| self.rooms[room.0 as usize].name.to_string();
+        self.members[slot as usize].rooms.iter().map(name).collect()
+    }
+
     /// Rooms that this core knows of.
     pub fn room_count(&self) -> usize {
         self.rooms.len()
@@ -534,7 +524,7 @@ impl CoreHub {
         let core = self.core;
         for other in (0..self.post.cores()).filter(|other| *other != core) {
             let room = Arc::clone(&self.rooms[id.0 as usize].name);
-            self.post.send(other, Letter::Presence { room, core, present });
+            self.post.send_urgent(other, Letter::Presence { room, core, present });
         }
     }
 
@@ -596,7 +586,7 @@ impl CoreHub {
             };
             for core in room.elsewhere.iter() {
                 let letter = Letter::Publish {
-                    room: Arc::clone(&room.name),
+                    scope: Scope::Room(Arc::clone(&room.name)),
                     frame: shared.clone(),
                     except: None,
                     tally: tally.clone(),
@@ -651,21 +641,13 @@ impl CoreHub {
                 self.rooms[id.0 as usize].elsewhere.set(core, present);
                 self.forget_if_unused(id);
             }
-            Letter::Publish { room, frame, except, tally } => {
-                let mut delivery = Delivery::default();
-                if let Some(id) = self.names.get(&room).copied() {
-                    let except = except.and_then(|id| self.resolve(id));
-                    let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(&frame) } else { None };
-                    let outgoing = arena.map_or(Outgoing::Shared(&frame), Outgoing::Arena);
-                    delivery = self.deliver_to_room(id, &outgoing, except);
-                }
-                if let Some(tally) = tally {
-                    tally.add(delivery);
-                }
-            }
+            Letter::Publish { scope, frame, except, tally } => self.read_publish(&scope, &frame, except, tally),
             Letter::EmitTo { id, frame, tally } => {
                 let queued = match self.resolve(id) {
-                    Some(slot) => self.deliver(slot, &Outgoing::Shared(&frame)),
+                    Some(slot) => {
+                        let outgoing = self.outgoing(&frame);
+                        self.deliver(slot, &outgoing)
+                    }
                     None => Queued::Gone,
                 };
                 if let Some(tally) = tally {
@@ -673,9 +655,16 @@ impl CoreHub {
                 }
             }
             Letter::Run(run) => run(self),
+            Letter::SendersEnded(id) => self.without_senders.push(id),
             Letter::Drain | Letter::Stop => return Some(letter),
         }
         None
+    }
+
+    /// A frame that came by letter: a short one joins the others of this tick in the arena.
+    fn outgoing<'f>(&mut self, frame: &'f FrameBuf) -> Outgoing<'f> {
+        let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(frame) } else { None };
+        arena.map_or(Outgoing::Shared(frame), Outgoing::Arena)
     }
 
     /// Whether letters to other cores wait for room: take in nothing that would make more of them.
@@ -701,101 +690,5 @@ impl CoreHub {
         let memberships: usize = self.members.iter().map(|member| member.rooms.len()).sum();
         assert_eq!(memberships, self.rooms.iter().map(|(_, room)| room.members.len()).sum::<usize>());
         self.outbox.invariants()
-    }
-}
-
-impl From<Queued> for Delivery {
-    fn from(queued: Queued) -> Delivery {
-        let mut delivery = Delivery::default();
-        match queued {
-            Queued::Yes => delivery.queued = 1,
-            Queued::Full => delivery.dropped = 1,
-            Queued::Gone => delivery.gone = 1,
-        }
-        delivery
-    }
-}
-
-/// The way to every connection of a running server from any thread.
-#[derive(Clone)]
-pub struct Hub {
-    courier: crate::mail::Courier<Letter>,
-}
-
-impl Hub {
-    pub(crate) fn new(courier: crate::mail::Courier<Letter>) -> Hub {
-        Hub { courier }
-    }
-
-    /// Sends a text message to one connection, by its id. The answer arrives when the owning core has looked; dropping
-    /// the receiver makes it fire-and-forget.
-    ///
-    /// # Errors
-    /// If the core's mailbox is full or the server has ended.
-    pub fn emit_to(
-        &self,
-        id: ConnectionId,
-        kind: Kind,
-        payload: &[u8],
-    ) -> Result<oneshot::Receiver<Delivery>, MailError> {
-        let (tally, answer) = Tally::new();
-        let frame = FrameBuf::new(kind.into(), payload);
-        if id.core() >= self.courier.cores() {
-            tally.add(Queued::Gone.into());
-        } else {
-            self.courier.send(id.core(), Letter::EmitTo { id, frame, tally: Some(tally) })?;
-        }
-        Ok(answer)
-    }
-
-    /// Sends a message to all members of a room, on every core.
-    ///
-    /// # Errors
-    /// If a core's mailbox is full or the server has ended; cores before it have been asked.
-    pub fn publish(&self, room: &str, kind: Kind, payload: &[u8]) -> Result<oneshot::Receiver<Delivery>, MailError> {
-        let (tally, answer) = Tally::new();
-        let frame = FrameBuf::new(kind.into(), payload);
-        let room: Arc<str> = room.into();
-        for core in 0..self.courier.cores() {
-            let letter = Letter::Publish {
-                room: Arc::clone(&room),
-                frame: frame.clone(),
-                except: None,
-                tally: Some(Arc::clone(&tally)),
-            };
-            self.courier.send(core, letter)?;
-        }
-        Ok(answer)
-    }
-
-    /// Runs `ask` on every core and collects what it returns, in the order of cores.
-    ///
-    /// # Errors
-    /// If a core's mailbox is full or the server has ended.
-    pub fn ask_all<A: Send + 'static>(
-        &self,
-        ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
-    ) -> Result<Vec<A>, MailError> {
-        let mut answers = Vec::new();
-        for core in 0..self.courier.cores() {
-            let (sender, receiver) = oneshot::channel();
-            let ask = ask.clone();
-            let run = move |hub: &mut CoreHub| {
-                // The asker may have gone: then nobody misses the answer.
-                let _ = sender.send(ask(hub));
-            };
-            self.courier.send(core, Letter::Run(Box::new(run)))?;
-            answers.push(receiver);
-        }
-        answers.into_iter().map(|answer| answer.recv().map_err(|_| MailError::Ended)).collect()
-    }
-
-    pub(crate) fn letter(&self, core: usize, letter: Letter) -> Result<(), MailError> {
-        self.courier.send(core, letter)
-    }
-
-    /// The number of cores.
-    pub fn cores(&self) -> usize {
-        self.courier.cores()
     }
 }

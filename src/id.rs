@@ -76,8 +76,9 @@ impl FromStr for ConnectionId {
 
 /// Makes and verifies ids. The tag is a keyed hash of the rest, so it costs a connection no memory, and nobody without
 /// this process's key can make up a valid id.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default)]
-pub(crate) struct IdKey(RandomState);
+pub struct IdKey(RandomState);
 
 impl IdKey {
     pub(crate) fn id(&self, core: usize, slot: u32, generation: u32) -> ConnectionId {

@@ -5,15 +5,24 @@
 //! order, and the sender is told ([`Post::is_congested`]) so that it stops taking in what it cannot pass on. Letters from
 //! one core to another arrive in the order they were sent.
 //!
-//! Nobody sleeps through a letter. The receiver declares itself parked and looks once more; the sender puts the letter in
-//! and looks whether the receiver is parked. Both do so in the total order of sequentially consistent operations, so at
-//! least one of them sees the other: whoever clears the flag rings.
+//! Beside the bounded channel each core has one for urgent letters, which never wait: word of what others must know before
+//! they send what they have. Few things are urgent, and what is must be bounded by something other than the channel:
+//! rooms, connections. Urgent letters keep their order among themselves and are read before the others.
+//!
+//! Nobody sleeps through a letter: `mail/parked.rs` says why.
+
+mod parked;
+
+/// The atomics of [`parked`], which `tests/mail_model.rs` replaces by those of a model checker.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use parked::Parked;
 
 /// Wakes a core that sleeps in its ring, from any thread.
 pub trait Wake: Send + Sync {
@@ -32,67 +41,64 @@ pub enum MailError {
     Ended,
 }
 
-#[derive(Debug, Default)]
-struct Parked(AtomicBool);
-
-impl Parked {
-    /// True if the core was parked and it is now on the caller to wake it.
-    fn unpark(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
-    }
-}
-
 struct Address<T> {
     sender: Sender<T>,
+    urgent: Sender<T>,
     parked: Arc<Parked>,
 }
 
 impl<T> Clone for Address<T> {
     fn clone(&self) -> Self {
-        Address { sender: self.sender.clone(), parked: Arc::clone(&self.parked) }
+        Address { sender: self.sender.clone(), urgent: self.urgent.clone(), parked: Arc::clone(&self.parked) }
     }
 }
 
 /// The receiving end of one core.
 pub struct Mailbox<T> {
     receiver: Receiver<T>,
+    urgent: Receiver<T>,
     parked: Arc<Parked>,
 }
 
 impl<T> Mailbox<T> {
     /// The next letter.
+    #[expect(clippy::should_implement_trait, reason = "an empty mailbox is not an ended one")]
     #[inline]
     pub fn next(&mut self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
 
-    /// Letters waiting.
+    /// The next urgent letter; to be asked before [`Mailbox::next`].
+    #[inline]
+    pub fn next_urgent(&mut self) -> Option<T> {
+        self.urgent.try_recv().ok()
+    }
+
+    /// Letters waiting, without the urgent ones.
     pub fn len(&self) -> usize {
         self.receiver.len()
     }
 
-    /// Whether none is waiting.
+    /// Urgent letters waiting.
+    pub fn urgent_len(&self) -> usize {
+        self.urgent.len()
+    }
+
+    /// Whether none is waiting, urgent or not.
     pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.is_empty() && self.urgent.is_empty()
     }
 
     /// Declares that the core is about to sleep; false if a letter has come, and it must not.
     #[inline]
     pub fn park(&mut self) -> bool {
-        self.parked.0.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.receiver.is_empty() {
-            return true;
-        }
-        self.parked.0.store(false, Ordering::Relaxed);
-        false
+        self.parked.park(|| self.receiver.is_empty() && self.urgent.is_empty())
     }
 
     /// The core is awake again.
     #[inline]
     pub fn unpark(&mut self) {
-        self.parked.0.store(false, Ordering::Relaxed);
+        self.parked.unpark();
     }
 }
 
@@ -108,6 +114,11 @@ pub struct Post<T> {
 }
 
 impl<T> Post<T> {
+    /// A post without cores.
+    pub(crate) fn nowhere() -> Post<T> {
+        Post { core: 0, addresses: Vec::new(), waiting: Vec::new(), waiting_count: 0, written: Vec::new() }
+    }
+
     /// The number of cores.
     pub fn cores(&self) -> usize {
         self.addresses.len()
@@ -123,10 +134,7 @@ impl<T> Post<T> {
     /// # Panics
     /// If `core` is this core or none.
     pub fn send(&mut self, core: usize, letter: T) {
-        assert_ne!(core, self.core, "a core does not write to itself");
-        if !self.written.contains(&core) {
-            self.written.push(core);
-        }
+        self.note_written(core);
         if self.waiting[core].is_empty() {
             match self.addresses[core].sender.try_send(letter) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {}
@@ -134,6 +142,23 @@ impl<T> Post<T> {
             }
         } else {
             self.wait(core, letter);
+        }
+    }
+
+    /// Sends an urgent letter to another core: it overtakes the others and never waits.
+    ///
+    /// # Panics
+    /// If `core` is this core or none.
+    pub fn send_urgent(&mut self, core: usize, letter: T) {
+        self.note_written(core);
+        // A core that has ended does not need to know.
+        let _ = self.addresses[core].urgent.send(letter);
+    }
+
+    fn note_written(&mut self, core: usize) {
+        assert_ne!(core, self.core, "a core does not write to itself");
+        if !self.written.contains(&core) {
+            self.written.push(core);
         }
     }
 
@@ -174,7 +199,7 @@ impl<T> Post<T> {
     /// The cores to wake for the letters written since the last call; once per tick, after the last letter.
     pub fn bells(&mut self, mut ring: impl FnMut(usize)) {
         for core in self.written.drain(..) {
-            if self.addresses[core].parked.unpark() {
+            if self.addresses[core].parked.take() {
                 ring(core);
             }
         }
@@ -183,27 +208,68 @@ impl<T> Post<T> {
 
 /// The way to all cores from any thread.
 pub struct Courier<T> {
-    addresses: Arc<[(Address<T>, Arc<dyn Wake>)]>,
+    doors: Arc<[Door<T>]>,
+}
+
+/// Where a core's letters go in, and how it is woken for them.
+struct Door<T> {
+    address: Address<T>,
+    wake: Arc<dyn Wake>,
 }
 
 impl<T> Clone for Courier<T> {
     fn clone(&self) -> Self {
-        Courier { addresses: Arc::clone(&self.addresses) }
+        Courier { doors: Arc::clone(&self.doors) }
+    }
+}
+
+/// Wakes one core, if it sleeps, without a letter: for what is ready for it elsewhere.
+#[derive(Clone)]
+pub struct CoreWaker {
+    parked: Arc<Parked>,
+    wake: Arc<dyn Wake>,
+}
+
+impl CoreWaker {
+    /// To be called after what the core is to see can be seen.
+    pub fn wake(&self) {
+        if self.parked.take() {
+            self.wake.wake();
+        }
     }
 }
 
 impl<T> Courier<T> {
+    /// What wakes a core; `None` if there is no such core.
+    pub fn waker(&self, core: usize) -> Option<CoreWaker> {
+        let Door { address, wake } = self.doors.get(core)?;
+        Some(CoreWaker { parked: Arc::clone(&address.parked), wake: Arc::clone(wake) })
+    }
+
     /// Sends a letter to a core and wakes it if it sleeps.
     ///
     /// # Errors
     /// If the mailbox is full, the core has ended, or there is no such core.
     pub fn send(&self, core: usize, letter: T) -> Result<(), MailError> {
-        let (address, wake) = self.addresses.get(core).ok_or(MailError::Ended)?;
+        let Door { address, wake } = self.doors.get(core).ok_or(MailError::Ended)?;
         address.sender.try_send(letter).map_err(|error| match error {
             TrySendError::Full(_) => MailError::Full,
             TrySendError::Disconnected(_) => MailError::Ended,
         })?;
-        if address.parked.unpark() {
+        if address.parked.take() {
+            wake.wake();
+        }
+        Ok(())
+    }
+
+    /// Sends an urgent letter to a core, which is never full, and wakes it if it sleeps.
+    ///
+    /// # Errors
+    /// If the core has ended, or there is no such core.
+    pub fn send_urgent(&self, core: usize, letter: T) -> Result<(), MailError> {
+        let Door { address, wake } = self.doors.get(core).ok_or(MailError::Ended)?;
+        address.urgent.send(letter).map_err(|_| MailError::Ended)?;
+        if address.parked.take() {
             wake.wake();
         }
         Ok(())
@@ -211,7 +277,7 @@ impl<T> Courier<T> {
 
     /// The number of cores.
     pub fn cores(&self) -> usize {
-        self.addresses.len()
+        self.doors.len()
     }
 }
 
@@ -227,8 +293,10 @@ impl<T> PostOffice<T> {
         let (addresses, mailboxes) = (0..cores)
             .map(|_| {
                 let (sender, receiver) = crossbeam_channel::bounded(depth);
+                let (urgent_sender, urgent) = crossbeam_channel::unbounded();
                 let parked = Arc::new(Parked::default());
-                (Address { sender, parked: Arc::clone(&parked) }, Some(Mailbox { receiver, parked }))
+                let address = Address { sender, urgent: urgent_sender, parked: Arc::clone(&parked) };
+                (address, Some(Mailbox { receiver, urgent, parked }))
             })
             .unzip();
         PostOffice { addresses, mailboxes }
@@ -248,7 +316,8 @@ impl<T> PostOffice<T> {
     /// The way in for threads that are no core; `wakes` has one entry per core.
     pub fn courier(&self, wakes: Vec<Arc<dyn Wake>>) -> Courier<T> {
         assert_eq!(wakes.len(), self.addresses.len());
-        Courier { addresses: self.addresses.iter().cloned().zip(wakes).collect() }
+        let doors = self.addresses.iter().cloned().zip(wakes).map(|(address, wake)| Door { address, wake });
+        Courier { doors: doors.collect() }
     }
 }
 
@@ -268,14 +337,14 @@ mod tests {
         let (mut post, _own) = office.take(0);
         let (_, mut mailbox) = office.take(1);
         post.send(1, 1);
-        assert_eq!(bells(&mut post), [], "it is awake");
+        assert!(bells(&mut post).is_empty(), "it is awake");
         assert_eq!(mailbox.next(), Some(1));
         assert!(mailbox.park());
         post.send(1, 2);
         post.send(1, 3);
         assert_eq!(bells(&mut post), [1], "once for the batch");
         post.send(1, 4);
-        assert_eq!(bells(&mut post), [], "it has been woken already");
+        assert!(bells(&mut post).is_empty(), "it has been woken already");
     }
 
     #[test]
@@ -306,6 +375,23 @@ mod tests {
     }
 
     #[test]
+    fn urgent_letters_overtake_and_never_wait() {
+        let mut office = PostOffice::new(2, 1);
+        let (mut post, _own) = office.take(0);
+        let (_, mut mailbox) = office.take(1);
+        (0..3).for_each(|letter| post.send(1, letter));
+        (10..13).for_each(|letter| post.send_urgent(1, letter));
+        let urgent: Vec<u32> = std::iter::from_fn(|| mailbox.next_urgent()).collect();
+        assert_eq!((urgent, mailbox.next()), (vec![10, 11, 12], Some(0)));
+        assert!(mailbox.is_empty() && mailbox.park());
+        assert_eq!(bells(&mut post), [1]);
+        assert!(mailbox.park());
+        post.send_urgent(1, 13);
+        assert_eq!(bells(&mut post), [1], "it wakes a sleeper");
+        assert!(!mailbox.park(), "nobody parks on an urgent letter");
+    }
+
+    #[test]
     fn a_courier_says_full_and_ended() {
         struct NoWake;
         impl Wake for NoWake {
@@ -316,8 +402,10 @@ mod tests {
         let courier = office.courier(vec![Arc::new(NoWake)]);
         assert_eq!(courier.send(0, 1), Ok(()));
         assert_eq!(courier.send(0, 2), Err(MailError::Full));
+        assert_eq!(courier.send_urgent(0, 3), Ok(()));
         assert_eq!(courier.send(7, 2), Err(MailError::Ended));
         drop(mailbox);
         assert_eq!(courier.send(0, 2), Err(MailError::Ended));
+        assert_eq!(courier.send_urgent(0, 3), Err(MailError::Ended));
     }
 }

@@ -22,6 +22,8 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Messages not sent because a receiver's queue was full.
     pub messages_dropped: u64,
+    /// Messages received on routes that do nothing with them.
+    pub messages_discarded: u64,
     /// Connections closed because their queue was full.
     pub slow_consumers_closed: u64,
     /// Connections that broke the protocol.

@@ -12,15 +12,23 @@
 //! done.
 //!
 //! Invariant, per connection: at most one of {arena stretch, backlog} is non-empty; it is on the dirty list exactly when it
-//! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger.
+//! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger
+//! (replies to the connection's own messages and control frames are bounded by its input).
 
-use std::collections::VecDeque;
+mod backlog;
+#[cfg(test)]
+mod model_tests;
+mod replies;
+#[cfg(test)]
+mod tests;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::frame_buf::FrameBuf;
-use crate::proto::Replies;
 use crate::proto::frame::{Opcode, put_frame};
+use backlog::Backlog;
+
+pub use replies::OutboxReplies;
 
 /// What became of one frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,17 +93,9 @@ struct Slot {
     generation: u32,
     state: State,
     dirty: bool,
+    /// Input of this connection is held back: see [`Outbox::must_wait`].
+    held: bool,
     backlog: Option<Box<Backlog>>,
-}
-
-#[derive(Default)]
-struct Backlog {
-    queue: VecDeque<Bytes>,
-    queue_bytes: usize,
-    /// Bytes of the waiting send; 0 = none is in flight.
-    in_flight_bytes: usize,
-    /// The same bytes as the ring sends, so that their buffer comes back here.
-    in_flight: Bytes,
 }
 
 /// Most pieces of one send.
@@ -106,8 +106,6 @@ const ARENA_BYTES_MAX: usize = 1 << 30;
 const ARENA_BYTES_KEPT: usize = 1 << 20;
 /// Two stretches up to this long together are joined in the arena; longer ones are kept as pieces.
 const JOIN_BYTES_MAX: usize = 16 << 10;
-/// Small pieces of a backlog are sent together up to this many bytes.
-const RESEND_BYTES: usize = 64 << 10;
 /// Empty backlogs kept for reuse.
 const BACKLOGS_KEPT: usize = 256;
 /// Ticks of little use after which a large arena is given up.
@@ -119,6 +117,7 @@ pub struct Outbox {
     slots: Vec<Slot>,
     dirty: Vec<u32>,
     bytes_max: usize,
+    #[expect(clippy::vec_box, reason = "a connection holds its backlog by one pointer, and it moves between the two")]
     backlogs_free: Vec<Box<Backlog>>,
     /// The last join: these two stretches stand together at the third.
     joined: Option<(ArenaFrame, ArenaFrame, ArenaFrame)>,
@@ -144,6 +143,11 @@ impl Outbox {
         }
     }
 
+    /// Makes room for so many connections.
+    pub fn reserve(&mut self, slots: usize) {
+        self.slots.reserve(slots);
+    }
+
     /// Starts a connection's queue.
     pub fn open(&mut self, slot: u32, generation: u32) {
         let index = slot as usize;
@@ -154,6 +158,7 @@ impl Outbox {
                 generation: 0,
                 state: State::Vacant,
                 dirty: false,
+                held: false,
                 backlog: None,
             });
         }
@@ -183,6 +188,7 @@ impl Outbox {
     pub fn close(&mut self, slot: u32) {
         let index = slot as usize;
         self.slots[index].state = State::Vacant;
+        self.slots[index].held = false;
         self.slots[index].start = 0;
         self.slots[index].end = 0;
         if let Some(backlog) = self.slots[index].backlog.take() {
@@ -223,6 +229,24 @@ impl Outbox {
     /// Bytes that sockets have refused so far, over all connections.
     pub fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
+    }
+
+    /// Whether input of this connection should wait: more than `bytes` are queued to it, or somebody holds it back.
+    #[inline]
+    pub fn must_wait(&self, slot: u32, bytes: usize) -> bool {
+        let slot = &self.slots[slot as usize];
+        slot.held || slot.queued_bytes() > bytes
+    }
+
+    /// Holds a connection's input back, or not; returns whether it was held. It is kept here because whoever handles
+    /// input looks at the queue anyway.
+    pub fn set_held(&mut self, slot: u32, held: bool) -> bool {
+        self.slots.get_mut(slot as usize).is_some_and(|slot| std::mem::replace(&mut slot.held, held))
+    }
+
+    /// Whether somebody holds a connection's input back.
+    pub fn is_held(&self, slot: u32) -> bool {
+        self.slots[slot as usize].held
     }
 
     /// Encodes a message into the arena, for any number of [`Outbox::queue`]; `None` if the tick's arena is full.
@@ -278,8 +302,11 @@ impl Outbox {
             if queue.start == queue.end {
                 queue.start = frame.start;
                 queue.end = frame.end;
-                queue.dirty = true;
-                self.dirty.push(slot);
+                // It may be on the list: its slot was closed and opened again since the last batch.
+                if !queue.dirty {
+                    queue.dirty = true;
+                    self.dirty.push(slot);
+                }
                 return Queued::Yes;
             }
             if queue.end == frame.start && (frame.end - queue.start) as usize <= self.bytes_max {
@@ -308,6 +335,17 @@ impl Outbox {
             self.push_back(slot, frame.bytes().clone());
         }
         queued
+    }
+
+    /// Queues a reply to what the connection itself has sent, whatever the limit: its input is held back while much is
+    /// queued to it, so this is one message more than that at most.
+    pub fn queue_reply(&mut self, slot: u32, frame: &FrameBuf) -> Queued {
+        if !self.is_open(slot) {
+            return Queued::Gone;
+        }
+        self.spill(slot);
+        self.push_back(slot, frame.bytes().clone());
+        Queued::Yes
     }
 
     /// Queues the bytes that `write` appends, whatever the limit: HTTP responses, which the server itself bounds. `false`
@@ -418,8 +456,7 @@ impl Outbox {
     fn push_back(&mut self, slot: u32, bytes: Bytes) {
         self.backlog_bytes += bytes.len();
         let queue = &mut self.slots[slot as usize];
-        let backlog =
-            queue.backlog.get_or_insert_with(|| self.backlogs_free.pop().unwrap_or_else(Box::<Backlog>::default));
+        let backlog = queue.backlog.get_or_insert_with(|| self.backlogs_free.pop().unwrap_or_default());
         backlog.queue_bytes += bytes.len();
         backlog.queue.push_back(bytes);
         if backlog.in_flight_bytes == 0 {
@@ -448,11 +485,12 @@ impl Outbox {
     }
 
     /// Makes room for a frame of `len` bytes by forgetting the oldest messages of a connection whose socket is full.
-    /// Returns how many were dropped; control frames and what is in flight are kept.
+    /// Returns how many were dropped; control frames and what is in flight are kept. Nothing is dropped for a frame that
+    /// cannot fit beside what is in flight.
     pub fn drop_oldest(&mut self, slot: u32, len: usize) -> usize {
         let queue = &mut self.slots[slot as usize];
         let Some(backlog) = &mut queue.backlog else { return 0 };
-        if backlog.in_flight_bytes == 0 {
+        if backlog.in_flight_bytes == 0 || backlog.in_flight_bytes + len > self.bytes_max {
             return 0;
         }
         let mut dropped = 0;
@@ -610,6 +648,7 @@ impl Outbox {
             assert!(!wants || slot.dirty, "slot {index}: what can be sent is on the list");
         }
         assert_eq!(backlog_bytes, self.backlog_bytes);
+        assert_eq!(self.dirty.len(), self.slots.iter().filter(|slot| slot.dirty).count(), "listed once");
         true
     }
 }
@@ -626,60 +665,9 @@ impl Slot {
     }
 }
 
-impl Backlog {
-    /// Makes the queue one slice of at most [`PIECES_MAX`] pieces.
-    fn prepare(&mut self) {
-        if self.queue.len() > PIECES_MAX {
-            let mut all = BytesMut::with_capacity(self.queue_bytes);
-            for piece in self.queue.drain(..) {
-                all.extend_from_slice(&piece);
-            }
-            self.queue.push_back(all.freeze());
-        }
-        self.queue.make_contiguous();
-    }
-
-    /// Takes the next bytes for a waiting send: one large piece, or several small ones together.
-    fn next_in_flight(&mut self) -> Option<Bytes> {
-        let mut next = self.queue.pop_front()?;
-        if next.len() < RESEND_BYTES / 2
-            && self.queue.front().is_some_and(|second| next.len() + second.len() <= RESEND_BYTES)
-        {
-            let mut together = BytesMut::with_capacity(RESEND_BYTES.min(next.len() + self.queue_bytes));
-            together.extend_from_slice(&next);
-            while self.queue.front().is_some_and(|piece| together.len() + piece.len() <= RESEND_BYTES) {
-                together.extend_from_slice(&self.queue.pop_front().expect("there is a front"));
-            }
-            next = together.freeze();
-        }
-        self.queue_bytes -= next.len();
-        self.in_flight_bytes = next.len();
-        self.in_flight = next.clone();
-        Some(next)
-    }
-}
-
 /// The buffer behind sent bytes, if nobody else refers to it.
 fn reclaim(bytes: Bytes) -> Option<Vec<u8>> {
     let mut bytes = bytes.try_into_mut().ok()?;
     bytes.clear();
     Some(bytes.into())
-}
-
-/// Where the protocol machine's answers of one connection go.
-pub struct OutboxReplies<'a> {
-    /// The core's queues.
-    pub outbox: &'a mut Outbox,
-    /// The connection.
-    pub slot: u32,
-}
-
-impl Replies for OutboxReplies<'_> {
-    fn reply(&mut self, opcode: Opcode, payload: &[u8]) {
-        self.outbox.queue_control(self.slot, opcode, payload);
-        if opcode == Opcode::Close {
-            // RFC 6455 5.5.1: no data frames follow a Close frame.
-            self.outbox.shut(self.slot);
-        }
-    }
 }

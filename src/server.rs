@@ -10,7 +10,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 
 use crate::admission::Admission;
+use crate::app::App;
 use crate::config::{Config, available_cpus};
+use crate::core_app::CoreApp;
 use crate::engine::bell::Bell;
 use crate::engine::uring::{Options, Uring};
 use crate::error::{Error, Result};
@@ -21,12 +23,15 @@ use crate::mail::{MailError, Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
 use crate::proto::Limits;
 use crate::proto::pool::Pool;
-use crate::shard::{Service, Settings, Shard};
+use crate::service::Service;
+use crate::shard::{Settings, Shard};
 
 /// Slots beyond the allowed WebSockets, so that those over the limit can be told so.
 const SPARE_SLOTS: u32 = 256;
 /// Memory that a core keeps for assembling messages.
 const POOL_BYTES: usize = 16 << 20;
+/// Payload bytes to come from which the detour of ending a multishot receive pays.
+const DIRECT_BYTES_MIN: usize = 128 << 10;
 /// With incremental consumption buffers are this large at least: a 16 KiB message then comes in one piece.
 const INCREMENTAL_BUFFER_BYTES: u32 = 64 << 10;
 
@@ -50,20 +55,46 @@ impl Server {
         Ok(Server { config: Config::from_env()? })
     }
 
+    /// Serves an app until SIGTERM or SIGINT, then drains; a second signal ends the process at once. `make` runs once on
+    /// each core.
+    ///
+    /// # Errors
+    /// If the server cannot be started, or a core fails.
+    pub fn run(self, make: impl Fn() -> App + Send + Sync + 'static) -> Result<()> {
+        self.run_service(move |hub, handle| CoreApp::new(make(), hub, handle), |_| {})
+    }
+
+    /// As [`Server::run`]; `started` is called once all cores accept connections.
+    ///
+    /// # Errors
+    /// If the server cannot be started, or a core fails.
+    pub fn run_with(self, make: impl Fn() -> App + Send + Sync + 'static, started: impl FnOnce(&Handle)) -> Result<()> {
+        self.run_service(move |hub, handle| CoreApp::new(make(), hub, handle), started)
+    }
+
+    /// Starts an app and returns once all cores accept connections. `make` runs once on each core.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on, or io_uring cannot be used.
+    pub fn start(self, make: impl Fn() -> App + Send + Sync + 'static) -> Result<Handle> {
+        self.start_service(move |hub, handle| CoreApp::new(make(), hub, handle))
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once. `make` runs once on each
     /// core.
     ///
     /// # Errors
     /// If the server cannot be started, or a core fails.
-    pub fn run<S: Service>(
+    #[doc(hidden)]
+    pub fn run_service<S: Service>(
         self,
-        make: impl Fn(&mut CoreHub, Arc<Admission>) -> S + Send + Sync + 'static,
+        make: impl Fn(&mut CoreHub, Hub) -> S + Send + Sync + 'static,
         started: impl FnOnce(&Handle),
     ) -> Result<()> {
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
         // Before any thread is made, so that all inherit it and only the waiting one gets them.
         signals.thread_block().map_err(|errno| Error::io("blocking signals")(errno.into()))?;
-        let handle = self.start(make)?;
+        let handle = self.start_service(make)?;
         started(&handle);
         let hub = handle.hub.clone();
         let spawned = thread::Builder::new().name("ringwire-signals".into()).spawn(move || {
@@ -83,9 +114,10 @@ impl Server {
     ///
     /// # Errors
     /// If an address cannot be listened on, or io_uring cannot be used.
-    pub fn start<S: Service>(
+    #[doc(hidden)]
+    pub fn start_service<S: Service>(
         self,
-        make: impl Fn(&mut CoreHub, Arc<Admission>) -> S + Send + Sync + 'static,
+        make: impl Fn(&mut CoreHub, Hub) -> S + Send + Sync + 'static,
     ) -> Result<Handle> {
         let config = Arc::new(self.config);
         config.validate()?;
@@ -105,7 +137,7 @@ impl Server {
         let mut bells_out = Vec::new();
         for (core, (cpu, fds)) in cpus.iter().copied().zip(listeners.per_core).enumerate() {
             let (post, mailbox) = office.take(core);
-            let (bells_in, bells) = mpsc::channel::<Vec<Arc<Bell>>>();
+            let (bells_in, bells) = mpsc::channel::<(Vec<Arc<Bell>>, Hub)>();
             bells_out.push(bells_in);
             let start = CoreStart {
                 core,
@@ -131,12 +163,12 @@ impl Server {
             bells[core] = Some(bell?);
         }
         let bells: Vec<Arc<Bell>> = bells.into_iter().flatten().collect();
+        let wakes = bells.iter().map(|bell| Arc::new(BellWake(Arc::clone(bell))) as Arc<dyn Wake>).collect();
+        let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
         for out in bells_out {
             // A core that has ended meanwhile is seen by `join`.
-            let _ = out.send(bells.clone());
+            let _ = out.send((bells.clone(), hub.clone()));
         }
-        let wakes = bells.into_iter().map(|bell| Arc::new(BellWake(bell)) as Arc<dyn Wake>).collect();
-        let hub = Hub::new(office.courier(wakes));
         Ok(Handle { hub, threads, addresses: listeners.bound, files: listeners.files, admission })
     }
 }
@@ -158,14 +190,14 @@ struct CoreStart {
     ids: IdKey,
     post: Post<Letter>,
     mailbox: Mailbox<Letter>,
-    bells: mpsc::Receiver<Vec<Arc<Bell>>>,
+    bells: mpsc::Receiver<(Vec<Arc<Bell>>, Hub)>,
 }
 
 impl CoreStart {
     fn run<S: Service>(
         self,
         listeners: Vec<std::os::fd::OwnedFd>,
-        make: &(impl Fn(&mut CoreHub, Arc<Admission>) -> S + Send + Sync),
+        make: &(impl Fn(&mut CoreHub, Hub) -> S + Send + Sync),
         ready: &mpsc::Sender<(usize, Result<Arc<Bell>>)>,
     ) -> Result<()> {
         if self.config.pin {
@@ -183,12 +215,12 @@ impl CoreStart {
         };
         let _ = ready.send((self.core, Ok(ring.bell())));
         // Without the others' bells the start has failed elsewhere, and was reported there.
-        let Ok(bells) = self.bells.recv() else { return Ok(()) };
+        let Ok((bells, handle)) = self.bells.recv() else { return Ok(()) };
         ring.set_bells(bells);
         let config = &self.config;
         let outbox = Outbox::new(config.outbox_bytes_max);
         let mut hub = CoreHub::new(self.ids, self.post, outbox, Pool::new(POOL_BYTES), config.slow_consumer);
-        let service = make(&mut hub, Arc::clone(&self.admission));
+        let service = make(&mut hub, handle);
         let settings = settings(config, listener_count);
         let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
         shard.run().map_err(Error::io(format!("core {}", self.core)))
@@ -219,12 +251,14 @@ fn settings(config: &Config, listeners: u8) -> Settings {
     Settings {
         limits: Limits { message_bytes_max: config.message_bytes_max, fragments_max: config.fragments_max },
         head_bytes_max: config.head_bytes_max,
+        body_bytes_max: config.body_bytes_max,
         handshake_timeout: config.handshake_timeout,
         idle_timeout: config.idle_timeout,
         ping_interval: config.ping_interval,
         close_timeout: config.close_timeout,
         message_rate_per_second: config.message_rate_per_second,
         pause_bytes: (config.outbox_bytes_max / 2).min(256 << 10),
+        direct_bytes_min: DIRECT_BYTES_MIN,
         origins: config.origins.clone(),
         drain_timeout: config.drain_timeout,
         drain_spread: config.drain_spread,

@@ -11,9 +11,10 @@
 //! time is up.
 
 mod conn;
+mod direct;
 mod input;
 mod life;
-mod service;
+mod requests;
 mod timers;
 
 use std::collections::VecDeque;
@@ -30,13 +31,12 @@ use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
 use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::Limits;
+use crate::service::{Answer, Service};
 use conn::{Conn, Phase, Receiving};
 use timers::Timers;
 
-pub use service::{Answer, Ended, Request, Response, Service};
-
-/// Completions taken in one tick: more wait for the next one, so that replies are not held up by a flood.
-const COMPLETIONS_PER_TICK: usize = 1024;
+/// Completions for which there is room from the start.
+const COMPLETIONS_USUAL: usize = 1024;
 /// Accepts in flight per listener.
 const ACCEPTS_IN_FLIGHT: u32 = 32;
 /// How long to wait before accepting again when the process is out of descriptors or memory.
@@ -44,7 +44,7 @@ const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
-const LINGER_MS: u64 = 1000;
+const LINGER_MS: u64 = 500;
 
 /// What a shard goes by. Durations of 0 mean "never".
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of a request head.
     pub head_bytes_max: usize,
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
     /// From accept to a complete request head.
     pub handshake_timeout: Duration,
     /// Without any inbound byte.
@@ -65,6 +67,8 @@ pub struct Settings {
     pub message_rate_per_second: u32,
     /// Queued bytes above which no more input of the same connection is handled.
     pub pause_bytes: usize,
+    /// Payload bytes to come from which a message is received straight into its own buffer; at least 8.
+    pub direct_bytes_min: usize,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
     /// How long a drain may take.
@@ -86,7 +90,10 @@ struct Drain {
 pub struct Shard<R, S> {
     ring: R,
     service: S,
-    hub: CoreHub,
+    hub: Box<CoreHub>,
+    /// Stands in for the hub while that is lent to tasks.
+    stand_in: Option<Box<CoreHub>>,
+    answers: Vec<(u32, u32, Answer)>,
     mailbox: Mailbox<Letter>,
     admission: Arc<Admission>,
     settings: Settings,
@@ -117,25 +124,31 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub fn new(
         ring: R,
         service: S,
-        hub: CoreHub,
+        mut hub: CoreHub,
         mailbox: Mailbox<Letter>,
         admission: Arc<Admission>,
         settings: Settings,
     ) -> Shard<R, S> {
+        // Tables that double leave copies of themselves behind, as much again as what they hold. Room for all there can
+        // be costs addresses only: pages that nothing has touched are no memory.
+        let slots = ring.slots() as usize;
+        hub.reserve(slots);
         let accepts_wanted = (0..settings.listeners).flat_map(|listener| vec![listener; ACCEPTS_IN_FLIGHT as usize]);
         Shard {
             accepts_wanted: accepts_wanted.collect(),
             now_ns: ring.now(),
             ring,
             service,
-            hub,
+            hub: Box::new(hub),
+            stand_in: Some(Box::new(CoreHub::stand_in())),
+            answers: Vec::new(),
             mailbox,
             admission,
             settings,
-            conns: Slab::new(),
-            generations: Vec::new(),
+            conns: Slab::with_capacity(slots),
+            generations: Vec::with_capacity(slots),
             timers: Timers::default(),
-            completions: Vec::with_capacity(COMPLETIONS_PER_TICK),
+            completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
             watched: Vec::new(),
             resumable: Vec::new(),
@@ -169,39 +182,73 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// # Errors
     /// If the ring is beyond use.
     pub fn tick(&mut self) -> io::Result<()> {
+        self.turn()?;
+        self.work();
+        Ok(())
+    }
+
+    /// The first half of a tick, which sleeps. A simulated ring returns from it at once: the second half must wait until
+    /// the sleep would be over.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    #[doc(hidden)]
+    pub fn turn(&mut self) -> io::Result<()> {
         self.arm_accepts();
         let wait = self.wait();
-        let turned = self.ring.turn(self.hub.outbox.batch().map(batch_send), wait);
+        self.ring.turn(self.hub.outbox.batch().map(batch_send), wait)
+    }
+
+    /// The second half of a tick.
+    #[doc(hidden)]
+    pub fn work(&mut self) {
         self.mailbox.unpark();
-        turned?;
         self.now_ns = self.ring.now();
+        self.hub.now_ns = self.now_ns;
         self.hub.counters.ticks += 1;
+        self.service.begin_tick(self.now_ns);
         self.take_completions();
         self.settle();
         self.read_mail();
         self.handle_completions();
         self.resume();
+        self.run_tasks();
         self.fire_timers();
         self.drain_some();
         self.close_doomed();
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
         self.rearm_starved();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
-        Ok(())
     }
 
     /// How long the next turn may sleep.
     fn wait(&mut self) -> Wait {
-        if !self.resumable.is_empty() || !self.broken.is_empty() || self.hub.has_dooms() {
+        // What is watched may be sent whole by this turn, and a send that succeeds wakes nobody. Nor does the end of a
+        // congestion for which connections wait.
+        let mail_flows_again = !self.congested.is_empty() && !self.hub.is_congested();
+        if !self.resumable.is_empty()
+            || !self.broken.is_empty()
+            || !self.watched.is_empty()
+            || mail_flows_again
+            || self.hub.has_dooms()
+            || self.hub.has_released()
+        {
             return Wait::No;
         }
-        let accept_ms = (!self.accepts_wanted.is_empty() && self.accept_again_ms > 0).then_some(self.accept_again_ms);
+        let accepts_later = self.drain.is_none() && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
+        let accept_ms = accepts_later.then_some(self.accept_again_ms);
         let drain_ms =
             self.drain.as_ref().map(|drain| drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms));
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
-        let due_ms = [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms].into_iter().flatten().min();
+        let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
+        let due_ms =
+            [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms, task_ms].into_iter().flatten().min();
         if !self.mailbox.park() {
+            return Wait::No;
+        }
+        if self.service.is_ready() {
+            self.mailbox.unpark();
             return Wait::No;
         }
         due_ms.map_or(Wait::Forever, |due_ms| Wait::Until(due_ms * 1_000_000))
@@ -211,12 +258,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.now_ns / 1_000_000
     }
 
-    /// Takes completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena only
-    /// until it is settled.
+    /// Takes all completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena
+    /// only until it is settled, so none of them may stay behind.
     fn take_completions(&mut self) {
-        while self.completions.len() < COMPLETIONS_PER_TICK
-            && let Some(completion) = self.ring.completion()
-        {
+        while let Some(completion) = self.ring.completion() {
             if completion.token.op() == Op::SendNow {
                 self.sent_short(&completion);
             } else {
@@ -274,7 +319,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.look_at(slot, deadline_ms);
             }
             Phase::Flushing => self.teardown(slot),
-            Phase::Http | Phase::Open | Phase::Closing if conn.paused => {
+            // Input that a task does not take yet waits for the task, not for the socket.
+            Phase::Http | Phase::Open | Phase::Closing if conn.paused && !self.hub.outbox.is_held(slot) => {
                 self.resumable.push((slot, self.generations[slot as usize]));
             }
             _ => {}
@@ -292,16 +338,44 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn read_mail(&mut self) {
         // As many as were there: what arrives meanwhile waits for the next tick.
+        for _ in 0..self.mailbox.urgent_len() {
+            let Some(letter) = self.mailbox.next_urgent() else { break };
+            self.read_letter(letter);
+        }
         for _ in 0..self.mailbox.len() {
             let Some(letter) = self.mailbox.next() else { break };
-            match self.hub.read(letter) {
-                None => {}
-                Some(Letter::Drain) => self.start_drain(),
-                Some(_) => self.stop(),
-            }
+            self.read_letter(letter);
         }
+        self.hub.close_without_senders();
         if !self.hub.is_congested() && !self.congested.is_empty() {
             self.resumable.append(&mut self.congested);
+        }
+    }
+
+    fn read_letter(&mut self, letter: Letter) {
+        match self.hub.read(letter) {
+            None => {}
+            Some(Letter::Drain) => self.start_drain(),
+            Some(_) => self.stop(),
+        }
+    }
+
+    /// Runs the service's tasks, and does what they ask of the shard.
+    fn run_tasks(&mut self) {
+        let is_due = self.service.next_due_ns().is_some_and(|due_ns| due_ns <= self.now_ns);
+        if is_due || self.service.is_ready() {
+            let stand_in = self.stand_in.take().expect("it is here while the hub is");
+            let mut lent = Some(std::mem::replace(&mut self.hub, stand_in));
+            self.service.run_tasks(&mut lent);
+            let hub = lent.expect("the hub is given back");
+            self.stand_in = Some(std::mem::replace(&mut self.hub, hub));
+        }
+        self.service.take_answers(&mut self.answers);
+        for (slot, generation, answer) in std::mem::take(&mut self.answers) {
+            self.answer(slot, generation, answer);
+        }
+        if self.hub.has_released() {
+            self.resumable.append(&mut self.hub.take_released());
         }
     }
 
@@ -315,7 +389,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 Op::Close => self.descriptor_closed(completion.token),
                 // The mail has been read already.
                 Op::Doorbell => {}
-                Op::SendNow | Op::Cancel | Op::Connect | Op::RecvInto => {}
+                Op::RecvInto => self.received_direct(&completion),
+                Op::SendNow | Op::Cancel | Op::Connect => {}
             }
         }
         self.completions = completions;
@@ -360,6 +435,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.receiving != Receiving::Idle || conn.paused || conn.peer_finished {
             return;
         }
+        if self.start_direct(slot) {
+            return;
+        }
+        let conn = &mut self.conns[slot as usize];
         if let Phase::Http | Phase::Open | Phase::Closing | Phase::Flushing = conn.phase {
             conn.receiving = Receiving::Multi;
             conn.in_flight += 1;

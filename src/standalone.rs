@@ -1,28 +1,39 @@
-//! The routes of the stand-alone program.
+//! The routes of the stand-alone program, written with the public API alone.
+
+mod api;
+mod console;
+mod events;
 
 use std::io::Write;
-use std::sync::Arc;
 
 use http::StatusCode;
+use serde_json::json;
 
-use crate::admission::Admission;
+use crate::app::{App, Group};
 use crate::config::Config;
 use crate::error::Result;
-use crate::hub::{CoreHub, ROOM_NAME_BYTES_MAX, RoomId};
-use crate::proto::Incoming;
+use crate::message::Message;
+use crate::request::Request;
 use crate::server::{Handle, Server};
-use crate::shard::{Answer, Ended, Request, Response, Service};
-
-const ECHO: u16 = 0;
-const BROADCAST: u16 = 1;
-const ROOM: u16 = 2;
+use crate::socket::Socket;
+use crate::ws::{Ws, ws};
 
 /// Serves the stand-alone program's routes until a signal ends it; the first line on standard output says where.
 ///
 /// # Errors
 /// If the server cannot be started, or a core fails.
 pub fn run(config: Config) -> Result<()> {
-    Server::new(config).run(Standalone::new, announce)
+    let settings = config.clone();
+    Server::new(config).run_with(move || app(&settings), announce)
+}
+
+/// Starts the stand-alone program's routes and returns once they accept connections.
+///
+/// # Errors
+/// If the server cannot be started.
+pub fn start(config: Config) -> Result<Handle> {
+    let settings = config.clone();
+    Server::new(config).start(move || app(&settings))
 }
 
 fn announce(handle: &Handle) {
@@ -34,88 +45,47 @@ fn announce(handle: &Handle) {
     let _ = out.flush();
 }
 
-/// One core's part of it.
-struct Standalone {
-    admission: Arc<Admission>,
-    everybody: RoomId,
-    /// The room of the connection that is being opened.
-    opening_room: String,
+/// The stand-alone program as an app, made once on each core.
+pub fn app(config: &Config) -> App {
+    App::new()
+        .group("/", load_routes)
+        .ws(events::PATH, events::route())
+        .group("/", health_routes)
+        .group("/api", |group| api::routes(group.before(api::guard(config))))
+        .get("/", console::page)
 }
 
-impl Standalone {
-    fn new(hub: &mut CoreHub, admission: Arc<Admission>) -> Standalone {
-        let everybody = hub.room("broadcast");
-        Standalone { admission, everybody, opening_room: String::new() }
-    }
+/// The routes that load tests use. They forget their requests: an idle connection should cost next to nothing.
+fn load_routes(group: Group) -> Group {
+    group
+        .ws(
+            "/echo",
+            ws().forget_request().on_message(|socket: &mut Socket<'_>, message: Message<'_>| socket.send(message)),
+        )
+        .ws("/broadcast", room_route(|_| "broadcast".to_owned()))
+        .ws("/rooms/{room}", room_route(|socket| format!("rooms/{}", socket.param("room"))))
+}
 
-    fn route(&mut self, path: &str) -> Option<Answer> {
-        let route = match path {
-            "/echo" => ECHO,
-            "/broadcast" => BROADCAST,
-            "/healthz" => return Some(Answer::Response(Response::json(StatusCode::OK, r#"{"status":"ok"}"#))),
-            "/readyz" => return Some(Answer::Response(self.readiness())),
-            _ => {
-                let room = path.strip_prefix("/rooms/")?;
-                if room.is_empty() || room.contains('/') || room.len() > ROOM_NAME_BYTES_MAX - "rooms/".len() {
-                    return None;
-                }
-                self.opening_room = format!("rooms/{room}");
-                ROOM
-            }
-        };
-        Some(Answer::WebSocket { route })
-    }
+/// Every message to all members of the room that a connection joins when it opens, the sender included.
+fn room_route(room: impl Fn(&Socket<'_>) -> String + 'static) -> Ws {
+    ws().forget_request()
+        .on_connect(move |socket| {
+            let room = room(socket);
+            socket.join(room)
+        })
+        .on_message(|socket, message| socket.to_own_room(message))
+}
 
-    fn readiness(&self) -> Response {
-        if self.admission.is_draining() {
-            Response::json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"draining"}"#)
+fn health_routes(group: Group) -> Group {
+    group.get("/healthz", async |_| ok()).get("/readyz", async |request: Request| {
+        if request.hub().is_draining() {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "draining"}))
         } else {
-            Response::json(StatusCode::OK, r#"{"status":"ok"}"#)
+            (StatusCode::OK, ok())
         }
-    }
+    })
 }
 
-impl Service for Standalone {
-    fn request(&mut self, _hub: &mut CoreHub, request: &Request<'_, '_>) -> Answer {
-        let Some(answer) = self.route(request.head.path()) else {
-            return Answer::Response(Response::error(StatusCode::NOT_FOUND, "no such route"));
-        };
-        match answer {
-            Answer::Response(_) if !matches!(request.head.method(), "GET" | "HEAD") => {
-                let response = Response::error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
-                Answer::Response(response.with_header("allow", "GET, HEAD"))
-            }
-            answer => answer,
-        }
-    }
-
-    fn open(&mut self, hub: &mut CoreHub, slot: u32) {
-        let joined = match hub.route(slot) {
-            BROADCAST => hub.join(slot, "broadcast"),
-            ROOM => hub.join(slot, &self.opening_room),
-            _ => return,
-        };
-        debug_assert!(joined.is_ok(), "a new connection can join its first room");
-    }
-
-    #[inline]
-    fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>) {
-        match hub.route(slot) {
-            BROADCAST => {
-                hub.publish_incoming(self.everybody, message, None);
-            }
-            ROOM => {
-                if let Some(room) = hub.first_room(slot) {
-                    hub.publish_incoming(room, message, None);
-                }
-            }
-            _ => {
-                hub.send_incoming(slot, message);
-            }
-        }
-    }
-
-    fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended) {
-        tracing::debug!(id = %hub.id(slot), code = ended.code, reason = %ended.reason, clean = ended.clean, "closed");
-    }
+fn ok() -> serde_json::Value {
+    json!({"status": "ok"})
 }

@@ -160,7 +160,6 @@ fn processors_that_are_not_there_are_a_config_error() {
 }
 
 #[test]
-#[ignore = "needs the server"]
 fn an_address_in_use_is_unavailable() {
     let other = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = other.local_addr().expect("an address").to_string();
@@ -170,7 +169,6 @@ fn an_address_in_use_is_unavailable() {
 }
 
 #[test]
-#[ignore = "needs the server"]
 fn the_first_line_tells_the_real_port() {
     let mut child = command(&["--addr=127.0.0.1:0", "--cores=2"], &[])
         .stdout(Stdio::piped())

@@ -137,6 +137,9 @@ pub trait Ring {
     /// Completes with the count sent, short only if the connection failed or the operation was cancelled.
     fn send(&mut self, token: Token, data: Bytes);
 
+    /// Cancels the multishot receive that `token` names and nothing else of its slot; it still completes.
+    fn cancel_recv(&mut self, token: Token);
+
     /// Cancels every operation in flight on the token's slot; each of them still completes.
     fn cancel(&mut self, token: Token);
 

@@ -4,10 +4,13 @@
 //! that its interface is safe: whatever the kernel may read or write is either owned here until its completion has been
 //! seen, or borrowed by [`Ring::turn`] for sends that cannot outlive the call.
 
+mod address;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use socket2::SockAddr;
 use tracing::debug;
 
+use self::address::AcceptAddress;
 use super::bell::Bell;
 use super::buffers::Buffers;
 use super::{BATCH_PIECES_MAX, BatchSend, Completion, Filled, Nanos, Op, Peer, Pieces, Ring, Token, Wait};
@@ -75,12 +79,6 @@ impl Default for Options {
     }
 }
 
-/// Where the kernel writes the peer's address of one accept in flight.
-struct AcceptAddress {
-    storage: libc::sockaddr_storage,
-    len: libc::socklen_t,
-}
-
 /// Memory of vectored sends between two enters: fixed arrays, since the kernel holds pointers into them.
 struct Vectors {
     iovecs: Box<[libc::iovec]>,
@@ -104,6 +102,7 @@ pub struct Uring {
     bell_count: Box<u64>,
     bells: Vec<Arc<Bell>>,
     accepts: HashMap<u32, Box<AcceptAddress>>,
+    #[expect(clippy::vec_box, reason = "the kernel has pointers into them: they move between the two, not in memory")]
     accept_addresses_free: Vec<Box<AcceptAddress>>,
     peers: Vec<(u32, Peer)>,
     /// Addresses of connects in flight, boxed: the kernel reads them.
@@ -481,6 +480,12 @@ impl Ring for Uring {
         self.push(&entry.user_data(token.user_data()));
     }
 
+    fn cancel_recv(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.user_data()).build();
+        let token = Token::new(Op::Cancel, 0, token.index());
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
+    }
+
     fn cancel(&mut self, token: Token) {
         let builder = CancelBuilder::fd(Fixed(token.index())).all();
         let token = Token::new(Op::Cancel, 0, token.index());
@@ -574,6 +579,11 @@ impl Drop for Uring {
             Ok(()) => true,
             Err(error) => error.raw_os_error() == Some(libc::ENOENT),
         };
+        // What was cancelled completes in task work, which runs here, while its memory is valid. Nothing is submitted.
+        // SAFETY: no argument is passed, as the flags say.
+        let _ = unsafe { self.submitter.enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) };
+        // A registered descriptor keeps the ring, and with it every socket, until the thread ends.
+        let _ = self.submitter.unregister_ring_fd();
         // SAFETY: the three parts are dropped once, here, and before the ring that they borrow from; the box is the one
         // that `new` leaked.
         unsafe {
@@ -595,37 +605,6 @@ impl Drop for Uring {
             std::mem::forget(std::mem::take(&mut self.receiving));
             std::mem::forget(std::mem::take(&mut self.sending));
             std::mem::forget(std::mem::take(&mut self.bell_count));
-        }
-    }
-}
-
-impl AcceptAddress {
-    fn new() -> AcceptAddress {
-        // SAFETY: sockaddr_storage is a C struct for which all zeroes is a valid value (family AF_UNSPEC).
-        AcceptAddress { storage: unsafe { std::mem::zeroed() }, len: 0 }
-    }
-
-    fn reset(&mut self) {
-        self.storage.ss_family = libc::AF_UNSPEC as libc::sa_family_t;
-        self.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    }
-
-    fn peer(&self) -> Peer {
-        let storage: *const libc::sockaddr_storage = &self.storage;
-        match i32::from(self.storage.ss_family) {
-            libc::AF_INET => {
-                // SAFETY: the family says that the kernel wrote a sockaddr_in, which fits in and is aligned as storage.
-                let address = unsafe { *storage.cast::<libc::sockaddr_in>() };
-                let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
-                Peer::Inet(SocketAddr::new(IpAddr::V4(ip), u16::from_be(address.sin_port)))
-            }
-            libc::AF_INET6 => {
-                // SAFETY: likewise a sockaddr_in6.
-                let address = unsafe { *storage.cast::<libc::sockaddr_in6>() };
-                let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
-                Peer::Inet(SocketAddr::new(IpAddr::V6(ip).to_canonical(), u16::from_be(address.sin6_port)))
-            }
-            _ => Peer::Unix,
         }
     }
 }

@@ -72,10 +72,12 @@ pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
     if head.method() != "GET" {
         return Err(Refusal::new(405, &[("allow", "GET")], "a WebSocket handshake is a GET"));
     }
+    // RFC 9110 15.5.22: a 426 MUST have an Upgrade field; RFC 9110 7.8: and the connection option for it. RFC 6455 4.2.2:
+    // and the version that is spoken here.
+    const UPGRADE_REQUIRED: &[(&str, &str)] =
+        &[("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "Upgrade")];
     if !is_upgrade_request(head) {
-        // RFC 9110 15.5.22: a 426 MUST have an Upgrade field; RFC 9110 7.8: and the connection option for it.
-        const HEADERS: &[(&str, &str)] = &[("upgrade", "websocket"), ("connection", "Upgrade")];
-        return Err(Refusal::new(426, HEADERS, "this is a WebSocket endpoint"));
+        return Err(Refusal::new(426, UPGRADE_REQUIRED, "this is a WebSocket endpoint"));
     }
     let bad_request = |message| Err(Refusal::new(400, &[], message));
     if head.version_minor() == 0 {
@@ -88,9 +90,7 @@ pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
     // RFC 6455 4.2.2 and 4.4: on another version, 426 with the one that is spoken here.
     let mut versions = head.headers("sec-websocket-version");
     if versions.next() != Some("13") || versions.next().is_some() {
-        const HEADERS: &[(&str, &str)] =
-            &[("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "Upgrade")];
-        return Err(Refusal::new(426, HEADERS, "Sec-WebSocket-Version must be 13"));
+        return Err(Refusal::new(426, UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13"));
     }
     // RFC 6455 4.2.1 item 5, 11.3.1: exactly one key, 16 bytes in base64.
     let mut keys = head.headers("sec-websocket-key");

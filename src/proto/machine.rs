@@ -96,6 +96,13 @@ impl Machine {
         true
     }
 
+    /// Payload bytes that are still to come of the data frame that the machine is in the middle of.
+    #[inline]
+    pub fn payload_to_come(&self) -> u64 {
+        let frame = self.partial.as_ref().and_then(|partial| partial.frame);
+        frame.filter(|frame| !frame.opcode.is_control()).map_or(0, |frame| frame.remaining)
+    }
+
     /// In the middle of a data frame of which `threshold` or more bytes are to come, lends the message's buffer, with room
     /// to receive into. Room is made as bytes arrive (double, between 64 KiB and 1 MiB at a time), never as the frame
     /// declares, unless the pool has a buffer of that size.

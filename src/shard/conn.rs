@@ -1,12 +1,11 @@
 //! What a core knows of one connection. Small, because a server holds mostly idle ones: whatever only some connections
 //! need is behind a pointer.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-
-use super::service::Ended;
-use crate::engine::Peer;
+use crate::peer::CompactPeer;
 use crate::proto::OwnedPayload;
+use crate::proto::http::BodyDecoder;
 use crate::proto::{Kind, Machine, Role};
+use crate::service::Ended;
 
 /// Where a connection is in its life. Transitions only go down the list, except that `Http` may become `Flushing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +33,11 @@ pub(super) enum Receiving {
     Idle,
     /// A multishot receive.
     Multi,
-    /// A multishot receive that is being cancelled, because the input is held back.
+    /// A multishot receive that is being cancelled: because the input is held back, or because much of one message is
+    /// to come.
     Stopping,
+    /// A single receive straight into the buffer of the message that is coming.
+    Direct,
 }
 
 pub(super) struct Conn {
@@ -48,6 +50,8 @@ pub(super) struct Conn {
     pub(super) paused: bool,
     /// On the list of connections to look at when their outbox is empty.
     pub(super) watched: bool,
+    /// Its request is being answered: nothing else of it is handled.
+    pub(super) awaits_answer: bool,
     /// Entered into hub and admission.
     pub(super) entered: bool,
     /// The peer has finished sending.
@@ -81,6 +85,17 @@ pub(super) struct Stash {
     pub(super) bytes: Vec<u8>,
     /// How far the bytes have been searched for the end of a head.
     pub(super) searched: usize,
+    /// A request that is not complete, or not answered.
+    pub(super) request: Option<Box<Unanswered>>,
+}
+
+/// A request on its way to its answer.
+pub(super) struct Unanswered {
+    /// Its head, as it was sent.
+    pub(super) head: Vec<u8>,
+    /// Reads the rest of its body; `None` when it is complete and the answer is awaited.
+    pub(super) body: Option<BodyDecoder>,
+    pub(super) received: Vec<u8>,
 }
 
 impl Conn {
@@ -92,12 +107,13 @@ impl Conn {
             in_flight: 1,
             paused: false,
             watched: false,
+            awaits_answer: false,
             entered: false,
             peer_finished: false,
             answered: false,
             lingers: false,
             listener,
-            peer: CompactPeer::from(Peer::Unix),
+            peer: CompactPeer::default(),
             last_inbound_ms: 0,
             deadline_ms: u64::MAX,
             look_at_ms: u64::MAX,
@@ -112,43 +128,6 @@ impl Conn {
     }
 }
 
-/// A [`Peer`] in 18 bytes.
-#[derive(Clone, Copy)]
-pub(super) struct CompactPeer {
-    ip: [u8; 16],
-    port: u16,
-}
-
-impl From<Peer> for CompactPeer {
-    fn from(peer: Peer) -> CompactPeer {
-        match peer {
-            Peer::Inet(address) => {
-                let ip = match address.ip() {
-                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-                    IpAddr::V6(ip) => ip,
-                };
-                CompactPeer { ip: ip.octets(), port: address.port() }
-            }
-            // Nobody connects from the unspecified address.
-            Peer::Unix => CompactPeer { ip: [0; 16], port: 0 },
-        }
-    }
-}
-
-impl CompactPeer {
-    pub(super) fn expand(self) -> Peer {
-        match self.ip() {
-            Some(ip) => Peer::Inet(SocketAddr::new(ip, self.port)),
-            None => Peer::Unix,
-        }
-    }
-
-    pub(super) fn ip(self) -> Option<IpAddr> {
-        let ip = Ipv6Addr::from(self.ip);
-        (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,14 +135,5 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         assert!(size_of::<Conn>() <= 144, "{}", size_of::<Conn>());
-    }
-
-    #[test]
-    fn peers_survive_compaction() {
-        for address in ["127.0.0.1:80", "[2001:db8::1]:65535"] {
-            let peer = Peer::Inet(address.parse().unwrap());
-            assert_eq!(CompactPeer::from(peer).expand(), peer);
-        }
-        assert_eq!(CompactPeer::from(Peer::Unix).expand(), Peer::Unix);
     }
 }

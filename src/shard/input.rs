@@ -2,26 +2,17 @@
 
 use super::conn::{Conn, Phase, Receiving, Stash};
 use super::life::after;
-use super::service::{Answer, Ended, Request, Response, Service};
 use super::{LINGER_MS, STASH_BYTES_MAX, Settings, Shard};
-use crate::admission::{Admission, Refused};
-use crate::config::Origins;
+use crate::admission::Admission;
 use crate::engine::{Completion, Filled, Op, Ring};
 use crate::hub::CoreHub;
 use crate::outbox::OutboxReplies;
-use crate::proto::handshake::{self, Refusal};
-use crate::proto::http::put_response;
-use crate::proto::http::{self, Body, HeadError, HeadLimits, RequestHead};
-use crate::proto::{Event, Incoming, Payload};
-use crate::proto::{HEADROOM, OwnedPayload};
-use http_status::StatusCode;
-
-/// `http` is the protocol module here.
-use ::http as http_status;
+use crate::proto::{Event, HEADROOM, Incoming, Limits, OwnedPayload, Payload, ProtocolError};
+use crate::service::{Ended, Service};
 
 /// What a connection's input leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// More input.
     Go,
     /// Close when everything queued is sent.
@@ -32,6 +23,8 @@ enum Next {
     Failed,
     /// The rest is held back until what is queued to this connection has been sent.
     PauseForOutbox,
+    /// The rest is held back until the request before it has been answered.
+    AwaitAnswer,
     /// The rest is held back until letters to other cores have been delivered.
     PauseForMail,
 }
@@ -52,7 +45,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    fn receive_ended(&mut self, slot: u32, completion: &Completion) {
+    pub(super) fn receive_ended(&mut self, slot: u32, completion: &Completion) {
         let conn = &mut self.conns[slot as usize];
         conn.in_flight -= 1;
         conn.receiving = Receiving::Idle;
@@ -81,6 +74,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn end_of_input(&mut self, slot: u32) {
         let conn = &mut self.conns[slot as usize];
         match conn.phase {
+            // It is to be closed at the end of this tick, and told so before.
+            Phase::Open if !self.hub.is_open(slot) => {}
             Phase::Open => {
                 conn.end(1006, "the peer closed without a Close frame", false);
                 self.hub.mark_closing(slot);
@@ -97,11 +92,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot as usize];
         conn.last_inbound_ms = self.now_ns / 1_000_000;
         self.hub.counters.bytes_in += u64::from(filled.len);
-        if conn.paused {
-            return self.hold_back(slot, filled);
-        }
         if !matches!(conn.phase, Phase::Open | Phase::Http | Phase::Closing) {
             return;
+        }
+        if conn.paused {
+            return self.hold_back(slot, filled);
         }
         let was = conn.phase;
         let cx = Context {
@@ -117,6 +112,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let next = worker.input(self.ring.buffer(filled));
         if was == Phase::Http || next != Next::Go {
             self.after_input(slot, was, next);
+        } else if worker.conn.machine.payload_to_come() >= self.settings.direct_bytes_min as u64 {
+            self.stop_for_direct(slot);
         }
     }
 
@@ -127,14 +124,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot as usize];
         let stash = conn.stash.get_or_insert_default();
         stash.bytes.extend_from_slice(self.ring.buffer(filled));
-        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi && !self.hub.outbox.is_parked(slot)
-        {
+        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi {
             conn.receiving = Receiving::Stopping;
-            self.ring.cancel(token);
+            self.ring.cancel_recv(token);
         }
     }
 
-    fn after_input(&mut self, slot: u32, was: Phase, next: Next) {
+    pub(super) fn after_input(&mut self, slot: u32, was: Phase, next: Next) {
         let now_ms = self.now_ms();
         let conn = &mut self.conns[slot as usize];
         if was == Phase::Http && conn.phase != Phase::Http {
@@ -164,6 +160,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.conns[slot as usize].paused = true;
                 self.watch(slot);
             }
+            Next::AwaitAnswer => {
+                let conn = &mut self.conns[slot as usize];
+                conn.paused = true;
+                conn.awaits_answer = true;
+            }
             Next::PauseForMail => {
                 self.conns[slot as usize].paused = true;
                 self.congested.push((slot, self.generations[slot as usize]));
@@ -177,7 +178,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             if self.generations[slot as usize] != generation {
                 continue;
             }
-            let Some(conn) = self.conns.get_mut(slot as usize).filter(|conn| conn.paused) else { continue };
+            let wants = |conn: &&mut Conn| conn.paused && !conn.awaits_answer;
+            let Some(conn) = self.conns.get_mut(slot as usize).filter(wants) else { continue };
             conn.paused = false;
             let was = conn.phase;
             let stash = conn.stash.take();
@@ -205,44 +207,30 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
         }
     }
-
-    /// The time for a request head is up: 408 to whoever has begun one or never tried, nothing to a kept-alive
-    /// connection that has no more requests.
-    pub(super) fn request_timed_out(&mut self, slot: u32) {
-        let conn = &self.conns[slot as usize];
-        if conn.stash.is_none() && conn.answered {
-            return self.teardown(slot);
-        }
-        self.hub.counters.refused += 1;
-        let response = Response::error(StatusCode::REQUEST_TIMEOUT, "the request head took too long");
-        queue_response(&mut self.hub, slot, &response, false, false);
-        self.conns[slot as usize].lingers = true;
-        self.start_flush(slot);
-    }
 }
 
 /// Handles one connection's input. Two parts, so that a message may be borrowed from the connection's machine while the
 /// rest of the core handles it.
-struct Worker<'w, S> {
-    conn: &'w mut Conn,
-    cx: Context<'w, S>,
+pub(super) struct Worker<'w, S> {
+    pub(super) conn: &'w mut Conn,
+    pub(super) cx: Context<'w, S>,
 }
 
-struct Context<'w, S> {
-    slot: u32,
-    generation: u32,
-    hub: &'w mut CoreHub,
-    service: &'w mut S,
-    admission: &'w Admission,
-    settings: &'w Settings,
-    now_ns: u64,
+pub(super) struct Context<'w, S> {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+    pub(super) hub: &'w mut CoreHub,
+    pub(super) service: &'w mut S,
+    pub(super) admission: &'w Admission,
+    pub(super) settings: &'w Settings,
+    pub(super) now_ns: u64,
 }
 
 impl<S: Service> Context<'_, S> {
     /// Why the next message must wait: what the last ones led to has to leave first.
     #[inline]
-    fn must_pause(&self) -> Option<Next> {
-        if self.hub.outbox.queued_bytes(self.slot) > self.settings.pause_bytes {
+    pub(super) fn must_pause(&self) -> Option<Next> {
+        if self.hub.outbox.must_wait(self.slot, self.settings.pause_bytes) {
             Some(Next::PauseForOutbox)
         } else if self.hub.is_congested() {
             Some(Next::PauseForMail)
@@ -251,14 +239,25 @@ impl<S: Service> Context<'_, S> {
         }
     }
 
+    /// The limits of the connection's messages.
     #[inline]
-    fn deliver(&mut self, rate_due_ns: &mut u64, message: Incoming<'_>) {
+    pub(super) fn limits(&self) -> Limits {
+        let mut limits = self.settings.limits;
+        if let Some(bytes) = self.hub.limits(self.slot).message_bytes_max {
+            limits.message_bytes_max = bytes;
+        }
+        limits
+    }
+
+    #[inline]
+    pub(super) fn deliver(&mut self, rate_due_ns: &mut u64, message: Incoming<'_>) {
         // After a handler has closed the connection, what still arrives is read only for the peer's Close.
         if !self.hub.outbox.is_open(self.slot) {
             return;
         }
         self.hub.counters.messages_in += 1;
-        let rate = self.settings.message_rate_per_second;
+        let rate = self.hub.limits(self.slot).message_rate_per_second;
+        let rate = rate.unwrap_or(self.settings.message_rate_per_second);
         if rate > 0 && is_too_fast(rate_due_ns, self.now_ns, rate) {
             return self.hub.close(self.slot, Some(1008), "message rate exceeded");
         }
@@ -270,6 +269,11 @@ impl<S: Service> Worker<'_, S> {
     /// Handles what was held back.
     fn stashed(&mut self, stash: &mut Stash) -> Next {
         if let Some((kind, payload)) = stash.message.take() {
+            if let Some(why) = self.cx.must_pause() {
+                // Something else that it waited for is over.
+                self.conn.stash = Some(Box::new(Stash { message: Some((kind, payload)), ..std::mem::take(stash) }));
+                return why;
+            }
             self.cx.deliver(&mut self.conn.rate_due_ns, Incoming { kind, payload: Payload::Owned(payload) });
         }
         self.input(&mut stash.bytes)
@@ -282,14 +286,20 @@ impl<S: Service> Worker<'_, S> {
 
     // ---- WebSocket ------------------------------------------------------------------------------------------------
 
-    fn frames(&mut self, data: &mut [u8]) -> Next {
+    pub(super) fn frames(&mut self, data: &mut [u8]) -> Next {
         let mut consumed = 0;
+        let mut failed = false;
+        let limits = self.cx.limits();
         loop {
             let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
-            let limits = &self.cx.settings.limits;
             let machine = &mut self.conn.machine;
-            let Some(event) = machine.next(data, &mut consumed, limits, &mut self.cx.hub.pool, &mut replies) else {
-                return Next::Go;
+            let Some(event) = machine.next(data, &mut consumed, &limits, &mut self.cx.hub.pool, &mut replies) else {
+                // Of a peer's Close after a failure there is no event.
+                return match (failed || self.conn.phase == Phase::Closing, self.conn.machine.close_received()) {
+                    (true, true) => Next::Flush,
+                    _ if failed => Next::Failed,
+                    _ => Next::Go,
+                };
             };
             match event {
                 Event::Message(message) => {
@@ -316,138 +326,24 @@ impl<S: Service> Worker<'_, S> {
                     return Next::Flush;
                 }
                 Event::Failed(error) => {
-                    self.cx.hub.counters.protocol_errors += 1;
-                    self.conn.end(error.close_code(), error.reason(), false);
-                    self.cx.hub.mark_closing(self.cx.slot);
-                    return Next::Failed;
+                    self.failed(error);
+                    failed = true;
                 }
             }
         }
     }
 
-    fn pause(&mut self, rest: &[u8], why: Next) -> Next {
+    pub(super) fn failed(&mut self, error: ProtocolError) {
+        self.cx.hub.counters.protocol_errors += 1;
+        self.conn.end(error.close_code(), error.reason(), false);
+        self.cx.hub.mark_closing(self.cx.slot);
+    }
+
+    pub(super) fn pause(&mut self, rest: &[u8], why: Next) -> Next {
         if !rest.is_empty() {
             self.conn.stash.get_or_insert_default().bytes.extend_from_slice(rest);
         }
         why
-    }
-
-    // ---- HTTP -----------------------------------------------------------------------------------------------------
-
-    fn requests(&mut self, data: &mut [u8]) -> Next {
-        match self.conn.stash.take() {
-            None => self.requests_in(data, 0),
-            Some(mut stash) => {
-                stash.bytes.extend_from_slice(data);
-                self.requests_in(&mut stash.bytes, stash.searched)
-            }
-        }
-    }
-
-    /// Handles the requests in `data`, whose first `searched` bytes contain no end of a head.
-    fn requests_in(&mut self, data: &mut [u8], mut searched: usize) -> Next {
-        let mut at = 0;
-        let limits = HeadLimits { bytes_max: self.cx.settings.head_bytes_max, ..HeadLimits::default() };
-        while at < data.len() {
-            let rest = &data[at..];
-            let Some(end) = http::head_end(rest, searched) else {
-                if rest.len() > limits.bytes_max {
-                    return self.refuse_head(HeadError::TooLarge);
-                }
-                if !http::looks_like_http(rest) {
-                    return self.refuse_head(HeadError::Malformed);
-                }
-                let searched = rest.len();
-                self.conn.stash = Some(Box::new(Stash { bytes: rest.to_vec(), searched, message: None }));
-                return Next::Go;
-            };
-            searched = 0;
-            let next = match http::parse_head(&rest[..end], &limits) {
-                Err(error) => return self.refuse_head(error),
-                Ok(head) => self.request(&head),
-            };
-            at += end;
-            self.conn.answered = true;
-            if next != Next::Go {
-                return next;
-            }
-            if self.conn.phase != Phase::Http {
-                // Frames sent right behind the handshake.
-                return if at < data.len() { self.frames(&mut data[at..]) } else { Next::Go };
-            }
-            if self.cx.hub.outbox.queued_bytes(self.cx.slot) > self.cx.settings.pause_bytes {
-                return self.pause(&data[at..], Next::PauseForOutbox);
-            }
-        }
-        Next::Go
-    }
-
-    fn refuse_head(&mut self, error: HeadError) -> Next {
-        self.cx.hub.counters.refused += 1;
-        let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        let response = Response::error(status, &error.to_string());
-        queue_response(self.cx.hub, self.cx.slot, &response, false, false);
-        Next::Refuse
-    }
-
-    fn request(&mut self, head: &RequestHead<'_>) -> Next {
-        let body = match head.body() {
-            Ok(body) => body,
-            Err(error) => return self.refuse_head(error),
-        };
-        let request = Request { head, peer: self.conn.peer.expand() };
-        let (response, keep_alive) = match self.cx.service.request(self.cx.hub, &request) {
-            Answer::Response(response) => (response, true),
-            Answer::WebSocket { route } => match self.upgrade(head, body, route) {
-                Ok(()) => return Next::Go,
-                Err(response) => (response, true),
-            },
-        };
-        if response.status.is_client_error() || response.status.is_server_error() {
-            self.cx.hub.counters.refused += 1;
-        }
-        // No route takes a body: what there is of it would have to be read past.
-        let keep_alive = keep_alive && body == Body::None && head.keep_alive() && !self.cx.admission.is_draining();
-        queue_response(self.cx.hub, self.cx.slot, &response, keep_alive, head.method() == "HEAD");
-        match (keep_alive, body) {
-            (true, _) => Next::Go,
-            (false, Body::None) => Next::Flush,
-            (false, _) => Next::Refuse,
-        }
-    }
-
-    /// Checks the handshake and opens the WebSocket; or says what to answer.
-    fn upgrade(&mut self, head: &RequestHead<'_>, body: Body, route: u16) -> Result<(), Response> {
-        let upgrade = handshake::check(head).map_err(|refusal| refusal_response(&refusal))?;
-        if body != Body::None {
-            return Err(Response::error(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body"));
-        }
-        if let (Origins::List(allowed), Some(origin)) = (&self.cx.settings.origins, upgrade.origin())
-            && !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-        {
-            // RFC 6455 10.2: a server that does not want this origin answers 403.
-            return Err(Response::error(StatusCode::FORBIDDEN, "this origin is not allowed"));
-        }
-        self.cx.admission.enter(self.conn.peer.ip()).map_err(|refused| {
-            let (status, message) = match refused {
-                Refused::Full => (StatusCode::SERVICE_UNAVAILABLE, "the server is full"),
-                Refused::TooManyFromAddress => {
-                    (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address")
-                }
-                Refused::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"),
-            };
-            Response::error(status, message).with_header("retry-after", "1")
-        })?;
-        let switched = self.cx.hub.outbox.queue_raw(self.cx.slot, |out| {
-            handshake::put_switching(out, upgrade.key(), None, std::iter::empty::<(&str, &str)>())
-        });
-        debug_assert_eq!(switched, Ok(true));
-        self.conn.phase = Phase::Open;
-        self.conn.entered = true;
-        self.cx.hub.enter(self.cx.slot, self.cx.generation, route);
-        self.cx.hub.counters.opened += 1;
-        self.cx.service.open(self.cx.hub, self.cx.slot);
-        Ok(())
     }
 }
 
@@ -461,25 +357,4 @@ fn is_too_fast(due_ns: &mut u64, now_ns: u64, rate_per_second: u32) -> bool {
     }
     *due_ns = due;
     false
-}
-
-fn refusal_response(refusal: &Refusal) -> Response {
-    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-    refusal
-        .headers
-        .iter()
-        .fold(Response::error(status, refusal.message), |response, (name, value)| response.with_header(name, *value))
-}
-
-fn queue_response(hub: &mut CoreHub, slot: u32, response: &Response, keep_alive: bool, head_only: bool) {
-    let headers = || response.headers.iter().map(|(name, value)| (*name, value.as_str()));
-    let status = response.status.as_u16();
-    let queued =
-        hub.outbox.queue_raw(slot, |out| put_response(out, status, headers(), &response.body, keep_alive, head_only));
-    if queued.is_err() {
-        tracing::error!(status, "a response had a header that must not be written");
-        let _ = hub.outbox.queue_raw(slot, |out| {
-            put_response(out, 500, std::iter::empty::<(&str, &str)>(), b"", keep_alive, head_only)
-        });
-    }
 }

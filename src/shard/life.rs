@@ -1,12 +1,12 @@
 //! How connections come and go: accepts, time limits, closing, draining.
 
-use super::conn::{CompactPeer, Conn, Phase, Receiving};
-use super::service::Service;
+use super::conn::{Conn, Phase, Receiving};
 use super::{ACCEPT_BACKOFF_MS, Drain, Shard};
-use crate::engine::{Completion, Op, Ring, Token};
+use crate::engine::{Completion, Op, Peer, Ring, Token};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;
 use crate::proto::frame::Opcode;
+use crate::service::{Ended, Service};
 
 impl<R: Ring, S: Service> Shard<R, S> {
     // ---- coming ---------------------------------------------------------------------------------------------------
@@ -63,7 +63,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let now_ms = self.now_ms();
         let due_ns = self.admission.accept_due_ns(self.now_ns);
         let conn = &mut self.conns[slot as usize];
-        conn.peer = CompactPeer::from(self.ring.peer(slot));
+        conn.peer = match self.ring.peer(slot) {
+            Peer::Inet(address) => Some(address).into(),
+            Peer::Unix => None.into(),
+        };
         conn.last_inbound_ms = now_ms;
         self.hub.outbox.open(slot, self.generations[slot as usize]);
         if due_ns > self.now_ns {
@@ -120,7 +123,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn look(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
         let conn = &mut self.conns[slot as usize];
-        let deadline_ms = conn.deadline_ms;
+        let (deadline_ms, lingers) = (conn.deadline_ms, conn.lingers);
         match conn.phase {
             Phase::Accepting | Phase::Dead => None,
             Phase::Open => self.look_at_open(slot),
@@ -129,13 +132,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.start_http(slot);
                 None
             }
-            Phase::Http => {
-                self.hub.counters.timeouts += 1;
-                self.request_timed_out(slot);
-                None
-            }
+            Phase::Http => self.request_timed_out(slot),
             Phase::Closing | Phase::Flushing => {
-                self.hub.counters.timeouts += 1;
+                // One that lingers has been answered, and counted if it was late.
+                self.hub.counters.timeouts += u64::from(!lingers);
                 self.teardown(slot);
                 None
             }
@@ -144,18 +144,25 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn look_at_open(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
+        if self.hub.outbox.is_held(slot) {
+            // It is we who do not read.
+            self.conns[slot as usize].last_inbound_ms = now_ms;
+        }
         let last_inbound_ms = self.conns[slot as usize].last_inbound_ms;
-        let idle_at_ms = after(last_inbound_ms, self.settings.idle_timeout);
+        let limits = self.hub.limits(slot);
+        let idle_timeout = limits.idle_timeout.unwrap_or(self.settings.idle_timeout);
+        let ping_interval = limits.ping_interval.unwrap_or(self.settings.ping_interval);
+        let idle_at_ms = after(last_inbound_ms, idle_timeout);
         if idle_at_ms <= now_ms {
             // Half-open, or stalled: a Close frame would only wait behind whatever the peer does not read.
             self.hub.counters.timeouts += 1;
             self.finish(slot, 1006, "idle timeout");
             return None;
         }
-        let mut ping_at_ms = after(last_inbound_ms, self.settings.ping_interval);
+        let mut ping_at_ms = after(last_inbound_ms, ping_interval);
         if ping_at_ms <= now_ms {
             OutboxReplies { outbox: &mut self.hub.outbox, slot }.reply(Opcode::Ping, b"");
-            ping_at_ms = after(now_ms, self.settings.ping_interval);
+            ping_at_ms = after(now_ms, ping_interval);
         }
         Some(ping_at_ms.min(idle_at_ms)).filter(|at_ms| *at_ms != u64::MAX)
     }
@@ -187,6 +194,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.phase != Phase::Open {
             return;
         }
+        // Nobody takes its messages any more: what is still read is read for the peer's Close.
+        self.hub.outbox.set_held(slot, false);
         let mut replies = OutboxReplies { outbox: &mut self.hub.outbox, slot };
         conn.machine.close(code, reason, &mut replies);
         conn.end(code.unwrap_or(1005), reason, false);
@@ -210,12 +219,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.phase = Phase::Flushing;
         conn.deadline_ms = deadline_ms;
         conn.stash = None;
+        conn.paused = false;
         self.hub.outbox.seal(slot);
         if self.hub.outbox.is_empty(slot) {
             self.teardown(slot);
         } else {
             self.look_at(slot, deadline_ms);
             self.watch(slot);
+            // Closing over unread input would be a reset, which can destroy what is being flushed.
+            self.start_receiving(slot);
         }
     }
 
@@ -234,11 +246,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         conn.phase = Phase::Dead;
         conn.stash = None;
+        conn.awaits_answer = false;
         conn.machine.take_buffers(&mut self.hub.pool);
         let ended = conn.ended.take();
         if std::mem::take(&mut conn.entered) {
             let ip = conn.peer.ip();
-            let ended = ended.map_or_else(super::Ended::broken, |ended| *ended);
+            let ended = ended.map_or_else(Ended::broken, |ended| *ended);
             self.hub.outbox.shut(slot);
             self.service.close(&mut self.hub, slot, &ended);
             self.hub.leave_all(slot);
@@ -246,13 +259,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.admission.leave(ip);
         }
         self.hub.outbox.close(slot);
-        let token = self.token(Op::Close, slot);
-        let conn = &mut self.conns[slot as usize];
-        if conn.in_flight > 0 {
-            self.ring.cancel(token);
+        if self.conns[slot as usize].in_flight > 0 {
+            self.ring.cancel(self.token(Op::Cancel, slot));
         }
-        conn.in_flight += 1;
-        self.ring.close(token);
+        self.conns[slot as usize].in_flight += 1;
+        self.ring.close(self.token(Op::Close, slot));
     }
 
     pub(super) fn descriptor_closed(&mut self, token: Token) {

@@ -2,22 +2,19 @@
 //!
 //! Order of a run: clients connect in the course of it and act in random order; cores that are awake tick in random
 //! order; when all sleep, the clock moves on. Once all clients are through, faults are switched off, the cores are
-//! stopped, and each must come to rest with nothing in flight.
+//! drained (if that has not happened before), and each must come to rest with nothing in flight and nobody on its books.
 
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringwire::config::SlowConsumer;
 use ringwire::engine::Nanos;
-use ringwire::engine::sim::{FaultCounts, Faults, Mutant, Ring, RingOptions, Rng, World};
+use ringwire::engine::sim::{FaultCounts, Faults, Mutant, RingOptions, Rng, World};
+use ringwire::{App, standalone};
 
 use crate::endpoint::{Endpoint, Plan};
+use crate::host::{Cores, Setup};
 use crate::oracle::{self, End, Log, Route};
-
-/// A core under test.
-pub trait Host {
-    /// One tick: at most one turn of its ring.
-    fn tick(&mut self);
-
-    /// Asks it to accept no more, close everything and come to rest.
-    fn stop(&mut self);
-}
 
 /// A run, but for its cores.
 #[derive(Clone, Debug)]
@@ -34,8 +31,17 @@ pub struct Scenario {
     pub leavers: f64,
     /// Whether the server may end a healthy connection without a Close, as after a timeout.
     pub drops: bool,
+    /// Whether clients of the echo route wait for all their answers before they say goodbye: a handler that waits cannot
+    /// answer after that.
+    pub patient: bool,
+    /// What the cores serve.
+    pub app: fn() -> App,
     /// Whether every client stays until all are through and nothing is under way.
     pub stay: bool,
+    /// Whether the server is drained while clients are at work.
+    pub drains: bool,
+    /// Letters that a core's mailbox holds.
+    pub mail_depth: usize,
     /// For [`oracle::judge`].
     pub grace_ns: Nanos,
 }
@@ -54,7 +60,11 @@ impl Scenario {
             payload_bytes_max: if seed.is_multiple_of(4) { 70_000 } else { 2_000 },
             leavers: 0.2,
             drops: false,
+            patient: false,
+            app: standalone::app,
             stay: seed.is_multiple_of(2),
+            drains: seed % 5 == 4,
+            mail_depth: if seed % 3 == 2 { 2 } else { 1024 },
             grace_ns: 0,
         }
     }
@@ -76,8 +86,8 @@ const ROUNDS_MAX: usize = 200_000;
 /// How far the clock moves at most while all cores sleep: clients act between two moves.
 const STEP_NS: Nanos = 50_000;
 
-/// Runs `scenario` on the cores that `host` makes. `Err` says what was wrong.
-pub fn run(scenario: &Scenario, mut host: impl FnMut(usize, Ring) -> Box<dyn Host>) -> Result<Report, String> {
+/// Runs `scenario`. `Err` says what was wrong.
+pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let _blame = Blame(scenario);
     let world = World::new(scenario.seed, scenario.faults.clone());
     let mut rng = world.fork_rng();
@@ -91,8 +101,28 @@ pub fn run(scenario: &Scenario, mut host: impl FnMut(usize, Ring) -> Box<dyn Hos
         listeners: 1,
         mutant: scenario.mutant,
     };
-    let mut hosts: Vec<_> = (0..scenario.cores).map(|core| host(core, world.ring(core, options.clone()))).collect();
-    let mut run = Run { world, scenario: scenario.clone(), endpoints: Vec::new() };
+    let mut setup = Setup {
+        cores: scenario.cores,
+        ring: options,
+        mail_depth: scenario.mail_depth,
+        slow_consumer: SlowConsumer::Close,
+        app: Rc::new(scenario.app),
+        ..Setup::default()
+    };
+    setup.settings.pause_bytes = rng.pick(&[100, 4_000, 256 << 10]);
+    if !scenario.drops {
+        // The clock may jump, and nobody is to be dropped for it.
+        let hour = Duration::from_secs(3600);
+        let settings = &mut setup.settings;
+        settings.handshake_timeout = hour;
+        settings.idle_timeout = hour;
+        settings.close_timeout = hour;
+        settings.drain_timeout = hour;
+    }
+    setup.settings.drain_spread = Duration::from_millis(rng.below(3));
+    let cores = Cores::new(&world, &setup);
+    let mut run = Run { world, scenario: scenario.clone(), endpoints: Vec::new(), cores };
+    let mut to_drain: Vec<usize> = (0..scenario.cores).collect();
 
     let mut rounds = 0;
     while run.endpoints.len() < scenario.clients || !run.endpoints.iter().all(Endpoint::is_over) {
@@ -104,20 +134,32 @@ pub fn run(scenario: &Scenario, mut host: impl FnMut(usize, Ring) -> Box<dyn Hos
             let endpoint = run.endpoint(&mut rng);
             run.endpoints.push(endpoint);
         }
+        if scenario.drains && run.endpoints.len() > scenario.clients / 2 && rng.chance(0.02) {
+            to_drain.retain(|&core| !run.cores.drain(core));
+        }
         run.step_endpoints(&mut rng)?;
-        run.tick(&mut hosts, &mut rng, STEP_NS);
+        run.tick(&mut rng, STEP_NS);
     }
 
     run.world.set_faults(Faults::none());
-    for host in &mut hosts {
-        host.stop();
-        // Whoever asks a sleeping core to stop wakes it.
-        host.tick();
+    for round in 0.. {
+        to_drain.retain(|&core| !run.cores.drain(core));
+        run.tick(&mut rng, 100 * STEP_NS);
+        if run.cores.is_drained() {
+            break;
+        }
+        if round == ROUNDS_MAX {
+            return Err(format!("the drain does not end: {}", run.cores.state()));
+        }
     }
-    for _ in 0..1_000 {
-        run.tick(&mut hosts, &mut rng, STEP_NS);
+    for _ in 0..50 {
+        // What is under way between the cores.
+        run.tick(&mut rng, 100 * STEP_NS);
     }
-    (0..scenario.cores).for_each(|core| run.world.check_quiescent(core));
+    run.cores.all.iter_mut().try_for_each(|core| core.check_over())?;
+    if run.cores.admission.connections() != 0 {
+        return Err(format!("{} connections are counted as admitted", run.cores.admission.connections()));
+    }
     run.judge()
 }
 
@@ -134,20 +176,25 @@ impl Drop for Blame<'_> {
 
 struct Run {
     world: World,
+    cores: Cores,
     scenario: Scenario,
     endpoints: Vec<Endpoint>,
 }
 
 impl Run {
     fn endpoint(&self, rng: &mut Rng) -> Endpoint {
+        let id = self.endpoints.len();
+        let room = if self.scenario.route == Route::Rooms { id % 3 } else { 0 };
         let plan = Plan {
-            id: self.endpoints.len(),
-            path: self.scenario.route.path(),
+            id,
+            path: self.scenario.route.path(room),
+            room,
             messages: rng.between(0, self.scenario.messages_max),
             payload_bytes_max: self.scenario.payload_bytes_max,
             frames_max: rng.pick(&[1, 1, 4]),
+            patient: self.scenario.patient,
             leaves: rng.chance(self.scenario.leavers),
-            may_be_dropped: self.scenario.drops,
+            may_be_dropped: self.scenario.drops || self.scenario.drains,
             window: rng.pick(&[50, 1_000, 64 * 1024]),
             reads: rng.pick(&[0.1, 0.5, 1.0]),
         };
@@ -164,23 +211,23 @@ impl Run {
         for i in order {
             self.endpoints[i].step(now).map_err(|why| format!("client {i}: {why}"))?;
         }
-        let cores_sleep = self.world.next_event().is_none() && !self.any_runnable();
-        if cores_sleep && self.endpoints.len() == self.scenario.clients && self.endpoints.iter().all(Endpoint::is_quiet)
-        {
+        let all_came = self.endpoints.len() == self.scenario.clients;
+        let cores_sleep = self.world.next_event().is_none() && self.cores.are_idle();
+        if cores_sleep && all_came && self.endpoints.iter().all(Endpoint::is_quiet) {
             self.endpoints.iter_mut().for_each(|endpoint| endpoint.may_finish = true);
         }
         Ok(())
     }
 
     /// Ticks the cores that are awake; moves the clock on, by up to `step_ns`, if none is.
-    fn tick(&self, hosts: &mut [Box<dyn Host>], rng: &mut Rng, step_ns: Nanos) {
-        let mut order: Vec<usize> = (0..hosts.len()).collect();
+    fn tick(&mut self, rng: &mut Rng, step_ns: Nanos) {
+        let mut order: Vec<usize> = (0..self.cores.all.len()).collect();
         rng.shuffle(&mut order);
         let mut ticked = false;
         for core in order {
             // Sometimes a core is slow, as when another process has its processor.
-            if self.world.runnable(core) && !rng.chance(0.1) {
-                hosts[core].tick();
+            if self.cores.all[core].is_runnable() && !rng.chance(0.1) {
+                self.cores.all[core].tick();
                 ticked = true;
             }
         }
@@ -189,12 +236,9 @@ impl Run {
             self.world.advance(rng.below(5_000));
         } else {
             let step = self.world.next_wakeup().map_or(step_ns, |at| (at - now).min(step_ns));
-            self.world.advance(step.max(1));
+            // A core whose thread has ended counts as awake, and would let the clock creep.
+            self.world.advance(step.max(1_000));
         }
-    }
-
-    fn any_runnable(&self) -> bool {
-        (0..self.scenario.cores).any(|core| self.world.runnable(core))
     }
 
     fn states(&self) -> String {
@@ -205,7 +249,7 @@ impl Run {
     fn judge(&self) -> Result<Report, String> {
         let logs: Vec<Log> = self.endpoints.iter().map(|endpoint| endpoint.log.clone()).collect();
         oracle::judge(self.scenario.route, &logs, self.scenario.grace_ns)?;
-        if self.scenario.stay && self.scenario.route == Route::Broadcast {
+        if self.scenario.stay && self.scenario.route != Route::Echo {
             oracle::judge_complete(&logs, self.scenario.grace_ns)?;
         }
         let clean = logs.iter().filter(|log| log.end == Some(End::Clean)).count();

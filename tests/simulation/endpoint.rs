@@ -11,11 +11,15 @@ use crate::wire::{self, BINARY, CLOSE, Event, Message, PING, PONG, Reader, TEXT}
 pub struct Plan {
     pub id: usize,
     pub path: &'static str,
+    /// For the judges.
+    pub room: usize,
     pub messages: usize,
     pub payload_bytes_max: usize,
     pub frames_max: usize,
     /// Whether it goes at some point without a Close.
     pub leaves: bool,
+    /// Whether it waits for as many messages as it has sent before its Close.
+    pub patient: bool,
     /// Whether the server may end a healthy connection without a Close, as after a timeout.
     pub may_be_dropped: bool,
     /// Bytes that its socket takes before it reads.
@@ -48,7 +52,7 @@ impl Endpoint {
         let key = format!("{:016x}{:05x}g==", rng.next_u64(), plan.id);
         let writing = wire::request(plan.path, &key);
         Endpoint {
-            log: Log::default(),
+            log: Log { room: plan.room, ..Log::default() },
             plan,
             client,
             rng,
@@ -102,6 +106,9 @@ impl Endpoint {
             self.reader.push(&bytes);
             self.events(now)?;
         }
+        if self.is_over() {
+            return Ok(());
+        }
         if self.client.saw_fin() || self.client.saw_reset() {
             return self.ended();
         }
@@ -120,7 +127,17 @@ impl Endpoint {
     }
 
     fn events(&mut self, now: Nanos) -> Result<(), String> {
-        while let Some(event) = self.reader.next()? {
+        loop {
+            let event = match self.reader.next() {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(why) if self.plan.may_be_dropped && why.starts_with("not upgraded: HTTP/1.1 503") => {
+                    self.log.end = Some(End::Broken);
+                    self.client.close();
+                    return Ok(());
+                }
+                Err(why) => return Err(why),
+            };
             match event {
                 Event::Message(message) => self.log.received.push(message),
                 Event::Ping(payload) if !self.close_sent => {
@@ -166,7 +183,7 @@ impl Endpoint {
             return;
         }
         if self.log.sent.len() == self.plan.messages {
-            if self.may_finish {
+            if self.may_finish && (!self.plan.patient || self.log.received.len() == self.log.sent.len()) {
                 self.say_close(CLOSE_CODE);
             }
             return;

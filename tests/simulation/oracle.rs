@@ -16,14 +16,17 @@ pub enum Route {
     Echo,
     /// It goes to everybody on the route, its sender included.
     Broadcast,
+    /// It goes to everybody in the sender's room, itself included.
+    Rooms,
 }
 
 impl Route {
-    /// The path that a client asks for.
-    pub fn path(self) -> &'static str {
+    /// The path that a client of room number `room` asks for.
+    pub fn path(self, room: usize) -> &'static str {
         match self {
             Route::Echo => "/echo",
             Route::Broadcast => "/broadcast",
+            Route::Rooms => ["/rooms/red", "/rooms/green", "/rooms/blue"][room],
         }
     }
 }
@@ -44,6 +47,7 @@ pub enum End {
 /// One connection's history as its client saw it.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
+    pub room: usize,
     pub opened_at: Option<Nanos>,
     /// Messages written, each with the time at which its last byte was; `None` if it never was.
     pub sent: Vec<(Message, Option<Nanos>)>,
@@ -70,7 +74,7 @@ pub fn judge(route: Route, logs: &[Log], grace_ns: Nanos) -> Result<(), String> 
     for (id, log) in logs.iter().enumerate() {
         match route {
             Route::Echo => judge_echo(log),
-            Route::Broadcast => judge_broadcast(id, logs, grace_ns),
+            Route::Broadcast | Route::Rooms => judge_broadcast(id, logs, grace_ns),
         }
         .map_err(|why| format!("client {id} ({:?}): {why}", log.end))?;
     }
@@ -104,11 +108,12 @@ fn judge_broadcast(member: usize, logs: &[Log], grace_ns: Nanos) -> Result<(), S
     let mut runs: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     for received in &log.received {
         let sent = parse_tag(received).and_then(|(sender, number)| {
-            let (message, whole_at) = logs.get(sender)?.sent.get(number)?;
-            (message == received && whole_at.is_some()).then_some((sender, number))
+            let from = logs.get(sender)?;
+            let (message, whole_at) = from.sent.get(number)?;
+            (message == received && whole_at.is_some() && from.room == log.room).then_some((sender, number))
         });
         let Some((sender, number)) = sent else {
-            return Err(format!("received {}, which nobody sent", brief(received)));
+            return Err(format!("received {}, which nobody sent to it", brief(received)));
         };
         let (_, next) = runs.entry(sender).or_insert((number, number));
         if *next != number {
@@ -143,7 +148,7 @@ pub fn judge_complete(logs: &[Log], grace_ns: Nanos) -> Result<(), String> {
         for tag in log.received.iter().filter_map(parse_tag) {
             *got.entry(tag).or_default() += 1;
         }
-        for (sender, from) in clean() {
+        for (sender, from) in clean().filter(|(_, from)| from.room == log.room) {
             for (number, (_, at)) in from.sent.iter().enumerate() {
                 let due = at.is_some_and(|at| at >= all_open_at.saturating_add(grace_ns));
                 if due && got.get(&(sender, number)) != Some(&1) {
@@ -170,7 +175,7 @@ mod tests {
 
     fn log(sent: Vec<Message>, received: Vec<Message>, end: End) -> Log {
         let sent = sent.into_iter().map(|message| (message, Some(100))).collect();
-        Log { opened_at: Some(50), sent, received, end: Some(end) }
+        Log { room: 0, opened_at: Some(50), sent, received, end: Some(end) }
     }
 
     #[test]

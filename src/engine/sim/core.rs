@@ -136,6 +136,7 @@ pub(super) enum Queued {
     RecvInto { token: Token, buffer: Vec<u8>, len_max: usize },
     Send { token: Token, data: Bytes },
     Cancel(Token),
+    CancelRecv(Token),
     Close(Token),
     Doorbell(usize),
 }
@@ -256,6 +257,15 @@ impl Core {
             }
         }
         self.queue.push_back(Queued::Cancel(token));
+    }
+
+    pub(super) fn queue_cancel_recv(&mut self, token: Token) {
+        self.expect_op(token, Op::Recv);
+        let slot = self.open_slot(token, "cancel_recv");
+        if slot.recv == Flight::Yes {
+            slot.recv = Flight::Cancelled;
+        }
+        self.queue.push_back(Queued::CancelRecv(token));
     }
 
     pub(super) fn queue_close(&mut self, token: Token) {

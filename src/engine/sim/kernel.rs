@@ -94,7 +94,8 @@ impl Core {
                     self.slot(token).send_op = Some(SendOp { token, data, sent: 0, hold, cancelled: None });
                     self.live.insert(token.index());
                 }
-                Queued::Cancel(token) => self.execute_cancel(token, net),
+                Queued::Cancel(token) => self.execute_cancel(token, false, net),
+                Queued::CancelRecv(token) => self.execute_cancel(token, true, net),
                 Queued::Close(token) => {
                     self.slot(token).descriptor_open = false;
                     self.post(token, Ok(0));
@@ -123,12 +124,12 @@ impl Core {
     }
 
     /// The cancellation itself posts nothing: what it ended does.
-    fn execute_cancel(&mut self, token: Token, net: &mut Net) {
+    fn execute_cancel(&mut self, token: Token, only_recv: bool, net: &mut Net) {
         let slot = self.slot(token);
         let ops = [
             slot.recv_op.as_mut().map(|op| &mut op.cancelled),
-            slot.recv_into_op.as_mut().map(|op| &mut op.cancelled),
-            slot.send_op.as_mut().map(|op| &mut op.cancelled),
+            slot.recv_into_op.as_mut().filter(|_| !only_recv).map(|op| &mut op.cancelled),
+            slot.send_op.as_mut().filter(|_| !only_recv).map(|op| &mut op.cancelled),
         ];
         for cancelled in ops.into_iter().flatten().filter(|cancelled| cancelled.is_none()) {
             let late = net.hit(Fault::LateAfterCancel);

@@ -105,6 +105,10 @@ impl engine::Ring for Ring {
         self.queue(|core| core.queue_send(token, data));
     }
 
+    fn cancel_recv(&mut self, token: Token) {
+        self.queue(|core| core.queue_cancel_recv(token));
+    }
+
     fn cancel(&mut self, token: Token) {
         self.queue(|core| core.queue_cancel(token));
     }

@@ -1,0 +1,236 @@
+//! A connection as its own task sees it: messages are awaited, and the core stops receiving from a peer whose messages
+//! are not taken.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use futures_core::Stream;
+use serde::Serialize;
+
+use crate::context::CoreContext;
+use crate::hub::Hub;
+use crate::id::ConnectionId;
+use crate::message::{EncodeError, IntoMessage, Message, OwnedMessage, borrowed};
+use crate::proto::{Kind, close};
+use crate::reply::{IllegalCloseCode, ReplySink, Sent};
+use crate::request::Request;
+use crate::runtime::sleep;
+use crate::sender::Sender;
+use crate::socket::send_message;
+
+/// Queued bytes from which [`Connection::ready`] waits.
+const READY_BYTES_MAX: usize = 64 << 10;
+
+/// Messages on their way to a connection's task.
+pub(crate) struct Inbox {
+    queue: RefCell<VecDeque<OwnedMessage>>,
+    depth: usize,
+    waker: RefCell<Option<Waker>>,
+    closed: Cell<bool>,
+    /// Nobody will read it any more.
+    abandoned: Cell<bool>,
+}
+
+impl Inbox {
+    pub(crate) fn new(depth: usize) -> Rc<Inbox> {
+        Rc::new(Inbox {
+            queue: RefCell::default(),
+            depth,
+            waker: RefCell::default(),
+            closed: Cell::new(false),
+            abandoned: Cell::new(false),
+        })
+    }
+
+    /// Puts a message in; true if no more should come for now.
+    pub(crate) fn push(&self, message: OwnedMessage) -> bool {
+        if self.abandoned.get() {
+            return false;
+        }
+        let mut queue = self.queue.borrow_mut();
+        queue.push_back(message);
+        self.wake();
+        queue.len() >= self.depth
+    }
+
+    /// No more messages will come.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A WebSocket in the hands of a task of its core. Clones are the same connection; messages go to whichever clone asks
+/// first. Dropping it does not close the connection.
+#[derive(Clone)]
+pub struct Connection {
+    pub(crate) core: Rc<CoreContext>,
+    pub(crate) inbox: Rc<Inbox>,
+    pub(crate) request: Option<Rc<Request>>,
+    pub(crate) sender: Sender,
+    pub(crate) id: ConnectionId,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) discard_replies: bool,
+}
+
+impl Connection {
+    /// The connection's address in the whole process.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The next message; `None` when the connection has ended and all its messages have been taken.
+    pub async fn recv(&mut self) -> Option<OwnedMessage> {
+        poll_fn(|cx| {
+            let message = self.inbox.queue.borrow_mut().pop_front();
+            if let Some(message) = message {
+                if self.inbox.queue.borrow().len() == self.inbox.depth / 2 {
+                    let id = self.id;
+                    self.core.runtime.with_hub(move |hub| hub.release(id));
+                }
+                return Poll::Ready(Some(message));
+            }
+            if self.inbox.closed.get() {
+                return Poll::Ready(None);
+            }
+            *self.inbox.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Queues a message.
+    pub fn send(&mut self, message: impl IntoMessage) -> Sent {
+        match message.with_message(|message| self.queue(message)) {
+            Ok(sent) => sent,
+            Err(error) => {
+                tracing::error!(%error, "a message was not sent");
+                Sent::Dropped
+            }
+        }
+    }
+
+    /// Queues a named event, in the app's envelope.
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn emit(&mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Sent, EncodeError> {
+        let text = self.core.envelope().encode(event, data)?;
+        Ok(self.queue(borrowed(Kind::Text, &text)))
+    }
+
+    /// Sends all messages of a stream, no faster than the peer reads. Ends early when the connection does.
+    pub async fn send_stream<M: IntoMessage>(&mut self, stream: impl Stream<Item = M>) -> Sent {
+        let mut stream = pin!(stream);
+        while let Some(message) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+            self.ready().await;
+            let sent = self.send(message);
+            if sent != Sent::Queued {
+                return sent;
+            }
+        }
+        Sent::Queued
+    }
+
+    /// Waits until most of what is queued has been taken by the socket, or the connection has ended.
+    pub async fn ready(&mut self) {
+        while self.outbox_bytes() > READY_BYTES_MAX && !self.is_closed() {
+            sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Bytes queued and not yet taken by the socket.
+    pub fn outbox_bytes(&self) -> usize {
+        let id = self.id;
+        let queued = |hub: &mut crate::hub::CoreHub| hub.resolve(id).map_or(0, |slot| hub.outbox.queued_bytes(slot));
+        self.core.runtime.try_with_hub(queued).unwrap_or(0)
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.inbox.closed.get()
+    }
+
+    /// Closes the connection after what has been queued to it. The reason is cut to 123 bytes.
+    ///
+    /// # Errors
+    /// If the code is not one that may be sent.
+    pub fn close(&mut self, code: u16, reason: &str) -> Result<(), IllegalCloseCode> {
+        if !close::is_legal(code) {
+            return Err(IllegalCloseCode(code));
+        }
+        let (id, reason) = (self.id, reason.to_owned());
+        self.core.runtime.with_hub(move |hub| {
+            if let Some(slot) = hub.resolve(id) {
+                hub.close(slot, Some(code), reason);
+            }
+        });
+        Ok(())
+    }
+
+    /// The request that opened it, without a body.
+    ///
+    /// # Panics
+    /// On a route that does not keep it.
+    pub fn request(&self) -> &Request {
+        self.request.as_deref().expect("the route forgets its requests")
+    }
+
+    /// A parameter of the route's path; empty if there is none of that name.
+    pub fn param(&self, name: &str) -> &str {
+        self.request.as_deref().map_or("", |request| request.param(name))
+    }
+
+    /// The peer's address; `None` on a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// The way to this connection from any thread.
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
+    }
+
+    /// The way to all connections from any thread.
+    pub fn hub(&self) -> &Hub {
+        &self.core.hub
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.inbox.abandoned.set(true);
+        self.inbox.queue.borrow_mut().clear();
+        let id = self.id;
+        self.core.runtime.with_hub(move |hub| hub.release(id));
+    }
+
+    fn queue(&self, message: Message<'_>) -> Sent {
+        let id = self.id;
+        let mut message = Some(message);
+        let sent = self.core.runtime.try_with_hub(|hub| match (hub.resolve(id), message.take()) {
+            (Some(slot), Some(message)) => send_message(hub, slot, message),
+            _ => Sent::Gone,
+        });
+        // Between tasks' phases: the message goes the way of other threads.
+        sent.unwrap_or_else(|| match message.take().map(|message| self.sender.send(message)) {
+            Some(Ok(_)) => Sent::Queued,
+            _ => Sent::Dropped,
+        })
+    }
+}
+
+impl ReplySink for Connection {
+    fn send_reply(&mut self, message: Message<'_>) -> Sent {
+        if self.discard_replies { Sent::Dropped } else { self.queue(message) }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the parts of an app on one core share, and what it keeps for each of its connections.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use crate::connection::Inbox;
+use crate::hub::Hub;
+use crate::id::ConnectionId;
+use crate::message::Envelope;
+use crate::request::Request;
+use crate::runtime::Runtime;
+use crate::sender::{Alive, Sender};
+
+/// Shared by all handlers and tasks of a core.
+pub(crate) struct CoreContext {
+    pub(crate) hub: Hub,
+    pub(crate) runtime: Rc<Runtime>,
+    envelope: Cell<Envelope>,
+}
+
+impl CoreContext {
+    pub(crate) fn new(hub: Hub, runtime: Rc<Runtime>, envelope: Envelope) -> CoreContext {
+        CoreContext { hub, runtime, envelope: Cell::new(envelope) }
+    }
+
+    pub(crate) fn envelope(&self) -> Envelope {
+        self.envelope.get()
+    }
+}
+
+/// What the app keeps for one connection; most of it only where a handler asks for it.
+#[derive(Default)]
+pub(crate) struct ConnState {
+    pub(crate) request: Option<Rc<Request>>,
+    pub(crate) extensions: http::Extensions,
+    pub(crate) cleanups: Vec<Box<dyn FnOnce()>>,
+    pub(crate) inbox: Option<Rc<Inbox>>,
+    /// What must not be dropped before the connection has ended.
+    pub(crate) keeps: Option<Box<dyn Any>>,
+    senders: Weak<Alive>,
+    gone: Option<Arc<AtomicBool>>,
+}
+
+impl ConnState {
+    pub(crate) fn sender(&mut self, id: ConnectionId, hub: Hub) -> Sender {
+        let alive = self.senders.upgrade().unwrap_or_else(|| Alive::new(id, hub.clone()));
+        self.senders = Arc::downgrade(&alive);
+        let gone = Arc::clone(self.gone.get_or_insert_default());
+        Sender::new(id, hub, Some(alive), gone)
+    }
+
+    /// A sender that does not keep a send-only connection open.
+    pub(crate) fn weak_sender(&mut self, id: ConnectionId, hub: Hub) -> Sender {
+        let gone = Arc::clone(self.gone.get_or_insert_default());
+        Sender::new(id, hub, None, gone)
+    }
+
+    /// Whether somebody outside holds a [`Sender`].
+    pub(crate) fn has_senders(&self) -> bool {
+        self.senders.strong_count() > 0
+    }
+}
+
+impl Drop for ConnState {
+    fn drop(&mut self) {
+        if let Some(gone) = &self.gone {
+            gone.store(true, Ordering::Relaxed);
+        }
+        while let Some(clean) = self.cleanups.pop() {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(clean)).is_err() {
+                tracing::error!("a clean-up panicked");
+            }
+        }
+    }
+}
+
+/// The states of a core's connections, by slot.
+#[derive(Default)]
+pub(crate) struct States(Vec<Option<Box<ConnState>>>);
+
+impl States {
+    pub(crate) fn get(&self, slot: u32) -> Option<&ConnState> {
+        self.0.get(slot as usize)?.as_deref()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut ConnState> {
+        self.0.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// Frees a state that says nothing.
+    pub(crate) fn drop_if_empty(&mut self, slot: u32) {
+        if let Some(state) = self.0.get_mut(slot as usize) {
+            state.take_if(|state| {
+                let is_used = state.request.is_some() || state.inbox.is_some() || state.keeps.is_some();
+                !is_used && state.gone.is_none() && state.extensions.is_empty() && state.cleanups.is_empty()
+            });
+        }
+    }
+
+    pub(crate) fn get_or_insert(&mut self, slot: u32) -> &mut ConnState {
+        let index = slot as usize;
+        if self.0.len() <= index {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index].get_or_insert_default()
+    }
+
+    pub(crate) fn take(&mut self, slot: u32) -> Option<Box<ConnState>> {
+        self.0.get_mut(slot as usize)?.take()
+    }
+}

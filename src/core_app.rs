@@ -1,0 +1,532 @@
+//! An app on one core: the [`Service`] that its routes become.
+
+mod routes;
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::app::{App, Before, Hooks, HttpHandler, Params, Router, guarded};
+use crate::connection::{Connection, Inbox};
+use crate::context::{CoreContext, States};
+use crate::error_http::HttpError;
+use crate::hub::{CoreHub, Hub};
+use crate::id::ConnectionId;
+use crate::message::{Message, OwnedMessage};
+use crate::proto::Incoming;
+use crate::proto::handshake;
+use crate::reply::BoxError;
+use crate::request::Request;
+use crate::response::Outcome;
+use crate::runtime::Runtime;
+use crate::service::{Accept, Answer, Ended, Inbound, Reply, Service};
+use crate::socket::Socket;
+use crate::ws::{Closed, Handler, LocalBoxFuture, Mode, OnClose, Route};
+use routes::{HeldRoute, Routes};
+
+/// One core's part of an app, for simulations.
+#[doc(hidden)]
+pub fn service(app: App, hub: &mut CoreHub, handle: Hub) -> impl Service + use<> {
+    CoreApp::new(app, hub, handle)
+}
+
+/// One core's part of an app.
+pub(crate) struct CoreApp {
+    core: Rc<CoreContext>,
+    router: Rc<Router>,
+    routes: Rc<RefCell<Routes>>,
+    states: States,
+    answers: Answers,
+    failures: Failures,
+}
+
+/// What tasks have answered, with the slots and generations of the requests.
+type Answers = Rc<RefCell<Vec<(u32, u32, Answer)>>>;
+/// Tasks' handlers that have failed: by an error, or by a panic.
+type Failures = Rc<RefCell<Vec<(ConnectionId, Option<BoxError>)>>>;
+
+/// What a request leaves to the WebSocket that it opens.
+struct Opening {
+    request: Request,
+    held: Option<HeldRoute>,
+}
+
+impl CoreApp {
+    pub(crate) fn new(app: App, hub: &mut CoreHub, handle: Hub) -> CoreApp {
+        let (router, envelope) = app.into_parts();
+        handle.set_envelope(envelope);
+        hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())).collect());
+        hub.set_route_limits(router.ws.iter().map(|(ws, ..)| ws.0.limits.clone()).collect());
+        let routes = Routes::new(router.ws.iter().map(|(ws, _, hooks)| (Rc::clone(&ws.0), Rc::clone(hooks))));
+        let runtime = Runtime::new();
+        if let Some(waker) = handle.courier().waker(hub.core()) {
+            runtime.set_waker(waker);
+        }
+        runtime.make_current();
+        CoreApp {
+            core: Rc::new(CoreContext::new(handle, runtime, envelope)),
+            router: Rc::new(router),
+            routes: Rc::new(RefCell::new(routes)),
+            states: States::default(),
+            answers: Rc::default(),
+            failures: Rc::default(),
+        }
+    }
+
+    fn route(&self, number: u16) -> (Rc<Route>, Rc<Hooks>) {
+        let routes = self.routes.borrow();
+        let (route, hooks) = routes.at(number);
+        (Rc::clone(route), Rc::clone(hooks))
+    }
+
+    fn socket<'a>(&'a mut self, hub: &'a mut CoreHub, slot: u32) -> Socket<'a> {
+        Socket { hub, core: &self.core, states: &mut self.states, slot }
+    }
+
+    /// A WebSocket request: its hooks decide, now or later.
+    fn upgrade(&mut self, slot: u32, generation: u32, mut request: Request, number: u16, hooks: &Rc<Hooks>) -> Answer {
+        let (route, _) = self.route(number);
+        for observer in &hooks.observers {
+            guarded("an observer", || observer(&request));
+        }
+        if hooks.before.iter().any(|before| matches!(before, Before::Later(_))) {
+            let hooks = Rc::clone(hooks);
+            let answered = AnswerGuard { answers: Rc::clone(&self.answers), slot, generation, answer: None };
+            let task = async move {
+                // Whole, so that it also answers for a hook that panics.
+                let mut answered = answered;
+                answered.answer = Some(match check(&hooks, &mut request).await {
+                    Ok(()) => open_or_refuse(&route, request, number, None),
+                    Err(error) => Answer::Response(refusal(error, &request)),
+                });
+            };
+            self.core.runtime.spawn(task).detach();
+            return Answer::Later;
+        }
+        match check_now(hooks, &mut request) {
+            Ok(()) => open_or_refuse(&route, request, number, None),
+            Err(error) => Answer::Response(refusal(error, &request)),
+        }
+    }
+
+    /// An HTTP request: hooks and handler run as a task.
+    fn http(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        mut request: Request,
+        handler: &HttpHandler,
+        hooks: &Rc<Hooks>,
+    ) -> Answer {
+        let (hooks, handler) = (Rc::clone(hooks), Rc::clone(handler));
+        let (answers, routes) = (Rc::clone(&self.answers), Rc::clone(&self.routes));
+        let answered = AnswerGuard { answers, slot, generation, answer: None };
+        let task = async move {
+            let mut answered = answered;
+            for observer in &hooks.observers {
+                guarded("an observer", || observer(&request));
+            }
+            if let Err(error) = check(&hooks, &mut request).await {
+                answered.answer = Some(Answer::Response(refusal(error, &request)));
+                return;
+            }
+            let added = std::mem::take(&mut request.added_headers);
+            let answer = match handler(request).await.0 {
+                Outcome::Reply(mut reply) => {
+                    reply.headers.extend(added);
+                    Answer::Response(reply)
+                }
+                Outcome::Upgrade(upgrade) => {
+                    let (mut request, ws) = *upgrade;
+                    request.added_headers.extend(added);
+                    match Routes::hold(&routes, &ws.0, &hooks) {
+                        Some(held) => open_or_refuse(&ws.0, request, held.number(), Some(held)),
+                        None => Answer::Response(HttpError::unavailable("too many routes").into()),
+                    }
+                }
+            };
+            answered.answer = Some(answer);
+        };
+        self.core.runtime.spawn(task).detach();
+        Answer::Later
+    }
+
+    /// A handler failed: with an error, or by a panic.
+    fn failed(&mut self, hub: &mut CoreHub, slot: u32, route: &Route, error: Option<&BoxError>) {
+        let mut socket = self.socket(hub, slot);
+        if let Some(error) = error {
+            tracing::error!(id = %socket.id(), %error, "a handler failed");
+            if let Some(on_error) = &route.on_error {
+                guarded("on_error", || on_error(&mut socket, error.as_ref()));
+            }
+        } else {
+            tracing::error!(id = %socket.id(), "a handler panicked");
+        }
+        if let Some((code, reason)) = route.failure.close_for(error) {
+            hub.close(slot, Some(code), reason);
+        }
+    }
+
+    /// Does for tasks that failed what is done for handlers at once.
+    fn handle_failures(&mut self, hub: &mut CoreHub) {
+        let failures = self.failures.take();
+        for (id, error) in failures {
+            match hub.resolve(id) {
+                Some(slot) => {
+                    let (route, _) = self.route(hub.route(slot));
+                    self.failed(hub, slot, &route, error.as_ref());
+                }
+                None => {
+                    let error = error.as_ref().map_or("a panic".to_owned(), ToString::to_string);
+                    tracing::error!(%id, %error, "a task failed after its connection had ended");
+                }
+            }
+        }
+    }
+
+    /// Runs what a user wrote for a connection; false if it failed.
+    fn run(
+        &mut self,
+        hub: &mut CoreHub,
+        slot: u32,
+        route: &Route,
+        call: impl FnOnce(&mut Socket<'_>) -> Result<(), BoxError>,
+    ) -> bool {
+        let mut socket = Socket { hub, core: &self.core, states: &mut self.states, slot };
+        match guarded("a handler", || call(&mut socket)) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                self.failed(hub, slot, route, Some(&error));
+                false
+            }
+            None => {
+                self.failed(hub, slot, route, None);
+                false
+            }
+        }
+    }
+
+    /// Starts the task that handles a connection's messages.
+    fn start_task(&mut self, hub: &mut CoreHub, slot: u32, route: &Rc<Route>) {
+        let inbox = Inbox::new(route.inbox_depth);
+        let (id, peer, handle) = (hub.id(slot), hub.peer(slot), self.core.hub.clone());
+        let state = self.states.get_or_insert(slot);
+        state.inbox = Some(Rc::clone(&inbox));
+        let sender =
+            if route.mode == Mode::SendOnly { state.sender(id, handle) } else { state.weak_sender(id, handle) };
+        let connection = Connection {
+            core: Rc::clone(&self.core),
+            inbox,
+            request: state.request.clone(),
+            sender,
+            id,
+            peer,
+            discard_replies: route.mode == Mode::ReceiveOnly,
+        };
+        let abandoned = Abandon(connection.clone());
+        let (route, failures) = (Rc::clone(route), Rc::clone(&self.failures));
+        let task = async move {
+            let _abandoned = abandoned;
+            match &route.handler {
+                Handler::Task(task) => {
+                    if let Err(failure) = caught(task(connection.clone())).await {
+                        failures.borrow_mut().push((id, failure));
+                    }
+                }
+                Handler::MessageAsync(handler) => {
+                    handle_messages(connection.clone(), &route, handler.as_ref(), &failures).await;
+                }
+                Handler::Message(_) | Handler::None => {}
+            }
+            if route.mode == Mode::SendOnly {
+                connection.core.runtime.with_hub(move |hub| {
+                    if let Some(slot) = hub.resolve(id) {
+                        hub.close_with_senders(slot);
+                    }
+                });
+            }
+            // The connection's own sender ends here: a send-only connection closes if there is no other.
+        };
+        self.core.runtime.spawn(task).detach();
+    }
+}
+
+async fn handle_messages(
+    mut connection: Connection,
+    route: &Route,
+    handler: &dyn Fn(Connection, OwnedMessage) -> LocalBoxFuture<'static, Result<(), BoxError>>,
+    failures: &Failures,
+) {
+    let mut next = if route.triggers() { Some(OwnedMessage::text("")) } else { connection.recv().await };
+    while let Some(message) = next {
+        if let Err(failure) = caught(handler(connection.clone(), message)).await {
+            let is_over = route.failure.close_for(failure.as_ref()).is_some();
+            failures.borrow_mut().push((connection.id, failure));
+            if is_over {
+                return;
+            }
+        }
+        next = connection.recv().await;
+    }
+}
+
+/// Runs what a user wrote; `Err(None)` is a panic.
+async fn caught(mut future: LocalBoxFuture<'static, Result<(), BoxError>>) -> Result<(), Option<BoxError>> {
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map_err(Some),
+        Err(_) => Poll::Ready(Err(None)),
+    })
+    .await
+}
+
+impl Drop for CoreApp {
+    fn drop(&mut self) {
+        // Destructors of states and tasks may spawn and sleep, as anything that runs on a core may.
+        self.core.runtime.make_current();
+        self.states = States::default();
+        self.core.runtime.end();
+    }
+}
+
+impl Service for CoreApp {
+    fn begin_tick(&mut self, now_ns: u64) {
+        self.core.runtime.make_current();
+        self.core.runtime.set_now_ns(now_ns);
+    }
+
+    fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
+        let _ = hub;
+        let router = Rc::clone(&self.router);
+        let head = inbound.head;
+        let found = router.find(head.path());
+        let (endpoint, params) = match found {
+            Some((endpoint, params)) => (Some(endpoint), params),
+            None => (None, Params::new()),
+        };
+        let request = match Request::new(inbound, params, self.core.hub.clone()) {
+            Ok(request) => request,
+            Err(error) => return Answer::Response(error.into()),
+        };
+        let Some(endpoint) = endpoint else {
+            return match &router.fallback {
+                Some(fallback) => self.http(slot, generation, request, fallback, &Rc::default()),
+                None => Answer::Response(Reply::error(StatusCode::NOT_FOUND, "not found")),
+            };
+        };
+        // A path may have both: then an ordinary GET is HTTP, and a handshake is WebSocket.
+        if let Some((number, hooks)) = &endpoint.ws {
+            let has_http = endpoint.handler(head.method()).is_ok();
+            if !has_http || handshake::is_upgrade_request(head) {
+                return match handshake::check(head) {
+                    Ok(_) => self.upgrade(slot, generation, request, *number, hooks),
+                    // The shard refuses it in the right form.
+                    Err(_) => Answer::WebSocket(Accept { route: *number, ..Accept::default() }),
+                };
+            }
+        }
+        match endpoint.handler(head.method()) {
+            Ok((handler, hooks)) => self.http(slot, generation, request, handler, hooks),
+            Err(reply) => Answer::Response(reply),
+        }
+    }
+
+    fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>) {
+        let number = hub.route(slot);
+        let (route, _) = self.route(number);
+        if let Some(Opening { mut request, held }) = context.and_then(|context| context.downcast().ok()).map(|it| *it) {
+            if let Some(held) = held {
+                hub.set_limits_of(number, route.limits.clone());
+                self.states.get_or_insert(slot).keeps = Some(Box::new(held));
+            }
+            let extensions = request.take_extensions();
+            if !route.forget_request || !extensions.is_empty() || route.on_connect.is_some() {
+                let state = self.states.get_or_insert(slot);
+                state.extensions = extensions;
+                state.request = Some(Rc::new(request));
+            }
+        }
+        if let Some(on_connect) = &route.on_connect {
+            self.run(hub, slot, &route, |socket| on_connect(socket));
+        }
+        match &route.handler {
+            Handler::Task(_) | Handler::MessageAsync(_) if hub.is_open(slot) => self.start_task(hub, slot, &route),
+            Handler::Message(handler) if route.triggers() && hub.is_open(slot) => {
+                let discards = route.mode == Mode::ReceiveOnly;
+                self.run(hub, slot, &route, |socket| handler(socket, Route::no_message(), discards));
+            }
+            _ => {}
+        }
+        let is_task = matches!(route.handler, Handler::Task(_) | Handler::MessageAsync(_));
+        if route.mode == Mode::SendOnly && !is_task {
+            if self.states.get(slot).is_some_and(|state| state.has_senders()) {
+                hub.close_with_senders(slot);
+            } else {
+                hub.close(slot, Some(1000), "done");
+            }
+        }
+        if route.forget_request
+            && let Some(state) = self.states.get_mut(slot)
+        {
+            state.request = None;
+            self.states.drop_if_empty(slot);
+        }
+    }
+
+    #[inline]
+    fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>) {
+        let route = Rc::clone(&self.routes.borrow().at(hub.route(slot)).0);
+        if route.mode == Mode::SendOnly {
+            hub.counters.messages_discarded += 1;
+            return;
+        }
+        let message = Message(message);
+        for intercept in &route.before_message {
+            if !self.run(hub, slot, &route, |socket| intercept(socket, &message)) || !hub.is_open(slot) {
+                return;
+            }
+        }
+        match &route.handler {
+            Handler::Message(handler) => {
+                let discards = route.mode == Mode::ReceiveOnly;
+                self.run(hub, slot, &route, |socket| handler(socket, message, discards));
+            }
+            Handler::Task(_) | Handler::MessageAsync(_) => {
+                let inbox = self.states.get(slot).and_then(|state| state.inbox.as_ref());
+                if inbox.is_some_and(|inbox| inbox.push(message.into_owned())) {
+                    hub.hold(slot);
+                }
+            }
+            Handler::None => hub.counters.messages_discarded += 1,
+        }
+        for intercept in &route.after_message {
+            self.run(hub, slot, &route, |socket| {
+                intercept(socket);
+                Ok(())
+            });
+        }
+    }
+
+    fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended) {
+        let (route, hooks) = self.route(hub.route(slot));
+        let opened_ns = hub.opened_ns(slot);
+        let closed = Closed {
+            code: ended.code,
+            reason: ended.reason.clone(),
+            clean: ended.clean,
+            duration: Duration::from_nanos(hub.now_ns.saturating_sub(opened_ns)),
+        };
+        for observer in &hooks.closed_observers {
+            guarded("an observer", || observer(&closed));
+        }
+        let mut socket = self.socket(hub, slot);
+        let mut call = |what: &str, hook: &OnClose| {
+            guarded(what, || hook(&mut socket, &closed));
+        };
+        if let Some(on_close) = &route.on_close {
+            call("on_close", on_close);
+        }
+        for after in &hooks.after {
+            call("an after hook", after);
+        }
+        if let Some(state) = self.states.take(slot)
+            && let Some(inbox) = &state.inbox
+        {
+            inbox.close();
+        }
+    }
+
+    fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
+        self.core.runtime.run(hub);
+        if let Some(hub) = hub {
+            self.handle_failures(hub);
+        }
+    }
+
+    fn take_answers(&mut self, answers: &mut Vec<(u32, u32, Answer)>) {
+        answers.append(&mut self.answers.borrow_mut());
+    }
+
+    fn is_ready(&self) -> bool {
+        self.core.runtime.is_ready()
+    }
+
+    fn next_due_ns(&self) -> Option<u64> {
+        self.core.runtime.next_due_ns()
+    }
+}
+
+/// Answers a request even if its handler panics or is dropped.
+struct AnswerGuard {
+    answers: Answers,
+    slot: u32,
+    generation: u32,
+    answer: Option<Answer>,
+}
+
+impl Drop for AnswerGuard {
+    fn drop(&mut self) {
+        let failed = || Answer::Response(Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
+        let answer = self.answer.take().unwrap_or_else(failed);
+        self.answers.borrow_mut().push((self.slot, self.generation, answer));
+    }
+}
+
+/// Nobody will take a connection's messages any more when the task that did has ended, however it ended.
+struct Abandon(Connection);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+async fn check(hooks: &Hooks, request: &mut Request) -> Result<(), HttpError> {
+    for before in &hooks.before {
+        match before {
+            Before::Now(check) => check_one(check.as_ref(), request)?,
+            Before::Later(check) => check(request).await?,
+        }
+    }
+    Ok(())
+}
+
+fn check_now(hooks: &Hooks, request: &mut Request) -> Result<(), HttpError> {
+    for before in &hooks.before {
+        if let Before::Now(check) = before {
+            check_one(check.as_ref(), request)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_one(check: &dyn Fn(&mut Request) -> Result<(), HttpError>, request: &mut Request) -> Result<(), HttpError> {
+    let internal = || Err(HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
+    guarded("a hook", || check(request)).unwrap_or_else(internal)
+}
+
+/// Opens a route's WebSocket for a request whose hooks have agreed, if the two can agree on a subprotocol.
+fn open_or_refuse(route: &Route, mut request: Request, number: u16, held: Option<HeldRoute>) -> Answer {
+    if request.protocol.is_none() && !route.protocols.is_empty() {
+        let chosen = request.protocols().find(|offered| route.protocols.iter().any(|known| known == offered));
+        request.protocol = chosen.map(str::to_owned);
+        if request.protocol.is_none() && route.protocol_required {
+            return Answer::Response(refusal(HttpError::bad_request("unsupported subprotocol"), &request));
+        }
+    }
+    let headers: Vec<(HeaderName, HeaderValue)> = std::mem::take(&mut request.added_headers);
+    let protocol = request.protocol.clone();
+    Answer::WebSocket(Accept { route: number, protocol, headers, context: Some(Box::new(Opening { request, held })) })
+}
+
+fn refusal(error: HttpError, request: &Request) -> Reply {
+    let mut reply = Reply::from(error);
+    reply.headers.extend(request.added_headers.iter().cloned());
+    reply
+}

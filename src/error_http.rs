@@ -1,0 +1,92 @@
+//! Errors that are answers: a status and what is wrong.
+
+use std::borrow::Cow;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::id::ParseIdError;
+use crate::message::{DecodeError, EncodeError};
+
+/// Refuses a request: its status, and `{"error":"…"}` as the body.
+///
+/// ```
+/// use ringwire::HttpError;
+///
+/// let error = HttpError::unauthorized("who are you?");
+/// assert_eq!(error.status().as_u16(), 401);
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{status}: {message}")]
+pub struct HttpError {
+    status: StatusCode,
+    message: Cow<'static, str>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HttpError {
+    /// An error of any status.
+    pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> HttpError {
+        HttpError { status, message: message.into(), headers: Vec::new() }
+    }
+
+    /// 400
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> HttpError {
+        HttpError::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 401
+    pub fn unauthorized(message: impl Into<Cow<'static, str>>) -> HttpError {
+        HttpError::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// 403
+    pub fn forbidden(message: impl Into<Cow<'static, str>>) -> HttpError {
+        HttpError::new(StatusCode::FORBIDDEN, message)
+    }
+
+    /// 404
+    pub fn not_found(message: impl Into<Cow<'static, str>>) -> HttpError {
+        HttpError::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 503
+    pub fn unavailable(message: impl Into<Cow<'static, str>>) -> HttpError {
+        HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// Adds a header field.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> HttpError {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<DecodeError> for HttpError {
+    fn from(error: DecodeError) -> HttpError {
+        HttpError::bad_request(error.to_string())
+    }
+}
+
+impl From<ParseIdError> for HttpError {
+    fn from(_: ParseIdError) -> HttpError {
+        HttpError::not_found("no such connection")
+    }
+}
+
+impl From<EncodeError> for HttpError {
+    fn from(error: EncodeError) -> HttpError {
+        tracing::error!(%error, "a response could not be written");
+        HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+    }
+}

@@ -1,0 +1,124 @@
+//! What cores, and threads that are none, write to a core, and how they learn what came of it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::CoreHub;
+use crate::frame_buf::FrameBuf;
+use crate::id::ConnectionId;
+use crate::outbox::Queued;
+
+/// What became of a message, summed over those it was meant for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Connections to which it was queued.
+    pub queued: u32,
+    /// Connections that did not get it because their queue was full.
+    pub dropped: u32,
+    /// Connections that had gone, or never existed.
+    pub gone: u32,
+}
+
+impl From<Queued> for Delivery {
+    fn from(queued: Queued) -> Delivery {
+        let mut delivery = Delivery::default();
+        match queued {
+            Queued::Yes => delivery.queued = 1,
+            Queued::Full => delivery.dropped = 1,
+            Queued::Gone => delivery.gone = 1,
+        }
+        delivery
+    }
+}
+
+/// Collects the answers of several cores, and hands out the sum when the last one has answered.
+#[derive(Debug)]
+pub struct Tally {
+    queued: AtomicU32,
+    dropped: AtomicU32,
+    gone: AtomicU32,
+    answer: Mutex<Option<oneshot::Sender<Delivery>>>,
+}
+
+impl Tally {
+    /// A tally and where its sum will arrive. It is complete when every clone of the `Arc` is gone.
+    pub fn new() -> (Arc<Tally>, oneshot::Receiver<Delivery>) {
+        let (sender, receiver) = oneshot::channel();
+        let zero = || AtomicU32::new(0);
+        let answer = Mutex::new(Some(sender));
+        (Arc::new(Tally { queued: zero(), dropped: zero(), gone: zero(), answer }), receiver)
+    }
+
+    /// Adds one core's answer.
+    pub fn add(&self, delivery: Delivery) {
+        self.queued.fetch_add(delivery.queued, Ordering::Relaxed);
+        self.dropped.fetch_add(delivery.dropped, Ordering::Relaxed);
+        self.gone.fetch_add(delivery.gone, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let sum =
+            Delivery { queued: *self.queued.get_mut(), dropped: *self.dropped.get_mut(), gone: *self.gone.get_mut() };
+        if let Some(answer) = self.answer.get_mut().ok().and_then(Option::take) {
+            // Nobody waits any more: fire and forget.
+            let _ = answer.send(sum);
+        }
+    }
+}
+
+/// A set of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    Everyone,
+    /// Those of a route, by its number.
+    Route(u16),
+    /// Those of a route, by its path as it was given to the app.
+    Path(Arc<str>),
+    /// The members of a room.
+    Room(Arc<str>),
+}
+
+/// What one core, or a thread that is none, asks of a core.
+pub enum Letter {
+    /// A core has its first member of a room, or lost its last one.
+    Presence {
+        /// The room's name.
+        room: Arc<str>,
+        /// The core that says so.
+        core: usize,
+        /// First or last.
+        present: bool,
+    },
+    /// A message to this core's part of a set of connections.
+    Publish {
+        /// To whom.
+        scope: Scope,
+        /// The message.
+        frame: FrameBuf,
+        /// Who is not to get it.
+        except: Option<ConnectionId>,
+        /// Where the answer is added.
+        tally: Option<Arc<Tally>>,
+    },
+    /// A message to one connection.
+    EmitTo {
+        /// To whom.
+        id: ConnectionId,
+        /// The message.
+        frame: FrameBuf,
+        /// Where the answer is added.
+        tally: Option<Arc<Tally>>,
+    },
+    /// The last sender of a connection was dropped. Urgent, so that it is never lost; it takes effect when the ordinary
+    /// letters that came before it, which may be messages from that sender, have been read.
+    SendersEnded(ConnectionId),
+    /// Whatever else: runs between two ticks' handlers.
+    Run(Box<dyn FnOnce(&mut CoreHub) + Send>),
+    /// Stop accepting, close every connection with 1001, end when the last one is gone.
+    Drain,
+    /// End at once.
+    Stop,
+}

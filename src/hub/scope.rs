@@ -1,0 +1,228 @@
+//! Messages to sets of connections, and what the core knows of each connection besides its rooms.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{CoreHub, Delivery, Letter, Outgoing, SHARED_BYTES_MIN, Scope, Tally};
+use crate::frame_buf::FrameBuf;
+use crate::id::ConnectionId;
+use crate::proto::{Incoming, Payload};
+
+/// What is known of a connection.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its address.
+    pub id: ConnectionId,
+    /// The path of its route.
+    pub route: Arc<str>,
+    /// Its core.
+    pub core: usize,
+    /// The peer; `None` on a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// How long it has been open, in milliseconds.
+    pub connected_ms: u64,
+    /// Its JSON data.
+    pub data: Value,
+}
+
+impl CoreHub {
+    /// Sends a message to a set of connections, on every core. The count is of this core's.
+    pub(crate) fn send_to_scope(&mut self, scope: &Scope, message: Incoming<'_>, except: Option<u32>) -> Delivery {
+        let opcode = message.kind.into();
+        match message.payload {
+            Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
+                let frame = FrameBuf::from_owned(message.kind, payload);
+                self.publish_scope(scope, &Outgoing::Shared(&frame), except)
+            }
+            payload => match self.outbox.encode(opcode, payload.as_slice()) {
+                Some(frame) => self.publish_scope(scope, &Outgoing::Arena(frame), except),
+                None => {
+                    let frame = FrameBuf::new(opcode, payload.as_slice());
+                    self.publish_scope(scope, &Outgoing::Shared(&frame), except)
+                }
+            },
+        }
+    }
+
+    fn publish_scope(&mut self, scope: &Scope, frame: &Outgoing<'_>, except: Option<u32>) -> Delivery {
+        if let Scope::Room(name) = scope {
+            return match self.names.get(name).copied() {
+                Some(room) => self.publish_frame(room, frame, except, None),
+                None => Delivery::default(),
+            };
+        }
+        let cores = self.post.cores();
+        if cores > 1 {
+            let shared = match frame {
+                Outgoing::Arena(frame) => self.outbox.export(*frame),
+                Outgoing::Shared(frame) => (*frame).clone(),
+            };
+            for core in (0..cores).filter(|core| *core != self.core) {
+                let (scope, frame) = (scope.clone(), shared.clone());
+                self.post.send(core, Letter::Publish { scope, frame, except: None, tally: None });
+            }
+        }
+        self.deliver_to_scope(scope, frame, except)
+    }
+
+    /// Delivers to this core's part of a set of connections.
+    fn deliver_to_scope(&mut self, scope: &Scope, frame: &Outgoing<'_>, except: Option<u32>) -> Delivery {
+        let route = match scope {
+            Scope::Room(name) => {
+                let Some(room) = self.names.get(name).copied() else { return Delivery::default() };
+                return self.deliver_to_room(room, frame, except);
+            }
+            Scope::Everyone => None,
+            Scope::Route(route) => Some(*route),
+            Scope::Path(path) => match self.route_paths.iter().position(|known| known == path) {
+                Some(route) => Some(route as u16),
+                None => return Delivery::default(),
+            },
+        };
+        let mut delivery = Delivery::default();
+        for slot in 0..self.members.len() as u32 {
+            let member = &self.members[slot as usize];
+            if member.open && !member.doomed && route.is_none_or(|route| route == member.route) && except != Some(slot)
+            {
+                delivery.add(self.deliver(slot, frame));
+            }
+        }
+        delivery
+    }
+
+    pub(super) fn read_publish(
+        &mut self,
+        scope: &Scope,
+        frame: &FrameBuf,
+        except: Option<ConnectionId>,
+        tally: Option<Arc<Tally>>,
+    ) {
+        let except = except.and_then(|id| self.resolve(id));
+        let outgoing = self.outgoing(frame);
+        let delivery = self.deliver_to_scope(scope, &outgoing, except);
+        if let Some(tally) = tally {
+            tally.add(delivery);
+        }
+    }
+
+    // ---- what is known of a connection ----------------------------------------------------------------------------
+
+    /// Says who a connection is, right after it was entered.
+    pub(crate) fn describe(&mut self, slot: u32, peer: Option<SocketAddr>, now_ns: u64) {
+        let member = &mut self.members[slot as usize];
+        member.peer = peer.into();
+        member.opened_ns = now_ns;
+    }
+
+    /// The paths of the routes, by number.
+    pub(crate) fn set_route_paths(&mut self, paths: Vec<Arc<str>>) {
+        self.route_paths = paths;
+    }
+
+    /// The path of a connection's route; empty if the service does not name its routes.
+    pub fn route_path(&self, slot: u32) -> Arc<str> {
+        self.route_paths.get(usize::from(self.route(slot))).cloned().unwrap_or_default()
+    }
+
+    /// A connection's peer; `None` on a Unix socket.
+    pub fn peer(&self, slot: u32) -> Option<SocketAddr> {
+        self.members[slot as usize].peer.into()
+    }
+
+    /// When a connection was opened, on the core's clock.
+    pub fn opened_ns(&self, slot: u32) -> u64 {
+        self.members[slot as usize].opened_ns
+    }
+
+    /// A connection's JSON data; `null` if none was set.
+    pub fn data(&self, slot: u32) -> Value {
+        self.data.get(&slot).cloned().unwrap_or_default()
+    }
+
+    /// Sets a connection's JSON data.
+    pub fn set_data(&mut self, slot: u32, data: Value) {
+        if self.members.get(slot as usize).is_some_and(|member| member.open) {
+            self.data.insert(slot, data);
+        }
+    }
+
+    /// The connections of this core.
+    pub fn connections(&mut self) -> Vec<ConnectionInfo> {
+        self.connections_page(0, usize::MAX).0
+    }
+
+    /// At most `limit` connections of this core after the first `skip`, and how many were passed over.
+    pub(crate) fn connections_page(&self, skip: usize, limit: usize) -> (Vec<ConnectionInfo>, usize) {
+        let open = |slot: &u32| self.members[*slot as usize].open;
+        let info = |slot: u32| ConnectionInfo {
+            id: self.id(slot),
+            route: self.route_path(slot),
+            core: self.core,
+            peer: self.peer(slot),
+            connected_ms: self.now_ns.saturating_sub(self.opened_ns(slot)) / 1_000_000,
+            data: self.data(slot),
+        };
+        let mut slots = (0..self.members.len() as u32).filter(open);
+        let passed = slots.by_ref().take(skip).count();
+        (slots.take(limit).map(info).collect(), passed)
+    }
+
+    /// How many connections this core has.
+    pub fn count(&self) -> usize {
+        (self.counters.opened - self.counters.closed) as usize
+    }
+
+    // ---- input that waits for the app -----------------------------------------------------------------------------
+
+    /// Handles no more of a connection's messages until it is released.
+    pub(crate) fn hold(&mut self, slot: u32) {
+        self.outbox.set_held(slot, true);
+    }
+
+    /// Handles a connection's messages again.
+    pub(crate) fn release(&mut self, id: ConnectionId) {
+        let slot = id.slot();
+        let is_it = self.members.get(slot as usize).is_some_and(|member| member.generation == id.generation());
+        if is_it && self.outbox.set_held(slot, false) {
+            self.released.push((slot, id.generation()));
+        }
+    }
+
+    pub(crate) fn take_released(&mut self) -> Vec<(u32, u32)> {
+        std::mem::take(&mut self.released)
+    }
+
+    pub(crate) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
+    // ---- send-only connections ------------------------------------------------------------------------------------
+
+    /// Closes a connection with 1000 as soon as nobody outside can send to it any more.
+    pub(crate) fn close_with_senders(&mut self, slot: u32) {
+        self.members[slot as usize].ends_with_senders = true;
+    }
+
+    /// Closes the connections whose last sender was dropped, if they are to end with it. After the mail has been read.
+    pub(crate) fn close_without_senders(&mut self) {
+        while let Some(id) = self.without_senders.pop() {
+            if let Some(slot) = self.resolve(id)
+                && self.members[slot as usize].ends_with_senders
+            {
+                self.close(slot, Some(1000), "done");
+            }
+        }
+    }
+}
+
+impl Delivery {
+    pub(super) fn add(&mut self, queued: crate::outbox::Queued) {
+        let more = Delivery::from(queued);
+        self.queued += more.queued;
+        self.dropped += more.dropped;
+        self.gone += more.gone;
+    }
+}

@@ -1,0 +1,40 @@
+//! Whether a core sleeps, so that whoever writes to it knows whether to wake it.
+//!
+//! Nobody sleeps through a letter. The receiver declares itself parked, then looks for letters once more; the sender puts
+//! the letter in, then looks whether the receiver is parked. A sequentially consistent fence stands between the two steps
+//! on both sides, so at least one of them sees the other. Whoever clears the flag rings the bell; so it rings once for any
+//! number of letters, and costs those who write to a core that is awake one load.
+//!
+//! `tests/mail_model.rs` compiles this very file over a model checker's atomics.
+
+use super::sync::{AtomicBool, Ordering, fence};
+
+#[derive(Debug, Default)]
+pub(super) struct Parked(AtomicBool);
+
+impl Parked {
+    /// The receiver is about to sleep; false if a letter has come (`is_empty` is false), and it must not.
+    #[inline]
+    pub(super) fn park(&self, is_empty: impl FnOnce() -> bool) -> bool {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if is_empty() {
+            return true;
+        }
+        self.unpark();
+        false
+    }
+
+    /// The receiver is awake. It looks for letters after this.
+    #[inline]
+    pub(super) fn unpark(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// A letter has been put in: true if the receiver was parked and it is now on the caller to wake it.
+    #[inline]
+    pub(super) fn take(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
+    }
+}

@@ -1,0 +1,234 @@
+//! Messages as handlers see them, and what may be sent as one.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::proto::{Incoming, Kind, Payload};
+
+/// A received message, borrowed from the receive buffer where it came in one piece: reading it copies nothing, and
+/// sending it on does not copy a large one either.
+#[derive(Debug)]
+pub struct Message<'a>(pub(crate) Incoming<'a>);
+
+impl Message<'_> {
+    /// Whether it is a text message; otherwise it is binary.
+    pub fn is_text(&self) -> bool {
+        self.0.kind == Kind::Text
+    }
+
+    /// Whether it is a binary message.
+    pub fn is_binary(&self) -> bool {
+        self.0.kind == Kind::Binary
+    }
+
+    /// The payload.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.payload.as_slice()
+    }
+
+    /// The text; `None` for a binary message.
+    pub fn as_text(&self) -> Option<&str> {
+        // A text message was validated when it was received (RFC 6455 8.1); this cannot fail, and costs a scan.
+        self.is_text().then(|| simdutf8::basic::from_utf8(self.as_bytes()).ok()).flatten()
+    }
+
+    /// The payload, decoded from JSON, be it text or binary.
+    ///
+    /// # Errors
+    /// If it is not JSON, or not of that type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        Ok(serde_json::from_slice(self.as_bytes())?)
+    }
+
+    /// A copy that outlives the handler.
+    pub fn to_owned(&self) -> OwnedMessage {
+        OwnedMessage { kind: self.0.kind, bytes: Bytes::copy_from_slice(self.as_bytes()) }
+    }
+
+    /// Turns it into one that outlives the handler; a large message is not copied.
+    pub fn into_owned(self) -> OwnedMessage {
+        let kind = self.0.kind;
+        let bytes = match self.0.payload {
+            Payload::Owned(payload) => {
+                let (buffer, start) = payload.into_parts();
+                Bytes::from(buffer).slice(start..)
+            }
+            Payload::Borrowed(payload) => Bytes::copy_from_slice(payload),
+        };
+        OwnedMessage { kind, bytes }
+    }
+}
+
+/// A message that owns its payload; cloning it copies nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedMessage {
+    kind: Kind,
+    bytes: Bytes,
+}
+
+impl OwnedMessage {
+    /// A text message.
+    pub fn text(text: impl Into<String>) -> OwnedMessage {
+        OwnedMessage { kind: Kind::Text, bytes: Bytes::from(text.into()) }
+    }
+
+    /// A binary message.
+    pub fn binary(bytes: impl Into<Bytes>) -> OwnedMessage {
+        OwnedMessage { kind: Kind::Binary, bytes: bytes.into() }
+    }
+
+    /// Whether it is a text message; otherwise it is binary.
+    pub fn is_text(&self) -> bool {
+        self.kind == Kind::Text
+    }
+
+    /// The payload.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The payload, shared.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// The text; `None` for a binary message.
+    pub fn as_text(&self) -> Option<&str> {
+        self.is_text().then(|| simdutf8::basic::from_utf8(&self.bytes).ok()).flatten()
+    }
+
+    /// The payload, decoded from JSON.
+    ///
+    /// # Errors
+    /// If it is not JSON, or not of that type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        Ok(serde_json::from_slice(&self.bytes)?)
+    }
+
+    /// As a handler would get it.
+    pub(crate) fn as_message(&self) -> Message<'_> {
+        Message(Incoming { kind: self.kind, payload: Payload::Borrowed(&self.bytes) })
+    }
+}
+
+/// A value that is sent, or was received, as JSON text.
+///
+/// ```
+/// use ringwire::{IntoMessage, Json};
+///
+/// let length = Json(["a", "b"]).with_message(|message| message.as_bytes().len());
+/// assert_eq!(length.unwrap(), r#"["a","b"]"#.len());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+/// A payload that could not be decoded; a handler that fails with it closes the connection with 1007.
+#[derive(Debug, thiserror::Error)]
+#[error("the message cannot be decoded: {0}")]
+pub struct DecodeError(#[from] serde_json::Error);
+
+/// A value that could not be written as JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("the value cannot be written as JSON: {0}")]
+pub struct EncodeError(#[from] serde_json::Error);
+
+/// What can be sent as a message: text as text, bytes as binary, [`Json`] as text.
+pub trait IntoMessage {
+    /// Lends the message to `send`; nothing is copied for it.
+    ///
+    /// # Errors
+    /// If a value cannot be written as JSON.
+    fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError>;
+}
+
+pub(crate) fn borrowed(kind: Kind, payload: &[u8]) -> Message<'_> {
+    Message(Incoming { kind, payload: Payload::Borrowed(payload) })
+}
+
+impl IntoMessage for Message<'_> {
+    fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
+        Ok(send(self))
+    }
+}
+
+impl IntoMessage for OwnedMessage {
+    fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
+        Ok(send(self.as_message()))
+    }
+}
+
+impl IntoMessage for &OwnedMessage {
+    fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
+        Ok(send(self.as_message()))
+    }
+}
+
+impl<T: Serialize> IntoMessage for Json<T> {
+    fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
+        let text = serde_json::to_vec(&self.0)?;
+        Ok(send(borrowed(Kind::Text, &text)))
+    }
+}
+
+macro_rules! payloads {
+    ($($kind:ident: $($type:ty),+;)+) => {$($(
+        impl IntoMessage for $type {
+            fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
+                Ok(send(borrowed(Kind::$kind, AsRef::<[u8]>::as_ref(&*self))))
+            }
+        }
+    )+)+};
+}
+
+payloads! {
+    Text: &str, String, &String, std::borrow::Cow<'_, str>;
+    Binary: &[u8], Vec<u8>, &Vec<u8>, Bytes, &Bytes;
+}
+
+impl<const N: usize> IntoMessage for [u8; N] {
+    fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
+        Ok(send(borrowed(Kind::Binary, &self)))
+    }
+}
+
+/// How named events are written as messages: one JSON text message each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Envelope {
+    /// `{"event":E,"data":D}`
+    #[default]
+    Event,
+    /// `{"path":P,"data":D}`
+    Path,
+}
+
+impl Envelope {
+    /// The key of the event's name.
+    pub fn key(self) -> &'static str {
+        match self {
+            Envelope::Event => "event",
+            Envelope::Path => "path",
+        }
+    }
+
+    /// Writes an event.
+    ///
+    /// ```
+    /// use ringwire::Envelope;
+    ///
+    /// let text = Envelope::Event.encode("said", &1).unwrap();
+    /// assert_eq!(text, br#"{"event":"said","data":1}"#);
+    /// ```
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn encode(self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, EncodeError> {
+        let mut text = Vec::with_capacity(64);
+        text.extend_from_slice(if self == Envelope::Event { br#"{"event":"# } else { br#"{"path":"# });
+        serde_json::to_writer(&mut text, event)?;
+        text.extend_from_slice(br#","data":"#);
+        serde_json::to_writer(&mut text, data)?;
+        text.push(b'}');
+        Ok(text)
+    }
+}

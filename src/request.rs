@@ -1,0 +1,179 @@
+//! An HTTP request as hooks and handlers see it.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::header::{AsHeaderName, COOKIE};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+use smallvec::SmallVec;
+
+use crate::error_http::HttpError;
+use crate::hub::Hub;
+use crate::response::Response;
+use crate::service::Inbound;
+use crate::ws::Ws;
+
+/// A request with its whole body. Hooks may attach typed values, add headers to the response, and choose a subprotocol.
+pub struct Request {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    params: SmallVec<[(String, String); 2]>,
+    body: Bytes,
+    peer: Option<SocketAddr>,
+    hub: Hub,
+    extensions: Extensions,
+    /// What hooks add to the response.
+    pub(crate) added_headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) protocol: Option<String>,
+}
+
+impl Request {
+    pub(crate) fn new(
+        inbound: &Inbound<'_, '_>,
+        params: SmallVec<[(String, String); 2]>,
+        hub: Hub,
+    ) -> Result<Request, HttpError> {
+        let head = inbound.head;
+        let bad = |what: &str| HttpError::bad_request(format!("invalid {what}"));
+        let mut headers = HeaderMap::with_capacity(head.all().len());
+        for header in head.all() {
+            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("header name"))?;
+            headers.append(name, HeaderValue::from_bytes(header.value).map_err(|_| bad("header value"))?);
+        }
+        Ok(Request {
+            method: Method::from_bytes(head.method().as_bytes()).map_err(|_| bad("method"))?,
+            uri: head.target().parse().map_err(|_| bad("request target"))?,
+            headers,
+            params,
+            body: inbound.body.clone(),
+            peer: inbound.peer,
+            hub,
+            extensions: Extensions::new(),
+            added_headers: Vec::new(),
+            protocol: None,
+        })
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path and query as they were sent.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The path as it was sent.
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The first value of a query parameter, percent-decoded.
+    pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
+        let pairs = self.uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let mut values = pairs.filter(|(key, _)| decode_query(key) == name).map(|(_, value)| decode_query(value));
+        values.next()
+    }
+
+    /// The header fields.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The first value of a header field, if it is visible ASCII.
+    pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The value of a cookie (RFC 6265 4.2).
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let fields = self.headers.get_all(COOKIE).iter().filter_map(|field| field.to_str().ok());
+        let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"'))
+    }
+
+    /// A parameter of the route's path, percent-decoded; empty if there is none of that name.
+    pub fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The body, decoded from JSON.
+    ///
+    /// # Errors
+    /// A 400 if it is not JSON, or not of that type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
+        serde_json::from_slice(&self.body).map_err(|error| HttpError::bad_request(format!("invalid JSON: {error}")))
+    }
+
+    /// The peer's address; `None` on a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// The way to all connections.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Typed values that hooks attached.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// To attach typed values, for later hooks, the handler and, on a WebSocket route, the connection's life.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.extensions
+    }
+
+    pub(crate) fn take_extensions(&mut self) -> Extensions {
+        std::mem::take(&mut self.extensions)
+    }
+
+    /// Adds a header field to the response, be it an upgrade or not.
+    pub fn respond_with_header(&mut self, name: HeaderName, value: HeaderValue) {
+        self.added_headers.push((name, value));
+    }
+
+    /// The subprotocols that the client offers, its favourite first.
+    pub fn protocols(&self) -> impl Iterator<Item = &str> {
+        let fields = self.headers.get_all(http::header::SEC_WEBSOCKET_PROTOCOL).iter();
+        let fields = fields.filter_map(|field| field.to_str().ok());
+        fields.flat_map(|field| field.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty())
+    }
+
+    /// Chooses a subprotocol, which must be one of those offered (RFC 6455 4.2.2).
+    ///
+    /// # Errors
+    /// A 400 if the client does not offer it.
+    pub fn accept_protocol(&mut self, protocol: &str) -> Result<(), HttpError> {
+        if !self.protocols().any(|offered| offered == protocol) {
+            return Err(HttpError::bad_request("unsupported subprotocol"));
+        }
+        self.protocol = Some(protocol.to_owned());
+        Ok(())
+    }
+
+    /// From an HTTP handler: answers with an upgrade to this WebSocket route, if the request is a handshake; with what
+    /// refuses it otherwise (405 for methods other than GET, 426 without an upgrade).
+    pub fn upgrade(self, route: &Ws) -> Response {
+        Response::upgrade(self, route.clone())
+    }
+}
+
+fn decode_query(text: &str) -> Cow<'_, str> {
+    if text.contains('+') {
+        Cow::Owned(percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned())
+    } else {
+        percent_decode_str(text).decode_utf8_lossy()
+    }
+}

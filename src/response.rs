@@ -1,0 +1,170 @@
+//! What an HTTP handler answers with.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::error_http::HttpError;
+use crate::message::Json;
+use crate::request::Request;
+use crate::service::Reply;
+use crate::ws::Ws;
+
+/// An HTTP response with its whole body, or an upgrade.
+pub struct Response(pub(crate) Outcome);
+
+pub(crate) enum Outcome {
+    Reply(Reply),
+    Upgrade(Box<(Request, Ws)>),
+}
+
+impl Response {
+    /// A response without a body.
+    pub fn new(status: StatusCode) -> Response {
+        Response::with_body(status, None, Bytes::new())
+    }
+
+    fn with_body(status: StatusCode, content_type: Option<&'static str>, body: Bytes) -> Response {
+        let headers = content_type.map(|content_type| (CONTENT_TYPE, HeaderValue::from_static(content_type)));
+        Response(Outcome::Reply(Reply { status, headers: headers.into_iter().collect(), body }))
+    }
+
+    /// A page.
+    pub fn html(body: impl Into<Bytes>) -> Response {
+        Response::with_body(StatusCode::OK, Some("text/html; charset=utf-8"), body.into())
+    }
+
+    /// Plain text.
+    pub fn text(body: impl Into<Bytes>) -> Response {
+        Response::with_body(StatusCode::OK, Some("text/plain; charset=utf-8"), body.into())
+    }
+
+    /// Bytes of any type.
+    pub fn bytes(content_type: &'static str, body: impl Into<Bytes>) -> Response {
+        Response::with_body(StatusCode::OK, Some(content_type), body.into())
+    }
+
+    pub(crate) fn upgrade(request: Request, route: Ws) -> Response {
+        Response(Outcome::Upgrade(Box::new((request, route))))
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Response {
+        if let Outcome::Reply(reply) = &mut self.0 {
+            reply.status = status;
+        }
+        self
+    }
+
+    /// Adds a header field.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Response {
+        match &mut self.0 {
+            Outcome::Reply(reply) => reply.headers.push((name, value)),
+            Outcome::Upgrade(upgrade) => upgrade.0.respond_with_header(name, value),
+        }
+        self
+    }
+}
+
+impl From<HttpError> for Reply {
+    fn from(error: HttpError) -> Reply {
+        let mut reply = Reply::error(error.status(), error.message());
+        reply.headers.extend(error.headers);
+        reply
+    }
+}
+
+impl From<Reply> for Response {
+    fn from(reply: Reply) -> Response {
+        Response(Outcome::Reply(reply))
+    }
+}
+
+/// What an HTTP handler may return.
+pub trait IntoResponse {
+    /// The response.
+    fn into_response(self) -> Response;
+}
+
+impl IntoResponse for Response {
+    fn into_response(self) -> Response {
+        self
+    }
+}
+
+impl IntoResponse for () {
+    fn into_response(self) -> Response {
+        Response::new(StatusCode::NO_CONTENT)
+    }
+}
+
+impl IntoResponse for StatusCode {
+    fn into_response(self) -> Response {
+        Response::new(self)
+    }
+}
+
+impl IntoResponse for &'static str {
+    fn into_response(self) -> Response {
+        Response::text(self)
+    }
+}
+
+impl IntoResponse for String {
+    fn into_response(self) -> Response {
+        Response::text(self)
+    }
+}
+
+impl IntoResponse for Cow<'static, str> {
+    fn into_response(self) -> Response {
+        Response::text(self.into_owned())
+    }
+}
+
+impl IntoResponse for Bytes {
+    fn into_response(self) -> Response {
+        Response::bytes("application/octet-stream", self)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => Response::bytes("application/json", body),
+            Err(error) => HttpError::from(crate::message::EncodeError::from(error)).into_response(),
+        }
+    }
+}
+
+impl IntoResponse for serde_json::Value {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        Reply::from(self).into()
+    }
+}
+
+impl<T: IntoResponse> IntoResponse for (StatusCode, T) {
+    fn into_response(self) -> Response {
+        self.1.into_response().with_status(self.0)
+    }
+}
+
+impl<T: IntoResponse, E: Into<HttpError>> IntoResponse for Result<T, E> {
+    fn into_response(self) -> Response {
+        match self {
+            Ok(response) => response.into_response(),
+            Err(error) => error.into().into_response(),
+        }
+    }
+}

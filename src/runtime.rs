@@ -1,0 +1,326 @@
+//! One core's executor: futures that need not be `Send`, and its clock.
+//!
+//! Tasks run in a phase of their own of the core's tick, when no handler is running; meanwhile the core's hub is lent to
+//! them, so a task can queue messages directly. A waker may be used on any thread: what it wakes is put into the core's
+//! ready queue, and the core is rung if it sleeps. So a task may await anything that wakes it: a channel from another
+//! thread, a join handle of another runtime, or the core's own [`sleep`].
+//!
+//! Tasks end with their core, on its thread: [`Runtime::end`] drops those that are not done. Wakers may be used later, and
+//! do nothing then.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_task::Runnable;
+use crossbeam_channel::{Receiver, Sender};
+use slab::Slab;
+
+use crate::hub::CoreHub;
+use crate::mail::CoreWaker;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
+}
+
+/// A spawned future. Dropping it cancels the future; [`Task::detach`] lets it run on. Awaiting it gives its output.
+pub type Task<T> = async_task::Task<T>;
+
+/// How the waker side reaches the core.
+struct Ready {
+    queue: Sender<Runnable>,
+    core: OnceLock<CoreWaker>,
+}
+
+/// A core's executor. See the module.
+pub(crate) struct Runtime {
+    ready: Arc<Ready>,
+    queue: Receiver<Runnable>,
+    /// A waker of each task that is not done.
+    active: RefCell<Slab<Waker>>,
+    /// Sleepers by their time; the second number tells apart those of the same time.
+    dues: RefCell<BTreeMap<(u64, u64), Waker>>,
+    sequence: Cell<u64>,
+    now_ns: Cell<u64>,
+    /// The core's hub while tasks run.
+    hub: RefCell<Option<Box<CoreHub>>>,
+    /// What was asked of the hub while it was not lent.
+    deferred: RefCell<Vec<Box<dyn FnOnce(&mut CoreHub)>>>,
+}
+
+impl Runtime {
+    pub(crate) fn new() -> Rc<Runtime> {
+        let (sender, queue) = crossbeam_channel::unbounded();
+        Rc::new(Runtime {
+            ready: Arc::new(Ready { queue: sender, core: OnceLock::new() }),
+            queue,
+            active: RefCell::default(),
+            dues: RefCell::default(),
+            sequence: Cell::new(0),
+            now_ns: Cell::new(0),
+            hub: RefCell::new(None),
+            deferred: RefCell::default(),
+        })
+    }
+
+    /// How foreign threads wake the core; until this is called they cannot.
+    pub(crate) fn set_waker(&self, waker: CoreWaker) {
+        let _ = self.ready.core.set(waker);
+    }
+
+    /// Makes this the runtime of [`spawn_local`], [`sleep`] and the like on this thread.
+    pub(crate) fn make_current(self: &Rc<Runtime>) {
+        CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(self)));
+    }
+
+    fn current() -> Rc<Runtime> {
+        CURRENT.with_borrow(Option::clone).expect("only on a core: in a handler, a hook or a task")
+    }
+
+    pub(crate) fn set_now_ns(&self, now_ns: u64) {
+        self.now_ns.set(now_ns);
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    pub(crate) fn spawn<T: 'static>(self: &Rc<Runtime>, future: impl Future<Output = T> + 'static) -> Task<T> {
+        let ready = Arc::clone(&self.ready);
+        let schedule = move |runnable| {
+            if ready.queue.send(runnable).is_ok()
+                && let Some(core) = ready.core.get()
+            {
+                core.wake();
+            }
+        };
+        let mut active = self.active.borrow_mut();
+        let entry = active.vacant_entry();
+        let is_active = Active { runtime: Rc::clone(self), key: entry.key() };
+        let future = async move {
+            let _is_active = is_active;
+            future.await
+        };
+        let (runnable, task) = async_task::spawn_local(future, schedule);
+        entry.insert(runnable.waker());
+        drop(active);
+        runnable.schedule();
+        task
+    }
+
+    /// Ends with the core: drops all tasks.
+    pub(crate) fn end(self: &Rc<Runtime>) {
+        let wakers: Vec<Waker> = self.active.borrow().iter().map(|(_, waker)| waker.clone()).collect();
+        wakers.into_iter().for_each(Waker::wake);
+        // Every task is in the queue now, or some other thread is about to put it there.
+        while !self.active.borrow().is_empty() {
+            let Ok(runnable) = self.queue.recv_timeout(Duration::from_secs(1)) else { break };
+            if catch_unwind(AssertUnwindSafe(|| drop(runnable))).is_err() {
+                tracing::error!("a task panicked while it was dropped");
+            }
+        }
+        drop(self.dues.take());
+        drop(self.deferred.take());
+        let is_current = |current: &mut Rc<Runtime>| Rc::ptr_eq(current, self);
+        drop(CURRENT.with_borrow_mut(|current| current.take_if(is_current)));
+    }
+
+    /// Whether a task is ready to run.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.queue.is_empty() || !self.deferred.borrow().is_empty()
+    }
+
+    /// When the next sleeper is due.
+    pub(crate) fn next_due_ns(&self) -> Option<u64> {
+        self.dues.borrow().first_key_value().map(|((at_ns, _), _)| *at_ns)
+    }
+
+    /// Wakes due sleepers and runs the tasks that are ready now; those that become ready meanwhile wait for the next call.
+    pub(crate) fn run(&self, hub: &mut Option<Box<CoreHub>>) {
+        self.fire();
+        std::mem::swap(&mut *self.hub.borrow_mut(), hub);
+        for deferred in std::mem::take(&mut *self.deferred.borrow_mut()) {
+            self.with_hub(deferred);
+        }
+        for _ in 0..self.queue.len() {
+            let Ok(runnable) = self.queue.try_recv() else { break };
+            // A panic ends the task alone: its future is dropped, and whoever awaits it panics too.
+            if catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
+                tracing::error!("a task panicked");
+            }
+        }
+        std::mem::swap(&mut *self.hub.borrow_mut(), hub);
+    }
+
+    fn fire(&self) {
+        while let Some(waker) = self.take_due() {
+            waker.wake();
+        }
+    }
+
+    fn take_due(&self) -> Option<Waker> {
+        let mut dues = self.dues.borrow_mut();
+        let first = dues.first_entry().filter(|first| first.key().0 <= self.now_ns.get())?;
+        Some(first.remove())
+    }
+
+    /// Gives `ask` the hub while tasks run; `None` at other times.
+    pub(crate) fn try_with_hub<A>(&self, ask: impl FnOnce(&mut CoreHub) -> A) -> Option<A> {
+        let mut hub = self.hub.try_borrow_mut().ok()?;
+        hub.as_deref_mut().map(ask)
+    }
+
+    /// Gives `ask` the hub, now or in the next phase of tasks.
+    pub(crate) fn with_hub(&self, ask: impl FnOnce(&mut CoreHub) + 'static) {
+        let mut ask = Some(ask);
+        if self.try_with_hub(|hub| ask.take().map(|ask| ask(hub))).is_none()
+            && let Some(ask) = ask
+        {
+            self.deferred.borrow_mut().push(Box::new(ask));
+        }
+    }
+}
+
+/// Held by a task's future: its end takes the task off the list.
+struct Active {
+    runtime: Rc<Runtime>,
+    key: usize,
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let waker = self.runtime.active.borrow_mut().try_remove(self.key);
+        drop(waker);
+    }
+}
+
+/// Runs a future on this core, which need not be `Send`.
+///
+/// # Panics
+/// Outside a core: it works in handlers, hooks and tasks.
+pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    Runtime::current().spawn(future)
+}
+
+/// Waits for `duration`, to the precision of the core's tick.
+///
+/// ```no_run
+/// # async fn example() {
+/// ringwire::sleep(std::time::Duration::from_millis(10)).await;
+/// # }
+/// ```
+///
+/// # Panics
+/// When awaited outside a core.
+pub fn sleep(duration: Duration) -> Sleep {
+    Sleep { duration, due: None }
+}
+
+/// The future of [`sleep`].
+#[derive(Debug)]
+pub struct Sleep {
+    duration: Duration,
+    due: Option<Due>,
+}
+
+/// A sleeper's place among those of its core; it takes itself off when it is dropped.
+struct Due {
+    runtime: Rc<Runtime>,
+    at_ns: u64,
+    sequence: u64,
+}
+
+impl Due {
+    fn after(duration: Duration) -> Due {
+        let runtime = Runtime::current();
+        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let at_ns = runtime.now_ns().saturating_add(duration_ns);
+        let sequence = runtime.sequence.get();
+        runtime.sequence.set(sequence + 1);
+        Due { runtime, at_ns, sequence }
+    }
+
+    /// Has this waker woken when it is time, instead of the last one.
+    fn wake(&self, waker: Waker) {
+        let last = self.runtime.dues.borrow_mut().insert((self.at_ns, self.sequence), waker);
+        drop(last);
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        let waker = self.runtime.dues.borrow_mut().remove(&(self.at_ns, self.sequence));
+        // With the borrow over: this may be the end of a task, and of other sleepers in it.
+        drop(waker);
+    }
+}
+
+impl fmt::Debug for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Due").field("at_ns", &self.at_ns).finish_non_exhaustive()
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let duration = self.duration;
+        let due = self.due.get_or_insert_with(|| Due::after(duration));
+        if due.at_ns <= due.runtime.now_ns() {
+            return Poll::Ready(());
+        }
+        due.wake(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Ticks every `period`, first after one period. A tick that was missed is not made up for.
+///
+/// # Panics
+/// If `period` is zero.
+pub fn interval(period: Duration) -> Interval {
+    assert!(!period.is_zero(), "an interval needs a period");
+    Interval { period }
+}
+
+/// Made by [`interval`].
+#[derive(Debug)]
+pub struct Interval {
+    period: Duration,
+}
+
+impl Interval {
+    /// Waits for the next tick.
+    pub async fn tick(&mut self) {
+        sleep(self.period).await;
+    }
+}
+
+/// The time was up before the future was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the time is up")]
+pub struct Elapsed;
+
+/// Waits for `future`, at most for `duration`.
+///
+/// # Errors
+/// [`Elapsed`] if the time was up first; the future is dropped then.
+pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut future = std::pin::pin!(future);
+    let mut sleep = std::pin::pin!(sleep(duration));
+    std::future::poll_fn(move |cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
+    })
+    .await
+}

@@ -1,0 +1,139 @@
+//! What a core does with requests and messages: the seam between the shard below and what is built on it.
+
+use std::any::Any;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::hub::CoreHub;
+use crate::proto::Incoming;
+use crate::proto::http::RequestHead;
+
+/// A request with its whole body, before anything was answered.
+#[derive(Debug)]
+pub struct Inbound<'r, 'b> {
+    /// Method, target, headers.
+    pub head: &'r RequestHead<'b>,
+    /// The body; empty if there is none.
+    pub body: Bytes,
+    /// Who asks; `None` on a Unix socket.
+    pub peer: Option<SocketAddr>,
+}
+
+/// What is to be done with a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is for a WebSocket route: check the handshake and open it.
+    WebSocket(Accept),
+    /// This is the response.
+    Response(Reply),
+    /// [`Service::take_answers`] will say, later. Nothing else that the connection sends is handled until then.
+    Later,
+}
+
+/// How a WebSocket is to be opened.
+#[derive(Debug, Default)]
+pub struct Accept {
+    /// The route's number, for [`CoreHub::route`].
+    pub route: u16,
+    /// The subprotocol chosen out of the offered ones.
+    pub protocol: Option<String>,
+    /// Headers to add to the response.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the service wants back in [`Service::open`]. It is dropped if the WebSocket is refused after all, or its
+    /// connection has ended meanwhile.
+    pub context: Option<Box<dyn Any>>,
+}
+
+/// An HTTP response with its whole body.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// Headers besides Content-Length and Connection, which the server sets.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// A JSON response.
+    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+        let content_type = (http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Reply { status, headers: vec![content_type], body: body.into() }
+    }
+
+    /// An error as the HTTP side tells it: `{"error":"…"}`.
+    pub fn error(status: StatusCode, message: &str) -> Reply {
+        Reply::json(status, serde_json::json!({ "error": message }).to_string())
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Reply {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+/// How a WebSocket ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The close code: the peer's, or ours if we closed first; 1005 if there was none, 1006 if the connection broke.
+    pub code: u16,
+    /// The reason that came with it.
+    pub reason: String,
+    /// Whether both sides said Close.
+    pub clean: bool,
+}
+
+impl Ended {
+    /// The end of a connection that broke without a word.
+    pub fn broken() -> Ended {
+        Ended { code: 1006, reason: String::new(), clean: false }
+    }
+}
+
+/// Runs on one core, made there, and need not be `Send`. Handlers may queue to any outbox through the hub and ask it to
+/// close connections, their own included: that happens at the end of the tick, so no handler is ever called from within
+/// another.
+pub trait Service {
+    /// A tick begins. One thread may drive several cores, one tick at a time.
+    fn begin_tick(&mut self, now_ns: u64) {
+        let _ = now_ns;
+    }
+
+    /// Decides about a request.
+    fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, request: &Inbound<'_, '_>) -> Answer;
+
+    /// A WebSocket was opened; nothing has been received on it yet, and messages can be queued to it. `context` is what
+    /// came with its [`Accept`].
+    fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>);
+
+    /// A message arrived. The payload is borrowed from the receive buffer where it came in one piece.
+    fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>);
+
+    /// A WebSocket has ended: exactly once for each [`Service::open`]. The hub still counts it.
+    fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended);
+
+    /// Runs what is ready to run beside handlers, once a tick; the hub is lent for that long.
+    fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
+        let _ = hub;
+    }
+
+    /// Moves the answers that have been found since into `answers`, each with the slot and generation of its request.
+    fn take_answers(&mut self, answers: &mut Vec<(u32, u32, Answer)>) {
+        let _ = answers;
+    }
+
+    /// Whether [`Service::run_tasks`] has something to run now.
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    /// When [`Service::run_tasks`] has something to run next.
+    fn next_due_ns(&self) -> Option<u64> {
+        None
+    }
+}

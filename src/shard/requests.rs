@@ -1,0 +1,294 @@
+//! A connection's requests: heads and bodies, the service's answers now or later, upgrades.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::Shard;
+use super::conn::{Phase, Stash, Unanswered};
+use super::input::{Context, Next, Worker};
+use super::life::after;
+use crate::admission::Refused;
+use crate::config::Origins;
+use crate::engine::Ring;
+use crate::hub::CoreHub;
+use crate::proto::handshake::{self, Refusal};
+use crate::proto::http::{
+    Body, BodyDecoder, BodyPiece, HeadError, HeadLimits, RequestHead, head_end, looks_like_http, parse_head,
+    put_continue, put_response,
+};
+use crate::service::{Accept, Answer, Inbound, Reply, Service};
+
+impl<R: Ring, S: Service> Shard<R, S> {
+    /// The time for a request is up: 408 to whoever has begun one or never tried, nothing to a kept-alive connection
+    /// that has no more requests. Returns when to look again at one whose answer takes its time.
+    pub(super) fn request_timed_out(&mut self, slot: u32) -> Option<u64> {
+        let conn = &self.conns[slot as usize];
+        if conn.awaits_answer {
+            return Some(after(self.now_ms(), self.settings.handshake_timeout));
+        }
+        self.hub.counters.timeouts += 1;
+        if conn.stash.is_none() && conn.answered {
+            self.teardown(slot);
+            return None;
+        }
+        self.hub.counters.refused += 1;
+        let reply = Reply::error(StatusCode::REQUEST_TIMEOUT, "the request took too long");
+        queue_reply(&mut self.hub, slot, &reply, false, false);
+        self.conns[slot as usize].lingers = true;
+        self.start_flush(slot);
+        None
+    }
+
+    /// Gives a connection the answer that it waits for.
+    pub(super) fn answer(&mut self, slot: u32, generation: u32, answer: Answer) {
+        let conn = match self.conns.get_mut(slot as usize) {
+            Some(conn) if self.generations[slot as usize] == generation && conn.awaits_answer => conn,
+            _ => return,
+        };
+        conn.awaits_answer = false;
+        // The time that the answer took is not the peer's: the next head has as long as the first one had.
+        conn.deadline_ms = after(self.now_ns / 1_000_000, self.settings.handshake_timeout);
+        let unanswered = conn.stash.as_mut().and_then(|stash| stash.request.take());
+        let was = conn.phase;
+        let (Some(unanswered), Phase::Http) = (unanswered, was) else { return };
+        let cx = Context {
+            slot,
+            generation,
+            hub: &mut self.hub,
+            service: &mut self.service,
+            admission: &self.admission,
+            settings: &self.settings,
+            now_ns: self.now_ns,
+        };
+        let mut worker = Worker { conn, cx };
+        let limits = worker.head_limits();
+        let next = match parse_head(&unanswered.head, &limits) {
+            Ok(head) => worker.answered(&head, answer),
+            Err(error) => worker.refuse_head(error),
+        };
+        // Further input has waited in the stash, or will come.
+        self.resumable.push((slot, generation));
+        self.after_input(slot, was, next);
+    }
+}
+
+impl<S: Service> Worker<'_, S> {
+    fn head_limits(&self) -> HeadLimits {
+        HeadLimits { bytes_max: self.cx.settings.head_bytes_max, ..HeadLimits::default() }
+    }
+
+    pub(super) fn requests(&mut self, data: &mut [u8]) -> Next {
+        let Some(mut stash) = self.conn.stash.take() else { return self.requests_in(data, 0) };
+        if let Some(unanswered) = stash.request.take() {
+            debug_assert!(stash.bytes.is_empty());
+            let mut consumed = 0;
+            let next = self.body(unanswered, data, &mut consumed);
+            return self.go_on(next, &mut data[consumed..]);
+        }
+        stash.bytes.extend_from_slice(data);
+        self.requests_in(&mut stash.bytes, stash.searched)
+    }
+
+    /// After one request, the rest of the input.
+    fn go_on(&mut self, next: Next, rest: &mut [u8]) -> Next {
+        if next == Next::AwaitAnswer {
+            return self.pause(rest, next);
+        }
+        if next != Next::Go || rest.is_empty() {
+            return next;
+        }
+        if self.conn.phase != Phase::Http {
+            // Frames sent right behind the handshake.
+            return self.frames(rest);
+        }
+        if self.cx.hub.outbox.must_wait(self.cx.slot, self.cx.settings.pause_bytes) {
+            return self.pause(rest, Next::PauseForOutbox);
+        }
+        self.requests_in(rest, 0)
+    }
+
+    /// Handles the requests in `data`, whose first `searched` bytes contain no end of a head.
+    fn requests_in(&mut self, data: &mut [u8], mut searched: usize) -> Next {
+        let limits = self.head_limits();
+        let mut at = 0;
+        while at < data.len() {
+            let rest = &mut data[at..];
+            let Some(end) = head_end(rest, searched) else {
+                if rest.len() > limits.bytes_max {
+                    return self.refuse_head(HeadError::TooLarge);
+                }
+                if !looks_like_http(rest) {
+                    return self.refuse_head(HeadError::Malformed);
+                }
+                let stash = Stash { bytes: rest.to_vec(), searched: rest.len(), ..Stash::default() };
+                self.conn.stash = Some(Box::new(stash));
+                return Next::Go;
+            };
+            searched = 0;
+            let (head_bytes, rest) = rest.split_at_mut(end);
+            let mut consumed = 0;
+            let next = match parse_head(head_bytes, &limits) {
+                Err(error) => return self.refuse_head(error),
+                Ok(head) => match head.body() {
+                    Err(error) => return self.refuse_head(error),
+                    Ok(Body::None) => self.request(&head, head_bytes, Bytes::new()),
+                    Ok(body) => match BodyDecoder::new(body, self.cx.settings.body_bytes_max) {
+                        Err(error) => return self.refuse(error.status(), &error.to_string()),
+                        Ok(decoder) => {
+                            // RFC 9110 10.1.1: the client waits for this before it sends the body.
+                            if head.expects_continue() && rest.is_empty() {
+                                let _ = self.cx.hub.outbox.queue_raw::<()>(self.cx.slot, |out| {
+                                    put_continue(out);
+                                    Ok(())
+                                });
+                            }
+                            let head = head_bytes.to_vec();
+                            let unanswered = Unanswered { head, body: Some(decoder), received: Vec::new() };
+                            self.body(Box::new(unanswered), rest, &mut consumed)
+                        }
+                    },
+                },
+            };
+            at += end + consumed;
+            let is_body_to_come = self.conn.stash.as_ref().is_some_and(|stash| stash.request.is_some());
+            if next != Next::Go || self.conn.phase != Phase::Http || is_body_to_come {
+                return self.go_on(next, &mut data[at..]);
+            }
+            if self.cx.hub.outbox.must_wait(self.cx.slot, self.cx.settings.pause_bytes) && at < data.len() {
+                return self.pause(&data[at..], Next::PauseForOutbox);
+            }
+        }
+        Next::Go
+    }
+
+    /// Reads on in a body; handles its request when it is complete.
+    fn body(&mut self, mut unanswered: Box<Unanswered>, input: &[u8], consumed: &mut usize) -> Next {
+        let Some(decoder) = &mut unanswered.body else { return Next::Go };
+        loop {
+            match decoder.next(input, consumed) {
+                Ok(BodyPiece::Data(piece)) => unanswered.received.extend_from_slice(piece),
+                Ok(BodyPiece::More) => {
+                    self.conn.stash = Some(Box::new(Stash { request: Some(unanswered), ..Stash::default() }));
+                    return Next::Go;
+                }
+                Ok(BodyPiece::End) => break,
+                Err(error) => return self.refuse(error.status(), &error.to_string()),
+            }
+        }
+        let body = Bytes::from(std::mem::take(&mut unanswered.received));
+        let limits = self.head_limits();
+        match parse_head(&unanswered.head, &limits) {
+            Ok(head) => self.request(&head, &unanswered.head, body),
+            Err(error) => self.refuse_head(error),
+        }
+    }
+
+    fn refuse_head(&mut self, error: HeadError) -> Next {
+        self.refuse(error.status(), &error.to_string())
+    }
+
+    /// Answers with an error and ends the connection, whose peer may still be sending.
+    fn refuse(&mut self, status: u16, message: &str) -> Next {
+        self.cx.hub.counters.refused += 1;
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+        queue_reply(self.cx.hub, self.cx.slot, &Reply::error(status, message), false, false);
+        Next::Refuse
+    }
+
+    fn request(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], body: Bytes) -> Next {
+        self.conn.answered = true;
+        let inbound = Inbound { head, body, peer: self.conn.peer.into() };
+        match self.cx.service.request(self.cx.hub, self.cx.slot, self.cx.generation, &inbound) {
+            Answer::Later => {
+                let unanswered = Unanswered { head: head_bytes.to_vec(), body: None, received: Vec::new() };
+                self.conn.stash.get_or_insert_default().request = Some(Box::new(unanswered));
+                Next::AwaitAnswer
+            }
+            answer => self.answered(head, answer),
+        }
+    }
+
+    fn answered(&mut self, head: &RequestHead<'_>, answer: Answer) -> Next {
+        let reply = match answer {
+            Answer::Response(reply) => reply,
+            Answer::WebSocket(accept) => match self.upgrade(head, accept) {
+                Ok(()) => return Next::Go,
+                Err(reply) => reply,
+            },
+            Answer::Later => unreachable!("an answer is not put off twice"),
+        };
+        if reply.status.is_client_error() || reply.status.is_server_error() {
+            self.cx.hub.counters.refused += 1;
+        }
+        let keep_alive = head.keep_alive() && !self.cx.admission.is_draining();
+        queue_reply(self.cx.hub, self.cx.slot, &reply, keep_alive, head.method() == "HEAD");
+        if keep_alive { Next::Go } else { Next::Flush }
+    }
+
+    /// Checks the handshake and opens the WebSocket; or says what to answer.
+    fn upgrade(&mut self, head: &RequestHead<'_>, accept: Accept) -> Result<(), Reply> {
+        let upgrade = handshake::check(head).map_err(refusal_reply)?;
+        if head.body() != Ok(Body::None) {
+            return Err(Reply::error(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body"));
+        }
+        if let (Origins::List(allowed), Some(origin)) = (&self.cx.settings.origins, upgrade.origin())
+            && !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+        {
+            // RFC 6455 10.2: a server that does not want this origin answers 403.
+            return Err(Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed"));
+        }
+        self.cx.admission.enter(self.conn.peer.ip()).map_err(|refused| {
+            let (status, message) = match refused {
+                Refused::Full => (StatusCode::SERVICE_UNAVAILABLE, "the server is full"),
+                Refused::TooManyFromAddress => {
+                    (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address")
+                }
+                Refused::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"),
+            };
+            Reply::error(status, message).with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
+        })?;
+        let headers = || text_headers(&accept.headers);
+        let protocol = accept.protocol.as_deref();
+        let switched = self
+            .cx
+            .hub
+            .outbox
+            .queue_raw(self.cx.slot, |out| handshake::put_switching(out, upgrade.key(), protocol, headers()));
+        if switched != Ok(true) {
+            self.cx.admission.leave(self.conn.peer.ip());
+            tracing::error!("the response to a handshake had a header that must not be written");
+            return Err(Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
+        }
+        self.conn.phase = Phase::Open;
+        self.conn.entered = true;
+        self.cx.hub.enter(self.cx.slot, self.cx.generation, accept.route);
+        self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
+        self.cx.hub.counters.opened += 1;
+        self.cx.service.open(self.cx.hub, self.cx.slot, accept.context);
+        Ok(())
+    }
+}
+
+fn refusal_reply(refusal: Refusal) -> Reply {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    refusal.headers.iter().fold(Reply::error(status, refusal.message), |reply, (name, value)| {
+        reply.with_header(HeaderName::from_static(name), HeaderValue::from_static(value))
+    })
+}
+
+fn text_headers(headers: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+}
+
+fn queue_reply(hub: &mut CoreHub, slot: u32, reply: &Reply, keep_alive: bool, head_only: bool) {
+    let headers = || text_headers(&reply.headers);
+    let status = reply.status.as_u16();
+    let queued =
+        hub.outbox.queue_raw(slot, |out| put_response(out, status, headers(), &reply.body, keep_alive, head_only));
+    if queued.is_err() {
+        tracing::error!(status, "a response had a header that must not be written");
+        let _ = hub.outbox.queue_raw(slot, |out| {
+            put_response(out, 500, std::iter::empty::<(&str, &str)>(), b"", keep_alive, head_only)
+        });
+    }
+}

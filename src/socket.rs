@@ -1,0 +1,260 @@
+//! A connection as its handlers see it, for the time of one call.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::context::{ConnState, CoreContext, States};
+use crate::hub::{CoreHub, Delivery, Hub, JoinError, Scope};
+use crate::id::ConnectionId;
+use crate::message::{EncodeError, IntoMessage, Message, borrowed};
+use crate::outbox::Queued;
+use crate::proto::{Kind, Payload, close};
+use crate::reply::{IllegalCloseCode, ReplySink, Sent};
+use crate::request::Request;
+use crate::runtime::Task;
+use crate::sender::Sender;
+
+/// A WebSocket, for the time of one handler call. [`Socket::sender`] gives what outlives it.
+pub struct Socket<'a> {
+    pub(crate) hub: &'a mut CoreHub,
+    pub(crate) core: &'a Rc<CoreContext>,
+    pub(crate) states: &'a mut States,
+    pub(crate) slot: u32,
+}
+
+impl Socket<'_> {
+    /// The connection's address in the whole process.
+    pub fn id(&self) -> ConnectionId {
+        self.hub.id(self.slot)
+    }
+
+    // ---- sending --------------------------------------------------------------------------------------------------
+
+    /// Queues a message to this connection. What one tick queues leaves in one piece.
+    pub fn send(&mut self, message: impl IntoMessage) -> Sent {
+        match message.with_message(|message| send_message(self.hub, self.slot, message)) {
+            Ok(sent) => sent,
+            Err(error) => {
+                tracing::error!(%error, "a message was not sent");
+                Sent::Dropped
+            }
+        }
+    }
+
+    /// Queues a named event to this connection, in the app's envelope.
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn emit(&mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Sent, EncodeError> {
+        let text = self.core.envelope().encode(event, data)?;
+        Ok(send_message(self.hub, self.slot, borrowed(Kind::Text, &text)))
+    }
+
+    /// The members of a room, on all cores, this connection included where it is one.
+    pub fn to(&mut self, room: &str) -> To<'_> {
+        let scope = Scope::Room(room.into());
+        To { hub: self.hub, core: self.core, slot: self.slot, scope, except_self: false }
+    }
+
+    /// Sends a message to all members of the room that this connection joined first of those it is still in, itself
+    /// included: the fast way for connections that live in one room. A large received message is not copied.
+    pub fn to_own_room(&mut self, message: Message<'_>) -> Delivery {
+        match self.hub.first_room(self.slot) {
+            Some(room) => self.hub.publish_incoming(room, message.0, None),
+            None => Delivery::default(),
+        }
+    }
+
+    /// All connections of the server, this one included.
+    pub fn to_all(&mut self) -> To<'_> {
+        To { hub: self.hub, core: self.core, slot: self.slot, scope: Scope::Everyone, except_self: false }
+    }
+
+    /// All connections of this connection's route.
+    pub fn to_route(&mut self) -> To<'_> {
+        let scope = Scope::Route(self.hub.route(self.slot));
+        To { hub: self.hub, core: self.core, slot: self.slot, scope, except_self: false }
+    }
+
+    /// Closes the connection, after what has been queued to it: no more messages are taken from now on, and `on_close`
+    /// runs when the peer has answered, or its time is up. The first close counts. The reason is cut to 123 bytes.
+    ///
+    /// # Errors
+    /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may.
+    pub fn close(&mut self, code: u16, reason: &str) -> Result<(), IllegalCloseCode> {
+        if !close::is_legal(code) {
+            return Err(IllegalCloseCode(code));
+        }
+        self.hub.close(self.slot, Some(code), reason.to_owned());
+        Ok(())
+    }
+
+    /// Whether messages can still be queued.
+    pub fn is_open(&self) -> bool {
+        self.hub.is_open(self.slot)
+    }
+
+    /// Bytes queued to this connection and not yet taken by its socket.
+    pub fn outbox_bytes(&self) -> usize {
+        self.hub.outbox.queued_bytes(self.slot)
+    }
+
+    // ---- rooms ----------------------------------------------------------------------------------------------------
+
+    /// Joins a room; nothing happens if it is in it. Rooms are left by themselves when the connection ends.
+    ///
+    /// # Errors
+    /// If the connection is closing, or a limit is reached.
+    pub fn join(&mut self, room: impl AsRef<str>) -> Result<(), JoinError> {
+        self.hub.join(self.slot, room.as_ref()).map(|_| ())
+    }
+
+    /// Leaves a room; false if it was not in it.
+    pub fn leave(&mut self, room: impl AsRef<str>) -> bool {
+        self.hub.leave(self.slot, room.as_ref())
+    }
+
+    /// Whether it is in a room.
+    pub fn is_in(&self, room: impl AsRef<str>) -> bool {
+        self.hub.is_in(self.slot, room.as_ref())
+    }
+
+    /// The rooms it is in.
+    pub fn rooms(&self) -> Vec<String> {
+        self.hub.rooms_of(self.slot)
+    }
+
+    // ---- the request ----------------------------------------------------------------------------------------------
+
+    /// The request that opened it, without a body.
+    ///
+    /// # Panics
+    /// On a route that does not keep it ([`crate::Ws::forget_request`]).
+    pub fn request(&self) -> &Request {
+        self.states.get(self.slot).and_then(|state| state.request.as_deref()).expect("the route forgets its requests")
+    }
+
+    /// A parameter of the route's path; empty if there is none of that name.
+    pub fn param(&self, name: &str) -> &str {
+        let request = self.states.get(self.slot).and_then(|state| state.request.as_deref());
+        request.map_or("", |request| request.param(name))
+    }
+
+    /// The peer's address; `None` on a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.hub.peer(self.slot)
+    }
+
+    /// How long it has been open.
+    pub fn duration(&self) -> Duration {
+        let opened_ns = self.hub.opened_ns(self.slot);
+        Duration::from_nanos(self.hub.now_ns.saturating_sub(opened_ns))
+    }
+
+    // ---- state ----------------------------------------------------------------------------------------------------
+
+    /// The connection's JSON data, which every core and thread can read; `null` at first.
+    pub fn data(&self) -> Value {
+        self.hub.data(self.slot)
+    }
+
+    /// Sets the connection's JSON data.
+    pub fn set_data(&mut self, data: Value) {
+        self.hub.set_data(self.slot, data);
+    }
+
+    /// Typed values attached to the connection, those that hooks attached to its request among them.
+    pub fn extensions(&mut self) -> &mut http::Extensions {
+        &mut self.state().extensions
+    }
+
+    /// Runs `clean` exactly once when the connection ends, after `on_close`, last added first.
+    pub fn on_cleanup(&mut self, clean: impl FnOnce() + 'static) {
+        self.state().cleanups.push(Box::new(clean));
+    }
+
+    fn state(&mut self) -> &mut ConnState {
+        self.states.get_or_insert(self.slot)
+    }
+
+    // ---- what outlives the call -----------------------------------------------------------------------------------
+
+    /// The way to this connection from any thread. A send-only connection stays open as long as one lives.
+    pub fn sender(&mut self) -> Sender {
+        let id = self.id();
+        let hub = self.core.hub.clone();
+        self.state().sender(id, hub)
+    }
+
+    /// The way to all connections from any thread.
+    pub fn hub(&self) -> &Hub {
+        &self.core.hub
+    }
+
+    /// Runs a future on this core.
+    pub fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> Task<T> {
+        self.core.runtime.spawn(future)
+    }
+}
+
+impl ReplySink for Socket<'_> {
+    fn send_reply(&mut self, message: Message<'_>) -> Sent {
+        send_message(self.hub, self.slot, message)
+    }
+}
+
+#[inline]
+pub(crate) fn send_message(hub: &mut CoreHub, slot: u32, message: Message<'_>) -> Sent {
+    let queued = match message.0.payload {
+        Payload::Borrowed(payload) => hub.send(slot, message.0.kind.into(), payload),
+        Payload::Owned(_) => hub.send_incoming(slot, message.0),
+    };
+    match queued {
+        Queued::Yes => Sent::Queued,
+        Queued::Full => Sent::Dropped,
+        Queued::Gone => Sent::Gone,
+    }
+}
+
+/// A set of receivers, from [`Socket::to`] and its like. The counts it returns are of this core; other cores deliver in
+/// their own next tick. [`Hub`] has the same with the sum of all cores.
+pub struct To<'s> {
+    hub: &'s mut CoreHub,
+    core: &'s Rc<CoreContext>,
+    slot: u32,
+    scope: Scope,
+    except_self: bool,
+}
+
+impl To<'_> {
+    /// Not to the connection that sends.
+    #[must_use]
+    pub fn except_self(mut self) -> Self {
+        self.except_self = true;
+        self
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// If a value cannot be written as JSON.
+    pub fn send(self, message: impl IntoMessage) -> Result<Delivery, EncodeError> {
+        let except = self.except_self.then_some(self.slot);
+        let (hub, scope) = (self.hub, self.scope);
+        message.with_message(|message| hub.send_to_scope(&scope, message.0, except))
+    }
+
+    /// Sends a named event, in the app's envelope.
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivery, EncodeError> {
+        let text = self.core.envelope().encode(event, data)?;
+        let except = self.except_self.then_some(self.slot);
+        Ok(self.hub.send_to_scope(&self.scope, borrowed(Kind::Text, &text).0, except))
+    }
+}

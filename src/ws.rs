@@ -1,0 +1,358 @@
+//! A WebSocket route: its handlers, its mode, its limits.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::config::SlowConsumer;
+use crate::connection::Connection;
+use crate::hub::RouteLimits;
+use crate::message::{DecodeError, Message, OwnedMessage, borrowed};
+use crate::proto::Kind;
+use crate::reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
+use crate::socket::Socket;
+
+/// How a WebSocket ended, as `on_close` sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The close code: the peer's, or ours if we closed first; 1005 if there was none, 1006 if the connection broke.
+    pub code: u16,
+    /// The reason that came with it.
+    pub reason: String,
+    /// Whether both sides said Close.
+    pub clean: bool,
+    /// How long it was open.
+    pub duration: Duration,
+}
+
+/// Which way messages go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Both ways.
+    #[default]
+    TwoWay,
+    /// To the server: what a handler returns is not sent.
+    ReceiveOnly,
+    /// To the client: the message handler runs once, when the connection opens, and the connection is closed with 1000
+    /// when it is done and nobody holds a [`crate::Sender`] of it. What the client sends is discarded and counted.
+    SendOnly,
+}
+
+pub(crate) type LocalBoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
+type OnConnect = Rc<dyn Fn(&mut Socket<'_>) -> Result<(), BoxError>>;
+/// The last argument tells whether replies are discarded.
+type OnMessage = Rc<dyn Fn(&mut Socket<'_>, Message<'_>, bool) -> Result<(), BoxError>>;
+type OnError = Rc<dyn Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync))>;
+pub(crate) type OnClose = Rc<dyn Fn(&mut Socket<'_>, &Closed)>;
+type Intercept = Rc<dyn Fn(&mut Socket<'_>, &Message<'_>) -> Result<(), BoxError>>;
+type Intercepted = Rc<dyn Fn(&mut Socket<'_>)>;
+type OnMessageAsync = Rc<dyn Fn(Connection, OwnedMessage) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
+type OnTask = Rc<dyn Fn(Connection) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
+
+#[derive(Clone)]
+pub(crate) enum Handler {
+    None,
+    Message(OnMessage),
+    MessageAsync(OnMessageAsync),
+    Task(OnTask),
+}
+
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) handler: Handler,
+    pub(crate) on_connect: Option<OnConnect>,
+    pub(crate) on_error: Option<OnError>,
+    pub(crate) on_close: Option<OnClose>,
+    pub(crate) before_message: Vec<Intercept>,
+    pub(crate) after_message: Vec<Intercepted>,
+    pub(crate) mode: Mode,
+    pub(crate) failure: FailurePolicy,
+    pub(crate) trigger_on_connect: bool,
+    pub(crate) protocols: Vec<String>,
+    pub(crate) protocol_required: bool,
+    pub(crate) inbox_depth: usize,
+    pub(crate) forget_request: bool,
+    pub(crate) limits: RouteLimits,
+}
+
+/// A WebSocket route, made by [`ws()`].
+#[derive(Clone)]
+pub struct Ws(pub(crate) Rc<Route>);
+
+/// A WebSocket route that does nothing yet.
+///
+/// ```
+/// use ringwire::{App, ws};
+///
+/// App::new().ws(
+///     "/chat/{room}",
+///     ws().on_connect(|socket| {
+///         let room = socket.param("room").to_owned();
+///         socket.join(room)
+///     })
+///     .on_message(|socket, message| {
+///         let room = socket.param("room").to_owned();
+///         socket.to(&room).except_self().send(message)
+///     }),
+/// );
+/// ```
+pub fn ws() -> Ws {
+    Ws(Rc::new(Route {
+        handler: Handler::None,
+        on_connect: None,
+        on_error: None,
+        on_close: None,
+        before_message: Vec::new(),
+        after_message: Vec::new(),
+        mode: Mode::default(),
+        failure: FailurePolicy::default(),
+        trigger_on_connect: false,
+        protocols: Vec::new(),
+        protocol_required: false,
+        inbox_depth: 16,
+        forget_request: false,
+        limits: RouteLimits::default(),
+    }))
+}
+
+/// Where the replies of a route go that only receives.
+pub(crate) struct Discard;
+
+impl ReplySink for Discard {
+    fn send_reply(&mut self, _message: Message<'_>) -> Sent {
+        Sent::Dropped
+    }
+}
+
+impl Ws {
+    fn with(mut self, change: impl FnOnce(&mut Route)) -> Ws {
+        change(Rc::make_mut(&mut self.0));
+        self
+    }
+
+    // ---- handlers -------------------------------------------------------------------------------------------------
+
+    /// Runs when a connection opens, before its first message is handled. The connection is registered by then: messages
+    /// to everybody reach it.
+    #[must_use]
+    pub fn on_connect<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>) -> R + 'static) -> Ws {
+        self.with(|route| {
+            route.on_connect = Some(Rc::new(move |socket| {
+                let reply = handler(socket);
+                reply.reply(socket)
+            }));
+        })
+    }
+
+    /// Runs for each message; what it returns is the reply. An error, or a panic, does what [`Ws::on_failure`] says.
+    #[must_use]
+    pub fn on_message<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Ws {
+        self.with(|route| {
+            route.handler = Handler::Message(Rc::new(move |socket, message, discards| {
+                let reply = handler(socket, message);
+                if discards { reply.reply(&mut Discard) } else { reply.reply(socket) }
+            }));
+        })
+    }
+
+    /// As [`Ws::on_message`], with the message decoded from JSON. One that cannot be decoded closes the connection with
+    /// 1007; `Option<T>` takes `null` and the empty message too.
+    #[must_use]
+    pub fn on_json<T: DeserializeOwned, R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, T) -> R + 'static) -> Ws {
+        self.on_message(move |socket, message| {
+            let value: T = if message.as_bytes().is_empty() {
+                serde_json::from_slice(b"null").map_err(DecodeError::from)?
+            } else {
+                message.json()?
+            };
+            Ok::<R, BoxError>(handler(socket, value))
+        })
+    }
+
+    /// Gives each connection a task of its own, which awaits its messages. The connection stays open when the task ends,
+    /// until it is closed.
+    #[must_use]
+    pub fn task<F, R>(self, task: F) -> Ws
+    where
+        F: AsyncFn(Connection) -> R + 'static,
+        R: IntoReply,
+    {
+        let task = Rc::new(task);
+        self.with(|route| {
+            route.handler = Handler::Task(Rc::new(move |connection: Connection| {
+                let task = Rc::clone(&task);
+                let mut replies = connection.clone();
+                Box::pin(async move { task(connection).await.reply(&mut replies) })
+            }));
+        })
+    }
+
+    /// As [`Ws::on_message`], with a handler that may wait. Messages of one connection are handled one after the other,
+    /// so replies keep their order; while one is being handled the peer's next messages wait, at last in its own socket.
+    #[must_use]
+    pub fn on_message_async<F, R>(self, handler: F) -> Ws
+    where
+        F: AsyncFn(Connection, OwnedMessage) -> R + 'static,
+        R: IntoReply,
+    {
+        let handler = Rc::new(handler);
+        self.with(|route| {
+            route.handler = Handler::MessageAsync(Rc::new(move |connection: Connection, message| {
+                let handler = Rc::clone(&handler);
+                let mut replies = connection.clone();
+                Box::pin(async move { handler(connection, message).await.reply(&mut replies) })
+            }));
+        })
+    }
+
+    /// Runs when a handler failed, before the failure policy.
+    #[must_use]
+    pub fn on_error(self, handler: impl Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync)) + 'static) -> Ws {
+        self.with(|route| route.on_error = Some(Rc::new(handler)))
+    }
+
+    /// Runs exactly once for each connection that opened, when it has ended, however it did. The connection is still
+    /// counted, and its rooms and data are still there; nothing more can be sent to it.
+    #[must_use]
+    pub fn on_close(self, handler: impl Fn(&mut Socket<'_>, &Closed) + 'static) -> Ws {
+        self.with(|route| route.on_close = Some(Rc::new(handler)))
+    }
+
+    /// Runs before each message's handler; an error keeps the message from it.
+    #[must_use]
+    pub fn before_message<R: IntoReply>(self, intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static) -> Ws {
+        self.with(|route| {
+            route.before_message.push(Rc::new(move |socket, message| {
+                let reply = intercept(socket, message);
+                reply.reply(socket)
+            }));
+        })
+    }
+
+    /// Runs after each message's handler.
+    #[must_use]
+    pub fn after_message(self, intercept: impl Fn(&mut Socket<'_>) + 'static) -> Ws {
+        self.with(|route| route.after_message.push(Rc::new(intercept)))
+    }
+
+    /// Also runs the message handler when the connection opens, with an empty text message.
+    #[must_use]
+    pub fn trigger_on_connect(self) -> Ws {
+        self.with(|route| route.trigger_on_connect = true)
+    }
+
+    // ---- behaviour ------------------------------------------------------------------------------------------------
+
+    /// Which way messages go.
+    #[must_use]
+    pub fn mode(self, mode: Mode) -> Ws {
+        self.with(|route| route.mode = mode)
+    }
+
+    /// What a failed handler does to its connection.
+    #[must_use]
+    pub fn on_failure(self, policy: FailurePolicy) -> Ws {
+        self.with(|route| route.failure = policy)
+    }
+
+    /// The subprotocols spoken here. A client that offers none of them gets 400; otherwise the first of its own that is
+    /// among them is chosen.
+    #[must_use]
+    pub fn subprotocols<P: Into<String>>(self, protocols: impl IntoIterator<Item = P>) -> Ws {
+        self.with(|route| {
+            route.protocols = protocols.into_iter().map(Into::into).collect();
+            route.protocol_required = true;
+        })
+    }
+
+    /// As [`Ws::subprotocols`], but a client that offers none of them is welcome without one.
+    #[must_use]
+    pub fn optional_subprotocols<P: Into<String>>(self, protocols: impl IntoIterator<Item = P>) -> Ws {
+        self.subprotocols(protocols).with(|route| route.protocol_required = false)
+    }
+
+    /// Drops the request once the connection is open, which saves its memory: no parameters, headers or query then.
+    #[must_use]
+    pub fn forget_request(self) -> Ws {
+        self.with(|route| route.forget_request = true)
+    }
+
+    // ---- limits ---------------------------------------------------------------------------------------------------
+
+    /// Bytes of a message; 1009 past it.
+    #[must_use]
+    pub fn max_message(self, bytes: usize) -> Ws {
+        self.with(|route| route.limits.message_bytes_max = Some(bytes))
+    }
+
+    /// Messages a second and connection, with a burst of one second's worth; 1008 past it. 0 = no limit.
+    #[must_use]
+    pub fn message_rate(self, per_second: u32) -> Ws {
+        self.with(|route| route.limits.message_rate_per_second = Some(per_second))
+    }
+
+    /// What happens to a connection that does not keep up with what is sent to it.
+    #[must_use]
+    pub fn slow_consumer(self, policy: SlowConsumer) -> Ws {
+        self.with(|route| route.limits.slow_consumer = Some(policy))
+    }
+
+    /// Sends a ping after so much inbound silence; zero = never.
+    #[must_use]
+    pub fn ping_interval(self, interval: Duration) -> Ws {
+        self.with(|route| route.limits.ping_interval = Some(interval))
+    }
+
+    /// Drops a connection after so much inbound silence; zero = never. Answers to pings count as life.
+    #[must_use]
+    pub fn idle_timeout(self, timeout: Duration) -> Ws {
+        self.with(|route| route.limits.idle_timeout = Some(timeout))
+    }
+
+    /// Messages that may wait for a task before the core stops receiving from the peer.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[must_use]
+    pub fn inbox_depth(self, messages: usize) -> Ws {
+        assert!(messages > 0, "an inbox holds at least one message");
+        self.with(|route| route.inbox_depth = messages)
+    }
+}
+
+impl Route {
+    /// Whether the message handler also runs when the connection opens.
+    pub(crate) fn triggers(&self) -> bool {
+        self.trigger_on_connect || self.mode == Mode::SendOnly
+    }
+
+    /// What the message handler gets when it runs without a message.
+    pub(crate) fn no_message() -> Message<'static> {
+        borrowed(Kind::Text, b"")
+    }
+}
+
+/// What can be given to `App::ws`: a [`Ws`], or just the message handler.
+pub trait IntoWs<Marker> {
+    /// The route.
+    fn into_ws(self) -> Ws;
+}
+
+impl IntoWs<()> for Ws {
+    fn into_ws(self) -> Ws {
+        self
+    }
+}
+
+impl<F, R> IntoWs<(R,)> for F
+where
+    F: Fn(&mut Socket<'_>, Message<'_>) -> R + 'static,
+    R: IntoReply,
+{
+    fn into_ws(self) -> Ws {
+        ws().on_message(self)
+    }
+}

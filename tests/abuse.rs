@@ -1,0 +1,367 @@
+//! Clients that mean harm or are killed: the server stays, serves others, and afterwards is what it was before: no
+//! connections, no more memory, no more descriptors.
+//!
+//! `ABUSE_SCALE=10 cargo test --release --test abuse` does ten times as much of everything.
+
+#![cfg(feature = "cli")]
+#![forbid(unsafe_code)]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::program::{Program, command};
+use common::raw::{self, BINARY, End, FIN, PING, Raw, TEXT, frame};
+use common::{PATIENCE, client, eventually, pattern, text};
+use tungstenite::Message;
+
+fn scale() -> usize {
+    std::env::var("ABUSE_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1)
+}
+
+/// Few buffers, so that memory that grows is memory that leaks.
+const SMALL: &[&str] = &["--recv-buffers=64", "--handshake-timeout=2s", "--close-timeout=500ms"];
+
+fn start(arguments: &[&str]) -> Program {
+    let program = Program::start(&[SMALL, arguments].concat());
+    // Whatever is made once is made before the first measurement.
+    for _ in 0..4 {
+        echo_once(&program);
+    }
+    program
+}
+
+fn open(program: &Program, path: &str) -> Raw {
+    let mut client = Raw::connect(program.address);
+    client.upgrade(path);
+    client
+}
+
+fn echo_once(program: &Program) {
+    let mut other = client(program.address, "/echo");
+    other.send(Message::text("others")).expect("sent");
+    assert_eq!(text(&mut other), "others");
+    other.close(None).expect("sent");
+    while other.read().is_ok() {}
+}
+
+/// Connections that the kernel says the server has (established or half closed), in its network namespace.
+fn connections(address: SocketAddr) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+    let local = format!("0100007F:{:04X}", address.port());
+    // 0A is the listener, 06 waits for stray packets and belongs to nobody any more.
+    let is_connection = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(local.as_str()) && !matches!(fields.nth(1), Some("0A" | "06"))
+    };
+    table.lines().filter(is_connection).count()
+}
+
+/// What two cores keep for reuse: 16 MiB each for messages under way, 64 buffers of 64 KiB each, and small change.
+const KEPT_BYTES: u64 = 2 * ((16 << 20) + 64 * (64 << 10)) + (6 << 20);
+
+/// Does it again and again: what the server keeps for reuse has a bound, and a round must come that adds nothing.
+fn leaves_nothing(program: &mut Program, name: &str, abuse: impl FnMut(&Program)) {
+    leaves(0, program, name, abuse);
+}
+
+/// As [`leaves_nothing`], while some connections stay.
+fn leaves(staying: usize, program: &mut Program, name: &str, mut abuse: impl FnMut(&Program)) {
+    const ROUNDS_MAX: usize = 6;
+    let start = Instant::now();
+    let mut rss = vec![program.rss()];
+    loop {
+        abuse(program);
+        echo_once(program);
+        let open = || connections(program.address);
+        eventually(|| open() == staying, || format!("{staying} connections: {}", open()));
+        thread::sleep(Duration::from_millis(50));
+        rss.push(program.rss());
+        let grown = rss[rss.len() - 1].saturating_sub(rss[rss.len() - 2]);
+        if rss.len() > 2 && grown <= rss[0] / 20 {
+            break;
+        }
+        assert!(rss.len() <= ROUNDS_MAX, "{name}: it grows and grows: {rss:?}");
+    }
+    assert!(program.is_running());
+    let kib: Vec<u64> = rss.iter().map(|bytes| bytes >> 10).collect();
+    eprintln!("{name}: RSS in KiB before and after each round: {kib:?}; {:.1?}", start.elapsed());
+    let slots = 1000 * scale() as u64 * (2 << 10);
+    assert!(rss[rss.len() - 1] <= rss[0] + KEPT_BYTES + slots, "{name}: {kib:?}");
+}
+
+#[test]
+fn clients_reset_in_the_middle_of_a_frame() {
+    let mut program = start(&[]);
+    leaves_nothing(&mut program, "reset mid-frame", |program| {
+        let beginnings = [
+            raw::binary(&pattern(5000))[..3000].to_vec(),
+            raw::text("x")[..3].to_vec(),
+            frame(TEXT, b"a fragment"),
+            raw::binary(&pattern(1 << 20))[..100_000].to_vec(),
+        ];
+        let clients: Vec<Raw> = (0..200 * scale())
+            .map(|number| {
+                let mut client = open(program, if number % 3 == 0 { "/echo" } else { "/broadcast" });
+                client.send(&beginnings[number % beginnings.len()]);
+                client
+            })
+            .collect();
+        clients.into_iter().for_each(Raw::reset);
+    });
+}
+
+// A reset between the request and its answer, and in the middle of the request.
+#[test]
+fn clients_reset_during_the_handshake() {
+    let mut program = start(&[]);
+    leaves_nothing(&mut program, "reset in the handshake", |program| {
+        let request = raw::upgrade_request("/broadcast");
+        for number in 0..300 * scale() {
+            let mut client = Raw::connect(program.address);
+            client.send(&request[..request.len() - number % 3]);
+            client.reset();
+        }
+    });
+}
+
+#[test]
+fn slow_heads_end_by_408_and_others_are_served() {
+    let mut program = start(&["--handshake-timeout=400ms"]);
+    leaves_nothing(&mut program, "slow heads", |program| {
+        let mut clients: Vec<Raw> = (0..100 * scale()).map(|_| Raw::connect(program.address)).collect();
+        let request = raw::upgrade_request("/echo");
+        for byte in &request[..20] {
+            for client in &mut clients {
+                // The server may have had enough of it.
+                let _ = client.stream.write_all(&[*byte]);
+            }
+            thread::sleep(Duration::from_millis(30));
+        }
+        echo_once(program);
+        for client in &mut clients {
+            assert_eq!(client.try_response(false).map(|response| response.status), Ok(408));
+        }
+    });
+}
+
+#[test]
+fn half_open_connections_end_by_the_idle_timeout() {
+    let mut program = start(&["--idle-timeout=500ms", "--ping-interval=200ms"]);
+    leaves_nothing(&mut program, "half open", |program| {
+        // They neither send nor read any more, as if the cable had been cut.
+        let clients: Vec<Raw> = (0..100 * scale()).map(|_| open(program, "/broadcast")).collect();
+        thread::sleep(Duration::from_millis(100));
+        echo_once(program);
+        thread::sleep(Duration::from_millis(800));
+        let last = |mut client: Raw| client.frames().1;
+        assert!(clients.into_iter().all(|client| last(client) == End::Finished));
+    });
+}
+
+#[test]
+fn a_flood_past_the_most_connections() {
+    let mut program = start(&["--max-connections=50"]);
+    leaves_nothing(&mut program, "past the most connections", |program| {
+        let mut inside: Vec<Raw> = (0..50).map(|_| open(program, "/broadcast")).collect();
+        let refused: usize = thread::scope(|scope| {
+            let flood = || {
+                (0..100 * scale())
+                    .filter(|_| {
+                        let mut client = Raw::connect(program.address);
+                        client.send(&raw::upgrade_request("/broadcast"));
+                        let response = client.response(false);
+                        assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
+                        true
+                    })
+                    .count()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(flood)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+        });
+        assert_eq!(refused, 400 * scale());
+        inside[0].send(&raw::text("we are served"));
+        for client in &mut inside {
+            assert_eq!(client.frame().payload, b"we are served");
+        }
+        // All at once, and their places are free again.
+        inside.into_iter().for_each(Raw::reset);
+        eventually(|| connections(program.address) == 0, || "free places".into());
+    });
+}
+
+// Sockets of the ring are no descriptors of the process, but their number has the same bound. Past it, connections wait
+// in the backlog, and nothing is lost.
+#[test]
+fn past_the_limit_of_descriptors_connections_wait() {
+    let limit = 128;
+    let arguments = [&["--addr=127.0.0.1:0", "--cores=1", "--log=off"], SMALL].concat();
+    let mut program = Program::run(command(&format!("ulimit -n {limit}"), &arguments));
+    let descriptors = program.descriptors();
+    leaves_nothing(&mut program, "past the descriptors", |program| {
+        let mut clients: Vec<Raw> = (0..limit * 3).map(|_| Raw::connect(program.address)).collect();
+        for client in &mut clients {
+            client.send(&raw::upgrade_request("/echo"));
+        }
+        // Whoever is served leaves, and makes room for one who waits.
+        for (served, mut client) in clients.into_iter().enumerate() {
+            assert_eq!(client.response(false).status, 101, "after {served}");
+            client.send(&raw::text("x"));
+            assert_eq!(client.frame().payload, b"x");
+            client.reset();
+        }
+    });
+    assert_eq!(program.descriptors(), descriptors);
+}
+
+#[test]
+fn a_client_that_never_reads_cannot_fill_the_memory() {
+    let mut program = start(&[]);
+    leaves_nothing(&mut program, "never reads", |program| {
+        let before = program.rss();
+        thread::scope(|scope| {
+            for (size, pause_ms) in [(100, 0), (10_000, 0), (500_000, 0), (100, 1), (500_000, 1)] {
+                scope.spawn(move || {
+                    let client = open(program, "/echo");
+                    let mut writer = client.stream.try_clone().expect("a second handle");
+                    writer.set_write_timeout(Some(Duration::from_millis(700))).expect("a timeout");
+                    let messages = raw::binary(&pattern(size)).repeat(1_000_000 / size);
+                    let mut sent = 0;
+                    while sent < 100 << 20 {
+                        for part in messages.chunks(64 << 10) {
+                            if writer.write_all(part).is_err() {
+                                return;
+                            }
+                            sent += part.len();
+                            thread::sleep(Duration::from_millis(pause_ms));
+                        }
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(500));
+            echo_once(program);
+        });
+        let grown = program.rss().saturating_sub(before);
+        assert!(grown < KEPT_BYTES, "{grown} bytes for five connections");
+    });
+}
+
+#[test]
+fn members_that_never_read_do_not_hold_the_others_up() {
+    let mut program = start(&["--max-outbox=256KiB"]);
+    leaves_nothing(&mut program, "members that never read", |program| {
+        let stalled: Vec<Raw> = (0..20 * scale()).map(|_| open(program, "/broadcast")).collect();
+        let mut sender = client(program.address, "/broadcast");
+        let message = pattern(64 << 10);
+        let before = program.rss();
+        let start = Instant::now();
+        for _ in 0..400 {
+            sender.send(Message::binary(message.clone())).expect("sent");
+            assert!(sender.read().expect("its own copy").into_data() == message[..]);
+        }
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+        let grown = program.rss().saturating_sub(before);
+        assert!(grown < 20 * scale() as u64 * (512 << 10) + (8 << 20), "{grown} bytes");
+        drop(stalled);
+    });
+}
+
+#[test]
+fn floods_of_small_things() {
+    let mut program = start(&[]);
+    leaves_nothing(&mut program, "floods of small things", |program| {
+        let floods = [
+            frame(FIN | PING, b"ping").repeat(10_000),
+            [frame(TEXT, b""), frame(0, b"").repeat(20_000), frame(FIN, b"end")].concat(),
+            raw::text("").repeat(10_000),
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3000),
+            b"\r\n".repeat(20_000),
+            vec![0x81; 100_000],
+        ];
+        for flood in floods.iter().cycle().take(floods.len() * scale()) {
+            let mut client = Raw::connect(program.address);
+            if !flood.starts_with(b"GET") && !flood.starts_with(b"\r") {
+                client.upgrade("/echo");
+            }
+            let mut writer = client.stream.try_clone().expect("a second handle");
+            thread::scope(|scope| {
+                scope.spawn(move || {
+                    // It may be refused half way.
+                    let _ = writer.write_all(flood);
+                    let _ = writer.shutdown(std::net::Shutdown::Write);
+                });
+                client.rest();
+            });
+        }
+    });
+}
+
+/// A process of its own that holds connections in the middle of things, to be killed.
+fn spawn_client_process(address: SocketAddr, connections: usize) -> Child {
+    let program = std::env::current_exe().expect("this program");
+    let mut child = Command::new(program)
+        .args(["--exact", "be_a_client_process", "--nocapture"])
+        .env("ABUSE_CLIENT", format!("{connections} {address}"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let ready = output.lines().map_while(Result::ok).any(|line| line.contains("all are open"));
+    assert!(ready, "the client process failed");
+    child
+}
+
+// Does nothing unless it was started by the test below.
+#[test]
+fn be_a_client_process() {
+    let Ok(orders) = std::env::var("ABUSE_CLIENT") else { return };
+    let (count, address) = orders.split_once(' ').expect("a number and an address");
+    let address: SocketAddr = address.parse().expect("an address");
+    let count: usize = count.parse().expect("a number");
+    let message = raw::binary(&pattern(100_000));
+    let clients: Vec<Raw> = (0..count)
+        .map(|number| {
+            let mut client = Raw::connect(address);
+            match number % 5 {
+                0 => client.send(&raw::upgrade_request("/echo")[..50]),
+                1 => client.upgrade("/broadcast"),
+                // Mid-frame, mid-message, and with replies that it does not read.
+                2 => {
+                    client.upgrade("/broadcast");
+                    client.send(&message[..30_000]);
+                }
+                3 => {
+                    client.upgrade("/echo");
+                    client.send(&frame(BINARY, &[1; 500]));
+                }
+                _ => {
+                    client.upgrade("/echo");
+                    client.send(&raw::binary(&[2; 50]).repeat(20));
+                }
+            }
+            client
+        })
+        .collect();
+    println!("all are open");
+    thread::sleep(Duration::from_secs(60));
+    drop(clients);
+}
+
+#[test]
+fn client_processes_killed() {
+    let mut program = start(&[]);
+    let mut watcher = client(program.address, "/rooms/watch");
+    leaves(1, &mut program, "killed processes", |program| {
+        let children: Vec<Child> = (0..4).map(|_| spawn_client_process(program.address, 50 * scale())).collect();
+        for mut child in children {
+            child.kill().expect("it runs");
+            child.wait().expect("it ended");
+        }
+        watcher.send(Message::text("still there")).expect("sent");
+        assert_eq!(text(&mut watcher), "still there");
+    });
+}

@@ -1,0 +1,372 @@
+//! Every limit of time and number on real sockets, with short settings.
+
+#![forbid(unsafe_code)]
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::raw::{self, End, FIN, Frame, PING, PONG, Raw};
+use common::{TestServer, config, eventually};
+use ringwire::Config;
+use ringwire::OwnedMessage;
+use ringwire::config::SlowConsumer;
+
+const SHORT: Duration = Duration::from_millis(200);
+/// Timers are up to 16 ms late, and tests run beside each other.
+const LATE: Duration = Duration::from_millis(700);
+
+/// Runs it, and checks that it took this long, or a little longer.
+fn takes<T>(time: Duration, run: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = run();
+    let took = start.elapsed();
+    assert!(took + Duration::from_millis(5) >= time && took < time + LATE, "{took:?} instead of {time:?}");
+    result
+}
+
+fn counters(server: &TestServer, of: fn(&ringwire::metrics::Counters) -> u64) -> u64 {
+    server.handle().hub().ask_all(move |hub| of(&hub.counters)).expect("the cores answer").iter().sum()
+}
+
+// ---- time -------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn idle_connections_are_dropped() {
+    let config = Config { idle_timeout: SHORT, ping_interval: Duration::ZERO, ..config() };
+    let server = TestServer::with(config);
+    let mut busy = server.open("/echo");
+    let mut idle = server.open("/echo");
+    let talking = thread::spawn(move || {
+        for _ in 0..10 {
+            thread::sleep(SHORT / 4);
+            // Bytes count, not messages.
+            busy.send(&raw::text("x")[..3]);
+            busy.send(&raw::text("x")[3..]);
+            assert_eq!(busy.frame().payload, b"x");
+        }
+        busy
+    });
+    let (frames, end) = takes(SHORT, || idle.frames());
+    assert_eq!((frames, end), (Vec::new(), End::Finished), "there is nobody to say Close to");
+    let mut busy = talking.join().expect("it was served all the time");
+    assert_eq!(counters(&server, |counters| counters.timeouts), 1);
+    takes(SHORT, || assert_eq!(busy.rest().1, End::Finished));
+    server.await_connections(0);
+}
+
+#[test]
+fn silent_connections_are_pinged_and_stay_when_they_answer() {
+    let config = Config { idle_timeout: SHORT * 3, ping_interval: SHORT, ..config() };
+    let server = TestServer::with(config);
+    let mut answering = server.open("/echo");
+    let mut deaf = server.open("/echo");
+    let start = Instant::now();
+    let waiting = thread::spawn(move || {
+        let (frames, end) = deaf.frames();
+        (frames, end, start.elapsed())
+    });
+    for _ in 0..5 {
+        let ping = takes(SHORT, || answering.frame());
+        assert_eq!(ping, Frame::new(FIN | PING, b""));
+        answering.send(&raw::frame(FIN | PONG, b""));
+    }
+    let (frames, end, took) = waiting.join().expect("no panic");
+    assert!(!frames.is_empty() && frames.iter().all(|frame| frame.first == FIN | PING), "{frames:?}");
+    assert_eq!(end, End::Finished);
+    assert!(took >= SHORT * 3 && took < SHORT * 3 + LATE, "{took:?}");
+    server.await_connections(1);
+}
+
+#[test]
+fn no_limit_is_no_limit() {
+    let config = Config { idle_timeout: Duration::ZERO, ping_interval: Duration::ZERO, ..config() };
+    let server = TestServer::with(config);
+    assert!(server.open("/echo").is_silent(SHORT * 2));
+}
+
+#[test]
+fn an_unanswered_close_ends_at_the_close_timeout() {
+    let server = TestServer::with(Config { close_timeout: SHORT, ..config() });
+    let mut client = server.open("/broadcast");
+    let closed = server.handle().hub().ask_all(|hub| {
+        for slot in hub.local_members("broadcast").to_vec() {
+            hub.close(slot, Some(1000), "enough");
+        }
+    });
+    closed.expect("the cores answer");
+    let (frames, end) = takes(SHORT, || client.frames());
+    assert_eq!((frames.len(), frames[0].code(), end), (1, Some(1000), End::Finished));
+    // One that talks all the time but never of closing is no exception.
+    let mut client = server.open("/echo");
+    client.send(&raw::frame(FIN | raw::TEXT, b"\xFF"));
+    let start = Instant::now();
+    client.stream.set_write_timeout(Some(SHORT)).expect("a timeout");
+    while std::io::Write::write_all(&mut client.stream, &raw::text("and another thing")).is_ok() {
+        assert!(start.elapsed() < SHORT + LATE);
+        thread::sleep(Duration::from_millis(5));
+    }
+    server.await_connections(0);
+}
+
+#[test]
+fn a_request_head_has_its_time() {
+    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    // Nothing, a part, and a byte now and then: all the same.
+    let mut silent = server.raw();
+    takes(SHORT, || assert_eq!(silent.response(false).status, 408));
+    assert_eq!(silent.rest(), (Vec::new(), End::Finished));
+
+    let mut partial = server.raw();
+    partial.send(b"GET /echo HTTP/1.1\r\n");
+    takes(SHORT, || assert_eq!(partial.response(false).status, 408));
+
+    let mut slow = server.raw();
+    let mut writer = slow.stream.try_clone().expect("a second handle");
+    let sending = thread::spawn(move || {
+        for byte in raw::upgrade_request("/echo") {
+            if std::io::Write::write_all(&mut writer, &[byte]).is_err() {
+                return;
+            }
+            thread::sleep(SHORT / 20);
+        }
+    });
+    takes(SHORT, || assert_eq!(slow.response(false).status, 408));
+    drop(slow);
+    sending.join().expect("no panic");
+    assert_eq!(counters(&server, |counters| counters.timeouts), 3);
+}
+
+// RFC 9112 9.3: a kept-alive connection may be closed whenever it is idle, and 408 would answer no request.
+#[test]
+fn a_kept_alive_connection_ends_without_an_answer() {
+    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    let mut client = server.raw();
+    for _ in 0..3 {
+        thread::sleep(SHORT / 2);
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(false).status, 200);
+    }
+    takes(SHORT, || assert_eq!(client.rest(), (Vec::new(), End::Finished)));
+}
+
+// A handshake done in time has no more to do with the limit of it.
+#[test]
+fn the_time_for_the_handshake_ends_with_it() {
+    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    let mut client = server.open("/echo");
+    assert!(client.is_silent(SHORT * 2));
+    client.send(&raw::text("x"));
+    assert_eq!(client.frame().payload, b"x");
+}
+
+// ---- numbers ----------------------------------------------------------------------------------------------------------
+
+/// Asks for a WebSocket; the status.
+fn ask(client: &mut Raw) -> raw::Response {
+    client.send(&raw::upgrade_request("/echo"));
+    client.response(false)
+}
+
+#[test]
+fn past_the_most_connections_it_is_503_until_one_goes() {
+    let server = TestServer::with(Config { connections_max: 5, ..config() });
+    let mut inside: Vec<Raw> = (0..5).map(|_| server.open("/echo")).collect();
+    for _ in 0..20 {
+        let mut outside = server.raw();
+        let response = ask(&mut outside);
+        assert_eq!(response.status, 503);
+        assert!(response.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{response:?}");
+        // HTTP is served all the same: probes must not fail because the server is full.
+        outside.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(outside.response(false).status, 200);
+    }
+    inside.remove(0).reset();
+    server.await_connections(4);
+    assert_eq!(ask(&mut server.raw()).status, 101);
+    server.await_connections(4);
+    for mut client in inside {
+        client.send(&raw::text("x"));
+        assert_eq!(client.frame().payload, b"x");
+    }
+}
+
+#[test]
+fn an_address_has_its_own_limit() {
+    let server = TestServer::with(Config { connections_per_ip_max: 3, ..config() });
+    let from = |last: u8| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).expect("an address");
+        socket.connect(&server.address.into()).expect("a connection");
+        Raw::over(TcpStream::from(socket))
+    };
+    let mut inside: Vec<Raw> = (0..3).map(|_| from(1)).collect();
+    assert!(inside.iter_mut().all(|client| ask(client).status == 101));
+    let mut refused = from(1);
+    assert_eq!(ask(&mut refused).status, 429);
+    assert_eq!(ask(&mut refused).status, 429, "it may ask again on the same connection");
+    let mut other = from(2);
+    assert_eq!(ask(&mut other).status, 101);
+    drop(inside.pop());
+    server.await_connections(3);
+    assert_eq!(ask(&mut refused).status, 101);
+}
+
+#[test]
+fn connections_are_accepted_at_their_rate() {
+    let server = TestServer::with(Config { accept_rate_per_second: 20, ..config() });
+    let start = Instant::now();
+    let waiting: Vec<_> = (0..11)
+        .map(|_| {
+            let mut client = server.raw();
+            thread::spawn(move || ask(&mut client).status)
+        })
+        .collect();
+    assert!(waiting.into_iter().all(|thread| thread.join().expect("no panic") == 101), "late, and served");
+    let took = start.elapsed();
+    // The first is served at once, ten more at 20 a second.
+    assert!(took >= Duration::from_millis(480) && took < Duration::from_millis(500) + LATE, "{took:?}");
+}
+
+#[test]
+fn messages_have_their_rate() {
+    let server = TestServer::with(Config { message_rate_per_second: 20, ..config() });
+    let mut steady = server.open("/echo");
+    let mut bursting = server.open("/echo");
+    // A burst of one second's worth is allowed, one more is not.
+    bursting.send(&raw::text("x").repeat(21));
+    let (frames, end) = {
+        bursting.finish_sending();
+        bursting.frames()
+    };
+    assert_eq!(end, End::Finished);
+    let codes: Vec<_> = frames.iter().map(Frame::code).collect();
+    assert_eq!((frames.len(), codes[20]), (21, Some(1008)), "20 replies, then Close");
+    for _ in 0..20 {
+        steady.send(&raw::text("y"));
+        assert_eq!(steady.frame().payload, b"y");
+        thread::sleep(Duration::from_millis(45));
+    }
+}
+
+// ---- slow consumers -----------------------------------------------------------------------------------------------------
+
+/// Two members of a room, of whom one does not read. Publishes numbered messages until the server has dropped some or
+/// closed it, and a last one; returns the one that did not read, and how many were published.
+fn overwhelm(server: &TestServer, room: &'static str) -> (Raw, u32) {
+    const MESSAGE_BYTES: usize = 32 << 10;
+    let path = format!("/{room}");
+    let mut good = server.open(&path);
+    let stalled = {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        // Before it connects, so that the window is as small.
+        socket.set_recv_buffer_size(16 << 10).expect("an option");
+        socket.connect(&server.address.into()).expect("a connection");
+        let mut stalled = Raw::over(TcpStream::from(socket));
+        stalled.upgrade(&path);
+        stalled
+    };
+    let reading = thread::spawn(move || {
+        let mut next = 0;
+        loop {
+            let frame = good.frame();
+            if frame.payload.is_empty() {
+                return next;
+            }
+            assert_eq!(number(&frame), next, "a good reader gets everything");
+            next += 1;
+        }
+    });
+    let mut count = 0;
+    let mut publish = || {
+        let mut message = vec![0; MESSAGE_BYTES];
+        message[..4].copy_from_slice(&u32::to_be_bytes(count));
+        let answer = server.handle().hub().send_to_room(room, OwnedMessage::binary(message)).expect("a message");
+        count += 1;
+        // At a pace that the good one can keep.
+        thread::sleep(Duration::from_millis(2));
+        answer.wait();
+    };
+    while counters(server, |counters| counters.messages_dropped) == 0 {
+        publish();
+    }
+    for _ in 0..50 {
+        publish();
+    }
+    server.handle().hub().send_to_room(room, []).expect("a message").wait();
+    assert_eq!(reading.join().expect("it kept up"), count);
+    (stalled, count)
+}
+
+fn number(frame: &Frame) -> u32 {
+    u32::from_be_bytes(frame.payload[..4].try_into().expect("four bytes"))
+}
+
+fn slow(policy: SlowConsumer) -> TestServer {
+    TestServer::with(Config { slow_consumer: policy, outbox_bytes_max: 256 << 10, ..config() })
+}
+
+/// Messages up to the first that lacks its predecessor; then the others.
+fn split(frames: &[Frame]) -> (Vec<u32>, Vec<u32>) {
+    let numbers: Vec<u32> = frames.iter().filter(|frame| !frame.payload.is_empty()).map(number).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "in order, none twice: {numbers:?}");
+    let gap = numbers.iter().enumerate().position(|(place, number)| place as u32 != *number).unwrap_or(numbers.len());
+    (numbers[..gap].to_vec(), numbers[gap..].to_vec())
+}
+
+#[test]
+fn a_slow_consumer_is_closed() {
+    let server = slow(SlowConsumer::Close);
+    let (mut stalled, _) = overwhelm(&server, "rooms/close");
+    assert_eq!(counters(&server, |counters| counters.slow_consumers_closed), 1);
+    // It wakes up in time: all that was queued before it was too slow, then the reason.
+    let mut frames = Vec::new();
+    while !frames.last().is_some_and(Frame::is_close) {
+        frames.push(stalled.frame());
+    }
+    assert_eq!(frames.pop().and_then(|frame| frame.code()), Some(1013));
+    let (before, behind) = split(&frames);
+    assert!(!before.is_empty() && behind.is_empty(), "no gap: {behind:?}");
+    stalled.send(&raw::close(1013, b""));
+    assert_eq!(stalled.rest().1, End::Finished);
+    server.await_connections(0);
+}
+
+#[test]
+fn a_slow_consumer_that_never_reads_again_is_dropped() {
+    let server = TestServer::with(Config { close_timeout: SHORT, outbox_bytes_max: 64 << 10, ..config() });
+    let (stalled, _) = overwhelm(&server, "rooms/never");
+    server.await_connections(0);
+    let held = || server.handle().hub().ask_all(|hub| hub.outbox.backlog_bytes()).expect("the cores answer");
+    eventually(|| held().iter().sum::<usize>() == 0, || format!("an empty backlog: {:?}", held()));
+    drop(stalled);
+}
+
+#[test]
+fn a_slow_consumer_loses_the_newest() {
+    let server = slow(SlowConsumer::DropNew);
+    let (mut stalled, count) = overwhelm(&server, "rooms/new");
+    stalled.send(&raw::close(1000, b""));
+    let (frames, end) = stalled.frames();
+    assert_eq!((frames.last().and_then(Frame::code), end), (Some(1000), End::Finished));
+    let (before, behind) = split(&frames[..frames.len() - 1]);
+    assert!(!before.is_empty() && behind.is_empty(), "{before:?} {behind:?}");
+    assert!((before.len() as u32) < count - 40);
+    assert!(counters(&server, |counters| counters.messages_dropped) >= 50);
+}
+
+#[test]
+fn a_slow_consumer_loses_the_oldest() {
+    let server = slow(SlowConsumer::DropOld);
+    let (mut stalled, count) = overwhelm(&server, "rooms/old");
+    stalled.send(&raw::close(1000, b""));
+    let (frames, end) = stalled.frames();
+    assert_eq!((frames.last().and_then(Frame::code), end), (Some(1000), End::Finished));
+    let (before, behind) = split(&frames[..frames.len() - 1]);
+    assert!(!before.is_empty(), "what had left for the kernel");
+    assert_eq!(behind.last(), Some(&(count - 1)), "the newest is never lost");
+    let first = behind.first().copied().unwrap_or_default();
+    assert_eq!(behind, (first..count).collect::<Vec<_>>(), "one gap");
+}

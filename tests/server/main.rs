@@ -1,0 +1,16 @@
+//! The real server on real sockets, with an independent client: what it does when all goes well, and how connections and
+//! the server itself end.
+
+#![forbid(unsafe_code)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod close;
+mod echo;
+mod http;
+mod hub;
+mod rooms;
+#[cfg(feature = "cli")]
+mod shutdown;
+mod sockets;

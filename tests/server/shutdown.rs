@@ -1,0 +1,139 @@
+//! How the program ends.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tungstenite::Message;
+
+use crate::common::program::Program;
+use crate::common::raw::{self, End, Raw};
+use crate::common::{TestServer, client, close_code, config, pattern, try_client};
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn without_connections_it_ends_at_once() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let program = Program::start(&[]);
+        let start = Instant::now();
+        program.signal(signal);
+        assert_eq!(program.ended().code(), Some(0));
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn every_client_gets_1001_spread_over_time() {
+    let program = Program::start(&["--drain-spread=600ms", "--drain-timeout=8s"]);
+    let clients: Vec<_> = (0..40).map(|_| client(program.address, "/echo")).collect();
+    let start = Instant::now();
+    program.signal(Signal::SIGTERM);
+    let reading = clients.into_iter().map(|mut client| {
+        std::thread::spawn(move || {
+            let code = close_code(&mut client);
+            (code, start.elapsed())
+        })
+    });
+    let reading: Vec<_> = reading.collect();
+    let mut times = Vec::new();
+    for thread in reading {
+        let (code, at) = thread.join().expect("no panic");
+        assert_eq!(code, Some(1001));
+        times.push(at);
+    }
+    times.sort();
+    assert!(times[0] < Duration::from_millis(300), "the first at once: {times:?}");
+    assert!(times[39] > Duration::from_millis(450), "the last at the end: {times:?}");
+    let middle = times[20];
+    assert!(middle > Duration::from_millis(150) && middle < Duration::from_millis(550), "{times:?}");
+    assert_eq!(program.ended().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn while_draining_it_is_not_ready_and_lets_nobody_in() {
+    let program = Program::start(&["--drain-spread=1s", "--drain-timeout=8s"]);
+    let mut probe = Raw::connect(program.address);
+    let mut late = Raw::connect(program.address);
+    for probe in [&mut probe, &mut late] {
+        probe.send(&get("/readyz"));
+        assert_eq!(probe.response(false).status, 200);
+    }
+    let mut sockets: Vec<_> = (0..30).map(|_| client(program.address, "/echo")).collect();
+    program.signal(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(100));
+    probe.send(&get("/readyz"));
+    let response = probe.response(false);
+    assert_eq!((response.status, response.header("connection")), (503, Some("close")), "{response:?}");
+    late.send(&raw::upgrade_request("/echo"));
+    let response = late.response(false);
+    assert_eq!(response.status, 503);
+    assert!(response.header("retry-after").is_some());
+    assert_eq!(late.rest(), (Vec::new(), End::Finished));
+    assert!(try_client(program.address, "/echo").is_err(), "nobody listens");
+    for socket in &mut sockets {
+        assert_eq!(close_code(socket), Some(1001));
+    }
+    assert_eq!(program.ended().code(), Some(0));
+}
+
+#[test]
+fn what_is_queued_is_delivered_first() {
+    let program = Program::start(&["--max-outbox=64MiB", "--drain-spread=0", "--drain-timeout=8s"]);
+    let mut sender = client(program.address, "/broadcast");
+    let mut stalled = Raw::connect(program.address);
+    stalled.upgrade("/broadcast");
+    let message = pattern(1 << 20);
+    for _ in 0..24 {
+        sender.send(Message::binary(message.clone())).expect("sent");
+        sender.read().expect("its own copy");
+    }
+    program.signal(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(300));
+    for number in 0..24 {
+        assert!(stalled.frame().payload == message, "message {number}");
+    }
+    assert_eq!(stalled.frame().code(), Some(1001));
+    stalled.send(&raw::close(1001, b""));
+    assert_eq!(stalled.rest(), (Vec::new(), End::Finished));
+    assert_eq!(close_code(&mut sender), Some(1001));
+    assert_eq!(program.ended().code(), Some(0));
+}
+
+// A client that neither reads nor answers cannot hold the server: the drain's timeout ends it, and that is no failure.
+#[test]
+fn a_client_that_stays_does_not_keep_it() {
+    let program = Program::start(&["--drain-spread=0", "--drain-timeout=500ms"]);
+    let mut deaf = Raw::connect(program.address);
+    deaf.upgrade("/echo");
+    let mut undecided = Raw::connect(program.address);
+    undecided.send(b"GET /echo HTTP/1.1\r\nHost:");
+    let start = Instant::now();
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.ended().code(), Some(0));
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(400) && took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let program = Program::start(&["--drain-spread=5s", "--drain-timeout=9s"]);
+    let _clients: Vec<_> = (0..4).map(|_| client(program.address, "/echo")).collect();
+    let start = Instant::now();
+    program.signal(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(200));
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.ended().code(), Some(143));
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_embedded_server_ends_by_its_handle() {
+    let server = TestServer::with(ringwire::Config { drain_spread: Duration::from_millis(50), ..config() });
+    let mut clients: Vec<_> = (0..4).map(|_| server.client("/rooms/x")).collect();
+    let reading = std::thread::spawn(move || clients.iter_mut().map(close_code).collect::<Vec<_>>());
+    server.shutdown().expect("it ends well");
+    assert_eq!(reading.join().expect("no panic"), [Some(1001); 4]);
+}

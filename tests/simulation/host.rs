@@ -1,0 +1,254 @@
+//! Whole cores on simulated rings: the real shard with an app, usually the stand-alone program's, mail between the cores,
+//! and a service around it that checks that every connection that opens also closes, once.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ringwire::admission::Admission;
+use ringwire::config::{Origins, SlowConsumer};
+use ringwire::engine::sim::{Ring, RingOptions, World};
+use ringwire::hub::{CoreHub, Delivery, Hub, Letter, Tally};
+use ringwire::id::IdKey;
+use ringwire::mail::{Courier, PostOffice, Wake};
+use ringwire::outbox::Outbox;
+use ringwire::proto::frame::Opcode;
+use ringwire::proto::pool::Pool;
+use ringwire::proto::{Incoming, Limits};
+use ringwire::service::{Accept, Answer, Ended, Inbound, Service};
+use ringwire::shard::{Settings, Shard};
+use ringwire::{App, ConnectionId, core_app, standalone};
+
+/// How the cores are set up.
+#[derive(Clone)]
+pub struct Setup {
+    pub cores: usize,
+    pub ring: RingOptions,
+    pub settings: Settings,
+    pub outbox_bytes_max: usize,
+    pub slow_consumer: SlowConsumer,
+    pub mail_depth: usize,
+    pub connections_max: u32,
+    /// Made once for each core, as in a real server, but all of them in one thread.
+    pub app: Rc<dyn Fn() -> App>,
+}
+
+impl Default for Setup {
+    /// One core, the settings' usual values.
+    fn default() -> Setup {
+        let settings = Settings {
+            limits: Limits { message_bytes_max: 1 << 20, fragments_max: 1024 },
+            head_bytes_max: 16 << 10,
+            body_bytes_max: 1 << 20,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            ping_interval: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(5),
+            message_rate_per_second: 0,
+            pause_bytes: 256 << 10,
+            origins: Origins::Any,
+            drain_timeout: Duration::from_secs(10),
+            drain_spread: Duration::from_secs(1),
+            listeners: 1,
+        };
+        Setup {
+            cores: 1,
+            ring: RingOptions::default(),
+            settings,
+            outbox_bytes_max: 1 << 20,
+            slow_consumer: SlowConsumer::Close,
+            mail_depth: 1024,
+            connections_max: 1000,
+            app: Rc::new(standalone::app),
+        }
+    }
+}
+
+/// The route `/direct`: told its own id, a client writes `to ID TEXT`.
+const DIRECT: u16 = 100;
+
+/// An app's service and the route `/direct`, and a record of what the shard made of both.
+pub struct Watched {
+    inner: Box<dyn Service>,
+    open: BTreeMap<u32, ConnectionId>,
+    /// Every connection that has ended, in order.
+    pub ended: Vec<(ConnectionId, Ended)>,
+    /// The text of each message on `/direct`, and what became of it.
+    pub asked: Vec<(String, oneshot::Receiver<Delivery>)>,
+    /// Closes this many of the slots that follow a sender's own, itself included, when it says `close`.
+    pub closes: u32,
+}
+
+impl Service for Watched {
+    fn begin_tick(&mut self, now_ns: u64) {
+        self.inner.begin_tick(now_ns);
+    }
+
+    fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
+        if inbound.head.path() == "/direct" {
+            return Answer::WebSocket(Accept { route: DIRECT, ..Accept::default() });
+        }
+        self.inner.request(hub, slot, generation, inbound)
+    }
+
+    fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>) {
+        let id = hub.id(slot);
+        assert_eq!(self.open.insert(slot, id), None, "slot {slot} opened twice");
+        if hub.route(slot) == DIRECT {
+            hub.send(slot, Opcode::Text, format!("id {id}").as_bytes());
+        } else {
+            self.inner.open(hub, slot, context);
+        }
+    }
+
+    fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>) {
+        assert!(self.open.contains_key(&slot), "a message on slot {slot}, which is not open");
+        if hub.route(slot) != DIRECT {
+            return self.inner.message(hub, slot, message);
+        }
+        let text = str::from_utf8(&message.payload).expect("text").to_owned();
+        if text == "close" {
+            return (slot..slot + self.closes).for_each(|slot| hub.close(slot, Some(1000), "asked to"));
+        }
+        let (id, rest) = text.strip_prefix("to ").and_then(|rest| rest.split_once(' ')).expect("to ID TEXT");
+        let (tally, answer) = Tally::new();
+        self.asked.push((rest.to_owned(), answer));
+        hub.emit_to(id.parse().expect("an id"), Opcode::Text, rest.as_bytes(), Some(tally));
+    }
+
+    fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended) {
+        let id = hub.id(slot);
+        assert_eq!(self.open.remove(&slot), Some(id), "slot {slot} closes what it did not open");
+        // Whatever a last handler tries on its own connection must come to nothing.
+        assert_eq!(hub.send(slot, Opcode::Text, b"too late"), ringwire::outbox::Queued::Gone);
+        hub.close(slot, Some(1000), "too late");
+        self.ended.push((id, ended.clone()));
+        if hub.route(slot) != DIRECT {
+            self.inner.close(hub, slot, ended);
+        }
+    }
+
+    fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
+        self.inner.run_tasks(hub);
+    }
+
+    fn take_answers(&mut self, answers: &mut Vec<(u32, u32, Answer)>) {
+        self.inner.take_answers(answers);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.inner.is_ready()
+    }
+
+    fn next_due_ns(&self) -> Option<u64> {
+        self.inner.next_due_ns()
+    }
+}
+
+/// One core.
+pub struct Core {
+    pub shard: Shard<Ring, Watched>,
+    number: usize,
+    world: World,
+    /// In the middle of a tick: its turn sleeps.
+    asleep: bool,
+    bell: Arc<Bell>,
+}
+
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Core {
+    /// Whether it runs now, as far as the ring, the clock and other threads' bells go.
+    pub fn is_runnable(&self) -> bool {
+        self.bell.0.load(Ordering::SeqCst) || self.world.runnable(self.number)
+    }
+
+    /// Ends the tick that sleeps, and turns the ring once more.
+    pub fn tick(&mut self) {
+        self.bell.0.store(false, Ordering::SeqCst);
+        if std::mem::take(&mut self.asleep) {
+            self.shard.work();
+        }
+        self.shard.turn().expect("a ring that works");
+        match self.world.parked_until(self.number) {
+            Some(_) => self.asleep = true,
+            None => self.work(),
+        }
+    }
+
+    fn work(&mut self) {
+        self.shard.work();
+        assert!(self.shard.hub().invariants());
+    }
+
+    /// Verifies that nothing of any connection is left.
+    pub fn check_over(&mut self) -> Result<(), String> {
+        let (slots, websockets) = (self.shard.slots_in_use(), self.shard.websockets());
+        let open = self.shard.service().open.len();
+        let backlog = self.shard.hub().outbox.backlog_bytes();
+        if (slots, websockets, open, backlog) != (0, 0, 0, 0) {
+            let number = self.number;
+            return Err(format!(
+                "core {number} keeps {slots} slots, {websockets} WebSockets, {open} open ones, {backlog} queued bytes"
+            ));
+        }
+        self.world.check_quiescent(self.number);
+        Ok(())
+    }
+}
+
+/// All cores of a server.
+pub struct Cores {
+    pub all: Vec<Core>,
+    pub courier: Courier<Letter>,
+    pub hub: Hub,
+    pub admission: Arc<Admission>,
+}
+
+impl Cores {
+    pub fn new(world: &World, setup: &Setup) -> Cores {
+        let ids = IdKey::default();
+        let admission = Arc::new(Admission::new(setup.connections_max, 0, 0));
+        let mut office = PostOffice::new(setup.cores, setup.mail_depth);
+        let bells: Vec<Arc<Bell>> = (0..setup.cores).map(|_| Arc::default()).collect();
+        let wakes = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn Wake>).collect();
+        let courier = office.courier(wakes);
+        let handle = Hub::new(courier.clone(), Arc::clone(&admission));
+        let all = bells.iter().enumerate().map(|(number, bell)| {
+            let (post, mailbox) = office.take(number);
+            let outbox = Outbox::new(setup.outbox_bytes_max);
+            let mut hub = CoreHub::new(ids.clone(), post, outbox, Pool::new(1 << 20), setup.slow_consumer);
+            let inner = Box::new(core_app::service((setup.app)(), &mut hub, handle.clone()));
+            let service = Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
+            let ring = world.ring(number, setup.ring.clone());
+            let settings = setup.settings.clone();
+            let shard = Shard::new(ring, service, hub, mailbox, Arc::clone(&admission), settings);
+            Core { shard, number, world: world.clone(), asleep: false, bell: Arc::clone(bell) }
+        });
+        let all = all.collect();
+        Cores { all, courier, hub: handle, admission }
+    }
+
+    /// Tells every core to drain, however full its mailbox is; false where it was: try again.
+    pub fn drain(&self, core: usize) -> bool {
+        self.courier.send(core, Letter::Drain).is_ok()
+    }
+
+    pub fn is_any_runnable(&self) -> bool {
+        self.all.iter().any(Core::is_runnable)
+    }
+
+    pub fn is_drained(&self) -> bool {
+        self.all.iter().all(|core| core.shard.is_finished() && core.shard.slots_in_use() == 0)
+    }
+}

@@ -1,0 +1,159 @@
+//! A server on simulated rings and clients that a test leads by the hand.
+
+use std::time::Duration;
+
+use ringwire::engine::sim::{Client, Faults, Rng, World};
+use ringwire::metrics::Counters;
+use ringwire::service::Ended;
+
+use crate::host::{Cores, Setup};
+use crate::wire::{self, CLOSE, Event, Reader, TEXT};
+
+pub struct Rig {
+    pub world: World,
+    pub cores: Cores,
+}
+
+impl Rig {
+    pub fn new(setup: &Setup) -> Rig {
+        Rig::faulty(setup, 1, Faults::none())
+    }
+
+    pub fn faulty(setup: &Setup, seed: u64, faults: Faults) -> Rig {
+        let world = World::new(seed, faults);
+        let cores = Cores::new(&world, setup);
+        Rig { world, cores }
+    }
+
+    /// Ticks all cores until they sleep. The clock stands still.
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            if !self.cores.is_any_runnable() {
+                return;
+            }
+            self.cores.all.iter_mut().filter(|core| core.is_runnable()).for_each(|core| core.tick());
+        }
+        panic!("the cores do not come to rest at {} ns", self.world.now());
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.world.now() + time.as_nanos() as u64;
+        loop {
+            self.settle();
+            let now = self.world.now();
+            if now >= end {
+                return;
+            }
+            // A core that has stopped counts as awake, and would let the clock creep.
+            let next = self.world.next_wakeup().map_or(end, |at| at.max(now + 10_000).min(end));
+            self.world.advance(next - now);
+        }
+    }
+
+    pub fn pass_ms(&mut self, ms: u64) {
+        self.pass(Duration::from_millis(ms));
+    }
+
+    /// A TCP connection on which nothing was sent.
+    pub fn connect(&self, core: usize) -> Client {
+        self.world.connect(core, 0)
+    }
+
+    /// A client that has asked for a WebSocket, and maybe has it by now.
+    pub fn open(&mut self, core: usize, path: &str) -> Socket {
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        let client = self.connect(core);
+        client.send(&wire::request(path, key));
+        let socket = Socket { client, reader: Reader::new(key), rng: Rng::new(7) };
+        self.settle();
+        socket
+    }
+
+    /// A client on `/direct`, and its id.
+    pub fn open_direct(&mut self, core: usize) -> (Socket, String) {
+        let mut socket = self.open(core, "/direct");
+        let texts = socket.texts();
+        let id = texts[0].strip_prefix("id ").expect("first it is told its id").to_owned();
+        (socket, id)
+    }
+
+    pub fn counters(&mut self, core: usize) -> Counters {
+        self.cores.all[core].shard.hub().counters
+    }
+
+    /// How connections of a core have ended.
+    pub fn ended(&mut self, core: usize) -> Vec<Ended> {
+        self.cores.all[core].shard.service().ended.iter().map(|(_, ended)| ended.clone()).collect()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.cores.all.iter().map(|core| core.shard.connections()).sum()
+    }
+
+    pub fn drain(&mut self) {
+        (0..self.cores.all.len()).for_each(|core| assert!(self.cores.drain(core), "room for the letter"));
+    }
+
+    /// Ends the server without faults and without a hurry; nothing may be left of anybody.
+    pub fn finish(mut self) {
+        self.world.set_faults(Faults::none());
+        self.settle();
+        self.drain();
+        for _ in 0..200 {
+            self.pass_ms(100);
+            if self.cores.is_drained() {
+                break;
+            }
+        }
+        self.cores.all.iter_mut().try_for_each(|core| core.check_over()).expect("nothing is left");
+        assert_eq!(self.cores.admission.connections(), 0);
+    }
+}
+
+/// A WebSocket client that does only what it is told to.
+pub struct Socket {
+    pub client: Client,
+    reader: Reader,
+    rng: Rng,
+}
+
+impl Socket {
+    pub fn text(&mut self, text: &str) {
+        self.frame(TEXT, text.as_bytes());
+    }
+
+    pub fn frame(&mut self, opcode: u8, payload: &[u8]) {
+        let mut bytes = Vec::new();
+        wire::frame(&mut bytes, true, opcode, payload, &mut self.rng);
+        self.client.send(&bytes);
+    }
+
+    pub fn close(&mut self, code: u16) {
+        self.frame(CLOSE, &code.to_be_bytes());
+    }
+
+    /// Everything that has arrived.
+    pub fn events(&mut self) -> Vec<Event> {
+        let bytes = self.client.received();
+        self.reader.push(&bytes);
+        std::iter::from_fn(|| self.reader.next().expect("the server keeps to the protocol")).collect()
+    }
+
+    /// Everything that has arrived, which must be text messages.
+    pub fn texts(&mut self) -> Vec<String> {
+        let text = |event| match event {
+            Event::Message(message) => String::from_utf8(message.payload).expect("text"),
+            event => panic!("{event:?} where text was due"),
+        };
+        self.events().into_iter().map(text).collect()
+    }
+
+    /// The Close frame that must have arrived last.
+    pub fn close_code(&mut self) -> Option<u16> {
+        match self.events().pop() {
+            Some(Event::Close(code)) => code,
+            event => panic!("{event:?} where a Close was due"),
+        }
+    }
+}
