@@ -5,6 +5,7 @@
 mod admission;
 mod app;
 pub mod check;
+pub mod client;
 pub mod config;
 mod connection;
 mod context;
