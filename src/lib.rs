@@ -6,6 +6,7 @@
 pub mod admission;
 mod app;
 pub mod check;
+pub mod client;
 pub mod config;
 mod connection;
 mod context;
