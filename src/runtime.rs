@@ -39,6 +39,8 @@ struct Ready {
     core: OnceLock<CoreWaker>,
 }
 
+type AskHub = Box<dyn FnOnce(&mut CoreHub)>;
+
 /// A core's executor. See the module.
 pub(crate) struct Runtime {
     ready: Arc<Ready>,
@@ -52,7 +54,7 @@ pub(crate) struct Runtime {
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
-    deferred: RefCell<Vec<Box<dyn FnOnce(&mut CoreHub)>>>,
+    deferred: RefCell<Vec<AskHub>>,
 }
 
 impl Runtime {
