@@ -41,6 +41,8 @@ struct Ready {
     core: OnceLock<CoreWaker>,
 }
 
+type AskHub = Box<dyn FnOnce(&mut CoreHub)>;
+
 /// A core's executor. See the module.
 pub(crate) struct Runtime {
     ready: Arc<Ready>,
@@ -54,7 +56,11 @@ pub(crate) struct Runtime {
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
+<<<<<<< HEAD
     deferred: RefCell<Vec<Deferred>>,
+=======
+    deferred: RefCell<Vec<AskHub>>,
+>>>>>>> adapt
 }
 
 impl Runtime {
