@@ -11,7 +11,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::error::ConfigError;
-pub use types::{CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, Origins, SlowConsumer, available_cpus};
+pub use types::{
+    ApiToken, CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, Origins, SlowConsumer, available_cpus,
+};
 use types::{LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS};
 pub use value::{Allowed, Range};
 use value::{Value, range};
@@ -132,6 +134,10 @@ settings! {
     origins: Origins = "ORIGINS", "*",
         Allowed::Text("* or origins such as https://example.org, comma-separated", "ORIGINS"),
         "allowed values of the Origin field, comma-separated; 403 for others";
+    api_token: Option<ApiToken> = "API_TOKEN", "(none)",
+        Allowed::Secret("(none) or a token of letters, digits and -._~+/=", "TOKEN"),
+        "bearer token for /api/* and /metrics; without one they answer only this machine, and nobody through a proxy; \
+         printed as (set)";
     mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
         "messages waiting for one core from the others";
     drain_timeout: Duration = "DRAIN_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
@@ -178,14 +184,19 @@ impl Setting {
     pub fn apply(&self, config: &mut Config, source: &str, value: &str) -> Result<(), ConfigError> {
         (self.read)(config, value.trim()).ok_or_else(|| ConfigError::BadValue {
             setting: String::from(source),
-            value: String::from(value),
+            value: String::from(if self.is_secret() { "(hidden)" } else { value }),
             allowed: self.allowed.describe(),
         })
     }
 
-    /// Its value in `config`, as one would write it.
+    /// Its value in `config`, as one would write it; a secret that is set is `(set)`, which cannot be read back.
     pub fn value(&self, config: &Config) -> String {
-        (self.show)(config)
+        let value = (self.show)(config);
+        if self.is_secret() && value != self.default { String::from("(set)") } else { value }
+    }
+
+    fn is_secret(&self) -> bool {
+        matches!(self.allowed, Allowed::Secret(..))
     }
 
     /// An error about its value in `config`, which is fine by itself but contradicts something else.
@@ -246,7 +257,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut copy = self.clone();
         for setting in SETTINGS {
-            setting.apply(&mut copy, setting.variable, &setting.value(self))?;
+            setting.apply(&mut copy, setting.variable, &(setting.show)(self))?;
         }
         let conflict = |variable: &str, reason: String| {
             let setting = Setting::named(variable).expect("a setting of the table");
@@ -278,7 +289,8 @@ impl Config {
         Ok(self.cores.cpus(available))
     }
 
-    /// All settings as `NAME=value` lines, the form of an env file.
+    /// All settings as `NAME=value` lines, the form of an env file. A secret that is set stands there as `(set)`: a file
+    /// made of it does not start a server with a wrong secret, for that is refused.
     pub fn to_lines(&self) -> String {
         let mut lines = String::new();
         for setting in SETTINGS {

@@ -1,5 +1,6 @@
 //! What the parts of an app on one core share, and what it keeps for each of its connections.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,8 @@ pub(crate) struct ConnState {
     pub(crate) extensions: http::Extensions,
     pub(crate) cleanups: Vec<Box<dyn FnOnce()>>,
     pub(crate) inbox: Option<Rc<Inbox>>,
+    /// What must not be dropped before the connection has ended.
+    pub(crate) keeps: Option<Box<dyn Any>>,
     senders: Weak<Alive>,
     gone: Option<Arc<AtomicBool>>,
 }
@@ -91,8 +94,8 @@ impl States {
     pub(crate) fn drop_if_empty(&mut self, slot: u32) {
         if let Some(state) = self.0.get_mut(slot as usize) {
             state.take_if(|state| {
-                let is_used = state.request.is_some() || state.inbox.is_some() || state.gone.is_some();
-                !is_used && state.extensions.is_empty() && state.cleanups.is_empty()
+                let is_used = state.request.is_some() || state.inbox.is_some() || state.keeps.is_some();
+                !is_used && state.gone.is_none() && state.extensions.is_empty() && state.cleanups.is_empty()
             });
         }
     }

@@ -1,9 +1,14 @@
 //! An app on one core: the [`Service`] that its routes become.
 
+mod routes;
+
+use std::any::Any;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -13,6 +18,7 @@ use crate::connection::{Connection, Inbox};
 use crate::context::{CoreContext, States};
 use crate::error_http::HttpError;
 use crate::hub::{CoreHub, Hub};
+use crate::id::ConnectionId;
 use crate::message::{Message, OwnedMessage};
 use crate::proto::Incoming;
 use crate::proto::handshake;
@@ -22,7 +28,14 @@ use crate::response::Outcome;
 use crate::runtime::Runtime;
 use crate::service::{Accept, Answer, Ended, Inbound, Reply, Service};
 use crate::socket::Socket;
-use crate::ws::{Closed, Handler, Mode, OnClose, Route, Ws};
+use crate::ws::{Closed, Handler, LocalBoxFuture, Mode, OnClose, Route};
+use routes::{HeldRoute, Routes};
+
+/// One core's part of an app, for simulations.
+#[doc(hidden)]
+pub fn service(app: App, hub: &mut CoreHub, handle: Hub) -> impl Service + use<> {
+    CoreApp::new(app, hub, handle)
+}
 
 /// One core's part of an app.
 pub(crate) struct CoreApp {
@@ -30,20 +43,19 @@ pub(crate) struct CoreApp {
     router: Rc<Router>,
     routes: Rc<RefCell<Routes>>,
     states: States,
-    answers: Rc<RefCell<Answers>>,
+    answers: Answers,
+    failures: Failures,
 }
 
-/// The WebSocket routes by number: those of the router, then those that handlers upgraded to.
-struct Routes {
-    list: Vec<(Rc<Route>, Rc<Hooks>)>,
-}
+/// What tasks have answered, with the slots and generations of the requests.
+type Answers = Rc<RefCell<Vec<(u32, u32, Answer)>>>;
+/// Tasks' handlers that have failed: by an error, or by a panic.
+type Failures = Rc<RefCell<Vec<(ConnectionId, Option<BoxError>)>>>;
 
-/// What has been decided beside the handlers.
-#[derive(Default)]
-struct Answers {
-    ready: Vec<(u32, u32, Answer)>,
-    /// The requests of the WebSockets that are being opened, by slot.
-    opening: HashMap<u32, Request>,
+/// What a request leaves to the WebSocket that it opens.
+struct Opening {
+    request: Request,
+    held: Option<HeldRoute>,
 }
 
 impl CoreApp {
@@ -52,7 +64,7 @@ impl CoreApp {
         handle.set_envelope(envelope);
         hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())).collect());
         hub.set_route_limits(router.ws.iter().map(|(ws, ..)| ws.0.limits.clone()).collect());
-        let list = router.ws.iter().map(|(ws, _, hooks)| (Rc::clone(&ws.0), Rc::clone(hooks))).collect();
+        let routes = Routes::new(router.ws.iter().map(|(ws, _, hooks)| (Rc::clone(&ws.0), Rc::clone(hooks))));
         let runtime = Runtime::new();
         if let Some(waker) = handle.courier().waker(hub.core()) {
             runtime.set_waker(waker);
@@ -61,15 +73,16 @@ impl CoreApp {
         CoreApp {
             core: Rc::new(CoreContext::new(handle, runtime, envelope)),
             router: Rc::new(router),
-            routes: Rc::new(RefCell::new(Routes { list })),
+            routes: Rc::new(RefCell::new(routes)),
             states: States::default(),
             answers: Rc::default(),
+            failures: Rc::default(),
         }
     }
 
     fn route(&self, number: u16) -> (Rc<Route>, Rc<Hooks>) {
         let routes = self.routes.borrow();
-        let (route, hooks) = &routes.list[usize::from(number)];
+        let (route, hooks) = routes.at(number);
         (Rc::clone(route), Rc::clone(hooks))
     }
 
@@ -84,27 +97,21 @@ impl CoreApp {
             guarded("an observer", || observer(&request));
         }
         if hooks.before.iter().any(|before| matches!(before, Before::Later(_))) {
-            let (hooks, answers) = (Rc::clone(hooks), Rc::clone(&self.answers));
+            let hooks = Rc::clone(hooks);
+            let answered = AnswerGuard { answers: Rc::clone(&self.answers), slot, generation, answer: None };
             let task = async move {
-                let checked = check(&hooks, &mut request).await;
-                let mut answers = answers.borrow_mut();
-                let answer = match checked.and_then(|()| accept(&route, &mut request, number)) {
-                    Ok(accept) => {
-                        answers.opening.insert(slot, request);
-                        Answer::WebSocket(accept)
-                    }
+                // Whole, so that it also answers for a hook that panics.
+                let mut answered = answered;
+                answered.answer = Some(match check(&hooks, &mut request).await {
+                    Ok(()) => open_or_refuse(&route, request, number, None),
                     Err(error) => Answer::Response(refusal(error, &request)),
-                };
-                answers.ready.push((slot, generation, answer));
+                });
             };
             self.core.runtime.spawn(task).detach();
             return Answer::Later;
         }
-        match check_now(hooks, &mut request).and_then(|()| accept(&route, &mut request, number)) {
-            Ok(accept) => {
-                self.answers.borrow_mut().opening.insert(slot, request);
-                Answer::WebSocket(accept)
-            }
+        match check_now(hooks, &mut request) {
+            Ok(()) => open_or_refuse(&route, request, number, None),
             Err(error) => Answer::Response(refusal(error, &request)),
         }
     }
@@ -139,13 +146,9 @@ impl CoreApp {
                 Outcome::Upgrade(upgrade) => {
                     let (mut request, ws) = *upgrade;
                     request.added_headers.extend(added);
-                    let number = routes.borrow_mut().number(&ws, &hooks);
-                    match accept(&ws.0, &mut request, number) {
-                        Ok(accept) => {
-                            answered.answers.borrow_mut().opening.insert(slot, request);
-                            Answer::WebSocket(accept)
-                        }
-                        Err(error) => Answer::Response(refusal(error, &request)),
+                    match Routes::hold(&routes, &ws.0, &hooks) {
+                        Some(held) => open_or_refuse(&ws.0, request, held.number(), Some(held)),
+                        None => Answer::Response(HttpError::unavailable("too many routes").into()),
                     }
                 }
             };
@@ -168,6 +171,23 @@ impl CoreApp {
         }
         if let Some((code, reason)) = route.failure.close_for(error) {
             hub.close(slot, Some(code), reason);
+        }
+    }
+
+    /// Does for tasks that failed what is done for handlers at once.
+    fn handle_failures(&mut self, hub: &mut CoreHub) {
+        let failures = self.failures.take();
+        for (id, error) in failures {
+            match hub.resolve(id) {
+                Some(slot) => {
+                    let (route, _) = self.route(hub.route(slot));
+                    self.failed(hub, slot, &route, error.as_ref());
+                }
+                None => {
+                    let error = error.as_ref().map_or("a panic".to_owned(), ToString::to_string);
+                    tracing::error!(%id, %error, "a task failed after its connection had ended");
+                }
+            }
         }
     }
 
@@ -210,23 +230,21 @@ impl CoreApp {
             peer,
             discard_replies: route.mode == Mode::ReceiveOnly,
         };
-        let route = Rc::clone(route);
+        let abandoned = Abandon(connection.clone());
+        let (route, failures) = (Rc::clone(route), Rc::clone(&self.failures));
         let task = async move {
-            let ended = match &route.handler {
-                Handler::Task(task) => task(connection.clone()).await,
+            let _abandoned = abandoned;
+            match &route.handler {
+                Handler::Task(task) => {
+                    if let Err(failure) = caught(task(connection.clone())).await {
+                        failures.borrow_mut().push((id, failure));
+                    }
+                }
                 Handler::MessageAsync(handler) => {
-                    handle_messages(connection.clone(), handler.as_ref(), route.triggers()).await
+                    handle_messages(connection.clone(), &route, handler.as_ref(), &failures).await;
                 }
-                Handler::Message(_) | Handler::None => Ok(()),
-            };
-            if let Err(error) = ended {
-                tracing::error!(%id, %error, "a task failed");
-                if let Some((code, reason)) = route.failure.close_for(Some(&error)) {
-                    let mut connection = connection.clone();
-                    let _ = connection.close(code, reason);
-                }
+                Handler::Message(_) | Handler::None => {}
             }
-            connection.abandon();
             if route.mode == Mode::SendOnly {
                 connection.core.runtime.with_hub(move |hub| {
                     if let Some(slot) = hub.resolve(id) {
@@ -236,33 +254,53 @@ impl CoreApp {
             }
             // The connection's own sender ends here: a send-only connection closes if there is no other.
         };
-        let guarded = PanicGuard { core: Rc::clone(&self.core), id, is_done: false };
-        self.core
-            .runtime
-            .spawn(async move {
-                let mut guarded = guarded;
-                task.await;
-                guarded.is_done = true;
-            })
-            .detach();
+        self.core.runtime.spawn(task).detach();
     }
 }
 
 async fn handle_messages(
     mut connection: Connection,
-    handler: &dyn Fn(Connection, OwnedMessage) -> crate::ws::LocalBoxFuture<'static, Result<(), BoxError>>,
-    triggers: bool,
-) -> Result<(), BoxError> {
-    if triggers {
-        handler(connection.clone(), OwnedMessage::text("")).await?;
+    route: &Route,
+    handler: &dyn Fn(Connection, OwnedMessage) -> LocalBoxFuture<'static, Result<(), BoxError>>,
+    failures: &Failures,
+) {
+    let mut next = if route.triggers() { Some(OwnedMessage::text("")) } else { connection.recv().await };
+    while let Some(message) = next {
+        if let Err(failure) = caught(handler(connection.clone(), message)).await {
+            let is_over = route.failure.close_for(failure.as_ref()).is_some();
+            failures.borrow_mut().push((connection.id, failure));
+            if is_over {
+                return;
+            }
+        }
+        next = connection.recv().await;
     }
-    while let Some(message) = connection.recv().await {
-        handler(connection.clone(), message).await?;
+}
+
+/// Runs what a user wrote; `Err(None)` is a panic.
+async fn caught(mut future: LocalBoxFuture<'static, Result<(), BoxError>>) -> Result<(), Option<BoxError>> {
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map_err(Some),
+        Err(_) => Poll::Ready(Err(None)),
+    })
+    .await
+}
+
+impl Drop for CoreApp {
+    fn drop(&mut self) {
+        // Destructors of states and tasks may spawn and sleep, as anything that runs on a core may.
+        self.core.runtime.make_current();
+        self.states = States::default();
+        self.core.runtime.end();
     }
-    Ok(())
 }
 
 impl Service for CoreApp {
+    fn begin_tick(&mut self, now_ns: u64) {
+        self.core.runtime.make_current();
+        self.core.runtime.set_now_ns(now_ns);
+    }
+
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
         let _ = hub;
         let router = Rc::clone(&self.router);
@@ -299,10 +337,14 @@ impl Service for CoreApp {
         }
     }
 
-    fn open(&mut self, hub: &mut CoreHub, slot: u32) {
-        let (route, _) = self.route(hub.route(slot));
-        let request = self.answers.borrow_mut().opening.remove(&slot);
-        if let Some(mut request) = request {
+    fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>) {
+        let number = hub.route(slot);
+        let (route, _) = self.route(number);
+        if let Some(Opening { mut request, held }) = context.and_then(|context| context.downcast().ok()).map(|it| *it) {
+            if let Some(held) = held {
+                hub.set_limits_of(number, route.limits.clone());
+                self.states.get_or_insert(slot).keeps = Some(Box::new(held));
+            }
             let extensions = request.take_extensions();
             if !route.forget_request || !extensions.is_empty() || route.on_connect.is_some() {
                 let state = self.states.get_or_insert(slot);
@@ -314,12 +356,12 @@ impl Service for CoreApp {
             self.run(hub, slot, &route, |socket| on_connect(socket));
         }
         match &route.handler {
-            Handler::Task(_) | Handler::MessageAsync(_) => self.start_task(hub, slot, &route),
+            Handler::Task(_) | Handler::MessageAsync(_) if hub.is_open(slot) => self.start_task(hub, slot, &route),
             Handler::Message(handler) if route.triggers() && hub.is_open(slot) => {
                 let discards = route.mode == Mode::ReceiveOnly;
                 self.run(hub, slot, &route, |socket| handler(socket, Route::no_message(), discards));
             }
-            Handler::Message(_) | Handler::None => {}
+            _ => {}
         }
         let is_task = matches!(route.handler, Handler::Task(_) | Handler::MessageAsync(_));
         if route.mode == Mode::SendOnly && !is_task {
@@ -339,14 +381,14 @@ impl Service for CoreApp {
 
     #[inline]
     fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>) {
-        let route = Rc::clone(&self.routes.borrow().list[usize::from(hub.route(slot))].0);
+        let route = Rc::clone(&self.routes.borrow().at(hub.route(slot)).0);
         if route.mode == Mode::SendOnly {
             hub.counters.messages_discarded += 1;
             return;
         }
         let message = Message(message);
         for intercept in &route.before_message {
-            if !self.run(hub, slot, &route, |socket| intercept(socket, &message)) {
+            if !self.run(hub, slot, &route, |socket| intercept(socket, &message)) || !hub.is_open(slot) {
                 return;
             }
         }
@@ -400,18 +442,15 @@ impl Service for CoreApp {
         }
     }
 
-    fn abandoned(&mut self, slot: u32) {
-        self.answers.borrow_mut().opening.remove(&slot);
-    }
-
-    fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>, now_ns: u64) {
-        self.core.runtime.make_current();
-        self.core.runtime.set_now_ns(now_ns);
+    fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
         self.core.runtime.run(hub);
+        if let Some(hub) = hub {
+            self.handle_failures(hub);
+        }
     }
 
     fn take_answers(&mut self, answers: &mut Vec<(u32, u32, Answer)>) {
-        answers.append(&mut self.answers.borrow_mut().ready);
+        answers.append(&mut self.answers.borrow_mut());
     }
 
     fn is_ready(&self) -> bool {
@@ -423,21 +462,9 @@ impl Service for CoreApp {
     }
 }
 
-impl Routes {
-    /// The number of a route that a handler upgraded to.
-    fn number(&mut self, ws: &Ws, hooks: &Rc<Hooks>) -> u16 {
-        let same = |(route, known): &(Rc<Route>, Rc<Hooks>)| Rc::ptr_eq(route, &ws.0) && Rc::ptr_eq(known, hooks);
-        let index = self.list.iter().position(same).unwrap_or_else(|| {
-            self.list.push((Rc::clone(&ws.0), Rc::clone(hooks)));
-            self.list.len() - 1
-        });
-        index as u16
-    }
-}
-
 /// Answers a request even if its handler panics or is dropped.
 struct AnswerGuard {
-    answers: Rc<RefCell<Answers>>,
+    answers: Answers,
     slot: u32,
     generation: u32,
     answer: Option<Answer>,
@@ -447,27 +474,16 @@ impl Drop for AnswerGuard {
     fn drop(&mut self) {
         let failed = || Answer::Response(Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
         let answer = self.answer.take().unwrap_or_else(failed);
-        self.answers.borrow_mut().ready.push((self.slot, self.generation, answer));
+        self.answers.borrow_mut().push((self.slot, self.generation, answer));
     }
 }
 
-/// Closes a connection whose task panicked.
-struct PanicGuard {
-    core: Rc<CoreContext>,
-    id: crate::id::ConnectionId,
-    is_done: bool,
-}
+/// Nobody will take a connection's messages any more when the task that did has ended, however it ended.
+struct Abandon(Connection);
 
-impl Drop for PanicGuard {
+impl Drop for Abandon {
     fn drop(&mut self) {
-        if !self.is_done {
-            let id = self.id;
-            self.core.runtime.with_hub(move |hub| {
-                if let Some(slot) = hub.resolve(id) {
-                    hub.close(slot, Some(1011), "internal error");
-                }
-            });
-        }
+        self.0.abandon();
     }
 }
 
@@ -495,17 +511,18 @@ fn check_one(check: &dyn Fn(&mut Request) -> Result<(), HttpError>, request: &mu
     guarded("a hook", || check(request)).unwrap_or_else(internal)
 }
 
-/// How to open a route's WebSocket for a request whose hooks have agreed.
-fn accept(route: &Route, request: &mut Request, number: u16) -> Result<Accept, HttpError> {
+/// Opens a route's WebSocket for a request whose hooks have agreed, if the two can agree on a subprotocol.
+fn open_or_refuse(route: &Route, mut request: Request, number: u16, held: Option<HeldRoute>) -> Answer {
     if request.protocol.is_none() && !route.protocols.is_empty() {
         let chosen = request.protocols().find(|offered| route.protocols.iter().any(|known| known == offered));
         request.protocol = chosen.map(str::to_owned);
         if request.protocol.is_none() && route.protocol_required {
-            return Err(HttpError::bad_request("unsupported subprotocol"));
+            return Answer::Response(refusal(HttpError::bad_request("unsupported subprotocol"), &request));
         }
     }
     let headers: Vec<(HeaderName, HeaderValue)> = std::mem::take(&mut request.added_headers);
-    Ok(Accept { route: number, protocol: request.protocol.clone(), headers })
+    let protocol = request.protocol.clone();
+    Answer::WebSocket(Accept { route: number, protocol, headers, context: Some(Box::new(Opening { request, held })) })
 }
 
 fn refusal(error: HttpError, request: &Request) -> Reply {

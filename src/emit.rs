@@ -14,7 +14,7 @@ use crate::id::ConnectionId;
 use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::outbox::Queued;
-use crate::proto::Kind;
+use crate::proto::{Kind, close};
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
@@ -58,7 +58,7 @@ impl<A, O> Future for Answer<A, O> {
 pub struct Asking<A>(Option<oneshot::Receiver<A>>);
 
 impl<A> Asking<A> {
-    /// Blocks until the answer is there; `None` if the server has ended or the core's mailbox is full. Not on a core's
+    /// Blocks until the answer is there; `None` if there will be none: the server has ended, or the core's mailbox is full. Not on a core's
     /// thread, which would wait for itself.
     pub fn wait(self) -> Option<A> {
         self.0?.recv().ok()
@@ -195,8 +195,12 @@ impl Hub {
 
     // ---- connections ----------------------------------------------------------------------------------------------
 
-    /// Closes a connection with this code and reason. The answer is false if it had gone.
+    /// Closes a connection with this code and reason. The answer is false if it had gone; there is none, and nothing
+    /// happens, if the code is not one that may be sent.
     pub fn disconnect(&self, id: ConnectionId, code: u16, reason: impl Into<String>) -> Asking<bool> {
+        if !close::is_legal(code) {
+            return Asking(None);
+        }
         let reason = reason.into();
         self.ask(id.core(), move |hub| {
             let slot = hub.resolve(id);
@@ -228,6 +232,24 @@ impl Hub {
         self.gather(CoreHub::connections).await.into_iter().flatten().collect()
     }
 
+    /// A part of all connections, core by core: at most `limit` of them after the first `offset`.
+    pub async fn connections_page(&self, offset: usize, limit: usize) -> Vec<ConnectionInfo> {
+        let (mut skip, mut wanted) = (offset, limit);
+        let mut page = Vec::new();
+        for core in 0..self.cores() {
+            if wanted == 0 {
+                break;
+            }
+            let Some((found, passed)) = self.ask(core, move |hub| hub.connections_page(skip, wanted)).await else {
+                continue;
+            };
+            skip -= passed;
+            wanted -= found.len();
+            page.extend(found);
+        }
+        page
+    }
+
     /// The ids of all connections.
     pub async fn ids(&self) -> Vec<ConnectionId> {
         self.connections().await.into_iter().map(|connection| connection.id).collect()
@@ -246,6 +268,12 @@ impl Hub {
             slots.map(|slot| hub.id(*slot)).collect::<Vec<_>>()
         });
         members.await.into_iter().flatten().collect()
+    }
+
+    /// How many members a room has, over all cores.
+    pub async fn member_count(&self, room: &str) -> usize {
+        let room = room.to_owned();
+        self.gather(move |hub| hub.local_members(&room).len()).await.into_iter().sum()
     }
 
     /// Asks one core; the answer is `None` if there is no such core, it has ended, or its mailbox is full.

@@ -3,8 +3,9 @@
 //!
 //! A room lives on each core that has members in it. Every core knows of each room which other cores have members, by
 //! letters that they write when their first member joins and their last one leaves, so a message wakes only cores that can
-//! deliver it. A core reads its mail before it runs handlers: whoever has been told that a join is done, and lets
-//! somebody else publish to the room, can count on the message arriving.
+//! deliver it. These letters are urgent, so they do not wait where a mailbox is full, and a core reads its mail before it
+//! runs handlers: whoever has been told that a join is done, and lets somebody else publish to the room, can count on the
+//! message arriving.
 //!
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
@@ -115,6 +116,8 @@ pub struct CoreHub {
     data: HashMap<u32, Value>,
     /// Connections whose messages may be handled again.
     released: Vec<(u32, u32)>,
+    /// Connections whose last sender outside was dropped.
+    without_senders: Vec<ConnectionId>,
     /// The core's clock, as of this tick.
     pub(crate) now_ns: u64,
 }
@@ -168,6 +171,7 @@ impl CoreHub {
             route_limits: Vec::new(),
             data: HashMap::new(),
             released: Vec::new(),
+            without_senders: Vec::new(),
             now_ns: 0,
         }
     }
@@ -180,6 +184,15 @@ impl CoreHub {
     /// The routes' own limits, by number.
     pub(crate) fn set_route_limits(&mut self, limits: Vec<RouteLimits>) {
         self.route_limits = limits;
+    }
+
+    /// A route's own limits, where it was added later.
+    pub(crate) fn set_limits_of(&mut self, route: u16, limits: RouteLimits) {
+        let index = usize::from(route);
+        if self.route_limits.len() <= index {
+            self.route_limits.resize_with(index + 1, RouteLimits::default);
+        }
+        self.route_limits[index] = limits;
     }
 
     /// The limits of a connection's route.
@@ -511,7 +524,7 @@ impl CoreHub {
         let core = self.core;
         for other in (0..self.post.cores()).filter(|other| *other != core) {
             let room = Arc::clone(&self.rooms[id.0 as usize].name);
-            self.post.send(other, Letter::Presence { room, core, present });
+            self.post.send_urgent(other, Letter::Presence { room, core, present });
         }
     }
 
@@ -642,6 +655,7 @@ impl CoreHub {
                 }
             }
             Letter::Run(run) => run(self),
+            Letter::SendersEnded(id) => self.without_senders.push(id),
             Letter::Drain | Letter::Stop => return Some(letter),
         }
         None

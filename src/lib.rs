@@ -2,24 +2,28 @@
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 
-mod admission;
+#[doc(hidden)]
+pub mod admission;
 mod app;
 pub mod check;
 pub mod client;
 pub mod config;
 mod connection;
 mod context;
-mod core_app;
+#[doc(hidden)]
+pub mod core_app;
 mod emit;
 #[doc(hidden)]
 pub mod engine;
 pub mod error;
 mod error_http;
+mod events;
 #[doc(hidden)]
 pub mod frame_buf;
 #[doc(hidden)]
 pub mod hub;
-mod id;
+#[doc(hidden)]
+pub mod id;
 pub mod listen;
 #[doc(hidden)]
 pub mod mail;
@@ -49,6 +53,7 @@ pub use connection::Connection;
 pub use emit::{Asking, Delivering};
 pub use error::{Error, Result};
 pub use error_http::HttpError;
+pub use events::{Events, Undecodable};
 pub use hub::{ConnectionInfo, Delivery, Hub, JoinError};
 pub use id::{ConnectionId, ParseIdError};
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage};

@@ -5,6 +5,10 @@
 //! order, and the sender is told ([`Post::is_congested`]) so that it stops taking in what it cannot pass on. Letters from
 //! one core to another arrive in the order they were sent.
 //!
+//! Beside the bounded channel each core has one for urgent letters, which never wait: word of what others must know before
+//! they send what they have. Few things are urgent, and what is must be bounded by something other than the channel:
+//! rooms, connections. Urgent letters keep their order among themselves and are read before the others.
+//!
 //! Nobody sleeps through a letter: `mail/parked.rs` says why.
 
 mod parked;
@@ -39,18 +43,20 @@ pub enum MailError {
 
 struct Address<T> {
     sender: Sender<T>,
+    urgent: Sender<T>,
     parked: Arc<Parked>,
 }
 
 impl<T> Clone for Address<T> {
     fn clone(&self) -> Self {
-        Address { sender: self.sender.clone(), parked: Arc::clone(&self.parked) }
+        Address { sender: self.sender.clone(), urgent: self.urgent.clone(), parked: Arc::clone(&self.parked) }
     }
 }
 
 /// The receiving end of one core.
 pub struct Mailbox<T> {
     receiver: Receiver<T>,
+    urgent: Receiver<T>,
     parked: Arc<Parked>,
 }
 
@@ -62,20 +68,31 @@ impl<T> Mailbox<T> {
         self.receiver.try_recv().ok()
     }
 
-    /// Letters waiting.
+    /// The next urgent letter; to be asked before [`Mailbox::next`].
+    #[inline]
+    pub fn next_urgent(&mut self) -> Option<T> {
+        self.urgent.try_recv().ok()
+    }
+
+    /// Letters waiting, without the urgent ones.
     pub fn len(&self) -> usize {
         self.receiver.len()
     }
 
-    /// Whether none is waiting.
+    /// Urgent letters waiting.
+    pub fn urgent_len(&self) -> usize {
+        self.urgent.len()
+    }
+
+    /// Whether none is waiting, urgent or not.
     pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.is_empty() && self.urgent.is_empty()
     }
 
     /// Declares that the core is about to sleep; false if a letter has come, and it must not.
     #[inline]
     pub fn park(&mut self) -> bool {
-        self.parked.park(|| self.receiver.is_empty())
+        self.parked.park(|| self.receiver.is_empty() && self.urgent.is_empty())
     }
 
     /// The core is awake again.
@@ -117,10 +134,7 @@ impl<T> Post<T> {
     /// # Panics
     /// If `core` is this core or none.
     pub fn send(&mut self, core: usize, letter: T) {
-        assert_ne!(core, self.core, "a core does not write to itself");
-        if !self.written.contains(&core) {
-            self.written.push(core);
-        }
+        self.note_written(core);
         if self.waiting[core].is_empty() {
             match self.addresses[core].sender.try_send(letter) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {}
@@ -128,6 +142,23 @@ impl<T> Post<T> {
             }
         } else {
             self.wait(core, letter);
+        }
+    }
+
+    /// Sends an urgent letter to another core: it overtakes the others and never waits.
+    ///
+    /// # Panics
+    /// If `core` is this core or none.
+    pub fn send_urgent(&mut self, core: usize, letter: T) {
+        self.note_written(core);
+        // A core that has ended does not need to know.
+        let _ = self.addresses[core].urgent.send(letter);
+    }
+
+    fn note_written(&mut self, core: usize) {
+        assert_ne!(core, self.core, "a core does not write to itself");
+        if !self.written.contains(&core) {
+            self.written.push(core);
         }
     }
 
@@ -231,6 +262,19 @@ impl<T> Courier<T> {
         Ok(())
     }
 
+    /// Sends an urgent letter to a core, which is never full, and wakes it if it sleeps.
+    ///
+    /// # Errors
+    /// If the core has ended, or there is no such core.
+    pub fn send_urgent(&self, core: usize, letter: T) -> Result<(), MailError> {
+        let Door { address, wake } = self.doors.get(core).ok_or(MailError::Ended)?;
+        address.urgent.send(letter).map_err(|_| MailError::Ended)?;
+        if address.parked.take() {
+            wake.wake();
+        }
+        Ok(())
+    }
+
     /// The number of cores.
     pub fn cores(&self) -> usize {
         self.doors.len()
@@ -249,8 +293,10 @@ impl<T> PostOffice<T> {
         let (addresses, mailboxes) = (0..cores)
             .map(|_| {
                 let (sender, receiver) = crossbeam_channel::bounded(depth);
+                let (urgent_sender, urgent) = crossbeam_channel::unbounded();
                 let parked = Arc::new(Parked::default());
-                (Address { sender, parked: Arc::clone(&parked) }, Some(Mailbox { receiver, parked }))
+                let address = Address { sender, urgent: urgent_sender, parked: Arc::clone(&parked) };
+                (address, Some(Mailbox { receiver, urgent, parked }))
             })
             .unzip();
         PostOffice { addresses, mailboxes }
@@ -329,6 +375,23 @@ mod tests {
     }
 
     #[test]
+    fn urgent_letters_overtake_and_never_wait() {
+        let mut office = PostOffice::new(2, 1);
+        let (mut post, _own) = office.take(0);
+        let (_, mut mailbox) = office.take(1);
+        (0..3).for_each(|letter| post.send(1, letter));
+        (10..13).for_each(|letter| post.send_urgent(1, letter));
+        let urgent: Vec<u32> = std::iter::from_fn(|| mailbox.next_urgent()).collect();
+        assert_eq!((urgent, mailbox.next()), (vec![10, 11, 12], Some(0)));
+        assert!(mailbox.is_empty() && mailbox.park());
+        assert_eq!(bells(&mut post), [1]);
+        assert!(mailbox.park());
+        post.send_urgent(1, 13);
+        assert_eq!(bells(&mut post), [1], "it wakes a sleeper");
+        assert!(!mailbox.park(), "nobody parks on an urgent letter");
+    }
+
+    #[test]
     fn a_courier_says_full_and_ended() {
         struct NoWake;
         impl Wake for NoWake {
@@ -339,8 +402,10 @@ mod tests {
         let courier = office.courier(vec![Arc::new(NoWake)]);
         assert_eq!(courier.send(0, 1), Ok(()));
         assert_eq!(courier.send(0, 2), Err(MailError::Full));
+        assert_eq!(courier.send_urgent(0, 3), Ok(()));
         assert_eq!(courier.send(7, 2), Err(MailError::Ended));
         drop(mailbox);
         assert_eq!(courier.send(0, 2), Err(MailError::Ended));
+        assert_eq!(courier.send_urgent(0, 3), Err(MailError::Ended));
     }
 }

@@ -4,10 +4,13 @@
 //! them, so a task can queue messages directly. A waker may be used on any thread: what it wakes is put into the core's
 //! ready queue, and the core is rung if it sleeps. So a task may await anything that wakes it: a channel from another
 //! thread, a join handle of another runtime, or the core's own [`sleep`].
+//!
+//! Tasks end with their core, on its thread: [`Runtime::end`] drops those that are not done. Wakers may be used later, and
+//! do nothing then.
 
 use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -18,6 +21,7 @@ use std::time::Duration;
 
 use async_task::Runnable;
 use crossbeam_channel::{Receiver, Sender};
+use slab::Slab;
 
 use crate::hub::CoreHub;
 use crate::mail::CoreWaker;
@@ -29,31 +33,7 @@ thread_local! {
 /// A spawned future. Dropping it cancels the future; [`Task::detach`] lets it run on. Awaiting it gives its output.
 pub type Task<T> = async_task::Task<T>;
 
-struct Due {
-    at_ns: u64,
-    sequence: u64,
-    waker: Waker,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
-        (self.at_ns, self.sequence) == (other.at_ns, other.sequence)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        (self.at_ns, self.sequence).cmp(&(other.at_ns, other.sequence))
-    }
-}
+type Deferred = Box<dyn FnOnce(&mut CoreHub)>;
 
 /// How the waker side reaches the core.
 struct Ready {
@@ -65,13 +45,16 @@ struct Ready {
 pub(crate) struct Runtime {
     ready: Arc<Ready>,
     queue: Receiver<Runnable>,
-    dues: RefCell<BinaryHeap<Reverse<Due>>>,
+    /// A waker of each task that is not done.
+    active: RefCell<Slab<Waker>>,
+    /// Sleepers by their time; the second number tells apart those of the same time.
+    dues: RefCell<BTreeMap<(u64, u64), Waker>>,
     sequence: Cell<u64>,
     now_ns: Cell<u64>,
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
-    deferred: RefCell<Vec<Box<dyn FnOnce(&mut CoreHub)>>>,
+    deferred: RefCell<Vec<Deferred>>,
 }
 
 impl Runtime {
@@ -80,6 +63,7 @@ impl Runtime {
         Rc::new(Runtime {
             ready: Arc::new(Ready { queue: sender, core: OnceLock::new() }),
             queue,
+            active: RefCell::default(),
             dues: RefCell::default(),
             sequence: Cell::new(0),
             now_ns: Cell::new(0),
@@ -110,19 +94,44 @@ impl Runtime {
         self.now_ns.get()
     }
 
-    pub(crate) fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> Task<T> {
+    pub(crate) fn spawn<T: 'static>(self: &Rc<Runtime>, future: impl Future<Output = T> + 'static) -> Task<T> {
         let ready = Arc::clone(&self.ready);
         let schedule = move |runnable| {
-            // The core has ended with its queue: nobody will run it.
             if ready.queue.send(runnable).is_ok()
                 && let Some(core) = ready.core.get()
             {
                 core.wake();
             }
         };
+        let mut active = self.active.borrow_mut();
+        let entry = active.vacant_entry();
+        let is_active = Active { runtime: Rc::clone(self), key: entry.key() };
+        let future = async move {
+            let _is_active = is_active;
+            future.await
+        };
         let (runnable, task) = async_task::spawn_local(future, schedule);
+        entry.insert(runnable.waker());
+        drop(active);
         runnable.schedule();
         task
+    }
+
+    /// Ends with the core: drops all tasks.
+    pub(crate) fn end(self: &Rc<Runtime>) {
+        let wakers: Vec<Waker> = self.active.borrow().iter().map(|(_, waker)| waker.clone()).collect();
+        wakers.into_iter().for_each(Waker::wake);
+        // Every task is in the queue now, or some other thread is about to put it there.
+        while !self.active.borrow().is_empty() {
+            let Ok(runnable) = self.queue.recv_timeout(Duration::from_secs(1)) else { break };
+            if catch_unwind(AssertUnwindSafe(|| drop(runnable))).is_err() {
+                tracing::error!("a task panicked while it was dropped");
+            }
+        }
+        drop(self.dues.take());
+        drop(self.deferred.take());
+        let is_current = |current: &mut Rc<Runtime>| Rc::ptr_eq(current, self);
+        drop(CURRENT.with_borrow_mut(|current| current.take_if(is_current)));
     }
 
     /// Whether a task is ready to run.
@@ -132,7 +141,7 @@ impl Runtime {
 
     /// When the next sleeper is due.
     pub(crate) fn next_due_ns(&self) -> Option<u64> {
-        self.dues.borrow().peek().map(|Reverse(due)| due.at_ns)
+        self.dues.borrow().first_key_value().map(|((at_ns, _), _)| *at_ns)
     }
 
     /// Wakes due sleepers and runs the tasks that are ready now; those that become ready meanwhile wait for the next call.
@@ -153,15 +162,15 @@ impl Runtime {
     }
 
     fn fire(&self) {
-        loop {
-            let waker = match self.dues.borrow_mut().peek_mut() {
-                Some(due) if due.0.at_ns <= self.now_ns.get() => {
-                    std::collections::binary_heap::PeekMut::pop(due).0.waker
-                }
-                _ => return,
-            };
+        while let Some(waker) = self.take_due() {
             waker.wake();
         }
+    }
+
+    fn take_due(&self) -> Option<Waker> {
+        let mut dues = self.dues.borrow_mut();
+        let first = dues.first_entry().filter(|first| first.key().0 <= self.now_ns.get())?;
+        Some(first.remove())
     }
 
     /// Gives `ask` the hub while tasks run; `None` at other times.
@@ -179,11 +188,18 @@ impl Runtime {
             self.deferred.borrow_mut().push(Box::new(ask));
         }
     }
+}
 
-    fn wake_at(&self, at_ns: u64, waker: Waker) {
-        let sequence = self.sequence.get();
-        self.sequence.set(sequence + 1);
-        self.dues.borrow_mut().push(Reverse(Due { at_ns, sequence, waker }));
+/// Held by a task's future: its end takes the task off the list.
+struct Active {
+    runtime: Rc<Runtime>,
+    key: usize,
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let waker = self.runtime.active.borrow_mut().try_remove(self.key);
+        drop(waker);
     }
 }
 
@@ -206,31 +222,64 @@ pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> Tas
 /// # Panics
 /// When awaited outside a core.
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { duration, at_ns: None }
+    Sleep { duration, due: None }
 }
 
 /// The future of [`sleep`].
 #[derive(Debug)]
 pub struct Sleep {
     duration: Duration,
-    at_ns: Option<u64>,
+    due: Option<Due>,
+}
+
+/// A sleeper's place among those of its core; it takes itself off when it is dropped.
+struct Due {
+    runtime: Rc<Runtime>,
+    at_ns: u64,
+    sequence: u64,
+}
+
+impl Due {
+    fn after(duration: Duration) -> Due {
+        let runtime = Runtime::current();
+        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let at_ns = runtime.now_ns().saturating_add(duration_ns);
+        let sequence = runtime.sequence.get();
+        runtime.sequence.set(sequence + 1);
+        Due { runtime, at_ns, sequence }
+    }
+
+    /// Has this waker woken when it is time, instead of the last one.
+    fn wake(&self, waker: Waker) {
+        let last = self.runtime.dues.borrow_mut().insert((self.at_ns, self.sequence), waker);
+        drop(last);
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        let waker = self.runtime.dues.borrow_mut().remove(&(self.at_ns, self.sequence));
+        // With the borrow over: this may be the end of a task, and of other sleepers in it.
+        drop(waker);
+    }
+}
+
+impl fmt::Debug for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Due").field("at_ns", &self.at_ns).finish_non_exhaustive()
+    }
 }
 
 impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let runtime = Runtime::current();
-        let now_ns = runtime.now_ns();
-        let at_ns = match self.at_ns {
-            Some(at_ns) => at_ns,
-            None => now_ns.saturating_add(u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX)),
-        };
-        self.at_ns = Some(at_ns);
-        if at_ns <= now_ns {
+        let duration = self.duration;
+        let due = self.due.get_or_insert_with(|| Due::after(duration));
+        if due.at_ns <= due.runtime.now_ns() {
             return Poll::Ready(());
         }
-        runtime.wake_at(at_ns, cx.waker().clone());
+        due.wake(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -276,4 +325,98 @@ pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> 
         sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    async fn yield_once() {
+        let mut is_second = false;
+        std::future::poll_fn(move |cx| {
+            if std::mem::replace(&mut is_second, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Kills: sleepers that stay until they are due, one for each poll.
+    #[test]
+    fn a_sleeper_that_is_dropped_is_forgotten() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let task = async {
+            for _ in 0..100 {
+                assert_eq!(timeout(Duration::from_secs(60), yield_once()).await, Ok(()));
+            }
+            std::future::pending::<()>().await;
+        };
+        runtime.spawn(task).detach();
+        for _ in 0..150 {
+            runtime.run(&mut None);
+            assert!(runtime.dues.borrow().len() <= 1);
+        }
+        assert!(runtime.dues.borrow().is_empty());
+        runtime.end();
+    }
+
+    #[test]
+    fn sleepers_wake_when_they_are_due() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let woken = Rc::new(RefCell::new(Vec::new()));
+        for ms in [30, 10, 20, 10] {
+            let woken = Rc::clone(&woken);
+            let task = async move {
+                sleep(Duration::from_millis(ms)).await;
+                woken.borrow_mut().push(ms);
+            };
+            runtime.spawn(task).detach();
+        }
+        runtime.run(&mut None);
+        assert_eq!(runtime.next_due_ns(), Some(10_000_000));
+        for now_ms in [9, 10, 25, 40] {
+            runtime.set_now_ns(now_ms * 1_000_000);
+            runtime.run(&mut None);
+        }
+        assert_eq!(*woken.borrow(), [10, 10, 20, 30]);
+        assert!(runtime.active.borrow().is_empty() && runtime.next_due_ns().is_none());
+        runtime.end();
+    }
+
+    /// Kills: tasks that are dropped with their last waker, on whichever thread that is, or never.
+    #[test]
+    fn tasks_end_with_their_core_and_wakers_may_be_used_later() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let held = Rc::new(());
+        let waker = Arc::new(Mutex::new(None::<Waker>));
+        let (in_task, waker_out) = (Rc::clone(&held), Arc::clone(&waker));
+        let task = async move {
+            let _in_task = in_task;
+            std::future::poll_fn::<(), _>(|cx| {
+                *waker_out.lock().unwrap() = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        };
+        runtime.spawn(task).detach();
+        let in_sleeper = Rc::clone(&held);
+        let sleeper = async move {
+            sleep(Duration::from_secs(1)).await;
+            drop(in_sleeper);
+        };
+        runtime.spawn(sleeper).detach();
+        runtime.run(&mut None);
+        assert_eq!(Rc::strong_count(&held), 3);
+        runtime.end();
+        assert_eq!((Rc::strong_count(&held), Rc::strong_count(&runtime)), (1, 1));
+        drop(runtime);
+        std::thread::spawn(move || waker.lock().unwrap().take().unwrap().wake()).join().unwrap();
+    }
 }

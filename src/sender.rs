@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::emit::Delivering;
-use crate::hub::{CoreHub, Hub, Letter};
+use crate::hub::{Hub, Letter};
 use crate::id::ConnectionId;
 use crate::message::{EncodeError, IntoMessage};
 
@@ -66,9 +66,7 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        let id = self.id;
-        let ended = move |hub: &mut CoreHub| hub.senders_ended(id);
-        // A core that has ended has no connection to close, and one whose mailbox is full closes it at its time limits.
-        let _ = self.hub.letter(id.core(), Letter::Run(Box::new(ended)));
+        // A core that has ended has no connection to close.
+        let _ = self.hub.courier().send_urgent(self.id.core(), Letter::SendersEnded(self.id));
     }
 }

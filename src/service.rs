@@ -1,5 +1,6 @@
 //! What a core does with requests and messages: the seam between the shard below and what is built on it.
 
+use std::any::Any;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -32,7 +33,7 @@ pub enum Answer {
 }
 
 /// How a WebSocket is to be opened.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Accept {
     /// The route's number, for [`CoreHub::route`].
     pub route: u16,
@@ -40,6 +41,9 @@ pub struct Accept {
     pub protocol: Option<String>,
     /// Headers to add to the response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the service wants back in [`Service::open`]. It is dropped if the WebSocket is refused after all, or its
+    /// connection has ended meanwhile.
+    pub context: Option<Box<dyn Any>>,
 }
 
 /// An HTTP response with its whole body.
@@ -95,11 +99,17 @@ impl Ended {
 /// close connections, their own included: that happens at the end of the tick, so no handler is ever called from within
 /// another.
 pub trait Service {
+    /// A tick begins. One thread may drive several cores, one tick at a time.
+    fn begin_tick(&mut self, now_ns: u64) {
+        let _ = now_ns;
+    }
+
     /// Decides about a request.
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, request: &Inbound<'_, '_>) -> Answer;
 
-    /// A WebSocket was opened; nothing has been received on it yet, and messages can be queued to it.
-    fn open(&mut self, hub: &mut CoreHub, slot: u32);
+    /// A WebSocket was opened; nothing has been received on it yet, and messages can be queued to it. `context` is what
+    /// came with its [`Accept`].
+    fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>);
 
     /// A message arrived. The payload is borrowed from the receive buffer where it came in one piece.
     fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>);
@@ -107,14 +117,9 @@ pub trait Service {
     /// A WebSocket has ended: exactly once for each [`Service::open`]. The hub still counts it.
     fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended);
 
-    /// A request that was accepted as WebSocket was refused after all, or its connection ended before it was answered.
-    fn abandoned(&mut self, slot: u32) {
-        let _ = slot;
-    }
-
     /// Runs what is ready to run beside handlers, once a tick; the hub is lent for that long.
-    fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>, now_ns: u64) {
-        let _ = (hub, now_ns);
+    fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
+        let _ = hub;
     }
 
     /// Moves the answers that have been found since into `answers`, each with the slot and generation of its request.

@@ -206,6 +206,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.now_ns = self.ring.now();
         self.hub.now_ns = self.now_ns;
         self.hub.counters.ticks += 1;
+        self.service.begin_tick(self.now_ns);
         self.take_completions();
         self.settle();
         self.read_mail();
@@ -318,7 +319,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.look_at(slot, deadline_ms);
             }
             Phase::Flushing => self.teardown(slot),
-            Phase::Http | Phase::Open | Phase::Closing if conn.paused => {
+            // Input that a task does not take yet waits for the task, not for the socket.
+            Phase::Http | Phase::Open | Phase::Closing if conn.paused && !self.hub.outbox.is_held(slot) => {
                 self.resumable.push((slot, self.generations[slot as usize]));
             }
             _ => {}
@@ -336,16 +338,25 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn read_mail(&mut self) {
         // As many as were there: what arrives meanwhile waits for the next tick.
+        for _ in 0..self.mailbox.urgent_len() {
+            let Some(letter) = self.mailbox.next_urgent() else { break };
+            self.read_letter(letter);
+        }
         for _ in 0..self.mailbox.len() {
             let Some(letter) = self.mailbox.next() else { break };
-            match self.hub.read(letter) {
-                None => {}
-                Some(Letter::Drain) => self.start_drain(),
-                Some(_) => self.stop(),
-            }
+            self.read_letter(letter);
         }
+        self.hub.close_without_senders();
         if !self.hub.is_congested() && !self.congested.is_empty() {
             self.resumable.append(&mut self.congested);
+        }
+    }
+
+    fn read_letter(&mut self, letter: Letter) {
+        match self.hub.read(letter) {
+            None => {}
+            Some(Letter::Drain) => self.start_drain(),
+            Some(_) => self.stop(),
         }
     }
 
@@ -355,7 +366,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if is_due || self.service.is_ready() {
             let stand_in = self.stand_in.take().expect("it is here while the hub is");
             let mut lent = Some(std::mem::replace(&mut self.hub, stand_in));
-            self.service.run_tasks(&mut lent, self.now_ns);
+            self.service.run_tasks(&mut lent);
             let hub = lent.expect("the hub is given back");
             self.stand_in = Some(std::mem::replace(&mut self.hub, hub));
         }

@@ -157,7 +157,7 @@ impl Socket<'_> {
     /// How long it has been open.
     pub fn duration(&self) -> Duration {
         let opened_ns = self.hub.opened_ns(self.slot);
-        Duration::from_nanos(self.core.runtime.now_ns().saturating_sub(opened_ns))
+        Duration::from_nanos(self.hub.now_ns.saturating_sub(opened_ns))
     }
 
     // ---- state ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,9 @@
 //! The routes of the stand-alone program, written with the public API alone.
 
+mod api;
+mod console;
+mod events;
+
 use std::io::Write;
 
 use http::StatusCode;
@@ -19,7 +23,8 @@ use crate::ws::{Ws, ws};
 /// # Errors
 /// If the server cannot be started, or a core fails.
 pub fn run(config: Config) -> Result<()> {
-    Server::new(config).run_with(app, announce)
+    let settings = config.clone();
+    Server::new(config).run_with(move || app(&settings), announce)
 }
 
 /// Starts the stand-alone program's routes and returns once they accept connections.
@@ -27,7 +32,8 @@ pub fn run(config: Config) -> Result<()> {
 /// # Errors
 /// If the server cannot be started.
 pub fn start(config: Config) -> Result<Handle> {
-    Server::new(config).start(app)
+    let settings = config.clone();
+    Server::new(config).start(move || app(&settings))
 }
 
 fn announce(handle: &Handle) {
@@ -39,9 +45,14 @@ fn announce(handle: &Handle) {
     let _ = out.flush();
 }
 
-/// The stand-alone program as an app.
-pub fn app() -> App {
-    App::new().group("/", load_routes).group("/", health_routes)
+/// The stand-alone program as an app, made once on each core.
+pub fn app(config: &Config) -> App {
+    App::new()
+        .group("/", load_routes)
+        .ws(events::PATH, events::route())
+        .group("/", health_routes)
+        .group("/api", |group| api::routes(group.before(api::guard(config))))
+        .get("/", console::page)
 }
 
 /// The routes that load tests use. They forget their requests: an idle connection should cost next to nothing.

@@ -118,7 +118,8 @@ pub fn ws() -> Ws {
     }))
 }
 
-struct Discard;
+/// Where the replies of a route go that only receives.
+pub(crate) struct Discard;
 
 impl ReplySink for Discard {
     fn send_reply(&mut self, _message: Message<'_>) -> Sent {

@@ -159,6 +159,20 @@ fn lines_are_read_back() {
     assert_eq!(read(&variables), Ok(config));
 }
 
+#[test]
+fn a_token_is_never_printed() {
+    let config = read(&[("RINGWIRE_API_TOKEN", "hush-hush")]).expect("legal");
+    assert!(config.api_token.as_ref().is_some_and(|token| token.is(b"hush-hush") && !token.is(b"hush-hus")));
+    assert_eq!(config.validate(), Ok(()));
+    assert!(config.to_lines().contains("\nRINGWIRE_API_TOKEN=(set)\n"));
+    assert!(!format!("{config:?}").contains("hush") && !config.to_lines().contains("hush"));
+    for wrong in ["hush hush", "", "(set)"] {
+        let message = read(&[("RINGWIRE_API_TOKEN", wrong)]).expect_err(wrong).to_string();
+        assert!(message.starts_with("RINGWIRE_API_TOKEN=(hidden) is not allowed"), "{message}");
+    }
+    assert_eq!(read(&[("RINGWIRE_API_TOKEN", "(none)")]), Ok(Config::default()));
+}
+
 /// README shows the table that the program is made of. It is checked as soon as there is a README.
 #[test]
 fn readme_has_the_table() {

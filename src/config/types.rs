@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use subtle::ConstantTimeEq as _;
+
 /// Most cores that may be asked for.
 pub const CORES_MAX: usize = 1024;
 
@@ -210,6 +212,46 @@ impl fmt::Display for Origins {
             Origins::Any => f.write_str("*"),
             Origins::List(list) => f.write_str(&list.join(",")),
         }
+    }
+}
+
+/// A secret that a request must know: `Authorization: Bearer TOKEN` (RFC 6750 2.1). Neither `Debug` nor an error tells it.
+///
+/// ```
+/// use ringwire::config::ApiToken;
+///
+/// let token: ApiToken = "c29tZXRoaW5n".parse().unwrap();
+/// assert!(token.is(b"c29tZXRoaW5n") && !token.is(b"guess"));
+/// assert_eq!(format!("{token:?}"), "ApiToken(..)");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiToken(String);
+
+impl ApiToken {
+    /// Whether a request that shows this knows the token. Takes as long for a near miss as for a far one.
+    pub fn is(&self, shown: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(shown).into()
+    }
+
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ApiToken {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        // RFC 6750 2.1: b64token, which needs no quoting in a header field.
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        let fits = !text.is_empty() && text.bytes().all(is_token);
+        fits.then(|| ApiToken(String::from(text))).ok_or(Malformed)
+    }
+}
+
+impl fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiToken(..)")
     }
 }
 

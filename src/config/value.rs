@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::types::{CoreSet, ListenAddress, LogFormat, Origins, SlowConsumer};
+use super::types::{ApiToken, CoreSet, ListenAddress, LogFormat, Origins, SlowConsumer};
 
 /// What a setting's text may be; the type of the field says what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Allowed {
     Word(&'static [&'static str]),
     /// Text of a form of its own: what is said about it, and its name in the help.
     Text(&'static str, &'static str),
+    /// As `Text`, and never printed.
+    Secret(&'static str, &'static str),
 }
 
 /// The numbers that are allowed, all inclusive.
@@ -72,13 +74,16 @@ const TIME: Units = &[
 ];
 const COUNT: Units = &[("", 1)];
 
+/// How the absence of an optional value is written.
+const NONE: &str = "(none)";
+
 impl Allowed {
     fn numbers(&self) -> Option<(Range, Units)> {
         match *self {
             Allowed::Count(range) => Some((range, COUNT)),
             Allowed::Bytes(range) => Some((range, BYTES)),
             Allowed::Time(range) => Some((range, TIME)),
-            Allowed::Switch | Allowed::Word(_) | Allowed::Text(..) => None,
+            Allowed::Switch | Allowed::Word(_) | Allowed::Text(..) | Allowed::Secret(..) => None,
         }
     }
 
@@ -116,7 +121,7 @@ impl Allowed {
                 Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
                 _ => words.concat(),
             },
-            Allowed::Text(says, _) => String::from(says),
+            Allowed::Text(says, _) | Allowed::Secret(says, _) => String::from(says),
             Allowed::Count(range) | Allowed::Bytes(range) | Allowed::Time(range) => {
                 let zero = range.zero.map(|meaning| format!("0 ({meaning}) or "));
                 let form = match (self, range.power_of_two) {
@@ -143,7 +148,7 @@ impl Allowed {
             Allowed::Time(_) => "TIME",
             Allowed::Switch => "BOOL",
             Allowed::Word(_) => "WORD",
-            Allowed::Text(_, name) => name,
+            Allowed::Text(_, name) | Allowed::Secret(_, name) => name,
         }
     }
 
@@ -220,6 +225,16 @@ impl Value for Vec<ListenAddress> {
     fn show(&self, _: &Allowed) -> String {
         let parts: Vec<String> = self.iter().map(ToString::to_string).collect();
         parts.join(",")
+    }
+}
+
+impl Value for Option<ApiToken> {
+    fn parse(text: &str, _: &Allowed) -> Option<Self> {
+        if text == NONE { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn show(&self, _: &Allowed) -> String {
+        String::from(self.as_ref().map_or(NONE, ApiToken::reveal))
     }
 }
 

@@ -17,7 +17,9 @@ pub struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
+    /// The way in through `courier`.
+    #[doc(hidden)]
+    pub fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
         Hub { courier, envelope: Arc::default(), admission }
     }
 

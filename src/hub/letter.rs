@@ -112,6 +112,9 @@ pub enum Letter {
         /// Where the answer is added.
         tally: Option<Arc<Tally>>,
     },
+    /// The last sender of a connection was dropped. Urgent, so that it is never lost; it takes effect when the ordinary
+    /// letters that came before it, which may be messages from that sender, have been read.
+    SendersEnded(ConnectionId),
     /// Whatever else: runs between two ticks' handlers.
     Run(Box<dyn FnOnce(&mut CoreHub) + Send>),
     /// Stop accepting, close every connection with 1001, end when the last one is gone.

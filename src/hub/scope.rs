@@ -151,6 +151,11 @@ impl CoreHub {
 
     /// The connections of this core.
     pub fn connections(&mut self) -> Vec<ConnectionInfo> {
+        self.connections_page(0, usize::MAX).0
+    }
+
+    /// At most `limit` connections of this core after the first `skip`, and how many were passed over.
+    pub(crate) fn connections_page(&self, skip: usize, limit: usize) -> (Vec<ConnectionInfo>, usize) {
         let open = |slot: &u32| self.members[*slot as usize].open;
         let info = |slot: u32| ConnectionInfo {
             id: self.id(slot),
@@ -160,7 +165,9 @@ impl CoreHub {
             connected_ms: self.now_ns.saturating_sub(self.opened_ns(slot)) / 1_000_000,
             data: self.data(slot),
         };
-        (0..self.members.len() as u32).filter(open).map(info).collect()
+        let mut slots = (0..self.members.len() as u32).filter(open);
+        let passed = slots.by_ref().take(skip).count();
+        (slots.take(limit).map(info).collect(), passed)
     }
 
     /// How many connections this core has.
@@ -199,12 +206,14 @@ impl CoreHub {
         self.members[slot as usize].ends_with_senders = true;
     }
 
-    /// The last sender of a connection was dropped.
-    pub(crate) fn senders_ended(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.resolve(id)
-            && self.members[slot as usize].ends_with_senders
-        {
-            self.close(slot, Some(1000), "done");
+    /// Closes the connections whose last sender was dropped, if they are to end with it. After the mail has been read.
+    pub(crate) fn close_without_senders(&mut self) {
+        while let Some(id) = self.without_senders.pop() {
+            if let Some(slot) = self.resolve(id)
+                && self.members[slot as usize].ends_with_senders
+            {
+                self.close(slot, Some(1000), "done");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::admission::Admission;
 use crate::mail::{Mailbox, PostOffice, Wake};
 use crate::outbox::Stretch;
 
@@ -25,7 +26,8 @@ impl World {
 
     fn with(cores: usize, bytes_max: usize, policy: SlowConsumer) -> World {
         let mut office = PostOffice::new(cores, 64);
-        let handle = Hub::new(office.courier((0..cores).map(|_| Arc::new(NoWake) as Arc<dyn Wake>).collect()));
+        let courier = office.courier((0..cores).map(|_| Arc::new(NoWake) as Arc<dyn Wake>).collect());
+        let handle = Hub::new(courier, Arc::new(Admission::new(1000, 0, 0)));
         let ids = IdKey::default();
         let (hubs, mailboxes) = (0..cores)
             .map(|core| {
@@ -58,9 +60,10 @@ impl World {
                 break;
             }
             for (hub, mailbox) in self.hubs.iter_mut().zip(&mut self.mailboxes) {
-                while let Some(letter) = mailbox.next() {
+                while let Some(letter) = mailbox.next_urgent().or_else(|| mailbox.next()) {
                     assert!(hub.read(letter).is_none());
                 }
+                hub.close_without_senders();
             }
         }
         self.hubs.iter().zip(before).map(|(hub, before)| hub.counters.letters - before).collect()
@@ -143,7 +146,7 @@ fn the_sender_can_be_left_out() {
     // By letter, the one left out is named by its id.
     for id in [world.hubs[0].id(1), world.hubs[0].ids.id(0, 1, 9), world.hubs[0].ids.id(3, 1, 1)] {
         let letter = Letter::Publish {
-            room: "a".into(),
+            scope: Scope::Room("a".into()),
             frame: FrameBuf::new(Opcode::Text, b"ho"),
             except: Some(id),
             tally: None,
@@ -249,7 +252,7 @@ fn letters_to_an_unknown_room_concern_nobody() {
     let mut world = World::new(2);
     let (tally, answer) = Tally::new();
     let frame = FrameBuf::new(Opcode::Text, b"x");
-    world.hubs[0].read(Letter::Publish { room: "?".into(), frame, except: None, tally: Some(tally) });
+    world.hubs[0].read(Letter::Publish { scope: Scope::Room("?".into()), frame, except: None, tally: Some(tally) });
     assert_eq!(answer.recv(), Ok(Delivery::default()));
     world.hubs[0].read(Letter::Presence { room: "?".into(), core: 1, present: false });
     assert_eq!(world.hubs[0].room_count(), 0);
@@ -381,13 +384,13 @@ fn other_threads_reach_everybody() {
         world.hubs[core].join(0, "a").unwrap();
     }
     let handle = world.handle.clone();
-    let published = handle.publish("a", Kind::Text, b"all").unwrap();
-    let emitted = handle.emit_to(world.hubs[1].id(0), Kind::Text, b"you").unwrap();
-    let nowhere = handle.emit_to(world.hubs[0].ids.id(9, 0, 1), Kind::Text, b"?").unwrap();
+    let published = handle.send_to_room("a", "all").unwrap();
+    let emitted = handle.send_to(world.hubs[1].id(0), "you").unwrap();
+    let nowhere = handle.send_to(world.hubs[0].ids.id(9, 0, 1), "?").unwrap();
     world.mail();
-    assert_eq!(published.recv(), Ok(queued(2)));
-    assert_eq!(emitted.recv(), Ok(queued(1)));
-    assert_eq!(nowhere.recv(), Ok(Delivery { gone: 1, ..Delivery::default() }));
+    assert_eq!(published.wait(), queued(2));
+    assert_eq!(emitted.wait(), queued(1));
+    assert_eq!(nowhere.wait(), Delivery { gone: 1, ..Delivery::default() });
     assert_eq!(world.sent(0), each([0], &["all"]));
     assert_eq!(world.sent(1), each([0], &["all", "you"]));
 
@@ -396,6 +399,25 @@ fn other_threads_reach_everybody() {
         world.mail();
     }
     assert_eq!(asker.join().unwrap(), Ok(vec![0, 1]));
+}
+
+/// Kills: presence letters that wait with the others.
+#[test]
+fn word_of_a_join_does_not_wait_in_a_full_mailbox() {
+    let mut world = World::new(2);
+    world.connect(0, 0, 1);
+    world.connect(1, 0, 1);
+    let id = world.hubs[1].id(0);
+    for _ in 0..100 {
+        world.hubs[0].emit_to(id, Opcode::Text, b"x", None);
+    }
+    assert!(world.hubs[0].is_congested());
+    world.hubs[0].join(0, "a").unwrap();
+    let letter = world.mailboxes[1].next_urgent().unwrap();
+    world.hubs[1].read(letter);
+    world.publish(1, "a", "heard");
+    world.mail();
+    assert_eq!(world.sent(0), each([0], &["heard"]));
 }
 
 // ---- slow consumers and dooms -------------------------------------------------------------------------------------

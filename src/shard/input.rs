@@ -269,6 +269,11 @@ impl<S: Service> Worker<'_, S> {
     /// Handles what was held back.
     fn stashed(&mut self, stash: &mut Stash) -> Next {
         if let Some((kind, payload)) = stash.message.take() {
+            if let Some(why) = self.cx.must_pause() {
+                // Something else that it waited for is over.
+                self.conn.stash = Some(Box::new(Stash { message: Some((kind, payload)), ..std::mem::take(stash) }));
+                return why;
+            }
             self.cx.deliver(&mut self.conn.rate_due_ns, Incoming { kind, payload: Payload::Owned(payload) });
         }
         self.input(&mut stash.bytes)

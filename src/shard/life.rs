@@ -144,6 +144,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn look_at_open(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
+        if self.hub.outbox.is_held(slot) {
+            // It is we who do not read.
+            self.conns[slot as usize].last_inbound_ms = now_ms;
+        }
         let last_inbound_ms = self.conns[slot as usize].last_inbound_ms;
         let limits = self.hub.limits(slot);
         let idle_timeout = limits.idle_timeout.unwrap_or(self.settings.idle_timeout);
@@ -190,6 +194,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.phase != Phase::Open {
             return;
         }
+        // Nobody takes its messages any more: what is still read is read for the peer's Close.
+        self.hub.outbox.set_held(slot, false);
         let mut replies = OutboxReplies { outbox: &mut self.hub.outbox, slot };
         conn.machine.close(code, reason, &mut replies);
         conn.end(code.unwrap_or(1005), reason, false);
@@ -240,9 +246,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         conn.phase = Phase::Dead;
         conn.stash = None;
-        if std::mem::take(&mut conn.awaits_answer) {
-            self.service.abandoned(slot);
-        }
+        conn.awaits_answer = false;
         conn.machine.take_buffers(&mut self.hub.pool);
         let ended = conn.ended.take();
         if std::mem::take(&mut conn.entered) {

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::Shard;
 use super::conn::{Phase, Stash, Unanswered};
 use super::input::{Context, Next, Worker};
+use super::life::after;
 use crate::admission::Refused;
 use crate::config::Origins;
 use crate::engine::Ring;
@@ -23,7 +24,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn request_timed_out(&mut self, slot: u32) -> Option<u64> {
         let conn = &self.conns[slot as usize];
         if conn.awaits_answer {
-            return Some(super::life::after(self.now_ms(), self.settings.handshake_timeout));
+            return Some(after(self.now_ms(), self.settings.handshake_timeout));
         }
         self.hub.counters.timeouts += 1;
         if conn.stash.is_none() && conn.answered {
@@ -45,6 +46,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             _ => return,
         };
         conn.awaits_answer = false;
+        // The time that the answer took is not the peer's: the next head has as long as the first one had.
+        conn.deadline_ms = after(self.now_ns / 1_000_000, self.settings.handshake_timeout);
         let unanswered = conn.stash.as_mut().and_then(|stash| stash.request.take());
         let was = conn.phase;
         let (Some(unanswered), Phase::Http) = (unanswered, was) else { return };
@@ -208,12 +211,9 @@ impl<S: Service> Worker<'_, S> {
     fn answered(&mut self, head: &RequestHead<'_>, answer: Answer) -> Next {
         let reply = match answer {
             Answer::Response(reply) => reply,
-            Answer::WebSocket(accept) => match self.upgrade(head, &accept) {
+            Answer::WebSocket(accept) => match self.upgrade(head, accept) {
                 Ok(()) => return Next::Go,
-                Err(reply) => {
-                    self.cx.service.abandoned(self.cx.slot);
-                    reply
-                }
+                Err(reply) => reply,
             },
             Answer::Later => unreachable!("an answer is not put off twice"),
         };
@@ -226,7 +226,7 @@ impl<S: Service> Worker<'_, S> {
     }
 
     /// Checks the handshake and opens the WebSocket; or says what to answer.
-    fn upgrade(&mut self, head: &RequestHead<'_>, accept: &Accept) -> Result<(), Reply> {
+    fn upgrade(&mut self, head: &RequestHead<'_>, accept: Accept) -> Result<(), Reply> {
         let upgrade = handshake::check(head).map_err(refusal_reply)?;
         if head.body() != Ok(Body::None) {
             return Err(Reply::error(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body"));
@@ -264,7 +264,7 @@ impl<S: Service> Worker<'_, S> {
         self.cx.hub.enter(self.cx.slot, self.cx.generation, accept.route);
         self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
         self.cx.hub.counters.opened += 1;
-        self.cx.service.open(self.cx.hub, self.cx.slot);
+        self.cx.service.open(self.cx.hub, self.cx.slot, accept.context);
         Ok(())
     }
 }

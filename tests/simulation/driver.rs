@@ -4,11 +4,13 @@
 //! order; when all sleep, the clock moves on. Once all clients are through, faults are switched off, the cores are
 //! drained (if that has not happened before), and each must come to rest with nothing in flight and nobody on its books.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringwire::config::SlowConsumer;
 use ringwire::engine::Nanos;
 use ringwire::engine::sim::{FaultCounts, Faults, Mutant, RingOptions, Rng, World};
+use ringwire::{App, standalone};
 
 use crate::endpoint::{Endpoint, Plan};
 use crate::host::{Cores, Setup};
@@ -29,12 +31,16 @@ pub struct Scenario {
     pub leavers: f64,
     /// Whether the server may end a healthy connection without a Close, as after a timeout.
     pub drops: bool,
+    /// Whether clients of the echo route wait for all their answers before they say goodbye: a handler that waits cannot
+    /// answer after that.
+    pub patient: bool,
+    /// What the cores serve.
+    pub app: fn() -> App,
     /// Whether every client stays until all are through and nothing is under way.
     pub stay: bool,
     /// Whether the server is drained while clients are at work.
     pub drains: bool,
-    /// Letters that a core's mailbox holds. Where it is small, all clients come before the first message: word of a join
-    /// may have to wait like any other letter.
+    /// Letters that a core's mailbox holds.
     pub mail_depth: usize,
     /// For [`oracle::judge`].
     pub grace_ns: Nanos,
@@ -54,6 +60,8 @@ impl Scenario {
             payload_bytes_max: if seed.is_multiple_of(4) { 70_000 } else { 2_000 },
             leavers: 0.2,
             drops: false,
+            patient: false,
+            app: standalone::app,
             stay: seed.is_multiple_of(2),
             drains: seed % 5 == 4,
             mail_depth: if seed % 3 == 2 { 2 } else { 1024 },
@@ -98,8 +106,10 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         ring: options,
         mail_depth: scenario.mail_depth,
         slow_consumer: SlowConsumer::Close,
+        app: Rc::new(scenario.app),
         ..Setup::default()
     };
+    setup.settings.direct_bytes_min = rng.pick(&[64, 16 << 10]);
     setup.settings.pause_bytes = rng.pick(&[100, 4_000, 256 << 10]);
     if !scenario.drops {
         // The clock may jump, and nobody is to be dropped for it.
@@ -183,6 +193,7 @@ impl Run {
             messages: rng.between(0, self.scenario.messages_max),
             payload_bytes_max: self.scenario.payload_bytes_max,
             frames_max: rng.pick(&[1, 1, 4]),
+            patient: self.scenario.patient,
             leaves: rng.chance(self.scenario.leavers),
             may_be_dropped: self.scenario.drops || self.scenario.drains,
             window: rng.pick(&[50, 1_000, 64 * 1024]),
@@ -191,7 +202,6 @@ impl Run {
         let core = rng.between(0, self.scenario.cores - 1);
         let mut endpoint = Endpoint::new(plan, self.world.connect(core, 0), rng.fork());
         endpoint.may_finish = !self.scenario.stay;
-        endpoint.may_begin = self.scenario.mail_depth > 16;
         endpoint
     }
 
@@ -204,9 +214,6 @@ impl Run {
         }
         let all_came = self.endpoints.len() == self.scenario.clients;
         let cores_sleep = self.world.next_event().is_none() && self.cores.are_idle();
-        if cores_sleep && all_came && self.endpoints.iter().all(|endpoint| endpoint.is_over() || endpoint.is_open()) {
-            self.endpoints.iter_mut().for_each(|endpoint| endpoint.may_begin = true);
-        }
         if cores_sleep && all_came && self.endpoints.iter().all(Endpoint::is_quiet) {
             self.endpoints.iter_mut().for_each(|endpoint| endpoint.may_finish = true);
         }

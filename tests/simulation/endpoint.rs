@@ -18,6 +18,8 @@ pub struct Plan {
     pub frames_max: usize,
     /// Whether it goes at some point without a Close.
     pub leaves: bool,
+    /// Whether it waits for as many messages as it has sent before its Close.
+    pub patient: bool,
     /// Whether the server may end a healthy connection without a Close, as after a timeout.
     pub may_be_dropped: bool,
     /// Bytes that its socket takes before it reads.
@@ -38,8 +40,6 @@ pub struct Endpoint {
     marks: Vec<(usize, usize)>,
     close_sent: bool,
     server_close: Option<(Option<u16>, bool)>,
-    /// No message before this is set: a test may want everybody to be there first.
-    pub may_begin: bool,
     /// No goodbye before this is set: a test may want everybody to stay until all are through.
     pub may_finish: bool,
 }
@@ -61,7 +61,6 @@ impl Endpoint {
             marks: Vec::new(),
             close_sent: false,
             server_close: None,
-            may_begin: true,
             may_finish: true,
         }
     }
@@ -73,11 +72,6 @@ impl Endpoint {
     /// Whether everything that it has to say but goodbye is written.
     pub fn is_through(&self) -> bool {
         self.is_over() || (self.log.sent.len() >= self.plan.messages && self.writing.is_empty())
-    }
-
-    /// Whether its handshake is done.
-    pub fn is_open(&self) -> bool {
-        self.log.opened_at.is_some()
     }
 
     /// Whether nothing is under way to or from it, as far as its socket shows.
@@ -189,12 +183,9 @@ impl Endpoint {
             return;
         }
         if self.log.sent.len() == self.plan.messages {
-            if self.may_finish {
+            if self.may_finish && (!self.plan.patient || self.log.received.len() == self.log.sent.len()) {
                 self.say_close(CLOSE_CODE);
             }
-            return;
-        }
-        if !self.may_begin {
             return;
         }
         for _ in 0..self.rng.between(1, 4).min(self.plan.messages - self.log.sent.len()) {

@@ -1,7 +1,9 @@
-//! Whole cores on simulated rings: the real shard with the stand-alone program's service, mail between the cores, and a
-//! service around it that checks that every connection that opens also closes, once.
+//! Whole cores on simulated rings: the real shard with an app, usually the stand-alone program's, mail between the cores,
+//! and a service around it that checks that every connection that opens also closes, once.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,15 +11,16 @@ use std::time::Duration;
 use ringwire::admission::Admission;
 use ringwire::config::{Origins, SlowConsumer};
 use ringwire::engine::sim::{Ring, RingOptions, World};
-use ringwire::hub::{CoreHub, Delivery, Letter, Tally};
-use ringwire::id::{ConnectionId, IdKey};
+use ringwire::hub::{CoreHub, Delivery, Hub, Letter, Tally};
+use ringwire::id::IdKey;
 use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
 use ringwire::proto::pool::Pool;
 use ringwire::proto::{Incoming, Limits};
-use ringwire::shard::{Answer, Ended, Request, Service, Settings, Shard};
-use ringwire::standalone::Standalone;
+use ringwire::service::{Accept, Answer, Ended, Inbound, Service};
+use ringwire::shard::{Settings, Shard};
+use ringwire::{App, ConnectionId, core_app, standalone};
 
 /// How the cores are set up.
 #[derive(Clone)]
@@ -29,6 +32,8 @@ pub struct Setup {
     pub slow_consumer: SlowConsumer,
     pub mail_depth: usize,
     pub connections_max: u32,
+    /// Made once for each core, as in a real server, but all of them in one thread.
+    pub app: Rc<dyn Fn() -> App>,
 }
 
 impl Default for Setup {
@@ -36,7 +41,9 @@ impl Default for Setup {
     fn default() -> Setup {
         let settings = Settings {
             limits: Limits { message_bytes_max: 1 << 20, fragments_max: 1024 },
+            direct_bytes_min: 16 << 10,
             head_bytes_max: 16 << 10,
+            body_bytes_max: 1 << 20,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(30),
@@ -56,6 +63,7 @@ impl Default for Setup {
             slow_consumer: SlowConsumer::Close,
             mail_depth: 1024,
             connections_max: 1000,
+            app: Rc::new(standalone::app),
         }
     }
 }
@@ -63,9 +71,9 @@ impl Default for Setup {
 /// The route `/direct`: told its own id, a client writes `to ID TEXT`.
 const DIRECT: u16 = 100;
 
-/// The stand-alone program's service and the route `/direct`, and a record of what the shard made of both.
+/// An app's service and the route `/direct`, and a record of what the shard made of both.
 pub struct Watched {
-    inner: Standalone,
+    inner: Box<dyn Service>,
     open: BTreeMap<u32, ConnectionId>,
     /// Every connection that has ended, in order.
     pub ended: Vec<(ConnectionId, Ended)>,
@@ -76,20 +84,24 @@ pub struct Watched {
 }
 
 impl Service for Watched {
-    fn request(&mut self, hub: &mut CoreHub, request: &Request<'_, '_>) -> Answer {
-        if request.head.path() == "/direct" {
-            return Answer::WebSocket { route: DIRECT };
-        }
-        self.inner.request(hub, request)
+    fn begin_tick(&mut self, now_ns: u64) {
+        self.inner.begin_tick(now_ns);
     }
 
-    fn open(&mut self, hub: &mut CoreHub, slot: u32) {
+    fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
+        if inbound.head.path() == "/direct" {
+            return Answer::WebSocket(Accept { route: DIRECT, ..Accept::default() });
+        }
+        self.inner.request(hub, slot, generation, inbound)
+    }
+
+    fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>) {
         let id = hub.id(slot);
         assert_eq!(self.open.insert(slot, id), None, "slot {slot} opened twice");
         if hub.route(slot) == DIRECT {
             hub.send(slot, Opcode::Text, format!("id {id}").as_bytes());
         } else {
-            self.inner.open(hub, slot);
+            self.inner.open(hub, slot, context);
         }
     }
 
@@ -115,7 +127,25 @@ impl Service for Watched {
         assert_eq!(hub.send(slot, Opcode::Text, b"too late"), ringwire::outbox::Queued::Gone);
         hub.close(slot, Some(1000), "too late");
         self.ended.push((id, ended.clone()));
-        self.inner.close(hub, slot, ended);
+        if hub.route(slot) != DIRECT {
+            self.inner.close(hub, slot, ended);
+        }
+    }
+
+    fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
+        self.inner.run_tasks(hub);
+    }
+
+    fn take_answers(&mut self, answers: &mut Vec<(u32, u32, Answer)>) {
+        self.inner.take_answers(answers);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.inner.is_ready()
+    }
+
+    fn next_due_ns(&self) -> Option<u64> {
+        self.inner.next_due_ns()
     }
 }
 
@@ -141,14 +171,29 @@ impl Wake for Bell {
 impl Core {
     /// Whether it runs now, as far as the ring, the clock and other threads' bells go.
     pub fn is_runnable(&self) -> bool {
+        if self.is_stopped() {
+            return false;
+        }
+        if self.shard.is_finished() {
+            // Its thread would have ended. It only reads its mail, which would have gone with it.
+            return self.world.next_event_of(self.number).is_some_and(|at| at <= self.world.now());
+        }
         self.bell.0.load(Ordering::SeqCst) || self.world.runnable(self.number)
+    }
+
+    /// Whether its thread would have ended with operations in flight, which end with its ring.
+    fn is_stopped(&self) -> bool {
+        self.shard.is_finished() && self.shard.slots_in_use() > 0
     }
 
     /// Ends the tick that sleeps, and turns the ring once more.
     pub fn tick(&mut self) {
         self.bell.0.store(false, Ordering::SeqCst);
         if std::mem::take(&mut self.asleep) {
-            self.shard.work();
+            self.work();
+        }
+        if self.is_stopped() {
+            return;
         }
         self.shard.turn().expect("a ring that works");
         match self.world.parked_until(self.number) {
@@ -164,6 +209,10 @@ impl Core {
 
     /// Verifies that nothing of any connection is left.
     pub fn check_over(&mut self) -> Result<(), String> {
+        if !self.is_stopped() {
+            // Bells that its last tick rang.
+            self.tick();
+        }
         let (slots, websockets) = (self.shard.slots_in_use(), self.shard.websockets());
         let open = self.shard.service().open.len();
         let backlog = self.shard.hub().outbox.backlog_bytes();
@@ -182,6 +231,7 @@ impl Core {
 pub struct Cores {
     pub all: Vec<Core>,
     pub courier: Courier<Letter>,
+    pub hub: Hub,
     pub admission: Arc<Admission>,
 }
 
@@ -191,11 +241,14 @@ impl Cores {
         let admission = Arc::new(Admission::new(setup.connections_max, 0, 0));
         let mut office = PostOffice::new(setup.cores, setup.mail_depth);
         let bells: Vec<Arc<Bell>> = (0..setup.cores).map(|_| Arc::default()).collect();
+        let wakes = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn Wake>).collect();
+        let courier = office.courier(wakes);
+        let handle = Hub::new(courier.clone(), Arc::clone(&admission));
         let all = bells.iter().enumerate().map(|(number, bell)| {
             let (post, mailbox) = office.take(number);
             let outbox = Outbox::new(setup.outbox_bytes_max);
             let mut hub = CoreHub::new(ids.clone(), post, outbox, Pool::new(1 << 20), setup.slow_consumer);
-            let inner = Standalone::new(&mut hub, Arc::clone(&admission));
+            let inner = Box::new(core_app::service((setup.app)(), &mut hub, handle.clone()));
             let service = Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
             let ring = world.ring(number, setup.ring.clone());
             let settings = setup.settings.clone();
@@ -203,8 +256,7 @@ impl Cores {
             Core { shard, number, world: world.clone(), asleep: false, bell: Arc::clone(bell) }
         });
         let all = all.collect();
-        let wakes = bells.into_iter().map(|bell| bell as Arc<dyn Wake>).collect();
-        Cores { all, courier: office.courier(wakes), admission }
+        Cores { all, courier, hub: handle, admission }
     }
 
     /// Tells every core to drain, however full its mailbox is; false where it was: try again.
@@ -214,6 +266,20 @@ impl Cores {
 
     pub fn is_any_runnable(&self) -> bool {
         self.all.iter().any(Core::is_runnable)
+    }
+
+    /// Whether no core has anything to do, be it later: letters may wait for room.
+    pub fn are_idle(&mut self) -> bool {
+        !self.is_any_runnable() && self.all.iter_mut().all(|core| !core.shard.hub().is_congested())
+    }
+
+    /// What keeps the cores from being drained, for messages.
+    pub fn state(&self) -> String {
+        let state = |core: &Core| {
+            let (finished, slots) = (core.shard.is_finished(), core.shard.slots_in_use());
+            format!("core {}: finished {finished}, {slots} slots, runnable {}", core.number, core.is_runnable())
+        };
+        self.all.iter().map(state).collect::<Vec<_>>().join("; ")
     }
 
     pub fn is_drained(&self) -> bool {

@@ -1,0 +1,10 @@
+//! An echo server: `cargo run --example embed_echo`, then talk to ws://127.0.0.1:9001/echo.
+
+use ringwire::{App, Message, Server, Socket};
+
+fn main() -> ringwire::Result<()> {
+    let app = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+    Server::from_env()?.run_with(app, |handle| {
+        println!("listening on {}", handle.addresses()[0]);
+    })
+}

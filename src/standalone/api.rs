@@ -1,0 +1,230 @@
+//! `/api/*`: messages into the event sockets, and a look at all connections, for programs that speak HTTP.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use http::uri::Authority;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::events;
+use crate::app::Group;
+use crate::config::{ApiToken, Config};
+use crate::error_http::HttpError;
+use crate::hub::{ConnectionInfo, Delivery};
+use crate::id::ConnectionId;
+use crate::message::Json;
+use crate::request::Request;
+
+/// Connections in one answer, unless the request says otherwise.
+const PAGE_LEN_DEFAULT: usize = 1_000;
+/// Connections in one answer, whatever the request says: a core looks at all of its own for it.
+const PAGE_LEN_MAX: usize = 10_000;
+
+const USER_GONE: &str = "User not connected";
+const CONNECTION_GONE: &str = "Connection not found";
+
+pub(super) fn routes(group: Group) -> Group {
+    group
+        .post("/broadcast", broadcast)
+        .post("/message/{id}", message)
+        .post("/rooms/{room}", room)
+        .get("/ws/connections", connections)
+        .delete("/ws/connections/{id}", disconnect)
+        .get("/ws/connections/{id}/data", data)
+        .put("/ws/connections/{id}/data", set_data)
+}
+
+// ---- who may ask --------------------------------------------------------------------------------------------------
+
+/// Lets in who shows the token, if one is set, and otherwise only this machine.
+pub(super) fn guard(config: &Config) -> impl Fn(&mut Request) -> Result<(), HttpError> + 'static {
+    let token = config.api_token.clone();
+    move |request| match &token {
+        Some(token) => check_token(token, request.headers()),
+        None => check_local(request),
+    }
+}
+
+fn check_token(token: &ApiToken, headers: &HeaderMap) -> Result<(), HttpError> {
+    let refused = |message: &'static str, challenge: &'static str| {
+        Err(HttpError::unauthorized(message).with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge)))
+    };
+    let shown = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
+        // RFC 9110 11.1: the scheme's name is in any case.
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+    });
+    match shown {
+        Some(shown) if token.is(shown.trim_ascii()) => Ok(()),
+        // RFC 6750 3: an error code only where a token was shown.
+        Some(_) => refused("wrong token", r#"Bearer realm="ringwire", error="invalid_token""#),
+        None => refused("a bearer token is needed", r#"Bearer realm="ringwire""#),
+    }
+}
+
+/// Only programs of this machine, by its loopback addresses or a Unix socket: not who is behind a proxy that runs here,
+/// and not a browser on behalf of another site's page.
+fn check_local(request: &Request) -> Result<(), HttpError> {
+    let is_local = request.peer().is_none_or(|peer: SocketAddr| peer.ip().to_canonical().is_loopback());
+    let headers = request.headers();
+    let proxies = [FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
+    let is_forwarded = proxies.iter().any(|name| headers.contains_key(name));
+    if is_local && !is_forwarded && is_same_origin(headers) {
+        Ok(())
+    } else {
+        Err(HttpError::forbidden("only for this machine, unless RINGWIRE_API_TOKEN is set"))
+    }
+}
+
+/// Whether the request is no browser's, or of a page of this server.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let authority = |value: &HeaderValue, prefixes: &[&str]| {
+        let text = value.to_str().ok()?;
+        let rest = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix))?;
+        Authority::from_str(rest).ok()
+    };
+    let asked = headers.get(HOST).and_then(|host| authority(host, &[""]));
+    asked.is_some() && authority(origin, &["http://", "https://"]) == asked
+}
+
+// ---- messages -----------------------------------------------------------------------------------------------------
+
+/// An event for many; Arcade's form has only a message.
+#[derive(Deserialize)]
+struct Outgoing<'b> {
+    event: Option<String>,
+    #[serde(borrow)]
+    data: Option<&'b RawValue>,
+    #[serde(borrow)]
+    message: Option<&'b RawValue>,
+}
+
+async fn broadcast(request: Request) -> Result<Value, HttpError> {
+    let outgoing: Outgoing<'_> = read(&request)?;
+    let hub = request.hub();
+    let delivering = match (outgoing.event, outgoing.message) {
+        (Some(event), _) => hub.emit_to_route(events::PATH, &event, &outgoing.data)?,
+        (None, Some(message)) => {
+            let data = Broadcast { message, timestamp: events::now() };
+            hub.emit_to_route(events::PATH, "broadcast", &data)?
+        }
+        (None, None) => return Err(HttpError::bad_request("an event, or a message, is missing")),
+    };
+    Ok(sent_to(delivering.await))
+}
+
+#[derive(Serialize)]
+struct Broadcast<'b> {
+    message: &'b RawValue,
+    timestamp: String,
+}
+
+async fn room(request: Request) -> Result<Value, HttpError> {
+    let outgoing: Outgoing<'_> = read(&request)?;
+    let event = outgoing.event.ok_or(HttpError::bad_request("the event is missing"))?;
+    let room = events::room_name(request.param("room"));
+    Ok(sent_to(request.hub().emit_to_room(&room, &event, &outgoing.data)?.await))
+}
+
+fn sent_to(delivery: Delivery) -> Value {
+    json!({ "sent": true, "recipients": delivery.queued })
+}
+
+async fn message(request: Request) -> Result<Value, HttpError> {
+    let id = id(&request, USER_GONE)?;
+    let data: &RawValue = read(&request)?;
+    match request.hub().emit_to(id, "private-message", data)?.await {
+        Delivery { queued: 1.., .. } => Ok(json!({ "sent": true })),
+        Delivery { dropped: 1.., .. } => Err(HttpError::unavailable("the user does not keep up")),
+        _ => Err(HttpError::not_found(USER_GONE)),
+    }
+}
+
+// ---- connections --------------------------------------------------------------------------------------------------
+
+#[derive(Serialize)]
+struct Listing {
+    count: usize,
+    connections: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    id: String,
+    route: String,
+    core: usize,
+    peer: Option<SocketAddr>,
+    connected_ms: u64,
+    data: Value,
+}
+
+impl From<ConnectionInfo> for Entry {
+    fn from(info: ConnectionInfo) -> Entry {
+        let ConnectionInfo { id, route, core, peer, connected_ms, data } = info;
+        Entry { id: id.to_string(), route: route.to_string(), core, peer, connected_ms, data }
+    }
+}
+
+async fn connections(request: Request) -> Result<Json<Listing>, HttpError> {
+    let offset = number(&request, "offset")?.unwrap_or(0);
+    let limit = number(&request, "limit")?.unwrap_or(PAGE_LEN_DEFAULT).min(PAGE_LEN_MAX);
+    let hub = request.hub();
+    let count = hub.count().await;
+    let page = hub.connections_page(offset, limit).await;
+    Ok(Json(Listing { count, connections: page.into_iter().map(Entry::from).collect() }))
+}
+
+async fn disconnect(request: Request) -> Result<Value, HttpError> {
+    const REASON: &str = "Admin action";
+    let id = id(&request, CONNECTION_GONE)?;
+    let hub = request.hub();
+    // Both go the same way, so the event is queued before the Close frame.
+    drop(hub.emit_to(id, "disconnect", &json!({ "reason": REASON }))?);
+    found(hub.disconnect(id, 1008, REASON).await, json!({ "disconnected": true }))
+}
+
+async fn data(request: Request) -> Result<Value, HttpError> {
+    let id = id(&request, CONNECTION_GONE)?;
+    match request.hub().data(id).await {
+        Some(Some(data)) => Ok(data),
+        _ => Err(HttpError::not_found(CONNECTION_GONE)),
+    }
+}
+
+async fn set_data(request: Request) -> Result<Value, HttpError> {
+    let id = id(&request, CONNECTION_GONE)?;
+    let data: Value = read(&request)?;
+    found(request.hub().set_data(id, data.clone()).await, data)
+}
+
+/// The answer to a question to a connection: 404 if it has gone, 503 if its core could not be asked.
+fn found(answer: Option<bool>, body: Value) -> Result<Value, HttpError> {
+    match answer {
+        Some(true) => Ok(body),
+        Some(false) => Err(HttpError::not_found(CONNECTION_GONE)),
+        None => Err(HttpError::unavailable("busy")),
+    }
+}
+
+// ---- requests -----------------------------------------------------------------------------------------------------
+
+fn id(request: &Request, gone: &'static str) -> Result<ConnectionId, HttpError> {
+    let id: Option<ConnectionId> = request.param("id").parse().ok();
+    // An id that was made up may name a core that is not there.
+    id.filter(|id| id.core() < request.hub().cores()).ok_or(HttpError::not_found(gone))
+}
+
+/// The body as JSON, parts of it borrowed.
+fn read<'r, T: Deserialize<'r>>(request: &'r Request) -> Result<T, HttpError> {
+    serde_json::from_slice(request.body()).map_err(|error| HttpError::bad_request(format!("invalid JSON: {error}")))
+}
+
+fn number(request: &Request, name: &str) -> Result<Option<usize>, HttpError> {
+    let bad = |_| HttpError::bad_request(format!("{name} is not a number"));
+    request.query(name).map(|text| text.parse().map_err(bad)).transpose()
+}

@@ -1,0 +1,204 @@
+//! `/ws`: rooms and messages as named events, `{"event":E,"data":D}` both ways.
+//!
+//! Whatever a client sends that is none of the events gets an `error` event, and the socket stays open. Data that is
+//! passed on, a message's or a ping's, is passed on as it was written.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::message::{EncodeError, Message};
+use crate::socket::Socket;
+use crate::ws::{Ws, ws};
+
+/// The route's path.
+pub(super) const PATH: &str = "/ws";
+
+/// The hub's name of a room of event sockets, apart from those of the load routes.
+pub(super) fn room_name(room: &str) -> String {
+    format!("{ROOM_PREFIX}{room}")
+}
+
+const ROOM_PREFIX: &str = "ws/";
+
+pub(super) fn route() -> Ws {
+    // One per core, as the app is.
+    let ids = MessageIds::default();
+    ws().forget_request()
+        .on_connect(|socket| {
+            let id = socket.id().to_string();
+            emit(socket, "connected", &json!({ "id": id }));
+        })
+        .on_message(move |socket, message| {
+            if let Err(Refused(why)) = handle(socket, &message, &ids) {
+                emit(socket, "error", &json!({ "message": why }));
+            }
+        })
+        .on_close(|socket, _| {
+            for name in socket.rooms() {
+                tell_others(socket, &name, "user-left");
+            }
+        })
+}
+
+/// Why an event was not handled; the client is told.
+struct Refused(Cow<'static, str>);
+
+impl From<serde_json::Error> for Refused {
+    fn from(error: serde_json::Error) -> Refused {
+        Refused(format!("invalid data: {error}").into())
+    }
+}
+
+#[derive(Deserialize)]
+struct Event<'m> {
+    #[serde(borrow)]
+    event: Cow<'m, str>,
+    #[serde(borrow, default)]
+    data: Option<&'m RawValue>,
+}
+
+impl<'m> Event<'m> {
+    fn data<D: Deserialize<'m>>(&self) -> Result<D, Refused> {
+        Ok(serde_json::from_str(self.data.map_or("null", RawValue::get))?)
+    }
+}
+
+#[derive(Deserialize)]
+struct InRoom<'m> {
+    #[serde(borrow)]
+    room: Cow<'m, str>,
+}
+
+#[derive(Deserialize)]
+struct Saying<'m> {
+    #[serde(borrow)]
+    room: Cow<'m, str>,
+    #[serde(borrow)]
+    message: &'m RawValue,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Said<'m> {
+    id: String,
+    user_id: String,
+    room: &'m str,
+    message: &'m RawValue,
+    timestamp: String,
+}
+
+fn handle(socket: &mut Socket<'_>, message: &Message<'_>, ids: &MessageIds) -> Result<(), Refused> {
+    let text = message.as_text().ok_or(Refused("events are text messages".into()))?;
+    let event: Event<'_> = serde_json::from_str(text).map_err(|error| {
+        // What is wrong with it, for somebody who types events by hand.
+        Refused(format!(r#"not an event such as {{"event":"ping","data":null}}: {error}"#).into())
+    })?;
+    match &*event.event {
+        "join" => join(socket, &event.data::<InRoom<'_>>()?.room),
+        "leave" => leave(socket, &event.data::<InRoom<'_>>()?.room),
+        "message" => say(socket, &event.data()?, ids),
+        "typing" => {
+            let name = member_of(socket, &event.data::<InRoom<'_>>()?.room)?;
+            tell_others(socket, &name, "user-typing");
+            Ok(())
+        }
+        "ping" => {
+            emit(socket, "pong", &event.data);
+            Ok(())
+        }
+        other => Err(Refused(format!("unknown event {other:?}: join, leave, message, typing or ping").into())),
+    }
+}
+
+fn join(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
+    if room.is_empty() {
+        return Err(Refused("a room has a name".into()));
+    }
+    let name = room_name(room);
+    let is_new = !socket.is_in(&name);
+    socket.join(&name).map_err(|error| Refused(error.to_string().into()))?;
+    if is_new {
+        tell_others(socket, &name, "user-joined");
+    }
+    tell_members(socket, "joined", room, name);
+    Ok(())
+}
+
+fn leave(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
+    let name = member_of(socket, room)?;
+    tell_others(socket, &name, "user-left");
+    socket.leave(&name);
+    tell_members(socket, "left", room, name);
+    Ok(())
+}
+
+fn say(socket: &mut Socket<'_>, saying: &Saying<'_>, ids: &MessageIds) -> Result<(), Refused> {
+    let name = member_of(socket, &saying.room)?;
+    let id = socket.id();
+    let said =
+        Said { id: ids.make(), user_id: id.to_string(), room: &saying.room, message: saying.message, timestamp: now() };
+    logged(socket.to(&name).emit("message", &said));
+    Ok(())
+}
+
+/// The hub's name of a room that the connection is in.
+fn member_of(socket: &Socket<'_>, room: &str) -> Result<String, Refused> {
+    let name = room_name(room);
+    let refused = || Refused(format!("not in the room {room:?}").into());
+    socket.is_in(&name).then_some(name).ok_or_else(refused)
+}
+
+fn emit(socket: &mut Socket<'_>, event: &str, data: &impl Serialize) {
+    logged(socket.emit(event, data));
+}
+
+/// Tells the other members of a room what this connection does there.
+fn tell_others(socket: &mut Socket<'_>, name: &str, event: &str) {
+    let user = socket.id().to_string();
+    let room = name.strip_prefix(ROOM_PREFIX).unwrap_or(name);
+    let data = json!({ "room": room, "userId": user });
+    logged(socket.to(name).except_self().emit(event, &data));
+}
+
+/// Tells the connection how many members a room has, once every core has counted its own.
+fn tell_members(socket: &Socket<'_>, event: &'static str, room: &str, name: String) {
+    let (hub, id, room) = (socket.hub().clone(), socket.id(), room.to_owned());
+    let count = async move {
+        let members = hub.member_count(&name).await;
+        logged(hub.emit_to(id, event, &json!({ "room": room, "members": members })));
+    };
+    socket.spawn(count).detach();
+}
+
+/// Who has gone or does not keep up misses an event. That it cannot be written as JSON would be a bug.
+fn logged<T>(result: Result<T, EncodeError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "an event was not sent");
+    }
+}
+
+/// Makes ids that no other message has: 128 bits of a keyed hash of a count, with a key that is random on each core.
+#[derive(Default)]
+struct MessageIds {
+    key: RandomState,
+    count: Cell<u64>,
+}
+
+impl MessageIds {
+    fn make(&self) -> String {
+        let count = self.count.get();
+        self.count.set(count + 1);
+        format!("{:016x}{:016x}", self.key.hash_one((count, 0)), self.key.hash_one((count, 1)))
+    }
+}
+
+/// The time of day, RFC 3339 in UTC with milliseconds.
+pub(super) fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}

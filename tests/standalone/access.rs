@@ -1,0 +1,112 @@
+//! Who may ask `/api`.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+
+use ringwire::Config;
+use ringwire::config::ListenAddress;
+
+use crate::common::raw::Raw;
+use crate::common::{TestServer, config};
+use crate::{ask_with, json_of, request};
+
+const LISTING: &str = "/api/ws/connections";
+
+fn with_token() -> TestServer {
+    TestServer::with(Config { api_token: Some("c2VjcmV0".parse().expect("a token")), ..config() })
+}
+
+#[test]
+fn a_token_lets_in_whoever_shows_it() {
+    let server = with_token();
+    for shown in ["Bearer c2VjcmV0", "bearer c2VjcmV0", "BEARER  c2VjcmV0"] {
+        let response = ask_with(&server, "GET", LISTING, &[("Authorization", shown)], "");
+        assert_eq!(response.status, 200, "{shown}");
+    }
+    // Nothing else matters then.
+    let headers =
+        [("Authorization", "Bearer c2VjcmV0"), ("X-Forwarded-For", "192.0.2.1"), ("Origin", "https://a.test")];
+    assert_eq!(ask_with(&server, "GET", LISTING, &headers, "").status, 200);
+}
+
+#[test]
+fn a_token_keeps_out_whoever_does_not() {
+    let server = with_token();
+    let wrong =
+        ["Bearer c2VjcmV1", "Bearer c2VjcmV", "Bearer c2VjcmV0x", "Bearer ", "Bearer", "Basic c2VjcmV0", "c2VjcmV0"];
+    for shown in wrong {
+        let response = ask_with(&server, "GET", LISTING, &[("Authorization", shown)], "");
+        assert_eq!(response.status, 401, "{shown}");
+        assert!(response.header("www-authenticate").is_some_and(|it| it.starts_with("Bearer realm=")), "{response:?}");
+        assert!(json_of(&response)["error"].is_string());
+    }
+    for (method, path) in [
+        ("GET", LISTING),
+        ("POST", "/api/broadcast"),
+        ("POST", "/api/message/x"),
+        ("POST", "/api/rooms/x"),
+        ("GET", "/api/ws/connections/x/data"),
+        ("PUT", "/api/ws/connections/x/data"),
+        ("DELETE", "/api/ws/connections/x"),
+    ] {
+        let response = ask_with(&server, method, path, &[], "{}");
+        assert_eq!(response.status, 401, "{method} {path}");
+        assert_eq!(response.header("www-authenticate"), Some(r#"Bearer realm="ringwire""#));
+    }
+    // The rest of the server is open.
+    for path in ["/", "/healthz", "/readyz"] {
+        assert_eq!(ask_with(&server, "GET", path, &[], "").status, 200, "{path}");
+    }
+}
+
+#[test]
+fn without_a_token_only_this_machine_is_let_in() {
+    let address = ListenAddress::Inet { host: "0.0.0.0".into(), port: 0 };
+    let server = TestServer::with(Config { addresses: vec![address], ..config() });
+    let ask = |to: std::net::IpAddr| {
+        let mut client = Raw::over(TcpStream::connect((to, server.address.port())).expect("a connection"));
+        client.send(&request("GET", LISTING, &[], ""));
+        client.response(false)
+    };
+    assert_eq!(ask([127, 0, 0, 1].into()).status, 200);
+    // A machine's connection to an address of its own comes from that address.
+    let probe = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9").map(|()| socket));
+    let own = probe.and_then(|socket| socket.local_addr()).map(|address| address.ip());
+    match own.ok().filter(|own| !own.is_loopback() && !own.is_unspecified()) {
+        Some(own) => {
+            let response = ask(own);
+            assert_eq!(response.status, 403);
+            assert!(json_of(&response)["error"].as_str().is_some_and(|error| error.contains("RINGWIRE_API_TOKEN")));
+        }
+        None => eprintln!("this machine has only loopback addresses: part of the test is left out"),
+    }
+}
+
+#[test]
+fn a_unix_socket_is_this_machine() {
+    let path = std::env::temp_dir().join(format!("ringwire-api-{}.sock", std::process::id()));
+    let server = TestServer::with(Config { addresses: vec![ListenAddress::Unix(path.clone())], ..config() });
+    let mut client = UnixStream::connect(&path).expect("a connection");
+    client.write_all(&request("GET", LISTING, &[("Connection", "close")], "")).expect("sent");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.ends_with(r#"{"count":0,"connections":[]}"#), "{answer}");
+    drop(server);
+}
+
+// A browser on this machine shows any site's page, and a proxy on it stands for anybody.
+#[test]
+fn without_a_token_nobody_is_let_in_by_way_of_this_machine() {
+    let server = TestServer::new();
+    let status = |headers: &[(&str, &str)]| ask_with(&server, "GET", LISTING, headers, "").status;
+    assert_eq!(status(&[("Origin", "http://ringwire.test")]), 200);
+    assert_eq!(status(&[("Origin", "https://ringwire.test")]), 200);
+    for other in ["http://evil.test", "http://ringwire.test:81", "http://ringwire.test.evil.test", "null", ""] {
+        assert_eq!(status(&[("Origin", other)]), 403, "{other}");
+    }
+    for proxy in [("Forwarded", "for=192.0.2.1"), ("X-Forwarded-For", "192.0.2.1"), ("X-Real-IP", "192.0.2.1")] {
+        assert_eq!(status(&[proxy]), 403, "{proxy:?}");
+    }
+}

@@ -1,0 +1,227 @@
+//! `/api`: messages and connections.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::common::{TestServer, close_code, config};
+use crate::{User, ask, ask_with, json_of};
+
+#[test]
+fn a_broadcast_reaches_every_event_socket_and_no_other() {
+    let server = TestServer::new();
+    let mut users = User::on_both_cores(&server);
+    server.await_connections(2);
+    let mut echo = server.client("/echo");
+    let answer = ask(&server, "POST", "/api/broadcast", r#"{"event":"news","data":{"x":[1,2]}}"#);
+    assert_eq!(answer, (200, json!({ "sent": true, "recipients": 2 })));
+    let answer = ask(&server, "POST", "/api/broadcast", r#"{"event":"bare"}"#);
+    assert_eq!(answer, (200, json!({ "sent": true, "recipients": 2 })));
+    let answer = ask(&server, "POST", "/api/broadcast", r#"{"message":"hello"}"#);
+    assert_eq!(answer, (200, json!({ "sent": true, "recipients": 2 })));
+    for user in &mut users {
+        assert_eq!(user.expect("news"), json!({ "x": [1, 2] }));
+        assert_eq!(user.expect("bare"), json!(null));
+        let data = user.expect("broadcast");
+        assert_eq!(data["message"], "hello");
+        assert!(data["timestamp"].as_str().is_some_and(|time| humantime::parse_rfc3339(time).is_ok()), "{data}");
+    }
+    echo.send(tungstenite::Message::text("mine")).expect("sent");
+    assert_eq!(crate::text(&mut echo), "mine");
+}
+
+#[test]
+fn a_broadcast_to_nobody_is_sent() {
+    let server = TestServer::new();
+    let answer = ask(&server, "POST", "/api/broadcast", r#"{"message":1}"#);
+    assert_eq!(answer, (200, json!({ "sent": true, "recipients": 0 })));
+}
+
+#[test]
+fn a_private_message_reaches_one_on_whichever_core() {
+    let server = TestServer::new();
+    let mut users = User::on_both_cores(&server);
+    // Several, so that the requests arrive on both cores as well.
+    for round in 0..8 {
+        for user in &mut users {
+            let path = format!("/api/message/{}", user.id);
+            assert_eq!(ask(&server, "POST", &path, &format!(r#"{{"n":{round}}}"#)), (200, json!({ "sent": true })));
+            assert_eq!(user.expect("private-message"), json!({ "n": round }));
+        }
+    }
+    users.iter_mut().for_each(User::has_nothing_more);
+}
+
+#[test]
+fn a_message_to_nobody_is_404() {
+    let server = TestServer::new();
+    let gone = User::new(&server);
+    let id = gone.id.clone();
+    drop(gone);
+    server.await_connections(0);
+    // Gone, forged, of a core that there is not, and no id at all.
+    let forged: String = id.chars().rev().collect();
+    for id in [&id, &forged, "_____wAAAAAAAAAAAAAAAA", "AAEAAAAqAAAAB3ZjO0ExAA", "somebody"] {
+        let answer = ask(&server, "POST", &format!("/api/message/{id}"), "1");
+        assert_eq!(answer, (404, json!({ "error": "User not connected" })), "{id}");
+        for (method, path) in [("GET", "/data"), ("PUT", "/data"), ("DELETE", "")] {
+            let (status, body) = ask(&server, method, &format!("/api/ws/connections/{id}{path}"), "1");
+            assert_eq!((status, body), (404, json!({ "error": "Connection not found" })), "{method} {id}");
+        }
+    }
+}
+
+#[test]
+fn a_room_is_reached_over_all_cores() {
+    let server = TestServer::new();
+    let mut users = User::on_both_cores(&server);
+    let mut outsider = User::new(&server);
+    users[0].join("the den");
+    users[1].join("the den");
+    users[0].expect("user-joined");
+    let answer = ask(&server, "POST", "/api/rooms/the%20den", r#"{"event":"news","data":"x"}"#);
+    assert_eq!(answer, (200, json!({ "sent": true, "recipients": 2 })));
+    for user in &mut users {
+        assert_eq!(user.expect("news"), "x");
+    }
+    outsider.has_nothing_more();
+    let answer = ask(&server, "POST", "/api/rooms/nobody", r#"{"event":"news"}"#);
+    assert_eq!(answer, (200, json!({ "sent": true, "recipients": 0 })));
+}
+
+#[test]
+fn connections_are_listed() {
+    let server = TestServer::new();
+    let users = User::on_both_cores(&server);
+    server.await_connections(2);
+    let _echo = server.client("/echo");
+    let _room = server.client("/rooms/den");
+    let (status, listing) = ask(&server, "GET", "/api/ws/connections", "");
+    assert_eq!((status, &listing["count"]), (200, &json!(4)));
+    let entries = listing["connections"].as_array().expect("a list");
+    assert_eq!(entries.len(), 4);
+    for user in &users {
+        let entry = entries.iter().find(|entry| entry["id"] == user.id.as_str()).expect("listed");
+        assert_eq!((&entry["route"], &entry["core"]), (&json!("/ws"), &json!(user.core())));
+        assert_eq!(entry["data"], json!(null));
+        assert!(entry["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{entry}");
+        assert!(entry["connected_ms"].as_u64().is_some_and(|age| age < 60_000), "{entry}");
+        assert_eq!(entry.as_object().map(serde_json::Map::len), Some(6));
+    }
+    let routes: BTreeSet<&str> = entries.iter().filter_map(|entry| entry["route"].as_str()).collect();
+    assert_eq!(routes, BTreeSet::from(["/echo", "/rooms/{room}", "/ws"]));
+}
+
+#[test]
+fn a_listing_has_pages() {
+    let server = TestServer::new();
+    let users: Vec<User> = (0..20).map(|_| User::new(&server)).collect();
+    let page = |query: &str| {
+        let (status, listing) = ask(&server, "GET", &format!("/api/ws/connections?{query}"), "");
+        assert_eq!((status, &listing["count"]), (200, &json!(20)), "{query}");
+        let entries = listing["connections"].as_array().expect("a list").clone();
+        entries.into_iter().map(|entry| entry["id"].as_str().expect("an id").to_owned()).collect::<Vec<String>>()
+    };
+    let all = page("");
+    assert_eq!(BTreeSet::from_iter(&all), users.iter().map(|user| &user.id).collect());
+    for step in [1, 3, 7, 20, 50] {
+        let paged: Vec<String> =
+            (0..20).step_by(step).flat_map(|at| page(&format!("limit={step}&offset={at}"))).collect();
+        assert_eq!(paged, all, "pages of {step}");
+    }
+    assert!(page("limit=0").is_empty() && page("offset=20").is_empty());
+    for query in ["limit=-1", "offset=x", "limit="] {
+        let (status, body) = ask(&server, "GET", &format!("/api/ws/connections?{query}"), "");
+        assert_eq!(status, 400, "{query}: {body}");
+    }
+}
+
+#[test]
+fn data_is_kept_with_the_connection() {
+    let server = TestServer::new();
+    for user in User::on_both_cores(&server) {
+        let path = format!("/api/ws/connections/{}/data", user.id);
+        assert_eq!(ask(&server, "GET", &path, ""), (200, json!(null)));
+        let data = json!({ "name": "Ada", "tags": ["x"] });
+        assert_eq!(ask(&server, "PUT", &path, &data.to_string()), (200, data.clone()));
+        for _ in 0..8 {
+            assert_eq!(ask(&server, "GET", &path, ""), (200, data.clone()));
+        }
+        let (_, listing) = ask(&server, "GET", "/api/ws/connections", "");
+        let entries = listing["connections"].as_array().expect("a list");
+        assert!(entries.iter().any(|entry| entry["id"] == user.id.as_str() && entry["data"] == data));
+    }
+}
+
+#[test]
+fn delete_says_why_and_closes() {
+    let server = TestServer::new();
+    for mut user in User::on_both_cores(&server) {
+        let path = format!("/api/ws/connections/{}", user.id);
+        assert_eq!(ask(&server, "DELETE", &path, ""), (200, json!({ "disconnected": true })));
+        assert_eq!(user.expect("disconnect"), json!({ "reason": "Admin action" }));
+        assert_eq!(close_code(&mut user.client), Some(1008));
+        assert_eq!(ask(&server, "DELETE", &path, "").0, 404);
+    }
+    server.await_connections(0);
+}
+
+#[test]
+fn bodies_that_are_not_as_they_should_be_are_400() {
+    let server = TestServer::new();
+    let user = User::new(&server);
+    let message = format!("/api/message/{}", user.id);
+    let data = format!("/api/ws/connections/{}/data", user.id);
+    let cases = [
+        ("POST", "/api/broadcast", ""),
+        ("POST", "/api/broadcast", "{"),
+        ("POST", "/api/broadcast", "[]"),
+        ("POST", "/api/broadcast", "{}"),
+        ("POST", "/api/broadcast", r#"{"event":5}"#),
+        ("POST", "/api/broadcast", "{\"event\":\"\u{0}\"}"),
+        ("POST", "/api/rooms/x", "no"),
+        ("POST", "/api/rooms/x", r#"{"data":1}"#),
+        ("POST", message.as_str(), ""),
+        ("POST", message.as_str(), "{]"),
+        ("PUT", data.as_str(), "{} {}"),
+    ];
+    for (method, path, body) in cases {
+        let (status, answer) = ask(&server, method, path, body);
+        assert_eq!(status, 400, "{method} {path} {body:?}: {answer}");
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+}
+
+#[test]
+fn other_methods_and_paths_are_told_so() {
+    let server = TestServer::new();
+    let cases = [
+        ("GET", "/api/broadcast", "POST"),
+        ("DELETE", "/api/message/x", "POST"),
+        ("PUT", "/api/rooms/x", "POST"),
+        ("POST", "/api/ws/connections", "GET, HEAD"),
+        ("GET", "/api/ws/connections/x", "DELETE"),
+        ("POST", "/api/ws/connections/x/data", "GET, PUT, HEAD"),
+        ("POST", "/", "GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
+    ];
+    for (method, path, allowed) in cases {
+        let response = ask_with(&server, method, path, &[], "");
+        assert_eq!((response.status, response.header("allow")), (405, Some(allowed)), "{method} {path}");
+        assert!(json_of(&response)["error"].is_string());
+    }
+    for path in ["/api", "/api/", "/api/x", "/api/ws", "/api/broadcast/", "/ws/x"] {
+        let (status, body): (u16, Value) = ask(&server, "GET", path, "");
+        assert_eq!(status, 404, "{path}");
+        assert!(body["error"].is_string());
+    }
+}
+
+#[test]
+fn a_body_that_is_too_large_is_413() {
+    let server = TestServer::with(ringwire::Config { body_bytes_max: 1000, ..config() });
+    let body = format!(r#"{{"message":"{}"}}"#, "x".repeat(1000));
+    let (status, answer) = ask(&server, "POST", "/api/broadcast", &body);
+    assert_eq!(status, 413, "{answer}");
+    assert!(answer["error"].is_string());
+}
