@@ -137,9 +137,8 @@ impl Conn {
     }
 
     pub(super) fn invariants(&self) -> bool {
-        (!self.sending || self.in_flight > 0)
-            && (self.receiving == Receiving::Idle || self.in_flight > 0)
-            && (self.has_descriptor || self.receiving == Receiving::Idle && !self.sending)
+        let is_idle = self.receiving == Receiving::Idle && !self.sending;
+        is_idle || self.in_flight > 0 && (self.has_descriptor || self.phase == Phase::Dead)
     }
 }
 

@@ -124,7 +124,6 @@ impl Reconnecting {
     }
 
     /// What happens next; `None` once it was stopped, or has given up. No event is lost if the future is dropped.
-    #[expect(clippy::should_implement_trait, reason = "it is asynchronous; the trait it implements is Stream")]
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
