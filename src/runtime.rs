@@ -33,14 +33,13 @@ thread_local! {
 /// A spawned future. Dropping it cancels the future; [`Task::detach`] lets it run on. Awaiting it gives its output.
 pub type Task<T> = async_task::Task<T>;
 
-type Deferred = Box<dyn FnOnce(&mut CoreHub)>;
-
 /// How the waker side reaches the core.
 struct Ready {
     queue: Sender<Runnable>,
     core: OnceLock<CoreWaker>,
 }
 
+/// Something asked of the hub while it was not lent.
 type AskHub = Box<dyn FnOnce(&mut CoreHub)>;
 
 /// A core's executor. See the module.
@@ -56,11 +55,7 @@ pub(crate) struct Runtime {
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
-<<<<<<< HEAD
-    deferred: RefCell<Vec<Deferred>>,
-=======
     deferred: RefCell<Vec<AskHub>>,
->>>>>>> adapt
 }
 
 impl Runtime {
