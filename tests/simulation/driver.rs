@@ -61,7 +61,7 @@ impl Scenario {
             leavers: 0.2,
             drops: false,
             patient: false,
-            app: standalone::app,
+            app: || standalone::app(&ringwire::Config::default()),
             stay: seed.is_multiple_of(2),
             drains: seed % 5 == 4,
             mail_depth: if seed % 3 == 2 { 2 } else { 1024 },

@@ -63,7 +63,7 @@ impl Default for Setup {
             slow_consumer: SlowConsumer::Close,
             mail_depth: 1024,
             connections_max: 1000,
-            app: Rc::new(standalone::app),
+            app: Rc::new(|| standalone::app(&ringwire::Config::default())),
         }
     }
 }
