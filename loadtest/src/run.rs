@@ -265,9 +265,11 @@ impl Plan {
                 }
                 return Err(io::Error::other(why));
             }
-            enter(Phase::Warmup);
-            let warm = Instant::now() + self.warmup;
-            watch.until("warming up", false, || Instant::now() >= warm || stop.load(Ordering::Relaxed));
+            if !self.warmup.is_zero() {
+                enter(Phase::Warmup);
+                let warm = Instant::now() + self.warmup;
+                watch.until("warming up", false, || Instant::now() >= warm || stop.load(Ordering::Relaxed));
+            }
 
             let begin = self.snapshot(&shared)?;
             enter(Phase::Measure);
