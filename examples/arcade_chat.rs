@@ -264,8 +264,6 @@ async fn disconnect(request: Request) -> Result<Value, HttpError> {
     let id: ConnectionId = request.param("id").parse().map_err(|_| gone())?;
     let told = request.hub().emit_to(id, "disconnect", &json!({"reason": "Admin action"}))?.await;
     // The client may close when it hears this; it is closed in any case.
-    match request.hub().disconnect(id, 1008, "Admin action") {
-        Ok(closing) if told.gone == 0 && closing.await == Some(true) => Ok(json!({"disconnected": true})),
-        _ => Err(gone()),
-    }
+    let closing = request.hub().disconnect(id, 1008, "Admin action").map_err(|_| gone())?;
+    if told.gone == 0 && closing.await == Some(true) { Ok(json!({"disconnected": true})) } else { Err(gone()) }
 }

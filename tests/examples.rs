@@ -60,7 +60,7 @@ fn start(name: &str) -> Example {
         .env("RINGWIRE_DRAIN_SPREAD", "0")
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        .unwrap_or_else(|error| panic!("{}: {error} (`cargo build --examples` makes it)", program.display()));
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let first = lines.next().and_then(Result::ok).expect("a first line");
     let address = first.strip_prefix("listening on ws://").and_then(|address| address.parse().ok());

@@ -1,7 +1,9 @@
 //! The Dart tutorial: a client and a server for it.
 
+use std::time::Duration;
+
 use ringwire::config::{Config, SlowConsumer};
-use ringwire::{App, Message as Received, Socket, ws};
+use ringwire::{App, Connection, sleep, ws};
 use serde_json::json;
 use tungstenite::Message;
 
@@ -72,18 +74,23 @@ fn d04_keep_alive_and_bounded_buffers() {
     let config = Config { outbox_bytes_max: 256 << 10, ..config() };
     let served = serve_with(config, move || {
         let tell = tell.clone();
-        let flood = move |socket: &mut Socket<'_>, _: Received<'_>| {
+        // Tick by tick, so that each time the socket takes what it can.
+        let flood = async move |mut connection: Connection| {
+            connection.recv().await;
             let mut dropped = false;
-            for _ in 0..20_000 {
-                dropped |= !socket.send([0; 1000]).is_queued();
-                assert!(socket.outbox_bytes() <= 256 << 10);
+            for number in 0..20_000 {
+                dropped |= !connection.send([0; 1000]).is_queued();
+                assert!(connection.outbox_bytes() <= 256 << 10);
+                if number % 100 == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
             }
             tell(if dropped { "dropped" } else { "queued" });
         };
         App::new()
-            .ws("/close", ws().slow_consumer(SlowConsumer::Close).on_message(flood.clone()))
-            .ws("/drop-new", ws().slow_consumer(SlowConsumer::DropNew).on_message(flood.clone()))
-            .ws("/drop-old", ws().slow_consumer(SlowConsumer::DropOld).on_message(flood))
+            .ws("/close", ws().slow_consumer(SlowConsumer::Close).task(flood.clone()))
+            .ws("/drop-new", ws().slow_consumer(SlowConsumer::DropNew).task(flood.clone()))
+            .ws("/drop-old", ws().slow_consumer(SlowConsumer::DropOld).task(flood))
     });
     for (path, outcome) in [("/close", "dropped"), ("/drop-new", "dropped"), ("/drop-old", "queued")] {
         let mut client = served.raw();
