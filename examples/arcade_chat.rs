@@ -264,6 +264,8 @@ async fn disconnect(request: Request) -> Result<Value, HttpError> {
     let id: ConnectionId = request.param("id").parse().map_err(|_| gone())?;
     let told = request.hub().emit_to(id, "disconnect", &json!({"reason": "Admin action"}))?.await;
     // The client may close when it hears this; it is closed in any case.
-    let closing = request.hub().disconnect(id, 1008, "Admin action").map_err(|_| gone())?;
-    if told.gone == 0 && closing.await == Some(true) { Ok(json!({"disconnected": true})) } else { Err(gone()) }
+    match request.hub().disconnect(id, 1008, "Admin action").await {
+        Some(true) if told.gone == 0 => Ok(json!({"disconnected": true})),
+        _ => Err(gone()),
+    }
 }

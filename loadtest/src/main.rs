@@ -1,249 +1,403 @@
-//! A WebSocket load generator that checks every reply.
+//! A WebSocket load generator that checks every message.
 //!
-//! Closed loop: a connection sends its next message when a reply has come. Anything that is not the reply that was due
-//! (a wrong byte, a missing reply, a close) is counted and listed, and makes the exit code 1.
+//! Connections live on io_uring rings, one per thread, in direct descriptors. What is due on each is known, so that a
+//! reply is checked in every byte as it comes: lost, repeated, reordered and corrupted messages are counted, and make the
+//! exit code 1. `README.md` shows each scenario.
 
-mod connect;
-mod echo;
-mod fanout;
-mod handshake;
+#![forbid(unsafe_code)]
+
+mod cli;
+mod diff;
+mod html;
+mod net;
+mod progress;
 mod report;
 mod run;
+mod scenario;
+mod slo;
+mod tally;
+mod target;
+mod track;
 mod usage;
 mod wire;
 
-use std::{fs, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{self, BufWriter, Write},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
+use ringwire::proto::event::Kind;
+use serde_json::Value;
 
 use crate::{
-    echo::Echo,
-    fanout::Fanout,
-    handshake::Target,
-    run::{Exchange, Plan},
-    wire::{Layout, Messages},
+    cli::{Cli, Command, Flow, Opening, Output, Publishing, To},
+    net::Nanos,
+    progress::Progress,
+    report::About,
+    run::Outcome,
+    scenario::{
+        churn::{self, Churn},
+        connect::{self, Connect},
+        echo::{self, Echo},
+        emit::{self, Emit},
+        fanout::{self, Board, Fanout},
+    },
+    wire::{Layout, Messages, STAMP_BYTES, STREAMS_MAX},
 };
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[derive(Debug, Parser)]
-#[command(version, about)]
-struct Cli {
-    #[command(subcommand)]
-    scenario: Command,
-}
+const OK: u8 = 0;
+const PROBLEMS: u8 = 1;
+const NOT_MEASURED: u8 = 2;
+const OBJECTIVE_MISSED: u8 = 3;
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Sends messages and expects each back.
-    Echo {
-        #[command(flatten)]
-        common: Common,
-        #[arg(long, default_value_t = 64)]
-        connections: usize,
-        /// Messages in flight per connection.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-        pipeline: u32,
-        /// Worker threads.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-        threads: u32,
-    },
-    /// Sends messages and expects each at every connection, the sender's included.
-    Fanout {
-        #[command(flatten)]
-        common: Common,
-        #[arg(long, default_value_t = 1000)]
-        subscribers: usize,
-        /// Connections that publish, in turn; they receive too.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-        publishers: u32,
-        /// Messages published at once.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-        burst: u32,
-    },
-    /// Opens connections as fast as it can, holds them, closes them.
-    Connect {
-        /// Server and route, as ws://HOST:PORT/PATH.
-        #[arg(long, value_parser = Target::parse)]
-        url: Target,
-        #[arg(long, default_value_t = 10_000)]
-        connections: usize,
-        /// Handshakes in flight.
-        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-        concurrency: u32,
-        /// Seconds to hold the open connections.
-        #[arg(long, default_value_t = 0.0)]
-        hold: f64,
-        /// Use this many source addresses, from 127.0.0.1 up, for more connections than one address has ports.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=254))]
-        source_ips: u8,
-        /// Every connection sends one message and checks the reply before it counts as open.
-        #[arg(long)]
-        echo: bool,
-        /// Payload bytes of that message.
-        #[arg(long, default_value_t = 64)]
-        size: usize,
-        /// Process whose CPU time and memory are reported.
-        #[arg(long)]
-        server_pid: Option<u32>,
-        /// Also write the figures to this file.
-        #[arg(long)]
-        json: Option<PathBuf>,
-        /// Pin to this CPU.
-        #[arg(long)]
-        pin: Option<usize>,
-        /// No handshake and no masks.
-        #[arg(long)]
-        raw: bool,
-    },
-}
-
-#[derive(Args, Debug)]
-struct Common {
-    /// Server and route, as ws://HOST:PORT/PATH.
-    #[arg(long, value_parser = Target::parse)]
-    url: Target,
-    /// Payload bytes of a message.
-    #[arg(long, default_value_t = 64)]
-    size: usize,
-    /// Measured seconds.
-    #[arg(long, default_value_t = 5.0)]
-    duration: f64,
-    /// Measure this many messages (published ones for a fan-out) instead of a time.
-    #[arg(long, conflicts_with = "duration")]
-    count: Option<u64>,
-    /// Seconds before the measured window.
-    #[arg(long, default_value_t = 1.0)]
-    warmup: f64,
-    /// Seconds a reply may take before it counts as lost.
-    #[arg(long, default_value_t = 5.0)]
-    patience: f64,
-    /// Send text messages (the default).
-    #[arg(long, conflicts_with = "binary")]
-    text: bool,
-    /// Send binary messages.
-    #[arg(long)]
-    binary: bool,
-    /// Process whose CPU time and memory are reported.
-    #[arg(long)]
-    server_pid: Option<u32>,
-    /// Also write the figures to this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Pin worker threads to this CPU and the following ones.
-    #[arg(long)]
-    pin: Option<usize>,
-    /// No handshake and no masks: the same number of bytes for a server without WebSocket.
-    #[arg(long)]
-    raw: bool,
-}
-
-impl Common {
-    fn plan(&self, connections: usize, threads: usize, messages: &Messages) -> Plan {
-        let (sent, received) = messages.wire_bytes();
-        Plan {
-            target: self.url.clone(),
-            raw: self.raw,
-            connections,
-            threads: threads.min(connections.max(1)),
-            pin: self.pin,
-            warmup: Duration::from_secs_f64(self.warmup),
-            duration: self.count.is_none().then(|| Duration::from_secs_f64(self.duration)),
-            server_pid: self.server_pid,
-            wire_bytes: sent.max(received),
-        }
-    }
-
-    fn exchange(&self, raw: Layout) -> Exchange {
-        let layout = if self.raw { raw } else { Layout::WebSocket };
-        Exchange {
-            messages: Arc::new(Messages::new(layout, !self.binary, self.size)),
-            websocket: !self.raw,
-            patience: Duration::from_secs_f64(self.patience),
-        }
-    }
-}
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().scenario) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match run(&Cli::parse().command) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("ringwire-loadtest: {error}");
-            ExitCode::from(2)
+            ExitCode::from(NOT_MEASURED)
         }
     }
 }
 
-fn run(command: &Command) -> io::Result<bool> {
-    peers::process::raise_nofile()?;
-    match command {
-        Command::Echo { common, connections, pipeline, threads } => {
-            let exchange = common.exchange(Layout::RawEcho);
-            let plan = common.plan(*connections, *threads as usize, &exchange.messages);
-            let threads = plan.threads as u64;
-            let report = plan.run(|shared, worker| {
-                let budget = common
-                    .count
-                    .map_or(u64::MAX, |count| count / threads + u64::from((worker as u64) < count % threads));
-                Echo::new(shared, worker, exchange.clone(), *pipeline as usize, budget)
-            })?;
-            finish(&report, &report.to_json(), common.json.as_ref(), report.problem_count)
-        }
-        Command::Fanout { common, subscribers, publishers, burst } => {
-            let exchange = common.exchange(Layout::RawFanout);
-            let plan = common.plan(subscribers + *publishers as usize, 1, &exchange.messages);
-            let (publishers, burst) = (*publishers as usize, u64::from(*burst));
-            let report = plan.run(|shared, _| {
-                let budget = common.count.map_or(u64::MAX, |count| count.div_ceil(burst));
-                Fanout::new(shared, exchange.clone(), publishers, burst, budget)
-            })?;
-            finish(&report, &report.to_json(), common.json.as_ref(), report.problem_count)
-        }
-        Command::Connect {
-            url,
-            connections,
-            concurrency,
-            hold,
-            source_ips,
-            echo,
-            size,
-            server_pid,
-            json,
-            pin,
-            raw,
-        } => {
-            if let Some(cpu) = pin {
-                run::pin(*cpu)?;
+/// The first SIGINT or SIGTERM ends the run with a report, the second at once.
+fn watch_signals() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    // Every thread made later inherits this, so only the watcher takes them.
+    signals.thread_block()?;
+    thread::spawn(move || {
+        while signals.wait().is_ok() {
+            if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
             }
-            let layout = if *raw { Layout::RawEcho } else { Layout::WebSocket };
-            let plan = connect::Plan {
-                target: url.clone(),
-                raw: *raw,
-                connections: *connections,
-                concurrency: *concurrency as usize,
-                source_ips: *source_ips,
-                first_echo: echo.then(|| Messages::new(layout, true, *size)),
-                hold: Duration::from_secs_f64(*hold),
-                server_pid: *server_pid,
-            };
-            let report = plan.run()?;
-            finish(&report, &report.to_json(), json.as_ref(), report.problem_count)
+        }
+    });
+    Ok(())
+}
+
+fn nanos(seconds: f64) -> Nanos {
+    (seconds * 1e9) as Nanos
+}
+
+/// What all scenarios need from the command line.
+struct Common<'a> {
+    to: &'a To,
+    opening: &'a Opening,
+    output: &'a Output,
+    connections: usize,
+    layout: Layout,
+    warmup: f64,
+    duration: Option<f64>,
+    patience: f64,
+}
+
+impl<'a> Common<'a> {
+    fn new(to: &'a To, opening: &'a Opening, flow: &Flow, output: &'a Output, connections: usize) -> Self {
+        let layout = if to.raw { Layout::RawEcho } else { Layout::WebSocket };
+        let duration = flow.count.is_none().then_some(flow.duration);
+        Self { to, opening, output, connections, layout, warmup: flow.warmup, duration, patience: flow.patience }
+    }
+
+    fn plan(&self) -> Result<run::Plan, String> {
+        let mut target = self.to.url.clone();
+        target.headers.clone_from(&self.to.headers);
+        target.protocols.clone_from(&self.to.protocols);
+        target.check()?;
+        target.sources = self.opening.bind.clone().unwrap_or_default();
+        target.spread_sources(self.connections);
+        if self.connections == 0 {
+            return Err("there must be connections".to_owned());
+        }
+        let descriptors = run::raise_nofile().map_err(|error| error.to_string())?;
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let pinned = self.opening.pin.len();
+        let wanted = if pinned > 0 { pinned } else { (processors / 2).max(1) };
+        let wanted = self.opening.threads.unwrap_or(wanted).max(run::workers_needed(self.connections, descriptors));
+        let kind = if self.to.binary { Kind::Binary } else { Kind::Text };
+        let window = self.duration.unwrap_or(20.0);
+        Ok(run::Plan {
+            target: Arc::new(target),
+            messages: Arc::new(Messages::new(self.layout, kind, self.to.size.clone())),
+            connections: self.connections,
+            slots: 0,
+            workers: wanted.clamp(1, self.connections),
+            pin: self.opening.pin.clone(),
+            warmup: Duration::from_secs_f64(self.warmup),
+            duration: self.duration.map(Duration::from_secs_f64),
+            patience: Duration::from_secs_f64(self.patience),
+            server_pid: self.output.server_pid,
+            interval: Duration::from_secs_f64((window / 40.0).clamp(0.1, 1.0)),
+        })
+    }
+
+    fn about(&self, scenario: &'static str, unit: &'static str, rate: Option<f64>) -> About {
+        let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        About { scenario, unit, url: self.to.url.url.clone(), connections: self.connections, rate, started_unix_s }
+    }
+
+    fn refuse_raw(&self, scenario: &str) -> Result<(), String> {
+        if self.to.raw {
+            Err(format!("{scenario} needs WebSocket: --raw is for echo, broadcast and connect"))
+        } else {
+            Ok(())
         }
     }
 }
 
-/// Prints and stores a report; `true` when nothing went wrong.
-fn finish(
-    report: &dyn std::fmt::Display,
-    figures: &serde_json::Value,
-    json: Option<&PathBuf>,
-    problem_count: u64,
-) -> io::Result<bool> {
-    println!("{report}");
-    if let Some(path) = json {
+fn run(command: &Command) -> Result<u8, Box<dyn std::error::Error>> {
+    if let Command::Diff { a, b } = command {
+        let read = |path: &std::path::Path| -> Result<Value, String> {
+            let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        print!("{}", diff::table(&read(a)?, &read(b)?));
+        return Ok(OK);
+    }
+    watch_signals()?;
+    match command {
+        Command::Echo { to, opening, flow, connections, pipeline, output } => {
+            let common = Common::new(to, opening, flow, output, *connections);
+            let plan = echo::Plan {
+                connections: *connections,
+                concurrency: opening.concurrency,
+                ramp: opening.ramp,
+                pipeline: *pipeline as usize,
+                rate: flow.rate,
+                count: flow.count,
+                patience: nanos(flow.patience),
+                raw: to.raw,
+            };
+            let run = common.plan()?;
+            let mut progress = Progress::new(output.quiet);
+            let outcome = run.run(|share, _| Echo::new(plan.clone(), share), &mut progress, &INTERRUPTED)?;
+            finish(&common.about("echo", "replies", flow.rate), &outcome, output)
+        }
+        Command::Broadcast { to, opening, flow, subscribers, publishing, output } => {
+            let members = subscribers + publishing.publishers as usize;
+            let groups = Groups { count: 1, members, stalled: 0 };
+            fan_out("broadcast", to, opening, flow, publishing, output, groups)
+        }
+        Command::Rooms { to, opening, flow, rooms, members, publishing, output } => {
+            if !to.url.path.contains("{room}") {
+                return Err("the URL must have {room} in its path".into());
+            }
+            let groups = Groups { count: (*rooms).max(1), members: *members, stalled: 0 };
+            fan_out("rooms", to, opening, flow, publishing, output, groups)
+        }
+        Command::Slow { to, opening, flow, subscribers, stalled, publishing, output } => {
+            if flow.count.is_some() {
+                return Err("slow needs a --duration: readers stall in the middle of it".into());
+            }
+            let members = subscribers + publishing.publishers as usize;
+            let groups = Groups { count: 1, members, stalled: *stalled };
+            fan_out("slow", to, opening, flow, publishing, output, groups)
+        }
+        Command::Emit { to, opening, flow, connections, posters, api, token, output } => {
+            let mut common = Common::new(to, opening, flow, output, *connections);
+            common.refuse_raw("emit")?;
+            if to.binary || to.size.min() < STAMP_BYTES || to.size.max() > 32 << 10 {
+                return Err(format!("emit sends text of {STAMP_BYTES} bytes to 32 KiB").into());
+            }
+            if !api.contains("{id}") {
+                return Err("--api must have {id} in it".into());
+            }
+            let mut run = common.plan()?;
+            common.connections += (*posters).max(1) * run.workers;
+            run.connections = common.connections;
+            let plan = emit::Plan {
+                sockets: *connections,
+                posters: (*posters).max(1),
+                concurrency: opening.concurrency,
+                ramp: opening.ramp,
+                rate: flow.rate,
+                count: flow.count,
+                patience: nanos(flow.patience),
+                host: to.url.host.clone(),
+                api: api.clone(),
+                token: token.clone(),
+            };
+            let mut progress = Progress::new(output.quiet);
+            let outcome = run.run(|share, _| Emit::new(plan.clone(), share), &mut progress, &INTERRUPTED)?;
+            finish(&common.about("emit", "deliveries", flow.rate), &outcome, output)
+        }
+        Command::Connect { to, opening, connections, hold, echo, ping, ping_rate, patience, output } => {
+            let common = Common {
+                to,
+                opening,
+                output,
+                connections: *connections,
+                layout: if to.raw { Layout::RawEcho } else { Layout::WebSocket },
+                warmup: 0.0,
+                duration: None,
+                patience: *patience,
+            };
+            if *ping {
+                common.refuse_raw("--ping")?;
+            }
+            let plan = connect::Plan {
+                connections: *connections,
+                concurrency: opening.concurrency,
+                ramp: opening.ramp,
+                first_echo: *echo,
+                ping: *ping,
+                pings_per_second: *ping_rate,
+                hold: nanos(*hold),
+                patience: nanos(*patience),
+                raw: to.raw,
+            };
+            let run = common.plan()?;
+            let mut progress = Progress::new(output.quiet);
+            let outcome = run.run(|share, _| Connect::new(plan.clone(), share), &mut progress, &INTERRUPTED)?;
+            finish(&common.about("connect", "connections", opening.ramp), &outcome, output)
+        }
+        Command::Churn { to, opening, flow, users, words, output } => {
+            let common = Common::new(to, opening, flow, output, *users);
+            common.refuse_raw("churn")?;
+            let plan = churn::Plan {
+                users: *users,
+                words: *words,
+                rate: flow.rate,
+                count: flow.count,
+                patience: nanos(flow.patience),
+            };
+            let mut run = common.plan()?;
+            // Sessions come and go: a worker that has none open is no failure, and an address has only so many ports.
+            run.connections = 0;
+            run.slots = *users;
+            let mut progress = Progress::new(output.quiet);
+            let outcome = run.run(|share, _| Churn::new(plan.clone(), share), &mut progress, &INTERRUPTED)?;
+            finish(&common.about("churn", "sessions", flow.rate), &outcome, output)
+        }
+        Command::Diff { .. } => unreachable!("done above"),
+    }
+}
+
+/// Groups of connections that hear the same.
+#[derive(Clone, Copy)]
+struct Groups {
+    count: usize,
+    members: usize,
+    stalled: usize,
+}
+
+fn fan_out(
+    scenario: &'static str,
+    to: &To,
+    opening: &Opening,
+    flow: &Flow,
+    publishing: &Publishing,
+    output: &Output,
+    groups: Groups,
+) -> Result<u8, Box<dyn std::error::Error>> {
+    let publishers = publishing.publishers as usize;
+    if publishers > groups.members {
+        return Err("a group has more publishers than members".into());
+    }
+    if to.raw && (publishers > 1 || scenario != "broadcast") {
+        return Err("--raw needs a broadcast with one publisher".into());
+    }
+    if to.size.min() < STAMP_BYTES {
+        return Err(
+            format!("{scenario} needs messages of at least {STAMP_BYTES} bytes, which say who sent them").into()
+        );
+    }
+    let connections = groups.count * (groups.members + groups.stalled);
+    if groups.count * publishers > STREAMS_MAX {
+        return Err(format!("at most {STREAMS_MAX} publishers can be told apart").into());
+    }
+    let mut common = Common::new(to, opening, flow, output, connections);
+    if to.raw {
+        common.layout = Layout::RawFanout;
+    }
+    let plan = fanout::Plan {
+        groups: groups.count,
+        members: groups.members,
+        publishers,
+        stalled: groups.stalled,
+        stall_after: nanos(flow.duration / 2.0),
+        burst: u64::from(publishing.burst),
+        rate: flow.rate,
+        count: flow.count,
+        concurrency: opening.concurrency,
+        ramp: opening.ramp,
+        patience: nanos(flow.patience),
+        raw: to.raw,
+    };
+    let run = common.plan()?;
+    let board = Arc::new(Board::new(plan, run.workers));
+    let mut progress = Progress::new(output.quiet);
+    let outcome = run.run(
+        |share, net| {
+            board.set_bell(share.worker, net.bell());
+            Fanout::new(board.clone(), share)
+        },
+        &mut progress,
+        &INTERRUPTED,
+    )?;
+    finish(&common.about(scenario, "deliveries", flow.rate), &outcome, output)
+}
+
+/// Prints and stores the figures, and says with which code to exit.
+fn finish(about: &About, outcome: &Outcome, output: &Output) -> Result<u8, Box<dyn std::error::Error>> {
+    let mut figures = report::figures(about, outcome);
+    let rules: Vec<Value> = output.slo.iter().flatten().map(|rule| rule.judge(&figures)).collect();
+    let missed = rules.iter().any(|rule| rule["met"] != true);
+    let problems = figures["problem_count"].as_u64() != Some(0);
+    figures["slo"] = Value::Array(rules);
+    figures["passed"] = Value::Bool(!missed && !problems);
+    print!("{}", report::text(&figures));
+    io::stdout().flush()?;
+    if let Some(path) = &output.json {
         fs::write(path, format!("{figures:#}\n"))?;
     }
-    Ok(problem_count == 0)
+    if let Some(path) = &output.html {
+        fs::write(path, html::page(&figures))?;
+    }
+    if let Some(path) = &output.hdr_log {
+        write_hdr_log(path, about, outcome)?;
+    }
+    Ok(match (problems, missed) {
+        (true, _) => PROBLEMS,
+        (false, true) => OBJECTIVE_MISSED,
+        (false, false) => OK,
+    })
+}
+
+/// The latencies of each interval, in nanoseconds, as HdrHistogram's tools read them.
+fn write_hdr_log(path: &std::path::Path, about: &About, outcome: &Outcome) -> Result<(), Box<dyn std::error::Error>> {
+    use hdrhistogram::serialization::{V2DeflateSerializer, interval_log::IntervalLogWriterBuilder};
+    let mut file = BufWriter::new(fs::File::create(path)?);
+    let mut serializer = V2DeflateSerializer::new();
+    let started = UNIX_EPOCH + Duration::from_secs(about.started_unix_s);
+    let mut log = IntervalLogWriterBuilder::new()
+        .with_base_time(started)
+        .add_comment("latencies in nanoseconds")
+        .begin_log_with(&mut file, &mut serializer)?;
+    for interval in &outcome.intervals {
+        if let Some(latencies) = &interval.latencies {
+            let begin = Duration::from_secs_f64((interval.at_s - interval.seconds).max(0.0));
+            let length = Duration::from_secs_f64(interval.seconds);
+            log.write_histogram(latencies, begin, length, None)
+                .map_err(|error| format!("{}: {error:?}", path.display()))?;
+        }
+    }
+    drop(log);
+    file.flush()?;
+    Ok(())
 }

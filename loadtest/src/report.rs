@@ -1,94 +1,390 @@
-//! What a run found, as text and as JSON.
+//! What a run found: the figures as JSON, and the same as text.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-/// A server busy for less than this share of a core was waiting for its clients.
-const BUSY_ENOUGH: f64 = 0.95;
+use crate::{
+    run::{Cpu, Outcome},
+    usage,
+};
 
-/// Figures of one measured window.
+/// A thread or server busy for this share of a core sets the pace.
+const BUSY: f64 = 0.90;
+/// The percentiles that are told.
+pub(crate) const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+
+/// What a run was, beside its outcome.
 #[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) messages: u64,
-    pub(crate) elapsed: Duration,
-    pub(crate) server_cpu: Option<Duration>,
-    pub(crate) client_cpu: Duration,
-    pub(crate) server_rss: Option<u64>,
-    pub(crate) latencies: Histogram<u64>,
-    pub(crate) problem_count: u64,
-    pub(crate) problems: Vec<String>,
+pub(crate) struct About {
+    pub(crate) scenario: &'static str,
+    /// What one message is: replies, deliveries, sessions.
+    pub(crate) unit: &'static str,
+    pub(crate) url: String,
+    pub(crate) connections: usize,
+    pub(crate) rate: Option<f64>,
+    pub(crate) started_unix_s: u64,
 }
 
-impl Report {
-    fn per_message_us(&self, cpu: Duration) -> f64 {
-        cpu.as_secs_f64() * 1e6 / self.messages.max(1) as f64
+/// Percentiles of a histogram of nanoseconds, in microseconds.
+pub(crate) fn percentiles(histogram: &Histogram<u64>) -> Value {
+    let mut figures = Map::new();
+    for (name, quantile) in QUANTILES {
+        figures.insert(name.to_owned(), json!(histogram.value_at_quantile(quantile) as f64 / 1e3));
     }
+    figures.insert("max".to_owned(), json!(histogram.max() as f64 / 1e3));
+    figures.insert("mean".to_owned(), json!(histogram.mean() / 1e3));
+    figures.insert("count".to_owned(), json!(histogram.len()));
+    Value::Object(figures)
+}
 
-    fn share(&self, cpu: Duration) -> f64 {
-        cpu.as_secs_f64() / self.elapsed.as_secs_f64()
-    }
+fn each_us(cpu: Duration, count: u64) -> Option<f64> {
+    (count > 0).then(|| cpu.as_secs_f64() * 1e6 / count as f64)
+}
 
-    /// The client, not the server, set the pace.
-    fn is_client_bound(&self) -> bool {
-        self.server_cpu.is_some_and(|cpu| self.share(cpu) < BUSY_ENOUGH)
-    }
-
-    fn latency_us(&self, quantile: f64) -> f64 {
-        self.latencies.value_at_quantile(quantile) as f64 / 1e3
-    }
-
-    /// All figures; durations in the unit their name ends with.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "messages": self.messages,
-            "elapsed_s": self.elapsed.as_secs_f64(),
-            "messages_per_s": self.messages as f64 / self.elapsed.as_secs_f64(),
-            "latency_us": {
-                "p50": self.latency_us(0.5),
-                "p90": self.latency_us(0.9),
-                "p99": self.latency_us(0.99),
-                "p99.9": self.latency_us(0.999),
-                "max": self.latencies.max() as f64 / 1e3,
-            },
-            "server_cpu_us_per_message": self.server_cpu.map(|cpu| self.per_message_us(cpu)),
-            "server_cpu_share": self.server_cpu.map(|cpu| self.share(cpu)),
-            "server_rss_bytes": self.server_rss,
-            "client_cpu_us_per_message": self.per_message_us(self.client_cpu),
-            "client_cpu_share": self.share(self.client_cpu),
-            "client_bound": self.is_client_bound(),
-            "problem_count": self.problem_count,
-            "problems": self.problems,
-        })
+/// Which side set the pace.
+fn bottleneck(cpu: &Cpu, elapsed: f64) -> &'static str {
+    let client = cpu.busiest.as_secs_f64() / elapsed >= BUSY;
+    match (client, cpu.server.map(|server| server.as_secs_f64() / elapsed >= BUSY)) {
+        (true, Some(true)) => "both",
+        (true, _) => "client",
+        (false, Some(true)) => "server",
+        (false, Some(false)) => "neither",
+        (false, None) => "unknown",
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let elapsed = self.elapsed.as_secs_f64();
-        let rate = self.messages as f64 / elapsed;
-        writeln!(f, "messages      {} in {elapsed:.2} s = {rate:.0} /s", self.messages)?;
-        write!(f, "latency       ")?;
-        for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
-            write!(f, "{name} {:.1} us  ", self.latency_us(quantile))?;
+/// All figures. Durations are in the unit that their name ends with.
+pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
+    let elapsed = outcome.elapsed.as_secs_f64().max(1e-9);
+    let ramp = outcome.ramp.as_secs_f64().max(1e-9);
+    let is_connect = about.scenario == "connect";
+    let messages = if is_connect { outcome.ready } else { outcome.done };
+    let bottleneck = bottleneck(&outcome.cpu, elapsed);
+    let tally = &outcome.tally;
+    let problem_count = tally.checks.total() + tally.failed + tally.statuses.values().sum::<u64>();
+    let (kernel, processor, processors) = usage::machine();
+    let rss_each = outcome.rss_before.zip(outcome.rss_open).filter(|_| outcome.ready > 0);
+    let rss_each = rss_each.map(|(before, open)| (open as f64 - before as f64) / outcome.ready as f64);
+    let by_message = |cpu: Duration| each_us(cpu, outcome.done);
+    let by_connection = |cpu: Duration| each_us(cpu, outcome.ready);
+
+    let mut warnings = Vec::new();
+    if bottleneck == "client" && !is_connect {
+        warnings.push(format!(
+            "the client was the bottleneck: its busiest thread used {:.0} % of a core{}. Compare CPU per message, not \
+             messages per second; or give it more --threads and processors",
+            outcome.cpu.busiest.as_secs_f64() / elapsed * 100.0,
+            outcome.cpu.server.map_or(String::new(), |server| format!(
+                ", the server only {:.0} %",
+                server.as_secs_f64() / elapsed * 100.0
+            )),
+        ));
+    }
+    if tally.unsent > 0 {
+        warnings
+            .push(format!("{} scheduled messages were never sent: the rate is more than was possible", tally.unsent));
+    }
+    if outcome.interrupted {
+        warnings.push("the run was interrupted: figures are of what was measured until then".to_owned());
+    }
+
+    let mut figures = json!({
+        "tool": concat!("ringwire-loadtest ", env!("CARGO_PKG_VERSION")),
+        "command": std::env::args().skip(1).collect::<Vec<_>>(),
+        "started_unix_s": about.started_unix_s,
+        "machine": {"kernel": kernel, "processor": processor, "processors": processors},
+        "scenario": about.scenario,
+        "unit": about.unit,
+        "url": about.url,
+        "rate": about.rate,
+        "connections": {
+            "wanted": about.connections,
+            "ready": outcome.ready,
+            "failed": tally.failed,
+            "ramp_s": ramp,
+            "per_s": outcome.ready as f64 / ramp,
+        },
+        "elapsed_s": elapsed,
+        "messages": messages,
+        "messages_per_s": messages as f64 / if is_connect { ramp } else { elapsed },
+        "published": outcome.published,
+        "unsent": tally.unsent,
+        "bytes_in": tally.bytes_in,
+        "bytes_out": tally.bytes_out,
+        "latency_us": percentiles(&outcome.latencies),
+    });
+    for (what, histogram) in &outcome.timed {
+        figures[format!("{}_us", what.key())] = percentiles(histogram);
+    }
+    figures["checks"] =
+        tally.checks.entries().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    figures["close_codes"] = tally.closes.iter().map(|(code, count)| (code.to_string(), json!(count))).collect();
+    figures["errnos"] = tally.errnos.iter().map(|(errno, count)| (errno_name(*errno), json!(count))).collect();
+    figures["http_statuses"] =
+        tally.statuses.iter().map(|(status, count)| (status.to_string(), json!(count))).collect();
+    figures["problem_count"] = json!(problem_count);
+    figures["problems"] = json!(tally.problems);
+    figures["server"] = match outcome.cpu.server {
+        None => Value::Null,
+        Some(server) => json!({
+            "cpu_us_per_message": by_message(server),
+            "cpu_share": server.as_secs_f64() / elapsed,
+            "cpu_us_per_connection": outcome.ramp_cpu.server.and_then(by_connection),
+            "rss_bytes_before": outcome.rss_before,
+            "rss_bytes_open": outcome.rss_open,
+            "rss_bytes": outcome.rss_after,
+            "rss_bytes_per_connection": rss_each,
+        }),
+    };
+    figures["client"] = json!({
+        "cpu_us_per_message": by_message(outcome.cpu.client),
+        "cpu_share": outcome.cpu.client.as_secs_f64() / elapsed,
+        "busiest_thread_share": outcome.cpu.busiest.as_secs_f64() / elapsed,
+        "threads": outcome.workers,
+        "cpu_us_per_connection": by_connection(outcome.ramp_cpu.client),
+    });
+    figures["bottleneck"] = json!(bottleneck);
+    figures["warnings"] = json!(warnings);
+    figures["series"] = series(outcome);
+    figures["percentiles"] = curve(&outcome.latencies);
+    if let Some((_, uncorrected)) = outcome.timed.iter().find(|(what, _)| what.key() == "uncorrected") {
+        figures["uncorrected_percentiles"] = curve(uncorrected);
+    }
+    figures
+}
+
+fn series(outcome: &Outcome) -> Value {
+    let us = |histogram: &Option<Histogram<u64>>, quantile| {
+        histogram.as_ref().map(|histogram| histogram.value_at_quantile(quantile) as f64 / 1e3)
+    };
+    let samples = || outcome.intervals.iter();
+    json!({
+        "at_s": samples().map(|sample| sample.at_s).collect::<Vec<_>>(),
+        "measured": samples().map(|sample| sample.measured).collect::<Vec<_>>(),
+        "messages_per_s": samples().map(|sample| sample.done as f64 / sample.seconds.max(1e-9)).collect::<Vec<_>>(),
+        "open": samples().map(|sample| sample.open).collect::<Vec<_>>(),
+        "p50_us": samples().map(|sample| us(&sample.latencies, 0.5)).collect::<Vec<_>>(),
+        "p99_us": samples().map(|sample| us(&sample.latencies, 0.99)).collect::<Vec<_>>(),
+        "max_us": samples().map(|sample| us(&sample.latencies, 1.0)).collect::<Vec<_>>(),
+    })
+}
+
+/// Points of the percentile curve: percentile and microseconds.
+fn curve(histogram: &Histogram<u64>) -> Value {
+    if histogram.is_empty() {
+        return json!([]);
+    }
+    let mut points = Vec::new();
+    let mut beyond = 1.0f64;
+    while beyond * histogram.len() as f64 >= 1.0 && points.len() < 60 {
+        let quantile = 1.0 - beyond;
+        points.push(json!([quantile * 100.0, histogram.value_at_quantile(quantile) as f64 / 1e3]));
+        beyond /= 10f64.powf(0.125);
+    }
+    points.push(json!([100.0 * (1.0 - 1.0 / histogram.len() as f64), histogram.max() as f64 / 1e3]));
+    Value::Array(points)
+}
+
+fn errno_name(errno: i32) -> String {
+    format!("{:?}", nix::errno::Errno::from_raw(errno))
+}
+
+/// A number with its thousands set apart.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
         }
-        writeln!(f, "max {:.1} us", self.latencies.max() as f64 / 1e3)?;
-        if let Some(cpu) = self.server_cpu {
-            writeln!(f, "server CPU    {:.3} us/message, {:.2} cores", self.per_message_us(cpu), self.share(cpu))?;
+        text.push(digit);
+    }
+    text
+}
+
+/// A time given in microseconds, in the unit that suits it.
+pub(crate) fn time_text(microseconds: f64) -> String {
+    match microseconds {
+        us if us < 1e3 => format!("{us:.1} us"),
+        us if us < 1e6 => format!("{:.2} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// A number of bytes in the unit that suits it.
+pub(crate) fn bytes_text(bytes: f64) -> String {
+    match bytes.abs() {
+        size if size < 1024.0 => format!("{bytes:.0} B"),
+        size if size < 1024.0 * 1024.0 => format!("{:.1} KiB", bytes / 1024.0),
+        size if size < f64::powi(1024.0, 3) => format!("{:.1} MiB", bytes / f64::powi(1024.0, 2)),
+        _ => format!("{:.2} GiB", bytes / f64::powi(1024.0, 3)),
+    }
+}
+
+/// The latencies that figures may have: key and what to call it.
+pub(crate) const TIMES: [(&str, &str); 8] = [
+    ("latency_us", "latency"),
+    ("uncorrected_us", "  uncorrected"),
+    ("spread_us", "first to last"),
+    ("before_stall_us", "before stall"),
+    ("while_stalled_us", "while stalled"),
+    ("http_us", "HTTP response"),
+    ("ping_us", "ping to pong"),
+    ("handshake_us", "handshake"),
+];
+
+/// The figures as text.
+pub(crate) fn text(figures: &Value) -> String {
+    let number = |pointer: &str| figures.pointer(pointer).and_then(Value::as_f64);
+    let count = |pointer: &str| number(pointer).unwrap_or_default() as u64;
+    let mut lines: Vec<(String, String)> = Vec::new();
+    let mut line = |name: &str, text: String| lines.push((name.to_owned(), text));
+    let unit = figures["unit"].as_str().unwrap_or("messages");
+    let is_connect = figures["scenario"] == "connect";
+
+    line(
+        "scenario",
+        format!("{} {}", figures["scenario"].as_str().unwrap_or_default(), figures["url"].as_str().unwrap_or_default()),
+    );
+    line(
+        "connections",
+        format!(
+            "{} of {} in {:.2} s = {} /s",
+            grouped(count("/connections/ready")),
+            grouped(count("/connections/wanted")),
+            number("/connections/ramp_s").unwrap_or_default(),
+            grouped(count("/connections/per_s")),
+        ),
+    );
+    if is_connect {
+        line("held", format!("{:.2} s", number("/elapsed_s").unwrap_or_default()));
+    } else {
+        line(
+            unit,
+            format!(
+                "{} in {:.2} s = {} /s",
+                grouped(count("/messages")),
+                number("/elapsed_s").unwrap_or_default(),
+                grouped(count("/messages_per_s"))
+            ),
+        );
+    }
+    if count("/published") > 0 {
+        line("published", grouped(count("/published")));
+    }
+    line(
+        "bytes",
+        format!(
+            "{} in, {} out",
+            bytes_text(number("/bytes_in").unwrap_or_default()),
+            bytes_text(number("/bytes_out").unwrap_or_default())
+        ),
+    );
+    for (key, name) in TIMES {
+        let times = &figures[key];
+        if times["count"].as_u64().unwrap_or_default() == 0 || (is_connect && key == "latency_us") {
+            continue;
         }
-        let cpu = self.client_cpu;
-        writeln!(f, "client CPU    {:.3} us/message, {:.2} cores", self.per_message_us(cpu), self.share(cpu))?;
-        if let Some(bytes) = self.server_rss {
-            writeln!(f, "server memory {:.1} MiB resident", bytes as f64 / (1024.0 * 1024.0))?;
+        let mut text = String::new();
+        for quantile in QUANTILES.iter().map(|quantile| quantile.0).chain(["max"]) {
+            text += &format!("{quantile} {}   ", time_text(times[quantile].as_f64().unwrap_or_default()));
         }
-        if self.is_client_bound() {
-            writeln!(f, "warning: the server was not busy; compare CPU per message, not messages per second")?;
+        line(name, text.trim_end().to_owned());
+    }
+    let mut usage = |name: &str, key: &str| {
+        let mut parts = Vec::new();
+        if let Some(cpu) = number(&format!("/{key}/cpu_us_per_message")) {
+            let share = number(&format!("/{key}/cpu_share")).unwrap_or_default();
+            parts.push(format!("{cpu:.3} us per message, {share:.2} cores"));
         }
-        write!(f, "problems      {}", self.problem_count)?;
-        for problem in &self.problems {
-            write!(f, "\n  {problem}")?;
+        if let Some(cpu) = number(&format!("/{key}/cpu_us_per_connection")) {
+            parts.push(format!("{cpu:.1} us per connection"));
         }
-        Ok(())
+        if !parts.is_empty() {
+            lines.push((name.to_owned(), parts.join("; ")));
+        }
+    };
+    usage("server CPU", "server");
+    usage("client CPU", "client");
+    let mut line = |name: &str, text: String| lines.push((name.to_owned(), text));
+    if let (Some(each), Some(open)) = (number("/server/rss_bytes_per_connection"), number("/server/rss_bytes_open")) {
+        let now = number("/server/rss_bytes").unwrap_or(open);
+        line(
+            "server memory",
+            format!(
+                "{} per connection, {} with all open, {} at the end",
+                bytes_text(each),
+                bytes_text(open),
+                bytes_text(now)
+            ),
+        );
+    }
+    if let Some(bottleneck) = figures["bottleneck"].as_str().filter(|name| *name != "unknown" && !is_connect) {
+        line("bottleneck", bottleneck.to_owned());
+    }
+    let checks = figures["checks"].as_object().into_iter().flatten();
+    let checks: Vec<String> = checks.map(|(name, count)| format!("{count} {name}")).collect();
+    line("checks", format!("{}, {} connections failed", checks.join(", "), grouped(count("/connections/failed"))));
+    for (key, name) in [("close_codes", "close codes"), ("errnos", "errors"), ("http_statuses", "HTTP statuses")] {
+        let entries = figures[key].as_object().into_iter().flatten();
+        let entries: Vec<String> = entries.map(|(name, count)| format!("{name} x {count}")).collect();
+        if !entries.is_empty() {
+            line(name, entries.join(", "));
+        }
+    }
+    for rule in figures["slo"].as_array().into_iter().flatten() {
+        let met = if rule["met"] == true { "met" } else { "MISSED" };
+        line(
+            "objective",
+            format!(
+                "{}: {met} ({})",
+                rule["rule"].as_str().unwrap_or_default(),
+                rule["value"].as_str().unwrap_or_default()
+            ),
+        );
+    }
+    for warning in figures["warnings"].as_array().into_iter().flatten() {
+        line("warning", warning.as_str().unwrap_or_default().to_owned());
+    }
+    line("problems", grouped(count("/problem_count")));
+    let mut text: String = lines.iter().map(|(name, text)| format!("{name:<14} {text}\n")).collect();
+    for problem in figures["problems"].as_array().into_iter().flatten() {
+        text += &format!("  {}\n", problem.as_str().unwrap_or_default());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_told_with_their_units() {
+        assert_eq!(
+            (grouped(7).as_str(), grouped(1234).as_str(), grouped(1_234_567).as_str()),
+            ("7", "1,234", "1,234,567")
+        );
+        assert_eq!(time_text(12.34), "12.3 us");
+        assert_eq!(time_text(12_340.0), "12.34 ms");
+        assert_eq!(time_text(2_500_000.0), "2.50 s");
+        assert_eq!(bytes_text(1536.0), "1.5 KiB");
+    }
+
+    #[test]
+    fn the_side_that_is_busy_is_the_bottleneck() {
+        let cpu = |server: Option<u64>, busiest: u64| Cpu {
+            server: server.map(Duration::from_millis),
+            client: Duration::from_millis(busiest),
+            busiest: Duration::from_millis(busiest),
+        };
+        assert_eq!(bottleneck(&cpu(Some(500), 990), 1.0), "client");
+        assert_eq!(bottleneck(&cpu(Some(990), 500), 1.0), "server");
+        assert_eq!(bottleneck(&cpu(Some(990), 990), 1.0), "both");
+        assert_eq!(bottleneck(&cpu(Some(100), 100), 1.0), "neither");
+        assert_eq!(bottleneck(&cpu(None, 990), 1.0), "client");
+        assert_eq!(bottleneck(&cpu(None, 100), 1.0), "unknown");
     }
 }

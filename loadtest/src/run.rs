@@ -1,11 +1,11 @@
-//! One closed-loop run: worker threads, the measured window, and what is read at its two ends.
+//! One run: worker threads, the measured window, and what is read at its ends.
 
 use std::{
+    collections::BTreeMap,
     io,
-    net::TcpStream,
     sync::{
-        Arc, Barrier, Mutex,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -14,256 +14,491 @@ use std::{
 use hdrhistogram::Histogram;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{Pid, gettid},
 };
-use peers::uring::{App, Driver, Io, Options};
 
-use crate::{handshake::Target, report::Report, usage, wire::Messages};
+use ringwire::engine::bell::Bell;
 
-const PROBLEMS_LISTED_MAX: usize = 20;
-/// Nanoseconds; a latency above is recorded as this.
-const LATENCY_MAX: u64 = 60_000_000_000;
-const WAKE_EVERY: Duration = Duration::from_millis(10);
+use crate::{
+    net::{Nanos, Net},
+    progress::Progress,
+    scenario::{Phase, Scenario, Share},
+    tally::{Tally, Timed, latencies},
+    target::Target,
+    usage,
+    wire::Messages,
+};
 
-/// Where a run stands. Workers read it once per tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Phase {
-    Warmup,
-    Measure,
-    Stop,
+/// How often the measuring thread looks, and wakes the workers, which set no timers of their own for what is rare.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Lets a server finish what the last handshake began, before its memory is read.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Descriptors that are not connections, on every ring and in the process.
+const SPARE_DESCRIPTORS: usize = 512;
+
+/// How long, and against what, a run goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) target: Arc<Target>,
+    pub(crate) messages: Arc<Messages>,
+    /// Connections that are opened first, and must be.
+    pub(crate) connections: usize,
+    /// Connections at once, where they are not these.
+    pub(crate) slots: usize,
+    pub(crate) workers: usize,
+    /// CPUs to pin the workers to, in turn; none: not at all.
+    pub(crate) pin: Vec<usize>,
+    pub(crate) warmup: Duration,
+    /// Without it the run ends when the workers do.
+    pub(crate) duration: Option<Duration>,
+    pub(crate) patience: Duration,
+    pub(crate) server_pid: Option<u32>,
+    pub(crate) interval: Duration,
+}
+
+/// What one worker tells the others while it runs.
+#[derive(Debug, Default)]
+struct Told {
+    done: AtomicU64,
+    published: AtomicU64,
+    open: AtomicU64,
+    opened: AtomicU64,
+    problems: AtomicU64,
+    ready: AtomicBool,
+    finished: AtomicBool,
+    thread: AtomicI32,
+    bell: OnceLock<Arc<Bell>>,
 }
 
 /// What the workers and the measuring thread share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+struct Shared {
     phase: AtomicU8,
-    done: Vec<AtomicU64>,
-    finished: Vec<AtomicBool>,
-    problem_count: AtomicU64,
-    problems: Mutex<Vec<String>>,
+    workers: Vec<Told>,
+    /// Latencies by interval, until the measuring thread takes them.
+    intervals: Mutex<BTreeMap<u64, Histogram<u64>>>,
+    interval_ns: Nanos,
+}
+
+/// Counters summed over all workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) done: u64,
+    pub(crate) published: u64,
+    pub(crate) open: u64,
+    pub(crate) opened: u64,
+    pub(crate) problems: u64,
 }
 
 impl Shared {
-    fn new(threads: usize) -> Self {
-        Self {
-            phase: AtomicU8::new(Phase::Warmup as u8),
-            done: (0..threads).map(|_| AtomicU64::new(0)).collect(),
-            finished: (0..threads).map(|_| AtomicBool::new(false)).collect(),
-            problem_count: AtomicU64::new(0),
-            problems: Mutex::default(),
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for told in &self.workers {
+            counts.done += told.done.load(Ordering::Relaxed);
+            counts.published += told.published.load(Ordering::Relaxed);
+            counts.open += told.open.load(Ordering::Relaxed);
+            counts.opened += told.opened.load(Ordering::Relaxed);
+            counts.problems += told.problems.load(Ordering::Relaxed);
         }
-    }
-
-    pub(crate) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::Warmup,
-            1 => Phase::Measure,
-            _ => Phase::Stop,
-        }
+        counts
     }
 
     fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Release);
+        self.ring_bells();
     }
 
-    /// Tells how many messages a worker has completed since it began.
-    pub(crate) fn progress(&self, worker: usize, done: u64) {
-        self.done[worker].store(done, Ordering::Relaxed);
+    fn ring_bells(&self) {
+        self.workers.iter().filter_map(|told| told.bell.get()).for_each(|bell| bell.ring());
     }
 
-    fn done(&self) -> u64 {
-        self.done.iter().map(|done| done.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Tells that a worker will complete nothing more. Its connections stay open until [`Phase::Stop`], so that the end
-    /// of the measured window still finds the threads that serve them.
-    pub(crate) fn finish(&self, worker: usize) {
-        self.finished[worker].store(true, Ordering::Relaxed);
-    }
-
-    fn is_finished(&self) -> bool {
-        self.finished.iter().all(|finished| finished.load(Ordering::Relaxed))
-    }
-
-    /// Counts `count` things that must not happen, and lists them while the list is short.
-    pub(crate) fn problem(&self, count: u64, text: impl FnOnce() -> String) {
-        self.problem_count.fetch_add(count, Ordering::Relaxed);
-        let mut problems = self.problems.lock().expect("no holder panics");
-        if problems.len() < PROBLEMS_LISTED_MAX {
-            problems.push(text());
-        }
+    fn all(&self, flag: impl Fn(&Told) -> &AtomicBool) -> bool {
+        self.workers.iter().all(|told| flag(told).load(Ordering::Acquire))
     }
 }
 
-/// The clock of a worker, read at most once per tick.
+/// A stretch of time.
+#[derive(Clone, Debug)]
+pub(crate) struct Interval {
+    /// Its end, in seconds since the run began.
+    pub(crate) at_s: f64,
+    pub(crate) seconds: f64,
+    pub(crate) measured: bool,
+    pub(crate) done: u64,
+    pub(crate) open: u64,
+    pub(crate) latencies: Option<Histogram<u64>>,
+}
+
+#[derive(Clone, Debug)]
+struct Snapshot {
+    at: Instant,
+    counts: Counts,
+    server: Duration,
+    client: Duration,
+    threads: Vec<Duration>,
+}
+
+/// CPU time of a window.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cpu {
+    pub(crate) server: Option<Duration>,
+    pub(crate) client: Duration,
+    /// Of the client's busiest thread.
+    pub(crate) busiest: Duration,
+}
+
+/// What a run brought.
 #[derive(Debug)]
-pub(crate) struct TickClock {
-    origin: Instant,
-    now: Option<u64>,
+pub(crate) struct Outcome {
+    /// From the first connect until all connections were ready.
+    pub(crate) ramp: Duration,
+    pub(crate) ramp_cpu: Cpu,
+    pub(crate) ready: u64,
+    pub(crate) rss_before: Option<u64>,
+    /// When all were open.
+    pub(crate) rss_open: Option<u64>,
+    /// At the end of the window.
+    pub(crate) rss_after: Option<u64>,
+    pub(crate) elapsed: Duration,
+    pub(crate) cpu: Cpu,
+    pub(crate) done: u64,
+    pub(crate) published: u64,
+    pub(crate) workers: usize,
+    pub(crate) latencies: Histogram<u64>,
+    pub(crate) intervals: Vec<Interval>,
+    /// Everything else, summed over the workers.
+    pub(crate) tally: Tally,
+    pub(crate) timed: Vec<(Timed, Histogram<u64>)>,
+    pub(crate) interrupted: bool,
 }
 
-impl TickClock {
-    pub(crate) fn new() -> Self {
-        Self { origin: Instant::now(), now: None }
-    }
-
-    /// Nanoseconds since the worker began.
-    pub(crate) fn now(&mut self) -> u64 {
-        *self.now.get_or_insert_with(|| self.origin.elapsed().as_nanos() as u64)
-    }
-
-    pub(crate) fn end_tick(&mut self) {
-        self.now = None;
-    }
+/// Raises the soft limit on open files to the hard limit and returns it.
+pub(crate) fn raise_nofile() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
 }
 
-/// An empty latency histogram in nanoseconds.
-pub(crate) fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_MAX, 3).expect("valid bounds")
+/// The fewest rings that hold so many connections: each has as many direct descriptors as a process may have.
+pub(crate) fn workers_needed(connections: usize, descriptors: u64) -> usize {
+    let each =
+        usize::try_from(descriptors).unwrap_or(usize::MAX).min(1 << 20).saturating_sub(SPARE_DESCRIPTORS).max(64);
+    connections.div_ceil(each).max(1)
 }
 
-/// Keeps the calling thread on one CPU.
-pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+fn pin(cpu: usize) -> io::Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
 }
 
-/// A scenario's part on one worker thread.
-pub(crate) trait Scenario: App {
-    /// Takes the connections of this worker, already open.
-    fn adopt(&mut self, io: &mut Io, sockets: Vec<TcpStream>) -> io::Result<()>;
-    /// Latencies of the measured window.
-    fn into_latencies(self) -> Histogram<u64>;
-}
-
-/// What a scenario sends and how long it waits for the answer.
-#[derive(Clone, Debug)]
-pub(crate) struct Exchange {
-    pub(crate) messages: Arc<Messages>,
-    /// Speak WebSocket; else bytes of the same number.
-    pub(crate) websocket: bool,
-    /// A reply that takes longer counts as lost.
-    pub(crate) patience: Duration,
-}
-
-/// How long, and against what, a run goes.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) target: Target,
-    pub(crate) raw: bool,
-    pub(crate) connections: usize,
-    pub(crate) threads: usize,
-    pub(crate) pin: Option<usize>,
-    pub(crate) warmup: Duration,
-    /// Without it the run ends when the workers do.
-    pub(crate) duration: Option<Duration>,
-    pub(crate) server_pid: Option<u32>,
-    /// Largest message on the wire; decides how much one receive may take.
-    pub(crate) wire_bytes: usize,
-}
-
-struct Snapshot {
-    at: Instant,
-    done: u64,
-    server: Duration,
-    client: Duration,
-}
-
 impl Plan {
     fn snapshot(&self, shared: &Shared) -> io::Result<Snapshot> {
+        let threads = shared.workers.iter().map(|told| usage::thread_cpu(told.thread.load(Ordering::Relaxed)));
         Ok(Snapshot {
             at: Instant::now(),
-            done: shared.done(),
+            counts: shared.counts(),
             server: self.server_pid.map_or(Ok(Duration::ZERO), usage::cpu)?,
             client: usage::cpu(std::process::id())?,
+            threads: threads.collect(),
         })
     }
 
-    fn options(&self) -> Options {
-        let buffer_size: u32 = if self.wire_bytes > 64 * 1024 {
-            256 * 1024
-        } else if self.wire_bytes > 4096 {
-            64 * 1024
-        } else {
-            16 * 1024
-        };
-        Options {
-            buffers: 64,
-            buffer_size,
-            slots: (self.connections as u32 + 64).next_multiple_of(64),
-            timer: Some(WAKE_EVERY),
-            ..Options::default()
+    fn cpu(&self, begin: &Snapshot, end: &Snapshot) -> Cpu {
+        let threads = begin.threads.iter().zip(&end.threads).map(|(begin, end)| end.saturating_sub(*begin));
+        Cpu {
+            server: self.server_pid.map(|_| end.server.saturating_sub(begin.server)),
+            client: end.client.saturating_sub(begin.client),
+            busiest: threads.max().unwrap_or_default(),
         }
     }
 
-    fn connect(&self, worker: usize) -> io::Result<Vec<TcpStream>> {
-        let share = self.connections / self.threads + usize::from(worker < self.connections % self.threads);
-        let open = || {
-            if self.raw { self.target.connect(None) } else { self.target.upgrade() }
+    /// Runs one scenario per worker and measures. `stop` ends the run early.
+    ///
+    /// # Errors
+    /// If nothing could be measured: no ring, no connection.
+    pub(crate) fn run<S: Scenario>(
+        &self,
+        make: impl Fn(Share, &Net) -> S + Sync,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> io::Result<Outcome> {
+        let shared = Shared {
+            phase: AtomicU8::new(Phase::Open as u8),
+            workers: (0..self.workers).map(|_| Told::default()).collect(),
+            intervals: Mutex::default(),
+            interval_ns: self.interval.as_nanos() as Nanos,
         };
-        (0..share).map(|_| open()).collect()
-    }
-
-    /// Runs one scenario per worker and measures.
-    pub(crate) fn run<S: Scenario>(&self, make: impl Fn(Arc<Shared>, usize) -> S + Sync) -> io::Result<Report> {
-        let shared = Arc::new(Shared::new(self.threads));
-        let ready = Barrier::new(self.threads + 1);
+        let origin = Instant::now();
+        let rss = || self.server_pid.map(usage::resident_bytes).transpose();
+        let rss_before = rss()?;
         thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.threads)
+            let before = self.snapshot(&shared)?;
+            let workers: Vec<_> = (0..self.workers)
                 .map(|worker| {
-                    let (shared, ready, make) = (shared.clone(), &ready, &make);
+                    let (shared, make) = (&shared, &make);
                     scope.spawn(move || {
-                        let prepared = self.prepare(worker, || make(shared.clone(), worker));
-                        ready.wait();
-                        let finished = prepared.and_then(|(mut driver, mut scenario)| {
-                            driver.run(&mut scenario)?;
-                            Ok(scenario.into_latencies())
-                        });
-                        shared.finish(worker);
-                        finished
+                        let result = self.work(worker, shared, make, origin);
+                        let told = &shared.workers[worker];
+                        told.ready.store(true, Ordering::Release);
+                        told.finished.store(true, Ordering::Release);
+                        result
                     })
                 })
                 .collect();
-            ready.wait();
-            thread::sleep(self.warmup);
+            let enter = |phase: Phase| shared.enter(phase);
+            let mut watch = Watch::new(&shared, origin, progress);
+
+            watch.until("connecting", false, || shared.all(|told| &told.ready) || stop.load(Ordering::Relaxed));
+            let opened = self.snapshot(&shared)?;
+            enter(Phase::Settle);
+            thread::sleep(SETTLE);
+            let rss_open = rss()?;
+            let nothing = self.connections > 0 && opened.counts.open == 0;
+            if nothing {
+                enter(Phase::Stop);
+                let mut why = "no connection could be opened".to_owned();
+                for worker in workers {
+                    let (tally, _) = worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
+                    why.extend(tally.problems.first().map(|problem| format!(": {problem}")));
+                }
+                return Err(io::Error::other(why));
+            }
+            enter(Phase::Warmup);
+            let warm = Instant::now() + self.warmup;
+            watch.until("warming up", false, || Instant::now() >= warm || stop.load(Ordering::Relaxed));
+
             let begin = self.snapshot(&shared)?;
-            shared.enter(Phase::Measure);
+            enter(Phase::Measure);
             let deadline = self.duration.map(|duration| begin.at + duration);
-            while !shared.is_finished() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-                let left = deadline.map_or(WAKE_EVERY, |deadline| deadline - Instant::now());
-                thread::sleep(left.min(WAKE_EVERY));
-            }
+            let over = || {
+                deadline.is_some_and(|deadline| Instant::now() >= deadline)
+                    || shared.all(|told| &told.finished)
+                    || stop.load(Ordering::Relaxed)
+            };
+            watch.until("measuring", true, over);
             let end = self.snapshot(&shared)?;
-            let server_rss = self.server_pid.map(usage::resident_bytes).transpose()?;
-            shared.enter(Phase::Stop);
-            let mut latencies = latencies();
+            let rss_after = rss()?;
+            enter(Phase::Drain);
+            let give_up = Instant::now() + self.patience + Duration::from_secs(1);
+            watch.until("draining", false, || shared.all(|told| &told.finished) || Instant::now() > give_up);
+            enter(Phase::Stop);
+            let mut tally = Tally::new();
+            let mut timed: Vec<(Timed, Histogram<u64>)> = Vec::new();
             for worker in workers {
-                let worker = worker.join().map_err(|_| io::Error::other("a worker panicked"))?;
-                latencies.add(worker?).map_err(io::Error::other)?;
+                let (theirs, late) = worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
+                watch.keep_late(late);
+                merge(&mut tally, &mut timed, &theirs);
             }
-            let problems = shared.problems.lock().expect("no holder panics").clone();
-            Ok(Report {
-                messages: end.done - begin.done,
+            let (latencies, intervals) = watch.finish();
+            Ok(Outcome {
+                ramp: opened.at - origin,
+                ramp_cpu: self.cpu(&before, &opened),
+                ready: opened.counts.opened,
+                rss_before,
+                rss_open,
+                rss_after,
                 elapsed: end.at - begin.at,
-                server_cpu: self.server_pid.map(|_| end.server.saturating_sub(begin.server)),
-                client_cpu: end.client.saturating_sub(begin.client),
-                server_rss,
+                cpu: self.cpu(&begin, &end),
+                done: end.counts.done - begin.counts.done,
+                published: end.counts.published - begin.counts.published,
+                workers: self.workers,
                 latencies,
-                problem_count: shared.problem_count.load(Ordering::Relaxed),
-                problems,
+                intervals,
+                tally,
+                timed,
+                interrupted: stop.load(Ordering::Relaxed),
             })
         })
     }
 
-    fn prepare<S: Scenario>(&self, worker: usize, make: impl FnOnce() -> S) -> io::Result<(Driver, S)> {
-        if let Some(first) = self.pin {
-            pin(first + worker)?;
+    /// A worker thread: its counts, and the latencies of its last interval.
+    fn work<S: Scenario>(
+        &self,
+        worker: usize,
+        shared: &Shared,
+        make: &impl Fn(Share, &Net) -> S,
+        origin: Instant,
+    ) -> io::Result<(Tally, Histogram<u64>)> {
+        let told = &shared.workers[worker];
+        told.thread.store(gettid().as_raw(), Ordering::Relaxed);
+        if !self.pin.is_empty() {
+            pin(self.pin[worker % self.pin.len()])?;
         }
-        let mut driver = Driver::new(self.options(), None)?;
-        let mut scenario = make();
-        scenario.adopt(driver.io(), self.connect(worker)?)?;
-        Ok((driver, scenario))
+        let share = Share { worker, workers: self.workers };
+        // Places for connections that close while others take their turn.
+        let own = share.of(self.connections.max(self.slots));
+        let slots = (own + own / 4 + 64).min(own + SPARE_DESCRIPTORS - 64) as u32;
+        let seed = u64::from(std::process::id()) << 32 | worker as u64;
+        let mut net = Net::new(self.target.clone(), self.messages.clone(), slots, origin, seed)?;
+        let mut scenario = make(share, &net);
+        let _ = told.bell.set(net.bell());
+        let mut phase = Phase::Open;
+        let mut interval = 0;
+        let mut waiting_since = None;
+        loop {
+            let now = net.io.now;
+            let current = Phase::from_number(shared.phase.load(Ordering::Acquire));
+            if current != phase {
+                phase = current;
+                net.io.tally.recording = matches!(phase, Phase::Measure | Phase::Drain);
+                scenario.enter(&mut net.io, phase);
+            }
+            if phase == Phase::Stop {
+                break;
+            }
+            if now / shared.interval_ns != interval {
+                if !net.io.tally.interval.is_empty() {
+                    let mut intervals = shared.intervals.lock().expect("no holder panics");
+                    let kept = intervals.entry(interval).or_insert_with(latencies);
+                    kept.add(&net.io.tally.interval).map_err(io::Error::other)?;
+                    drop(intervals);
+                    net.io.tally.interval.reset();
+                }
+                interval = now / shared.interval_ns;
+            }
+            net.tick(&mut scenario)?;
+            let tally = &net.io.tally;
+            told.done.store(tally.done, Ordering::Relaxed);
+            told.published.store(tally.published, Ordering::Relaxed);
+            told.open.store(tally.open, Ordering::Relaxed);
+            told.opened.store(tally.opened, Ordering::Relaxed);
+            told.problems.store(tally.checks.total() + tally.failed, Ordering::Relaxed);
+            match phase {
+                Phase::Open if scenario.is_ready(&net.io) => told.ready.store(true, Ordering::Release),
+                Phase::Measure | Phase::Drain if !told.finished.load(Ordering::Relaxed) => {
+                    let since = *waiting_since.get_or_insert(net.io.now);
+                    if phase == Phase::Measure {
+                        waiting_since = None;
+                    }
+                    let given_up = phase == Phase::Drain && net.io.now > since + self.patience.as_nanos() as Nanos;
+                    if given_up || scenario.is_idle(&net.io) {
+                        told.finished.store(true, Ordering::Release);
+                    }
+                }
+                _ => {}
+            }
+        }
+        scenario.conclude(&mut net.io);
+        net.finish(&mut scenario)?;
+        let mut tally = std::mem::replace(&mut net.io.tally, Tally::new());
+        let late = std::mem::replace(&mut tally.interval, latencies());
+        Ok((tally, late))
+    }
+}
+
+fn merge(into: &mut Tally, timed: &mut Vec<(Timed, Histogram<u64>)>, from: &Tally) {
+    into.unsent += from.unsent;
+    into.bytes_in += from.bytes_in;
+    into.bytes_out += from.bytes_out;
+    into.opened += from.opened;
+    into.failed += from.failed;
+    into.checks.add(&from.checks);
+    from.closes.iter().for_each(|(code, count)| *into.closes.entry(*code).or_default() += count);
+    from.errnos.iter().for_each(|(errno, count)| *into.errnos.entry(*errno).or_default() += count);
+    from.statuses.iter().for_each(|(status, count)| *into.statuses.entry(*status).or_default() += count);
+    let room = crate::tally::PROBLEMS_LISTED_MAX - into.problems.len();
+    into.problems.extend(from.problems.iter().take(room).cloned());
+    for what in Timed::ALL {
+        let Some(theirs) = from.timed(what) else { continue };
+        match timed.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, histogram)) => histogram.add(theirs).expect("the same bounds"),
+            None => timed.push((what, theirs.clone())),
+        }
+    }
+}
+
+/// The measuring thread's eyes: samples the counters once per interval and shows how the run goes.
+struct Watch<'a> {
+    shared: &'a Shared,
+    origin: Instant,
+    progress: &'a mut Progress,
+    interval: u64,
+    sampled_at: Instant,
+    last: Counts,
+    samples: BTreeMap<u64, Interval>,
+    total: Histogram<u64>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(shared: &'a Shared, origin: Instant, progress: &'a mut Progress) -> Self {
+        Self {
+            shared,
+            origin,
+            progress,
+            interval: 0,
+            sampled_at: origin,
+            last: Counts::default(),
+            samples: BTreeMap::new(),
+            total: latencies(),
+        }
+    }
+
+    fn until(&mut self, what: &str, measured: bool, over: impl Fn() -> bool) {
+        while !over() {
+            thread::sleep(LOOK_EVERY);
+            self.shared.ring_bells();
+            let now = Instant::now();
+            let interval = (now - self.origin).as_nanos() as u64 / self.shared.interval_ns;
+            if interval != self.interval {
+                self.sample(now, measured);
+                self.interval = interval;
+                let newest = self.samples.iter().rev().find_map(|(_, sample)| sample.latencies.as_ref());
+                let seconds = (now - self.origin).as_secs_f64();
+                self.progress.show(what, seconds, &self.last, self.samples.values().next_back(), newest);
+            }
+        }
+        // What is left of the interval belongs to this phase.
+        self.sample(Instant::now(), measured);
+    }
+
+    fn sample(&mut self, now: Instant, measured: bool) {
+        let counts = self.shared.counts();
+        let seconds = (now - self.sampled_at).as_secs_f64();
+        let at_s = (now - self.origin).as_secs_f64();
+        if seconds > 0.0 {
+            let sample = self.samples.entry(self.interval).or_insert_with(|| Interval {
+                at_s,
+                seconds: 0.0,
+                measured,
+                done: 0,
+                open: 0,
+                latencies: None,
+            });
+            sample.at_s = at_s;
+            sample.seconds += seconds;
+            sample.measured |= measured;
+            sample.done += counts.done - self.last.done;
+            sample.open = counts.open;
+        }
+        self.sampled_at = now;
+        self.last = counts;
+        let intervals = std::mem::take(&mut *self.shared.intervals.lock().expect("no holder panics"));
+        for (interval, histogram) in intervals {
+            self.keep(interval, &histogram);
+        }
+    }
+
+    fn keep(&mut self, interval: u64, histogram: &Histogram<u64>) {
+        self.total.add(histogram).expect("the same bounds");
+        if let Some(sample) = self.samples.get_mut(&interval) {
+            // Fewer digits than the total: there may be many intervals.
+            let small = sample.latencies.get_or_insert_with(|| Histogram::new(2).expect("two digits"));
+            small.add(histogram).expect("it grows as needed");
+        }
+    }
+
+    /// What a worker had not handed over yet.
+    fn keep_late(&mut self, histogram: Histogram<u64>) {
+        if !histogram.is_empty() {
+            let newest = self.samples.keys().next_back().copied().unwrap_or_default();
+            self.keep(newest, &histogram);
+        }
+    }
+
+    fn finish(self) -> (Histogram<u64>, Vec<Interval>) {
+        self.progress.clear();
+        (self.total, self.samples.into_values().collect())
     }
 }

@@ -7,12 +7,19 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     let mut nanoseconds = 0;
     for task in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
         // A thread may end between listing and reading.
-        let Ok(line) = fs::read_to_string(task?.path().join("schedstat")) else {
-            continue;
-        };
-        nanoseconds += line.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
+        nanoseconds += thread_nanoseconds(&task?.path()).unwrap_or_default();
     }
     Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// CPU time of one thread of this process.
+pub(crate) fn thread_cpu(thread: i32) -> Duration {
+    let path = Path::new("/proc/self/task").join(thread.to_string());
+    Duration::from_nanos(thread_nanoseconds(&path).unwrap_or_default())
+}
+
+fn thread_nanoseconds(task: &Path) -> Option<u64> {
+    fs::read_to_string(task.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
 }
 
 /// Resident memory in bytes.
@@ -23,4 +30,15 @@ pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| io::Error::other("no VmRSS line"))
+}
+
+/// What the figures were measured on: kernel, processor, number of processors.
+pub(crate) fn machine() -> (String, String, usize) {
+    let line = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let kernel = line("/proc/sys/kernel/osrelease").trim().to_owned();
+    let cpuinfo = line("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.to_owned());
+    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    (kernel, model, count)
 }

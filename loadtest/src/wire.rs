@@ -1,37 +1,152 @@
-//! What a request looks like on the wire, what its reply must look like, and the check that it does.
+//! What a request looks like on the wire, and what its reply must look like. No I/O here.
 //!
-//! A message is named by its sequence number alone: its payload is the number followed by a window of a fixed table,
-//! so that every message differs, none is stored, and a reply is checked by comparing slices. No I/O here.
+//! A message is named by its stream (who sends) and its sequence number alone: its payload is a stamp of 16 characters
+//! (sequence, stream, checksum) followed by a window of a fixed table that the checksum's hash chooses. So every message
+//! differs, none is stored, and a reply is checked by comparing slices. Where the payload is shorter than the stamp, it is
+//! as much of the stamp as fits: the sequence comes first.
 
-/// Payload windows start at one of this many places of the table.
+use ringwire::proto::{
+    Opcode,
+    event::Kind,
+    frame::{HEADER_BYTES_MAX, encode_header},
+    mask,
+};
+
+/// Bodies start at one of this many places of the table.
 const WINDOWS: usize = 4096;
-const SEQUENCE_BYTES: usize = 8;
-/// Copied and masked piece by piece, so that a piece is still in the first-level cache when it is masked.
-const MASK_PIECE: usize = 4096;
+/// Characters of the stamp: 8 of the sequence, 4 of the stream, 4 of the checksum; six bits each, low ones first.
+pub(crate) const STAMP_BYTES: usize = 16;
+const SEQUENCE_CHARS: usize = 8;
+const STREAM_CHARS: usize = 4;
+/// Streams that the stamp can tell apart.
+pub(crate) const STREAMS_MAX: usize = 1 << (6 * STREAM_CHARS);
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const NO_DIGIT: u8 = 0xFF;
 
-/// Opcodes of RFC 6455 5.2, with the FIN bit.
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8a;
-const MASKED: u8 = 0x80;
+/// The value of each character of [`ALPHABET`].
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 64 {
+        digits[ALPHABET[value] as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
 
-/// A small generator for mask keys; statistical quality is all that is needed.
+/// The characters of each twelve bits: the stamp is written two at a time.
+const PAIRS: [[u8; 2]; 4096] = {
+    let mut pairs = [[0; 2]; 4096];
+    let mut value = 0;
+    while value < 4096 {
+        pairs[value] = [ALPHABET[value & 63], ALPHABET[value >> 6]];
+        value += 1;
+    }
+    pairs
+};
+
+/// A small generator for mask keys; statistical quality is all that a load generator needs.
 #[derive(Debug)]
 pub(crate) struct Keys(u64);
 
 impl Keys {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed | 1)
+        Self(mix(seed) | 1)
     }
 
-    /// The next key (xorshift64*).
-    pub(crate) fn key(&mut self) -> [u8; 4] {
+    /// The next 64 bits (xorshift64*).
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32).to_le_bytes()
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// The next mask key.
+    pub(crate) fn key(&mut self) -> [u8; 4] {
+        ((self.bits() >> 32) as u32).to_le_bytes()
+    }
+}
+
+/// splitmix64's finisher.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// How large payloads are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sizes {
+    /// All the same.
+    Fixed(usize),
+    /// Each size of the range as likely as another.
+    Range(usize, usize),
+    /// Sizes with their weights.
+    Mix(Vec<(usize, u32)>),
+}
+
+impl Sizes {
+    /// Reads `64`, `64..4096` or `64:90,4096:10`; sizes take KiB and MiB.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let size = |text: &str| -> Result<usize, String> {
+            let (digits, unit) = match text.trim() {
+                text if text.ends_with("MiB") => (&text[..text.len() - 3], 1 << 20),
+                text if text.ends_with("KiB") => (&text[..text.len() - 3], 1 << 10),
+                text => (text, 1),
+            };
+            let bytes =
+                digits.trim().parse::<usize>().map_err(|_| format!("{text:?} is not a size such as 64 or 4KiB"))?;
+            if bytes > 1 << 24 { Err("payloads may have at most 16777216 bytes".to_owned()) } else { Ok(bytes * unit) }
+        };
+        if let Some((low, high)) = text.split_once("..") {
+            let (low, high) = (size(low)?, size(high)?);
+            return if low <= high { Ok(Self::Range(low, high)) } else { Err("the range is empty".to_owned()) };
+        }
+        if !text.contains([':', ',']) {
+            return Ok(Self::Fixed(size(text)?));
+        }
+        let mut parts = Vec::new();
+        for part in text.split(',') {
+            let (bytes, weight) = part.split_once(':').unwrap_or((part, "1"));
+            let weight = weight.parse().ok().filter(|weight| (1..=1_000_000).contains(weight));
+            parts.push((size(bytes)?, weight.ok_or_else(|| format!("{part:?} is not SIZE:WEIGHT"))?));
+        }
+        Ok(Self::Mix(parts))
+    }
+
+    /// The largest.
+    pub(crate) fn max(&self) -> usize {
+        match self {
+            Self::Fixed(size) | Self::Range(_, size) => *size,
+            Self::Mix(parts) => parts.iter().map(|part| part.0).max().unwrap_or_default(),
+        }
+    }
+
+    /// The smallest.
+    pub(crate) fn min(&self) -> usize {
+        match self {
+            Self::Fixed(size) | Self::Range(size, _) => *size,
+            Self::Mix(parts) => parts.iter().map(|part| part.0).min().unwrap_or_default(),
+        }
+    }
+
+    fn of(&self, hash: u64) -> usize {
+        match self {
+            Self::Fixed(size) => *size,
+            Self::Range(low, high) => low + (hash % (high - low + 1) as u64) as usize,
+            Self::Mix(parts) => {
+                let total: u64 = parts.iter().map(|part| u64::from(part.1)).sum();
+                let mut left = hash % total;
+                for (size, weight) in parts {
+                    if left < u64::from(*weight) {
+                        return *size;
+                    }
+                    left -= u64::from(*weight);
+                }
+                unreachable!("left < total")
+            }
+        }
     }
 }
 
@@ -46,293 +161,303 @@ pub(crate) enum Layout {
     RawFanout,
 }
 
-/// All messages of a run: same size, same kind, different contents.
+/// Which message: its stream and its place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) stream: u32,
+    pub(crate) sequence: u64,
+}
+
+/// All messages of a run.
 #[derive(Debug)]
 pub(crate) struct Messages {
-    layout: Layout,
-    text: bool,
-    size: usize,
-    header: Vec<u8>,
-    reply_header: Vec<u8>,
+    pub(crate) layout: Layout,
+    pub(crate) kind: Kind,
+    pub(crate) sizes: Sizes,
     table: Vec<u8>,
 }
 
-impl Messages {
-    pub(crate) fn new(layout: Layout, text: bool, size: usize) -> Self {
-        let opcode = if text { TEXT } else { BINARY };
-        let header = length_header(opcode, size, layout == Layout::WebSocket);
-        let mut reply_header = match layout {
-            Layout::WebSocket => length_header(opcode, size, false),
-            Layout::RawEcho | Layout::RawFanout => [&header[..], &[0; 4]].concat(),
-        };
-        if layout == Layout::RawFanout {
-            reply_header.drain(..4);
+/// One message's bytes, in three pieces.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    header: [u8; HEADER_BYTES_MAX],
+    header_len: usize,
+    stamp: [u8; STAMP_BYTES],
+    stamp_len: usize,
+    body: &'a [u8],
+}
+
+/// How received bytes compare with those that were due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Match {
+    /// These many bytes end the message.
+    Whole(usize),
+    /// All are right so far.
+    Partial,
+    /// A byte differs.
+    Differs,
+}
+
+impl Parts<'_> {
+    fn pieces(&self) -> [&[u8]; 3] {
+        [&self.header[..self.header_len], &self.stamp[..self.stamp_len], self.body]
+    }
+
+    /// Compares `bytes` with the message from its byte `at` on.
+    #[inline]
+    pub(crate) fn compare(&self, at: usize, bytes: &[u8]) -> Match {
+        // The common case, whole and short, with comparisons of known length.
+        if at == 0
+            && let Some((&[a, b], rest)) = bytes.split_first_chunk()
+            && let Some((stamp, rest)) = rest.split_first_chunk::<STAMP_BYTES>()
+            && self.header_len == 2
+            && self.stamp_len == STAMP_BYTES
+            && rest.len() >= self.body.len()
+        {
+            let is_equal = [a, b] == [self.header[0], self.header[1]]
+                && *stamp == self.stamp
+                && rest[..self.body.len()] == *self.body;
+            return if is_equal { Match::Whole(2 + STAMP_BYTES + self.body.len()) } else { Match::Differs };
         }
-        let mut random = Keys::new(0x5eed);
-        let table =
-            (0..size + WINDOWS).map(|_| if text { b' ' + random.key()[0] % 95 } else { random.key()[0] }).collect();
-        Self { layout, text, size, header, reply_header, table }
+        self.compare_pieces(at, bytes)
     }
 
-    /// Bytes of a request and of its reply on the wire.
-    pub(crate) fn wire_bytes(&self) -> (usize, usize) {
-        (self.header.len() + 4 + self.size, self.reply_header.len() + self.size)
-    }
-
-    /// Appends the request with this sequence number.
-    pub(crate) fn append_request(&self, out: &mut Vec<u8>, sequence: u64, key: [u8; 4]) {
-        let key = if self.layout == Layout::WebSocket { key } else { [0; 4] };
-        out.reserve(self.header.len() + key.len() + self.size);
-        out.extend_from_slice(&self.header);
-        out.extend_from_slice(&key);
-        let (front, back) = self.payload(sequence);
-        let masked = out.len();
-        out.extend_from_slice(&front[..self.size.min(SEQUENCE_BYTES)]);
-        if self.layout != Layout::WebSocket {
-            return out.extend_from_slice(back);
-        }
-        mask(&mut out[masked..], key);
-        // The sequence number is eight bytes, so the key begins anew behind it.
-        for piece in back.chunks(MASK_PIECE) {
-            let masked = out.len();
-            out.extend_from_slice(piece);
-            mask(&mut out[masked..], key);
-        }
-    }
-
-    fn payload(&self, sequence: u64) -> ([u8; SEQUENCE_BYTES], &[u8]) {
-        let mut front = sequence.to_le_bytes();
-        if self.text {
-            // Six bits a character keep the number readable as UTF-8.
-            for (index, byte) in front.iter_mut().enumerate() {
-                *byte = b'0' + (sequence >> (6 * index) & 63) as u8;
-            }
-        }
-        let window = (sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % WINDOWS;
-        (front, &self.table[window..window + self.size.saturating_sub(SEQUENCE_BYTES)])
-    }
-}
-
-fn length_header(opcode: u8, size: usize, masked: bool) -> Vec<u8> {
-    let mask = if masked { MASKED } else { 0 };
-    // RFC 6455 5.2: the minimal number of bytes MUST be used to encode the length.
-    match size {
-        0..=125 => vec![opcode, mask | size as u8],
-        126..=0xffff => [&[opcode, mask | 126][..], &(size as u16).to_be_bytes()].concat(),
-        _ => [&[opcode, mask | 127][..], &(size as u64).to_be_bytes()].concat(),
-    }
-}
-
-fn mask(bytes: &mut [u8], key: [u8; 4]) {
-    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
-    let mut words = bytes.chunks_exact_mut(8);
-    for word in &mut words {
-        let masked = u64::from_ne_bytes(word.try_into().expect("eight bytes")) ^ wide;
-        word.copy_from_slice(&masked.to_ne_bytes());
-    }
-    for (byte, key) in words.into_remainder().iter_mut().zip(key.into_iter().cycle()) {
-        *byte ^= key;
-    }
-}
-
-/// Appends a masked control frame.
-pub(crate) fn append_control(out: &mut Vec<u8>, opcode: u8, payload: &[u8], key: [u8; 4]) {
-    debug_assert!(payload.len() <= 125);
-    out.extend_from_slice(&[opcode, MASKED | payload.len() as u8]);
-    out.extend_from_slice(&key);
-    let masked = out.len();
-    out.extend_from_slice(payload);
-    mask(&mut out[masked..], key);
-}
-
-/// Appends a masked Close 1000.
-pub(crate) fn append_close(out: &mut Vec<u8>, key: [u8; 4]) {
-    append_control(out, CLOSE, &1000u16.to_be_bytes(), key);
-}
-
-/// What came instead of the reply that was due.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
-    /// A byte differs, counted from the beginning of the frame.
-    Byte { sequence: u64, offset: usize, got: u8, want: u8 },
-    /// The server closed.
-    Close { sequence: u64, code: u16 },
-}
-
-impl std::fmt::Display for Wrong {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Byte { sequence, offset, got, want } => {
-                write!(f, "reply {sequence}: byte {offset} is {got:#04x} instead of {want:#04x}")
-            }
-            Self::Close { sequence, code } => write!(f, "Close {code} instead of reply {sequence}"),
-        }
-    }
-}
-
-/// The replies one connection still expects, in order, without gap.
-#[derive(Debug, Default)]
-pub(crate) struct Replies {
-    /// The reply that is due.
-    pub(crate) sequence: u64,
-    /// Bytes of it that have arrived.
-    position: usize,
-    /// A control frame that is arriving.
-    control: Vec<u8>,
-    /// Pongs to send, ready masked.
-    pub(crate) pongs: Vec<u8>,
-}
-
-impl Replies {
-    /// Checks received bytes and returns how many replies they completed.
-    pub(crate) fn check(&mut self, messages: &Messages, mut bytes: &[u8]) -> Result<usize, Wrong> {
-        let mut completed = 0;
-        let header = messages.reply_header.len();
-        let whole = header + messages.size;
-        while !bytes.is_empty() {
-            let between = self.position == 0 && messages.layout == Layout::WebSocket;
-            if between && (!self.control.is_empty() || matches!(bytes[0], CLOSE | PING | PONG)) {
-                bytes = self.control(bytes)?;
-                continue;
-            }
-            let (front, back) = messages.payload(self.sequence);
-            let front = &front[..messages.size.min(SEQUENCE_BYTES)];
-            let mut at = 0;
-            for part in [&messages.reply_header[..], front, back] {
-                let end = at + part.len();
-                if self.position < end && !bytes.is_empty() {
-                    let want = &part[self.position - at..];
-                    let take = want.len().min(bytes.len());
-                    if bytes[..take] != want[..take] {
-                        return Err(self.wrong_byte(bytes, want));
-                    }
-                    self.position += take;
-                    bytes = &bytes[take..];
-                }
-                at = end;
-            }
-            if self.position == whole {
-                self.position = 0;
-                self.sequence += 1;
-                completed += 1;
-            }
-        }
-        Ok(completed)
-    }
-
-    fn wrong_byte(&self, bytes: &[u8], want: &[u8]) -> Wrong {
-        let differs = bytes.iter().zip(want).position(|(got, want)| got != want).unwrap_or_default();
-        Wrong::Byte {
-            sequence: self.sequence,
-            offset: self.position + differs,
-            got: bytes[differs],
-            want: want[differs],
-        }
-    }
-
-    fn control<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Wrong> {
-        let whole = |control: &[u8]| 2 + control.get(1).map_or(0, |len| usize::from(len & 0x7f));
+    fn compare_pieces(&self, at: usize, bytes: &[u8]) -> Match {
         let mut used = 0;
-        while self.control.len() < whole(&self.control) && used < bytes.len() {
-            self.control.push(bytes[used]);
-            used += 1;
-        }
-        if self.control.len() == whole(&self.control) {
-            let control = std::mem::take(&mut self.control);
-            let key = [0x5a, 0xa5, 0x3c, 0xc3];
-            match control[0] {
-                // RFC 6455 5.5.2: upon receipt of a Ping frame, an endpoint MUST send a Pong frame in response.
-                PING => append_control(&mut self.pongs, PONG, &control[2..], key),
-                CLOSE => {
-                    let code = control.get(2..4).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
-                    return Err(Wrong::Close { sequence: self.sequence, code });
+        let mut start = 0;
+        for piece in self.pieces() {
+            let end = start + piece.len();
+            if at + used < end {
+                let want = &piece[at + used - start..];
+                let take = want.len().min(bytes.len() - used);
+                if bytes[used..used + take] != want[..take] {
+                    return Match::Differs;
                 }
-                _ => {}
+                used += take;
+                if take < want.len() {
+                    return Match::Partial;
+                }
+            }
+            start = end;
+        }
+        Match::Whole(used)
+    }
+
+    /// The message's first `len` bytes.
+    pub(crate) fn prefix(&self, len: usize) -> Vec<u8> {
+        let mut bytes = self.pieces().concat();
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// The payload alone.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        [&self.stamp[..self.stamp_len], self.body].concat()
+    }
+}
+
+impl Messages {
+    pub(crate) fn new(layout: Layout, kind: Kind, sizes: Sizes) -> Self {
+        let mut random = Keys::new(0x5eed);
+        let table = (0..sizes.max() + WINDOWS)
+            .map(|_| match (kind, (random.bits() >> 32) as u8) {
+                (Kind::Binary, byte) => byte,
+                // Printable ASCII that JSON needs no escape for.
+                (Kind::Text, byte) => match b' ' + byte % 95 {
+                    b'"' | b'\\' => b'.',
+                    byte => byte,
+                },
+            })
+            .collect();
+        Self { layout, kind, sizes, table }
+    }
+
+    /// Payload bytes of a message.
+    pub(crate) fn size(&self, name: Name) -> usize {
+        self.sizes.of(hash(name))
+    }
+
+    #[inline]
+    fn stamp_and_body(&self, name: Name) -> ([u8; STAMP_BYTES], usize, &[u8]) {
+        let hash = hash(name);
+        let size = self.sizes.of(hash);
+        let mut stamp = [0; STAMP_BYTES];
+        let check = (hash >> 16) & 0xFF_FFFF;
+        let others = check << 24 | u64::from(name.stream) & (STREAMS_MAX as u64 - 1);
+        for (half, bits) in stamp.chunks_exact_mut(8).zip([name.sequence, others]) {
+            for (index, pair) in half.chunks_exact_mut(2).enumerate() {
+                pair.copy_from_slice(&PAIRS[(bits >> (12 * index)) as usize & 4095]);
             }
         }
-        Ok(&bytes[used..])
+        let window = (hash >> 52) as usize % WINDOWS;
+        (stamp, size.min(STAMP_BYTES), &self.table[window..window + size.saturating_sub(STAMP_BYTES)])
     }
+
+    /// The reply to a message.
+    #[inline]
+    pub(crate) fn reply(&self, name: Name) -> Parts<'_> {
+        let (stamp, stamp_len, body) = self.stamp_and_body(name);
+        let size = stamp_len + body.len();
+        let opcode = Opcode::from(self.kind);
+        let (header, header_len) = match self.layout {
+            Layout::WebSocket => encode_header(opcode, true, false, size as u64, None),
+            Layout::RawEcho => encode_header(opcode, true, false, size as u64, Some([0; 4])),
+            Layout::RawFanout => {
+                let (mut header, len) = encode_header(opcode, true, false, size as u64, Some([0; 4]));
+                header.copy_within(4..len, 0);
+                (header, len - 4)
+            }
+        };
+        Parts { header, header_len, stamp, stamp_len, body }
+    }
+
+    /// Appends the message as a client sends it.
+    #[inline]
+    pub(crate) fn put_request(&self, out: &mut Vec<u8>, name: Name, key: [u8; 4]) {
+        let (stamp, stamp_len, body) = self.stamp_and_body(name);
+        let key = if self.layout == Layout::WebSocket { key } else { [0; 4] };
+        let size = stamp_len + body.len();
+        let (header, header_len) = encode_header(Opcode::from(self.kind), true, false, size as u64, Some(key));
+        out.reserve(HEADER_BYTES_MAX + size);
+        // A copy of known length is a few instructions; what is too much goes again.
+        let start = out.len();
+        out.extend_from_slice(&header);
+        out.truncate(start + header_len);
+        if self.layout == Layout::WebSocket {
+            mask::copy_into(key, 0, &stamp[..stamp_len], out);
+            // The stamp is a multiple of 4 bytes wherever a body follows, so the key begins anew.
+            mask::copy_into(key, 0, body, out);
+        } else {
+            out.extend_from_slice(&stamp[..stamp_len]);
+            out.extend_from_slice(body);
+        }
+    }
+
+    /// Which message this payload is, or `None` if it is none of ours: something in it was changed. A short payload does
+    /// not carry its whole name: the rest is taken from `near`, the message that was due.
+    pub(crate) fn identify(&self, payload: &[u8], near: Name) -> Option<Name> {
+        let digits = |chars: &[u8]| {
+            chars.iter().rev().try_fold(0u64, |number, &char| match DIGITS[usize::from(char)] {
+                NO_DIGIT => None,
+                digit => Some(number << 6 | u64::from(digit)),
+            })
+        };
+        let known = payload.len().min(SEQUENCE_CHARS);
+        let modulus = 1u64 << (6 * known);
+        let low = digits(&payload[..known])?;
+        let stream = match payload.get(SEQUENCE_CHARS..SEQUENCE_CHARS + STREAM_CHARS) {
+            Some(chars) => digits(chars)? as u32,
+            None => near.stream,
+        };
+        // The candidate nearest to what was due; a repetition rather than something far ahead.
+        let base = near.sequence - near.sequence % modulus + low;
+        let candidates = [Some(base), base.checked_sub(modulus), base.checked_add(modulus)];
+        let sequence =
+            candidates.into_iter().flatten().min_by_key(|sequence| sequence.abs_diff(near.sequence)).unwrap_or(base);
+        let name = Name { stream, sequence };
+        let (stamp, stamp_len, body) = self.stamp_and_body(name);
+        let is_it = payload.len() == stamp_len + body.len()
+            && payload[..stamp_len] == stamp[..stamp_len]
+            && payload[stamp_len..] == *body;
+        is_it.then_some(name)
+    }
+
+    /// The stream a payload claims, if it is long enough to say.
+    pub(crate) fn claimed_stream(payload: &[u8]) -> Option<u32> {
+        let chars = payload.get(SEQUENCE_CHARS..SEQUENCE_CHARS + STREAM_CHARS)?;
+        let digit = |number: u64, &char: &u8| match DIGITS[usize::from(char)] {
+            NO_DIGIT => None,
+            digit => Some(number << 6 | u64::from(digit)),
+        };
+        chars.iter().rev().try_fold(0, digit).map(|stream| stream as u32)
+    }
+}
+
+#[inline]
+fn hash(name: Name) -> u64 {
+    mix((u64::from(name.stream) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ name.sequence)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Undoes a request by the letter of RFC 6455 5.3 and returns the reply a correct server gives.
-    fn reply(messages: &Messages, request: &[u8]) -> Vec<u8> {
-        let header = messages.header.len();
-        let key = &request[header..header + 4];
-        let payload = request[header + 4..].iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]);
-        let mut reply = request[..header].to_vec();
-        reply[1] &= 0x7f;
-        reply.extend(payload);
-        reply
+    const fn name(stream: u32, sequence: u64) -> Name {
+        Name { stream, sequence }
     }
 
     #[test]
-    fn replies_of_every_length_form_are_checked_whatever_the_splits() {
-        for (size, header) in [(0, 2), (1, 2), (7, 2), (8, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
-            let messages = Messages::new(Layout::WebSocket, true, size);
-            assert_eq!(messages.wire_bytes(), (header + 4 + size, header + size));
-            let mut stream = Vec::new();
-            for sequence in 0..3 {
-                let mut request = Vec::new();
-                messages.append_request(&mut request, sequence, Keys::new(sequence + 9).key());
-                stream.extend(reply(&messages, &request));
-            }
-            for split in [1, 3, 64, 4096, usize::MAX] {
-                let mut replies = Replies::default();
-                let completed: usize = stream
-                    .chunks(split.min(stream.len()))
-                    .map(|part| replies.check(&messages, part).expect("a correct reply"))
-                    .sum();
-                assert_eq!((completed, replies.sequence), (3, 3), "{size} bytes in pieces of {split}");
-            }
+    fn a_request_unmasks_to_its_reply() {
+        for size in [0, 1, 7, 15, 16, 17, 125, 126, 65_535, 65_536] {
+            let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(size));
+            let key = [1, 2, 3, 4];
+            let mut request = Vec::new();
+            messages.put_request(&mut request, name(3, 9), key);
+            let header = request.len() - size;
+            let unmasked: Vec<u8> =
+                request[header..].iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]).collect();
+            let parts = messages.reply(name(3, 9));
+            assert_eq!(unmasked, parts.payload(), "{size}");
+            assert_eq!(parts.prefix(usize::MAX).len(), header - 4 + size);
+            assert_eq!(messages.identify(&unmasked, name(3, 9)), Some(name(3, 9)));
         }
     }
 
     #[test]
     fn every_single_corrupted_byte_is_found() {
-        let messages = Messages::new(Layout::WebSocket, false, 200);
-        let mut request = Vec::new();
-        messages.append_request(&mut request, 0, [1, 2, 3, 4]);
-        let good = reply(&messages, &request);
-        for index in 0..good.len() {
-            let mut bad = good.clone();
+        let messages = Messages::new(Layout::WebSocket, Kind::Binary, Sizes::Fixed(200));
+        let good = messages.reply(name(1, 77));
+        let bytes = good.prefix(usize::MAX);
+        assert_eq!(good.compare(0, &bytes), Match::Whole(bytes.len()));
+        for index in 0..bytes.len() {
+            let mut bad = bytes.clone();
             bad[index] ^= 0x10;
-            assert!(Replies::default().check(&messages, &bad).is_err(), "byte {index}");
+            assert_eq!(good.compare(0, &bad), Match::Differs, "byte {index}");
+            if index >= 4 {
+                assert_eq!(messages.identify(&bad[4..], name(1, 77)), None, "byte {index}");
+            }
         }
     }
 
     #[test]
-    fn a_repeated_or_skipped_reply_is_found() {
-        let messages = Messages::new(Layout::WebSocket, true, 64);
-        let mut request = Vec::new();
-        messages.append_request(&mut request, 1, [9; 4]);
-        let second = reply(&messages, &request);
-        assert!(Replies::default().check(&messages, &second).is_err());
+    fn messages_are_compared_in_any_pieces() {
+        let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(100));
+        let parts = messages.reply(name(0, 5));
+        let bytes = parts.prefix(usize::MAX);
+        for split in 0..bytes.len() {
+            assert_eq!(parts.compare(0, &bytes[..split]), Match::Partial);
+            assert_eq!(parts.compare(split, &bytes[split..]), Match::Whole(bytes.len() - split));
+        }
+    }
+
+    #[test]
+    fn short_payloads_are_named_after_what_was_due() {
+        let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(1));
+        let payload = |sequence| messages.reply(name(4, sequence)).payload();
+        assert_eq!(messages.identify(&payload(99), name(4, 100)), Some(name(4, 99)));
+        assert_eq!(messages.identify(&payload(130), name(4, 125)), Some(name(4, 130)));
     }
 
     #[test]
     fn a_raw_delivery_is_the_end_of_the_request() {
         for size in [64, 200, 70_000] {
-            let messages = Messages::new(Layout::RawFanout, false, size);
+            let messages = Messages::new(Layout::RawFanout, Kind::Text, Sizes::Fixed(size));
             let mut request = Vec::new();
-            messages.append_request(&mut request, 0, [7; 4]);
-            let (sent, received) = messages.wire_bytes();
-            assert_eq!((request.len(), sent - received), (sent, 4));
-            assert_eq!(Replies::default().check(&messages, &request[4..]), Ok(1));
+            messages.put_request(&mut request, name(0, 1), [7; 4]);
+            assert_eq!(messages.reply(name(0, 1)).prefix(usize::MAX), request[4..]);
         }
     }
 
     #[test]
-    fn control_frames_between_replies_are_answered() {
-        let messages = Messages::new(Layout::WebSocket, true, 1);
-        let mut replies = Replies::default();
-        assert_eq!(replies.check(&messages, &[PING, 1]), Ok(0));
-        assert_eq!(replies.check(&messages, &[b'x', PONG, 0, TEXT, 1, b'0']), Ok(1));
-        assert_eq!(replies.pongs[..2], [PONG, MASKED | 1]);
-        let closed = replies.check(&messages, &[CLOSE, 2, 3, 233]);
-        assert_eq!(closed, Err(Wrong::Close { sequence: 1, code: 1001 }));
+    fn sizes_are_read_and_stay_within_their_bounds() {
+        assert_eq!(Sizes::parse("4KiB"), Ok(Sizes::Fixed(4096)));
+        assert_eq!(Sizes::parse("16..1KiB"), Ok(Sizes::Range(16, 1024)));
+        let mix = Sizes::parse("64:90,4KiB:10").expect("a mix");
+        assert_eq!((mix.min(), mix.max()), (64, 4096));
+        let large = (0..10_000).filter(|&sequence| mix.of(hash(name(0, sequence))) == 4096).count();
+        assert!((800..1200).contains(&large), "{large} of 10000");
+        for wrong in ["", "x", "9..3", "1:0", "99999999999"] {
+            assert!(Sizes::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! The servers here share no code with the generator: framing is tungstenite's.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Output},
     sync::{
@@ -11,11 +11,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tungstenite::{
-    Message,
+    Message, WebSocket,
+    handshake::server::{Request, Response},
     protocol::frame::{
         Frame, FrameHeader,
         coding::{Data, OpCode},
@@ -58,31 +60,47 @@ fn serve_echo(answer: impl Fn(u64, Message) -> Vec<Message> + Send + Sync + 'sta
     })
 }
 
-fn loadtest(scenario: &str, addr: SocketAddr, options: &str) -> Output {
+fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ringwire-loadtest"))
-        .args([scenario, "--url", &format!("ws://{addr}/echo")])
-        .args(options.split_whitespace())
-        .output()
-        .expect("the program starts")
 }
 
-fn passes(scenario: &str, addr: SocketAddr, options: &str) -> String {
-    let output = loadtest(scenario, addr, options);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{scenario} {options}\n{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
+/// A file of this test's own.
+fn scratch(name: &str) -> std::path::PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("loadtest-{}-{number}-{name}", std::process::id()))
 }
 
-fn fails_saying(scenario: &str, addr: SocketAddr, options: &str, expected: &str) {
-    let output = loadtest(scenario, addr, options);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{scenario} {options}\n{text}");
-    assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+fn run_on(scenario: &str, url: &str, options: &str) -> Output {
+    program().args([scenario, "-q", "--url", url]).args(options.split_whitespace()).output().expect("it starts")
+}
+
+/// Runs, expects this exit code, and returns the figures.
+fn run(code: i32, scenario: &str, url: &str, options: &str) -> Value {
+    let json = scratch("figures.json");
+    let output = run_on(scenario, url, &format!("{options} --json {}", json.display()));
+    let text = [output.stdout, output.stderr].concat();
+    assert_eq!(output.status.code(), Some(code), "{scenario} {options}\n{}", String::from_utf8_lossy(&text));
+    let figures = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
+    std::fs::remove_file(json).expect("ours");
+    figures
+}
+
+fn echo(code: i32, addr: SocketAddr, options: &str) -> Value {
+    run(code, "echo", &format!("ws://{addr}/echo"), options)
+}
+
+/// Only this check has failed, so often.
+fn assert_only(figures: &Value, check: &str, count: u64) {
+    let mut expected = json!({"lost": 0, "duplicated": 0, "reordered": 0, "corrupted": 0, "unexpected": 0});
+    expected[check] = count.into();
+    assert_eq!(figures["checks"], expected, "{}", figures["problems"]);
+    assert_eq!(figures["problem_count"], count);
+}
+
+fn says(figures: &Value, text: &str) {
+    let problems = figures["problems"].to_string();
+    assert!(problems.contains(text), "{text:?} is not in {problems}");
 }
 
 const SHORT: &str = "--connections 3 --pipeline 4 --warmup 0 --count 300 --patience 0.3";
@@ -90,13 +108,14 @@ const SHORT: &str = "--connections 3 --pipeline 4 --warmup 0 --count 300 --patie
 #[test]
 fn an_echo_server_passes_at_every_size_and_with_both_opcodes() {
     let addr = serve_echo(|_, message| vec![message]);
-    for size in [0, 1, 8, 125, 126, 4096, 65_535, 65_536] {
+    for size in ["0", "1", "8", "125", "126", "4KiB", "65535", "65536", "0..300", "64:9,5000:1"] {
         for kind in ["--text", "--binary"] {
-            passes("echo", addr, &format!("{SHORT} --size {size} {kind}"));
+            echo(0, addr, &format!("{SHORT} --size {size} {kind}"));
         }
     }
-    passes("echo", addr, "--connections 2 --pipeline 3 --size 1048576 --warmup 0 --count 20");
-    passes("echo", addr, "--connections 5 --threads 2 --warmup 0.1 --duration 0.2");
+    echo(0, addr, "--connections 2 --pipeline 3 --size 1MiB --warmup 0 --count 20");
+    let figures = echo(0, addr, "--connections 5 --threads 2 --warmup 0.1 --duration 0.2");
+    assert!(figures["messages"].as_u64() > Some(10), "{figures}");
 }
 
 #[test]
@@ -107,55 +126,150 @@ fn a_count_is_kept_exactly_and_figures_are_written() {
         count.fetch_add(1, Ordering::Relaxed);
         vec![message]
     });
-    let json = std::env::temp_dir().join(format!("loadtest-figures-{}.json", std::process::id()));
+    let (html, log) = (scratch("page.html"), scratch("log.hlog"));
     let pid = std::process::id();
-    passes("echo", addr, &format!("{SHORT} --threads 2 --server-pid {pid} --json {}", json.display()));
+    let options =
+        format!("{SHORT} --threads 2 --server-pid {pid} --html {} --hdr-log {}", html.display(), log.display());
+    let figures = echo(0, addr, &options);
     assert_eq!(served.load(Ordering::Relaxed), 300);
-    let figures: Value = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
-    std::fs::remove_file(json).expect("ours");
     assert_eq!((&figures["messages"], &figures["problem_count"]), (&300.into(), &0.into()));
-    for name in ["messages_per_s", "server_cpu_us_per_message", "client_cpu_us_per_message", "server_rss_bytes"] {
-        assert!(figures[name].as_f64().is_some_and(|value| value > 0.0), "{name} in {figures}");
+    for pointer in ["/messages_per_s", "/server/cpu_us_per_message", "/client/cpu_us_per_message", "/server/rss_bytes"]
+    {
+        assert!(figures.pointer(pointer).and_then(Value::as_f64).is_some_and(|value| value > 0.0), "{pointer}");
     }
-    assert!(figures["latency_us"]["p99.9"].as_f64() >= figures["latency_us"]["p50"].as_f64());
+    let latency = &figures["latency_us"];
+    assert_eq!(latency["count"], 300);
+    assert!(latency["p99.9"].as_f64() >= latency["p50"].as_f64() && latency["p50"].as_f64() > Some(0.0));
+    let page = std::fs::read_to_string(&html).expect("written");
+    assert!(page.contains("<svg") && page.ends_with("</html>\n"));
+    let text = std::fs::read_to_string(&log).expect("written");
+    assert!(text.contains("HIST"), "{text}");
+    [html, log].into_iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
 }
 
 #[test]
-fn a_dropped_reply_fails() {
-    let addr = serve_echo(|number, message| if number == 7 { vec![] } else { vec![message] });
-    fails_saying("echo", addr, SHORT, "reply 7: byte ");
+fn dropped_replies_are_lost_and_counted() {
+    let addr = serve_echo(|number, message| if number == 7 || number == 20 { vec![] } else { vec![message] });
+    let figures = echo(1, addr, SHORT);
+    assert_only(&figures, "lost", 6);
     // With one in flight nothing follows the lost reply: only waiting shows it.
-    let alone = "--connections 1 --warmup 0 --duration 0.1 --patience 0.2";
-    fails_saying("echo", addr, alone, "1 replies never came");
+    let addr = serve_echo(|number, message| if number == 7 { vec![] } else { vec![message] });
+    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 20 --patience 0.2");
+    assert_only(&figures, "lost", 1);
+    says(&figures, "1 replies never came");
 }
 
 #[test]
-fn a_corrupted_repeated_or_retyped_reply_fails() {
-    let flip = |message: Message, at: usize| {
-        let mut bytes = message.into_data().to_vec();
-        bytes[at] ^= 1;
-        Message::binary(bytes)
-    };
-    for (at, offset) in [(0, 2), (8, 10), (63, 65)] {
+fn doubled_replies_are_counted() {
+    let addr = serve_echo(|number, message| if number == 7 { vec![message.clone(), message] } else { vec![message] });
+    assert_only(&echo(1, addr, SHORT), "duplicated", 3);
+}
+
+#[test]
+fn reordered_replies_are_counted_and_not_lost() {
+    let held: Mutex<Option<Message>> = Mutex::new(None);
+    let addr = serve_echo(move |number, message| match number {
+        7 => {
+            *held.lock().expect("held briefly") = Some(message);
+            vec![]
+        }
+        8 => vec![message, held.lock().expect("held briefly").take().expect("kept before")],
+        _ => vec![message],
+    });
+    let figures = echo(1, addr, "--connections 1 --pipeline 4 --warmup 0 --count 100 --patience 0.3");
+    assert_only(&figures, "reordered", 1);
+    says(&figures, "message 7 came behind a later one");
+}
+
+#[test]
+fn corrupted_replies_are_counted_wherever_the_byte_is() {
+    for at in [0, 8, 13, 63] {
         let addr = serve_echo(move |number, message| match number {
-            5 => vec![flip(message, at)],
+            5 => {
+                let mut bytes = message.into_data().to_vec();
+                bytes[at] ^= 1;
+                vec![Message::binary(bytes)]
+            }
             _ => vec![message],
         });
-        let expected = format!("reply 5: byte {offset} is");
-        fails_saying("echo", addr, &format!("{SHORT} --binary"), &expected);
+        let figures = echo(1, addr, &format!("{SHORT} --binary"));
+        assert_only(&figures, "corrupted", 3);
+        says(&figures, &format!("message 5 is wrong at byte {at} of 64"));
     }
-    let addr = serve_echo(|_, message| vec![message.clone(), message]);
-    fails_saying("echo", addr, SHORT, "reply 1: byte 2 is");
-    let addr = serve_echo(|_, message| vec![Message::binary(message.into_data())]);
-    fails_saying("echo", addr, SHORT, "reply 0: byte 0 is 0x82 instead of 0x81");
+    // In the middle of a message that arrives in pieces.
+    let addr = serve_echo(|number, message| {
+        let mut bytes = message.into_data().to_vec();
+        bytes[150_000] ^= u8::from(number == 2);
+        vec![Message::binary(bytes)]
+    });
+    let options = "--connections 2 --pipeline 2 --size 200000 --binary --warmup 0 --count 20 --patience 0.5";
+    let figures = echo(1, addr, options);
+    assert_only(&figures, "corrupted", 2);
+    says(&figures, "is wrong at byte 150000 of 200000");
+}
+
+#[test]
+fn a_reply_of_another_opcode_or_length_is_corrupted() {
+    let addr = serve_echo(
+        |number, message| {
+            if number == 4 { vec![Message::binary(message.into_data())] } else { vec![message] }
+        },
+    );
+    let figures = echo(1, addr, SHORT);
+    assert_only(&figures, "corrupted", 3);
+    says(&figures, "is Binary instead of Text");
+    let addr = serve_echo(|number, message| if number == 4 { vec!["short".into()] } else { vec![message] });
+    let figures = echo(1, addr, SHORT);
+    assert_only(&figures, "corrupted", 3);
+    says(&figures, "has 5 bytes instead of 64");
+}
+
+#[test]
+fn a_stall_shows_in_the_corrected_percentiles_only() {
+    let addr = serve_echo(|number, message| {
+        if number == 50 {
+            thread::sleep(Duration::from_secs(1));
+        }
+        vec![message]
+    });
+    let figures = echo(0, addr, "--connections 1 --rate 200 --warmup 0 --duration 2");
+    let us = |key: &str, time: &str| figures[key][time].as_f64().expect("a figure");
+    assert!(us("latency_us", "p90") > 500_000.0, "{}", figures["latency_us"]);
+    assert!(us("uncorrected_us", "p90") < 100_000.0, "{}", figures["uncorrected_us"]);
+    assert!(us("uncorrected_us", "max") > 900_000.0, "{}", figures["uncorrected_us"]);
+    assert_eq!(figures["unsent"], 0);
+    let rate = figures["messages_per_s"].as_f64().expect("a figure");
+    assert!((150.0..210.0).contains(&rate), "{rate}");
+}
+
+#[test]
+fn a_delay_misses_the_objective() {
+    let addr = serve_echo(|_, message| {
+        thread::sleep(Duration::from_millis(20));
+        vec![message]
+    });
+    let options = "--connections 2 --warmup 0 --count 20 --slo";
+    let figures = echo(3, addr, &format!("{options} p50<10ms,lost=0"));
+    assert_eq!((&figures["slo"][0]["met"], &figures["slo"][1]["met"]), (&false.into(), &true.into()));
+    echo(0, addr, &format!("{options} p50>10ms"));
+    assert_eq!(run_on("echo", &format!("ws://{addr}/"), "--slo p50<10").status.code(), Some(2));
 }
 
 #[test]
 fn a_close_in_the_middle_fails() {
     let addr = serve_echo(|number, message| if number == 9 { vec![Message::Close(None)] } else { vec![message] });
-    fails_saying("echo", addr, SHORT, "Close 1005 instead of reply 9");
-    let addr = serve_echo(|number, message| if number == 9 { panic!("as intended") } else { vec![message] });
-    fails_saying("echo", addr, SHORT, "closed by the server");
+    let figures = echo(1, addr, SHORT);
+    assert_eq!((&figures["close_codes"]["1005"], &figures["connections"]["failed"]), (&3.into(), &3.into()));
+    let addr = serve(|stream| {
+        let mut socket = tungstenite::accept(stream).expect("a handshake");
+        (0..9).for_each(|_| {
+            let message = socket.read().expect("a message");
+            socket.send(message).expect("open");
+        });
+    });
+    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 20 --patience 0.3");
+    says(&figures, "connection 0: ");
+    assert_eq!((&figures["checks"]["lost"], &figures["connections"]["failed"]), (&1.into(), &1.into()));
 }
 
 #[test]
@@ -174,13 +288,15 @@ fn pings_between_replies_are_answered_and_disturb_nothing() {
             }
         }
     });
-    passes("echo", addr, "--connections 1 --warmup 0 --count 50");
+    echo(0, addr, "--connections 1 --warmup 0 --count 50");
     assert!(pongs.load(Ordering::Relaxed) >= 49);
 }
 
-/// A broadcast server; `skip` says which delivery, counted over all, is left out.
-fn serve_broadcast(skip: Option<usize>) -> SocketAddr {
-    let members: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+/// A server of rooms by path; `skip` says which delivery, counted over all, is left out. Members that do not read make
+/// it wait for nobody: their sockets are not blocking.
+fn serve_rooms(skip: Option<usize>) -> SocketAddr {
+    type Members = Arc<Mutex<Vec<(String, TcpStream)>>>;
+    let members: Members = Arc::default();
     let mut delivered = 0;
     let deliver = Mutex::new(move |stream: &mut TcpStream, frame: &[u8]| {
         if Some(delivered) != skip {
@@ -189,35 +305,140 @@ fn serve_broadcast(skip: Option<usize>) -> SocketAddr {
         delivered += 1;
     });
     serve(move |stream| {
+        stream.set_nodelay(true).expect("a TCP socket");
         let writer = stream.try_clone().expect("a socket");
-        let mut socket = tungstenite::accept(stream).expect("a handshake");
-        members.lock().expect("held briefly").push(writer);
+        writer.set_write_timeout(Some(Duration::from_millis(1))).expect("a TCP socket");
+        let mut room = String::new();
+        #[allow(clippy::result_large_err)]
+        let accepted = tungstenite::accept_hdr(stream, |request: &Request, response: Response| {
+            room = request.uri().path().to_owned();
+            members.lock().expect("held briefly").push((room.clone(), writer));
+            Ok(response)
+        });
+        let mut socket: WebSocket<TcpStream> = accepted.expect("a handshake");
         while let Ok(message) = socket.read() {
             if message.is_close() {
-                return;
+                break;
             }
             let mut frame = Vec::new();
             let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
             Frame::from_payload(header, message.into_data()).format(&mut frame).expect("a vector takes all");
             let mut deliver = deliver.lock().expect("held briefly");
-            members.lock().expect("held briefly").iter_mut().for_each(|member| deliver(member, &frame));
+            let mut members = members.lock().expect("held briefly");
+            members.iter_mut().filter(|member| member.0 == room).for_each(|member| deliver(&mut member.1, &frame));
         }
+        let _ = socket.close(None);
+        while socket.read().is_ok() {}
     })
 }
 
 #[test]
 fn a_broadcast_server_passes_and_every_delivery_counts() {
-    for burst in [1, 8] {
-        let options = format!("--subscribers 5 --burst {burst} --warmup 0 --count 80");
-        let text = passes("fanout", serve_broadcast(None), &options);
-        assert!(text.contains("messages      480 in"), "80 messages to 6 connections in\n{text}");
+    let url = format!("ws://{}/broadcast", serve_rooms(None));
+    for (burst, threads) in [(1, 1), (8, 1), (8, 2)] {
+        let options = format!("--subscribers 5 --burst {burst} --threads {threads} --warmup 0 --count 80");
+        let figures = run(0, "fanout", &url, &options);
+        assert_eq!((&figures["messages"], &figures["published"]), (&480.into(), &80.into()));
+        assert_eq!(figures["spread_us"]["count"], 80, "one spread per message");
     }
+    let options = "--subscribers 3 --publishers 3 --threads 2 --rate 300 --warmup 0 --duration 0.5";
+    let figures = run(0, "broadcast", &url, options);
+    assert!(figures["published"].as_u64() > Some(120), "{figures}");
 }
 
 #[test]
-fn a_missing_delivery_fails() {
-    let options = "--subscribers 5 --burst 2 --warmup 0 --count 80 --patience 0.2";
-    fails_saying("fanout", serve_broadcast(Some(17)), options, "deliveries never came");
+fn a_missing_delivery_is_lost() {
+    let url = format!("ws://{}/broadcast", serve_rooms(Some(17)));
+    let figures = run(1, "broadcast", &url, "--subscribers 5 --burst 2 --warmup 0 --count 80 --patience 0.2");
+    assert_only(&figures, "lost", 1);
+}
+
+#[test]
+fn rooms_are_apart() {
+    let url = format!("ws://{}/rooms/{{room}}", serve_rooms(None));
+    let figures = run(0, "rooms", &url, "--rooms 4 --members 3 --publishers 2 --threads 2 --warmup 0 --count 80");
+    assert_eq!(figures["messages"], 240, "each of 80 messages to its room's 3 members");
+    // A server that knows only one room delivers to strangers.
+    let addr = serve_rooms(None);
+    let figures = run(
+        1,
+        "rooms",
+        &format!("ws://{addr}/all?{{room}}"),
+        "--rooms 2 --members 2 --warmup 0 --count 4 --patience 0.2",
+    );
+    assert_eq!(figures["checks"]["unexpected"], 8, "{figures}");
+}
+
+#[test]
+fn readers_do_not_suffer_from_others_that_stall() {
+    let url = format!("ws://{}/broadcast", serve_rooms(None));
+    let options = "--subscribers 5 --stalled 2 --size 1KiB --rate 200 --warmup 0 --duration 1";
+    let figures = run(0, "slow", &url, options);
+    for key in ["before_stall_us", "while_stalled_us"] {
+        assert!(figures[key]["count"].as_u64() > Some(300), "{key}: {figures}");
+    }
+}
+
+/// The event route and the API of the contract, as far as `emit` uses them; `deliver` makes of a message what arrives.
+fn serve_api(deliver: impl Fn(u64, Value) -> Vec<Value> + Send + Sync + 'static) -> SocketAddr {
+    let sockets: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+    let delivered = AtomicU64::new(0);
+    serve(move |stream| {
+        let mut first = [0; 4];
+        while stream.peek(&mut first).expect("a socket") < 4 {}
+        if &first == b"GET " {
+            let writer = stream.try_clone().expect("a socket");
+            let mut socket = tungstenite::accept(stream).expect("a handshake");
+            let id = {
+                let mut sockets = sockets.lock().expect("held briefly");
+                sockets.push(writer);
+                sockets.len() - 1
+            };
+            let event = json!({"event": "connected", "data": {"id": format!("id{id}")}});
+            socket.send(event.to_string().into()).expect("open");
+            while socket.read().is_ok() {}
+            return;
+        }
+        let mut stream = BufReader::new(stream);
+        loop {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                if stream.read_line(&mut head).unwrap_or_default() == 0 {
+                    return;
+                }
+            }
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
+            let mut body = vec![0; length.parse().expect("a number")];
+            stream.read_exact(&mut body).expect("the body");
+            let path = head.split(' ').nth(1).expect("a path");
+            let id: usize = path.strip_prefix("/api/message/id").expect("the route").parse().expect("an id");
+            let number = delivered.fetch_add(1, Ordering::Relaxed);
+            let data: Value = serde_json::from_slice(&body).expect("JSON");
+            for data in deliver(number, data) {
+                let event = json!({"event": "private-message", "data": data}).to_string();
+                let mut frame = Vec::new();
+                let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+                Frame::from_payload(header, event.into()).format(&mut frame).expect("a vector takes all");
+                sockets.lock().expect("held briefly")[id].write_all(&frame).expect("open");
+            }
+            let response = "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"sent\":true}";
+            stream.get_mut().write_all(response.as_bytes()).expect("open");
+        }
+    })
+}
+
+#[test]
+fn messages_by_http_reach_their_sockets() {
+    let url = format!("ws://{}/ws", serve_api(|_, data| vec![data]));
+    let figures = run(0, "emit", &url, "--connections 6 --posters 2 --threads 2 --warmup 0 --count 100");
+    assert_eq!((&figures["messages"], &figures["http_us"]["count"]), (&100.into(), &100.into()));
+    run(0, "emit", &url, "--connections 3 --posters 2 --warmup 0 --rate 200 --duration 0.4");
+    let url = format!("ws://{}/ws", serve_api(|number, data| if number == 5 { vec![] } else { vec![data] }));
+    let figures = run(1, "emit", &url, "--connections 3 --posters 1 --warmup 0 --count 30 --patience 0.2");
+    assert_only(&figures, "lost", 1);
+    let url = format!("ws://{}/ws", serve_api(|_, _| vec!["something else".into()]));
+    let figures = run(1, "emit", &url, "--connections 1 --posters 1 --warmup 0 --count 3 --patience 0.2");
+    assert_eq!(figures["checks"]["corrupted"], 3, "{figures}");
 }
 
 #[test]
@@ -228,9 +449,9 @@ fn raw_mode_expects_the_bytes_it_sent() {
             stream.write_all(&buffer[..count]).expect("open");
         }
     });
-    passes("echo", addr, &format!("{SHORT} --raw --size 64"));
-    passes("echo", addr, &format!("{SHORT} --raw --size 70000"));
-    passes("connect", addr, "--raw --echo --connections 20");
+    echo(0, addr, &format!("{SHORT} --raw --size 64"));
+    echo(0, addr, &format!("{SHORT} --raw --size 70000"));
+    run(0, "connect", &format!("ws://{addr}/"), "--raw --echo --connections 20");
     let addr = serve(|mut stream| {
         let mut buffer = [0; 70];
         while stream.read_exact(&mut buffer).is_ok() {
@@ -238,27 +459,104 @@ fn raw_mode_expects_the_bytes_it_sent() {
             stream.write_all(&buffer).expect("open");
         }
     });
-    fails_saying("echo", addr, &format!("{SHORT} --raw --size 64"), "reply 0: byte 69 is");
+    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 3 --patience 0.3 --raw --size 64");
+    assert_eq!(figures["checks"]["corrupted"], 1, "{figures}");
 }
 
 #[test]
-fn connections_are_opened_checked_and_held() {
+fn connections_are_opened_pinged_and_held() {
     let addr = serve_echo(|_, message| vec![message]);
-    let text = passes("connect", addr, "--connections 100 --concurrency 8 --echo --hold 0.1 --source-ips 3");
-    assert!(text.contains("connections   100 in"), "{text}");
-    passes("connect", addr, "--connections 30");
+    let url = format!("ws://{addr}/echo");
+    let options = "--connections 100 --concurrency 8 --echo --ping --hold 0.1 --bind 127.0.0.1-127.0.0.3 --threads 2";
+    let figures = run(0, "connect", &url, options);
+    assert_eq!((&figures["connections"]["ready"], &figures["ping_us"]["count"]), (&100.into(), &200.into()));
+    let figures = run(0, "connect", &url, "--connections 30 --ramp 100");
+    let ramp_s = figures["connections"]["ramp_s"].as_f64().expect("a figure");
+    assert!((0.25..0.6).contains(&ramp_s), "{ramp_s}");
 
-    let addr = serve_echo(|_, _| vec!["something else".into()]);
-    fails_saying("connect", addr, "--connections 3 --echo", "reply 0: byte 1 is");
+    // Pings that nobody answers.
     let addr = serve(|mut stream| {
-        let _ = stream.read(&mut [0; 4096]);
-        let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n");
+        drop(tungstenite::accept(stream.try_clone().expect("a socket")).expect("a handshake"));
+        while let Ok(1..) = stream.read(&mut [0; 100]) {}
     });
-    fails_saying("connect", addr, "--connections 3", "refused: HTTP/1.1 503");
+    let figures = run(1, "connect", &format!("ws://{addr}/"), "--connections 3 --ping --patience 0.2");
+    assert_eq!(figures["checks"]["lost"], 3, "{figures}");
+}
+
+#[test]
+fn users_come_and_go() {
+    let addr = serve_echo(|_, message| vec![message]);
+    let url = format!("ws://{addr}/echo");
+    let figures = run(0, "churn", &url, "--users 4 --words 2 --threads 2 --warmup 0 --count 60");
+    assert_eq!((&figures["messages"], &figures["handshake_us"]["count"]), (&60.into(), &60.into()));
+    run(0, "churn", &url, "--users 4 --rate 100 --warmup 0 --duration 0.4");
+    let addr = serve_echo(|number, message| if number == 1 { vec![] } else { vec![message] });
+    let url = format!("ws://{addr}/echo");
+    let figures = run(1, "churn", &url, "--users 2 --words 2 --warmup 0 --count 2 --patience 0.2");
+    assert_only(&figures, "lost", 2);
+}
+
+#[test]
+fn what_the_handshake_says_is_sent_and_checked() {
+    let addr = serve(|stream| {
+        #[allow(clippy::result_large_err)]
+        let accepted = tungstenite::accept_hdr(stream, |request: &Request, mut response: Response| {
+            let named =
+                |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            assert_eq!((named("authorization"), named("sec-websocket-protocol")), ("Bearer x", "chat-v1"));
+            response.headers_mut().insert("sec-websocket-protocol", "chat-v1".parse().expect("a value"));
+            Ok(response)
+        });
+        let mut socket = accepted.expect("a handshake");
+        while let Ok(message) = socket.read() {
+            if socket.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    let output = program()
+        .args(["echo", "-q", "--url", &format!("ws://{addr}/"), "--subprotocol", "chat-v1"])
+        .args(["--header", "Authorization: Bearer x", "--warmup", "0", "--count", "5", "--connections", "1"])
+        .output();
+    assert_eq!(output.expect("it starts").status.code(), Some(0));
+}
+
+#[test]
+fn refusals_are_told_by_their_status() {
+    let admitted = AtomicU64::new(0);
+    let addr = serve(move |mut stream| {
+        if admitted.fetch_add(1, Ordering::Relaxed) < 3 {
+            let mut socket = tungstenite::accept(stream).expect("a handshake");
+            while socket.read().is_ok() {}
+            return;
+        }
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    });
+    let figures = run(1, "connect", &format!("ws://{addr}/"), "--connections 5 --concurrency 1");
+    assert_eq!((&figures["http_statuses"]["503"], &figures["connections"]["ready"]), (&2.into(), &3.into()));
 }
 
 #[test]
 fn a_server_that_is_not_there_is_an_error() {
     let addr = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
-    assert_eq!(loadtest("echo", addr, SHORT).status.code(), Some(2));
+    let output = run_on("echo", &format!("ws://{addr}/"), SHORT);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("no connection could be opened") && text.contains("refused"), "{text}");
+}
+
+#[test]
+fn two_reports_are_compared() {
+    let addr = serve_echo(|_, message| vec![message]);
+    let (a, b) = (scratch("a.json"), scratch("b.json"));
+    for path in [&a, &b] {
+        let options = format!("--connections 1 --warmup 0 --count 20 --json {}", path.display());
+        assert_eq!(run_on("echo", &format!("ws://{addr}/"), &options).status.code(), Some(0));
+    }
+    let output = program().arg("diff").args([&a, &b]).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("latency p99") && text.contains("messages/s"), "{text}");
+    assert_eq!(program().arg("diff").args([&a, &scratch("none")]).output().expect("it starts").status.code(), Some(2));
+    [a, b].into_iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
 }

@@ -5,25 +5,14 @@
 //! second: that holds even where the client sets the pace.
 
 use std::{
-    error::Error,
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, ExitCode},
 };
 
 use clap::Parser;
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use peers::runner::{Outcome, pin, start};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const CONNECTIONS_OPENED: &str = "10000";
 
 #[derive(Parser)]
@@ -215,45 +204,6 @@ impl Programs {
     }
 }
 
-/// One server under measurement; stopped when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let begin = Instant::now();
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
-        while matches!(self.0.try_wait(), Ok(None)) {
-            if begin.elapsed() > STOP_PATIENCE {
-                let _ = self.0.kill();
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// Starts a server and returns it with the address it listens on.
-fn start(command: &mut Command) -> Outcome<(Running, String)> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let child = command.stdout(Stdio::piped()).spawn().map_err(|error| format!("{program}: {error}"))?;
-    let mut running = Running(child);
-    let mut line = String::new();
-    BufReader::new(running.0.stdout.take().expect("piped")).read_line(&mut line)?;
-    let addr = address(&line).ok_or_else(|| format!("{program}: no ready line"))?.to_owned();
-    Ok((running, addr))
-}
-
-/// The address in a ready line: `listening on ADDR` or `ringwire listening on ws://ADDR (N cores)`.
-fn address(line: &str) -> Option<&str> {
-    let (_, rest) = line.split_once("listening on ")?;
-    rest.trim_start_matches("ws://").split_whitespace().next()
-}
-
-fn pin(cpu: usize) -> Outcome<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
-}
-
 /// Server CPU per message of one round, in microseconds.
 fn round(args: &Args, programs: &Programs, server: Server, scenario: &Scenario) -> Outcome<f64> {
     // Children inherit the CPU this program is on.
@@ -261,7 +211,7 @@ fn round(args: &Args, programs: &Programs, server: Server, scenario: &Scenario) 
     let (running, addr) = start(&mut programs.server(server, scenario))?;
     pin(args.client_cpu)?;
     let json = std::env::temp_dir().join(format!("ringwire-bars-{}.json", std::process::id()));
-    let client = programs.client(args, server, running.0.id(), &addr, scenario, &json).output()?;
+    let client = programs.client(args, server, running.id(), &addr, scenario, &json).output()?;
     if !client.status.success() {
         let text = [client.stdout, client.stderr].concat();
         return Err(format!("the load generator failed:\n{}", String::from_utf8_lossy(&text)).into());
@@ -269,7 +219,7 @@ fn round(args: &Args, programs: &Programs, server: Server, scenario: &Scenario) 
     let figures: serde_json::Value = serde_json::from_slice(&fs::read(&json)?)?;
     fs::remove_file(&json)?;
     let per = if matches!(scenario, Scenario::Connect) { "connection" } else { "message" };
-    figures[format!("server_cpu_us_per_{per}")].as_f64().ok_or_else(|| "no server CPU in the report".into())
+    figures["server"][format!("cpu_us_per_{per}")].as_f64().ok_or_else(|| "no server CPU in the report".into())
 }
 
 struct Figures {
@@ -397,13 +347,6 @@ fn main() -> Outcome<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ready_lines_of_both_kinds_are_read() {
-        assert_eq!(address("listening on 127.0.0.1:81\n"), Some("127.0.0.1:81"));
-        assert_eq!(address("ringwire listening on ws://127.0.0.1:9001 (1 cores)\n"), Some("127.0.0.1:9001"));
-        assert_eq!(address("error: address in use\n"), None);
-    }
 
     #[test]
     fn figures_are_the_median_and_the_mean_of_the_lower_third() {

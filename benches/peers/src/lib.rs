@@ -1,9 +1,12 @@
-//! What the comparison programs share: one io_uring loop, one epoll loop, and the sockets and process limits both need.
+//! What the comparison programs share: one io_uring loop, one epoll loop, the bare limits built on them, and how to start
+//! servers and measure them in turn.
 //!
 //! The loops know no protocol. They move bytes at the lowest cost found on this kernel, which makes the programs built
-//! on them the physical limit that a WebSocket server is measured against. The load generator drives its connections
-//! with the same io_uring loop.
+//! on them the physical limit that a WebSocket server is measured against.
 
 pub mod epoll;
 pub mod process;
+pub mod raw_echo;
+pub mod raw_fanout;
+pub mod runner;
 pub mod uring;

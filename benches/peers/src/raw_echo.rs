@@ -2,11 +2,11 @@
 
 use std::{error::Error, net::SocketAddr, os::fd::AsRawFd};
 
-use clap::{Parser, ValueEnum};
-use peers::{
+use crate::{
     epoll, process,
     uring::{self, Chunk, Driver, Options},
 };
+use clap::{Parser, ValueEnum};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Engine {
@@ -58,8 +58,12 @@ impl epoll::App for Echo {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
+/// Serves as the command line `args` says, the program's name first.
+///
+/// # Errors
+/// If the address or the ring cannot be had.
+pub fn serve(args: impl IntoIterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let args = Args::parse_from(args);
     process::exit_on_signals();
     let slots = process::raise_nofile()?.min(65_536) as u32;
     let listener = process::listen(args.addr)?;

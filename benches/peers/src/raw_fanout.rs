@@ -5,11 +5,11 @@
 
 use std::{error::Error, net::SocketAddr, os::fd::AsRawFd};
 
-use clap::{Parser, ValueEnum};
-use peers::{
+use crate::{
     epoll, process,
     uring::{self, Chunk, Driver, Options},
 };
+use clap::{Parser, ValueEnum};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Engine {
@@ -123,8 +123,12 @@ impl epoll::App for Fanout {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
+/// Serves as the command line `args` says, the program's name first.
+///
+/// # Errors
+/// If the address or the ring cannot be had.
+pub fn serve(args: impl IntoIterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let args = Args::parse_from(args);
     if args.message_size == 0 || args.delivery_size == 0 || args.delivery_size > args.message_size {
         return Err("--delivery-size must be between 1 and --message-size".into());
     }

@@ -1,0 +1,486 @@
+//! Broadcast, rooms and slow readers: a message to one group of connections reaches each of its members.
+//!
+//! Members of a group are dealt out to all workers. A message's times are in a table that the workers share; each worker
+//! adds up its own deliveries of a message and reports once when it has them all, so the table is touched once per
+//! message and worker. The last one to report tells the publisher's worker.
+//!
+//! Closed loop: a publisher sends its next burst when everybody has the last. Open loop: at an even rate.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use ringwire::engine::bell::Bell;
+
+use crate::{
+    net::{App, Gone, Io, Nanos, Open, Received},
+    scenario::{Opener, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
+    tally::Timed,
+    track::Tracker,
+    wire::{Messages, Name},
+};
+
+/// Entries of the table of messages under way, over all streams.
+const FLIGHTS_MAX: usize = 1 << 18;
+/// A stalled reader's receive buffer: small, so that the server feels it soon.
+const STALLED_BUFFER: usize = 4096;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// How many groups; a broadcast has one.
+    pub(crate) groups: usize,
+    /// Members of each, publishers included, stalled readers not.
+    pub(crate) members: usize,
+    /// Of these, how many publish.
+    pub(crate) publishers: usize,
+    /// More members that stop reading.
+    pub(crate) stalled: usize,
+    /// When they do, after the measured window began.
+    pub(crate) stall_after: Nanos,
+    pub(crate) burst: u64,
+    pub(crate) rate: Option<f64>,
+    /// Messages to publish in the window.
+    pub(crate) count: Option<u64>,
+    pub(crate) concurrency: usize,
+    pub(crate) ramp: Option<f64>,
+    pub(crate) patience: Nanos,
+    pub(crate) raw: bool,
+}
+
+impl Plan {
+    /// Connections in all.
+    pub(crate) fn connections(&self) -> usize {
+        self.groups * (self.members + self.stalled)
+    }
+
+    fn streams(&self) -> usize {
+        self.groups * self.publishers
+    }
+}
+
+/// One message under way.
+#[derive(Debug, Default)]
+struct Flight {
+    sequence: AtomicU64,
+    due: AtomicU64,
+    sent: AtomicU64,
+    first: AtomicU64,
+    last: AtomicU64,
+    workers: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    published: AtomicU64,
+    /// How many have reached everybody.
+    completed: AtomicU64,
+}
+
+/// What the workers share.
+#[derive(Debug)]
+pub(crate) struct Board {
+    plan: Plan,
+    workers: usize,
+    window: usize,
+    flights: Vec<Flight>,
+    streams: Vec<Stream>,
+    bells: Vec<OnceLock<Arc<Bell>>>,
+}
+
+impl Board {
+    pub(crate) fn new(plan: Plan, workers: usize) -> Self {
+        let window = (FLIGHTS_MAX / plan.streams()).clamp(64, 1 << 14).next_power_of_two();
+        let window = window.max((plan.burst as usize * 2).next_power_of_two());
+        Self {
+            workers,
+            window,
+            flights: (0..plan.streams() * window).map(|_| Flight::default()).collect(),
+            streams: (0..plan.streams()).map(|_| Stream::default()).collect(),
+            bells: (0..workers).map(|_| OnceLock::new()).collect(),
+            plan,
+        }
+    }
+
+    /// Tells how to wake a worker.
+    pub(crate) fn set_bell(&self, worker: usize, bell: Arc<Bell>) {
+        let _ = self.bells[worker].set(bell);
+    }
+
+    fn place(&self, stream: usize, sequence: u64) -> usize {
+        stream * self.window + (sequence as usize & (self.window - 1))
+    }
+
+    fn is_complete(&self) -> bool {
+        self.streams
+            .iter()
+            .all(|stream| stream.completed.load(Ordering::Acquire) >= stream.published.load(Ordering::Acquire))
+    }
+}
+
+/// A connection of this worker.
+#[derive(Debug)]
+struct Member {
+    slot: Option<u32>,
+    group: u32,
+    stalls: bool,
+    trackers: Box<[Tracker]>,
+}
+
+/// A publisher of this worker.
+#[derive(Debug)]
+struct Publisher {
+    tag: usize,
+    stream: usize,
+    /// Messages that should have been published.
+    due: u64,
+    last_at: Nanos,
+}
+
+/// This worker's deliveries of one message.
+#[derive(Clone, Copy, Debug, Default)]
+struct Local {
+    sequence: u64,
+    count: u32,
+    first: Nanos,
+    last: Nanos,
+}
+
+/// One worker's members.
+#[derive(Debug)]
+pub(crate) struct Fanout {
+    board: Arc<Board>,
+    share: Share,
+    opener: Opener,
+    phase: Phase,
+    members: Vec<Member>,
+    publishers: Vec<Publisher>,
+    local: Vec<Local>,
+    /// Per group: members here that must get everything, and how many workers have any.
+    counted: Vec<u32>,
+    workers_with: Vec<u32>,
+    schedule: Option<Schedule>,
+    scheduled: u64,
+    budget: u64,
+    stall_at: Option<Nanos>,
+    stalling: bool,
+    raw: bool,
+}
+
+impl Fanout {
+    pub(crate) fn new(board: Arc<Board>, share: Share) -> Self {
+        let plan = &board.plan;
+        let each = plan.members + plan.stalled;
+        let count = share.of(plan.connections());
+        let mut publishers = Vec::new();
+        let mut counted = vec![0; plan.groups];
+        let members = (0..count)
+            .map(|tag| {
+                let number = share.number(tag);
+                let (group, place) = (number / each, number % each);
+                if place < plan.publishers {
+                    publishers.push(Publisher { tag, stream: group * plan.publishers + place, due: 0, last_at: 0 });
+                }
+                let stalls = place >= plan.members;
+                counted[group] += u32::from(!stalls);
+                let trackers = vec![Tracker::default(); plan.publishers].into_boxed_slice();
+                Member { slot: None, group: group as u32, stalls, trackers }
+            })
+            .collect();
+        let workers_with = (0..plan.groups)
+            .map(|group| {
+                let first = group * each;
+                (0..board.workers)
+                    .filter(|worker| (first..first + plan.members).any(|n| n % board.workers == *worker))
+                    .count() as u32
+            })
+            .collect();
+        let all = plan.streams();
+        let budget = plan.count.map_or(u64::MAX, |count| {
+            let bursts = count.div_ceil(plan.burst);
+            bursts * publishers.len() as u64 / all as u64
+        });
+        Self {
+            opener: Opener::new(share, count, plan.concurrency, plan.ramp),
+            phase: Phase::Open,
+            local: vec![Local::default(); board.flights.len()],
+            raw: plan.raw,
+            members,
+            publishers,
+            counted,
+            workers_with,
+            schedule: None,
+            scheduled: 0,
+            budget,
+            stall_at: None,
+            stalling: false,
+            board,
+            share,
+        }
+    }
+
+    /// The group's stream that a message belongs to, if the message says so.
+    fn tracker_of(&self, member: usize, stream: u32) -> Option<usize> {
+        let first = self.members[member].group as usize * self.board.plan.publishers;
+        (stream as usize).checked_sub(first).filter(|&place| place < self.board.plan.publishers)
+    }
+
+    #[inline]
+    fn delivered(&mut self, io: &mut Io, tag: usize, stream: usize, sequence: u64) {
+        io.tally.done += 1;
+        let member = &self.members[tag];
+        if member.stalls {
+            return;
+        }
+        let place = self.board.place(stream, sequence);
+        let flight = &self.board.flights[place];
+        if flight.sequence.load(Ordering::Acquire) == sequence {
+            let latency = io.now.saturating_sub(flight.due.load(Ordering::Relaxed));
+            io.tally.latency(latency);
+            if self.schedule.is_some() || self.board.plan.rate.is_some() {
+                let sent = flight.sent.load(Ordering::Relaxed);
+                io.tally.time_recorded(Timed::Uncorrected, io.now.saturating_sub(sent));
+            }
+            if self.board.plan.stalled > 0 {
+                let what = if self.stalling { Timed::WhileStalled } else { Timed::BeforeStall };
+                io.tally.time_recorded(what, latency);
+            }
+        }
+        let local = &mut self.local[place];
+        if local.sequence != sequence || local.count == 0 {
+            *local = Local { sequence, count: 0, first: io.now, last: io.now };
+        }
+        local.count += 1;
+        local.last = io.now;
+        if local.count == self.counted[member.group as usize] {
+            let (local, group) = (*local, member.group as usize);
+            self.local[place].count = 0;
+            self.report(io, stream, place, local, self.workers_with[group]);
+        }
+    }
+
+    /// This worker has all its deliveries of a message.
+    fn report(&mut self, io: &mut Io, stream: usize, place: usize, local: Local, workers: u32) {
+        let flight = &self.board.flights[place];
+        if flight.sequence.load(Ordering::Acquire) != local.sequence {
+            return;
+        }
+        flight.first.fetch_min(local.first, Ordering::AcqRel);
+        flight.last.fetch_max(local.last, Ordering::AcqRel);
+        if flight.workers.fetch_add(1, Ordering::AcqRel) + 1 < workers {
+            return;
+        }
+        let spread = flight.last.load(Ordering::Acquire) - flight.first.load(Ordering::Acquire);
+        io.tally.time_recorded(Timed::Spread, spread);
+        self.board.streams[stream].completed.fetch_add(1, Ordering::AcqRel);
+        let plan = &self.board.plan;
+        let first = stream / plan.publishers * (plan.members + plan.stalled) + stream % plan.publishers;
+        let worker = first % self.board.workers;
+        if worker != self.share.worker && plan.rate.is_none() {
+            if let Some(bell) = self.board.bells[worker].get() {
+                bell.ring();
+            }
+        }
+    }
+
+    fn publish(&mut self, io: &mut Io, index: usize, due: Nanos) {
+        let publisher = &mut self.publishers[index];
+        publisher.last_at = io.now;
+        let Some(slot) = self.members[publisher.tag].slot else { return };
+        let stream = &self.board.streams[publisher.stream];
+        for _ in 0..self.board.plan.burst {
+            let sequence = stream.published.load(Ordering::Relaxed);
+            let flight = &self.board.flights[self.board.place(publisher.stream, sequence)];
+            flight.due.store(due, Ordering::Relaxed);
+            flight.sent.store(io.now, Ordering::Relaxed);
+            flight.first.store(u64::MAX, Ordering::Relaxed);
+            flight.last.store(0, Ordering::Relaxed);
+            flight.workers.store(0, Ordering::Relaxed);
+            flight.sequence.store(sequence, Ordering::Release);
+            stream.published.store(sequence + 1, Ordering::Release);
+            io.tally.published += 1;
+            io.send(slot, Name { stream: publisher.stream as u32, sequence });
+        }
+    }
+
+    /// Closed loop: publishers whose last burst has reached everybody.
+    fn publish_next(&mut self, io: &mut Io) {
+        for index in 0..self.publishers.len() {
+            let publisher = &self.publishers[index];
+            let stream = &self.board.streams[publisher.stream];
+            let (published, completed) =
+                (stream.published.load(Ordering::Relaxed), stream.completed.load(Ordering::Acquire));
+            if completed < published {
+                if io.now < publisher.last_at + self.board.plan.patience {
+                    continue;
+                }
+                stream.completed.store(published, Ordering::Release);
+                let open = self.members[publisher.tag].slot.is_some();
+                if open {
+                    io.tally.say(|| format!("stream {}: some deliveries never came", publisher.stream));
+                }
+            }
+            if self.phase == Phase::Measure {
+                if self.budget == 0 {
+                    continue;
+                }
+                self.budget -= 1;
+            }
+            self.publish(io, index, io.now);
+        }
+    }
+
+    fn follow_schedule(&mut self, io: &mut Io) -> Option<Nanos> {
+        let schedule = self.schedule?;
+        if self.publishers.is_empty() {
+            return None;
+        }
+        let due = schedule.due(io.now);
+        while self.scheduled < due && self.budget > 0 {
+            self.budget -= u64::from(self.phase == Phase::Measure);
+            let index = (self.scheduled % self.publishers.len() as u64) as usize;
+            self.publishers[index].due += self.board.plan.burst;
+            self.publish(io, index, schedule.at(self.scheduled));
+            self.scheduled += 1;
+        }
+        Some(schedule.at(self.scheduled))
+    }
+
+    fn stall(&mut self, io: &mut Io) {
+        self.stalling = true;
+        for member in self.members.iter().filter(|member| member.stalls) {
+            if let Some(slot) = member.slot {
+                io.pause(slot);
+            }
+        }
+    }
+}
+
+impl App for Fanout {
+    fn opened(&mut self, _io: &mut Io, conn: u32, tag: u32) {
+        self.members[tag as usize].slot = Some(conn);
+    }
+
+    #[inline]
+    fn due(&self, tag: u32) -> Option<Name> {
+        // With several publishers the next one cannot be told.
+        if self.board.plan.publishers != 1 {
+            return None;
+        }
+        let member = &self.members[tag as usize];
+        let sequence = member.trackers[0].next;
+        let published = self.board.streams[member.group as usize].published.load(Ordering::Acquire);
+        (sequence < published).then_some(Name { stream: member.group, sequence })
+    }
+
+    #[inline]
+    fn matched(&mut self, io: &mut Io, _conn: u32, tag: u32) {
+        let member = &mut self.members[tag as usize];
+        let (stream, sequence) = (member.group as usize, member.trackers[0].next);
+        member.trackers[0].next += 1;
+        self.delivered(io, tag as usize, stream, sequence);
+    }
+
+    fn received(&mut self, io: &mut Io, _conn: u32, tag: u32, message: Received<'_>) {
+        let first = self.members[tag as usize].group * self.board.plan.publishers as u32;
+        let claimed = Messages::claimed_stream(message.payload).unwrap_or(first);
+        let place = self.tracker_of(tag as usize, claimed).unwrap_or_default();
+        let stream = first as usize + place;
+        let published = self.board.streams[stream].published.load(Ordering::Acquire);
+        let tracker = &mut self.members[tag as usize].trackers[place];
+        match judge(io, tag, stream as u32, tracker, published, message) {
+            Verdict::Arrived { sequence, .. } => self.delivered(io, tag as usize, stream, sequence),
+            Verdict::Spoilt | Verdict::Nothing => {}
+        }
+    }
+
+    fn closed(&mut self, io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
+        let member = &mut self.members[tag as usize];
+        let was_open = member.slot.take().is_some();
+        if member.stalls {
+            return;
+        }
+        let group = member.group as usize;
+        self.counted[group] = self.counted[group].saturating_sub(1);
+        if was_open && self.phase < Phase::Stop {
+            let first = group * self.board.plan.publishers;
+            for (place, tracker) in member.trackers.iter_mut().enumerate() {
+                let published = self.board.streams[first + place].published.load(Ordering::Acquire);
+                io.tally.checks.lost += tracker.missing(published);
+            }
+        }
+    }
+
+    fn is_expendable(&self, tag: u32) -> bool {
+        self.members[tag as usize].stalls
+    }
+
+    fn tick(&mut self, io: &mut Io) -> Option<Nanos> {
+        if self.phase == Phase::Open {
+            let (raw, members) = (self.raw, &self.members);
+            return self.opener.tick(io, |tag| {
+                let member = &members[tag];
+                let receive_buffer = member.stalls.then_some(STALLED_BUFFER);
+                Open { room: Some(member.group), receive_buffer, ..plain(tag, raw) }
+            });
+        }
+        if self.stall_at.is_some_and(|at| io.now >= at) {
+            self.stall_at = None;
+            self.stall(io);
+        }
+        if !self.phase.is_flowing() {
+            return None;
+        }
+        if self.board.plan.rate.is_some() {
+            self.follow_schedule(io)
+        } else {
+            self.publish_next(io);
+            None
+        }
+    }
+}
+
+impl Scenario for Fanout {
+    fn enter(&mut self, io: &mut Io, phase: Phase) {
+        let before = std::mem::replace(&mut self.phase, phase);
+        let plan = &self.board.plan;
+        if before < Phase::Warmup && phase.is_flowing() {
+            self.schedule = plan.rate.map(|rate| {
+                let rate = rate / plan.burst as f64;
+                Schedule::new(io.now, rate, self.share, self.publishers.len(), plan.streams())
+            });
+        }
+        if phase == Phase::Measure && plan.stalled > 0 {
+            self.stall_at = Some(io.now + plan.stall_after);
+        }
+    }
+
+    fn is_ready(&self, io: &Io) -> bool {
+        self.opener.is_done(io)
+    }
+
+    fn is_idle(&mut self, _io: &Io) -> bool {
+        let alive = self.members.iter().any(|member| member.slot.is_some());
+        !alive
+            || ((self.phase == Phase::Drain
+                || self.budget == 0
+                || (self.board.plan.count.is_some() && self.publishers.is_empty()))
+                && self.board.is_complete())
+    }
+
+    fn conclude(&mut self, io: &mut Io) {
+        let publishers = self.board.plan.publishers;
+        for member in self.members.iter().filter(|member| member.slot.is_some() && !member.stalls) {
+            let first = member.group as usize * publishers;
+            for (place, tracker) in member.trackers.iter().enumerate() {
+                let published = self.board.streams[first + place].published.load(Ordering::Acquire);
+                io.tally.checks.lost += tracker.missing(published);
+            }
+        }
+        for publisher in &self.publishers {
+            let published = self.board.streams[publisher.stream].published.load(Ordering::Relaxed);
+            io.tally.unsent += publisher.due.saturating_sub(published);
+        }
+    }
+}

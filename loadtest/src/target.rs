@@ -1,0 +1,161 @@
+//! Where a run goes: the URL, what the opening handshake says, and the addresses it comes from.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
+    os::fd::OwnedFd,
+};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use ringwire::proto::handshake::put_request;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// Connections per source address before the next one is taken: Linux has 28,232 ephemeral ports by default, and looks
+/// long for the last ones.
+pub(crate) const CONNECTIONS_PER_SOURCE: usize = 10_000;
+
+/// Where a run goes, and how it asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) addr: SocketAddr,
+    pub(crate) url: String,
+    pub(crate) host: String,
+    /// May contain `{room}`.
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) protocols: Vec<String>,
+    pub(crate) sources: Vec<Ipv4Addr>,
+}
+
+impl Target {
+    /// Reads `ws://HOST:PORT/PATH`.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        if url.starts_with("wss://") {
+            return Err("wss:// is not supported: measure the plain port, or put a TLS proxy in front".to_owned());
+        }
+        let rest = url.strip_prefix("ws://").ok_or("the URL must begin with ws://")?;
+        let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let host_port = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
+            host.to_owned()
+        } else {
+            format!("{host}:80")
+        };
+        let addr = host_port.to_socket_addrs().map_err(|error| format!("{host}: {error}"))?.next();
+        let addr = addr.ok_or_else(|| format!("{host} has no address"))?;
+        let path = match path.chars().next() {
+            None => "/".to_owned(),
+            Some('?') => format!("/{path}"),
+            Some(_) => path.to_owned(),
+        };
+        Ok(Self {
+            addr,
+            url: url.to_owned(),
+            host: host.to_owned(),
+            path,
+            headers: Vec::new(),
+            protocols: Vec::new(),
+            sources: Vec::new(),
+        })
+    }
+
+    /// Takes more source addresses of the loopback network where one has not enough ports.
+    pub(crate) fn spread_sources(&mut self, connections: usize) {
+        let loopback = matches!(self.addr.ip(), IpAddr::V4(ip) if ip.is_loopback());
+        if self.sources.is_empty() && loopback && connections > CONNECTIONS_PER_SOURCE {
+            let wanted = connections.div_ceil(CONNECTIONS_PER_SOURCE).min(250) as u8;
+            self.sources = (1..=wanted).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect();
+        }
+    }
+
+    /// Appends the opening handshake.
+    pub(crate) fn put_request(&self, out: &mut Vec<u8>, room: Option<u32>, key: &str) {
+        let with_room;
+        let path = match room {
+            Some(room) if self.path.contains("{room}") => {
+                with_room = self.path.replace("{room}", &format!("room-{room}"));
+                &with_room
+            }
+            _ => &self.path,
+        };
+        let protocols: Vec<&str> = self.protocols.iter().map(String::as_str).collect();
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        // Headers are checked when the command line is read.
+        let put = put_request(out, &self.host, path, key, &protocols, headers);
+        debug_assert!(put.is_ok());
+    }
+
+    /// Whether the handshake can be written as asked for.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let protocols: Vec<&str> = self.protocols.iter().map(String::as_str).collect();
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        put_request(&mut Vec::new(), &self.host, &self.path, "x", &protocols, headers)
+            .map_err(|_| "the URL, a --header or a --subprotocol has characters that HTTP does not allow".to_owned())
+    }
+
+    /// A socket to connect, bound to its source address; `number` chooses among several.
+    pub(crate) fn socket(&self, number: usize, receive_buffer: Option<usize>) -> io::Result<(OwnedFd, SockAddr)> {
+        let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if !self.sources.is_empty() {
+            let source = self.sources[number % self.sources.len()];
+            // The port is chosen at connect, where it only has to be unique for the whole address pair.
+            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+        }
+        Ok((socket.into(), self.addr.into()))
+    }
+}
+
+/// Reads `127.0.0.1,127.0.0.9` or `127.0.0.1-127.0.0.20`, or both.
+pub(crate) fn parse_sources(text: &str) -> Result<Vec<Ipv4Addr>, String> {
+    let ip = |text: &str| text.trim().parse::<Ipv4Addr>().map_err(|_| format!("{text:?} is not an IPv4 address"));
+    let mut sources = Vec::new();
+    for part in text.split(',') {
+        match part.split_once('-') {
+            None => sources.push(ip(part)?),
+            Some((first, last)) => {
+                let (first, last) = (u32::from(ip(first)?), u32::from(ip(last)?));
+                if last < first || last - first > 4096 {
+                    return Err(format!("{part:?} is not a range of at most 4096 addresses"));
+                }
+                sources.extend((first..=last).map(Ipv4Addr::from));
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// Reads `Name: value`.
+pub(crate) fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is NAME: VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        let target = Target::parse("ws://127.0.0.1:9001/rooms/{room}?x=1").expect("a URL");
+        assert_eq!((target.addr.port(), target.path.as_str()), (9001, "/rooms/{room}?x=1"));
+        assert_eq!(Target::parse("ws://127.0.0.1").expect("a URL").addr.port(), 80);
+        assert_eq!(Target::parse("ws://127.0.0.1?a").expect("a URL").path, "/?a");
+        for wrong in ["http://127.0.0.1/", "wss://127.0.0.1/", "ws://nowhere.invalid.:x/"] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn source_addresses() {
+        let sources = parse_sources("127.0.0.9,127.0.0.1-127.0.0.3").expect("sources");
+        assert_eq!(sources.iter().map(|ip| ip.octets()[3]).collect::<Vec<_>>(), [9, 1, 2, 3]);
+        assert!(parse_sources("127.0.0.3-127.0.0.1").is_err());
+        let mut target = Target::parse("ws://127.0.0.1:1/").expect("a URL");
+        target.spread_sources(100_000);
+        assert_eq!(target.sources.len(), 10);
+    }
+}
