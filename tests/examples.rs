@@ -46,11 +46,15 @@ struct Example {
     address: SocketAddr,
 }
 
-fn start(name: &str) -> Example {
+fn program(name: &str) -> PathBuf {
     // Cargo builds examples for tests, and puts them beside the directory of the test programs.
     let tests = std::env::current_exe().expect("a path");
     let target = tests.parent().and_then(|deps| deps.parent()).expect("a target directory");
-    let program: PathBuf = target.join("examples").join(name);
+    target.join("examples").join(name)
+}
+
+fn start(name: &str) -> Example {
+    let program = program(name);
     let mut child = Command::new(&program)
         .env("PORT", "0")
         .env("RINGWIRE_ADDR", "127.0.0.1:0")
@@ -60,7 +64,7 @@ fn start(name: &str) -> Example {
         .env("RINGWIRE_DRAIN_SPREAD", "0")
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        .unwrap_or_else(|error| panic!("{}: {error} (`cargo build --examples` makes it)", program.display()));
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let first = lines.next().and_then(Result::ok).expect("a first line");
     let address = first.strip_prefix("listening on ws://").and_then(|address| address.parse().ok());
@@ -201,7 +205,16 @@ fn dart_client_server() {
     let mut client = example.client("/");
     say(&mut client, "Hello");
     assert_eq!(text(&mut client), "Echo: Hello");
+    let url = format!("ws://{}/", example.address);
+    let talk = || Command::new(program("dart_client_server")).args(["client", &url]).output().expect("it runs");
+    let printed = String::from_utf8(talk().stdout).expect("text");
+    let expected = "Connected to WebSocket server\nReceived: Echo: Hello\nReceived binary: [1, 2, 3, 4, 5]\n\
+                    Received: {\"content\":\"Hello Client\",\"type\":\"response\"}\nConnection closed: 1000\n";
+    assert_eq!(printed, expected);
     example.interrupt();
+    let failed = talk();
+    assert!(!failed.status.success());
+    assert!(String::from_utf8_lossy(&failed.stderr).starts_with("Error: Connect"), "a value, not a panic");
 }
 
 #[test]

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
+use ringwire::client::{Event, Reconnecting, connect};
+use ringwire::config::Config;
 use ringwire::{App, HttpError, Request, ws};
 use serde_json::json;
 use tungstenite::Message;
 
-use super::rig::{close_code, log, raw, say, serve, text};
-use crate::common::PATIENCE;
+use super::rig::{block_on, close_code, log, raw, say, serve, serve_with, text};
+use crate::common::{PATIENCE, config};
 
 #[derive(Clone)]
 struct User(String);
@@ -169,4 +171,30 @@ fn a14_limits_heartbeat_rate_and_clean_up() {
     assert!(frames.len() > 2 && frames.iter().all(|frame| frame.first == raw::FIN | raw::PING), "{frames:?}");
     served.await_count(0);
     assert_eq!(cleaned.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a14_a_client_that_reconnects_doubling_its_delay() {
+    let app = || App::new().ws("/", ws().on_connect(|_| "hello"));
+    let served = serve(app);
+    let address = served.address;
+    let first = Duration::from_millis(50);
+    let mut client = Reconnecting::new(connect(format!("ws://{address}/"))).delays(first, first * 4);
+    let mut next = || block_on(client.next()).expect("it goes on");
+    assert!(matches!(next(), Event::Opened { .. }));
+    assert!(matches!(next(), Event::Message(message) if message.as_text() == Some("hello")));
+    served.shutdown();
+    // Each delay is twice the last one, up to the longest, times a random number between 0.5 and 1.5.
+    for factor in [1, 2, 4, 4] {
+        let Event::Closed { retry_in: Some(delay), .. } = next() else { panic!("it is closed") };
+        assert!(delay >= first * factor / 2 && delay <= first * factor * 3 / 2, "{delay:?} {factor}");
+    }
+    let config = Config { addresses: vec![address.into()], ..config() };
+    let served = serve_with(config, app);
+    // Attempts may have failed while it started.
+    while !matches!(next(), Event::Opened { .. }) {}
+    assert!(matches!(next(), Event::Message(_)));
+    served.shutdown();
+    let Event::Closed { retry_in: Some(delay), .. } = next() else { panic!("it is closed") };
+    assert!(delay <= first * 3 / 2, "the first delay again: {delay:?}");
 }

@@ -1,12 +1,15 @@
 //! The Dart tutorial: a client and a server for it.
 
+use std::time::Duration;
+
+use ringwire::client::{ClientError, blocking, connect};
 use ringwire::config::{Config, SlowConsumer};
-use ringwire::{App, Message as Received, Socket, ws};
+use ringwire::{App, Connection, sleep, ws};
 use serde_json::json;
 use tungstenite::Message;
 
-use super::rig::{Served, close_code, json, log, raw, request, say, serve, serve_with, text};
-use crate::common::{config, eventually, try_client};
+use super::rig::{Served, block_on, json, log, raw, request, say, serve, serve_with, text};
+use crate::common::config;
 
 #[allow(dead_code)]
 #[path = "../../examples/dart_client_server.rs"]
@@ -19,15 +22,31 @@ fn example() -> Served {
 #[test]
 fn d01_a_client_connects_sends_listens_closes_or_fails() {
     let served = example();
-    let mut client = served.client("/");
-    say(&mut client, "Hello from Dart!");
-    assert_eq!(text(&mut client), "Echo: Hello from Dart!");
-    client.close(None).expect("sent");
-    assert_eq!(close_code(&mut client), Some(1005), "the server answers the Close, and the client is done");
-    assert!(try_client(served.address, "/nowhere").expect_err("no such route").contains("404"));
-    let address = served.address;
+    let url = format!("ws://{}/", served.address);
+    let mut client = blocking::connect(&url).expect("a connection");
+    client.send("Hello from Dart!").expect("sent");
+    client.send([1, 2, 3]).expect("sent");
+    let mut next = || client.recv().expect("a message").expect("no error");
+    assert_eq!(next().as_text(), Some("Echo: Hello from Dart!"));
+    assert_eq!(next().as_bytes(), [1, 2, 3]);
+    let closed = client.close(1000, "bye").expect("closed");
+    assert_eq!((closed.code, closed.clean), (1000, true));
+    assert!(client.recv().is_none(), "done");
+
+    // Awaited, it ends when the server says so.
+    let mut client = block_on(connect(&url)).expect("a connection");
+    let hub = served.hub();
+    let id = block_on(hub.ids())[0];
+    assert_eq!(hub.disconnect(id, 4001, "go").wait(), Some(true));
+    assert!(matches!(block_on(client.recv()), None | Some(Err(_))));
+    assert_eq!(client.closed().map(|closed| (closed.code, closed.reason)), Some((4001, "go".to_owned())));
+
+    // Failures are values.
+    let nowhere = blocking::connect(format!("{url}nowhere")).expect_err("no such route");
+    assert!(nowhere.to_string().contains("404"), "{nowhere}");
     served.shutdown();
-    assert!(try_client(address, "/").is_err(), "nobody listens there any more");
+    assert!(matches!(blocking::connect(&url), Err(ClientError::Connect { .. })), "nobody listens there any more");
+    assert!(matches!(blocking::connect("http://x"), Err(ClientError::Url { .. })));
 }
 
 #[test]
@@ -72,18 +91,23 @@ fn d04_keep_alive_and_bounded_buffers() {
     let config = Config { outbox_bytes_max: 256 << 10, ..config() };
     let served = serve_with(config, move || {
         let tell = tell.clone();
-        let flood = move |socket: &mut Socket<'_>, _: Received<'_>| {
+        // Tick by tick, so that each time the socket takes what it can.
+        let flood = async move |mut connection: Connection| {
+            connection.recv().await;
             let mut dropped = false;
-            for _ in 0..20_000 {
-                dropped |= !socket.send([0; 1000]).is_queued();
-                assert!(socket.outbox_bytes() <= 256 << 10);
+            for number in 0..20_000 {
+                dropped |= !connection.send([0; 1000]).is_queued();
+                assert!(connection.outbox_bytes() <= 256 << 10);
+                if number % 100 == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
             }
             tell(if dropped { "dropped" } else { "queued" });
         };
         App::new()
-            .ws("/close", ws().slow_consumer(SlowConsumer::Close).on_message(flood.clone()))
-            .ws("/drop-new", ws().slow_consumer(SlowConsumer::DropNew).on_message(flood.clone()))
-            .ws("/drop-old", ws().slow_consumer(SlowConsumer::DropOld).on_message(flood))
+            .ws("/close", ws().slow_consumer(SlowConsumer::Close).task(flood.clone()))
+            .ws("/drop-new", ws().slow_consumer(SlowConsumer::DropNew).task(flood.clone()))
+            .ws("/drop-old", ws().slow_consumer(SlowConsumer::DropOld).task(flood))
     });
     for (path, outcome) in [("/close", "dropped"), ("/drop-new", "dropped"), ("/drop-old", "queued")] {
         let mut client = served.raw();
