@@ -148,6 +148,26 @@ fn a_held_connection_that_is_closed_hears_the_peers_close() {
     rig.finish();
 }
 
+/// Kills: connections that stay held for a task that will never take anything again.
+#[test]
+fn messages_to_a_task_that_has_ended_are_discarded() {
+    let mut rig = Rig::new(&serving(|| {
+        let task = async |mut connection: Connection| {
+            sleep(Duration::from_millis(5)).await;
+            connection.recv().await
+        };
+        App::new().ws("/one", ws().inbox_depth(2).task(task))
+    }));
+    let mut socket = rig.open(0, "/one");
+    (0..50).for_each(|n| socket.text(&format!("{n}")));
+    rig.pass_ms(10);
+    assert_eq!(socket.texts(), ["0"]);
+    socket.close(1000);
+    rig.settle();
+    assert_eq!(socket.close_code(), Some(1000));
+    rig.finish();
+}
+
 #[test]
 fn a_peer_that_is_not_read_from_is_not_idle() {
     let (setup, _) = deaf();
