@@ -133,7 +133,7 @@ impl<'a> Common<'a> {
         let window = self.duration.unwrap_or(20.0);
         Ok(run::Plan {
             target: Arc::new(target),
-            messages: Arc::new(Messages::new(self.layout, kind, self.to.size.clone())),
+            messages: Box::leak(Box::new(Messages::new(self.layout, kind, self.to.size.clone()))),
             connections: self.connections,
             slots: 0,
             workers: wanted.clamp(1, self.connections),

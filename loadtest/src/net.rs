@@ -122,7 +122,7 @@ pub(crate) trait App {
 #[derive(Debug)]
 pub(crate) struct Io {
     pub(crate) tally: Tally,
-    pub(crate) messages: Arc<Messages>,
+    pub(crate) messages: &'static Messages,
     /// The time, read at least once per tick.
     pub(crate) now: Nanos,
     outbox: Sends,
@@ -177,7 +177,7 @@ impl Io {
     /// Queues a message.
     #[inline]
     pub(crate) fn send(&mut self, conn: u32, name: Name) {
-        let (key, messages, sent) = (self.keys.key(), &self.messages, &mut self.tally.bytes_out);
+        let (key, messages, sent) = (self.keys.key(), self.messages, &mut self.tally.bytes_out);
         self.outbox.put(conn, |out| {
             let start = out.len();
             messages.put_request(out, name, key);
@@ -261,7 +261,7 @@ impl Net {
     /// The kernel's; or if the table of direct descriptors would be too small.
     pub(crate) fn new(
         target: Arc<Target>,
-        messages: Arc<Messages>,
+        messages: &'static Messages,
         slots: u32,
         origin: Instant,
         seed: u64,
@@ -767,7 +767,7 @@ fn read_frames<A: App>(
     pool: &mut Pool,
 ) -> Option<Gone> {
     let tag = line.tag;
-    let messages = Arc::clone(&io.messages);
+    let messages = io.messages;
     let mut at = 0;
     while at < data.len() {
         // Between frames, and nothing closing: what is due can be compared as it comes.
@@ -860,7 +860,7 @@ fn read_event<A: App>(
 }
 
 fn read_raw<A: App>(line: &mut Line, io: &mut Io, app: &mut A, conn: u32, mut data: &[u8]) -> Option<Gone> {
-    let messages = Arc::clone(&io.messages);
+    let messages = io.messages;
     debug_assert!(messages.layout != Layout::WebSocket);
     while !data.is_empty() {
         let coming = line.coming.take().or_else(|| app.due(line.tag).map(|name| (name, 0)));

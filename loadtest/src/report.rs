@@ -197,7 +197,7 @@ pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -249,16 +249,19 @@ pub(crate) fn text(figures: &Value) -> String {
         "scenario",
         format!("{} {}", figures["scenario"].as_str().unwrap_or_default(), figures["url"].as_str().unwrap_or_default()),
     );
-    line(
-        "connections",
-        format!(
-            "{} of {} in {:.2} s = {} /s",
-            grouped(count("/connections/ready")),
-            grouped(count("/connections/wanted")),
-            number("/connections/ramp_s").unwrap_or_default(),
-            grouped(count("/connections/per_s")),
-        ),
-    );
+    // Of churn none is opened beforehand.
+    if figures["scenario"] != "churn" {
+        line(
+            "connections",
+            format!(
+                "{} of {} in {:.2} s = {} /s",
+                grouped(count("/connections/ready")),
+                grouped(count("/connections/wanted")),
+                number("/connections/ramp_s").unwrap_or_default(),
+                grouped(count("/connections/per_s")),
+            ),
+        );
+    }
     if is_connect {
         line("held", format!("{:.2} s", number("/elapsed_s").unwrap_or_default()));
     } else {

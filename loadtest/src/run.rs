@@ -30,8 +30,10 @@ use crate::{
     wire::Messages,
 };
 
-/// How often the measuring thread looks, and wakes the workers, which set no timers of their own for what is rare.
+/// How often the measuring thread looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often it wakes the workers, which set no timers of their own for what is rare.
+const RING_EVERY: Duration = Duration::from_millis(60);
 /// Lets a server finish what the last handshake began, before its memory is read.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Descriptors that are not connections, on every ring and in the process.
@@ -41,7 +43,8 @@ const SPARE_DESCRIPTORS: usize = 512;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) target: Arc<Target>,
-    pub(crate) messages: Arc<Messages>,
+    /// Kept for good: every thread looks at them all the time.
+    pub(crate) messages: &'static Messages,
     /// Connections that are opened first, and must be.
     pub(crate) connections: usize,
     /// Connections at once, where they are not these.
@@ -265,9 +268,11 @@ impl Plan {
                 }
                 return Err(io::Error::other(why));
             }
-            enter(Phase::Warmup);
-            let warm = Instant::now() + self.warmup;
-            watch.until("warming up", false, || Instant::now() >= warm || stop.load(Ordering::Relaxed));
+            if !self.warmup.is_zero() {
+                enter(Phase::Warmup);
+                let warm = Instant::now() + self.warmup;
+                watch.until("warming up", false, || Instant::now() >= warm || stop.load(Ordering::Relaxed));
+            }
 
             let begin = self.snapshot(&shared)?;
             enter(Phase::Measure);
@@ -331,7 +336,7 @@ impl Plan {
         let own = share.of(self.connections.max(self.slots));
         let slots = (own + own / 4 + 64).min(own + SPARE_DESCRIPTORS - 64) as u32;
         let seed = u64::from(std::process::id()) << 32 | worker as u64;
-        let mut net = Net::new(self.target.clone(), self.messages.clone(), slots, origin, seed)?;
+        let mut net = Net::new(self.target.clone(), self.messages, slots, origin, seed)?;
         let mut scenario = make(share, &net);
         let _ = told.bell.set(net.bell());
         let mut phase = Phase::Open;
@@ -416,6 +421,7 @@ struct Watch<'a> {
     progress: &'a mut Progress,
     interval: u64,
     sampled_at: Instant,
+    ring_again: Instant,
     last: Counts,
     samples: BTreeMap<u64, Interval>,
     total: Histogram<u64>,
@@ -429,6 +435,7 @@ impl<'a> Watch<'a> {
             progress,
             interval: 0,
             sampled_at: origin,
+            ring_again: origin,
             last: Counts::default(),
             samples: BTreeMap::new(),
             total: latencies(),
@@ -438,8 +445,11 @@ impl<'a> Watch<'a> {
     fn until(&mut self, what: &str, measured: bool, over: impl Fn() -> bool) {
         while !over() {
             thread::sleep(LOOK_EVERY);
-            self.shared.ring_bells();
             let now = Instant::now();
+            if now >= self.ring_again {
+                self.ring_again = now + RING_EVERY;
+                self.shared.ring_bells();
+            }
             let interval = (now - self.origin).as_nanos() as u64 / self.shared.interval_ns;
             if interval != self.interval {
                 self.sample(now, measured);

@@ -29,6 +29,9 @@ use crate::ws::Closed;
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 /// Control frames are dropped once so many bytes wait beyond the limit: RFC 6455 5.5.3 asks to answer the latest ping only.
 const CONTROL_SLACK_BYTES: usize = 64 << 10;
+/// A send that succeeds wakes nobody, so up to so many bytes that have been sent may be counted as waiting while the thread
+/// sleeps. Beyond that it does not sleep before it has counted them off.
+const COUNTED_LATE_BYTES_MAX: usize = 64 << 10;
 
 /// What the server said to the handshake.
 #[derive(Debug, Default)]
@@ -229,7 +232,8 @@ impl Line {
             let mut state = self.lock();
             Self::may_send(&state)?;
             if !self.has_room(&state, payload.len()) {
-                drop(state);
+                // There may be: see `COUNTED_LATE_BYTES_MAX`.
+                self.notify(state);
                 return Ok(Queued::Later(large.map_or_else(|| frame(opcode, payload), Ok)?));
             }
             match large {
@@ -266,7 +270,7 @@ impl Line {
             return Poll::Ready(Ok(()));
         }
         register(&mut state.waiting, cx);
-        // What was sent whole is counted off, and its waiters woken, when the thread next wakes up.
+        // There may be room: see `COUNTED_LATE_BYTES_MAX`.
         self.notify(state);
         Poll::Pending
     }
@@ -429,7 +433,8 @@ impl Line {
     pub(super) fn take_out(&self, out: &mut Out) -> Taken {
         let mut state = self.lock();
         let more = out.take_from(&mut state.out);
-        Taken { more, watched: !state.waiting.is_empty() }
+        let counted_late_max = COUNTED_LATE_BYTES_MAX.min(self.out_bytes_max / 2);
+        Taken { more, watched: !state.waiting.is_empty() || state.out_bytes > counted_late_max }
     }
 
     /// So many bytes have been sent.

@@ -200,12 +200,12 @@ fn a_silent_server_is_pinged_and_given_up() {
         told.send(Instant::now()).expect("somebody listens");
         assert!(read_frame(stream).is_none());
     });
-    let client = connect(url).ping_interval(Duration::from_millis(50)).pong_timeout(Duration::from_millis(100));
+    let client = connect(url).ping_interval(Duration::from_millis(100)).pong_timeout(Duration::from_secs(1));
     let mut client = client.wait().expect("a connection");
     let error = client.recv().expect("why").expect_err("an error");
     assert!(matches!(error, ClientError::Timeout(Waiting::Pong)), "{error}");
     let waited = when.recv().expect("the second ping").elapsed();
-    assert!((Duration::from_millis(60)..Duration::from_secs(2)).contains(&waited), "{waited:?}");
+    assert!((Duration::from_millis(600)..Duration::from_secs(5)).contains(&waited), "{waited:?}");
     assert_eq!(client.closed().expect("it is closed").code, 1006);
     server.join().expect("no panic");
 }

@@ -168,3 +168,19 @@ fn closing_while_input_is_held_back() {
     assert!((5..50).contains(&received), "{received}");
     server.join().expect("no panic");
 }
+
+// A send that succeeds wakes nobody: what it has sent must not count as waiting for ever. Kills the mutant that does not
+// ask the client thread to count when an outbox is full.
+#[test]
+fn an_outbox_is_not_full_of_what_was_sent_long_ago() {
+    let server = TestServer::new();
+    let url = format!("ws://{}/rooms/{}", server.address, std::process::id());
+    let client = connect(url).max_outbox(100_000).wait().expect("a connection").into_async();
+    for _ in 0..3 {
+        client.try_send(vec![0; 30_000]).expect("room");
+        thread::sleep(Duration::from_millis(30));
+        let mut sends = || client.try_send(vec![0; 90_000]).is_ok();
+        crate::common::eventually(&mut sends, || "room for a message".into());
+        thread::sleep(Duration::from_millis(30));
+    }
+}

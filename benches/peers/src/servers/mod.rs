@@ -40,8 +40,11 @@ pub(crate) enum Mode {
     Broadcast,
 }
 
+/// Serves at an address until the process is stopped.
+type Serve = fn(SocketAddr, Mode) -> Outcome<()>;
+
 /// The servers by name.
-pub(crate) const ALL: [(&str, fn(SocketAddr, Mode) -> Outcome<()>); 6] = [
+pub(crate) const ALL: [(&str, Serve); 6] = [
     ("tokio-tungstenite", tokio_tungstenite::serve),
     ("fastwebsockets", fastwebsockets::serve),
     ("tokio-websockets", tokio_websockets::serve),
