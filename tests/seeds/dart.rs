@@ -9,7 +9,7 @@ use serde_json::json;
 use tungstenite::Message;
 
 use super::rig::{Served, block_on, json, log, raw, request, say, serve, serve_with, text};
-use crate::common::config;
+use crate::common::{config, eventually};
 
 #[allow(dead_code)]
 #[path = "../../examples/dart_client_server.rs"]

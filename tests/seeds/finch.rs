@@ -149,10 +149,10 @@ fn f04_the_newcomer_hears_the_broadcast_and_then_its_greeting() {
     let served = example();
     // In this order, which is what `greeted` asserts; and only the newcomer is greeted.
     let mut first = greeted(&served, 1);
+    let mut others = Vec::new();
     for number in 2..=20 {
-        let newcomer = greeted(&served, number);
+        others.push(greeted(&served, number));
         assert_eq!(path_event(&mut first), output(format!("A user connected. Total: {number}")));
-        std::mem::forget(newcomer);
     }
     say(&mut first, r#"{"path":"time"}"#);
     let (path, time) = path_event(&mut first);

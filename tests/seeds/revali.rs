@@ -262,14 +262,14 @@ fn r07_ping_interval_and_idle_timeout_of_a_route() {
         };
         let ping = Duration::from_millis(50);
         App::new()
-            .ws("/ping", ws().ping_interval(ping).idle_timeout(Duration::from_millis(500)))
-            .ws("/idle", ws().ping_interval(Duration::ZERO).idle_timeout(Duration::from_millis(200)).on_connect(noisy))
+            .ws("/ping", ws().ping_interval(ping).idle_timeout(Duration::from_secs(1)))
+            .ws("/idle", ws().ping_interval(Duration::ZERO).idle_timeout(Duration::from_millis(400)).on_connect(noisy))
     });
     // Who answers pings stays, beyond the idle timeout.
     let mut alive = served.raw();
     alive.upgrade("/ping");
     let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(900) {
+    while start.elapsed() < Duration::from_millis(1800) {
         assert_eq!(alive.frame().first, raw::FIN | raw::PING);
         alive.send(&raw::frame(raw::FIN | raw::PONG, b""));
     }
@@ -278,8 +278,8 @@ fn r07_ping_interval_and_idle_timeout_of_a_route() {
     idle.upgrade("/idle");
     let start = Instant::now();
     let (frames, _) = idle.frames();
-    assert!(start.elapsed() >= Duration::from_millis(190) && start.elapsed() < PATIENCE);
-    assert!(frames.len() > 2 && frames.iter().all(|frame| frame.payload == b"noise"));
+    assert!(start.elapsed() >= Duration::from_millis(390) && start.elapsed() < PATIENCE);
+    assert!(!frames.is_empty() && frames.iter().all(|frame| frame.payload == b"noise"));
 }
 
 #[test]
