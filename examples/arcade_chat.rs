@@ -28,7 +28,7 @@ fn main() -> ringwire::Result<()> {
 
 /// What the cores share: the rooms by their ids.
 #[derive(Clone, Default)]
-pub struct Rooms(Arc<Mutex<HashMap<String, Room>>>);
+pub(crate) struct Rooms(Arc<Mutex<HashMap<String, Room>>>);
 
 struct Room {
     name: String,
@@ -41,13 +41,13 @@ impl Rooms {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn create(&self, id: &str, name: &str) {
+    pub(crate) fn create(&self, id: &str, name: &str) {
         let room = Room { name: name.to_owned(), users: BTreeSet::new(), messages: VecDeque::new() };
         self.lock().insert(id.to_owned(), room);
     }
 }
 
-pub fn app(rooms: &Rooms) -> App {
+pub(crate) fn app(rooms: &Rooms) -> App {
     let created = rooms.clone();
     App::new()
         .ws("/ws", welcome())
@@ -83,7 +83,8 @@ fn welcome() -> Ws {
 /// Everybody on the server talks to everybody.
 fn open_chat() -> Ws {
     ws().on_connect(|socket| {
-        socket.to_all().emit("user-joined", &json!({"userId": socket_id(socket)}))?;
+        let user = socket_id(socket);
+        socket.to_all().emit("user-joined", &json!({"userId": user}))?;
         let (hub, sender) = (socket.hub().clone(), socket.sender());
         let greeting = async move {
             let users: Vec<String> = hub.ids().await.iter().map(ToString::to_string).collect();
@@ -116,7 +117,7 @@ enum FromClient {
 fn chat_room(rooms: &Rooms) -> Ws {
     let (joined, said, left) = (rooms.clone(), rooms.clone(), rooms.clone());
     ws().max_message(64 << 10)
-        .message_rate(100)
+        .message_rate(1000)
         .on_connect(move |socket| {
             let (room_id, user) = (socket.param("room").to_owned(), socket_id(socket));
             let mut rooms = joined.lock();
@@ -182,12 +183,12 @@ fn binary() -> Ws {
 // ---- authentication -----------------------------------------------------------------------------------------------
 
 #[derive(Clone)]
-pub struct User {
-    pub name: String,
+struct User {
+    name: String,
 }
 
 /// The token is in the header `Authorization`, or in the cookie `auth-token`.
-pub fn authenticate(request: &mut Request) -> Result<(), HttpError> {
+fn authenticate(request: &mut Request) -> Result<(), HttpError> {
     let token = request.header("authorization").or_else(|| request.cookie("auth-token"));
     let name = token.and_then(|token| token.strip_prefix("token-of-"));
     let user = User { name: name.ok_or_else(|| HttpError::unauthorized("Unauthorized"))?.to_owned() };
@@ -263,6 +264,8 @@ async fn disconnect(request: Request) -> Result<Value, HttpError> {
     let id: ConnectionId = request.param("id").parse().map_err(|_| gone())?;
     let told = request.hub().emit_to(id, "disconnect", &json!({"reason": "Admin action"}))?.await;
     // The client may close when it hears this; it is closed in any case.
-    let closed = request.hub().disconnect(id, 1008, "Admin action").await;
-    if told.gone == 0 && closed == Some(true) { Ok(json!({"disconnected": true})) } else { Err(gone()) }
+    match request.hub().disconnect(id, 1008, "Admin action").await {
+        Some(true) if told.gone == 0 => Ok(json!({"disconnected": true})),
+        _ => Err(gone()),
+    }
 }

@@ -18,7 +18,7 @@ fn main() -> ringwire::Result<()> {
     Server::new(config).run_with(app, |handle| println!("listening on {}", handle.addresses()[0]))
 }
 
-pub fn app() -> App {
+pub(crate) fn app() -> App {
     // Made once: all upgrades are to the same route.
     let socket = socket_manager().into_ws();
     App::new()

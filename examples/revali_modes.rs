@@ -18,7 +18,7 @@ fn main() -> ringwire::Result<()> {
     Server::new(config).run_with(app, |handle| println!("listening on {}", handle.addresses()[0]))
 }
 
-pub fn app() -> App {
+pub(crate) fn app() -> App {
     App::new().group("/chat", chat).group("/notifications", notifications).group("/upload", upload)
 }
 

@@ -16,7 +16,7 @@ fn main() -> ringwire::Result<()> {
     Server::new(config).run_with(app, |handle| println!("listening on {}", handle.addresses()[0]))
 }
 
-pub fn app() -> App {
+pub(crate) fn app() -> App {
     App::new()
         .ws("/echo", ws().task(echo))
         .ws("/listen", |socket: &mut Socket, message: Message| socket.send(message))

@@ -17,11 +17,11 @@ use crate::hub::Hub;
 use crate::id::ConnectionId;
 use crate::message::{EncodeError, IntoMessage, Message, OwnedMessage, borrowed};
 use crate::proto::{Kind, close};
-use crate::reply::{IllegalCloseCode, ReplySink, Sent};
+use crate::reply::{ReplySink, Sent};
 use crate::request::Request;
 use crate::runtime::sleep;
 use crate::sender::Sender;
-use crate::socket::send_message;
+use crate::socket::{IllegalCloseCode, send_message};
 
 /// Queued bytes from which [`Connection::ready`] waits.
 const READY_BYTES_MAX: usize = 64 << 10;

@@ -15,7 +15,6 @@ use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::outbox::Queued;
 use crate::proto::{Kind, close};
-use crate::reply::IllegalCloseCode;
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
@@ -59,7 +58,7 @@ impl<A, O> Future for Answer<A, O> {
 pub struct Asking<A>(Option<oneshot::Receiver<A>>);
 
 impl<A> Asking<A> {
-    /// Blocks until the answer is there; `None` if the server has ended or the core's mailbox is full. Not on a core's
+    /// Blocks until the answer is there; `None` if there will be none: the server has ended, or the core's mailbox is full. Not on a core's
     /// thread, which would wait for itself.
     pub fn wait(self) -> Option<A> {
         self.0?.recv().ok()
@@ -196,27 +195,20 @@ impl Hub {
 
     // ---- connections ----------------------------------------------------------------------------------------------
 
-    /// Closes a connection with this code and reason. The answer is false if it had gone.
-    ///
-    /// # Errors
-    /// If the code is not one that may be sent.
-    pub fn disconnect(
-        &self,
-        id: ConnectionId,
-        code: u16,
-        reason: impl Into<String>,
-    ) -> Result<Asking<bool>, IllegalCloseCode> {
+    /// Closes a connection with this code and reason. The answer is false if it had gone; there is none, and nothing
+    /// happens, if the code is not one that may be sent.
+    pub fn disconnect(&self, id: ConnectionId, code: u16, reason: impl Into<String>) -> Asking<bool> {
         if !close::is_legal(code) {
-            return Err(IllegalCloseCode(code));
+            return Asking(None);
         }
         let reason = reason.into();
-        Ok(self.ask(id.core(), move |hub| {
+        self.ask(id.core(), move |hub| {
             let slot = hub.resolve(id);
             if let Some(slot) = slot {
                 hub.close(slot, Some(code), reason);
             }
             slot.is_some()
-        }))
+        })
     }
 
     /// A connection's JSON data; `None` inside if it has gone.

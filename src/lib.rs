@@ -1,4 +1,166 @@
-//! ringwire: a thread-per-core WebSocket server and embeddable library on io_uring.
+//! A thread-per-core WebSocket server and embeddable library on io_uring.
+//!
+//! Every core of the machine has its own ring, listener, connections and part of every room; cores share nothing but
+//! bounded channels. A message goes from the receive buffer through the parser to its handler without being copied, and what
+//! one tick queues to a connection leaves in one send.
+//!
+//! ```no_run
+//! use ringwire::{App, Message, Server, Socket};
+//!
+//! fn main() -> ringwire::Result<()> {
+//!     let app = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+//!     Server::from_env()?.run(app)
+//! }
+//! ```
+//!
+//! # The way of a message
+//!
+//! ```text
+//! completion -> connection -> frames -> handler -> hub -> outboxes -> one send per connection -> submission
+//!                                          |         ^ \-> mail to other cores -> their outboxes
+//!                                          v         |
+//!                                    inbox -> task --+    senders and hubs of other threads: mail
+//! ```
+//!
+//! All of this is one tick of one core, in one direction. Handlers never run inside one another: [`Socket::close`] marks,
+//! `on_close` runs at the end of the tick, and what is emitted is queued.
+//!
+//! # Routes
+//!
+//! An [`App`] is made once on each core, so its handlers may capture an `Rc`, which is then the core's own; what cores share
+//! is an `Arc` captured outside. Paths have parameters, groups have prefixes and hooks, and HTTP routes are on the same port.
+//!
+//! ```
+//! use ringwire::{App, HttpError, Request, ws};
+//! use serde_json::json;
+//!
+//! App::new()
+//!     .ws("/greet/{name}", ws().on_connect(|socket| format!("Hello, {}!", socket.param("name"))))
+//!     .get("/count", async |request: Request| json!({"count": request.hub().websockets()}))
+//!     .post("/say/{id}", async |request: Request| {
+//!         let id = request.param("id").parse()?;
+//!         let told = request.hub().emit_to(id, "said", &request.json::<serde_json::Value>()?)?.await;
+//!         if told.queued == 0 { Err(HttpError::not_found("no such connection")) } else { Ok(json!({"sent": true})) }
+//!     });
+//! ```
+//!
+//! # Hooks
+//!
+//! In the order of a connection's life: [`Group::observe`], [`Group::before`] (may refuse with a status, attach typed values,
+//! add headers, choose a subprotocol), [`Ws::on_connect`]; for each message [`Ws::before_message`], the handler,
+//! [`Ws::after_message`]; at the end [`Group::observe_close`], [`Ws::on_close`], [`Group::after`] and [`Socket::on_cleanup`],
+//! each exactly once however the connection ended.
+//!
+//! ```
+//! use ringwire::{App, HttpError, Request, ws};
+//!
+//! #[derive(Clone)]
+//! struct User(String);
+//!
+//! fn authenticate(request: &mut Request) -> Result<(), HttpError> {
+//!     let name = request.cookie("user").ok_or_else(|| HttpError::unauthorized("log in first"))?;
+//!     let user = User(name.to_owned());
+//!     request.extensions_mut().insert(user);
+//!     Ok(())
+//! }
+//!
+//! App::new().group("/private", |group| {
+//!     group
+//!         .before(authenticate)
+//!         .ws("/", ws().on_connect(|socket| socket.extensions().get::<User>().map(|user| user.0.clone())))
+//!         .after(|socket, closed| println!("{} closed with {}", socket.id(), closed.code))
+//! });
+//! ```
+//!
+//! # Replies and failures
+//!
+//! What a handler returns is its reply: text, bytes, [`Json`], an `Option` or a `Result` of them, or nothing. An error or a
+//! panic closes the connection with 1011, or 1007 where the message could not be decoded; [`Ws::on_failure`] says
+//! otherwise, [`Ws::on_error`] hears of it, and the detail goes to the log, never to the peer.
+//!
+//! # Rooms
+//!
+//! A connection joins and leaves rooms by name, and leaves them all when it ends. Messages from one core to one connection
+//! arrive in order; nothing is promised between messages that start on different cores.
+//!
+//! ```
+//! use ringwire::{App, ws};
+//!
+//! App::new().ws(
+//!     "/rooms/{room}",
+//!     ws().on_connect(|socket| {
+//!         let room = socket.param("room").to_owned();
+//!         socket.join(room)
+//!     })
+//!     .on_message(|socket, message| socket.to_own_room(message)),
+//! );
+//! ```
+//!
+//! # Events
+//!
+//! [`Events`] is a route of named JSON messages, `{"event":E,"data":D}` or `{"path":P,"data":D}` by the app's [`Envelope`],
+//! with data decoded to the type that each handler takes. `emit` on sockets, rooms, [`Hub`] and [`Sender`] writes them.
+//!
+//! # Tasks
+//!
+//! A handler may be a future ([`Ws::on_message_async`]), or a connection may have a task of its own ([`Ws::task`]). Both run
+//! on the connection's core, beside its other connections; while a task does not take messages, the core stops receiving
+//! from that peer. [`sleep`], [`interval`], [`timeout`] and [`spawn_local`] work there, and so does awaiting anything of
+//! another runtime or thread.
+//!
+//! ```
+//! use ringwire::{App, Connection, sleep, ws};
+//! use std::time::Duration;
+//!
+//! let task = async |mut socket: Connection| {
+//!     while let Some(message) = socket.recv().await {
+//!         sleep(Duration::from_millis(10)).await;
+//!         let _ = socket.send(message);
+//!     }
+//! };
+//! App::new().ws("/slow-echo", ws().task(task));
+//! ```
+//!
+//! # Hub and senders
+//!
+//! [`Hub`] reaches all connections and [`Sender`] one, from any thread and any runtime: messages, rooms, ids, JSON data,
+//! closing. A [`ConnectionId`] names its core, so no table is asked; one that is stale is "gone", and never another
+//! connection. Results say what was queued, dropped, or gone; who does not care drops them.
+//!
+//! ```no_run
+//! use ringwire::{App, Config, Server, ws};
+//!
+//! fn main() -> ringwire::Result<()> {
+//!     let handle = Server::new(Config::default()).start(|| App::new().ws("/", ws()))?;
+//!     let hub = handle.hub().clone();
+//!     let ticking = std::thread::spawn(move || {
+//!         for number in 0..10 {
+//!             let told = hub.emit_to_all("tick", &number).map(|told| told.wait().queued);
+//!             println!("{told:?} connections were told");
+//!         }
+//!     });
+//!     ticking.join().expect("no panic");
+//!     handle.shutdown();
+//!     handle.join()
+//! }
+//! ```
+//!
+//! # Modes
+//!
+//! [`Mode::ReceiveOnly`] sends no replies. [`Mode::SendOnly`] runs its handler when the connection opens, and closes it with
+//! 1000 when the handler is done and no [`Sender`] of it lives.
+//!
+//! # Limits
+//!
+//! Everything has a bound: message bytes, fragments, messages a second, request heads and bodies, queued bytes of a
+//! connection, mail between cores, connections, the time for a handshake, silence, closing. [`Config`] has the server's, read
+//! from `RINGWIRE_*` variables; a route's own are methods of [`Ws`]. Who does not keep up is closed with 1013, or loses the
+//! newest or the oldest messages ([`SlowConsumer`]); nobody else waits for it.
+//!
+//! # What it is not
+//!
+//! It needs Linux with io_uring and has no fallback to epoll. It serves HTTP/1.1 for what belongs to WebSockets, not web
+//! sites. It promises no order between cores, stores nothing, and delivers at most once.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 
@@ -6,6 +168,7 @@
 pub mod admission;
 mod app;
 pub mod check;
+pub mod client;
 pub mod config;
 mod connection;
 mod context;
@@ -56,11 +219,11 @@ pub use events::{Events, Undecodable};
 pub use hub::{ConnectionInfo, Delivery, Hub, JoinError};
 pub use id::{ConnectionId, ParseIdError};
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage};
-pub use reply::{BoxError, FailurePolicy, IllegalCloseCode, IntoReply, ReplySink, Sent};
+pub use reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
 pub use request::Request;
 pub use response::{IntoResponse, Response};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
 pub use sender::Sender;
 pub use server::{Handle, Server};
-pub use socket::{Socket, To};
+pub use socket::{IllegalCloseCode, Socket, To};
 pub use ws::{Closed, IntoWs, Mode, Ws, ws};

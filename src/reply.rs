@@ -28,11 +28,6 @@ impl Sent {
     }
 }
 
-/// The code must not be sent in a Close frame (RFC 6455 7.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a close code that may be sent")]
-pub struct IllegalCloseCode(pub u16);
-
 /// Where the messages go that a handler returns.
 pub trait ReplySink {
     /// Sends one message.

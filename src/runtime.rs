@@ -39,6 +39,9 @@ struct Ready {
     core: OnceLock<CoreWaker>,
 }
 
+/// Something asked of the hub while it was not lent.
+type AskHub = Box<dyn FnOnce(&mut CoreHub)>;
+
 /// A core's executor. See the module.
 pub(crate) struct Runtime {
     ready: Arc<Ready>,
@@ -52,7 +55,7 @@ pub(crate) struct Runtime {
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
-    deferred: RefCell<Vec<Box<dyn FnOnce(&mut CoreHub)>>>,
+    deferred: RefCell<Vec<AskHub>>,
 }
 
 impl Runtime {
@@ -323,4 +326,98 @@ pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> 
         sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    async fn yield_once() {
+        let mut is_second = false;
+        std::future::poll_fn(move |cx| {
+            if std::mem::replace(&mut is_second, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Kills: sleepers that stay until they are due, one for each poll.
+    #[test]
+    fn a_sleeper_that_is_dropped_is_forgotten() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let task = async {
+            for _ in 0..100 {
+                assert_eq!(timeout(Duration::from_secs(60), yield_once()).await, Ok(()));
+            }
+            std::future::pending::<()>().await;
+        };
+        runtime.spawn(task).detach();
+        for _ in 0..150 {
+            runtime.run(&mut None);
+            assert!(runtime.dues.borrow().len() <= 1);
+        }
+        assert!(runtime.dues.borrow().is_empty());
+        runtime.end();
+    }
+
+    #[test]
+    fn sleepers_wake_when_they_are_due() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let woken = Rc::new(RefCell::new(Vec::new()));
+        for ms in [30, 10, 20, 10] {
+            let woken = Rc::clone(&woken);
+            let task = async move {
+                sleep(Duration::from_millis(ms)).await;
+                woken.borrow_mut().push(ms);
+            };
+            runtime.spawn(task).detach();
+        }
+        runtime.run(&mut None);
+        assert_eq!(runtime.next_due_ns(), Some(10_000_000));
+        for now_ms in [9, 10, 25, 40] {
+            runtime.set_now_ns(now_ms * 1_000_000);
+            runtime.run(&mut None);
+        }
+        assert_eq!(*woken.borrow(), [10, 10, 20, 30]);
+        assert!(runtime.active.borrow().is_empty() && runtime.next_due_ns().is_none());
+        runtime.end();
+    }
+
+    /// Kills: tasks that are dropped with their last waker, on whichever thread that is, or never.
+    #[test]
+    fn tasks_end_with_their_core_and_wakers_may_be_used_later() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let held = Rc::new(());
+        let waker = Arc::new(Mutex::new(None::<Waker>));
+        let (in_task, waker_out) = (Rc::clone(&held), Arc::clone(&waker));
+        let task = async move {
+            let _in_task = in_task;
+            std::future::poll_fn::<(), _>(|cx| {
+                *waker_out.lock().unwrap() = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        };
+        runtime.spawn(task).detach();
+        let in_sleeper = Rc::clone(&held);
+        let sleeper = async move {
+            sleep(Duration::from_secs(1)).await;
+            drop(in_sleeper);
+        };
+        runtime.spawn(sleeper).detach();
+        runtime.run(&mut None);
+        assert_eq!(Rc::strong_count(&held), 3);
+        runtime.end();
+        assert_eq!((Rc::strong_count(&held), Rc::strong_count(&runtime)), (1, 1));
+        drop(runtime);
+        std::thread::spawn(move || waker.lock().unwrap().take().unwrap().wake()).join().unwrap();
+    }
 }

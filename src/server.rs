@@ -8,6 +8,8 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::admission::Admission;
 use crate::app::App;
@@ -91,19 +93,24 @@ impl Server {
         make: impl Fn(&mut CoreHub, Hub) -> S + Send + Sync + 'static,
         started: impl FnOnce(&Handle),
     ) -> Result<()> {
-        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-        // Before any thread is made, so that all inherit it and only the waiting one gets them.
-        signals.thread_block().map_err(|errno| Error::io("blocking signals")(errno.into()))?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::io("taking signals"))?;
+        // The cores inherit this and are not interrupted. Threads that an embedder started before may still get them.
+        let blocked = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        blocked.thread_block().map_err(|errno| Error::io("blocking signals")(errno.into()))?;
         let handle = self.start_service(make)?;
         started(&handle);
         let hub = handle.hub.clone();
         let spawned = thread::Builder::new().name("ringwire-signals".into()).spawn(move || {
-            if let Ok(signal) = signals.wait() {
-                tracing::info!(%signal, "draining");
+            if let Err(error) = blocked.thread_unblock() {
+                tracing::error!(%error, "signals cannot be unblocked");
+            }
+            let mut signals = signals.forever();
+            if let Some(signal) = signals.next() {
+                tracing::info!(signal, "draining");
                 tell_all(&hub, || Letter::Drain);
             }
-            if let Ok(signal) = signals.wait() {
-                std::process::exit(128 + signal as i32);
+            if let Some(signal) = signals.next() {
+                std::process::exit(128 + signal);
             }
         });
         spawned.map_err(Error::io("starting the signal thread"))?;

@@ -13,7 +13,7 @@ use crate::id::ConnectionId;
 use crate::message::{EncodeError, IntoMessage, Message, borrowed};
 use crate::outbox::Queued;
 use crate::proto::{Kind, Payload, close};
-use crate::reply::{IllegalCloseCode, ReplySink, Sent};
+use crate::reply::{ReplySink, Sent};
 use crate::request::Request;
 use crate::runtime::Task;
 use crate::sender::Sender;
@@ -25,6 +25,11 @@ pub struct Socket<'a> {
     pub(crate) states: &'a mut States,
     pub(crate) slot: u32,
 }
+
+/// The code must not be sent in a Close frame (RFC 6455 7.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a close code that may be sent")]
+pub struct IllegalCloseCode(pub u16);
 
 impl Socket<'_> {
     /// The connection's address in the whole process.

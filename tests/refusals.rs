@@ -62,6 +62,9 @@ fn request(head: &str) -> Vec<u8> {
     head.replace('\n', "\r\n").into_bytes()
 }
 
+/// What it is, the request, the status, headers of the response, and what becomes of the connection.
+type Row = (&'static str, Vec<u8>, u16, &'static [(&'static str, &'static str)], After);
+
 #[test]
 fn refused_requests() {
     let server = TestServer::with(limits());
@@ -69,7 +72,7 @@ fn refused_requests() {
     let field = |field: &str| upgrade_with("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"));
     let long = "x".repeat(2000);
     let many: String = (0..101).map(|_| "a:b\r\n").collect();
-    let rows: Vec<(&str, Vec<u8>, u16, &[(&str, &str)], After)> = vec![
+    let rows: Vec<Row> = vec![
         // 400: the request itself.
         ("noise", b"\x16\x03\x01\x02\x00".to_vec(), 400, &[], Ends),
         ("no request", request("hello\n\n"), 400, &[], Ends),

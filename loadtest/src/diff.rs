@@ -10,12 +10,15 @@ enum Better {
     More,
 }
 
+/// A figure: its name, its place in the JSON, which way is better, and how it is written.
+type Row = (String, String, Better, fn(f64) -> String);
+
 /// Differences of fewer percent say nothing.
 const NOISE_PERCENT: f64 = 5.0;
 
 /// A table of what both runs have, with the change in percent.
 pub(crate) fn table(a: &Value, b: &Value) -> String {
-    let mut rows: Vec<(String, String, Better, fn(f64) -> String)> = vec![
+    let mut rows: Vec<Row> = vec![
         ("messages/s".into(), "/messages_per_s".into(), Better::More, |value| format!("{value:.0}")),
         ("connections/s".into(), "/connections/per_s".into(), Better::More, |value| format!("{value:.0}")),
     ];

@@ -146,7 +146,7 @@ fn the_sender_can_be_left_out() {
     // By letter, the one left out is named by its id.
     for id in [world.hubs[0].id(1), world.hubs[0].ids.id(0, 1, 9), world.hubs[0].ids.id(3, 1, 1)] {
         let letter = Letter::Publish {
-            room: "a".into(),
+            scope: Scope::Room("a".into()),
             frame: FrameBuf::new(Opcode::Text, b"ho"),
             except: Some(id),
             tally: None,
@@ -252,7 +252,7 @@ fn letters_to_an_unknown_room_concern_nobody() {
     let mut world = World::new(2);
     let (tally, answer) = Tally::new();
     let frame = FrameBuf::new(Opcode::Text, b"x");
-    world.hubs[0].read(Letter::Publish { room: "?".into(), frame, except: None, tally: Some(tally) });
+    world.hubs[0].read(Letter::Publish { scope: Scope::Room("?".into()), frame, except: None, tally: Some(tally) });
     assert_eq!(answer.recv(), Ok(Delivery::default()));
     world.hubs[0].read(Letter::Presence { room: "?".into(), core: 1, present: false });
     assert_eq!(world.hubs[0].room_count(), 0);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::tests::{bytes_of, encoded, shared};
 use super::*;
+use crate::proto::Replies as _;
 
 /// splitmix64.
 struct Chance(u64);

@@ -185,9 +185,7 @@ async fn disconnect(request: Request) -> Result<Value, HttpError> {
     let hub = request.hub();
     // Both go the same way, so the event is queued before the Close frame.
     drop(hub.emit_to(id, "disconnect", &json!({ "reason": REASON }))?);
-    // RFC 6455 7.4.1: 1008 may be sent.
-    let closing = hub.disconnect(id, 1008, REASON).expect("a legal code");
-    found(closing.await, json!({ "disconnected": true }))
+    found(hub.disconnect(id, 1008, REASON).await, json!({ "disconnected": true }))
 }
 
 async fn data(request: Request) -> Result<Value, HttpError> {

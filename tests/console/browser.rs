@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -44,9 +44,20 @@ struct Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // It was asked to end, and then all of its processes do; the first alone is killed if it does not.
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.profile);
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        self.wire.tell("Browser.close");
     }
 }
 
@@ -178,6 +189,14 @@ impl Wire {
         let limits = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
         let (socket, _) = tungstenite::client::client_with_config(url, stream, Some(limits)).expect("a handshake");
         Wire { socket: RefCell::new(socket), calls: Cell::new(0), complaints: RefCell::default() }
+    }
+
+    /// Without waiting for what comes of it.
+    fn tell(&self, method: &str) {
+        // A test that fails may have left it in the middle of a call.
+        if let Ok(mut socket) = self.socket.try_borrow_mut() {
+            let _ = socket.send(Message::text(json!({ "id": 0, "method": method }).to_string()));
+        }
     }
 
     fn call(&self, session: Option<&str>, method: &str, parameters: Value) -> Value {

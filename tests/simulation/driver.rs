@@ -61,7 +61,7 @@ impl Scenario {
             leavers: 0.2,
             drops: false,
             patient: false,
-            app: standalone::app,
+            app: || standalone::app(&ringwire::Config::default()),
             stay: seed.is_multiple_of(2),
             drains: seed % 5 == 4,
             mail_depth: if seed % 3 == 2 { 2 } else { 1024 },
@@ -109,6 +109,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         app: Rc::new(scenario.app),
         ..Setup::default()
     };
+    setup.settings.direct_bytes_min = rng.pick(&[64, 16 << 10]);
     setup.settings.pause_bytes = rng.pick(&[100, 4_000, 256 << 10]);
     if !scenario.drops {
         // The clock may jump, and nobody is to be dropped for it.

@@ -41,6 +41,7 @@ impl Default for Setup {
     fn default() -> Setup {
         let settings = Settings {
             limits: Limits { message_bytes_max: 1 << 20, fragments_max: 1024 },
+            direct_bytes_min: 16 << 10,
             head_bytes_max: 16 << 10,
             body_bytes_max: 1 << 20,
             handshake_timeout: Duration::from_secs(10),
@@ -62,7 +63,7 @@ impl Default for Setup {
             slow_consumer: SlowConsumer::Close,
             mail_depth: 1024,
             connections_max: 1000,
-            app: Rc::new(standalone::app),
+            app: Rc::new(|| standalone::app(&ringwire::Config::default())),
         }
     }
 }
@@ -170,14 +171,29 @@ impl Wake for Bell {
 impl Core {
     /// Whether it runs now, as far as the ring, the clock and other threads' bells go.
     pub fn is_runnable(&self) -> bool {
+        if self.is_stopped() {
+            return false;
+        }
+        if self.shard.is_finished() {
+            // Its thread would have ended. It only reads its mail, which would have gone with it.
+            return self.world.next_event_of(self.number).is_some_and(|at| at <= self.world.now());
+        }
         self.bell.0.load(Ordering::SeqCst) || self.world.runnable(self.number)
+    }
+
+    /// Whether its thread would have ended with operations in flight, which end with its ring.
+    fn is_stopped(&self) -> bool {
+        self.shard.is_finished() && self.shard.slots_in_use() > 0
     }
 
     /// Ends the tick that sleeps, and turns the ring once more.
     pub fn tick(&mut self) {
         self.bell.0.store(false, Ordering::SeqCst);
         if std::mem::take(&mut self.asleep) {
-            self.shard.work();
+            self.work();
+        }
+        if self.is_stopped() {
+            return;
         }
         self.shard.turn().expect("a ring that works");
         match self.world.parked_until(self.number) {
@@ -193,6 +209,10 @@ impl Core {
 
     /// Verifies that nothing of any connection is left.
     pub fn check_over(&mut self) -> Result<(), String> {
+        if !self.is_stopped() {
+            // Bells that its last tick rang.
+            self.tick();
+        }
         let (slots, websockets) = (self.shard.slots_in_use(), self.shard.websockets());
         let open = self.shard.service().open.len();
         let backlog = self.shard.hub().outbox.backlog_bytes();
@@ -246,6 +266,20 @@ impl Cores {
 
     pub fn is_any_runnable(&self) -> bool {
         self.all.iter().any(Core::is_runnable)
+    }
+
+    /// Whether no core has anything to do, be it later: letters may wait for room.
+    pub fn are_idle(&mut self) -> bool {
+        !self.is_any_runnable() && self.all.iter_mut().all(|core| !core.shard.hub().is_congested())
+    }
+
+    /// What keeps the cores from being drained, for messages.
+    pub fn state(&self) -> String {
+        let state = |core: &Core| {
+            let (finished, slots) = (core.shard.is_finished(), core.shard.slots_in_use());
+            format!("core {}: finished {finished}, {slots} slots, runnable {}", core.number, core.is_runnable())
+        };
+        self.all.iter().map(state).collect::<Vec<_>>().join("; ")
     }
 
     pub fn is_drained(&self) -> bool {

@@ -277,10 +277,11 @@ impl Fanout {
         let plan = &self.board.plan;
         let first = stream / plan.publishers * (plan.members + plan.stalled) + stream % plan.publishers;
         let worker = first % self.board.workers;
-        if worker != self.share.worker && plan.rate.is_none() {
-            if let Some(bell) = self.board.bells[worker].get() {
-                bell.ring();
-            }
+        if worker != self.share.worker
+            && plan.rate.is_none()
+            && let Some(bell) = self.board.bells[worker].get()
+        {
+            bell.ring();
         }
     }
 

@@ -1,0 +1,241 @@
+//! The WebSocket client, on the same io_uring engine and the same protocol machine as the server.
+//!
+//! [`connect`] makes a [`Client`]: asynchronous, and bound to no executor. Its futures can be awaited in a handler or task
+//! of a ringwire core, on tokio, or on anything else that polls futures. [`blocking`] is the same for programs that have
+//! no use for futures, and [`Reconnecting`] keeps a connection up.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), ringwire::client::ClientError> {
+//! use ringwire::Json;
+//! use ringwire::client::connect;
+//!
+//! let mut client = connect("ws://127.0.0.1:9001/echo").await?;
+//! client.send("hello").await?;
+//! client.send(Json([1, 2, 3])).await?;
+//! while let Some(message) = client.recv().await {
+//!     println!("{:?}", message?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! All connections of the process are driven by one thread, which the first one starts, with a ring of its own. Users
+//! encode and mask messages themselves, into the connection's queue; the thread sends what has been queued meanwhile in
+//! one piece, and puts what it receives into the connection's inbox. Both are bounded ([`Connect::max_outbox`],
+//! [`Connect::max_inbox`]): [`Client::send`] waits while the server does not read, and nothing more is read from a server
+//! while nobody receives. Pings are answered, and Close frames too, whether or not anybody receives.
+//!
+//! Masking keys come from the kernel's random number generator (RFC 6455 5.3).
+//!
+//! Not in here: TLS, compression, proxies, redirects.
+
+pub mod blocking;
+mod conn;
+mod connect;
+mod core;
+mod delay;
+mod driver;
+mod error;
+mod input;
+mod keys;
+mod life;
+mod line;
+mod out;
+mod reconnect;
+mod resolve;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use http::HeaderMap;
+
+pub use connect::{Connect, Connecting, connect};
+pub use error::{ClientError, Refused, Waiting};
+pub use reconnect::{Event, Reconnecting, ReconnectingSender};
+
+use crate::message::{IntoMessage, OwnedMessage};
+use crate::ws::Closed;
+use line::{Line, Opened, Queued};
+
+/// A WebSocket connection to a server. Made by [`connect`].
+///
+/// Dropping it closes the connection with 1001 in the background; a program that ends right then may be faster, so
+/// [`Client::close`] is the way to be sure.
+///
+/// It is also a [`Stream`] of messages.
+pub struct Client {
+    line: Arc<Line>,
+    opened: Opened,
+}
+
+impl Client {
+    fn new(line: Arc<Line>, opened: Opened) -> Client {
+        Client { line, opened }
+    }
+
+    /// The subprotocol that the server chose (RFC 6455 1.9).
+    pub fn protocol(&self) -> Option<&str> {
+        self.opened.protocol.as_deref()
+    }
+
+    /// The header fields of the server's answer to the handshake.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.opened.headers
+    }
+
+    /// Sends a message: text from strings, binary from bytes, text from [`Json`](crate::Json). Waits while more than
+    /// [`Connect::max_outbox`] is waiting to be sent. Messages are sent in the order in which they were queued; a future
+    /// that is dropped before it is done has queued nothing.
+    ///
+    /// # Errors
+    /// [`ClientError::Closing`] or [`ClientError::Closed`] if nothing can be sent any more, [`ClientError::Encode`],
+    /// [`ClientError::TooBig`]. That it is `Ok` does not mean that the server has got it.
+    pub async fn send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
+        send(&self.line, message).await
+    }
+
+    /// As [`Client::send`], without waiting.
+    ///
+    /// # Errors
+    /// [`ClientError::Full`] if it would have had to wait: the message is not queued then.
+    pub fn try_send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
+        try_send(&self.line, message)
+    }
+
+    /// The next message. After the last one, `None` if the connection was closed in order, by either side; if it was not,
+    /// why, and `None` from then on. No message is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// [`ClientError::Broken`], [`ClientError::Protocol`], or [`ClientError::Timeout`] for a ping that was not answered.
+    pub async fn recv(&mut self) -> Option<Result<OwnedMessage, ClientError>> {
+        poll_fn(|cx| self.line.poll_recv(cx)).await
+    }
+
+    /// Pings the server and waits for its pong (RFC 6455 5.5.2).
+    ///
+    /// # Errors
+    /// If the connection ends before.
+    pub async fn ping(&self) -> Result<(), ClientError> {
+        let number = self.line.ping()?;
+        poll_fn(|cx| self.line.poll_pong(number, cx)).await
+    }
+
+    /// Closes the connection behind everything queued (RFC 6455 7.1.2) and waits until the server has answered, or
+    /// [`Connect::close_timeout`] is over; how it ended. What the server sends from now on is discarded, what it sent before
+    /// can still be received. The reason is cut to 123 bytes.
+    ///
+    /// # Errors
+    /// [`ClientError::IllegalCloseCode`]: 1000-1003, 1007-1014 and 3000-4999 may be sent.
+    pub async fn close(&mut self, code: u16, reason: &str) -> Result<Closed, ClientError> {
+        self.line.close(code, reason)?;
+        let closed = poll_fn(|cx| self.line.poll_closed(cx)).await;
+        closed.ok_or_else(|| ClientError::Unavailable("the client thread has ended".into()))
+    }
+
+    /// How the connection ended, if it has.
+    pub fn closed(&self) -> Option<Closed> {
+        self.line.closed()
+    }
+
+    /// Whether messages can be queued: no side has closed the connection.
+    pub fn is_open(&self) -> bool {
+        self.line.is_open()
+    }
+
+    /// Another way to send, for other tasks and threads.
+    pub fn sender(&self) -> Sender {
+        Sender { line: Arc::clone(&self.line) }
+    }
+}
+
+impl Stream for Client {
+    type Item = Result<OwnedMessage, ClientError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.line.poll_recv(cx)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.line.abandon();
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("opened", &self.opened).field("closed", &self.closed()).finish_non_exhaustive()
+    }
+}
+
+/// Sends to a [`Client`]'s server from any task or thread. It does not keep the connection open.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), ringwire::client::ClientError> {
+/// let mut client = ringwire::client::connect("ws://127.0.0.1:9001/echo").await?;
+/// let sender = client.sender();
+/// std::thread::spawn(move || sender.try_send("from another thread"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Sender {
+    line: Arc<Line>,
+}
+
+impl Sender {
+    /// As [`Client::send`].
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
+        send(&self.line, message).await
+    }
+
+    /// As [`Client::try_send`].
+    ///
+    /// # Errors
+    /// As [`Client::try_send`].
+    pub fn try_send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
+        try_send(&self.line, message)
+    }
+
+    /// Begins to close the connection, as [`Client::close`] does, without waiting.
+    ///
+    /// # Errors
+    /// [`ClientError::IllegalCloseCode`]
+    pub fn close(&self, code: u16, reason: &str) -> Result<(), ClientError> {
+        self.line.close(code, reason)
+    }
+
+    /// As [`Client::is_open`].
+    pub fn is_open(&self) -> bool {
+        self.line.is_open()
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("is_open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+async fn send(line: &Arc<Line>, message: impl IntoMessage) -> Result<(), ClientError> {
+    match line.try_queue(message)? {
+        Queued::Yes => Ok(()),
+        Queued::Later(mut frame) => poll_fn(|cx| line.poll_queue(&mut frame, cx)).await,
+    }
+}
+
+fn try_send(line: &Arc<Line>, message: impl IntoMessage) -> Result<(), ClientError> {
+    match line.try_queue(message)? {
+        Queued::Yes => Ok(()),
+        Queued::Later(_) => Err(ClientError::Full),
+    }
+}

@@ -1,0 +1,394 @@
+//! What a connection is asked to be: URL, headers, limits; and the future that makes it.
+
+use std::future::{Future, IntoFuture};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
+
+use super::Client;
+use super::driver::{Driver, Letter};
+use super::error::ClientError;
+use super::keys;
+use super::line::{Line, LineEnd, no_random};
+use super::out::SEND_BYTES_MAX;
+use crate::proto::Limits;
+use crate::proto::handshake::{client_key, put_request};
+
+/// Most frames of one received message.
+const FRAGMENTS_MAX: u32 = 131_072;
+/// Header fields that the handshake writes itself.
+const OWN_HEADERS: [&str; 6] = [
+    "upgrade",
+    "connection",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
+];
+
+/// A connection to be made: awaiting it gives the [`Client`], [`Connect::wait`] the blocking one.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), ringwire::client::ClientError> {
+/// let client = ringwire::client::connect("ws://127.0.0.1:9001/echo")
+///     .header("authorization", "Bearer 123")
+///     .subprotocols(["chat-v2", "chat-v1"])
+///     .handshake_timeout(Duration::from_secs(3))
+///     .ping_interval(Duration::from_secs(30))
+///     .await?;
+/// assert_ne!(client.protocol(), Some("chat-v0"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing until it is awaited"]
+pub struct Connect {
+    url: String,
+    headers: Vec<(String, String)>,
+    protocols: Vec<String>,
+    unix: Option<PathBuf>,
+    settings: Settings,
+}
+
+/// How a connection is handled once it is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) bind: Option<IpAddr>,
+    pub(super) limits: Limits,
+    pub(super) handshake_timeout: Duration,
+    pub(super) close_timeout: Duration,
+    pub(super) ping_interval: Duration,
+    pub(super) pong_timeout: Duration,
+    outbox_bytes_max: usize,
+    inbox_bytes_max: usize,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Address(SocketAddr),
+    Name(String, u16),
+    Unix(PathBuf),
+}
+
+/// What the thread needs to make a connection.
+pub(super) struct Order {
+    pub(super) destination: Destination,
+    /// The handshake's request, and its key.
+    pub(super) request: Vec<u8>,
+    pub(super) key: String,
+    pub(super) protocols: Vec<String>,
+    pub(super) settings: Settings,
+}
+
+/// A connection to a `ws://` URL, with the default settings. Nothing happens until it is awaited.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), ringwire::client::ClientError> {
+/// let mut client = ringwire::client::connect("ws://127.0.0.1:9001/echo").await?;
+/// client.send("hello").await?;
+/// if let Some(message) = client.recv().await {
+///     println!("{:?}", message?.as_text());
+/// }
+/// client.close(1000, "done").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn connect(url: impl Into<String>) -> Connect {
+    Connect {
+        url: url.into(),
+        headers: Vec::new(),
+        protocols: Vec::new(),
+        unix: None,
+        settings: Settings {
+            bind: None,
+            limits: Limits { message_bytes_max: 16 << 20, fragments_max: FRAGMENTS_MAX },
+            handshake_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            ping_interval: Duration::ZERO,
+            pong_timeout: Duration::from_secs(10),
+            outbox_bytes_max: 1 << 20,
+            inbox_bytes_max: 1 << 20,
+        },
+    }
+}
+
+impl Connect {
+    /// Adds a header field to the handshake; `Host` replaces the URL's. A field that must not be sent makes connecting
+    /// fail with [`ClientError::Header`].
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Connect {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Offers subprotocols, the favourite first (RFC 6455 1.9); which one the server chose says [`Client::protocol`].
+    pub fn subprotocols<P: Into<String>>(mut self, protocols: impl IntoIterator<Item = P>) -> Connect {
+        self.protocols.extend(protocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// The most time from now to the server's answer, the resolution of the name included; 10 s if not set, zero is
+    /// without limit.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Connect {
+        self.settings.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long the server may take to answer a Close frame before the connection is dropped; 5 s if not set.
+    pub fn close_timeout(mut self, timeout: Duration) -> Connect {
+        self.settings.close_timeout = timeout;
+        self
+    }
+
+    /// Pings the server when nothing came from it for so long; never if zero or not set.
+    pub fn ping_interval(mut self, interval: Duration) -> Connect {
+        self.settings.ping_interval = interval;
+        self
+    }
+
+    /// How long after such a ping something, be it not the pong, must come from the server, or the connection is given up
+    /// with [`ClientError::Timeout`]; 10 s if not set.
+    pub fn pong_timeout(mut self, timeout: Duration) -> Connect {
+        self.settings.pong_timeout = timeout;
+        self
+    }
+
+    /// The most bytes of a received message; 16 MiB if not set. A larger one ends the connection with Close 1009.
+    pub fn max_message(mut self, bytes: usize) -> Connect {
+        self.settings.limits.message_bytes_max = bytes;
+        self
+    }
+
+    /// Bytes that may wait to be sent before `send` waits; 1 MiB if not set. A larger message is taken when nothing waits.
+    pub fn max_outbox(mut self, bytes: usize) -> Connect {
+        self.settings.outbox_bytes_max = bytes.min(SEND_BYTES_MAX);
+        self
+    }
+
+    /// Bytes of received messages, each counting 64 more, that may wait for `recv` before nothing more is read from the
+    /// server; 1 MiB if not set.
+    pub fn max_inbox(mut self, bytes: usize) -> Connect {
+        self.settings.inbox_bytes_max = bytes.max(1);
+        self
+    }
+
+    /// Connects from this address of the machine.
+    pub fn bind(mut self, address: IpAddr) -> Connect {
+        self.settings.bind = Some(address);
+        self
+    }
+
+    /// Connects to a Unix socket; the URL is for the handshake alone.
+    pub fn unix(mut self, path: impl Into<PathBuf>) -> Connect {
+        self.unix = Some(path.into());
+        self
+    }
+
+    /// Everything that can be wrong before anything is sent is wrong here.
+    fn order(self) -> Result<Order, ClientError> {
+        let target = Target::parse(&self.url)?;
+        let mut host = target.host_header;
+        let mut headers = self.headers;
+        let is_own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
+        if let Some((name, _)) = headers.iter().find(|(name, _)| is_own(name)) {
+            return Err(ClientError::Header(name.clone()));
+        }
+        headers.retain(|(name, value)| {
+            let is_host = name.eq_ignore_ascii_case("host");
+            if is_host {
+                host.clone_from(value);
+            }
+            !is_host
+        });
+        let key = client_key(keys::random().map_err(no_random)?);
+        let protocols: Vec<&str> = self.protocols.iter().map(String::as_str).collect();
+        let fields = || headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut request = Vec::with_capacity(512);
+        if put_request(&mut request, &host, &target.path, &key, &protocols, fields()).is_err() {
+            // Written one by one, to say which one is bad.
+            let mut scratch = Vec::new();
+            let bad = fields().find(|&field| put_request(&mut scratch, "x", "/", &key, &[], [field]).is_err());
+            let bad = bad.map(|(name, _)| name.to_owned());
+            let protocols =
+                || protocols.iter().find(|name| put_request(&mut Vec::new(), "x", "/", &key, &[name], []).is_err());
+            let bad = bad.or_else(|| protocols().map(|name| (*name).to_owned()));
+            return Err(ClientError::Header(bad.unwrap_or(host)));
+        }
+        let destination = self.unix.map_or(target.destination, Destination::Unix);
+        Ok(Order { destination, request, key, protocols: self.protocols, settings: self.settings })
+    }
+}
+
+impl IntoFuture for Connect {
+    type Output = Result<Client, ClientError>;
+    type IntoFuture = Connecting;
+
+    fn into_future(self) -> Connecting {
+        let start = || {
+            let driver = Driver::get()?;
+            let (out_max, in_max) = (self.settings.outbox_bytes_max, self.settings.inbox_bytes_max);
+            let order = self.order()?;
+            let line = Line::new(Arc::clone(&driver), out_max, in_max);
+            driver.post(Letter::Connect(LineEnd(Arc::clone(&line)), Box::new(order)));
+            Ok(line)
+        };
+        Connecting(Some(start()))
+    }
+}
+
+/// A connection under way. Dropping it gives it up.
+#[must_use = "dropping it gives the connection up"]
+pub struct Connecting(Option<Result<Arc<Line>, ClientError>>);
+
+impl Future for Connecting {
+    type Output = Result<Client, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(Ok(line)) = &self.0 else {
+            let error = self.0.take().and_then(Result::err);
+            return Poll::Ready(Err(error.unwrap_or(ClientError::Closing)));
+        };
+        let Poll::Ready(opened) = line.poll_open(cx) else { return Poll::Pending };
+        let line = Arc::clone(line);
+        self.0 = None;
+        Poll::Ready(opened.map(|opened| Client::new(line, opened)))
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        if let Some(Ok(line)) = &self.0 {
+            line.abandon();
+        }
+    }
+}
+
+impl std::fmt::Debug for Connecting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connecting").finish_non_exhaustive()
+    }
+}
+
+/// What a URL says.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    destination: Destination,
+    host_header: String,
+    path: String,
+}
+
+impl Target {
+    fn parse(url: &str) -> Result<Target, ClientError> {
+        let wrong = |reason| ClientError::Url { url: url.to_owned(), reason };
+        let scheme = url.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
+        if scheme.eq_ignore_ascii_case("wss") {
+            return Err(ClientError::Tls { url: url.to_owned() });
+        }
+        if !scheme.eq_ignore_ascii_case("ws") || !url[scheme.len()..].starts_with("://") {
+            return Err(wrong("it does not begin with ws://"));
+        }
+        // RFC 6455 3: fragment identifiers MUST NOT be used.
+        if url.contains('#') {
+            return Err(wrong("it has a fragment; a # is written %23"));
+        }
+        let escaped = utf8_percent_encode(url, CONTROLS).to_string();
+        let uri: Uri = escaped.parse().map_err(|_| wrong("it is malformed"))?;
+        let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("it has a user name; use an Authorization header"));
+        }
+        let host = authority.host();
+        if host.is_empty() {
+            return Err(wrong("it has no host"));
+        }
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            // RFC 6455 3: the default port is 80.
+            None if authority.as_str() == host => 80,
+            None => return Err(wrong("its port is not one")),
+        };
+        let host_header = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let destination = match bare.parse::<IpAddr>() {
+            Ok(ip) => Destination::Address(SocketAddr::new(ip, port)),
+            Err(_) => Destination::Name(host.to_owned(), port),
+        };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        // A URL such as ws://host?query has an empty path, which is sent as a slash (RFC 9112 3.2.1).
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Target { destination, host_header, path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        let name = |host: &str, port| Destination::Name(host.into(), port);
+        let address = |text: &str| Destination::Address(text.parse().unwrap());
+        for (url, destination, host, path) in [
+            ("ws://example.com", name("example.com", 80), "example.com", "/"),
+            ("WS://example.com:80/a", name("example.com", 80), "example.com", "/a"),
+            ("ws://localhost:9001/a/b?c=d", name("localhost", 9001), "localhost:9001", "/a/b?c=d"),
+            ("ws://example.com?x", name("example.com", 80), "example.com", "/?x"),
+            ("ws://127.0.0.1:1/", address("127.0.0.1:1"), "127.0.0.1:1", "/"),
+            ("ws://[::1]:90/", address("[::1]:90"), "[::1]:90", "/"),
+            ("ws://[::1]/", address("[::1]:80"), "[::1]", "/"),
+            ("ws://x/ä", name("x", 80), "x", "/%C3%A4"),
+        ] {
+            let target = Target { destination, host_header: host.into(), path: path.into() };
+            assert_eq!(Target::parse(url).unwrap(), target, "{url}");
+        }
+    }
+
+    #[test]
+    fn wrong_urls() {
+        for (url, reason) in [
+            ("", "ws://"),
+            ("localhost:9001/echo", "ws://"),
+            ("http://x/", "ws://"),
+            ("ws:x", "ws://"),
+            ("ws://", "malformed"),
+            ("ws://x/#top", "fragment"),
+            ("ws://me:secret@x/", "user name"),
+            ("ws://x:99999/", "port"),
+            ("ws://x:/", "port"),
+            ("ws://x y/", "malformed"),
+        ] {
+            let error = Target::parse(url).unwrap_err();
+            assert!(matches!(error, ClientError::Url { reason: why, .. } if why.contains(reason)), "{url}: {error}");
+            assert!(error.is_permanent());
+        }
+        let error = Target::parse("wss://example.com/").unwrap_err();
+        assert!(
+            matches!(error, ClientError::Tls { .. }) && error.to_string().contains("TLS is not built in"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn bad_headers_are_named() {
+        for (connect, bad) in [
+            (connect("ws://x").header("a b", "c"), "a b"),
+            (connect("ws://x").header("fine", "x").header("evil", "a\r\nb"), "evil"),
+            (connect("ws://x").header("Sec-WebSocket-Key", "x"), "Sec-WebSocket-Key"),
+            (connect("ws://x").subprotocols(["a", "b\n"]), "b\n"),
+            (connect("ws://x").header("host", "a\nb"), "a\nb"),
+        ] {
+            assert!(matches!(connect.order().err(), Some(ClientError::Header(name)) if name == bad), "{bad:?}");
+        }
+        let order = connect("ws://x").header("Host", "y").order().unwrap_or_else(|error| panic!("{error}"));
+        let request = String::from_utf8(order.request).unwrap();
+        assert!(request.contains("\r\nHost: y\r\n") && !request.contains("Host: x"), "{request}");
+    }
+}

@@ -1,0 +1,53 @@
+//! Waiting without an executor's timers: the client thread has some.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::driver::{Driver, Letter};
+use super::error::ClientError;
+
+/// What the thread and the future share.
+#[derive(Default)]
+struct DelayState(Mutex<(bool, Option<Waker>)>);
+
+/// The thread's side: the time is up when it is dropped, be it that the thread has ended.
+pub(super) struct DelayEnd(Arc<DelayState>);
+
+impl Drop for DelayEnd {
+    fn drop(&mut self) {
+        let waker = {
+            let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.0 = true;
+            state.1.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Done when its time is up.
+pub(super) struct Delay(Arc<DelayState>);
+
+impl Delay {
+    /// Begins now.
+    pub(super) fn new(duration: Duration) -> Result<Delay, ClientError> {
+        let state = Arc::new(DelayState::default());
+        Driver::get()?.post(Letter::Delay(duration, DelayEnd(Arc::clone(&state))));
+        Ok(Delay(state))
+    }
+}
+
+impl Future for Delay {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0 {
+            return Poll::Ready(());
+        }
+        state.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}

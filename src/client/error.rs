@@ -1,0 +1,265 @@
+//! What can go wrong for a client, as values.
+
+use std::fmt;
+use std::io;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::message::EncodeError;
+use crate::proto::ProtocolError;
+use crate::proto::handshake::HandshakeError;
+use crate::proto::http::{Body, BodyDecoder, BodyPiece};
+use crate::ws::Closed;
+
+/// Most bytes of a refusal's body that are kept.
+const EXCERPT_BYTES_MAX: usize = 4096;
+const HEADERS_MAX: usize = 64;
+
+/// Why a client could not connect, send or receive.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The URL is not that of a WebSocket (RFC 6455 3).
+    #[error("{url:?} is not a WebSocket URL: {reason}")]
+    Url {
+        /// As it was given.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// The URL begins with `wss:`.
+    #[error("TLS is not built in: {url:?} cannot be reached, a ws:// URL can")]
+    Tls {
+        /// As it was given.
+        url: String,
+    },
+
+    /// A header field or subprotocol must not be sent, or is the client's own to write.
+    #[error("{0:?} cannot be sent in the handshake")]
+    Header(String),
+
+    /// The host's name has no address.
+    #[error("{host} cannot be resolved: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// No connection was made: it was refused, or the host cannot be reached.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// The last address that was tried.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// The server answered the handshake with something else than 101.
+    #[error(transparent)]
+    Refused(Box<Refused>),
+
+    /// The server's answer to the handshake is not one, or does not fit the request (RFC 6455 4.1).
+    #[error(transparent)]
+    Handshake(HandshakeError),
+
+    /// The server broke the protocol; it has been told so.
+    #[error("the server broke the protocol: {0}")]
+    Protocol(ProtocolError),
+
+    /// The time was up.
+    #[error("{0}")]
+    Timeout(Waiting),
+
+    /// The connection broke without a closing handshake.
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+
+    /// The connection is closing: nothing more can be sent.
+    #[error("the connection is closing")]
+    Closing,
+
+    /// The connection is closed.
+    #[error("the connection is closed: {} {}", .0.code, .0.reason)]
+    Closed(Closed),
+
+    /// There is no connection at the moment; see [`Reconnecting`](super::Reconnecting).
+    #[error("there is no connection at the moment")]
+    NotConnected,
+
+    /// So much is waiting to be sent that the message was not queued.
+    #[error("too much is waiting to be sent")]
+    Full,
+
+    /// A message of more than 1 GiB, which is not sent.
+    #[error("a message of {0} bytes is too big to be sent")]
+    TooBig(usize),
+
+    /// The value could not be written as JSON.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+
+    /// The code must not be sent in a Close frame (RFC 6455 7.4).
+    #[error("{0} is not a close code that may be sent")]
+    IllegalCloseCode(u16),
+
+    /// The machine does not offer what is needed: io_uring, random bytes, a thread.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl ClientError {
+    /// Whether trying again cannot help: the request itself is wrong.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, ClientError::Url { .. } | ClientError::Tls { .. } | ClientError::Header(_))
+    }
+}
+
+/// What did not happen in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// The host's name was not resolved.
+    Resolve,
+    /// No connection was made.
+    Connect,
+    /// The server did not answer the handshake.
+    Handshake,
+    /// The server did not answer a ping.
+    Pong,
+    /// No message came; the connection is as it was.
+    Message,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Waiting::Resolve => "the host's name was not resolved in time",
+            Waiting::Connect => "no connection was made in time",
+            Waiting::Handshake => "the server did not answer the handshake in time",
+            Waiting::Pong => "the server did not answer a ping in time",
+            Waiting::Message => "no message came in time",
+        })
+    }
+}
+
+/// The server's answer to a handshake that it did not accept. Redirects are not followed: they arrive here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server answered the handshake with {status}")]
+pub struct Refused {
+    /// The status.
+    pub status: StatusCode,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// The body's first 4 KiB, as far as they came within a second.
+    pub body: Bytes,
+}
+
+/// What the bytes of an answer other than 101 are.
+pub(super) enum Answer {
+    /// An interim answer of so many bytes (RFC 9110 15.2); the final one follows.
+    Interim(usize),
+    /// More may come.
+    Partial(Refused),
+    /// All of it.
+    Whole(Refused),
+}
+
+/// Reads an answer whose head is complete.
+pub(super) fn read_answer(bytes: &[u8]) -> Result<Answer, HandshakeError> {
+    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    let head_len = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) | Err(_) => return Err(HandshakeError::Malformed),
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(HandshakeError::Malformed)?;
+    if status.is_informational() {
+        return Ok(Answer::Interim(head_len));
+    }
+    let mut headers = HeaderMap::new();
+    for field in response.headers.iter() {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(field.name.as_bytes()), HeaderValue::from_bytes(field.value))
+        {
+            headers.append(name, value);
+        }
+    }
+    let (body, is_whole) = read_body(status, &headers, &bytes[head_len..]);
+    let refused = Refused { status, headers, body: Bytes::from(body) };
+    Ok(if is_whole { Answer::Whole(refused) } else { Answer::Partial(refused) })
+}
+
+/// The body's excerpt, and whether nothing more will be added to it (RFC 9112 6.3).
+fn read_body(status: StatusCode, headers: &HeaderMap, bytes: &[u8]) -> (Vec<u8>, bool) {
+    if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        return (Vec::new(), true);
+    }
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text("transfer-encoding").is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked")) {
+        return read_chunks(bytes);
+    }
+    let declared = text("content-length").and_then(|length| length.trim().parse().ok()).unwrap_or(usize::MAX);
+    let wanted = declared.min(EXCERPT_BYTES_MAX);
+    (bytes[..bytes.len().min(wanted)].to_vec(), bytes.len() >= wanted)
+}
+
+fn read_chunks(bytes: &[u8]) -> (Vec<u8>, bool) {
+    let mut content = Vec::new();
+    // As large as can be, because more than the excerpt is no error here.
+    let Ok(mut decoder) = BodyDecoder::new(Body::Chunked, usize::MAX) else { return (content, true) };
+    let mut consumed = 0;
+    loop {
+        match decoder.next(bytes, &mut consumed) {
+            Ok(BodyPiece::Data(piece)) => {
+                content.extend_from_slice(&piece[..piece.len().min(EXCERPT_BYTES_MAX - content.len())]);
+                if content.len() == EXCERPT_BYTES_MAX {
+                    return (content, true);
+                }
+            }
+            Ok(BodyPiece::More) => return (content, false),
+            Ok(BodyPiece::End) | Err(_) => return (content, true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(bytes: &str) -> (Refused, bool) {
+        match read_answer(bytes.as_bytes()) {
+            Ok(Answer::Whole(refused)) => (refused, true),
+            Ok(Answer::Partial(refused)) => (refused, false),
+            Ok(Answer::Interim(len)) => panic!("interim of {len}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn bodies_end_as_their_heads_say() {
+        for (answer, body, is_whole) in [
+            ("HTTP/1.1 404 X\r\nContent-Length: 3\r\n\r\nabcd", "abc", true),
+            ("HTTP/1.1 404 X\r\nContent-Length: 3\r\n\r\nab", "ab", false),
+            ("HTTP/1.1 404 X\r\n\r\nab", "ab", false),
+            ("HTTP/1.1 204 X\r\n\r\n", "", true),
+            ("HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", "abc", true),
+            ("HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\n", "ab", false),
+        ] {
+            let (refused, whole) = refused(answer);
+            assert_eq!((&*refused.body, whole), (body.as_bytes(), is_whole), "{answer}");
+        }
+        let long = format!("HTTP/1.1 404 X\r\n\r\n{}", "x".repeat(5000));
+        let (refused, whole) = refused(&long);
+        assert_eq!((refused.body.len(), whole), (EXCERPT_BYTES_MAX, true));
+    }
+
+    #[test]
+    fn interim_answers_are_told_apart() {
+        let bytes = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 101";
+        assert!(matches!(read_answer(bytes), Ok(Answer::Interim(37))));
+    }
+}

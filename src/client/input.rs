@@ -1,0 +1,279 @@
+//! What a connection receives: the handshake's answer, then frames.
+
+use std::io;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::conn::{Conn, Phase, Receiving};
+use super::core::{Core, LINGER_NS};
+use super::error::{Answer, ClientError, read_answer};
+use super::line::{Ended, Line, Opened};
+use crate::engine::{Completion, Filled, Op, Ring};
+use crate::message::Message;
+use crate::proto::frame::Opcode;
+use crate::proto::handshake::{ClientHandshake, HandshakeError, check_response};
+use crate::proto::{Event, ProtocolError};
+
+/// Input held back for a paused connection before its receive is cancelled.
+const STASH_BYTES_MAX: usize = 64 << 10;
+
+/// What frames led to.
+enum Next {
+    /// More input.
+    Go,
+    /// The inbox is full; the rest is in the stash.
+    Pause,
+    /// The server said Close, which is answered.
+    Closed,
+    /// The server broke the protocol and will be told so.
+    Failed(ProtocolError),
+}
+
+impl<R: Ring> Core<R> {
+    /// A multishot receive brought data, or ended, or both.
+    pub(super) fn received(&mut self, completion: &Completion) {
+        let slot = completion.token.index();
+        let current = self.is_current(completion.token);
+        if let Some(filled) = completion.filled {
+            if current {
+                self.feed(slot, filled);
+            }
+            self.ring.recycle(filled);
+        }
+        if current && !completion.more {
+            self.receive_ended(slot, completion);
+        }
+    }
+
+    fn receive_ended(&mut self, slot: u32, completion: &Completion) {
+        let conn = &mut self.conns[slot as usize];
+        conn.in_flight -= 1;
+        conn.receiving = Receiving::Idle;
+        if conn.phase == Phase::Dead {
+            return self.free_if_done(slot);
+        }
+        let errno = match completion.result {
+            // Data without F_MORE: the kernel ended the multishot for its own reasons.
+            Ok(_) if completion.filled.is_some() => return self.start_receiving(slot),
+            Ok(_) => 0,
+            Err(libc::ENOBUFS) => return self.starve(slot),
+            Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => return self.start_receiving(slot),
+            Err(errno) => errno,
+        };
+        conn.finished = Some(errno);
+        // What is held back came before the end.
+        if !conn.paused {
+            self.end_of_input(slot, errno);
+        }
+    }
+
+    /// The server will send nothing more, and everything it sent has been handled.
+    fn end_of_input(&mut self, slot: u32, errno: i32) {
+        let conn = &mut self.conns[slot as usize];
+        let error = match errno {
+            0 => io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"),
+            errno => io::Error::from_raw_os_error(errno),
+        };
+        match conn.phase {
+            Phase::Refused => return self.refused(slot, true),
+            // After our own Close, however the server ends it is no error.
+            Phase::Closing => {
+                let reason = "the server closed without a Close frame".into();
+                conn.ended.get_or_insert(Ended { code: 1006, reason, clean: false, error: None });
+            }
+            Phase::Flushing if errno == 0 => return self.end_if_flushed(slot),
+            _ => {}
+        }
+        self.finish(slot, ClientError::Broken(error));
+    }
+
+    fn feed(&mut self, slot: u32, filled: Filled) {
+        let cancel = self.token(Op::Recv, slot);
+        let conn = &mut self.conns[slot as usize];
+        conn.last_inbound_ns = self.now_ns;
+        conn.pinged_ns = None;
+        match conn.phase {
+            Phase::Open | Phase::Closing if conn.paused => {
+                conn.stash.extend_from_slice(self.ring.buffer(filled));
+                if conn.stash.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi {
+                    conn.receiving = Receiving::Stopping;
+                    self.ring.cancel_recv(cancel);
+                }
+            }
+            Phase::Open | Phase::Closing => {
+                let next =
+                    Worker { conn, pool: &mut self.pool, wakers: &mut self.wakers, messages: &mut self.messages }
+                        .frames(self.ring.buffer(filled));
+                self.after_frames(slot, next);
+            }
+            Phase::Handshaking | Phase::Refused => {
+                conn.stash.extend_from_slice(self.ring.buffer(filled));
+                self.answer(slot);
+            }
+            _ => {}
+        }
+    }
+
+    // ---- the handshake's answer -----------------------------------------------------------------------------------
+
+    fn answer(&mut self, slot: u32) {
+        loop {
+            let now_ns = self.now_ns;
+            let conn = &mut self.conns[slot as usize];
+            if conn.phase == Phase::Refused {
+                return self.refused(slot, false);
+            }
+            match check_response(&conn.stash, &conn.order.key) {
+                Ok(None) => return,
+                Ok(Some((handshake, consumed))) => return self.opened(slot, handshake, consumed),
+                Err(HandshakeError::Status(_)) => match read_answer(&conn.stash) {
+                    Ok(Answer::Interim(len)) => {
+                        conn.stash.drain(..len);
+                    }
+                    _ => {
+                        conn.phase = Phase::Refused;
+                        conn.deadline_ns = conn.deadline_ns.min(now_ns + LINGER_NS);
+                        self.watch_over(slot);
+                    }
+                },
+                Err(error) => return self.finish(slot, ClientError::Handshake(error)),
+            }
+        }
+    }
+
+    fn opened(&mut self, slot: u32, handshake: ClientHandshake, consumed: usize) {
+        let conn = &mut self.conns[slot as usize];
+        let offered: Vec<&str> = conn.order.protocols.iter().map(String::as_str).collect();
+        if let Err(error) = handshake.check_protocol(&offered) {
+            return self.finish(slot, ClientError::Handshake(error));
+        }
+        let mut headers = HeaderMap::with_capacity(handshake.headers.len());
+        for (name, value) in handshake.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                headers.append(name, value);
+            }
+        }
+        conn.phase = Phase::Open;
+        conn.deadline_ns = u64::MAX;
+        conn.opened_ns = Some(self.now_ns);
+        conn.line.open(Opened { protocol: handshake.protocol, headers }, &mut self.wakers);
+        let mut rest = std::mem::take(&mut conn.stash).split_off(consumed);
+        self.watch_over(slot);
+        if !rest.is_empty() {
+            self.frames(slot, &mut rest);
+        }
+    }
+
+    // ---- frames ---------------------------------------------------------------------------------------------------
+
+    fn frames(&mut self, slot: u32, data: &mut [u8]) {
+        let conn = &mut self.conns[slot as usize];
+        let (pool, wakers, messages) = (&mut self.pool, &mut self.wakers, &mut self.messages);
+        let next = Worker { conn, pool, wakers, messages }.frames(data);
+        self.after_frames(slot, next);
+    }
+
+    fn after_frames(&mut self, slot: u32, next: Next) {
+        match next {
+            Next::Go => {}
+            Next::Pause => {
+                self.conns[slot as usize].paused = true;
+                return;
+            }
+            Next::Closed => self.start_flushing(slot),
+            Next::Failed(error) => {
+                let ended = Ended {
+                    code: error.close_code(),
+                    reason: error.reason().into(),
+                    clean: false,
+                    error: Some(ClientError::Protocol(error)),
+                };
+                self.conns[slot as usize].ended.get_or_insert(ended);
+                self.start_flushing(slot);
+            }
+        }
+        // Pongs and Close frames may have been queued.
+        if self.conns.get(slot as usize).is_some_and(|conn| conn.phase != Phase::Dead) {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Handles the input that was held back from connections whose users have received.
+    pub(super) fn resume(&mut self) {
+        for (slot, generation) in std::mem::take(&mut self.resumable) {
+            if self.generations[slot as usize] != generation {
+                continue;
+            }
+            let Some(conn) = self.conns.get_mut(slot as usize).filter(|conn| conn.paused) else { continue };
+            conn.paused = false;
+            conn.last_inbound_ns = self.now_ns;
+            let mut stash = std::mem::take(&mut conn.stash);
+            if matches!(conn.phase, Phase::Open | Phase::Closing) {
+                self.frames(slot, &mut stash);
+            }
+            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+            if conn.paused || conn.phase == Phase::Dead {
+                continue;
+            }
+            match conn.finished {
+                Some(errno) => self.end_of_input(slot, errno),
+                None => {
+                    self.start_receiving(slot);
+                    self.watch_over(slot);
+                }
+            }
+        }
+    }
+}
+
+/// Reads one connection's frames.
+struct Worker<'w> {
+    conn: &'w mut Conn,
+    pool: &'w mut crate::proto::Pool,
+    wakers: &'w mut Vec<std::task::Waker>,
+    messages: &'w mut Vec<crate::message::OwnedMessage>,
+}
+
+impl Worker<'_> {
+    fn frames(&mut self, data: &mut [u8]) -> Next {
+        let mut consumed = 0;
+        let mut room = self.conn.line.inbox_room();
+        let limits = self.conn.order.settings.limits;
+        let next = loop {
+            if room == 0 && self.conn.machine.is_open() {
+                let held = self.conn.line.deliver(self.messages, true, self.wakers);
+                if held {
+                    self.conn.stash.extend_from_slice(&data[consumed..]);
+                    return Next::Pause;
+                }
+                room = self.conn.line.inbox_room();
+                continue;
+            }
+            let line = &self.conn.line;
+            let mut replies = |opcode: Opcode, payload: &[u8]| line.control(opcode, payload);
+            let Some(event) = self.conn.machine.next(data, &mut consumed, &limits, self.pool, &mut replies) else {
+                break Next::Go;
+            };
+            match event {
+                Event::Message(message) => {
+                    let message = Message(message).into_owned();
+                    room = room.saturating_sub(Line::cost(&message));
+                    self.messages.push(message);
+                }
+                Event::Ping(_) => {}
+                Event::Pong(payload) => line.pong(payload, self.wakers),
+                Event::Close { code, reason } => {
+                    let ended =
+                        Ended { code: code.unwrap_or(1005), reason: reason.to_owned(), clean: true, error: None };
+                    self.conn.ended.get_or_insert(ended);
+                    break Next::Closed;
+                }
+                Event::Failed(error) => break Next::Failed(error),
+            }
+        };
+        if !self.messages.is_empty() {
+            self.conn.line.deliver(self.messages, false, self.wakers);
+        }
+        next
+    }
+}

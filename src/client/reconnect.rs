@@ -1,0 +1,328 @@
+//! A client that comes back.
+
+use std::fmt;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use super::delay::Delay;
+use super::{Client, ClientError, Connect, Connecting, Sender, keys};
+use crate::message::{IntoMessage, OwnedMessage};
+
+/// What happens to a [`Reconnecting`] client.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The connection is open. State that the server keeps per connection, such as joined rooms, has to be set up anew.
+    Opened {
+        /// The subprotocol that the server chose.
+        protocol: Option<String>,
+    },
+    /// A message came.
+    Message(OwnedMessage),
+    /// The connection ended, or was not made.
+    Closed {
+        /// Why: [`ClientError::Closed`] if it was closed in order.
+        why: ClientError,
+        /// When the next attempt will be made; `None` if none will, because of [`Reconnecting::stop`], because the limit of
+        /// attempts is reached, or because trying again cannot help.
+        retry_in: Option<Duration>,
+    },
+}
+
+/// Keeps a connection up: when it ends, or could not be made, tries again after 1 s, and after twice as long each time up
+/// to 30 s; once it was open, after 1 s again. Each delay is multiplied by a random number between 0.5 and 1.5, so that
+/// the clients of a server that restarts do not all come back at once.
+///
+/// It does so only while [`Reconnecting::next`] is awaited (or the [`Stream`] polled). Every end is a reason to try again,
+/// a Close frame of any code included; [`Reconnecting::stop`] ends it.
+///
+/// Messages are not kept for the next connection: while there is none, sending is an error. Whether what was sent before
+/// has arrived is unknown, and what to say on a new connection only the program knows.
+///
+/// ```no_run
+/// # async fn example() {
+/// use ringwire::client::{Event, Reconnecting, connect};
+///
+/// let mut client = Reconnecting::new(connect("ws://127.0.0.1:9001/rooms/lobby"));
+/// while let Some(event) = client.next().await {
+///     match event {
+///         Event::Opened { .. } => drop(client.send("here I am").await),
+///         Event::Message(message) => println!("{message:?}"),
+///         Event::Closed { why, retry_in } => eprintln!("{why}; again in {retry_in:?}"),
+///         _ => {}
+///     }
+/// }
+/// # }
+/// ```
+pub struct Reconnecting {
+    connect: Connect,
+    first: Duration,
+    longest: Duration,
+    attempts_max: u32,
+    delay: Duration,
+    /// Attempts since it was last open.
+    attempts: u32,
+    stage: Stage,
+    link: Arc<Mutex<Link>>,
+}
+
+enum Stage {
+    Start,
+    Connecting(Connecting),
+    Up(Client),
+    Waiting(Delay),
+    Over,
+}
+
+/// What the client shares with its senders.
+#[derive(Default)]
+struct Link {
+    sender: Option<Sender>,
+    is_stopped: bool,
+    waker: Option<Waker>,
+}
+
+fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
+    link.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reconnecting {
+    /// Will connect as `connect` says, when [`Reconnecting::next`] is first awaited.
+    pub fn new(connect: Connect) -> Reconnecting {
+        let first = Duration::from_secs(1);
+        Reconnecting {
+            connect,
+            first,
+            longest: Duration::from_secs(30),
+            attempts_max: u32::MAX,
+            delay: first,
+            attempts: 0,
+            stage: Stage::Start,
+            link: Arc::default(),
+        }
+    }
+
+    /// The first delay, and the longest up to which it doubles, both before they are multiplied by the random number.
+    #[must_use]
+    pub fn delays(mut self, first: Duration, longest: Duration) -> Reconnecting {
+        self.first = first;
+        self.delay = first;
+        self.longest = longest.max(first);
+        self
+    }
+
+    /// Gives up after so many attempts in a row that have not led to an open connection.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Reconnecting {
+        self.attempts_max = attempts;
+        self
+    }
+
+    /// What happens next; `None` once it was stopped, or has given up. No event is lost if the future is dropped.
+    pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// Sends a message on the connection there is.
+    ///
+    /// # Errors
+    /// [`ClientError::NotConnected`] while there is none; else as [`Client::send`].
+    pub async fn send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
+        self.sender().send(message).await
+    }
+
+    /// Ends it: closes the connection with 1000 if there is one, and tries no more. Then [`Reconnecting::next`] gives what is
+    /// left, a last [`Event::Closed`], and `None`.
+    pub fn stop(&self) {
+        self.sender().stop();
+    }
+
+    /// A way to send, and to stop it, for other tasks and threads.
+    pub fn sender(&self) -> ReconnectingSender {
+        ReconnectingSender { link: Arc::clone(&self.link) }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let is_stopped = {
+            let mut link = lock(&self.link);
+            let former = link.waker.replace(cx.waker().clone());
+            let is_stopped = link.is_stopped;
+            drop(link);
+            drop(former);
+            is_stopped
+        };
+        loop {
+            match &mut self.stage {
+                Stage::Start | Stage::Connecting(_) | Stage::Waiting(_) if is_stopped => {
+                    self.stage = Stage::Over;
+                    let why = ClientError::NotConnected;
+                    return Poll::Ready(Some(Event::Closed { why, retry_in: None }));
+                }
+                Stage::Start => {
+                    self.attempts += 1;
+                    self.stage = Stage::Connecting(self.connect.clone().into_future());
+                }
+                Stage::Connecting(connecting) => match Pin::new(connecting).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(client)) => return Poll::Ready(Some(self.opened(client))),
+                    Poll::Ready(Err(why)) => return Poll::Ready(Some(self.down(why))),
+                },
+                Stage::Up(client) => match Pin::new(&mut *client).poll_next(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Ok(message))) => return Poll::Ready(Some(Event::Message(message))),
+                    Poll::Ready(Some(Err(why))) => return Poll::Ready(Some(self.down(why))),
+                    Poll::Ready(None) => {
+                        let why = client.closed().map_or(ClientError::Closing, ClientError::Closed);
+                        return Poll::Ready(Some(self.down(why)));
+                    }
+                },
+                Stage::Waiting(delay) => match Pin::new(delay).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(()) => self.stage = Stage::Start,
+                },
+                Stage::Over => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn opened(&mut self, client: Client) -> Event {
+        self.delay = self.first;
+        self.attempts = 0;
+        let mut link = lock(&self.link);
+        link.sender = Some(client.sender());
+        if link.is_stopped {
+            // It was stopped while this poll was under way.
+            let _ = client.sender().close(1000, "");
+        }
+        drop(link);
+        let protocol = client.protocol().map(str::to_owned);
+        self.stage = Stage::Up(client);
+        Event::Opened { protocol }
+    }
+
+    fn down(&mut self, why: ClientError) -> Event {
+        let is_stopped = {
+            let mut link = lock(&self.link);
+            link.sender = None;
+            link.is_stopped
+        };
+        if is_stopped || why.is_permanent() || self.attempts >= self.attempts_max {
+            self.stage = Stage::Over;
+            return Event::Closed { why, retry_in: None };
+        }
+        let retry_in = jittered(self.delay);
+        self.delay = (self.delay * 2).min(self.longest);
+        match Delay::new(retry_in) {
+            Ok(delay) => self.stage = Stage::Waiting(delay),
+            Err(why) => {
+                self.stage = Stage::Over;
+                return Event::Closed { why, retry_in: None };
+            }
+        }
+        Event::Closed { why, retry_in: Some(retry_in) }
+    }
+}
+
+/// Half to one and a half of a delay, evenly distributed.
+fn jittered(delay: Duration) -> Duration {
+    // Without random bytes there is no handshake either; then the delay is not what matters.
+    let random = keys::random().map_or(1 << 31, u32::from_ne_bytes);
+    delay.mul_f64(0.5 + f64::from(random) / (f64::from(u32::MAX) + 1.0))
+}
+
+impl Stream for Reconnecting {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll_event(cx)
+    }
+}
+
+impl fmt::Debug for Reconnecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconnecting").field("connect", &self.connect).finish_non_exhaustive()
+    }
+}
+
+/// Sends on a [`Reconnecting`] client's current connection, from any task or thread.
+#[derive(Clone)]
+pub struct ReconnectingSender {
+    link: Arc<Mutex<Link>>,
+}
+
+impl ReconnectingSender {
+    fn current(&self) -> Result<Sender, ClientError> {
+        lock(&self.link).sender.clone().ok_or(ClientError::NotConnected)
+    }
+
+    /// As [`Reconnecting::send`].
+    ///
+    /// # Errors
+    /// As [`Reconnecting::send`].
+    pub async fn send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
+        self.current()?.send(message).await
+    }
+
+    /// As [`Client::try_send`], on the connection there is.
+    ///
+    /// # Errors
+    /// [`ClientError::NotConnected`] while there is none; else as [`Client::try_send`].
+    pub fn try_send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
+        self.current()?.try_send(message)
+    }
+
+    /// Whether there is a connection on which messages can be queued.
+    pub fn is_open(&self) -> bool {
+        self.current().is_ok_and(|sender| sender.is_open())
+    }
+
+    /// As [`Reconnecting::stop`].
+    pub fn stop(&self) {
+        let (sender, waker) = {
+            let mut link = lock(&self.link);
+            link.is_stopped = true;
+            (link.sender.clone(), link.waker.take())
+        };
+        if let Some(sender) = sender {
+            // 1000 is a legal code.
+            let _ = sender.close(1000, "");
+        }
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl fmt::Debug for ReconnectingSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReconnectingSender").field("is_open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_is_half_to_one_and_a_half_and_spread() {
+        let delays: Vec<f64> = (0..1000).map(|_| jittered(Duration::from_secs(1)).as_secs_f64()).collect();
+        assert!(delays.iter().all(|delay| (0.5..1.5).contains(delay)));
+        let mean = delays.iter().sum::<f64>() / 1000.0;
+        assert!((0.95..1.05).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn delays_double_to_the_longest() {
+        let mut client = Reconnecting::new(super::super::connect("ws://127.0.0.1:1"));
+        let mut seen = Vec::new();
+        for _ in 0..7 {
+            seen.push(client.delay.as_secs());
+            let _ = client.down(ClientError::Closing);
+        }
+        assert_eq!(seen, [1, 2, 4, 8, 16, 30, 30]);
+        client.delay = client.first;
+    }
+}
