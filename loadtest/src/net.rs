@@ -329,7 +329,8 @@ impl Net {
         let open = (0..self.lines.len() as u32).filter(|&conn| self.lines[conn as usize].state != State::Vacant);
         open.for_each(|conn| self.io.leave(conn));
         self.obey(app);
-        let end = self.io.now + 2 * CLOSE_PATIENCE;
+        let end = self.io.now + CLOSE_PATIENCE;
+        self.next_sweep = Nanos::MAX;
         while self.live > 0 && self.io.now < end {
             self.turn(app, Some(self.io.now + FINISH_TICK))?;
         }
