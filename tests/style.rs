@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["emit", "error_http", "reply", "runtime", "service"],
     &["sender", "shard"],
     &["app", "connection", "context", "request", "response", "socket", "ws"],
-    &["core_app"],
+    &["core_app", "events"],
     &["check", "client", "listen", "server"],
     &["standalone"],
     &["cli", "main"],
