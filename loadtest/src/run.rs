@@ -256,7 +256,7 @@ impl Plan {
             watch.until("connecting", false, || shared.all(|told| &told.ready) || stop.load(Ordering::Relaxed));
             let opened = self.snapshot(&shared)?;
             enter(Phase::Settle);
-            thread::sleep(SETTLE);
+            thread::sleep(if self.server_pid.is_some() { SETTLE } else { SETTLE / 6 });
             let rss_open = rss()?;
             let nothing = self.connections > 0 && opened.counts.open == 0;
             if nothing {
