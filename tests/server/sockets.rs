@@ -1,5 +1,6 @@
 //! Other ways to listen: Unix sockets, several addresses, sockets passed by a service manager.
 
+#[cfg(feature = "cli")]
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
