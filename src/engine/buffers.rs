@@ -92,6 +92,11 @@ impl Buffers {
         self.entries.start.as_ptr() as u64
     }
 
+    /// Bytes of each buffer.
+    pub fn buffer_bytes(&self) -> u32 {
+        self.buffer_bytes
+    }
+
     /// How many buffers there are.
     pub fn count(&self) -> u16 {
         self.count

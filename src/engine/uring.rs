@@ -173,6 +173,11 @@ impl Uring {
         Ok(uring)
     }
 
+    /// Bytes of each provided buffer: more than asked for where buffers are consumed incrementally.
+    pub fn buffer_bytes(&self) -> u32 {
+        self.buffers.buffer_bytes()
+    }
+
     /// This core's bell, for others to ring.
     pub fn bell(&self) -> Arc<Bell> {
         Arc::clone(&self.bell)
