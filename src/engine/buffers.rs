@@ -18,6 +18,11 @@ use io_uring::types::BufRingEntry;
 
 use super::Filled;
 
+/// Bytes of buffers that are likely to stay in a core's second-level cache.
+const CACHED_BYTES: u32 = 1 << 20;
+/// How often buffers must be missing before there are more of them than stay in the cache.
+const MISSES_PER_GROWTH: u32 = 4096;
+
 /// Page-aligned anonymous memory.
 struct Mapping {
     start: NonNull<u8>,
@@ -66,6 +71,8 @@ pub struct Buffers {
     tail: u16,
     /// Buffers `spare_from..count` were never lent: the working set grows only under want, so that it stays in the cache.
     spare_from: u16,
+    /// Times that no buffer was found although there were as many as stay in the cache.
+    missed: u32,
 }
 
 impl Buffers {
@@ -82,7 +89,7 @@ impl Buffers {
         let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
         let filled_to = if incremental { vec![0; usize::from(count)] } else { Vec::new() };
         let mut buffers =
-            Buffers { entries, memory, count, buffer_bytes, incremental, filled_to, tail: 0, spare_from: 0 };
+            Buffers { entries, memory, count, buffer_bytes, incremental, filled_to, tail: 0, spare_from: 0, missed: 0 };
         buffers.lend_spare(lent_at_first);
         Ok(buffers)
     }
@@ -102,8 +109,15 @@ impl Buffers {
         self.count
     }
 
-    /// Doubles the number of buffers in circulation; false if all are.
+    /// The kernel found no buffer. Doubles the number in circulation, up to what stays in the cache; beyond that only now
+    /// and then, since arming a receive again costs less than memory that is not in the cache. False if none was added.
     pub fn grow(&mut self) -> bool {
+        if u32::from(self.spare_from) * self.buffer_bytes >= CACHED_BYTES {
+            self.missed += 1;
+            if !self.missed.is_multiple_of(MISSES_PER_GROWTH) {
+                return false;
+            }
+        }
         self.lend_spare(self.spare_from.max(1)) != 0
     }
 
