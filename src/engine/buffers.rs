@@ -236,6 +236,14 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_stay_in_the_cache_grows_only_under_lasting_want() {
+        let mut buffers = Buffers::new(8, CACHED_BYTES / 2, false, 2).unwrap();
+        assert!((1..MISSES_PER_GROWTH).all(|_| !buffers.grow()));
+        assert!(buffers.grow());
+        assert_eq!(buffers.tail, 4);
+    }
+
+    #[test]
     #[should_panic(expected = "filled.buffer < self.count")]
     fn a_stretch_beyond_its_buffer_is_refused() {
         let mut buffers = Buffers::new(2, 64, false, 2).unwrap();
