@@ -3,7 +3,7 @@
 
 use super::Shard;
 use super::conn::{Phase, Receiving};
-use super::input::{Context, Next, Worker};
+use super::input::{Next, Worker};
 use crate::engine::{Completion, Op, Ring};
 use crate::outbox::OutboxReplies;
 use crate::proto::{Event, Payload};
@@ -55,16 +55,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.hub.counters.bytes_in += u64::from(fresh);
         }
         let was = conn.phase;
-        let cx = Context {
-            slot,
-            generation: self.generations[slot as usize],
-            hub: &mut self.hub,
-            service: &mut self.service,
-            admission: &self.admission,
-            settings: &self.settings,
-            now_ns: self.now_ns,
-        };
-        let next = Worker { conn, cx }.given_back(buffer, fresh as usize);
+        let next = self.worker(slot).0.given_back(buffer, fresh as usize);
         if next != Next::Go {
             self.after_input(slot, was, next);
         }

@@ -99,6 +99,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return self.hold_back(slot, filled);
         }
         let was = conn.phase;
+        let (mut worker, ring) = self.worker(slot);
+        let next = worker.input(ring.buffer(filled));
+        let to_come = worker.conn.machine.payload_to_come();
+        if was == Phase::Http || next != Next::Go {
+            self.after_input(slot, was, next);
+        } else if to_come >= self.settings.direct_bytes_min as u64 {
+            self.stop_for_direct(slot);
+        }
+    }
+
+    /// What handles a connection's input, and the ring that its bytes are in.
+    #[inline]
+    pub(super) fn worker(&mut self, slot: u32) -> (Worker<'_, S>, &mut R) {
         let cx = Context {
             slot,
             generation: self.generations[slot as usize],
@@ -108,13 +121,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             settings: &self.settings,
             now_ns: self.now_ns,
         };
-        let mut worker = Worker { conn, cx };
-        let next = worker.input(self.ring.buffer(filled));
-        if was == Phase::Http || next != Next::Go {
-            self.after_input(slot, was, next);
-        } else if worker.conn.machine.payload_to_come() >= self.settings.direct_bytes_min as u64 {
-            self.stop_for_direct(slot);
-        }
+        (Worker { conn: &mut self.conns[slot as usize], cx }, &mut self.ring)
     }
 
     /// Input of a paused connection waits in its stash; if there is much of it, no more is received.
@@ -184,16 +191,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             let was = conn.phase;
             let stash = conn.stash.take();
             if let (Some(mut stash), Phase::Http | Phase::Open | Phase::Closing) = (stash, was) {
-                let cx = Context {
-                    slot,
-                    generation,
-                    hub: &mut self.hub,
-                    service: &mut self.service,
-                    admission: &self.admission,
-                    settings: &self.settings,
-                    now_ns: self.now_ns,
-                };
-                let mut worker = Worker { conn, cx };
+                let (mut worker, _) = self.worker(slot);
                 let next = worker.stashed(&mut stash);
                 self.after_input(slot, was, next);
             }

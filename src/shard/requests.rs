@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Shard;
 use super::conn::{Phase, Stash, Unanswered};
-use super::input::{Context, Next, Worker};
+use super::input::{Next, Worker};
 use super::life::after;
 use crate::admission::Refused;
 use crate::config::Origins;
@@ -51,16 +51,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let unanswered = conn.stash.as_mut().and_then(|stash| stash.request.take());
         let was = conn.phase;
         let (Some(unanswered), Phase::Http) = (unanswered, was) else { return };
-        let cx = Context {
-            slot,
-            generation,
-            hub: &mut self.hub,
-            service: &mut self.service,
-            admission: &self.admission,
-            settings: &self.settings,
-            now_ns: self.now_ns,
-        };
-        let mut worker = Worker { conn, cx };
+        let (mut worker, _) = self.worker(slot);
         let limits = worker.head_limits();
         let next = match parse_head(&unanswered.head, &limits) {
             Ok(head) => worker.answered(&head, answer),
