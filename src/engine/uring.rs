@@ -29,6 +29,8 @@ use super::{BATCH_PIECES_MAX, BatchSend, Completion, Filled, Nanos, Op, Peer, Pi
 
 /// Group number of the only buffer ring.
 const BUFFER_GROUP: u16 = 0;
+/// `IORING_RECV_MULTISHOT`.
+const RECV_MULTISHOT: u16 = 2;
 /// `IOU_PBUF_RING_INC`, Linux 6.12: consume buffers incrementally.
 const BUFFER_RING_INCREMENTAL: u16 = 2;
 /// `IORING_ENTER_GETEVENTS`: run deferred task work and flush overflown completions.
@@ -108,6 +110,9 @@ pub struct Uring {
     /// Addresses of connects in flight, boxed: the kernel reads them.
     connecting: HashMap<u32, Box<SockAddr>>,
     receiving: HashMap<u32, (Vec<u8>, usize)>,
+    /// Receives to submit behind the batch's sends: what is received next would push their bytes out of the cache.
+    after_sends: Vec<squeue::Entry>,
+    bounds_receives: bool,
     received: HashMap<u32, Vec<u8>>,
     sending: HashMap<u32, Bytes>,
     vectors: ManuallyDrop<Vectors>,
@@ -163,12 +168,15 @@ impl Uring {
             peers: Vec::new(),
             connecting: HashMap::new(),
             receiving: HashMap::new(),
+            after_sends: Vec::new(),
+            bounds_receives: false,
             received: HashMap::new(),
             sending: HashMap::new(),
             vectors: ManuallyDrop::new(vectors),
             held: VecDeque::new(),
             broken: false,
         };
+        uring.bounds_receives = uring.probe_bound()?;
         uring.arm_bell();
         Ok(uring)
     }
@@ -186,6 +194,29 @@ impl Uring {
     /// The bells that [`Ring::ring_doorbell`] rings, by core number.
     pub fn set_bells(&mut self, bells: Vec<Arc<Bell>>) {
         self.bells = bells;
+    }
+
+    /// Whether the kernel knows a bound on multishot receives: one that does not refuses the entry (EINVAL) before it
+    /// finds that the slot is empty (EBADF).
+    fn probe_bound(&mut self) -> io::Result<bool> {
+        let token = Token::new(Op::Recv, 0, 0);
+        self.push(&bounded_recv(0, 1).user_data(token.user_data()));
+        self.enter(Wait::Until(self.now() + 1_000_000_000))?;
+        self.cq.sync();
+        Ok(self.cq.next().is_some_and(|entry| entry.result() == -libc::EBADF))
+    }
+
+    /// Keeps a receive's buffer until its completion, and makes the entry.
+    fn single_receive(&mut self, token: Token, mut buffer: Vec<u8>, len_max: usize, flags: i32) -> squeue::Entry {
+        let spare = buffer.spare_capacity_mut();
+        let len_max = len_max.min(spare.len()).min(1 << 30);
+        assert!(len_max > 0, "a receive needs room");
+        let start = spare.as_mut_ptr().cast::<u8>();
+        let entry = opcode::Recv::new(Fixed(token.index()), start, len_max as u32).flags(flags).build();
+        // The heap block that `start` points into does not move with the Vec, and stays in the map until completion.
+        let former = self.receiving.insert(token.index(), (buffer, len_max));
+        assert!(former.is_none(), "one receive per slot");
+        entry.user_data(token.user_data())
     }
 
     fn arm_bell(&mut self) {
@@ -452,21 +483,23 @@ impl Ring for Uring {
     }
 
     #[inline]
-    fn recv(&mut self, token: Token) {
-        let entry = opcode::RecvMulti::new(Fixed(token.index()), BUFFER_GROUP).build();
-        self.push(&entry.user_data(token.user_data()));
+    fn recv_at_most(&mut self, token: Token, bytes_max: u32) {
+        let bytes_max = if self.bounds_receives { bytes_max } else { 0 };
+        self.push(&bounded_recv(token.index(), bytes_max).user_data(token.user_data()));
     }
 
-    fn recv_into(&mut self, token: Token, mut buffer: Vec<u8>, len_max: usize) {
-        let spare = buffer.spare_capacity_mut();
-        let len_max = len_max.min(spare.len()).min(1 << 30);
-        assert!(len_max > 0, "a receive needs room");
-        let start = spare.as_mut_ptr().cast::<u8>();
-        let entry = opcode::Recv::new(Fixed(token.index()), start, len_max as u32).build();
-        // The heap block that `start` points into does not move with the Vec, and stays in the map until completion.
-        let former = self.receiving.insert(token.index(), (buffer, len_max));
-        assert!(former.is_none(), "one receive per slot");
-        self.push(&entry.user_data(token.user_data()));
+    fn bounds_receives(&self) -> bool {
+        self.bounds_receives
+    }
+
+    fn recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
+        let entry = self.single_receive(token, buffer, len_max, 0);
+        self.push(&entry);
+    }
+
+    fn recv_into_now(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
+        let entry = self.single_receive(token, buffer, len_max, libc::MSG_DONTWAIT);
+        self.after_sends.push(entry);
     }
 
     fn take_received(&mut self, token: Token) -> Vec<u8> {
@@ -525,6 +558,9 @@ impl Ring for Uring {
             }
             self.push_batch_send(&send);
             sends += 1;
+        }
+        for entry in std::mem::take(&mut self.after_sends) {
+            self.push(&entry);
         }
         // With completions at hand there is nothing to wait for.
         self.cq.sync();
@@ -612,6 +648,24 @@ impl Drop for Uring {
             std::mem::forget(std::mem::take(&mut self.bell_count));
         }
     }
+}
+
+/// A multishot receive that ends after `bytes_max` bytes, or never with 0.
+fn bounded_recv(slot: u32, bytes_max: u32) -> squeue::Entry {
+    /// Where `struct io_uring_sqe` has `optlen`, which io_uring(7) calls the total length of a multishot receive.
+    const OPTLEN_OFFSET: usize = 44;
+    // `RecvMulti` leaves no room for a length. Nor may one completion bring more than all of them.
+    let mut entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), bytes_max)
+        .ioprio(RECV_MULTISHOT)
+        .buf_group(BUFFER_GROUP)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT);
+    const { assert!(size_of::<squeue::Entry>() == 64, "an entry is the kernel's struct of 64 bytes") };
+    // SAFETY: `Entry` is `repr(C)` around the kernel's struct alone, 64 bytes that are aligned for u64 (asserted above;
+    // alignment by its u64 fields), so bytes 44 to 47 are within it and aligned for u32. They are the union of
+    // `splice_fd_in`, `file_index` and `optlen`, plain integers for which every value is valid, and zero in this entry.
+    unsafe { std::ptr::from_mut(&mut entry).cast::<u8>().add(OPTLEN_OFFSET).cast::<u32>().write(bytes_max) };
+    entry
 }
 
 /// The best ring that this kernel makes: 6.1 has all flags but `NO_SQARRAY` (6.6).

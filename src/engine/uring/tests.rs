@@ -345,6 +345,53 @@ fn a_single_receive_fills_the_buffer_it_was_given() {
     assert_eq!(bench.ring.take_received(token(Op::RecvInto, 0)), b"head body");
 }
 
+#[test]
+fn a_receive_of_what_is_there_does_not_wait() {
+    let mut bench = Bench::new(&small());
+    let mut client = bench.connect(0);
+    bench.ring.recv_into_now(token(Op::RecvInto, 0), Vec::with_capacity(100), 100);
+    // Nothing is there, and nothing will be: the turn ends all the same.
+    let sends: [(u32, &[u8]); 1] = [(0, b"before")];
+    bench.turn_with(&sends, Wait::Forever);
+    let seen = bench.until(Op::RecvInto, 0);
+    assert_eq!((seen.result, seen.more), (Err(libc::EAGAIN), false));
+    assert_eq!(bench.ring.take_received(token(Op::RecvInto, 0)), b"");
+    assert_eq!(read_exactly(&mut client, 6), b"before");
+    client.write_all(b"body").unwrap();
+    bench.ring.recv_into_now(token(Op::RecvInto, 0), Vec::with_capacity(100), 3);
+    assert_eq!(bench.until(Op::RecvInto, 0).result, Ok(3));
+    assert_eq!(bench.ring.take_received(token(Op::RecvInto, 0)), b"bod");
+}
+
+#[test]
+fn a_bounded_receive_ends_with_data() {
+    for options in [small(), small_plain()] {
+        let mut bench = Bench::new(&options);
+        let mut client = bench.connect(0);
+        if !bench.ring.bounds_receives() {
+            eprintln!("this kernel has no bound on multishot receives: nothing is tested");
+            return;
+        }
+        client.write_all(&[7; 5000]).unwrap();
+        bench.ring.recv_at_most(token(Op::Recv, 0), 3000);
+        let mut bytes = 0;
+        loop {
+            let seen = bench.until(Op::Recv, 0);
+            bytes += seen.result.expect("data");
+            bench.ring.recycle(seen.filled.expect("a buffer"));
+            if !seen.more {
+                break;
+            }
+        }
+        assert!((3000..5000).contains(&bytes), "{bytes}");
+        bench.assert_quiet();
+        // The rest is still there for the next.
+        bench.ring.recv(token(Op::Recv, 0));
+        let left = 5000 - bytes as usize;
+        assert_eq!(bench.receive(0, left), vec![7; left]);
+    }
+}
+
 // ---- sending ------------------------------------------------------------------------------------------------------
 
 #[test]
