@@ -34,7 +34,7 @@ fn small_plain() -> Options {
 pub(super) struct Bench {
     pub(super) ring: Uring,
     address: SocketAddr,
-    seen: VecDeque<Completion>,
+    pub(super) seen: VecDeque<Completion>,
 }
 
 impl Bench {
@@ -60,12 +60,12 @@ impl Bench {
     }
 
     /// The completions of this batch, and no other turn.
-    fn send_now(&mut self, sends: &[(u32, &[u8])]) -> Vec<(u32, Result<u32, i32>)> {
+    pub(super) fn send_now(&mut self, sends: &[(u32, &[u8])]) -> Vec<(u32, Result<u32, i32>)> {
         self.turn_with(sends, Wait::No);
         self.failed_sends()
     }
 
-    fn failed_sends(&mut self) -> Vec<(u32, Result<u32, i32>)> {
+    pub(super) fn failed_sends(&mut self) -> Vec<(u32, Result<u32, i32>)> {
         let (sends, others) = self.seen.drain(..).partition::<Vec<_>, _>(|seen| seen.token.op() == Op::SendNow);
         self.seen.extend(others);
         sends.iter().map(|seen| (seen.token.index(), seen.result)).collect()

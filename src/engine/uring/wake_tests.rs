@@ -1,5 +1,6 @@
 //! Tests of sleeping and waking.
 
+use std::io::Write as _;
 use std::sync::mpsc;
 use std::thread;
 
