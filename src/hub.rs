@@ -30,7 +30,7 @@ use crate::config::SlowConsumer;
 use crate::frame_buf::FrameBuf;
 use crate::id::{ConnectionId, IdKey};
 use crate::mail::Post;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, DropReason, ShedReason};
 use crate::outbox::{ArenaFrame, Outbox, Queued};
 use crate::peer::CompactPeer;
 use crate::proto::frame::Opcode;
@@ -294,25 +294,28 @@ impl CoreHub {
     /// A connection's queue is full: what its route says happens.
     #[cold]
     fn overflow(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
-        match self.limits(slot).slow_consumer.unwrap_or(self.slow_consumer) {
+        let reason = match self.limits(slot).slow_consumer.unwrap_or(self.slow_consumer) {
             SlowConsumer::Close => {
-                self.counters.slow_consumers_closed += 1;
+                self.counters.shed.add(ShedReason::SlowConsumer, 1);
                 self.close(slot, Some(1013), "slow consumer");
+                DropReason::Close
             }
-            SlowConsumer::DropNew => {}
+            SlowConsumer::DropNew => DropReason::DropNew,
             SlowConsumer::DropOld => {
                 let len = match frame {
                     Outgoing::Arena(frame) => frame.wire_len(),
                     Outgoing::Shared(frame) => frame.len(),
                 };
-                self.counters.messages_dropped += self.outbox.drop_oldest(slot, len) as u64;
+                self.counters.drops.add(DropReason::DropOld, self.outbox.drop_oldest(slot, len) as u64);
                 if self.try_queue(slot, frame) == Queued::Yes {
                     self.counters.messages_out += 1;
                     return Queued::Yes;
                 }
+                // It does not fit beside what is in flight.
+                DropReason::DropNew
             }
-        }
-        self.counters.messages_dropped += 1;
+        };
+        self.counters.drops.add(reason, 1);
         Queued::Full
     }
 

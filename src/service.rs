@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::hub::CoreHub;
+use crate::metrics::Side;
 use crate::proto::Incoming;
 use crate::proto::http::RequestHead;
 
@@ -86,12 +87,14 @@ pub struct Ended {
     pub reason: String,
     /// Whether both sides said Close.
     pub clean: bool,
+    /// Who began.
+    pub by: Side,
 }
 
 impl Ended {
     /// The end of a connection that broke without a word.
     pub fn broken() -> Ended {
-        Ended { code: 1006, reason: String::new(), clean: false }
+        Ended { code: 1006, reason: String::new(), clean: false, by: Side::Nobody }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a core knows of one connection. Small, because a server holds mostly idle ones: whatever only some connections
 //! need is behind a pointer.
 
+use crate::metrics::Side;
 use crate::peer::CompactPeer;
 use crate::proto::OwnedPayload;
 use crate::proto::http::BodyDecoder;
@@ -123,8 +124,9 @@ impl Conn {
         }
     }
 
-    pub(super) fn end(&mut self, code: u16, reason: &str, clean: bool) {
-        self.ended.get_or_insert_with(|| Box::new(Ended { code, reason: reason.to_owned(), clean }));
+    /// Notes how it ends, unless that is certain already.
+    pub(super) fn end(&mut self, code: u16, reason: &str, by: Side) {
+        self.ended.get_or_insert_with(|| Box::new(Ended { code, reason: reason.to_owned(), clean: false, by }));
     }
 }
 
