@@ -103,10 +103,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let (mut worker, ring) = self.worker(slot);
         let next = worker.input(ring.buffer(filled));
         let to_come = worker.conn.machine.payload_to_come();
+        let holds = worker.conn.holds();
         if was == Phase::Http || next != Next::Go {
             self.after_input(slot, was, next);
         } else if to_come >= self.settings.direct_bytes_min as u64 {
             self.stop_for_direct(slot);
+        }
+        if holds {
+            self.account(slot);
         }
     }
 
@@ -136,6 +140,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             conn.receiving = Receiving::Stopping;
             self.ring.cancel_recv(token);
         }
+        self.account(slot);
     }
 
     pub(super) fn after_input(&mut self, slot: u32, was: Phase, next: Next) {
@@ -196,6 +201,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 let next = worker.stashed(&mut stash);
                 self.after_input(slot, was, next);
             }
+            self.account(slot);
             let conn = &self.conns[slot as usize];
             if conn.phase != Phase::Dead && !conn.paused {
                 if conn.peer_finished {

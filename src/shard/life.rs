@@ -221,6 +221,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.deadline_ms = deadline_ms;
         conn.stash = None;
         conn.paused = false;
+        self.account(slot);
         self.hub.outbox.seal(slot);
         if self.hub.outbox.is_empty(slot) {
             self.teardown(slot);
@@ -249,6 +250,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.stash = None;
         conn.awaits_answer = false;
         conn.machine.take_buffers(&mut self.hub.pool);
+        self.hub.partial_bytes -= std::mem::take(&mut conn.held_bytes) as usize;
+        self.hub.counters.released += 1;
         let ended = conn.ended.take();
         if std::mem::take(&mut conn.entered) {
             let ip = conn.peer.ip();

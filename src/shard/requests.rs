@@ -1,7 +1,6 @@
 //! A connection's requests: heads and bodies, the service's answers now or later, upgrades.
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Shard;
@@ -34,11 +33,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return None;
         }
         self.hub.counters.refused.add(RefusalReason::Timeout, 1);
-        let reply = Reply::error(StatusCode::REQUEST_TIMEOUT, "the request took too long");
-        queue_reply(&mut self.hub, slot, &reply, false, false);
+        self.refuse_late(slot, &Reply::error(StatusCode::REQUEST_TIMEOUT, "the request took too long"));
+        None
+    }
+
+    /// Answers a request that is not complete, and ends the connection, whose peer may still be sending.
+    pub(super) fn refuse_late(&mut self, slot: u32, reply: &Reply) {
+        queue_reply(&mut self.hub, slot, reply, false, false);
         self.conns[slot as usize].lingers = true;
         self.start_flush(slot);
-        None
     }
 
     /// Gives a connection the answer that it waits for.
@@ -136,7 +139,8 @@ impl<S: Service> Worker<'_, S> {
                                 });
                             }
                             let head = head_bytes.to_vec();
-                            let unanswered = Unanswered { head, body: Some(decoder), received: Vec::new() };
+                            let unanswered =
+                                Unanswered { head, body: Some(decoder), received: Vec::new(), handled_bytes: 0 };
                             self.body(Box::new(unanswered), rest, &mut consumed)
                         }
                     },
@@ -190,10 +194,12 @@ impl<S: Service> Worker<'_, S> {
 
     fn request(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], body: Bytes) -> Next {
         self.conn.answered = true;
+        let handled_bytes = body.len();
         let inbound = Inbound { head, body, peer: self.conn.peer.into() };
         match self.cx.service.request(self.cx.hub, self.cx.slot, self.cx.generation, &inbound) {
             Answer::Later => {
-                let unanswered = Unanswered { head: head_bytes.to_vec(), body: None, received: Vec::new() };
+                let head = head_bytes.to_vec();
+                let unanswered = Unanswered { head, body: None, received: Vec::new(), handled_bytes };
                 self.conn.stash.get_or_insert_default().request = Some(Box::new(unanswered));
                 Next::AwaitAnswer
             }
@@ -232,17 +238,17 @@ impl<S: Service> Worker<'_, S> {
             return Err((RefusalReason::Origin, Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed")));
         }
         self.cx.admission.enter(self.conn.peer.ip()).map_err(|refused| {
-            let (reason, status, message) = match refused {
-                Refused::Full => (RefusalReason::Full, StatusCode::SERVICE_UNAVAILABLE, "the server is full"),
+            let unavailable = |message| Reply::error(StatusCode::SERVICE_UNAVAILABLE, message).with_retry_after();
+            match refused {
+                Refused::Full => (RefusalReason::Full, unavailable("the server is full")),
                 Refused::TooManyFromAddress => {
                     let message = "too many connections from this address";
-                    (RefusalReason::Address, StatusCode::TOO_MANY_REQUESTS, message)
+                    let reply = Reply::error(StatusCode::TOO_MANY_REQUESTS, message).with_retry_after();
+                    (RefusalReason::Address, reply)
                 }
-                Refused::Draining => {
-                    (RefusalReason::Draining, StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down")
-                }
-            };
-            (reason, Reply::error(status, message).with_header(RETRY_AFTER, HeaderValue::from_static("1")))
+                Refused::Draining => (RefusalReason::Draining, unavailable("the server is shutting down")),
+                Refused::OutOfMemory => (RefusalReason::Memory, Reply::out_of_memory()),
+            }
         })?;
         let headers = || text_headers(&accept.headers);
         let protocol = accept.protocol.as_deref();
