@@ -1,0 +1,110 @@
+//! The memory budget and `/metrics` of the real program: clients that do not read, a small budget, and everybody else is
+//! served.
+
+#![cfg(feature = "cli")]
+#![forbid(unsafe_code)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+
+use common::eventually;
+use common::program::Program;
+use common::raw::{self, Raw, Response};
+use prometheus_parse::{Scrape, Value};
+
+fn get(program: &Program, path: &str) -> Response {
+    let mut client = Raw::connect(program.address);
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
+    client.response(false)
+}
+
+/// The values of counters and gauges, summed over cores, by name and other labels.
+fn metrics(program: &Program) -> BTreeMap<String, f64> {
+    let response = get(program, "/metrics");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some(ringwire::metrics::CONTENT_TYPE));
+    let scrape = Scrape::parse(response.body.lines().map(|line| Ok(line.to_owned()))).expect("the format");
+    let mut sums = BTreeMap::new();
+    for sample in scrape.samples {
+        let labels: Vec<&str> = sample.labels.iter().filter(|(name, _)| *name != "core").map(|(_, it)| &**it).collect();
+        let name = [&[sample.metric.as_str()], labels.as_slice()].concat().join(" ");
+        if let Value::Counter(value) | Value::Gauge(value) = sample.value {
+            *sums.entry(name).or_default() += value;
+        }
+    }
+    sums
+}
+
+/// A client that takes next to nothing from its socket.
+fn stalled(program: &Program, path: &str) -> Raw {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    // Before it connects, so that the window is as small.
+    socket.set_recv_buffer_size(4 << 10).expect("an option");
+    socket.connect(&program.address.into()).expect("a connection");
+    let mut client = Raw::over(TcpStream::from(socket));
+    client.upgrade(path);
+    client
+}
+
+#[test]
+fn a_spent_budget_sheds_who_does_not_read_and_serves_the_others() {
+    const BUDGET: f64 = (2 << 20) as f64;
+    let program = Program::start(&["--max-memory=2MiB", "--max-outbox=64MiB", "--close-timeout=2s"]);
+    let mut reader = Raw::connect(program.address);
+    reader.upgrade("/rooms/x");
+    let mut echo = Raw::connect(program.address);
+    echo.upgrade("/echo");
+    let stalled: Vec<Raw> = (0..10).map(|_| stalled(&program, "/rooms/x")).collect();
+    assert_eq!(metrics(&program)["ringwire_websockets"], 12.0);
+
+    // Until the kernel's buffers are full and the budget is spent, and well past that.
+    let shed = "ringwire_shed_total memory";
+    let message = raw::binary(&vec![7; 32 << 10]);
+    let mut held_max = 0.0_f64;
+    let mut sent = 0;
+    let mut refused = false;
+    for round in 0.. {
+        for _ in 0..16 {
+            reader.send(&message);
+            assert_eq!(reader.frame().payload.len(), 32 << 10, "whoever reads gets everything");
+            sent += 1;
+        }
+        echo.send(&raw::text("still here"));
+        assert_eq!(echo.frame().payload, b"still here");
+        sent += 1;
+        let now = metrics(&program);
+        held_max = held_max.max(now["ringwire_outbox_bytes"]);
+        if now["ringwire_memory_over_limit"] == 1.0 && !refused {
+            let mut late = Raw::connect(program.address);
+            late.send(&raw::upgrade_request("/echo"));
+            let response = late.response(false);
+            refused = response.status == 503 && response.header("retry-after").is_some();
+        }
+        if now[shed] >= 10.0 && round >= 20 {
+            break;
+        }
+        assert!(round < 2_000, "{now:?}");
+    }
+    // Ten sockets that refuse one send each, and what a few ticks queue.
+    assert!(held_max < BUDGET + 10.0 * (64 << 10) as f64 + 4e6, "{held_max} bytes were held");
+
+    // Nothing is held any more once they have had their time, and everybody is let in again.
+    let left = || {
+        let now = metrics(&program);
+        let held = ["ringwire_outbox_bytes", "ringwire_partial_bytes", "ringwire_inbox_bytes"].map(|name| now[name]);
+        (now["ringwire_websockets"], held, get(&program, "/readyz").status)
+    };
+    eventually(|| left() == (2.0, [0.0; 3], 200), || format!("nothing held: {:?}", left()));
+    let now = metrics(&program);
+    assert_eq!((now[shed], now["ringwire_websockets_closed_total local 1013"]), (10.0, 10.0), "{now:?}");
+    assert_eq!(now["ringwire_memory_limit_bytes"], BUDGET);
+    assert_eq!(now["ringwire_messages_received_total"], f64::from(sent));
+    let mut late = Raw::connect(program.address);
+    late.upgrade("/echo");
+    late.send(&raw::text("back"));
+    assert_eq!(late.frame().payload, b"back");
+    drop(stalled);
+    println!("held at most {held_max} bytes; an upgrade was refused: {refused}");
+}
