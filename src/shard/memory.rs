@@ -9,8 +9,9 @@
 //! How far past the budget it may go: by what one tick of each core queues and receives, and by what comes in the time
 //! between two looks at all connections, [`LOOK_INTERVAL_NS`] and [`LOOK_NS_PER_SLOT`]. Connections that were shed keep
 //! what the kernel is working on, for [`SHED_MS`] at the longest: one waiting send of 64 KiB or of one larger message, and
-//! the buffer of one message that is being received. Requests whose handlers are at work count and are never shed;
-//! letters between cores do not count, their number has a limit of its own.
+//! the buffer of one message that is being received. Requests whose handlers are at work, and messages
+//! that tasks of ended connections have not taken, count and are never shed; letters between cores do not count, their
+//! number has a limit of its own.
 
 use super::Shard;
 use super::conn::{Conn, Phase};
@@ -38,10 +39,9 @@ pub(super) struct Minding {
 }
 
 impl<R: Ring, S: Service> Shard<R, S> {
-    /// Says what the core holds, and sheds if it is too much. Once a tick.
+    /// Says what the core holds, and sheds if it is too much. Once a tick, when the batch has been settled.
     #[inline]
     pub(super) fn mind_memory(&mut self) {
-        self.hub.inbox_bytes = self.service.inbox_bytes();
         if self.admission.memory().is_limited() {
             self.mind_limit();
         }
@@ -75,8 +75,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// At the end of a tick: what it holds if the batch is sent whole. If it is not, there will be another tick.
     #[inline]
     pub(super) fn say_what_is_held(&mut self) {
+        self.hub.inbox_bytes = self.service.inbox_bytes();
         if self.admission.memory().is_limited() {
-            self.hub.inbox_bytes = self.service.inbox_bytes();
             let held = (self.hub.outbox.refused_bytes() + self.hub.partial_bytes + self.hub.inbox_bytes) as u64;
             let grew = held > self.minding.published;
             self.publish(held);

@@ -237,7 +237,7 @@ impl Core {
             ));
         }
         let left = self.shard.hub().metrics();
-        if (left.outbox_bytes, left.partial_bytes, left.inbox_bytes) != (0, 0, 0) {
+        if (left.outbox_bytes, left.partial_bytes) != (0, 0) {
             return Err(format!("core {} still counts bytes: {left:?}", self.number));
         }
         self.world.check_quiescent(self.number);
