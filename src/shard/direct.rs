@@ -80,7 +80,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             let room = lent.buffer.capacity() - lent.buffer.len();
             self.bulk.asked = lent.len_max.min(room).min(BULK_BYTES_MAX);
             self.ring.recv_into_now(self.token(Op::RecvInto, slot), lent.buffer, self.bulk.asked);
-            return;
+            // A loan may have made room.
+            return self.account(slot);
         }
     }
 
@@ -97,6 +98,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.receiving = Receiving::Direct;
         conn.in_flight += 1;
         self.ring.recv_into(self.token(Op::RecvInto, slot), lent.buffer, lent.len_max.min(DIRECT_BYTES_MAX));
+        // A loan may have made room.
+        self.account(slot);
     }
 
     /// A part of a large message has been received.
@@ -123,6 +126,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if next != Next::Go {
             self.after_input(slot, was, next);
         }
+        self.account(slot);
         let nothing_there = drained && completion.result == Err(libc::EAGAIN);
         if fresh == 0 && !nothing_there {
             return self.receive_ended(slot, completion);
