@@ -123,12 +123,17 @@ settings! {
         "drop a connection after this long without an inbound byte";
     ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "ping a client after this much inbound silence";
+    write_timeout: Duration = "WRITE_TIMEOUT", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
+        "drop a connection whose socket takes nothing for this long of what waits for it";
+    answer_timeout: Duration = "ANSWER_TIMEOUT", "60s", Allowed::Time(range(MILLISECOND, DAY).or_zero("never")),
+        "an HTTP handler has this long to answer; 503 past it";
     close_timeout: Duration = "CLOSE_TIMEOUT", "5s", Allowed::Time(range(MILLISECOND, DAY)),
         "wait this long for the peer's Close, then drop";
     outbox_bytes_max: usize = "MAX_OUTBOX", "1MiB", Allowed::Bytes(range(KIB, 4 * GIB)),
         "bytes queued for one connection";
     slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
-        "when an outbox is full: close (1013), drop-new or drop-old";
+        "when an outbox is full: close (1013), drop-new or drop-old; keep-latest: while a client is behind, a message with a \
+         key replaces the waiting one with the same key, else as drop-old";
     message_rate_per_second: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "messages a second from one connection, as a token bucket; close 1008 past it";
     origins: Origins = "ORIGINS", "*",

@@ -30,6 +30,8 @@ pub struct Counters {
     pub protocol_errors: u64,
     /// Connections dropped because a time limit was reached.
     pub timeouts: u64,
+    /// Of these, those whose socket took nothing of what waited for it.
+    pub write_timeouts: u64,
     /// Letters from other cores and threads.
     pub letters: u64,
     /// Times that the kernel found no provided buffer.

@@ -265,6 +265,8 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32) -> Settings {
         handshake_timeout: config.handshake_timeout,
         idle_timeout: config.idle_timeout,
         ping_interval: config.ping_interval,
+        write_timeout: config.write_timeout,
+        answer_timeout: config.answer_timeout,
         close_timeout: config.close_timeout,
         message_rate_per_second: config.message_rate_per_second,
         pause_bytes: (config.outbox_bytes_max / 2).min(256 << 10),

@@ -2,8 +2,8 @@
 //! simulated one.
 //!
 //! A tick, in this order: submit what the last tick queued and wait; take the completions; settle the sends of the batch;
-//! read the mail; run parser and handlers over what was received; fire due timers; close the doomed; ring other cores'
-//! bells. The mail comes before the handlers so that what a core was told before a message arrived is known when the
+//! read the mail; run parser and handlers over what was received; fire due timers; tell handlers who does not keep up; close
+//! the doomed; ring other cores' bells. The mail comes before the handlers so that what a core was told before a message arrived is known when the
 //! message is handled. Nothing in a tick blocks, and nothing allocates per message once warm.
 //!
 //! Invariants: a slot is freed only when no operation of it is in flight; at most one receive and one waiting send are in
@@ -61,6 +61,10 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Inbound silence after which a ping is sent.
     pub ping_interval: Duration,
+    /// For which a socket may take nothing of what waits for it.
+    pub write_timeout: Duration,
+    /// From a request to its answer.
+    pub answer_timeout: Duration,
     /// From our Close to the peer's.
     pub close_timeout: Duration,
     /// Messages a second and connection.
@@ -205,6 +209,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.mailbox.unpark();
         self.now_ns = self.ring.now();
         self.hub.now_ns = self.now_ns;
+        self.hub.outbox.set_now_ms(self.now_ms());
         self.hub.counters.ticks += 1;
         self.service.begin_tick(self.now_ns);
         self.take_completions();
@@ -215,6 +220,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.run_tasks();
         self.fire_timers();
         self.drain_some();
+        self.tell_of_slowness();
         self.close_doomed();
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
         self.rearm_starved();
@@ -232,6 +238,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             || mail_flows_again
             || self.hub.has_dooms()
             || self.hub.has_released()
+            || self.hub.outbox.expects_fall()
         {
             return Wait::No;
         }
@@ -283,6 +290,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if let Some(rest) = self.hub.outbox.sent_short(slot, sent) {
             self.conns[slot as usize].in_flight += 1;
             self.ring.send(self.token(Op::Send, slot), rest);
+            self.watch_write(slot);
         }
     }
 

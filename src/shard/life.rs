@@ -122,6 +122,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Does what is due for a connection; returns when to look again.
     fn look(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
+        let write_due_ms = self.write_due_ms(slot);
+        if write_due_ms <= now_ms {
+            self.hub.counters.timeouts += 1;
+            self.hub.counters.write_timeouts += 1;
+            self.finish(slot, 1006, "write timeout");
+            return None;
+        }
+        let next_ms = self.look_by_phase(slot).into_iter().chain([write_due_ms]).min();
+        next_ms.filter(|at_ms| *at_ms != u64::MAX && self.conns[slot as usize].phase != Phase::Dead)
+    }
+
+    fn look_by_phase(&mut self, slot: u32) -> Option<u64> {
+        let now_ms = self.now_ms();
         let conn = &mut self.conns[slot as usize];
         let (deadline_ms, lingers) = (conn.deadline_ms, conn.lingers);
         match conn.phase {
@@ -132,7 +145,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.start_http(slot);
                 None
             }
-            Phase::Http => self.request_timed_out(slot),
+            Phase::Http => {
+                self.request_timed_out(slot);
+                None
+            }
             Phase::Closing | Phase::Flushing => {
                 // One that lingers has been answered, and counted if it was late.
                 self.hub.counters.timeouts += u64::from(!lingers);
@@ -167,10 +183,47 @@ impl<R: Ring, S: Service> Shard<R, S> {
         Some(ping_at_ms.min(idle_at_ms)).filter(|at_ms| *at_ms != u64::MAX)
     }
 
+    /// When a socket that is full has been so for too long.
+    fn write_due_ms(&self, slot: u32) -> u64 {
+        let conn = &self.conns[slot as usize];
+        if matches!(conn.phase, Phase::Accepting | Phase::Delayed | Phase::Dead) {
+            return u64::MAX;
+        }
+        let Some(since_ms) = self.hub.outbox.waiting_since_ms(slot) else { return u64::MAX };
+        let own = if conn.entered { self.hub.limits(slot).write_timeout } else { None };
+        after(since_ms, own.unwrap_or(self.settings.write_timeout))
+    }
+
+    /// Has timers look at a connection whose socket has just refused bytes. As long as it goes on taking some, they find
+    /// out when to look next.
+    pub(super) fn watch_write(&mut self, slot: u32) {
+        let due_ms = self.write_due_ms(slot);
+        if due_ms != u64::MAX {
+            self.look_at(slot, due_ms);
+        }
+    }
+
     /// When timers must first look at a WebSocket.
     pub(super) fn watch_over(&mut self, slot: u32) {
         if let Some(at_ms) = self.look_at_open(slot) {
             self.look_at(slot, at_ms);
+        }
+    }
+
+    // ---- not keeping up -------------------------------------------------------------------------------------------
+
+    /// Tells handlers of messages that were dropped and of queues that have fallen. What a handler drops in doing so is
+    /// told in a later tick, and does not make one.
+    pub(super) fn tell_of_slowness(&mut self) {
+        for (slot, dropped) in self.hub.take_losses() {
+            if self.conns.get(slot as usize).is_some_and(|conn| conn.entered) {
+                self.service.dropped(&mut self.hub, slot, &dropped);
+            }
+        }
+        for slot in self.hub.take_drained() {
+            if self.conns.get(slot as usize).is_some_and(|conn| conn.entered) && self.hub.is_open(slot) {
+                self.service.drained(&mut self.hub, slot);
+            }
         }
     }
 

@@ -47,6 +47,8 @@ impl Default for Setup {
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             message_rate_per_second: 0,
             pause_bytes: 256 << 10,
