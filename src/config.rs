@@ -100,6 +100,8 @@ settings! {
         "bytes in each provided buffer";
     spin: Duration = "SPIN", "0us", Allowed::Time(range(MICROSECOND, SECOND).or_zero("off")),
         "busy-poll this long before sleeping";
+    reuse_port: bool = "REUSEPORT", "false", Allowed::Switch,
+        "share the address with another server of the same user, for restarts: see README";
     backlog: u32 = "BACKLOG", "4096", Allowed::Count(range(1, i32::MAX as u64)),
         "listen backlog";
     connections_max: u32 = "MAX_CONNECTIONS", "1000000", Allowed::Count(range(1, COUNT_MAX)),

@@ -26,7 +26,7 @@ use crate::outbox::Outbox;
 use crate::proto::Limits;
 use crate::proto::pool::Pool;
 use crate::service::Service;
-use crate::shard::{Settings, Shard};
+use crate::shard::{Handover, Settings, Shard};
 
 /// Slots beyond the allowed WebSockets, so that those over the limit can be told so.
 const SPARE_SLOTS: u32 = 256;
@@ -134,6 +134,11 @@ impl Server {
         let available = available_cpus().map_err(Error::io("reading the processor affinity"))?;
         let cpus = config.cpus(&available)?;
         let listeners = listen::bind_all(&config, cpus.len())?;
+        let handover = match (listeners.are_passed, config.reuse_port) {
+            (true, _) => Handover::Leave,
+            (false, true) => Handover::Share,
+            (false, false) => Handover::Close,
+        };
         let make = Arc::new(make);
         let admission = Arc::new(Admission::new(
             config.connections_max,
@@ -158,6 +163,7 @@ impl Server {
                 post,
                 mailbox,
                 bells,
+                handover,
             };
             let (make, ready) = (Arc::clone(&make), ready.clone());
             let thread = thread::Builder::new()
@@ -201,6 +207,7 @@ struct CoreStart {
     post: Post<Letter>,
     mailbox: Mailbox<Letter>,
     bells: mpsc::Receiver<(Vec<Arc<Bell>>, Hub)>,
+    handover: Handover,
 }
 
 impl CoreStart {
@@ -231,7 +238,7 @@ impl CoreStart {
         let outbox = Outbox::new(config.outbox_bytes_max);
         let mut hub = CoreHub::new(self.ids, self.post, outbox, Pool::new(POOL_BYTES), config.slow_consumer);
         let service = make(&mut hub, handle);
-        let settings = settings(config, listener_count, ring.buffer_bytes());
+        let settings = Settings { handover: self.handover, ..settings(config, listener_count, ring.buffer_bytes()) };
         let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
         shard.run().map_err(Error::io(format!("core {}", self.core)))
     }
@@ -275,6 +282,7 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32) -> Settings {
         drain_timeout: config.drain_timeout,
         drain_spread: config.drain_spread,
         listeners,
+        handover: Handover::default(),
     }
 }
 

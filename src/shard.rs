@@ -43,6 +43,12 @@ const ACCEPTS_IN_FLIGHT: u32 = 32;
 const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
+/// How long handshakes of TCP that have begun may take to end up in a listener's queue.
+const TURNED_AWAY_MS: u64 = 500;
+/// Ticks in a row without an accept after which nobody waits in the listeners' queues.
+const QUIET_TICKS: u32 = 2;
+/// How long a drain waits for the first request of a connection.
+const FIRST_REQUEST_MS: u64 = 1000;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
 const LINGER_MS: u64 = 500;
 
@@ -81,6 +87,21 @@ pub struct Settings {
     pub drain_spread: Duration,
     /// Listeners of the ring.
     pub listeners: u8,
+    /// What becomes of them in a drain.
+    pub handover: Handover,
+}
+
+/// What becomes of the listeners when a shard drains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// They are the shard's own: it answers whoever is in their queues and closes them.
+    #[default]
+    Close,
+    /// Another process listens on the same address by sockets of its own. Closing a listener resets whoever is in its queue
+    /// or about to be, so first new connections are turned away, which come again and find the other process.
+    Share,
+    /// Others have the same sockets, and their queues with them: it stops accepting.
+    Leave,
 }
 
 /// A drain under way.
@@ -88,6 +109,12 @@ struct Drain {
     /// When which connection is told to go.
     plan: VecDeque<(u64, u32, u32)>,
     stop_at_ms: u64,
+    /// Accepts at least until then, and until nobody waits in the queues; `None` when that is over.
+    accept_until_ms: Option<u64>,
+    /// Ticks in a row in which nobody waited.
+    quiet_ticks: u32,
+    /// When to look at connections that have not said anything yet.
+    look_at_ms: u64,
 }
 
 /// One core. See the module.
@@ -242,10 +269,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         {
             return Wait::No;
         }
-        let accepts_later = self.drain.is_none() && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
+        let accepts = self.drain.as_ref().is_none_or(|drain| drain.accept_until_ms.is_some());
+        let accepts_later = accepts && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
         let accept_ms = accepts_later.then_some(self.accept_again_ms);
-        let drain_ms =
-            self.drain.as_ref().map(|drain| drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms));
+        let drain_ms = self.drain.as_ref().map(Drain::next_ms);
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
@@ -495,6 +522,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Slots in use by connections.
     pub fn connections(&self) -> usize {
         self.conns.len() - self.accepts_in_flight as usize
+    }
+}
+
+impl Drain {
+    /// When it goes on.
+    fn next_ms(&self) -> u64 {
+        let plan_ms = self.plan.front().map_or(self.stop_at_ms, |(at_ms, ..)| *at_ms);
+        plan_ms.min(self.accept_until_ms.unwrap_or(u64::MAX)).min(self.look_at_ms)
     }
 }
 

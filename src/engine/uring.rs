@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use socket2::SockAddr;
+use socket2::{SockAddr, SockFilter, SockRef};
 use tracing::debug;
 
 use self::address::AcceptAddress;
@@ -41,6 +41,15 @@ const SENDS_PER_ENTER: usize = 256;
 const VECTORED_PER_ENTER: usize = 64;
 /// Buffers in circulation at the start, in bytes: few, so that they stay in the cache; more under want.
 const BUFFER_BYTES_AT_FIRST: u32 = 512 << 10;
+/// A classic BPF program that drops every segment that would begin a connection: byte 13 of a TCP header has the flags, of
+/// which SYN is the second (RFC 9293 3.1). The kernel shows it segments from the TCP header on.
+const NO_SYN: [SockFilter; 4] = [
+    // ldb [13]; jset #2, drop, keep; drop: ret #0; keep: ret #-1
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x45, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 /// Generations of internal tokens with [`Op::Doorbell`]: the armed read of the eventfd, and a `MSG_RING` that failed.
 const BELL_READ: u32 = 1;
 const BELL_SENT: u32 = 2;
@@ -424,6 +433,16 @@ impl Ring for Uring {
         let former = self.accepts.insert(token.index(), address);
         assert!(former.is_none(), "one accept per slot");
         self.push(&entry.user_data(token.user_data()));
+    }
+
+    fn turn_away(&mut self) {
+        for listener in &self.listeners {
+            let listener = SockRef::from(listener);
+            let is_tcp = listener.local_addr().is_ok_and(|address| address.as_socket().is_some());
+            if is_tcp && let Err(error) = listener.attach_filter(&NO_SYN) {
+                tracing::warn!(%error, "new connections cannot be turned away: those that come last may be reset");
+            }
+        }
     }
 
     fn stop_accepting(&mut self) {

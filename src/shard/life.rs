@@ -1,7 +1,7 @@
 //! How connections come and go: accepts, time limits, closing, draining.
 
 use super::conn::{Conn, Phase, Receiving};
-use super::{ACCEPT_BACKOFF_MS, Drain, Shard};
+use super::{ACCEPT_BACKOFF_MS, ACCEPTS_IN_FLIGHT, Drain, FIRST_REQUEST_MS, Handover, QUIET_TICKS, Shard, TURNED_AWAY_MS};
 use crate::engine::{Completion, Op, Peer, Ring, Token};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;
@@ -13,7 +13,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Keeps accepts in flight as long as there are slots to accept into.
     pub(super) fn arm_accepts(&mut self) {
-        if self.accepts_wanted.is_empty() || self.drain.is_some() {
+        let accepts = self.drain.as_ref().is_none_or(|drain| drain.accept_until_ms.is_some());
+        if self.accepts_wanted.is_empty() || !accepts {
             return;
         }
         if self.accept_again_ms > self.now_ms() {
@@ -61,7 +62,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         self.hub.counters.accepted += 1;
         let now_ms = self.now_ms();
-        let due_ns = self.admission.accept_due_ns(self.now_ns);
+        let due_ns = match &mut self.drain {
+            Some(drain) => {
+                drain.quiet_ticks = 0;
+                self.now_ns
+            }
+            None => self.admission.accept_due_ns(self.now_ns),
+        };
         let conn = &mut self.conns[slot as usize];
         conn.peer = match self.ring.peer(slot) {
             Peer::Inet(address) => Some(address).into(),
@@ -356,8 +363,18 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return;
         }
         self.admission.drain();
-        self.ring.stop_accepting();
         let now_ms = self.now_ms();
+        let accept_until_ms = match self.settings.handover {
+            Handover::Close => Some(now_ms),
+            Handover::Share => {
+                self.ring.turn_away();
+                Some(now_ms + TURNED_AWAY_MS)
+            }
+            Handover::Leave => {
+                self.ring.stop_accepting();
+                None
+            }
+        };
         let open = || self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Open);
         let count = open().count() as u64;
         let spread_ms = self.settings.drain_spread.as_millis() as u64;
@@ -367,13 +384,38 @@ impl<R: Ring, S: Service> Shard<R, S> {
             .collect();
         let delayed = |(slot, conn): (usize, &Conn)| (conn.phase == Phase::Delayed).then_some(slot as u32);
         for slot in self.conns.iter().filter_map(delayed).collect::<Vec<u32>>() {
-            self.teardown(slot);
+            self.start_http(slot);
         }
         let stop_at_ms = now_ms + self.settings.drain_timeout.as_millis() as u64;
-        self.drain = Some(Drain { plan, stop_at_ms });
+        self.drain = Some(Drain { plan, stop_at_ms, accept_until_ms, quiet_ticks: 0, look_at_ms: u64::MAX });
+    }
+
+    /// Stops accepting in a drain when nobody waits in the listeners' queues any more.
+    fn end_accepting(&mut self) {
+        let now_ms = self.now_ms();
+        let Some(drain) = &mut self.drain else { return };
+        if drain.accept_until_ms.is_none_or(|until_ms| until_ms > now_ms) {
+            return;
+        }
+        let in_flight = |listener| {
+            let wanted = self.accepts_wanted.iter().filter(|wanted| **wanted == listener).count();
+            ACCEPTS_IN_FLIGHT as usize - wanted
+        };
+        if (0..self.settings.listeners).any(|listener| in_flight(listener) == 0) {
+            // No slot or no descriptor is free: some will be, as connections end.
+            drain.accept_until_ms = Some(now_ms + ACCEPT_BACKOFF_MS);
+            return;
+        }
+        // Whoever waits in a queue would have completed an accept in this turn.
+        drain.quiet_ticks += 1;
+        if drain.quiet_ticks > QUIET_TICKS {
+            drain.accept_until_ms = None;
+            self.ring.stop_accepting();
+        }
     }
 
     pub(super) fn drain_some(&mut self) {
+        self.end_accepting();
         let now_ms = self.now_ms();
         let Some(drain) = &mut self.drain else { return };
         while let Some(&(at_ms, slot, generation)) = drain.plan.front()
@@ -388,11 +430,16 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if is_late {
             self.stop();
         } else if self.websockets() == 0 {
-            // Requests can be made on kept-alive connections until the last WebSocket has gone.
-            let between_requests = |(slot, conn): (usize, &Conn)| {
-                (conn.phase == Phase::Http && conn.stash.is_none()).then_some(slot as u32)
-            };
-            for slot in self.conns.iter().filter_map(between_requests).collect::<Vec<u32>>() {
+            // Requests can be made on kept-alive connections until the last WebSocket has gone. Who was accepted a moment
+            // ago and has not asked for anything yet is about to.
+            let look_at_ms = |conn: &Conn| if conn.answered { 0 } else { conn.last_inbound_ms + FIRST_REQUEST_MS };
+            let is_waiting = |conn: &&Conn| conn.phase == Phase::Http && conn.stash.is_none();
+            let of_drain = self.drain.as_mut().expect("it is under way");
+            let times = self.conns.iter().map(|(_, conn)| conn).filter(is_waiting).map(look_at_ms);
+            of_drain.look_at_ms = times.filter(|at_ms| *at_ms > now_ms).min().unwrap_or(u64::MAX);
+            let is_due = |(_, conn): &(usize, &Conn)| is_waiting(conn) && look_at_ms(conn) <= now_ms;
+            let due: Vec<u32> = self.conns.iter().filter(is_due).map(|(slot, _)| slot as u32).collect();
+            for slot in due {
                 self.start_flush(slot);
             }
         }

@@ -19,7 +19,7 @@ use ringwire::proto::frame::Opcode;
 use ringwire::proto::pool::Pool;
 use ringwire::proto::{Incoming, Limits};
 use ringwire::service::{Accept, Answer, Ended, Inbound, Service};
-use ringwire::shard::{Settings, Shard};
+use ringwire::shard::{Handover, Settings, Shard};
 use ringwire::{App, ConnectionId, core_app, standalone};
 
 /// How the cores are set up.
@@ -56,6 +56,7 @@ impl Default for Setup {
             drain_timeout: Duration::from_secs(10),
             drain_spread: Duration::from_secs(1),
             listeners: 1,
+            handover: Handover::Close,
         };
         Setup {
             cores: 1,
