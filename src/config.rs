@@ -126,7 +126,8 @@ settings! {
     ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "ping a client after this much inbound silence";
     write_timeout: Duration = "WRITE_TIMEOUT", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
-        "drop a connection whose socket takes nothing for this long of what waits for it";
+        "drop a connection when none of the sends that wait for its socket is done for this long: each is a message, several \
+         up to 64 KiB, or 256 KiB of a longer one";
     answer_timeout: Duration = "ANSWER_TIMEOUT", "60s", Allowed::Time(range(MILLISECOND, DAY).or_zero("never")),
         "an HTTP handler has this long to answer; 503 past it";
     close_timeout: Duration = "CLOSE_TIMEOUT", "5s", Allowed::Time(range(MILLISECOND, DAY)),

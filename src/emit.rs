@@ -14,8 +14,8 @@ use crate::id::ConnectionId;
 use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::outbox::{Key, Queued};
-use crate::proto::close::{self, IllegalCloseCode};
 use crate::proto::Kind;
+use crate::proto::close::{self, IllegalCloseCode};
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.

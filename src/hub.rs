@@ -517,13 +517,7 @@ impl CoreHub {
         delivery
     }
 
-    fn deliver_to_room(
-        &mut self,
-        id: RoomId,
-        frame: &Outgoing<'_>,
-        key: Option<Key>,
-        except: Option<u32>,
-    ) -> Delivery {
+    fn deliver_to_room(&mut self, id: RoomId, frame: &Outgoing<'_>, key: Option<Key>, except: Option<u32>) -> Delivery {
         let mut delivery = Delivery::default();
         if key.is_some() {
             // Delivering changes no room.

@@ -110,13 +110,12 @@ impl Drop for SocketFile {
 /// When `cores` is 0.
 pub fn bind_all(config: &Config, cores: usize) -> Result<Listeners> {
     assert!(cores > 0, "a server has a core");
-    let mut listeners =
-        Listeners {
-            per_core: (0..cores).map(|_| Vec::new()).collect(),
-            bound: Vec::new(),
-            files: Vec::new(),
-            are_passed: false,
-        };
+    let mut listeners = Listeners {
+        per_core: (0..cores).map(|_| Vec::new()).collect(),
+        bound: Vec::new(),
+        files: Vec::new(),
+        are_passed: false,
+    };
     let passed = passed_sockets()?;
     listeners.are_passed = !passed.is_empty();
     for (number, socket) in passed.iter().enumerate() {

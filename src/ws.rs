@@ -357,7 +357,8 @@ impl Ws {
         self.with(|route| route.limits.idle_timeout = Some(timeout))
     }
 
-    /// Drops a connection whose socket has taken nothing for so long of what waits for it; zero = never.
+    /// Drops a connection when none of the sends that wait for its socket is done for so long; zero = never. Each of them
+    /// is a message, several up to 64 KiB, or 256 KiB of a longer one.
     #[must_use]
     pub fn write_timeout(self, timeout: Duration) -> Ws {
         self.with(|route| route.limits.write_timeout = Some(timeout))

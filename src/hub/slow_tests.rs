@@ -213,9 +213,8 @@ fn every_policy_loses_what_it_says_and_says_what_it_loses() {
                 _ => assert_eq!(lost.newest, 0, "{what}"),
             }
             if policy == SlowConsumer::KeepLatest {
-                let is_missing = |(key, last): &(&usize, &u64)| {
-                    !got.iter().any(|(number, of)| of == *key && number >= *last)
-                };
+                let is_missing =
+                    |(key, last): &(&usize, &u64)| !got.iter().any(|(number, of)| of == *key && number >= *last);
                 let missing = model.last.iter().filter(is_missing).count() as u64;
                 assert!(missing <= lost.oldest, "{what}: {missing} keys have no latest");
             }

@@ -253,7 +253,13 @@ fn letters_to_an_unknown_room_concern_nobody() {
     let mut world = World::new(2);
     let (tally, answer) = Tally::new();
     let frame = FrameBuf::new(Opcode::Text, b"x");
-    world.hubs[0].read(Letter::Publish { scope: Scope::Room("?".into()), frame, key: None, except: None, tally: Some(tally) });
+    world.hubs[0].read(Letter::Publish {
+        scope: Scope::Room("?".into()),
+        frame,
+        key: None,
+        except: None,
+        tally: Some(tally),
+    });
     assert_eq!(answer.recv(), Ok(Delivery::default()));
     world.hubs[0].read(Letter::Presence { room: "?".into(), core: 1, present: false });
     assert_eq!(world.hubs[0].room_count(), 0);

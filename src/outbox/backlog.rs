@@ -19,7 +19,7 @@ use crate::proto::frame::unmasked_len;
 /// Small messages of a backlog are sent together up to this many bytes.
 pub(super) const RESEND_BYTES: usize = 64 << 10;
 /// Most bytes of one waiting send: of a larger message so much at a time, so that its completions tell that the peer reads.
-pub(super) const PART_BYTES_MAX: usize = 1 << 20;
+pub(super) const PART_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes in pieces, and the waiting send that the first of them went into.
 #[derive(Default)]

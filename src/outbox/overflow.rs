@@ -117,7 +117,8 @@ impl Outbox {
             return (self.queue(slot, *frame), dropped);
         }
         let old_bytes = queue.backlog.as_ref().and_then(|backlog| backlog.replaceable_bytes(key)).unwrap_or(0);
-        let is_room = queue.queued_bytes() == 0 || queue.queued_bytes() - old_bytes + frame.wire_len() <= self.bytes_max;
+        let is_room =
+            queue.queued_bytes() == 0 || queue.queued_bytes() - old_bytes + frame.wire_len() <= self.bytes_max;
         if !self.is_open(slot) {
             return (Queued::Gone, dropped);
         }
@@ -138,7 +139,9 @@ impl Outbox {
     }
 
     fn replace(&mut self, slot: u32, bytes: Bytes, key: Key, dropped: &mut Dropped) {
-        let Some(backlog) = &mut self.slots[slot as usize].backlog else { return self.push_back(slot, bytes, Some(key)) };
+        let Some(backlog) = &mut self.slots[slot as usize].backlog else {
+            return self.push_back(slot, bytes, Some(key));
+        };
         self.backlog_bytes += bytes.len();
         if let Some(old) = backlog.replace(bytes, key) {
             self.backlog_bytes -= old.len();

@@ -604,8 +604,7 @@ fn the_latest_takes_the_place_of_an_older_one_that_waits() {
     assert_eq!(queue_latest(&mut outbox, "c", b"c1"), 0);
     assert_eq!(queue_latest(&mut outbox, "a", b"a4"), 1);
     assert_eq!(queue_latest(&mut outbox, "b", b"b2"), 1);
-    let expected =
-        [&b"in flight"[..], b"a4", b"b2", b"no key", b"c1"].map(encoded).concat()[3..].to_vec();
+    let expected = [&b"in flight"[..], b"a4", b"b2", b"no key", b"c1"].map(encoded).concat()[3..].to_vec();
     assert_eq!(finish_waiting(&mut outbox, 0, waiting), expected);
 }
 
@@ -621,8 +620,7 @@ fn what_waited_when_its_socket_got_full_can_be_replaced() {
     assert_eq!(queue_latest(&mut outbox, "e", b"E"), 1);
     let rest = finish_waiting(&mut outbox, 0, waiting);
     let message = |letter: u8| encoded(&[letter; 98]);
-    let expected =
-        [message(b'a'), message(b'b'), message(b'c'), message(b'd'), encoded(b"E"), encoded(b"B")].concat();
+    let expected = [message(b'a'), message(b'b'), message(b'c'), message(b'd'), encoded(b"E"), encoded(b"B")].concat();
     assert_eq!([sent, rest].concat(), expected);
 }
 

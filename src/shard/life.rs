@@ -1,7 +1,9 @@
 //! How connections come and go: accepts, time limits, closing, draining.
 
 use super::conn::{Conn, Phase, Receiving};
-use super::{ACCEPT_BACKOFF_MS, ACCEPTS_IN_FLIGHT, Drain, FIRST_REQUEST_MS, Handover, QUIET_TICKS, Shard, TURNED_AWAY_MS};
+use super::{
+    ACCEPT_BACKOFF_MS, ACCEPTS_IN_FLIGHT, Drain, FIRST_REQUEST_MS, Handover, QUIET_TICKS, Shard, TURNED_AWAY_MS,
+};
 use crate::engine::{Completion, Op, Peer, Ring, Token};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;

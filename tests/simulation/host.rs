@@ -20,7 +20,7 @@ use ringwire::proto::pool::Pool;
 use ringwire::proto::{Incoming, Limits};
 use ringwire::service::{Accept, Answer, Ended, Inbound, Service};
 use ringwire::shard::{Handover, Settings, Shard};
-use ringwire::{App, ConnectionId, core_app, standalone};
+use ringwire::{App, ConnectionId, Dropped, core_app, standalone};
 
 /// How the cores are set up.
 #[derive(Clone)]
@@ -133,6 +133,16 @@ impl Service for Watched {
         if hub.route(slot) != DIRECT {
             self.inner.close(hub, slot, ended);
         }
+    }
+
+    fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
+        assert!(self.open.contains_key(&slot), "slot {slot}, which is not open, has lost something");
+        self.inner.dropped(hub, slot, dropped);
+    }
+
+    fn drained(&mut self, hub: &mut CoreHub, slot: u32) {
+        assert!(self.open.contains_key(&slot), "slot {slot}, which is not open, has drained");
+        self.inner.drained(hub, slot);
     }
 
     fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
