@@ -13,6 +13,7 @@
 mod handle;
 mod letter;
 mod limits;
+mod measure;
 mod room;
 mod scope;
 mod slow;
@@ -124,6 +125,12 @@ pub struct CoreHub {
     released: Vec<(u32, u32)>,
     /// Connections whose last sender outside was dropped.
     without_senders: Vec<ConnectionId>,
+    /// Bytes held of messages and requests that are incomplete or held back.
+    pub(crate) partial_bytes: usize,
+    /// Bytes of messages that tasks have not taken, as of this tick.
+    pub(crate) inbox_bytes: usize,
+    /// Another core waits for this one to look at what its connections hold.
+    pub(crate) shed_wanted: bool,
     /// The core's clock, as of this tick.
     pub(crate) now_ns: u64,
 }
@@ -151,6 +158,9 @@ impl CoreHub {
             data: HashMap::new(),
             released: Vec::new(),
             without_senders: Vec::new(),
+            partial_bytes: 0,
+            inbox_bytes: 0,
+            shed_wanted: false,
             now_ns: 0,
         }
     }

@@ -18,6 +18,7 @@
 
 mod backlog;
 mod key;
+mod measure;
 #[cfg(test)]
 mod model_tests;
 mod overflow;
@@ -129,6 +130,8 @@ pub struct Outbox {
     /// The last stretch that had to leave the arena.
     copied: Option<(ArenaFrame, Bytes)>,
     backlog_bytes: usize,
+    /// Bytes that sockets have taken.
+    sent_bytes: u64,
     little_used_ticks: u32,
     /// The keys of frames in the arena, by where they start.
     marks: Vec<(u32, Key)>,
@@ -154,6 +157,7 @@ impl Outbox {
             joined: None,
             copied: None,
             backlog_bytes: 0,
+            sent_bytes: 0,
             little_used_ticks: 0,
             marks: Vec::new(),
             raw: Vec::new(),
@@ -533,6 +537,7 @@ impl Outbox {
         }
         let before = queue.queued_bytes();
         debug_assert!(!queue.is_parked() && sent < before);
+        self.sent_bytes += sent as u64;
         self.spill(slot);
         self.note_fall(slot, before);
         let (bytes_max, now_ms) = (self.waiting_bytes_max(), self.now_ms);
@@ -551,6 +556,7 @@ impl Outbox {
         let before = queue.queued_bytes();
         let backlog = queue.backlog.as_mut()?;
         self.backlog_bytes -= backlog.in_flight_bytes;
+        self.sent_bytes += backlog.in_flight_bytes as u64;
         backlog.in_flight_bytes = 0;
         if let Some(vec) = reclaim(std::mem::take(&mut backlog.in_flight)) {
             reuse(vec);
@@ -580,6 +586,7 @@ impl Outbox {
             let slot = &mut self.slots[index as usize];
             slot.dirty = false;
             let in_arena = (slot.end - slot.start) as usize;
+            self.sent_bytes = self.sent_bytes.wrapping_add(u64::from(slot.end - slot.start));
             slot.start = 0;
             slot.end = 0;
             if in_arena > self.drain_floor {
@@ -590,6 +597,7 @@ impl Outbox {
                     self.drained.push((index, backlog.queue_bytes));
                 }
                 self.backlog_bytes -= backlog.queue_bytes;
+                self.sent_bytes = self.sent_bytes.wrapping_add(backlog.queue_bytes as u64);
                 backlog.clear(|bytes| {
                     if let Some(vec) = reclaim(bytes) {
                         reuse(vec);

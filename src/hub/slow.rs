@@ -3,6 +3,7 @@
 use super::CoreHub;
 use crate::config::SlowConsumer;
 use crate::frame_buf::FrameBuf;
+use crate::metrics::{DropReason, ShedReason};
 use crate::outbox::{Dropped, Key, Outgoing, Queued};
 use crate::proto::frame::Opcode;
 
@@ -67,7 +68,7 @@ impl CoreHub {
         let mut queued = Queued::Full;
         match policy {
             SlowConsumer::Close => {
-                self.counters.slow_consumers_closed += 1;
+                self.counters.shed.add(ShedReason::SlowConsumer, 1);
                 self.close(slot, Some(1013), "slow consumer");
             }
             SlowConsumer::DropNew => {}
@@ -88,16 +89,22 @@ impl CoreHub {
             Queued::Yes => self.counters.messages_out += 1,
             _ => dropped.add(Dropped::one_newest(frame.wire_len())),
         }
+        if policy == SlowConsumer::Close {
+            self.counters.drops.add(DropReason::Close, dropped.newest);
+        } else {
+            self.counters.drops.add(DropReason::DropNew, dropped.newest);
+        }
         self.lost(slot, dropped, before);
         queued
     }
 
-    /// Counts what a connection has lost of a queue of `before` bytes.
+    /// Counts what a connection has lost of a queue of `before` bytes, and has it told.
     fn lost(&mut self, slot: u32, dropped: Dropped, before: usize) {
         if dropped.is_none() {
             return;
         }
-        self.counters.messages_dropped += dropped.messages();
+        self.counters.drops.add(DropReason::DropOld, dropped.oldest);
+        self.counters.drops.add(DropReason::Replaced, dropped.replaced);
         self.outbox.note_fall(slot, before);
         if (slot as usize) < self.members.len() && self.limits(slot).reports_drops {
             let generation = self.members[slot as usize].generation;

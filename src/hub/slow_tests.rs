@@ -223,7 +223,7 @@ fn every_policy_loses_what_it_says_and_says_what_it_loses() {
             all += lost.messages();
             assert_eq!(model.hub.outbox.queued_bytes(slot as u32), 0);
         }
-        assert_eq!(model.hub.counters.messages_dropped, all);
+        assert_eq!(model.hub.counters.drops.total(), all);
         assert_eq!(model.hub.outbox.backlog_bytes(), 0);
     }
     let [new, old, latest] = seen;

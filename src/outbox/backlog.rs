@@ -179,6 +179,17 @@ impl Backlog {
         dropped
     }
 
+    /// Forgets everything that has not been begun; returns how many bytes that was.
+    pub(super) fn discard(&mut self) -> usize {
+        let before = self.queue_bytes;
+        let begun = if self.begun { self.pop_front() } else { None };
+        self.queue.clear();
+        self.queue_bytes = 0;
+        self.keyed = None;
+        begun.into_iter().for_each(|rest| self.push_front(rest));
+        before - self.queue_bytes
+    }
+
     /// Makes the queue one slice of at most [`PIECES_MAX`] pieces, or one piece.
     pub(super) fn prepare(&mut self) {
         self.queue.make_contiguous();

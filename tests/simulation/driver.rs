@@ -179,7 +179,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     if run.cores.admission.connections() != 0 {
         return Err(format!("{} connections are counted as admitted", run.cores.admission.connections()));
     }
-    let dropped = run.cores.all.iter_mut().map(|core| core.shard.hub().counters.messages_dropped).sum();
+    let dropped = run.cores.all.iter_mut().map(|core| core.shard.hub().counters.drops.total()).sum();
     run.judge(dropped)
 }
 

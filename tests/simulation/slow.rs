@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ringwire::config::SlowConsumer;
 use ringwire::engine::sim::Faults;
+use ringwire::metrics::TimeoutKind;
 use ringwire::{App, Dropped, Message, Request, Socket as Ws, sleep, ws};
 
 use crate::driver::{self, Lossy, Scenario};
@@ -132,7 +133,7 @@ fn drops_are_told_once_in_a_tick_with_their_number() {
         rig.settle();
         assert!((2..=4).contains(&told.dropped.borrow().len()));
         let all: u64 = told.dropped.borrow().iter().map(Dropped::messages).sum();
-        assert!(rig.counters(0).messages_dropped >= all);
+        assert!(rig.counters(0).drops.total() >= all);
         slow.client.reset();
         rig.finish();
     }
@@ -264,7 +265,7 @@ fn a_peer_that_takes_everything_and_says_nothing_is_found() {
     }
     assert_eq!((rig.connections(), pings), (1, 3));
     assert!(mute.client.saw_fin() && rig.ended(0)[0].reason == "idle timeout");
-    assert_eq!((rig.counters(0).timeouts, rig.counters(0).write_timeouts), (1, 0));
+    assert_eq!((rig.counters(0).timeouts.of(TimeoutKind::Idle), rig.counters(0).timeouts.total()), (1, 1));
     talker.frame(PONG, b"");
     rig.finish();
 }
@@ -298,7 +299,7 @@ fn a_socket_that_takes_nothing_has_its_own_deadline() {
             _ => {}
         }
     }
-    assert_eq!((rig.counters(0).timeouts, rig.counters(0).write_timeouts), (1, 1));
+    assert_eq!((rig.counters(0).timeouts.of(TimeoutKind::Write), rig.counters(0).timeouts.total()), (1, 1));
     assert_eq!(rig.ended(0)[0].reason, "write timeout");
     slow.client.reset();
     rig.finish();
@@ -359,6 +360,6 @@ fn an_http_handler_has_so_long_to_answer() {
         client.close();
     }
     rig.pass_ms(2_000);
-    assert_eq!((rig.connections(), rig.counters(0).timeouts), (1, 2));
+    assert_eq!((rig.connections(), rig.counters(0).timeouts.of(TimeoutKind::Answer)), (1, 2));
     rig.finish();
 }
