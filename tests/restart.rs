@@ -3,7 +3,6 @@
 #![cfg(feature = "cli")]
 
 mod common;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -129,17 +128,16 @@ fn nobody_is_lost_where_the_listening_socket_is_passed_on() {
     let load = Load::start(address);
     for overlaps in [true, false, true, false] {
         pause();
-        let old = if overlaps { Some(std::mem::replace(&mut program, pass())) } else { None };
-        let old = old.unwrap_or_else(|| {
+        if overlaps {
+            let old = std::mem::replace(&mut program, pass());
+            old.signal(Signal::SIGTERM);
+            assert_eq!(old.ended().code(), Some(0));
+        } else {
             // As a service manager does: the new one starts when the old one has ended, and the queue waits.
             program.signal(Signal::SIGTERM);
-            let old = std::mem::replace(&mut program, pass());
-            old
-        });
-        if overlaps {
-            old.signal(Signal::SIGTERM);
+            assert_eq!(program.ended().code(), Some(0));
+            program = pass();
         }
-        assert_eq!(old.ended().code(), Some(0));
     }
     pause();
     check(&load.end());
