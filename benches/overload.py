@@ -74,7 +74,7 @@ def row(what, value, bar, is_met):
 
 def stalled_reader():
     """The stall is in the middle of each round: the same connections before and after it."""
-    rounds, seconds = (3, 16) if QUICK else (5, 40)
+    rounds, seconds = (1, 40) if QUICK else (3, 40)
     changes, growths, befores, whiles = [], [], [], []
     for _ in range(rounds):
         server = Server("--slow-consumer=drop-old", f"--max-outbox={OUTBOX_BYTES_MAX}")
@@ -112,7 +112,8 @@ def overload():
                   "--warmup", 1, "--patience", 60)
     began = time.monotonic() + 1.0
     time.sleep(1 + seconds / 2)
-    flood = run("echo", url, *shape, "--rate", 2 * peak, "--duration", seconds, "--warmup", 1, "--patience", 1)
+    flood = run("echo", url, *shape, "--pipeline", 256, "--rate", 2 * peak, "--duration", seconds, "--warmup", 1,
+                "--patience", 60)
     ended = time.monotonic() - began
     _, probed = finish(probe)
     goodput = flood["messages_per_s"]

@@ -255,6 +255,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.close_doomed();
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
         self.rearm_starved();
+        self.say_what_is_held();
         self.measure();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
     }

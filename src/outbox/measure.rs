@@ -22,6 +22,16 @@ impl Outbox {
         self.slots.iter().map(|slot| slot.queued_bytes()).fold((0, 0), held)
     }
 
+    /// Bytes that sockets have refused: those of all connections, without what the next batch will try to send.
+    pub fn refused_bytes(&self) -> usize {
+        if self.backlog_bytes == 0 {
+            return 0;
+        }
+        let backlogs = self.dirty.iter().filter_map(|slot| self.slots[*slot as usize].backlog.as_ref());
+        let untried: usize = backlogs.filter(|backlog| backlog.in_flight_bytes == 0).map(|it| it.queue_bytes).sum();
+        self.backlog_bytes - untried
+    }
+
     /// Forgets what is queued to a connection and has not been begun; returns how many bytes that was. What has been
     /// begun ends with a whole frame, so the connection can still be told something.
     pub fn discard(&mut self, slot: u32) -> usize {

@@ -1,14 +1,17 @@
 //! The core's part in the process's memory budget: it says what it holds, and sheds what is too much.
 //!
-//! Once a tick, after what the last one queued has been sent: so what counts is what sockets have refused, not what is
-//! just passing through. While the budget is spent, the connections that hold the most are shed, the largest of all cores
-//! first, until an eighth of the budget is free: what is queued to them is forgotten, and they are closed with 1013 behind
-//! what is in flight (RFC 6455 7.4.1, and IANA's registry for 1013: try again later).
+//! It looks after the batch has been sent, so what counts is what sockets have refused, not what is just passing through;
+//! and it says at both ends of a tick what it holds, because a tick may be the last one for long. While the budget is
+//! spent, the connections that hold the most are shed, the largest of all cores first, until an eighth of the budget is
+//! free: what is queued to them is forgotten, and they are closed with 1013 behind what is in flight (IANA's registry of
+//! close codes: try again later).
 //!
-//! How far past the budget it may go: by what one tick of each core queues, and by what arrives in
-//! [`LOOK_INTERVAL_NS`] and [`LOOK_NS_PER_SLOT`], the time between two looks at all connections. Connections that were
-//! shed keep at most one waiting send each, of 64 KiB or of one larger message, for [`SHED_MS`] at the longest. Requests
-//! whose handlers are at work, and letters between cores, are bounded by settings of their own and never shed.
+//! How far past the budget it may go: by what one tick of each core queues and receives, and by what comes in the time
+//! between two looks at all connections, [`LOOK_INTERVAL_NS`] and [`LOOK_NS_PER_SLOT`]. Connections that were shed keep
+//! what the kernel is working on, for [`SHED_MS`] at the longest: one waiting send of 64 KiB or of one larger message, and
+//! the buffer of one message that is being received. Requests whose handlers are at work, and messages
+//! that tasks of ended connections have not taken, count and are never shed; letters between cores do not count, their
+//! number has a limit of its own.
 
 use super::Shard;
 use super::conn::{Conn, Phase};
@@ -36,10 +39,9 @@ pub(super) struct Minding {
 }
 
 impl<R: Ring, S: Service> Shard<R, S> {
-    /// Says what the core holds, and sheds if it is too much. Once a tick.
+    /// Says what the core holds, and sheds if it is too much. Once a tick, when the batch has been settled.
     #[inline]
     pub(super) fn mind_memory(&mut self) {
-        self.hub.inbox_bytes = self.service.inbox_bytes();
         if self.admission.memory().is_limited() {
             self.mind_limit();
         }
@@ -53,18 +55,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if !grew && !asked && !self.minding.watchful {
             return;
         }
-        let (core, memory) = (self.hub.core(), self.admission.memory());
-        let excess = memory.excess();
-        if excess == 0 {
-            if self.minding.watchful && !memory.is_spent() {
-                memory.forget(core);
-                self.minding.watchful = false;
+        let memory = self.admission.memory();
+        if !memory.is_spent() {
+            if std::mem::take(&mut self.minding.watchful) {
+                memory.forget(self.hub.core());
             }
-            return;
-        }
-        if !self.minding.watchful || asked || self.now_ns >= self.minding.look_at_ns {
+        } else if !self.minding.watchful || asked || self.now_ns >= self.minding.look_at_ns {
             self.minding.watchful = true;
-            self.shed(excess);
+            self.shed();
         }
     }
 
@@ -74,7 +72,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
         is_due.then(|| self.minding.look_at_ns.div_ceil(1_000_000))
     }
 
-    /// Whether another core waits for this one to look.
+    /// At the end of a tick: what it holds if the batch is sent whole. If it is not, there will be another tick.
+    #[inline]
+    pub(super) fn say_what_is_held(&mut self) {
+        self.hub.inbox_bytes = self.service.inbox_bytes();
+        if self.admission.memory().is_limited() {
+            let held = (self.hub.outbox.refused_bytes() + self.hub.partial_bytes + self.hub.inbox_bytes) as u64;
+            let grew = held > self.minding.published;
+            self.publish(held);
+            self.hub.shed_wanted |= grew && self.admission.memory().excess() > 0;
+        }
+    }
+
+    /// Whether it must look in the next tick, and not sleep before.
     pub(super) fn must_look(&self) -> bool {
         self.hub.shed_wanted
     }
@@ -90,9 +100,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    /// Sheds the largest connections while they are the largest of all cores, and `excess` bytes are too much.
+    /// Looks at all connections, and sheds the largest while they are the largest of all cores and there is too much.
     #[cold]
-    fn shed(&mut self, mut excess: u64) {
+    fn shed(&mut self) {
         let core = self.hub.core();
         let mut leaving = 0;
         let mut holders: Vec<(u64, u32)> = Vec::new();
@@ -105,18 +115,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
         }
         holders.sort_unstable();
+        let largest = |holders: &[(u64, u32)]| holders.last().map_or(0, |(bytes, _)| *bytes);
+        self.admission.memory().note(core, largest(&holders), leaving);
+        let mut excess = self.admission.memory().excess();
         let mut shed_any = false;
         let mut elsewhere = None;
         while excess > 0 {
-            let largest = holders.last().map_or(0, |(bytes, _)| *bytes);
-            elsewhere = self.admission.memory().larger_elsewhere(core, largest);
+            elsewhere = self.admission.memory().larger_elsewhere(core, largest(&holders));
             let (None, Some((bytes, slot))) = (elsewhere, holders.pop()) else { break };
             leaving += self.shed_one(slot, bytes);
             excess = excess.saturating_sub(bytes);
             shed_any = true;
         }
-        let largest = holders.last().map_or(0, |(bytes, _)| *bytes);
-        self.admission.memory().note(core, largest, leaving);
+        self.admission.memory().note(core, largest(&holders), leaving);
         self.hub.inbox_bytes = self.service.inbox_bytes();
         self.publish(self.held_bytes());
         // It has not looked yet, or it will find that its turn has come.

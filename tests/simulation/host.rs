@@ -249,6 +249,10 @@ impl Core {
                 "core {number} keeps {slots} slots, {websockets} WebSockets, {open} open ones, {backlog} queued bytes"
             ));
         }
+        let left = self.shard.hub().metrics();
+        if (left.outbox_bytes, left.partial_bytes) != (0, 0) {
+            return Err(format!("core {} still counts bytes: {left:?}", self.number));
+        }
         self.world.check_quiescent(self.number);
         Ok(())
     }

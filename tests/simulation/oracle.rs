@@ -196,8 +196,8 @@ pub fn judge_latest(logs: &[Log], keys: usize) -> Result<(), String> {
         let got: Vec<(usize, usize)> = log.received.iter().filter_map(parse_tag).collect();
         for (sender, from) in clean() {
             for key in 0..keys {
-                let of_key = from.sent.iter().enumerate().filter(|(number, _)| key_of(*number, keys) == key);
-                let Some((number, (_, at))) = of_key.last() else { continue };
+                let mut of_key = from.sent.iter().enumerate().filter(|(number, _)| key_of(*number, keys) == key);
+                let Some((number, (_, at))) = of_key.next_back() else { continue };
                 if at.is_some_and(|at| at >= all_open_at) && !got.contains(&(sender, number)) {
                     return Err(format!("client {id} misses the last message of key {key} of client {sender}"));
                 }
