@@ -22,6 +22,8 @@ mod measure;
 #[cfg(test)]
 mod model_tests;
 mod overflow;
+#[cfg(test)]
+mod overflow_tests;
 mod replies;
 #[cfg(test)]
 mod tests;

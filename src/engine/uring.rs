@@ -7,6 +7,7 @@
 mod address;
 #[cfg(test)]
 mod tests;
+mod turn_away;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use socket2::{SockAddr, SockFilter, SockRef};
+use socket2::SockAddr;
 use tracing::debug;
 
 use self::address::AcceptAddress;
@@ -41,15 +42,6 @@ const SENDS_PER_ENTER: usize = 256;
 const VECTORED_PER_ENTER: usize = 64;
 /// Buffers in circulation at the start, in bytes: few, so that they stay in the cache; more under want.
 const BUFFER_BYTES_AT_FIRST: u32 = 512 << 10;
-/// A classic BPF program that drops every segment that would begin a connection: byte 13 of a TCP header has the flags, of
-/// which SYN is the second (RFC 9293 3.1). The kernel shows it segments from the TCP header on.
-const NO_SYN: [SockFilter; 4] = [
-    // ldb [13]; jset #2, drop, keep; drop: ret #0; keep: ret #-1
-    SockFilter::new(0x30, 0, 0, 13),
-    SockFilter::new(0x45, 0, 1, 0x02),
-    SockFilter::new(0x06, 0, 0, 0),
-    SockFilter::new(0x06, 0, 0, u32::MAX),
-];
 /// Generations of internal tokens with [`Op::Doorbell`]: the armed read of the eventfd, and a `MSG_RING` that failed.
 const BELL_READ: u32 = 1;
 const BELL_SENT: u32 = 2;
@@ -443,13 +435,7 @@ impl Ring for Uring {
     }
 
     fn turn_away(&mut self) {
-        for listener in &self.listeners {
-            let listener = SockRef::from(listener);
-            let is_tcp = listener.local_addr().is_ok_and(|address| address.as_socket().is_some());
-            if is_tcp && let Err(error) = listener.attach_filter(&NO_SYN) {
-                tracing::warn!(%error, "new connections cannot be turned away: those that come last may be reset");
-            }
-        }
+        self.listeners.iter().for_each(turn_away::turn_away);
     }
 
     fn stop_accepting(&mut self) {
