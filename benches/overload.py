@@ -79,8 +79,8 @@ def stalled_reader():
     for _ in range(rounds):
         server = Server("--slow-consumer=drop-old", f"--max-outbox={OUTBOX_BYTES_MAX}")
         load = start(
-            "slow", f"{server.url}/broadcast", "--subscribers", 999, "--stalled", 1, "--rate", 100,
-            "--size", 4096, "--duration", seconds, "--warmup", 2, "--pin", 1,
+            "slow", f"{server.url}/broadcast", "--subscribers", 999, "--stalled", 1, "--rate", 60,
+            "--size", 6000, "--duration", seconds, "--warmup", 2, "--pin", 1,
         )
         time.sleep(2.5 + seconds / 2 - 2)
         before = server.rss_bytes()
@@ -104,7 +104,7 @@ def overload():
     server = Server()
     url = f"{server.url}/echo"
     shape = ["--connections", 64, "--threads", 1, "--pin", 1]
-    peaks = [run("echo", url, *shape, "--pipeline", 16, "--duration", seconds)["messages_per_s"] for _ in range(3)]
+    peaks = [run("echo", url, *shape, "--pipeline", 256, "--duration", seconds)["messages_per_s"] for _ in range(3)]
     peak = statistics.median(peaks)
     # A connection that is there before, during and after the overload.
     probing = 3 * seconds
