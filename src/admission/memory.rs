@@ -84,7 +84,12 @@ impl Memory {
         if !self.is_spent() {
             return 0;
         }
-        let leaving: u64 = self.shares.iter().map(|share| share.leaving.load(Ordering::Relaxed)).sum();
+        // What a core has noted may have gone since.
+        let leaving = |share: &Share| {
+            let held = share.held.load(Ordering::Relaxed);
+            share.leaving.load(Ordering::Relaxed).min(held)
+        };
+        let leaving: u64 = self.shares.iter().map(leaving).sum();
         self.held().saturating_sub(leaving).saturating_sub(self.low())
     }
 
@@ -146,6 +151,9 @@ mod tests {
         assert_eq!((memory.is_spent(), memory.excess()), (true, 50));
         memory.note(0, 100, 900);
         assert_eq!((memory.is_spent(), memory.excess()), (true, 0));
+        memory.publish(0, 10);
+        memory.publish(1, 1000);
+        assert_eq!(memory.excess(), 300, "it has gone");
     }
 
     #[test]
