@@ -14,7 +14,7 @@
 //! Invariant, per connection: at most one of {arena stretch, backlog} is non-empty; it is on the dirty list exactly when it
 //! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger
 //! (replies to the connection's own messages and control frames are bounded by its input); a waiting send owns no more than
-//! a quarter of `bytes_max`, or one message, so most of a queue can be dropped or replaced ([`overflow`]).
+//! a quarter of `bytes_max`, or one message, so most of a queue can be dropped or replaced (see `overflow.rs`).
 
 mod backlog;
 mod key;
