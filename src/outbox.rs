@@ -134,6 +134,8 @@ pub struct Outbox {
     backlog_bytes: usize,
     /// Bytes that sockets have taken.
     sent_bytes: u64,
+    /// Bytes of the batch's sends that have failed.
+    failed_bytes: u64,
     little_used_ticks: u32,
     /// The keys of frames in the arena, by where they start.
     marks: Vec<(u32, Key)>,
@@ -160,6 +162,7 @@ impl Outbox {
             copied: None,
             backlog_bytes: 0,
             sent_bytes: 0,
+            failed_bytes: 0,
             little_used_ticks: 0,
             marks: Vec::new(),
             raw: Vec::new(),
@@ -588,7 +591,7 @@ impl Outbox {
             let slot = &mut self.slots[index as usize];
             slot.dirty = false;
             let in_arena = (slot.end - slot.start) as usize;
-            self.sent_bytes = self.sent_bytes.wrapping_add(u64::from(slot.end - slot.start));
+            self.sent_bytes += in_arena as u64;
             slot.start = 0;
             slot.end = 0;
             if in_arena > self.drain_floor {
@@ -599,7 +602,7 @@ impl Outbox {
                     self.drained.push((index, backlog.queue_bytes));
                 }
                 self.backlog_bytes -= backlog.queue_bytes;
-                self.sent_bytes = self.sent_bytes.wrapping_add(backlog.queue_bytes as u64);
+                self.sent_bytes += backlog.queue_bytes as u64;
                 backlog.clear(|bytes| {
                     if let Some(vec) = reclaim(bytes) {
                         reuse(vec);
@@ -609,6 +612,7 @@ impl Outbox {
             }
         }
         self.dirty = dirty;
+        self.sent_bytes -= std::mem::take(&mut self.failed_bytes);
         self.joined = None;
         self.copied = None;
         self.marks.clear();
