@@ -264,7 +264,7 @@ async fn disconnect(request: Request) -> Result<Value, HttpError> {
     let id: ConnectionId = request.param("id").parse().map_err(|_| gone())?;
     let told = request.hub().emit_to(id, "disconnect", &json!({"reason": "Admin action"}))?.await;
     // The client may close when it hears this; it is closed in any case.
-    match request.hub().disconnect(id, 1008, "Admin action").await {
+    match request.hub().disconnect(id, 1008, "Admin action").expect("a legal code").await {
         Some(true) if told.gone == 0 => Ok(json!({"disconnected": true})),
         _ => Err(gone()),
     }

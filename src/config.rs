@@ -100,6 +100,8 @@ settings! {
         "bytes in each provided buffer";
     spin: Duration = "SPIN", "0us", Allowed::Time(range(MICROSECOND, SECOND).or_zero("off")),
         "busy-poll this long before sleeping";
+    reuse_port: bool = "REUSEPORT", "false", Allowed::Switch,
+        "share the address with another server of the same user, for restarts: see README";
     backlog: u32 = "BACKLOG", "4096", Allowed::Count(range(1, i32::MAX as u64)),
         "listen backlog";
     connections_max: u32 = "MAX_CONNECTIONS", "1000000", Allowed::Count(range(1, COUNT_MAX)),
@@ -123,12 +125,18 @@ settings! {
         "drop a connection after this long without an inbound byte";
     ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "ping a client after this much inbound silence";
+    write_timeout: Duration = "WRITE_TIMEOUT", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
+        "drop a connection when none of the sends that wait for its socket is done for this long: each is a message, several \
+         up to 64 KiB, or 256 KiB of a longer one";
+    answer_timeout: Duration = "ANSWER_TIMEOUT", "60s", Allowed::Time(range(MILLISECOND, DAY).or_zero("never")),
+        "an HTTP handler has this long to answer; 503 past it";
     close_timeout: Duration = "CLOSE_TIMEOUT", "5s", Allowed::Time(range(MILLISECOND, DAY)),
         "wait this long for the peer's Close, then drop";
     outbox_bytes_max: usize = "MAX_OUTBOX", "1MiB", Allowed::Bytes(range(KIB, 4 * GIB)),
         "bytes queued for one connection";
     slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
-        "when an outbox is full: close (1013), drop-new or drop-old";
+        "when an outbox is full: close (1013), drop-new or drop-old; keep-latest: while a client is behind, a message with a \
+         key replaces the waiting one with the same key, else as drop-old";
     memory_bytes_max: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),
         "queued and partial messages of the whole process; past it upgrades get 503, and the connections that hold the \
          most are closed with 1013";

@@ -16,12 +16,14 @@ use crate::context::CoreContext;
 use crate::hub::Hub;
 use crate::id::ConnectionId;
 use crate::message::{EncodeError, IntoMessage, Message, OwnedMessage, borrowed};
-use crate::proto::{Kind, close};
+use crate::outbox::Key;
+use crate::proto::Kind;
+use crate::proto::close::{self, IllegalCloseCode};
 use crate::reply::{ReplySink, Sent};
 use crate::request::Request;
 use crate::runtime::sleep;
 use crate::sender::Sender;
-use crate::socket::{IllegalCloseCode, send_message};
+use crate::socket::{send_message, send_message_keyed};
 pub(crate) use inbox::Inbox;
 
 /// Queued bytes from which [`Connection::ready`] waits.
@@ -67,7 +69,7 @@ impl Connection {
 
     /// Queues a message.
     pub fn send(&mut self, message: impl IntoMessage) -> Sent {
-        match message.with_message(|message| self.queue(message)) {
+        match message.with_message(|message| self.queue(message, None)) {
             Ok(sent) => sent,
             Err(error) => {
                 tracing::error!(%error, "a message was not sent");
@@ -82,7 +84,32 @@ impl Connection {
     /// If the data cannot be written as JSON.
     pub fn emit(&mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Sent, EncodeError> {
         let text = self.core.envelope().encode(event, data)?;
-        Ok(self.queue(borrowed(Kind::Text, &text)))
+        Ok(self.queue(borrowed(Kind::Text, &text), None))
+    }
+
+    /// As [`Connection::send`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
+    pub fn send_keyed(&mut self, key: impl AsRef<[u8]>, message: impl IntoMessage) -> Sent {
+        match message.with_message(|message| self.queue(message, Some(Key::of(key.as_ref())))) {
+            Ok(sent) => sent,
+            Err(error) => {
+                tracing::error!(%error, "a message was not sent");
+                Sent::Dropped
+            }
+        }
+    }
+
+    /// As [`Connection::emit`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn emit_keyed(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<Sent, EncodeError> {
+        let text = self.core.envelope().encode(event, data)?;
+        Ok(self.queue(borrowed(Kind::Text, &text), Some(Key::of(key.as_ref()))))
     }
 
     /// Sends all messages of a stream, no faster than the peer reads. Ends early when the connection does.
@@ -122,9 +149,7 @@ impl Connection {
     /// # Errors
     /// If the code is not one that may be sent.
     pub fn close(&mut self, code: u16, reason: &str) -> Result<(), IllegalCloseCode> {
-        if !close::is_legal(code) {
-            return Err(IllegalCloseCode(code));
-        }
+        let code = close::legal(code)?;
         let (id, reason) = (self.id, reason.to_owned());
         self.core.runtime.with_hub(move |hub| {
             if let Some(slot) = hub.resolve(id) {
@@ -168,15 +193,18 @@ impl Connection {
         self.core.runtime.with_hub(move |hub| hub.release(id));
     }
 
-    fn queue(&self, message: Message<'_>) -> Sent {
+    fn queue(&self, message: Message<'_>, key: Option<Key>) -> Sent {
         let id = self.id;
         let mut message = Some(message);
         let sent = self.core.runtime.try_with_hub(|hub| match (hub.resolve(id), message.take()) {
-            (Some(slot), Some(message)) => send_message(hub, slot, message),
+            (Some(slot), Some(message)) => match key {
+                Some(key) => send_message_keyed(hub, slot, message, key),
+                None => send_message(hub, slot, message),
+            },
             _ => Sent::Gone,
         });
         // Between tasks' phases: the message goes the way of other threads.
-        sent.unwrap_or_else(|| match message.take().map(|message| self.sender.send(message)) {
+        sent.unwrap_or_else(|| match message.take().map(|message| self.sender.send_as(message, key)) {
             Some(Ok(_)) => Sent::Queued,
             _ => Sent::Dropped,
         })
@@ -185,6 +213,6 @@ impl Connection {
 
 impl ReplySink for Connection {
     fn send_reply(&mut self, message: Message<'_>) -> Sent {
-        if self.discard_replies { Sent::Dropped } else { self.queue(message) }
+        if self.discard_replies { Sent::Dropped } else { self.queue(message, None) }
     }
 }

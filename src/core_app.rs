@@ -20,6 +20,7 @@ use crate::error_http::HttpError;
 use crate::hub::{CoreHub, Hub};
 use crate::id::ConnectionId;
 use crate::message::{Message, OwnedMessage};
+use crate::outbox::Dropped;
 use crate::proto::Incoming;
 use crate::proto::handshake;
 use crate::reply::BoxError;
@@ -408,6 +409,26 @@ impl Service for CoreApp {
         for intercept in &route.after_message {
             self.run(hub, slot, &route, |socket| {
                 intercept(socket);
+                Ok(())
+            });
+        }
+    }
+
+    fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
+        let (route, _) = self.route(hub.route(slot));
+        if let Some(on_drop) = &route.on_drop {
+            self.run(hub, slot, &route, |socket| {
+                on_drop(socket, dropped);
+                Ok(())
+            });
+        }
+    }
+
+    fn drained(&mut self, hub: &mut CoreHub, slot: u32) {
+        let (route, _) = self.route(hub.route(slot));
+        if let Some(on_drain) = &route.on_drain {
+            self.run(hub, slot, &route, |socket| {
+                on_drain(socket);
                 Ok(())
             });
         }

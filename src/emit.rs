@@ -14,8 +14,9 @@ use crate::id::ConnectionId;
 use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::metrics::{CoreMetrics, Metrics};
-use crate::outbox::Queued;
-use crate::proto::{Kind, close};
+use crate::outbox::{Key, Queued};
+use crate::proto::Kind;
+use crate::proto::close::{self, IllegalCloseCode};
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
@@ -78,21 +79,45 @@ impl<A> IntoFuture for Asking<A> {
 impl Hub {
     // ---- messages -------------------------------------------------------------------------------------------------
 
-    /// Sends a message to one connection, on whichever core it is. The answer says `gone` for an id that is stale or was
-    /// never one; a stale id never reaches a later connection.
+    /// The members of a room, on all cores.
+    ///
+    /// ```no_run
+    /// # fn tick(hub: &ringwire::Hub) -> Result<(), ringwire::EncodeError> {
+    /// // Whoever is behind on a route with `SlowConsumer::KeepLatest` gets the latest price alone.
+    /// let _ = hub.to("prices").keyed("price:EURUSD").emit("price", &1.0845)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn to(&self, room: &str) -> Receivers<'_> {
+        self.receivers(Target::Scope(Scope::Room(room.into())))
+    }
+
+    /// All connections.
+    pub fn to_all(&self) -> Receivers<'_> {
+        self.receivers(Target::Scope(Scope::Everyone))
+    }
+
+    /// The connections of a route, by its path as it was given to `App::ws`.
+    pub fn to_route(&self, path: &str) -> Receivers<'_> {
+        self.receivers(Target::Scope(Scope::Path(path.into())))
+    }
+
+    /// One connection, on whichever core it is. The answer says `gone` for an id that is stale or was never one; a stale
+    /// id never reaches a later connection.
+    pub fn to_connection(&self, id: ConnectionId) -> Receivers<'_> {
+        self.receivers(Target::One(id))
+    }
+
+    fn receivers(&self, target: Target) -> Receivers<'_> {
+        Receivers { hub: self, target, key: None, except: None }
+    }
+
+    /// Sends a message to one connection. See [`Hub::to_connection`].
     ///
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send_to(&self, id: ConnectionId, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
-        let frame = encode(message)?;
-        let (tally, answer) = Tally::new();
-        if id.core() < self.cores() {
-            let letter = Letter::EmitTo { id, frame, tally: Some(Arc::clone(&tally)) };
-            self.post(id.core(), letter, &tally);
-        } else {
-            tally.add(Queued::Gone.into());
-        }
-        Ok(Delivering(answer))
+        self.to_connection(id).send(message)
     }
 
     /// Sends a named event to one connection.
@@ -105,8 +130,7 @@ impl Hub {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<Delivering, EncodeError> {
-        let text = self.envelope().encode(event, data)?;
-        self.send_to(id, Text(&text))
+        self.to_connection(id).emit(event, data)
     }
 
     /// Sends a message to all connections.
@@ -114,7 +138,7 @@ impl Hub {
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send_to_all(&self, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
-        Ok(self.send_to_scope(Scope::Everyone, encode(message)?, None))
+        self.to_all().send(message)
     }
 
     /// Sends a named event to all connections.
@@ -122,8 +146,7 @@ impl Hub {
     /// # Errors
     /// If the data cannot be written as JSON.
     pub fn emit_to_all(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivering, EncodeError> {
-        let text = self.envelope().encode(event, data)?;
-        self.send_to_all(Text(&text))
+        self.to_all().emit(event, data)
     }
 
     /// Sends a named event to all connections but one.
@@ -136,8 +159,7 @@ impl Hub {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<Delivering, EncodeError> {
-        let text = self.envelope().encode(event, data)?;
-        Ok(self.send_to_scope(Scope::Everyone, encode(Text(&text))?, Some(id)))
+        self.to_all().except(id).emit(event, data)
     }
 
     /// Sends a message to the members of a room.
@@ -145,7 +167,7 @@ impl Hub {
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send_to_room(&self, room: &str, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
-        Ok(self.send_to_scope(Scope::Room(room.into()), encode(message)?, None))
+        self.to(room).send(message)
     }
 
     /// Sends a named event to the members of a room.
@@ -158,8 +180,7 @@ impl Hub {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<Delivering, EncodeError> {
-        let text = self.envelope().encode(event, data)?;
-        self.send_to_room(room, Text(&text))
+        self.to(room).emit(event, data)
     }
 
     /// Sends a named event to the connections of a route, by its path as it was given to `App::ws`.
@@ -172,18 +193,7 @@ impl Hub {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<Delivering, EncodeError> {
-        let text = self.envelope().encode(event, data)?;
-        Ok(self.send_to_scope(Scope::Path(path.into()), encode(Text(&text))?, None))
-    }
-
-    fn send_to_scope(&self, scope: Scope, frame: FrameBuf, except: Option<ConnectionId>) -> Delivering {
-        let (tally, answer) = Tally::new();
-        for core in 0..self.cores() {
-            let (scope, frame) = (scope.clone(), frame.clone());
-            let letter = Letter::Publish { scope, frame, except, tally: Some(Arc::clone(&tally)) };
-            self.post(core, letter, &tally);
-        }
-        Delivering(answer)
+        self.to_route(path).emit(event, data)
     }
 
     fn post(&self, core: usize, letter: Letter, tally: &Tally) {
@@ -196,20 +206,25 @@ impl Hub {
 
     // ---- connections ----------------------------------------------------------------------------------------------
 
-    /// Closes a connection with this code and reason. The answer is false if it had gone; there is none, and nothing
-    /// happens, if the code is not one that may be sent.
-    pub fn disconnect(&self, id: ConnectionId, code: u16, reason: impl Into<String>) -> Asking<bool> {
-        if !close::is_legal(code) {
-            return Asking(None);
-        }
+    /// Closes a connection with this code and reason. The answer is false if it had gone.
+    ///
+    /// # Errors
+    /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may. Nothing happens then.
+    pub fn disconnect(
+        &self,
+        id: ConnectionId,
+        code: u16,
+        reason: impl Into<String>,
+    ) -> Result<Asking<bool>, IllegalCloseCode> {
+        let code = close::legal(code)?;
         let reason = reason.into();
-        self.ask(id.core(), move |hub| {
+        Ok(self.ask(id.core(), move |hub| {
             let slot = hub.resolve(id);
             if let Some(slot) = slot {
                 hub.close(slot, Some(code), reason);
             }
             slot.is_some()
-        })
+        }))
     }
 
     /// A connection's JSON data; `None` inside if it has gone.
@@ -326,6 +341,78 @@ impl Hub {
             answers.extend(question.await);
         }
         answers
+    }
+}
+
+/// Who is to get a message: made by [`Hub::to`] and its like.
+#[derive(Clone)]
+#[must_use = "it sends nothing by itself"]
+pub struct Receivers<'h> {
+    hub: &'h Hub,
+    target: Target,
+    key: Option<Key>,
+    except: Option<ConnectionId>,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    One(ConnectionId),
+    Scope(Scope),
+}
+
+impl Receivers<'_> {
+    /// Not this connection.
+    pub fn except(mut self, id: ConnectionId) -> Self {
+        self.except = Some(id);
+        self
+    }
+
+    /// Gives the message a key: to a connection that is behind, on a route with
+    /// [`SlowConsumer::KeepLatest`](crate::SlowConsumer::KeepLatest), it replaces an older one with the same key. Elsewhere
+    /// a key changes nothing.
+    pub fn keyed(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(Key::of(key.as_ref()));
+        self
+    }
+
+    pub(crate) fn with_key(mut self, key: Option<Key>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Sends a message. Awaiting the result, or [`Delivering::wait`], tells what became of it; dropping it is fine.
+    ///
+    /// # Errors
+    /// If a value cannot be written as JSON.
+    pub fn send(self, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
+        let frame = encode(message)?;
+        let Receivers { hub, target, key, except } = self;
+        let (tally, answer) = Tally::new();
+        match target {
+            Target::One(id) if id.core() < hub.cores() && except != Some(id) => {
+                let letter = Letter::EmitTo { id, frame, key, tally: Some(Arc::clone(&tally)) };
+                hub.post(id.core(), letter, &tally);
+            }
+            Target::One(id) if except == Some(id) => {}
+            Target::One(_) => tally.add(Queued::Gone.into()),
+            Target::Scope(scope) => {
+                for core in 0..hub.cores() {
+                    let (scope, frame) = (scope.clone(), frame.clone());
+                    let letter = Letter::Publish { scope, frame, key, except, tally: Some(Arc::clone(&tally)) };
+                    hub.post(core, letter, &tally);
+                }
+            }
+        }
+        Ok(Delivering(answer))
+    }
+
+    /// Sends a named event, in the app's envelope.
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivering, EncodeError> {
+        let text = self.hub.envelope().encode(event, data)?;
+        self.send(Text(&text))
     }
 }
 

@@ -16,11 +16,14 @@ mod limits;
 mod measure;
 mod room;
 mod scope;
+mod slow;
+#[cfg(test)]
+mod slow_tests;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -31,8 +34,8 @@ use crate::config::SlowConsumer;
 use crate::frame_buf::FrameBuf;
 use crate::id::{ConnectionId, IdKey};
 use crate::mail::Post;
-use crate::metrics::{Counters, DropReason, ShedReason};
-use crate::outbox::{ArenaFrame, Outbox, Queued};
+use crate::metrics::Counters;
+use crate::outbox::{Dropped, Key, Outbox, Outgoing, Queued};
 use crate::peer::CompactPeer;
 use crate::proto::frame::Opcode;
 use crate::proto::pool::Pool;
@@ -112,6 +115,8 @@ pub struct CoreHub {
     /// Per route: what happens to a connection that does not keep up.
     slow_consumer: SlowConsumer,
     overflown: Vec<u32>,
+    /// What connections have lost since they were told last, by slot and generation; of those that want to know.
+    losses: BTreeMap<(u32, u32), Dropped>,
     route_paths: Vec<Arc<str>>,
     route_limits: Vec<RouteLimits>,
     /// JSON data of the connections that have some.
@@ -128,11 +133,6 @@ pub struct CoreHub {
     pub(crate) shed_wanted: bool,
     /// The core's clock, as of this tick.
     pub(crate) now_ns: u64,
-}
-
-enum Outgoing<'a> {
-    Arena(ArenaFrame),
-    Shared(&'a FrameBuf),
 }
 
 impl CoreHub {
@@ -152,6 +152,7 @@ impl CoreHub {
             dooms: Vec::new(),
             slow_consumer,
             overflown: Vec::new(),
+            losses: BTreeMap::new(),
             route_paths: Vec::new(),
             route_limits: Vec::new(),
             data: HashMap::new(),
@@ -240,7 +241,7 @@ impl CoreHub {
             }
             Queued::Full => {
                 let frame = FrameBuf::new(opcode, payload);
-                self.overflow(slot, &Outgoing::Shared(&frame))
+                self.overflow(slot, &Outgoing::Shared(&frame), None)
             }
             Queued::Gone => Queued::Gone,
         }
@@ -279,54 +280,6 @@ impl CoreHub {
         let queued = self.outbox.queue_reply(slot, frame);
         self.counters.messages_out += u64::from(queued == Queued::Yes);
         queued
-    }
-
-    #[inline]
-    fn deliver(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
-        match self.try_queue(slot, frame) {
-            Queued::Yes => {
-                self.counters.messages_out += 1;
-                Queued::Yes
-            }
-            Queued::Full => self.overflow(slot, frame),
-            Queued::Gone => Queued::Gone,
-        }
-    }
-
-    #[inline]
-    fn try_queue(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
-        match frame {
-            Outgoing::Arena(frame) => self.outbox.queue(slot, *frame),
-            Outgoing::Shared(frame) => self.outbox.queue_shared(slot, frame),
-        }
-    }
-
-    /// A connection's queue is full: what its route says happens.
-    #[cold]
-    fn overflow(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
-        let reason = match self.limits(slot).slow_consumer.unwrap_or(self.slow_consumer) {
-            SlowConsumer::Close => {
-                self.counters.shed.add(ShedReason::SlowConsumer, 1);
-                self.close(slot, Some(1013), "slow consumer");
-                DropReason::Close
-            }
-            SlowConsumer::DropNew => DropReason::DropNew,
-            SlowConsumer::DropOld => {
-                let len = match frame {
-                    Outgoing::Arena(frame) => frame.wire_len(),
-                    Outgoing::Shared(frame) => frame.len(),
-                };
-                self.counters.drops.add(DropReason::DropOld, self.outbox.drop_oldest(slot, len) as u64);
-                if self.try_queue(slot, frame) == Queued::Yes {
-                    self.counters.messages_out += 1;
-                    return Queued::Yes;
-                }
-                // It does not fit beside what is in flight.
-                DropReason::DropNew
-            }
-        };
-        self.counters.drops.add(reason, 1);
-        Queued::Full
     }
 
     /// Asks for a connection to be closed at the end of this tick, after what is queued to it. The first request counts;
@@ -373,7 +326,7 @@ impl CoreHub {
             }
         } else {
             let frame = FrameBuf::new(opcode, payload);
-            self.post.send(id.core(), Letter::EmitTo { id, frame, tally });
+            self.post.send(id.core(), Letter::EmitTo { id, frame, key: None, tally });
         }
     }
 
@@ -512,7 +465,7 @@ impl CoreHub {
         match message.payload {
             Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
                 let frame = FrameBuf::from_owned(message.kind, payload);
-                self.publish_frame(room, &Outgoing::Shared(&frame), except, None)
+                self.publish_frame(room, &Outgoing::Shared(&frame), None, except, None)
             }
             Payload::Owned(payload) => {
                 let delivery = self.publish(room, message.kind, payload.as_slice(), except, None);
@@ -534,10 +487,10 @@ impl CoreHub {
         tally: Option<Arc<Tally>>,
     ) -> Delivery {
         match self.outbox.encode(kind.into(), payload) {
-            Some(frame) => self.publish_frame(room, &Outgoing::Arena(frame), except, tally),
+            Some(frame) => self.publish_frame(room, &Outgoing::Arena(frame), None, except, tally),
             None => {
                 let frame = FrameBuf::new(kind.into(), payload);
-                self.publish_frame(room, &Outgoing::Shared(&frame), except, tally)
+                self.publish_frame(room, &Outgoing::Shared(&frame), None, except, tally)
             }
         }
     }
@@ -546,6 +499,7 @@ impl CoreHub {
         &mut self,
         id: RoomId,
         frame: &Outgoing<'_>,
+        key: Option<Key>,
         except: Option<u32>,
         tally: Option<Arc<Tally>>,
     ) -> Delivery {
@@ -559,21 +513,31 @@ impl CoreHub {
                 let letter = Letter::Publish {
                     scope: Scope::Room(Arc::clone(&room.name)),
                     frame: shared.clone(),
+                    key,
                     except: None,
                     tally: tally.clone(),
                 };
                 self.post.send(core, letter);
             }
         }
-        let delivery = self.deliver_to_room(id, frame, except);
+        let delivery = self.deliver_to_room(id, frame, key, except);
         if let Some(tally) = tally {
             tally.add(delivery);
         }
         delivery
     }
 
-    fn deliver_to_room(&mut self, id: RoomId, frame: &Outgoing<'_>, except: Option<u32>) -> Delivery {
+    fn deliver_to_room(&mut self, id: RoomId, frame: &Outgoing<'_>, key: Option<Key>, except: Option<u32>) -> Delivery {
         let mut delivery = Delivery::default();
+        if key.is_some() {
+            // Delivering changes no room.
+            let members = std::mem::take(&mut self.rooms[id.0 as usize].members);
+            for &slot in members.iter().filter(|slot| except != Some(**slot)) {
+                delivery.add(self.deliver(slot, frame, key));
+            }
+            self.rooms[id.0 as usize].members = members;
+            return delivery;
+        }
         let mut overflown = std::mem::take(&mut self.overflown);
         for &slot in &self.rooms[id.0 as usize].members {
             if except == Some(slot) {
@@ -591,7 +555,7 @@ impl CoreHub {
         }
         self.counters.messages_out += u64::from(delivery.queued);
         for slot in overflown.drain(..) {
-            match self.overflow(slot, frame) {
+            match self.overflow(slot, frame, None) {
                 Queued::Yes => delivery.queued += 1,
                 Queued::Full => delivery.dropped += 1,
                 Queued::Gone => delivery.gone += 1,
@@ -612,12 +576,14 @@ impl CoreHub {
                 self.rooms[id.0 as usize].elsewhere.set(core, present);
                 self.forget_if_unused(id);
             }
-            Letter::Publish { scope, frame, except, tally } => self.read_publish(&scope, &frame, except, tally),
-            Letter::EmitTo { id, frame, tally } => {
+            Letter::Publish { scope, frame, key, except, tally } => {
+                self.read_publish(&scope, &frame, key, except, tally);
+            }
+            Letter::EmitTo { id, frame, key, tally } => {
                 let queued = match self.resolve(id) {
                     Some(slot) => {
-                        let outgoing = self.outgoing(&frame);
-                        self.deliver(slot, &outgoing)
+                        let outgoing = self.outgoing(&frame, key);
+                        self.deliver(slot, &outgoing, key)
                     }
                     None => Queued::Gone,
                 };
@@ -633,8 +599,11 @@ impl CoreHub {
     }
 
     /// A frame that came by letter: a short one joins the others of this tick in the arena.
-    fn outgoing<'f>(&mut self, frame: &'f FrameBuf) -> Outgoing<'f> {
+    fn outgoing<'f>(&mut self, frame: &'f FrameBuf, key: Option<Key>) -> Outgoing<'f> {
         let arena = if frame.len() < SHARED_BYTES_MIN { self.outbox.import(frame) } else { None };
+        if let (Some(frame), Some(key)) = (arena, key) {
+            self.outbox.mark(frame, key);
+        }
         arena.map_or(Outgoing::Shared(frame), Outgoing::Arena)
     }
 

@@ -155,7 +155,8 @@
 //! Everything has a bound: message bytes, fragments, messages a second, request heads and bodies, queued bytes of a
 //! connection, mail between cores, connections, the time for a handshake, silence, closing. [`Config`] has the server's, read
 //! from `RINGWIRE_*` variables; a route's own are methods of [`Ws`]. Who does not keep up is closed with 1013, or loses the
-//! newest or the oldest messages ([`SlowConsumer`]); nobody else waits for it.
+//! newest or the oldest messages, or gets the latest of each key alone ([`SlowConsumer`]); nobody else waits for it.
+//! [`Ws::on_drop`] and [`Ws::on_drain`] tell a handler so.
 //!
 //! While [`Config::memory_bytes_max`] is set, what is queued and what is incomplete counts against one budget of the whole
 //! process. When it is spent no WebSocket is let in (503), and the connections that hold the most are closed with 1013, until
@@ -230,18 +231,20 @@ mod ws;
 pub use app::{App, Group};
 pub use config::{Config, SlowConsumer};
 pub use connection::Connection;
-pub use emit::{Asking, Delivering};
+pub use emit::{Asking, Delivering, Receivers};
 pub use error::{Error, Result};
 pub use error_http::HttpError;
 pub use events::{Events, Undecodable};
 pub use hub::{ConnectionInfo, Delivery, Hub, JoinError};
 pub use id::{ConnectionId, ParseIdError};
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage};
+pub use outbox::Dropped;
+pub use proto::close::IllegalCloseCode;
 pub use reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
 pub use request::Request;
 pub use response::{IntoResponse, Response};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
 pub use sender::Sender;
 pub use server::{Handle, Server};
-pub use socket::{IllegalCloseCode, Socket, To};
+pub use socket::{Socket, To};
 pub use ws::{Closed, IntoWs, Mode, Ws, ws};

@@ -1,5 +1,9 @@
 //! The listening sockets of all cores, made before the first core starts.
 //!
+//! An address that somebody listens on is refused, unless it is to be shared for a restart (`RINGWIRE_REUSEPORT`): then a TCP
+//! port is divided between the two servers until the old one has ended, and the path of a Unix socket leads to the new one
+//! from the moment it listens.
+//!
 //! On a TCP address every core gets a listener of its own, and the kernel spreads connections over them
 //! (`SO_REUSEPORT`). Unix sockets, and sockets that a service manager passes, exist once; every core gets a duplicate
 //! of the descriptor. All are blocking: io_uring fails an accept on an `O_NONBLOCK` socket with `EAGAIN` instead of
@@ -33,6 +37,8 @@ pub struct Listeners {
     pub bound: Vec<BoundAddress>,
     /// Files of Unix sockets; dropping them removes the files.
     pub files: Vec<SocketFile>,
+    /// Whether they were passed by whoever started this process, and keeps them.
+    pub are_passed: bool,
 }
 
 /// What a listener listens on.
@@ -104,9 +110,14 @@ impl Drop for SocketFile {
 /// When `cores` is 0.
 pub fn bind_all(config: &Config, cores: usize) -> Result<Listeners> {
     assert!(cores > 0, "a server has a core");
-    let mut listeners =
-        Listeners { per_core: (0..cores).map(|_| Vec::new()).collect(), bound: Vec::new(), files: Vec::new() };
+    let mut listeners = Listeners {
+        per_core: (0..cores).map(|_| Vec::new()).collect(),
+        bound: Vec::new(),
+        files: Vec::new(),
+        are_passed: false,
+    };
     let passed = passed_sockets()?;
+    listeners.are_passed = !passed.is_empty();
     for (number, socket) in passed.iter().enumerate() {
         adopt(&mut listeners, socket)
             .map_err(|source| Error::Listen { address: format!("passed socket {number}"), source })?;
@@ -128,6 +139,7 @@ fn bind(listeners: &mut Listeners, address: &ListenAddress, config: &Config) -> 
             resolved.dedup();
             let options = Options {
                 backlog,
+                shares: config.reuse_port,
                 // Both on one port can only be had with an IPv6 socket that leaves IPv4 alone.
                 has_ipv4_wildcard: config.addresses.iter().any(|other| {
                     matches!(other, ListenAddress::Inet { host, port: other }
@@ -143,7 +155,8 @@ fn bind(listeners: &mut Listeners, address: &ListenAddress, config: &Config) -> 
             Ok(())
         }
         ListenAddress::Unix(path) => {
-            let (socket, file) = bind_unix(path, backlog)?;
+            let (socket, file) =
+                if config.reuse_port { take_over_unix(path, backlog)? } else { bind_unix(path, backlog)? };
             listeners.files.push(file);
             share(listeners, &socket)
         }
@@ -170,6 +183,7 @@ fn bound_address(socket: &Socket) -> io::Result<BoundAddress> {
 #[derive(Clone, Copy)]
 struct Options {
     backlog: i32,
+    shares: bool,
     has_ipv4_wildcard: bool,
 }
 
@@ -199,7 +213,7 @@ fn bind_inet_once(resolved: &[SocketAddr], cores: usize, options: Options) -> io
         if let (0, Some(port)) = (address.port(), chosen_port) {
             address.set_port(port);
         }
-        let first = match claim(address, options) {
+        let first = match if options.shares { join(address, options) } else { claim(address, options) } {
             Ok(socket) => socket,
             // A name such as localhost has an IPv6 address on machines without IPv6, too.
             Err(error) if is_absent(&error) => {
@@ -241,7 +255,8 @@ fn claim(address: SocketAddr, options: Options) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A further listener on an address that this process has [`claim`]ed.
+/// A further listener on an address that this process has [`claim`]ed, or that it shares. The kernel allows it where all
+/// listeners on the address allow it, and are the same user's.
 fn join(address: SocketAddr, options: Options) -> io::Result<Socket> {
     let socket = inet_socket(address, options)?;
     socket.set_reuse_port(true)?;
@@ -276,6 +291,23 @@ fn bind_unix(path: &Path, backlog: i32) -> io::Result<(Socket, SocketFile)> {
     let file = SocketFile::new(path)?;
     socket.listen(backlog)?;
     Ok((socket, file))
+}
+
+/// Listens at another path and moves that to the place of the one that is wanted, so that there is always somebody there.
+fn take_over_unix(path: &Path, backlog: i32) -> io::Result<(Socket, SocketFile)> {
+    if let Ok(file) = fs::symlink_metadata(path)
+        && !file.file_type().is_socket()
+    {
+        let message = "the file exists and is no socket";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    let mut other = path.as_os_str().to_owned();
+    other.push(format!(".{}", std::process::id()));
+    let other = PathBuf::from(other);
+    let (socket, at_other) = bind_unix(&other, backlog)?;
+    fs::rename(&other, path)?;
+    drop(at_other);
+    Ok((socket, SocketFile::new(path)?))
 }
 
 /// Removes the socket file of a process that is gone.

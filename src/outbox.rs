@@ -13,12 +13,17 @@
 //!
 //! Invariant, per connection: at most one of {arena stretch, backlog} is non-empty; it is on the dirty list exactly when it
 //! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger
-//! (replies to the connection's own messages and control frames are bounded by its input).
+//! (replies to the connection's own messages and control frames are bounded by its input); a waiting send owns no more than
+//! a quarter of `bytes_max`, or one message, so most of a queue can be dropped or replaced (see `overflow.rs`).
 
 mod backlog;
+mod key;
 mod measure;
 #[cfg(test)]
 mod model_tests;
+mod overflow;
+#[cfg(test)]
+mod overflow_tests;
 mod replies;
 #[cfg(test)]
 mod tests;
@@ -27,8 +32,10 @@ use bytes::Bytes;
 
 use crate::frame_buf::FrameBuf;
 use crate::proto::frame::{Opcode, put_frame};
-use backlog::Backlog;
+use backlog::{Backlog, RESEND_BYTES};
 
+pub use key::Key;
+pub use overflow::{Dropped, Outgoing};
 pub use replies::OutboxReplies;
 
 /// What became of one frame for one connection.
@@ -130,6 +137,16 @@ pub struct Outbox {
     /// Bytes of the batch's sends that have failed.
     failed_bytes: u64,
     little_used_ticks: u32,
+    /// The keys of frames in the arena, by where they start.
+    marks: Vec<(u32, Key)>,
+    /// How many of the first bytes of a connection's stretch are no frames.
+    raw: Vec<(u32, u32)>,
+    /// What waits for a full socket to take it is timed by this clock.
+    now_ms: u64,
+    /// Falls from more than this are noted.
+    drain_floor: usize,
+    /// Connections of whose queues something was sent, with what was in them before.
+    drained: Vec<(u32, usize)>,
 }
 
 impl Outbox {
@@ -147,6 +164,11 @@ impl Outbox {
             sent_bytes: 0,
             failed_bytes: 0,
             little_used_ticks: 0,
+            marks: Vec::new(),
+            raw: Vec::new(),
+            now_ms: 0,
+            drain_floor: usize::MAX,
+            drained: Vec::new(),
         }
     }
 
@@ -198,6 +220,7 @@ impl Outbox {
         self.slots[index].held = false;
         self.slots[index].start = 0;
         self.slots[index].end = 0;
+        self.drained.retain(|(of, _)| *of != slot);
         if let Some(backlog) = self.slots[index].backlog.take() {
             self.backlog_bytes -= backlog.queue_bytes + backlog.in_flight_bytes;
             self.keep_backlog(backlog);
@@ -339,7 +362,7 @@ impl Outbox {
         let queued = self.admit(slot, frame.len());
         if queued == Queued::Yes {
             self.spill(slot);
-            self.push_back(slot, frame.bytes().clone());
+            self.push_back(slot, frame.bytes().clone(), None);
         }
         queued
     }
@@ -351,7 +374,7 @@ impl Outbox {
             return Queued::Gone;
         }
         self.spill(slot);
-        self.push_back(slot, frame.bytes().clone());
+        self.push_back(slot, frame.bytes().clone(), None);
         Queued::Yes
     }
 
@@ -370,6 +393,10 @@ impl Outbox {
             return Err(error);
         }
         self.force(slot, ArenaFrame { start: start as u32, end: self.arena.len() as u32 });
+        let queue = &self.slots[slot as usize];
+        if queue.backlog.is_none() {
+            self.raw.push((slot, queue.end - queue.start));
+        }
         Ok(true)
     }
 
@@ -378,6 +405,9 @@ impl Outbox {
         // its limit, none of them.
         if opcode == Opcode::Pong && self.queued_bytes(slot) > self.bytes_max {
             return;
+        }
+        if opcode == Opcode::Pong && self.is_parked(slot) {
+            return self.queue_late_pong(slot, payload);
         }
         if matches!(self.slots[slot as usize].state, State::Open | State::Sealed)
             && let Some(frame) = self.encode(opcode, payload)
@@ -403,7 +433,7 @@ impl Outbox {
         let queue = &mut self.slots[slot as usize];
         if queue.backlog.is_some() {
             let bytes = self.copy_out(frame);
-            return self.push_back(slot, bytes);
+            return self.push_back(slot, bytes, None);
         }
         if queue.start == queue.end {
             queue.start = frame.start;
@@ -422,7 +452,7 @@ impl Outbox {
                 None => {
                     self.spill(slot);
                     let bytes = self.copy_out(frame);
-                    self.push_back(slot, bytes);
+                    self.push_back(slot, bytes, self.key_of(frame));
                 }
             }
         }
@@ -443,29 +473,17 @@ impl Outbox {
         self.arena.extend_from_within(first.start as usize..first.end as usize);
         self.arena.extend_from_within(second.start as usize..second.end as usize);
         let joined = ArenaFrame { start, end: self.arena.len() as u32 };
+        self.copy_marks(first, start);
+        self.copy_marks(second, start + first.wire_len() as u32);
         self.joined = Some((first, second, joined));
         Some(joined)
     }
 
-    /// Moves a connection's arena stretch, if it has one, into its backlog.
-    fn spill(&mut self, slot: u32) {
-        let queue = &mut self.slots[slot as usize];
-        if queue.start == queue.end {
-            return;
-        }
-        let stretch = ArenaFrame { start: queue.start, end: queue.end };
-        queue.start = 0;
-        queue.end = 0;
-        let bytes = self.copy_out(stretch);
-        self.push_back(slot, bytes);
-    }
-
-    fn push_back(&mut self, slot: u32, bytes: Bytes) {
+    fn push_back(&mut self, slot: u32, bytes: Bytes, key: Option<Key>) {
         self.backlog_bytes += bytes.len();
         let queue = &mut self.slots[slot as usize];
         let backlog = queue.backlog.get_or_insert_with(|| self.backlogs_free.pop().unwrap_or_default());
-        backlog.queue_bytes += bytes.len();
-        backlog.queue.push_back(bytes);
+        backlog.push_back(bytes, key);
         if backlog.in_flight_bytes == 0 {
             self.mark_dirty(slot);
         }
@@ -491,33 +509,6 @@ impl Outbox {
         }
     }
 
-    /// Makes room for a frame of `len` bytes by forgetting the oldest messages of a connection whose socket is full.
-    /// Returns how many were dropped; control frames and what is in flight are kept. Nothing is dropped for a frame that
-    /// cannot fit beside what is in flight.
-    pub fn drop_oldest(&mut self, slot: u32, len: usize) -> usize {
-        let queue = &mut self.slots[slot as usize];
-        let Some(backlog) = &mut queue.backlog else { return 0 };
-        if backlog.in_flight_bytes == 0 || backlog.in_flight_bytes + len > self.bytes_max {
-            return 0;
-        }
-        let mut dropped = 0;
-        let mut place = 0;
-        while backlog.queue_bytes + backlog.in_flight_bytes + len > self.bytes_max {
-            // RFC 6455 5.5: control frames have the most significant bit of their opcode set.
-            match backlog.queue.get(place) {
-                None => break,
-                Some(frame) if frame[0] & 0x08 != 0 => place += 1,
-                Some(_) => {
-                    let frame = backlog.queue.remove(place).expect("the place was just looked at");
-                    backlog.queue_bytes -= frame.len();
-                    self.backlog_bytes -= frame.len();
-                    dropped += 1;
-                }
-            }
-        }
-        dropped
-    }
-
     /// Whether any connection has something to send.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
@@ -536,11 +527,7 @@ impl Outbox {
             let bytes = match &slot.backlog {
                 None if slot.start == slot.end => return None,
                 None => Stretch::One(&arena[slot.start as usize..slot.end as usize]),
-                Some(backlog) => match backlog.queue.as_slices().0 {
-                    [] => return None,
-                    [one] => Stretch::One(one),
-                    many => Stretch::Many(many),
-                },
+                Some(backlog) => backlog.stretch()?,
             };
             Some(ToSend { slot: index, generation: slot.generation, bytes })
         })
@@ -553,28 +540,25 @@ impl Outbox {
         if queue.state == State::Vacant || !queue.dirty {
             return None;
         }
-        debug_assert!(!queue.is_parked() && sent < queue.queued_bytes());
+        let before = queue.queued_bytes();
+        debug_assert!(!queue.is_parked() && sent < before);
         self.sent_bytes += sent as u64;
         self.spill(slot);
+        self.note_fall(slot, before);
+        let (bytes_max, now_ms) = (self.waiting_bytes_max(), self.now_ms);
         let backlog = self.slots[slot as usize].backlog.as_mut()?;
-        let mut rest = sent;
-        while let Some(first) = backlog.queue.front_mut() {
-            if rest < first.len() {
-                let _ = first.split_to(rest);
-                break;
-            }
-            rest -= first.len();
-            backlog.queue.pop_front();
-        }
-        backlog.queue_bytes -= sent;
+        backlog.sent(sent);
         self.backlog_bytes -= sent;
-        backlog.next_in_flight()
+        backlog.waiting_since_ms = now_ms;
+        backlog.next_in_flight(bytes_max)
     }
 
     /// The waiting send of this connection is done. Returns the bytes for the next one, if there is more. `reuse` gets the
     /// buffer that is free now.
     pub fn sent_async(&mut self, slot: u32, reuse: impl FnOnce(Vec<u8>)) -> Option<Bytes> {
+        let (bytes_max, now_ms) = (self.waiting_bytes_max(), self.now_ms);
         let queue = &mut self.slots[slot as usize];
+        let before = queue.queued_bytes();
         let backlog = queue.backlog.as_mut()?;
         self.backlog_bytes -= backlog.in_flight_bytes;
         self.sent_bytes += backlog.in_flight_bytes as u64;
@@ -582,13 +566,21 @@ impl Outbox {
         if let Some(vec) = reclaim(std::mem::take(&mut backlog.in_flight)) {
             reuse(vec);
         }
-        let next = backlog.next_in_flight();
+        backlog.waiting_since_ms = now_ms;
+        let next = backlog.next_in_flight(bytes_max);
         if next.is_none()
             && let Some(backlog) = queue.backlog.take()
         {
             self.keep_backlog(backlog);
         }
+        self.note_fall(slot, before);
         next
+    }
+
+    /// Bytes that a waiting send owns, if they are several messages: these can be dropped or replaced no more, so most of
+    /// a queue is not in it.
+    fn waiting_bytes_max(&self) -> usize {
+        RESEND_BYTES.min(self.bytes_max / 4)
     }
 
     /// After the turn: whatever of the batch was not reported by [`Outbox::sent_short`] has been sent and is forgotten.
@@ -598,18 +590,24 @@ impl Outbox {
         for index in dirty.drain(..) {
             let slot = &mut self.slots[index as usize];
             slot.dirty = false;
-            self.sent_bytes += u64::from(slot.end - slot.start);
+            let in_arena = (slot.end - slot.start) as usize;
+            self.sent_bytes += in_arena as u64;
             slot.start = 0;
             slot.end = 0;
+            if in_arena > self.drain_floor {
+                self.drained.push((index, in_arena));
+            }
             if let Some(mut backlog) = slot.backlog.take_if(|backlog| backlog.in_flight_bytes == 0) {
+                if backlog.queue_bytes > self.drain_floor {
+                    self.drained.push((index, backlog.queue_bytes));
+                }
                 self.backlog_bytes -= backlog.queue_bytes;
                 self.sent_bytes += backlog.queue_bytes as u64;
-                backlog.queue_bytes = 0;
-                for bytes in backlog.queue.drain(..) {
+                backlog.clear(|bytes| {
                     if let Some(vec) = reclaim(bytes) {
                         reuse(vec);
                     }
-                }
+                });
                 self.keep_backlog(backlog);
             }
         }
@@ -617,6 +615,8 @@ impl Outbox {
         self.sent_bytes -= std::mem::take(&mut self.failed_bytes);
         self.joined = None;
         self.copied = None;
+        self.marks.clear();
+        self.raw.clear();
         self.shrink();
         self.arena.clear();
         debug_assert!(self.slots.len() > 4096 || self.invariants());
@@ -635,11 +635,8 @@ impl Outbox {
     }
 
     fn keep_backlog(&mut self, mut backlog: Box<Backlog>) {
-        if self.backlogs_free.len() < BACKLOGS_KEPT && backlog.queue.capacity() <= 64 {
-            backlog.queue.clear();
-            backlog.queue_bytes = 0;
-            backlog.in_flight_bytes = 0;
-            backlog.in_flight = Bytes::new();
+        if self.backlogs_free.len() < BACKLOGS_KEPT && backlog.capacity() <= 64 {
+            backlog.clear(drop);
             self.backlogs_free.push(backlog);
         }
     }
@@ -652,9 +649,8 @@ impl Outbox {
             assert!(slot.start <= slot.end && (slot.state != State::Vacant || !in_arena));
             assert!(!(in_arena && slot.backlog.is_some()), "slot {index}: one place at a time");
             if let Some(backlog) = &slot.backlog {
-                let bytes: usize = backlog.queue.iter().map(Bytes::len).sum();
-                assert_eq!(bytes, backlog.queue_bytes, "slot {index}");
-                backlog_bytes += bytes + backlog.in_flight_bytes;
+                backlog.invariants();
+                backlog_bytes += backlog.queue_bytes + backlog.in_flight_bytes;
             }
             let wants = in_arena || slot.backlog.as_ref().is_some_and(|backlog| backlog.in_flight_bytes == 0);
             assert!(!wants || slot.dirty, "slot {index}: what can be sent is on the list");

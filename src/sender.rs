@@ -9,6 +9,7 @@ use crate::emit::Delivering;
 use crate::hub::{Hub, Letter};
 use crate::id::ConnectionId;
 use crate::message::{EncodeError, IntoMessage};
+use crate::outbox::Key;
 
 /// Sends to one connection from any thread and any runtime, without its having asked for anything. Clones are the same
 /// sender; a send-only connection stays open until the last of them is dropped.
@@ -49,6 +50,32 @@ impl Sender {
     /// If the data cannot be written as JSON.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivering, EncodeError> {
         self.hub.emit_to(self.id, event, data)
+    }
+
+    /// As [`Sender::send`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
+    ///
+    /// # Errors
+    /// If a value cannot be written as JSON.
+    pub fn send_keyed(&self, key: impl AsRef<[u8]>, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
+        self.hub.to_connection(self.id).keyed(key).send(message)
+    }
+
+    /// As [`Sender::emit`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn emit_keyed(
+        &self,
+        key: impl AsRef<[u8]>,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<Delivering, EncodeError> {
+        self.hub.to_connection(self.id).keyed(key).emit(event, data)
+    }
+
+    pub(crate) fn send_as(&self, message: impl IntoMessage, key: Option<Key>) -> Result<Delivering, EncodeError> {
+        let receivers = self.hub.to_connection(self.id);
+        receivers.with_key(key).send(message)
     }
 }
 

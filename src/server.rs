@@ -27,7 +27,7 @@ use crate::outbox::Outbox;
 use crate::proto::Limits;
 use crate::proto::pool::Pool;
 use crate::service::Service;
-use crate::shard::{Settings, Shard};
+use crate::shard::{Handover, Settings, Shard};
 
 /// Slots beyond the allowed WebSockets, so that those over the limit can be told so.
 const SPARE_SLOTS: u32 = 256;
@@ -136,6 +136,11 @@ impl Server {
         let available = available_cpus().map_err(Error::io("reading the processor affinity"))?;
         let cpus = config.cpus(&available)?;
         let listeners = listen::bind_all(&config, cpus.len())?;
+        let handover = match (listeners.are_passed, config.reuse_port) {
+            (true, _) => Handover::Leave,
+            (false, true) => Handover::Share,
+            (false, false) => Handover::Close,
+        };
         let make = Arc::new(make);
         let admission =
             Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
@@ -159,6 +164,7 @@ impl Server {
                 post,
                 mailbox,
                 bells,
+                handover,
             };
             let (make, ready) = (Arc::clone(&make), ready.clone());
             let thread = thread::Builder::new()
@@ -202,6 +208,7 @@ struct CoreStart {
     post: Post<Letter>,
     mailbox: Mailbox<Letter>,
     bells: mpsc::Receiver<(Vec<Arc<Bell>>, Hub)>,
+    handover: Handover,
 }
 
 impl CoreStart {
@@ -233,6 +240,7 @@ impl CoreStart {
         let mut hub = CoreHub::new(self.ids, self.post, outbox, Pool::new(POOL_BYTES), config.slow_consumer);
         let service = make(&mut hub, handle);
         let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
+        let settings = Settings { handover: self.handover, ..settings };
         let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
         shard.run().map_err(Error::io(format!("core {}", self.core)))
     }
@@ -266,6 +274,8 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: 
         handshake_timeout: config.handshake_timeout,
         idle_timeout: config.idle_timeout,
         ping_interval: config.ping_interval,
+        write_timeout: config.write_timeout,
+        answer_timeout: config.answer_timeout,
         close_timeout: config.close_timeout,
         message_rate_per_second: config.message_rate_per_second,
         pause_bytes: (config.outbox_bytes_max / 2).min(256 << 10),
@@ -276,6 +286,7 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: 
         drain_timeout: config.drain_timeout,
         drain_spread: config.drain_spread,
         listeners,
+        handover: Handover::default(),
     }
 }
 

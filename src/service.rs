@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::hub::CoreHub;
 use crate::metrics::Side;
+use crate::outbox::Dropped;
 use crate::proto::Incoming;
 use crate::proto::http::RequestHead;
 
@@ -127,6 +128,16 @@ pub trait Service {
 
     /// A message arrived. The payload is borrowed from the receive buffer where it came in one piece.
     fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>);
+
+    /// Messages to a WebSocket were dropped in this tick; of routes whose limits say `reports_drops`. It may be closing.
+    fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
+        let _ = (hub, slot, dropped);
+    }
+
+    /// What is queued to a WebSocket has fallen to what its route's limits say in `drain_below_bytes`.
+    fn drained(&mut self, hub: &mut CoreHub, slot: u32) {
+        let _ = (hub, slot);
+    }
 
     /// A WebSocket has ended: exactly once for each [`Service::open`]. The hub still counts it.
     fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended);

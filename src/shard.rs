@@ -2,8 +2,8 @@
 //! simulated one.
 //!
 //! A tick, in this order: submit what the last tick queued and wait; take the completions; settle the sends of the batch;
-//! read the mail; run parser and handlers over what was received; fire due timers; close the doomed; ring other cores'
-//! bells. The mail comes before the handlers so that what a core was told before a message arrived is known when the
+//! read the mail; run parser and handlers over what was received; fire due timers; tell handlers who does not keep up; close
+//! the doomed; ring other cores' bells. The mail comes before the handlers so that what a core was told before a message arrived is known when the
 //! message is handled. Nothing in a tick blocks, and nothing allocates per message once warm.
 //!
 //! Invariants: a slot is freed only when no operation of it is in flight; at most one receive and one waiting send are in
@@ -46,6 +46,12 @@ const ACCEPTS_IN_FLIGHT: u32 = 32;
 const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
+/// How long handshakes of TCP that have begun may take to end up in a listener's queue.
+const TURNED_AWAY_MS: u64 = 500;
+/// Ticks in a row without an accept after which nobody waits in the listeners' queues.
+const QUIET_TICKS: u32 = 2;
+/// How long a drain waits for the first request of a connection.
+const FIRST_REQUEST_MS: u64 = 1000;
 /// After a large message the next receive brings so much less: only the start of the next one.
 const RECV_SHARE_AFTER_BULK: u32 = 16;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
@@ -66,6 +72,10 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Inbound silence after which a ping is sent.
     pub ping_interval: Duration,
+    /// For which a socket may take nothing of what waits for it.
+    pub write_timeout: Duration,
+    /// From a request to its answer.
+    pub answer_timeout: Duration,
     /// From our Close to the peer's.
     pub close_timeout: Duration,
     /// Messages a second and connection.
@@ -87,6 +97,21 @@ pub struct Settings {
     pub drain_spread: Duration,
     /// Listeners of the ring.
     pub listeners: u8,
+    /// What becomes of them in a drain.
+    pub handover: Handover,
+}
+
+/// What becomes of the listeners when a shard drains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// They are the shard's own: it answers whoever is in their queues and closes them.
+    #[default]
+    Close,
+    /// Another process listens on the same address by sockets of its own. Closing a listener resets whoever is in its queue
+    /// or about to be, so first new connections are turned away, which come again and find the other process.
+    Share,
+    /// Others have the same sockets, and their queues with them: it stops accepting.
+    Leave,
 }
 
 /// A drain under way.
@@ -94,6 +119,12 @@ struct Drain {
     /// When which connection is told to go.
     plan: VecDeque<(u64, u32, u32)>,
     stop_at_ms: u64,
+    /// Accepts at least until then, and until nobody waits in the queues; `None` when that is over.
+    accept_until_ms: Option<u64>,
+    /// Ticks in a row in which nobody waited.
+    quiet_ticks: u32,
+    /// When to look at connections that have not said anything yet.
+    look_at_ms: u64,
 }
 
 /// One core. See the module.
@@ -221,6 +252,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.mailbox.unpark();
         self.now_ns = self.ring.now();
         self.hub.now_ns = self.now_ns;
+        self.hub.outbox.set_now_ms(self.now_ms());
         self.service.begin_tick(self.now_ns);
         self.take_completions();
         self.settle();
@@ -231,6 +263,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.run_tasks();
         self.fire_timers();
         self.drain_some();
+        self.tell_of_slowness();
         self.close_doomed();
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
         self.rearm_starved();
@@ -263,14 +296,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
             || mail_flows_again
             || self.hub.has_dooms()
             || self.hub.has_released()
+            || self.hub.outbox.expects_fall()
             || self.must_look()
         {
             return Wait::No;
         }
-        let accepts_later = self.drain.is_none() && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
+        let accepts = self.drain.as_ref().is_none_or(|drain| drain.accept_until_ms.is_some());
+        let accepts_later = accepts && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
         let accept_ms = accepts_later.then_some(self.accept_again_ms);
-        let drain_ms =
-            self.drain.as_ref().map(|drain| drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms));
+        let drain_ms = self.drain.as_ref().map(Drain::next_ms);
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
@@ -318,6 +352,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if let Some(rest) = self.hub.outbox.sent_short(slot, sent) {
             self.conns[slot as usize].in_flight += 1;
             self.ring.send(self.token(Op::Send, slot), rest);
+            self.watch_write(slot);
         }
     }
 
@@ -525,6 +560,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Slots in use by connections.
     pub fn connections(&self) -> usize {
         self.conns.len() - self.accepts_in_flight as usize
+    }
+}
+
+impl Drain {
+    /// When it goes on.
+    fn next_ms(&self) -> u64 {
+        let plan_ms = self.plan.front().map_or(self.stop_at_ms, |(at_ms, ..)| *at_ms);
+        plan_ms.min(self.accept_until_ms.unwrap_or(u64::MAX)).min(self.look_at_ms)
     }
 }
 

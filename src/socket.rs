@@ -11,8 +11,9 @@ use crate::context::{ConnState, CoreContext, States};
 use crate::hub::{CoreHub, Delivery, Hub, JoinError, Scope};
 use crate::id::ConnectionId;
 use crate::message::{EncodeError, IntoMessage, Message, borrowed};
-use crate::outbox::Queued;
-use crate::proto::{Kind, Payload, close};
+use crate::outbox::{Key, Queued};
+use crate::proto::close::{self, IllegalCloseCode};
+use crate::proto::{Kind, Payload};
 use crate::reply::{ReplySink, Sent};
 use crate::request::Request;
 use crate::runtime::Task;
@@ -25,11 +26,6 @@ pub struct Socket<'a> {
     pub(crate) states: &'a mut States,
     pub(crate) slot: u32,
 }
-
-/// The code must not be sent in a Close frame (RFC 6455 7.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a close code that may be sent")]
-pub struct IllegalCloseCode(pub u16);
 
 impl Socket<'_> {
     /// The connection's address in the whole process.
@@ -59,10 +55,37 @@ impl Socket<'_> {
         Ok(send_message(self.hub, self.slot, borrowed(Kind::Text, &text)))
     }
 
+    /// As [`Socket::send`], with a key: while this connection is behind, on a route with
+    /// [`SlowConsumer::KeepLatest`](crate::SlowConsumer::KeepLatest), the message replaces an older one with the same key.
+    pub fn send_keyed(&mut self, key: impl AsRef<[u8]>, message: impl IntoMessage) -> Sent {
+        let key = Key::of(key.as_ref());
+        match message.with_message(|message| send_message_keyed(self.hub, self.slot, message, key)) {
+            Ok(sent) => sent,
+            Err(error) => {
+                tracing::error!(%error, "a message was not sent");
+                Sent::Dropped
+            }
+        }
+    }
+
+    /// As [`Socket::emit`], with a key: see [`Socket::send_keyed`].
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn emit_keyed(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<Sent, EncodeError> {
+        let text = self.core.envelope().encode(event, data)?;
+        Ok(send_message_keyed(self.hub, self.slot, borrowed(Kind::Text, &text), Key::of(key.as_ref())))
+    }
+
     /// The members of a room, on all cores, this connection included where it is one.
     pub fn to(&mut self, room: &str) -> To<'_> {
         let scope = Scope::Room(room.into());
-        To { hub: self.hub, core: self.core, slot: self.slot, scope, except_self: false }
+        To { hub: self.hub, core: self.core, slot: self.slot, scope, key: None, except_self: false }
     }
 
     /// Sends a message to all members of the room that this connection joined first of those it is still in, itself
@@ -76,13 +99,13 @@ impl Socket<'_> {
 
     /// All connections of the server, this one included.
     pub fn to_all(&mut self) -> To<'_> {
-        To { hub: self.hub, core: self.core, slot: self.slot, scope: Scope::Everyone, except_self: false }
+        To { hub: self.hub, core: self.core, slot: self.slot, scope: Scope::Everyone, key: None, except_self: false }
     }
 
     /// All connections of this connection's route.
     pub fn to_route(&mut self) -> To<'_> {
         let scope = Scope::Route(self.hub.route(self.slot));
-        To { hub: self.hub, core: self.core, slot: self.slot, scope, except_self: false }
+        To { hub: self.hub, core: self.core, slot: self.slot, scope, key: None, except_self: false }
     }
 
     /// Closes the connection, after what has been queued to it: no more messages are taken from now on, and `on_close`
@@ -91,9 +114,7 @@ impl Socket<'_> {
     /// # Errors
     /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may.
     pub fn close(&mut self, code: u16, reason: &str) -> Result<(), IllegalCloseCode> {
-        if !close::is_legal(code) {
-            return Err(IllegalCloseCode(code));
-        }
+        let code = close::legal(code)?;
         self.hub.close(self.slot, Some(code), reason.to_owned());
         Ok(())
     }
@@ -218,6 +239,15 @@ pub(crate) fn send_message(hub: &mut CoreHub, slot: u32, message: Message<'_>) -
         Payload::Borrowed(payload) => hub.send(slot, message.0.kind.into(), payload),
         Payload::Owned(_) => hub.send_incoming(slot, message.0),
     };
+    sent(queued)
+}
+
+pub(crate) fn send_message_keyed(hub: &mut CoreHub, slot: u32, message: Message<'_>, key: Key) -> Sent {
+    sent(hub.send_keyed(slot, message.0.kind.into(), message.as_bytes(), key))
+}
+
+#[inline]
+fn sent(queued: Queued) -> Sent {
     match queued {
         Queued::Yes => Sent::Queued,
         Queued::Full => Sent::Dropped,
@@ -232,6 +262,7 @@ pub struct To<'s> {
     core: &'s Rc<CoreContext>,
     slot: u32,
     scope: Scope,
+    key: Option<Key>,
     except_self: bool,
 }
 
@@ -243,14 +274,23 @@ impl To<'_> {
         self
     }
 
+    /// Gives the message a key: to a connection that is behind, on a route with
+    /// [`SlowConsumer::KeepLatest`](crate::SlowConsumer::KeepLatest), it replaces an older one with the same key. Elsewhere
+    /// a key changes nothing.
+    #[must_use]
+    pub fn keyed(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(Key::of(key.as_ref()));
+        self
+    }
+
     /// Sends a message.
     ///
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send(self, message: impl IntoMessage) -> Result<Delivery, EncodeError> {
         let except = self.except_self.then_some(self.slot);
-        let (hub, scope) = (self.hub, self.scope);
-        message.with_message(|message| hub.send_to_scope(&scope, message.0, except))
+        let (hub, scope, key) = (self.hub, self.scope, self.key);
+        message.with_message(|message| hub.send_to_scope(&scope, message.0, key, except))
     }
 
     /// Sends a named event, in the app's envelope.
@@ -260,6 +300,6 @@ impl To<'_> {
     pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivery, EncodeError> {
         let text = self.core.envelope().encode(event, data)?;
         let except = self.except_self.then_some(self.slot);
-        Ok(self.hub.send_to_scope(&self.scope, borrowed(Kind::Text, &text).0, except))
+        Ok(self.hub.send_to_scope(&self.scope, borrowed(Kind::Text, &text).0, self.key, except))
     }
 }

@@ -12,6 +12,8 @@ use serde_json::json;
 use crate::app::{App, Group};
 use crate::config::Config;
 use crate::error::Result;
+use crate::error_http::HttpError;
+use crate::hub::ROOM_NAME_BYTES_MAX;
 use crate::message::Message;
 use crate::metrics::CONTENT_TYPE;
 use crate::request::Request;
@@ -66,7 +68,19 @@ fn load_routes(group: Group) -> Group {
             ws().forget_request().on_message(|socket: &mut Socket<'_>, message: Message<'_>| socket.send(message)),
         )
         .ws("/broadcast", room_route(|_| "broadcast".to_owned()))
-        .ws("/rooms/{room}", room_route(|socket| format!("rooms/{}", socket.param("room"))))
+        .group("/rooms", |rooms| {
+            rooms
+                .before(|request| match room_name(request.param("room")) {
+                    name if name.len() <= ROOM_NAME_BYTES_MAX => Ok(()),
+                    _ => Err(HttpError::bad_request("the room's name is too long")),
+                })
+                .ws("/{room}", room_route(|socket| room_name(socket.param("room"))))
+        })
+}
+
+/// The rooms of a route are not those of `/ws`, nor the one of `/broadcast`.
+fn room_name(room: &str) -> String {
+    format!("rooms/{room}")
 }
 
 /// Every message to all members of the room that a connection joins when it opens, the sender included.

@@ -11,6 +11,7 @@ use crate::config::SlowConsumer;
 use crate::connection::Connection;
 use crate::hub::RouteLimits;
 use crate::message::{DecodeError, Message, OwnedMessage, borrowed};
+use crate::outbox::Dropped;
 use crate::proto::Kind;
 use crate::reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
 use crate::socket::Socket;
@@ -47,6 +48,8 @@ type OnConnect = Rc<dyn Fn(&mut Socket<'_>) -> Result<(), BoxError>>;
 type OnMessage = Rc<dyn Fn(&mut Socket<'_>, Message<'_>, bool) -> Result<(), BoxError>>;
 type OnError = Rc<dyn Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync))>;
 pub(crate) type OnClose = Rc<dyn Fn(&mut Socket<'_>, &Closed)>;
+type OnDrop = Rc<dyn Fn(&mut Socket<'_>, &Dropped)>;
+type OnDrain = Rc<dyn Fn(&mut Socket<'_>)>;
 type Intercept = Rc<dyn Fn(&mut Socket<'_>, &Message<'_>) -> Result<(), BoxError>>;
 type Intercepted = Rc<dyn Fn(&mut Socket<'_>)>;
 type OnMessageAsync = Rc<dyn Fn(Connection, OwnedMessage) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
@@ -66,6 +69,8 @@ pub(crate) struct Route {
     pub(crate) on_connect: Option<OnConnect>,
     pub(crate) on_error: Option<OnError>,
     pub(crate) on_close: Option<OnClose>,
+    pub(crate) on_drop: Option<OnDrop>,
+    pub(crate) on_drain: Option<OnDrain>,
     pub(crate) before_message: Vec<Intercept>,
     pub(crate) after_message: Vec<Intercepted>,
     pub(crate) mode: Mode,
@@ -105,6 +110,8 @@ pub fn ws() -> Ws {
         on_connect: None,
         on_error: None,
         on_close: None,
+        on_drop: None,
+        on_drain: None,
         before_message: Vec::new(),
         after_message: Vec::new(),
         mode: Mode::default(),
@@ -221,6 +228,44 @@ impl Ws {
         self.with(|route| route.on_close = Some(Rc::new(handler)))
     }
 
+    /// Runs when messages to a connection were dropped because it does not keep up, whoever sent them: once in a tick for
+    /// all of the tick, after its handlers. Where the connection is closed for it, before [`Ws::on_close`]. A panic does
+    /// what [`Ws::on_failure`] says.
+    ///
+    /// ```
+    /// use ringwire::{SlowConsumer, ws};
+    ///
+    /// ws().slow_consumer(SlowConsumer::DropOld).on_drop(|socket, dropped| {
+    ///     eprintln!("{} missed {} messages, {} bytes", socket.id(), dropped.messages(), dropped.bytes);
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_drop(self, handler: impl Fn(&mut Socket<'_>, &Dropped) + 'static) -> Ws {
+        self.with(|route| {
+            route.limits.reports_drops = true;
+            route.on_drop = Some(Rc::new(handler));
+        })
+    }
+
+    /// Runs when no more than `below_bytes` are queued to a connection after it had been more, at the end of a tick or
+    /// while its socket was full: the time to go on for a handler that has stopped sending at a higher
+    /// [`Socket::outbox_bytes`]. Once in a tick at most, after its handlers. A panic does what [`Ws::on_failure`] says.
+    ///
+    /// ```
+    /// use ringwire::ws;
+    ///
+    /// ws().on_drain(16 << 10, |socket| {
+    ///     let _ = socket.send("ready for more");
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_drain(self, below_bytes: usize, handler: impl Fn(&mut Socket<'_>) + 'static) -> Ws {
+        self.with(|route| {
+            route.limits.drain_below_bytes = Some(below_bytes);
+            route.on_drain = Some(Rc::new(handler));
+        })
+    }
+
     /// Runs before each message's handler; an error keeps the message from it.
     #[must_use]
     pub fn before_message<R: IntoReply>(self, intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static) -> Ws {
@@ -310,6 +355,13 @@ impl Ws {
     #[must_use]
     pub fn idle_timeout(self, timeout: Duration) -> Ws {
         self.with(|route| route.limits.idle_timeout = Some(timeout))
+    }
+
+    /// Drops a connection when none of the sends that wait for its socket is done for so long; zero = never. Each of them
+    /// is a message, several up to 64 KiB, or 256 KiB of a longer one.
+    #[must_use]
+    pub fn write_timeout(self, timeout: Duration) -> Ws {
+        self.with(|route| route.limits.write_timeout = Some(timeout))
     }
 
     /// Messages that may wait for a task before the core stops receiving from the peer.

@@ -13,6 +13,7 @@ use common::{TestServer, config, eventually};
 use ringwire::Config;
 use ringwire::OwnedMessage;
 use ringwire::config::SlowConsumer;
+use ringwire::metrics::{DropReason, TimeoutKind};
 
 const SHORT: Duration = Duration::from_millis(200);
 /// Timers are up to 16 ms late, and tests run beside each other.
@@ -62,8 +63,8 @@ fn silent_connections_are_pinged_and_stay_when_they_answer() {
     let config = Config { idle_timeout: SHORT * 3, ping_interval: SHORT, ..config() };
     let server = TestServer::with(config);
     let mut answering = server.open("/echo");
-    let mut deaf = server.open("/echo");
     let start = Instant::now();
+    let mut deaf = server.open("/echo");
     let waiting = thread::spawn(move || {
         let (frames, end) = deaf.frames();
         (frames, end, start.elapsed())
@@ -369,4 +370,81 @@ fn a_slow_consumer_loses_the_oldest() {
     assert_eq!(behind.last(), Some(&(count - 1)), "the newest is never lost");
     let first = behind.first().copied().unwrap_or_default();
     assert_eq!(behind, (first..count).collect::<Vec<_>>(), "one gap");
+}
+
+// ---- half-open and stalled peers ------------------------------------------------------------------------------------
+
+/// Its kernel acknowledges every ping and takes every message; nobody is there to answer. Kills: silence that is measured
+/// by what goes out.
+#[test]
+fn a_peer_of_which_only_the_kernel_answers_is_found() {
+    let timeouts = Config { idle_timeout: 5 * SHORT, ping_interval: SHORT, ..config() };
+    let server = TestServer::with(timeouts);
+    let mut talker = server.open("/broadcast");
+    let start = Instant::now();
+    let mute = server.open("/broadcast");
+    while server.handle().connections() == 2 {
+        assert!(start.elapsed() < common::PATIENCE, "it is still there");
+        talker.send(&raw::text("to everybody"));
+        while talker.frame().payload != b"to everybody" {}
+        thread::sleep(SHORT / 8);
+    }
+    assert!(start.elapsed() >= 5 * SHORT, "{:?}", start.elapsed());
+    assert_eq!(counters(&server, |counters| counters.timeouts.of(TimeoutKind::Idle)), 1);
+    assert_eq!(counters(&server, |counters| counters.timeouts.total()), 1);
+    drop(mute);
+}
+
+/// It pings and pongs, and never reads: it is no idle connection.
+#[test]
+fn a_socket_that_takes_nothing_is_dropped() {
+    let config = Config { write_timeout: 3 * SHORT, outbox_bytes_max: 256 << 10, ..config() };
+    let server = TestServer::with(Config { slow_consumer: SlowConsumer::DropOld, ..config });
+    let (mut stalled, _) = overwhelm(&server, "rooms/stalled");
+    let start = Instant::now();
+    while server.handle().connections() > 0 {
+        assert!(start.elapsed() < common::PATIENCE, "it is still there");
+        // It may be gone by now.
+        let _ = stalled.try_send(&raw::frame(FIN | PONG, b""));
+        thread::sleep(SHORT / 4);
+    }
+    assert_eq!(counters(&server, |counters| counters.timeouts.of(TimeoutKind::Write)), 1);
+    let held = || server.handle().hub().ask_all(|hub| hub.outbox.backlog_bytes()).expect("the cores answer");
+    eventually(|| held().iter().sum::<usize>() == 0, || format!("an empty backlog: {:?}", held()));
+}
+
+// ---- the latest of each key -----------------------------------------------------------------------------------------
+
+/// One that stalls and reads again finds, behind what its socket had taken, one message of each key and that the last.
+#[test]
+fn a_slow_consumer_gets_the_latest_of_each_key() {
+    const KEYS: u32 = 5;
+    let server = slow(SlowConsumer::KeepLatest);
+    let mut stalled = server.open("/rooms/prices");
+    let hub = server.handle().hub().clone();
+    let mut count = 0;
+    let mut publish = || {
+        let mut message = vec![0; 8 << 10];
+        message[..4].copy_from_slice(&u32::to_be_bytes(count));
+        let key = format!("price:{}", count % KEYS);
+        let sent = hub.to("rooms/prices").keyed(key).send(OwnedMessage::binary(message)).expect("a message").wait();
+        assert_eq!((sent.queued, sent.dropped), (1, 0));
+        count += 1;
+    };
+    let replaced = || counters(&server, |counters| counters.drops.of(DropReason::Replaced));
+    while replaced() < 500 {
+        publish();
+    }
+    (0..KEYS).for_each(|_| publish());
+    assert_eq!(counters(&server, |counters| counters.drops.total()), replaced(), "there was always room");
+    let replaced = replaced();
+    stalled.send(&raw::close(1000, b""));
+    let (frames, end) = stalled.frames();
+    assert_eq!((frames.last().and_then(Frame::code), end), (Some(1000), End::Finished));
+    let numbers: Vec<u32> = frames[..frames.len() - 1].iter().map(number).collect();
+    assert_eq!(numbers.len() as u64 + replaced, u64::from(count), "every other one was replaced");
+    for key in 0..KEYS {
+        let of_key: Vec<u32> = numbers.iter().copied().filter(|number| number % KEYS == key).collect();
+        assert!(of_key.is_sorted() && of_key.last() == Some(&(count - KEYS + (key + KEYS - count % KEYS) % KEYS)));
+    }
 }

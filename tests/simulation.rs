@@ -23,6 +23,8 @@ mod oracle;
 mod pitfalls;
 #[path = "simulation/rig.rs"]
 mod rig;
+#[path = "simulation/slow.rs"]
+mod slow;
 #[path = "simulation/wire.rs"]
 mod wire;
 

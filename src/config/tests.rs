@@ -66,7 +66,7 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         ("RINGWIRE_RECV_BUFFERS", "65536", "from 1 to 32768"),
         ("RINGWIRE_MAX_OUTBOX", "lots", "a size from 1KiB to 4GiB"),
         ("RINGWIRE_IDLE_TIMEOUT", "30", "0 (never) or a time from"),
-        ("RINGWIRE_SLOW_CONSUMER", "wait", "close, drop-new or drop-old"),
+        ("RINGWIRE_SLOW_CONSUMER", "wait", "close, drop-new, drop-old or keep-latest"),
         ("RINGWIRE_ADDR", "9001", "HOST:PORT or unix:/PATH"),
         ("RINGWIRE_CORES", "0", "all, a number from 1 to 1024"),
         ("RINGWIRE_PIN", "", "true or false"),

@@ -295,6 +295,10 @@ words! {
     DropNew = "drop-new";
     /// The oldest messages are dropped until it fits.
     DropOld = "drop-old";
+    /// While a connection is behind, a message with a key takes the place of the one with the same key that waits: the peer
+    /// gets the latest of each, and a key that changes all the time keeps its turn. Messages without a key are all kept, in
+    /// their order, and are never replaced. Where even so there is no room, the oldest are dropped, with or without a key.
+    KeepLatest = "keep-latest";
 }
 
 words! {

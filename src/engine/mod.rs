@@ -121,6 +121,10 @@ pub trait Ring {
     /// Completes with `Ok(_)`; [`Ring::peer`] then tells who it is.
     fn accept(&mut self, listener: u32, token: Token);
 
+    /// From now on TCP listeners take no new connection: a client that asks for one is not answered and asks again, of
+    /// whoever listens then. What is in their queues, and whose handshake has begun, is still accepted.
+    fn turn_away(&mut self);
+
     /// Ends accepting for good: cancels the accepts in flight (each completes with `ECANCELED`, or with a connection that
     /// came first) and closes the listeners.
     fn stop_accepting(&mut self);

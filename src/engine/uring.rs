@@ -8,6 +8,7 @@ mod address;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod turn_away;
 #[cfg(test)]
 mod wake_tests;
 
@@ -429,6 +430,10 @@ impl Ring for Uring {
         let former = self.accepts.insert(token.index(), address);
         assert!(former.is_none(), "one accept per slot");
         self.push(&entry.user_data(token.user_data()));
+    }
+
+    fn turn_away(&mut self) {
+        self.listeners.iter().for_each(turn_away::turn_away);
     }
 
     fn stop_accepting(&mut self) {

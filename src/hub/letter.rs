@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::CoreHub;
 use crate::frame_buf::FrameBuf;
 use crate::id::ConnectionId;
-use crate::outbox::Queued;
+use crate::outbox::{Key, Queued};
 
 /// What became of a message, summed over those it was meant for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +98,8 @@ pub enum Letter {
         scope: Scope,
         /// The message.
         frame: FrameBuf,
+        /// Its key, where only the latest with the same one matters.
+        key: Option<Key>,
         /// Who is not to get it.
         except: Option<ConnectionId>,
         /// Where the answer is added.
@@ -109,6 +111,8 @@ pub enum Letter {
         id: ConnectionId,
         /// The message.
         frame: FrameBuf,
+        /// Its key, where only the latest with the same one matters.
+        key: Option<Key>,
         /// Where the answer is added.
         tally: Option<Arc<Tally>>,
     },

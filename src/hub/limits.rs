@@ -18,6 +18,12 @@ pub struct RouteLimits {
     pub ping_interval: Option<Duration>,
     /// Inbound silence after which the connection is dropped; zero = never.
     pub idle_timeout: Option<Duration>,
+    /// How long the socket may take none of what waits for it; zero = for ever.
+    pub write_timeout: Option<Duration>,
+    /// Whether somebody wants to know of messages that are dropped.
+    pub reports_drops: bool,
+    /// Somebody wants to know when no more than so many bytes are queued any more.
+    pub drain_below_bytes: Option<usize>,
 }
 
 static NO_LIMITS: RouteLimits = RouteLimits {
@@ -26,11 +32,15 @@ static NO_LIMITS: RouteLimits = RouteLimits {
     slow_consumer: None,
     ping_interval: None,
     idle_timeout: None,
+    write_timeout: None,
+    reports_drops: false,
+    drain_below_bytes: None,
 };
 
 impl CoreHub {
     /// The routes' own limits, by number.
     pub(crate) fn set_route_limits(&mut self, limits: Vec<RouteLimits>) {
+        limits.iter().for_each(|limits| self.note_falls(limits));
         self.route_limits = limits;
     }
 
@@ -40,7 +50,14 @@ impl CoreHub {
         if self.route_limits.len() <= index {
             self.route_limits.resize_with(index + 1, RouteLimits::default);
         }
+        self.note_falls(&limits);
         self.route_limits[index] = limits;
+    }
+
+    fn note_falls(&mut self, limits: &RouteLimits) {
+        if let Some(bytes) = limits.drain_below_bytes {
+            self.outbox.note_falls_from(bytes);
+        }
     }
 
     /// The limits of a connection's route.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{CoreHub, Delivery, Letter, Outgoing, SHARED_BYTES_MIN, Scope, Tally};
+use super::{CoreHub, Delivery, Letter, SHARED_BYTES_MIN, Scope, Tally};
 use crate::frame_buf::FrameBuf;
 use crate::id::ConnectionId;
+use crate::outbox::{Key, Outgoing};
 use crate::proto::{Incoming, Payload};
 
 /// What is known of a connection.
@@ -30,27 +31,44 @@ pub struct ConnectionInfo {
 
 impl CoreHub {
     /// Sends a message to a set of connections, on every core. The count is of this core's.
-    pub(crate) fn send_to_scope(&mut self, scope: &Scope, message: Incoming<'_>, except: Option<u32>) -> Delivery {
+    pub(crate) fn send_to_scope(
+        &mut self,
+        scope: &Scope,
+        message: Incoming<'_>,
+        key: Option<Key>,
+        except: Option<u32>,
+    ) -> Delivery {
         let opcode = message.kind.into();
         match message.payload {
             Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
                 let frame = FrameBuf::from_owned(message.kind, payload);
-                self.publish_scope(scope, &Outgoing::Shared(&frame), except)
+                self.publish_scope(scope, &Outgoing::Shared(&frame), key, except)
             }
             payload => match self.outbox.encode(opcode, payload.as_slice()) {
-                Some(frame) => self.publish_scope(scope, &Outgoing::Arena(frame), except),
+                Some(frame) => {
+                    if let Some(key) = key {
+                        self.outbox.mark(frame, key);
+                    }
+                    self.publish_scope(scope, &Outgoing::Arena(frame), key, except)
+                }
                 None => {
                     let frame = FrameBuf::new(opcode, payload.as_slice());
-                    self.publish_scope(scope, &Outgoing::Shared(&frame), except)
+                    self.publish_scope(scope, &Outgoing::Shared(&frame), key, except)
                 }
             },
         }
     }
 
-    fn publish_scope(&mut self, scope: &Scope, frame: &Outgoing<'_>, except: Option<u32>) -> Delivery {
+    fn publish_scope(
+        &mut self,
+        scope: &Scope,
+        frame: &Outgoing<'_>,
+        key: Option<Key>,
+        except: Option<u32>,
+    ) -> Delivery {
         if let Scope::Room(name) = scope {
             return match self.names.get(name).copied() {
-                Some(room) => self.publish_frame(room, frame, except, None),
+                Some(room) => self.publish_frame(room, frame, key, except, None),
                 None => Delivery::default(),
             };
         }
@@ -62,18 +80,24 @@ impl CoreHub {
             };
             for core in (0..cores).filter(|core| *core != self.core) {
                 let (scope, frame) = (scope.clone(), shared.clone());
-                self.post.send(core, Letter::Publish { scope, frame, except: None, tally: None });
+                self.post.send(core, Letter::Publish { scope, frame, key, except: None, tally: None });
             }
         }
-        self.deliver_to_scope(scope, frame, except)
+        self.deliver_to_scope(scope, frame, key, except)
     }
 
     /// Delivers to this core's part of a set of connections.
-    fn deliver_to_scope(&mut self, scope: &Scope, frame: &Outgoing<'_>, except: Option<u32>) -> Delivery {
+    fn deliver_to_scope(
+        &mut self,
+        scope: &Scope,
+        frame: &Outgoing<'_>,
+        key: Option<Key>,
+        except: Option<u32>,
+    ) -> Delivery {
         let route = match scope {
             Scope::Room(name) => {
                 let Some(room) = self.names.get(name).copied() else { return Delivery::default() };
-                return self.deliver_to_room(room, frame, except);
+                return self.deliver_to_room(room, frame, key, except);
             }
             Scope::Everyone => None,
             Scope::Route(route) => Some(*route),
@@ -87,7 +111,7 @@ impl CoreHub {
             let member = &self.members[slot as usize];
             if member.open && !member.doomed && route.is_none_or(|route| route == member.route) && except != Some(slot)
             {
-                delivery.add(self.deliver(slot, frame));
+                delivery.add(self.deliver(slot, frame, key));
             }
         }
         delivery
@@ -97,12 +121,13 @@ impl CoreHub {
         &mut self,
         scope: &Scope,
         frame: &FrameBuf,
+        key: Option<Key>,
         except: Option<ConnectionId>,
         tally: Option<Arc<Tally>>,
     ) {
         let except = except.and_then(|id| self.resolve(id));
-        let outgoing = self.outgoing(frame);
-        let delivery = self.deliver_to_scope(scope, &outgoing, except);
+        let outgoing = self.outgoing(frame, key);
+        let delivery = self.deliver_to_scope(scope, &outgoing, key, except);
         if let Some(tally) = tally {
             tally.add(delivery);
         }

@@ -49,6 +49,8 @@ kinds! {
         DropNew = "drop-new",
         /// The oldest message had to make room for a newer one.
         DropOld = "drop-old",
+        /// A newer one with the same key took its place.
+        Replaced = "replaced",
         /// The connection was closed for it.
         Close = "close",
     }
@@ -73,6 +75,8 @@ kinds! {
         Request = "request",
         /// 408: the request took too long.
         Timeout = "timeout",
+        /// 503: a handler did not answer in time.
+        Unanswered = "unanswered",
         /// An error status that a route, a hook or the router answered with.
         App = "app",
     }
@@ -87,6 +91,10 @@ kinds! {
         Idle = "idle",
         /// For the peer to read what is queued, and to answer Close.
         Close = "close",
+        /// For the socket to take what waits for it.
+        Write = "write",
+        /// For a handler to answer a request.
+        Answer = "answer",
     }
 }
 

@@ -31,18 +31,17 @@ impl Outbox {
         self.backlog_bytes - untried
     }
 
-    /// Forgets what is queued to a connection and not in flight; returns how many bytes that was. What is in flight ends
-    /// with a whole frame, so the connection can still be told something.
+    /// Forgets what is queued to a connection and has not been begun; returns how many bytes that was. What has been
+    /// begun ends with a whole frame, so the connection can still be told something.
     pub fn discard(&mut self, slot: u32) -> usize {
         let queue = &mut self.slots[slot as usize];
         let mut discarded = (queue.end - queue.start) as usize;
         queue.start = 0;
         queue.end = 0;
         if let Some(backlog) = &mut queue.backlog {
-            discarded += backlog.queue_bytes;
-            self.backlog_bytes -= backlog.queue_bytes;
-            backlog.queue_bytes = 0;
-            backlog.queue.clear();
+            let bytes = backlog.discard();
+            discarded += bytes;
+            self.backlog_bytes -= bytes;
         }
         if let Some(backlog) = queue.backlog.take_if(|backlog| backlog.in_flight_bytes == 0) {
             self.keep_backlog(backlog);

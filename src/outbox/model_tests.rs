@@ -108,9 +108,15 @@ impl Model {
             _ => {
                 let connection = &mut self.connections[slot];
                 let pending = connection.queued.len() - connection.sent.len();
-                OutboxReplies { outbox: &mut self.outbox, slot: slot as u32 }.reply(Opcode::Pong, b"");
-                if connection.generation > 0 && !connection.is_shut && pending <= Self::BYTES_MAX {
-                    connection.queued.extend_from_slice(&[0x8a, 0]);
+                // A pong to a peer that does not read may take another one's place, which has a test of its own.
+                let (opcode, bytes) = match connection.waiting {
+                    Some(_) => (Opcode::Ping, [0x89, 0]),
+                    None => (Opcode::Pong, [0x8a, 0]),
+                };
+                OutboxReplies { outbox: &mut self.outbox, slot: slot as u32 }.reply(opcode, b"");
+                let is_taken = opcode == Opcode::Ping || pending <= Self::BYTES_MAX;
+                if connection.generation > 0 && !connection.is_shut && is_taken {
+                    connection.queued.extend_from_slice(&bytes);
                 }
             }
         }

@@ -7,9 +7,9 @@ use super::*;
 use crate::proto::Replies as _;
 
 /// Bytes that the queues of these tests take.
-const BYTES_MAX: usize = 1000;
+pub(super) const BYTES_MAX: usize = 1000;
 
-fn outbox(connections: u32) -> Outbox {
+pub(super) fn outbox(connections: u32) -> Outbox {
     let mut outbox = Outbox::new(BYTES_MAX);
     for slot in 0..connections {
         outbox.open(slot, 7);
@@ -35,12 +35,12 @@ pub(super) fn bytes_of(stretch: Stretch<'_>) -> Vec<u8> {
 }
 
 /// The batch: slot and bytes.
-fn batch(outbox: &mut Outbox) -> Vec<(u32, Vec<u8>)> {
+pub(super) fn batch(outbox: &mut Outbox) -> Vec<(u32, Vec<u8>)> {
     outbox.batch().map(|send| (send.slot, bytes_of(send.bytes))).collect()
 }
 
 /// A tick in which every socket takes everything.
-fn flush(outbox: &mut Outbox) -> Vec<(u32, Vec<u8>)> {
+pub(super) fn flush(outbox: &mut Outbox) -> Vec<(u32, Vec<u8>)> {
     let sent = batch(outbox);
     outbox.settle(|_| {});
     assert!(outbox.invariants());
@@ -48,7 +48,7 @@ fn flush(outbox: &mut Outbox) -> Vec<(u32, Vec<u8>)> {
 }
 
 /// A tick in which the only connection's socket takes `taken` bytes; what it took, and the waiting send.
-fn flush_short(outbox: &mut Outbox, slot: u32, taken: usize) -> (Vec<u8>, Bytes) {
+pub(super) fn flush_short(outbox: &mut Outbox, slot: u32, taken: usize) -> (Vec<u8>, Bytes) {
     let mut sent = batch(outbox);
     assert_eq!(sent.len(), 1);
     let waiting = outbox.sent_short(slot, taken).expect("there is a rest");
@@ -60,7 +60,7 @@ fn flush_short(outbox: &mut Outbox, slot: u32, taken: usize) -> (Vec<u8>, Bytes)
 }
 
 /// Lets the waiting send and all that follow it finish; what they sent.
-fn finish_waiting(outbox: &mut Outbox, slot: u32, waiting: Bytes) -> Vec<u8> {
+pub(super) fn finish_waiting(outbox: &mut Outbox, slot: u32, waiting: Bytes) -> Vec<u8> {
     let mut sent = Vec::new();
     let mut next = Some(waiting);
     while let Some(bytes) = next {
@@ -434,56 +434,6 @@ fn buffers_of_sent_messages_come_back() {
     outbox.settle(|buffer| reused.push(buffer));
     assert_eq!(reused.len(), 2, "not while somebody else has it");
     assert_eq!(kept.len(), 90_010);
-}
-
-// ---- dropping the oldest ------------------------------------------------------------------------------------------
-
-/// A queue whose socket is full: 10 bytes in flight, then a ping, `a`, `b`, a pong and `c` of 100 bytes each message.
-fn full_socket() -> (Outbox, Bytes) {
-    let mut outbox = outbox(1);
-    outbox.send(0, Opcode::Binary, &[0; 8]);
-    let (_, waiting) = flush_short(&mut outbox, 0, 0);
-    let control = |outbox: &mut Outbox, opcode| OutboxReplies { outbox, slot: 0 }.reply(opcode, b"");
-    control(&mut outbox, Opcode::Ping);
-    outbox.send(0, Opcode::Binary, &[b'a'; 98]);
-    outbox.send(0, Opcode::Binary, &[b'b'; 98]);
-    control(&mut outbox, Opcode::Pong);
-    outbox.send(0, Opcode::Binary, &[b'c'; 98]);
-    assert_eq!(outbox.queued_bytes(0), 10 + 300 + 4);
-    (outbox, waiting)
-}
-
-#[test]
-fn the_oldest_messages_go_first_and_control_frames_stay() {
-    let (mut outbox, waiting) = full_socket();
-    assert_eq!(outbox.drop_oldest(0, 600), 0, "it fits");
-    assert_eq!(outbox.drop_oldest(0, 700), 1);
-    assert_eq!(outbox.drop_oldest(0, 800), 1);
-    assert!(outbox.invariants());
-    let sent = finish_waiting(&mut outbox, 0, waiting);
-    let expected = [encoded(&[0; 8]), vec![0x89, 0, 0x8a, 0], encoded(&[b'c'; 98])].concat();
-    assert_eq!(sent, expected);
-}
-
-#[test]
-fn nothing_is_dropped_for_a_message_that_can_never_fit() {
-    let (mut outbox, waiting) = full_socket();
-    assert_eq!(outbox.drop_oldest(0, 2 * BYTES_MAX), 0);
-    assert_eq!(outbox.drop_oldest(0, BYTES_MAX - 9), 0, "what is in flight stays");
-    assert_eq!(outbox.drop_oldest(0, BYTES_MAX - 14), 3);
-    assert_eq!(outbox.send(0, Opcode::Binary, &[1; BYTES_MAX - 14 - 4]), Queued::Yes);
-    assert_eq!(outbox.queued_bytes(0), BYTES_MAX);
-    finish_waiting(&mut outbox, 0, waiting);
-}
-
-#[test]
-fn nothing_is_dropped_while_the_socket_takes_what_there_is() {
-    let mut outbox = outbox(1);
-    outbox.send(0, Opcode::Binary, &[0; 900]);
-    assert_eq!(outbox.drop_oldest(0, 900), 0);
-    outbox.queue_shared(0, &shared(b"x"));
-    assert_eq!(outbox.drop_oldest(0, 900), 0);
-    assert_eq!(flush(&mut outbox).len(), 1);
 }
 
 // ---- ends ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,19 @@ pub fn is_legal(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
+/// The code must not be sent in a Close frame (RFC 6455 7.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a close code that may be sent")]
+pub struct IllegalCloseCode(pub u16);
+
+/// The code itself, if it may be sent.
+///
+/// # Errors
+/// If [`is_legal`] denies it.
+pub fn legal(code: u16) -> Result<u16, IllegalCloseCode> {
+    if is_legal(code) { Ok(code) } else { Err(IllegalCloseCode(code)) }
+}
+
 /// Reads a Close frame's payload: its code, if it has one, and the reason.
 ///
 /// # Errors

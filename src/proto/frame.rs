@@ -185,6 +185,20 @@ fn first_byte(first: u8, expect: Expect) -> Result<(Opcode, bool, bool), Protoco
     Ok((opcode, fin, rsv1))
 }
 
+/// The length, header included, of the unmasked frame that begins here and is known to be whole: a server's own.
+///
+/// # Panics
+/// If `frame` ends within the header.
+#[inline]
+pub(crate) fn unmasked_len(frame: &[u8]) -> usize {
+    debug_assert!(frame[1] & MASKED == 0);
+    match frame[1] {
+        126 => 4 + usize::from(u16::from_be_bytes([frame[2], frame[3]])),
+        127 => 10 + u64::from_be_bytes(frame[2..10].try_into().expect("eight bytes")) as usize,
+        short => 2 + usize::from(short),
+    }
+}
+
 /// A frame header for `len` bytes of payload: the bytes and how many of them count.
 ///
 /// # Panics

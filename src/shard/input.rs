@@ -177,6 +177,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 let conn = &mut self.conns[slot as usize];
                 conn.paused = true;
                 conn.awaits_answer = true;
+                conn.deadline_ms = after(now_ms, self.settings.answer_timeout);
+                let deadline_ms = conn.deadline_ms;
+                if deadline_ms != u64::MAX {
+                    self.look_at(slot, deadline_ms);
+                }
             }
             Next::PauseForMail => {
                 self.conns[slot as usize].paused = true;

@@ -1,7 +1,9 @@
 //! How connections come and go: accepts, time limits, closing, draining.
 
 use super::conn::{Conn, Phase, Receiving};
-use super::{ACCEPT_BACKOFF_MS, Drain, Shard};
+use super::{
+    ACCEPT_BACKOFF_MS, ACCEPTS_IN_FLIGHT, Drain, FIRST_REQUEST_MS, Handover, QUIET_TICKS, Shard, TURNED_AWAY_MS,
+};
 use crate::engine::{Completion, Op, Peer, Ring, Token};
 use crate::metrics::{Side, TimeoutKind};
 use crate::outbox::OutboxReplies;
@@ -14,7 +16,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Keeps accepts in flight as long as there are slots to accept into.
     pub(super) fn arm_accepts(&mut self) {
-        if self.accepts_wanted.is_empty() || self.drain.is_some() {
+        let accepts = self.drain.as_ref().is_none_or(|drain| drain.accept_until_ms.is_some());
+        if self.accepts_wanted.is_empty() || !accepts {
             return;
         }
         if self.accept_again_ms > self.now_ms() {
@@ -62,7 +65,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         self.hub.counters.accepted += 1;
         let now_ms = self.now_ms();
-        let due_ns = self.admission.accept_due_ns(self.now_ns);
+        let due_ns = match &mut self.drain {
+            Some(drain) => {
+                drain.quiet_ticks = 0;
+                self.now_ns
+            }
+            None => self.admission.accept_due_ns(self.now_ns),
+        };
         let conn = &mut self.conns[slot as usize];
         conn.peer = match self.ring.peer(slot) {
             Peer::Inet(address) => Some(address).into(),
@@ -123,6 +132,18 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Does what is due for a connection; returns when to look again.
     fn look(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
+        let write_due_ms = self.write_due_ms(slot);
+        if write_due_ms <= now_ms {
+            self.hub.counters.timeouts.add(TimeoutKind::Write, 1);
+            self.finish(slot, 1006, "write timeout");
+            return None;
+        }
+        let next_ms = self.look_by_phase(slot).into_iter().chain([write_due_ms]).min();
+        next_ms.filter(|at_ms| *at_ms != u64::MAX && self.conns[slot as usize].phase != Phase::Dead)
+    }
+
+    fn look_by_phase(&mut self, slot: u32) -> Option<u64> {
+        let now_ms = self.now_ms();
         let conn = &mut self.conns[slot as usize];
         let (deadline_ms, lingers) = (conn.deadline_ms, conn.lingers);
         match conn.phase {
@@ -133,7 +154,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.start_http(slot);
                 None
             }
-            Phase::Http => self.request_timed_out(slot),
+            Phase::Http => {
+                self.request_timed_out(slot);
+                None
+            }
             Phase::Closing | Phase::Flushing => {
                 // One that lingers has been answered, and counted if it was late.
                 self.hub.counters.timeouts.add(TimeoutKind::Close, u64::from(!lingers));
@@ -168,10 +192,47 @@ impl<R: Ring, S: Service> Shard<R, S> {
         Some(ping_at_ms.min(idle_at_ms)).filter(|at_ms| *at_ms != u64::MAX)
     }
 
+    /// When a socket that is full has been so for too long.
+    fn write_due_ms(&self, slot: u32) -> u64 {
+        let conn = &self.conns[slot as usize];
+        if matches!(conn.phase, Phase::Accepting | Phase::Delayed | Phase::Dead) {
+            return u64::MAX;
+        }
+        let Some(since_ms) = self.hub.outbox.waiting_since_ms(slot) else { return u64::MAX };
+        let own = if conn.entered { self.hub.limits(slot).write_timeout } else { None };
+        after(since_ms, own.unwrap_or(self.settings.write_timeout))
+    }
+
+    /// Has timers look at a connection whose socket has just refused bytes. As long as it goes on taking some, they find
+    /// out when to look next.
+    pub(super) fn watch_write(&mut self, slot: u32) {
+        let due_ms = self.write_due_ms(slot);
+        if due_ms != u64::MAX {
+            self.look_at(slot, due_ms);
+        }
+    }
+
     /// When timers must first look at a WebSocket.
     pub(super) fn watch_over(&mut self, slot: u32) {
         if let Some(at_ms) = self.look_at_open(slot) {
             self.look_at(slot, at_ms);
+        }
+    }
+
+    // ---- not keeping up -------------------------------------------------------------------------------------------
+
+    /// Tells handlers of messages that were dropped and of queues that have fallen. What a handler drops in doing so is
+    /// told in a later tick, and does not make one.
+    pub(super) fn tell_of_slowness(&mut self) {
+        for (slot, dropped) in self.hub.take_losses() {
+            if self.conns.get(slot as usize).is_some_and(|conn| conn.entered) {
+                self.service.dropped(&mut self.hub, slot, &dropped);
+            }
+        }
+        for slot in self.hub.take_drained() {
+            if self.conns.get(slot as usize).is_some_and(|conn| conn.entered) && self.hub.is_open(slot) {
+                self.service.drained(&mut self.hub, slot);
+            }
         }
     }
 
@@ -311,8 +372,18 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return;
         }
         self.admission.drain();
-        self.ring.stop_accepting();
         let now_ms = self.now_ms();
+        let accept_until_ms = match self.settings.handover {
+            Handover::Close => Some(now_ms),
+            Handover::Share => {
+                self.ring.turn_away();
+                Some(now_ms + TURNED_AWAY_MS)
+            }
+            Handover::Leave => {
+                self.ring.stop_accepting();
+                None
+            }
+        };
         let open = || self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Open);
         let count = open().count() as u64;
         let spread_ms = self.settings.drain_spread.as_millis() as u64;
@@ -322,13 +393,38 @@ impl<R: Ring, S: Service> Shard<R, S> {
             .collect();
         let delayed = |(slot, conn): (usize, &Conn)| (conn.phase == Phase::Delayed).then_some(slot as u32);
         for slot in self.conns.iter().filter_map(delayed).collect::<Vec<u32>>() {
-            self.teardown(slot);
+            self.start_http(slot);
         }
         let stop_at_ms = now_ms + self.settings.drain_timeout.as_millis() as u64;
-        self.drain = Some(Drain { plan, stop_at_ms });
+        self.drain = Some(Drain { plan, stop_at_ms, accept_until_ms, quiet_ticks: 0, look_at_ms: u64::MAX });
+    }
+
+    /// Stops accepting in a drain when nobody waits in the listeners' queues any more.
+    fn end_accepting(&mut self) {
+        let now_ms = self.now_ms();
+        let Some(drain) = &mut self.drain else { return };
+        if drain.accept_until_ms.is_none_or(|until_ms| until_ms > now_ms) {
+            return;
+        }
+        let in_flight = |listener| {
+            let wanted = self.accepts_wanted.iter().filter(|wanted| **wanted == listener).count();
+            ACCEPTS_IN_FLIGHT as usize - wanted
+        };
+        if (0..self.settings.listeners).any(|listener| in_flight(listener) == 0) {
+            // No slot or no descriptor is free: some will be, as connections end.
+            drain.accept_until_ms = Some(now_ms + ACCEPT_BACKOFF_MS);
+            return;
+        }
+        // Whoever waits in a queue would have completed an accept in this turn.
+        drain.quiet_ticks += 1;
+        if drain.quiet_ticks > QUIET_TICKS {
+            drain.accept_until_ms = None;
+            self.ring.stop_accepting();
+        }
     }
 
     pub(super) fn drain_some(&mut self) {
+        self.end_accepting();
         let now_ms = self.now_ms();
         let Some(drain) = &mut self.drain else { return };
         while let Some(&(at_ms, slot, generation)) = drain.plan.front()
@@ -343,11 +439,16 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if is_late {
             self.stop();
         } else if self.websockets() == 0 {
-            // Requests can be made on kept-alive connections until the last WebSocket has gone.
-            let between_requests = |(slot, conn): (usize, &Conn)| {
-                (conn.phase == Phase::Http && conn.stash.is_none()).then_some(slot as u32)
-            };
-            for slot in self.conns.iter().filter_map(between_requests).collect::<Vec<u32>>() {
+            // Requests can be made on kept-alive connections until the last WebSocket has gone. Who was accepted a moment
+            // ago and has not asked for anything yet is about to.
+            let look_at_ms = |conn: &Conn| if conn.answered { 0 } else { conn.last_inbound_ms + FIRST_REQUEST_MS };
+            let is_waiting = |conn: &&Conn| conn.phase == Phase::Http && conn.stash.is_none();
+            let of_drain = self.drain.as_mut().expect("it is under way");
+            let times = self.conns.iter().map(|(_, conn)| conn).filter(is_waiting).map(look_at_ms);
+            of_drain.look_at_ms = times.filter(|at_ms| *at_ms > now_ms).min().unwrap_or(u64::MAX);
+            let is_due = |(_, conn): &(usize, &Conn)| is_waiting(conn) && look_at_ms(conn) <= now_ms;
+            let due: Vec<u32> = self.conns.iter().filter(is_due).map(|(slot, _)| slot as u32).collect();
+            for slot in due {
                 self.start_flush(slot);
             }
         }

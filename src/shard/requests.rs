@@ -20,21 +20,24 @@ use crate::proto::http::{
 use crate::service::{Accept, Answer, Inbound, Reply, Service};
 
 impl<R: Ring, S: Service> Shard<R, S> {
-    /// The time for a request is up: 408 to whoever has begun one or never tried, nothing to a kept-alive connection
-    /// that has no more requests. Returns when to look again at one whose answer takes its time.
-    pub(super) fn request_timed_out(&mut self, slot: u32) -> Option<u64> {
-        let conn = &self.conns[slot as usize];
+    /// The time for a request is up: 503 where it is we who have not answered, 408 to whoever has begun one or never
+    /// tried, nothing to a kept-alive connection that has no more requests.
+    pub(super) fn request_timed_out(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
         if conn.awaits_answer {
-            return Some(after(self.now_ms(), self.settings.handshake_timeout));
+            // The answer may still come: nobody waits for it then.
+            conn.awaits_answer = false;
+            self.hub.counters.timeouts.add(TimeoutKind::Answer, 1);
+            self.hub.counters.refused.add(RefusalReason::Unanswered, 1);
+            let reply = Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long");
+            return self.refuse_late(slot, &reply);
         }
         self.hub.counters.timeouts.add(TimeoutKind::Handshake, 1);
         if conn.stash.is_none() && conn.answered {
-            self.teardown(slot);
-            return None;
+            return self.teardown(slot);
         }
         self.hub.counters.refused.add(RefusalReason::Timeout, 1);
         self.refuse_late(slot, &Reply::error(StatusCode::REQUEST_TIMEOUT, "the request took too long"));
-        None
     }
 
     /// Answers a request that is not complete, and ends the connection, whose peer may still be sending.
@@ -53,8 +56,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.awaits_answer = false;
         // The time that the answer took is not the peer's: the next head has as long as the first one had.
         conn.deadline_ms = after(self.now_ns / 1_000_000, self.settings.handshake_timeout);
+        let deadline_ms = conn.deadline_ms;
         let unanswered = conn.stash.as_mut().and_then(|stash| stash.request.take());
         let was = conn.phase;
+        self.look_at(slot, deadline_ms);
         let (Some(unanswered), Phase::Http) = (unanswered, was) else { return };
         let (mut worker, _) = self.worker(slot);
         let limits = worker.head_limits();

@@ -185,7 +185,8 @@ async fn disconnect(request: Request) -> Result<Value, HttpError> {
     let hub = request.hub();
     // Both go the same way, so the event is queued before the Close frame.
     drop(hub.emit_to(id, "disconnect", &json!({ "reason": REASON }))?);
-    found(hub.disconnect(id, 1008, REASON).await, json!({ "disconnected": true }))
+    let asked = hub.disconnect(id, 1008, REASON).expect("the code may be sent");
+    found(asked.await, json!({ "disconnected": true }))
 }
 
 async fn data(request: Request) -> Result<Value, HttpError> {

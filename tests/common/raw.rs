@@ -129,6 +129,11 @@ impl Raw {
         self.stream.write_all(bytes).expect("it can be sent");
     }
 
+    /// As `send`, to a peer that may have gone.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     /// Does the opening handshake.
     pub(crate) fn upgrade(&mut self, path: &str) {
         self.send(&upgrade_request(path));

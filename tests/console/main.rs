@@ -147,7 +147,7 @@ fn a_lost_connection_comes_back_with_its_rooms() {
     let mut page = Page::console(&browser, &server, "");
     page.join("den");
     let members = server.members("ws/den");
-    let lost = server.handle().hub().disconnect(members[0], 4000, "begone");
+    let lost = server.handle().hub().disconnect(members[0], 4000, "begone").expect("a legal code");
     assert_eq!(lost.wait(), Some(true));
     page.until_logged("closed: 4000 “begone”");
     page.until("document.querySelector('#status').dataset.state === 'open'");

@@ -44,6 +44,17 @@ pub struct Scenario {
     pub mail_depth: usize,
     /// For [`oracle::judge`].
     pub grace_ns: Nanos,
+    /// Whether messages may be dropped.
+    pub lossy: Option<Lossy>,
+}
+
+/// How messages to clients that do not keep up are dropped.
+#[derive(Clone, Copy, Debug)]
+pub struct Lossy {
+    pub policy: SlowConsumer,
+    pub outbox_bytes_max: usize,
+    /// How many keys each sender's messages have.
+    pub keys: usize,
 }
 
 impl Scenario {
@@ -66,6 +77,7 @@ impl Scenario {
             drains: seed % 5 == 4,
             mail_depth: if seed % 3 == 2 { 2 } else { 1024 },
             grace_ns: 0,
+            lossy: None,
         }
     }
 }
@@ -73,6 +85,8 @@ impl Scenario {
 /// What a run without a finding tells.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// Messages that the cores dropped.
+    pub dropped: u64,
     pub faults: FaultCounts,
     pub fingerprint: u64,
     /// Clients whose connection ended cleanly.
@@ -106,10 +120,13 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         cores: scenario.cores,
         ring: options,
         mail_depth: scenario.mail_depth,
-        slow_consumer: SlowConsumer::Close,
+        slow_consumer: scenario.lossy.map_or(SlowConsumer::Close, |lossy| lossy.policy),
         app: Rc::new(scenario.app),
         ..Setup::default()
     };
+    if let Some(lossy) = scenario.lossy {
+        setup.outbox_bytes_max = lossy.outbox_bytes_max;
+    }
     setup.settings.recv_bytes_max = rng.pick(&[30, 3_000, 256 << 10]);
     setup.settings.direct_bytes_min = rng.pick(&[64, 16 << 10]);
     setup.settings.direct_interrupts = rng.chance(0.5);
@@ -121,6 +138,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         settings.handshake_timeout = hour;
         settings.idle_timeout = hour;
         settings.close_timeout = hour;
+        settings.write_timeout = hour;
         settings.drain_timeout = hour;
     }
     setup.settings.drain_spread = Duration::from_millis(rng.below(3));
@@ -164,7 +182,8 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     if run.cores.admission.connections() != 0 {
         return Err(format!("{} connections are counted as admitted", run.cores.admission.connections()));
     }
-    run.judge()
+    let dropped = run.cores.all.iter_mut().map(|core| core.shard.hub().counters.drops.total()).sum();
+    run.judge(dropped)
 }
 
 /// Says which scenario it was when an assertion ends it.
@@ -250,14 +269,23 @@ impl Run {
         stuck.map(Endpoint::state).collect::<Vec<_>>().join("; ")
     }
 
-    fn judge(&self) -> Result<Report, String> {
+    fn judge(&self, dropped: u64) -> Result<Report, String> {
         let logs: Vec<Log> = self.endpoints.iter().map(|endpoint| endpoint.log.clone()).collect();
-        oracle::judge(self.scenario.route, &logs, self.scenario.grace_ns)?;
-        if self.scenario.stay && self.scenario.route != Route::Echo {
+        match self.scenario.lossy {
+            Some(lossy) => {
+                oracle::judge_lossy(&logs, lossy.keys)?;
+                if self.scenario.stay && lossy.policy == SlowConsumer::KeepLatest && lossy.outbox_bytes_max >= 1 << 20 {
+                    oracle::judge_latest(&logs, lossy.keys)?;
+                }
+            }
+            None => oracle::judge(self.scenario.route, &logs, self.scenario.grace_ns)?,
+        }
+        if self.scenario.lossy.is_none() && self.scenario.stay && self.scenario.route != Route::Echo {
             oracle::judge_complete(&logs, self.scenario.grace_ns)?;
         }
         let clean = logs.iter().filter(|log| log.end == Some(End::Clean)).count();
         Ok(Report {
+            dropped,
             faults: self.world.fault_counts(),
             fingerprint: self.world.fingerprint(),
             clean,

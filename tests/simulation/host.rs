@@ -19,8 +19,8 @@ use ringwire::proto::frame::Opcode;
 use ringwire::proto::pool::Pool;
 use ringwire::proto::{Incoming, Limits};
 use ringwire::service::{Accept, Answer, Ended, Inbound, Service};
-use ringwire::shard::{Settings, Shard};
-use ringwire::{App, ConnectionId, core_app, standalone};
+use ringwire::shard::{Handover, Settings, Shard};
+use ringwire::{App, ConnectionId, Dropped, core_app, standalone};
 
 /// How the cores are set up.
 #[derive(Clone)]
@@ -50,6 +50,8 @@ impl Default for Setup {
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             message_rate_per_second: 0,
             pause_bytes: 256 << 10,
@@ -57,6 +59,7 @@ impl Default for Setup {
             drain_timeout: Duration::from_secs(10),
             drain_spread: Duration::from_secs(1),
             listeners: 1,
+            handover: Handover::Close,
         };
         Setup {
             cores: 1,
@@ -134,6 +137,16 @@ impl Service for Watched {
         if hub.route(slot) != DIRECT {
             self.inner.close(hub, slot, ended);
         }
+    }
+
+    fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
+        assert!(self.open.contains_key(&slot), "slot {slot}, which is not open, has lost something");
+        self.inner.dropped(hub, slot, dropped);
+    }
+
+    fn drained(&mut self, hub: &mut CoreHub, slot: u32) {
+        assert!(self.open.contains_key(&slot), "slot {slot}, which is not open, has drained");
+        self.inner.drained(hub, slot);
     }
 
     fn inbox_bytes(&self) -> usize {

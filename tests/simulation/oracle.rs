@@ -160,6 +160,53 @@ pub fn judge_complete(logs: &[Log], grace_ns: Nanos) -> Result<(), String> {
     Ok(())
 }
 
+/// The key class of a message, where messages have keys.
+pub fn key_of(number: usize, keys: usize) -> usize {
+    number % keys
+}
+
+/// For broadcasts of which some may be dropped: what came was sent, is whole, came once, and of each sender in order; in
+/// order within each key where a newer message may take the place of an older one.
+pub fn judge_lossy(logs: &[Log], keys: usize) -> Result<(), String> {
+    for (id, log) in logs.iter().enumerate() {
+        let mut last: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        for received in &log.received {
+            let sent = parse_tag(received).filter(|(sender, number)| {
+                let sent = logs.get(*sender).and_then(|from| from.sent.get(*number));
+                sent.is_some_and(|(message, whole_at)| message == received && whole_at.is_some())
+            });
+            let Some((sender, number)) = sent else {
+                return Err(format!("client {id} received {}, which nobody sent", brief(received)));
+            };
+            let former = last.insert((sender, key_of(number, keys)), number);
+            if former.is_some_and(|former| former >= number) {
+                return Err(format!("client {id}: message {number} of client {sender} came after {former:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// For broadcasts with keys, of which none is dropped for want of room, among clients that stay until nothing is under
+/// way: whoever ended cleanly got the last message of each key that others who did sent after the last of them joined.
+pub fn judge_latest(logs: &[Log], keys: usize) -> Result<(), String> {
+    let clean = || logs.iter().enumerate().filter(|(_, log)| log.end == Some(End::Clean));
+    let Some(all_open_at) = clean().map(|(_, log)| log.opened_at).max().flatten() else { return Ok(()) };
+    for (id, log) in clean() {
+        let got: Vec<(usize, usize)> = log.received.iter().filter_map(parse_tag).collect();
+        for (sender, from) in clean() {
+            for key in 0..keys {
+                let mut of_key = from.sent.iter().enumerate().filter(|(number, _)| key_of(*number, keys) == key);
+                let Some((number, (_, at))) = of_key.next_back() else { continue };
+                if at.is_some_and(|at| at >= all_open_at) && !got.contains(&(sender, number)) {
+                    return Err(format!("client {id} misses the last message of key {key} of client {sender}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn brief(message: &Message) -> String {
     let start: Vec<u8> = message.payload.iter().copied().take(24).collect();
     format!("opcode {} with {} bytes {:?}", message.opcode, message.payload.len(), String::from_utf8_lossy(&start))

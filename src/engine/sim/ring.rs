@@ -82,6 +82,10 @@ impl engine::Ring for Ring {
         self.queue(|core| core.queue_accept(listener, token));
     }
 
+    fn turn_away(&mut self) {
+        self.with(|core, _| core.listeners.iter_mut().for_each(|listener| listener.open = false));
+    }
+
     fn stop_accepting(&mut self) {
         self.queue(Core::queue_stop_accepting);
     }

@@ -1,0 +1,138 @@
+//! Connections that do not keep up: what happens to messages for which there is no room, and who is told.
+
+use super::CoreHub;
+use crate::config::SlowConsumer;
+use crate::frame_buf::FrameBuf;
+use crate::metrics::{DropReason, ShedReason};
+use crate::outbox::{Dropped, Key, Outgoing, Queued};
+use crate::proto::frame::Opcode;
+
+impl CoreHub {
+    /// Queues a message to a connection of this core, of which only the latest with the same key matters.
+    pub(crate) fn send_keyed(&mut self, slot: u32, opcode: Opcode, payload: &[u8], key: Key) -> Queued {
+        match self.outbox.encode(opcode, payload) {
+            Some(frame) => {
+                self.outbox.mark(frame, key);
+                self.deliver(slot, &Outgoing::Arena(frame), Some(key))
+            }
+            None => {
+                let frame = FrameBuf::new(opcode, payload);
+                self.deliver(slot, &Outgoing::Shared(&frame), Some(key))
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn deliver(&mut self, slot: u32, frame: &Outgoing<'_>, key: Option<Key>) -> Queued {
+        match self.try_queue(slot, frame, key) {
+            Queued::Yes => {
+                self.counters.messages_out += 1;
+                Queued::Yes
+            }
+            Queued::Full => self.overflow(slot, frame, key),
+            Queued::Gone => Queued::Gone,
+        }
+    }
+
+    #[inline]
+    fn try_queue(&mut self, slot: u32, frame: &Outgoing<'_>, key: Option<Key>) -> Queued {
+        match (key, frame) {
+            (Some(key), _) if self.policy(slot) == SlowConsumer::KeepLatest => self.queue_latest(slot, frame, key),
+            (_, Outgoing::Arena(frame)) => self.outbox.queue(slot, *frame),
+            (_, Outgoing::Shared(frame)) => self.outbox.queue_shared(slot, frame),
+        }
+    }
+
+    fn queue_latest(&mut self, slot: u32, frame: &Outgoing<'_>, key: Key) -> Queued {
+        if !self.is_open(slot) {
+            return Queued::Gone;
+        }
+        let before = self.outbox.queued_bytes(slot);
+        let (queued, dropped) = self.outbox.queue_latest(slot, frame, key);
+        self.lost(slot, dropped, before);
+        queued
+    }
+
+    fn policy(&self, slot: u32) -> SlowConsumer {
+        let is_member = (slot as usize) < self.members.len();
+        let own = if is_member { self.limits(slot).slow_consumer } else { None };
+        own.unwrap_or(self.slow_consumer)
+    }
+
+    /// A connection's queue is full: what its route says happens.
+    #[cold]
+    pub(super) fn overflow(&mut self, slot: u32, frame: &Outgoing<'_>, key: Option<Key>) -> Queued {
+        let policy = self.policy(slot);
+        let before = self.outbox.queued_bytes(slot);
+        let mut dropped = Dropped::default();
+        let mut queued = Queued::Full;
+        match policy {
+            SlowConsumer::Close => {
+                self.counters.shed.add(ShedReason::SlowConsumer, 1);
+                self.close(slot, Some(1013), "slow consumer");
+            }
+            SlowConsumer::DropNew => {}
+            SlowConsumer::DropOld | SlowConsumer::KeepLatest => {
+                if policy == SlowConsumer::KeepLatest {
+                    dropped.add(self.outbox.conflate(slot));
+                    if !dropped.is_none() {
+                        queued = self.try_queue(slot, frame, key);
+                    }
+                }
+                if queued == Queued::Full {
+                    dropped.add(self.outbox.drop_oldest(slot, frame.wire_len()));
+                    queued = self.try_queue(slot, frame, key);
+                }
+            }
+        }
+        match queued {
+            Queued::Yes => self.counters.messages_out += 1,
+            _ => dropped.add(Dropped::one_newest(frame.wire_len())),
+        }
+        if policy == SlowConsumer::Close {
+            self.counters.drops.add(DropReason::Close, dropped.newest);
+        } else {
+            self.counters.drops.add(DropReason::DropNew, dropped.newest);
+        }
+        self.lost(slot, dropped, before);
+        queued
+    }
+
+    /// Counts what a connection has lost of a queue of `before` bytes, and has it told.
+    fn lost(&mut self, slot: u32, dropped: Dropped, before: usize) {
+        if dropped.is_none() {
+            return;
+        }
+        self.counters.drops.add(DropReason::DropOld, dropped.oldest);
+        self.counters.drops.add(DropReason::Replaced, dropped.replaced);
+        self.outbox.note_fall(slot, before);
+        if (slot as usize) < self.members.len() && self.limits(slot).reports_drops {
+            let generation = self.members[slot as usize].generation;
+            self.losses.entry((slot, generation)).or_default().add(dropped);
+        }
+    }
+
+    /// What connections have lost since the last call, each with its slot; those that have gone meanwhile are left out.
+    pub(crate) fn take_losses(&mut self) -> Vec<(u32, Dropped)> {
+        let losses = std::mem::take(&mut self.losses);
+        let is_it = |slot: u32, generation: u32| {
+            let member = &self.members[slot as usize];
+            member.open && member.generation == generation
+        };
+        let of = losses.into_iter().filter(|((slot, generation), _)| is_it(*slot, *generation));
+        of.map(|((slot, _), dropped)| (slot, dropped)).collect()
+    }
+
+    /// The connections whose queues have fallen, since the last call, to where their routes want to know of it.
+    pub(crate) fn take_drained(&mut self) -> Vec<u32> {
+        let mut falls = self.outbox.take_falls();
+        falls.retain(|(slot, before)| {
+            let below = if self.is_open(*slot) { self.limits(*slot).drain_below_bytes } else { None };
+            below.is_some_and(|below| *before > below && self.outbox.queued_bytes(*slot) <= below)
+        });
+        let mut slots: Vec<u32> = falls.into_iter().map(|(slot, _)| slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots
+    }
+}
