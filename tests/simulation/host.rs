@@ -110,14 +110,17 @@ impl Service for Watched {
         if hub.route(slot) != DIRECT {
             return self.inner.message(hub, slot, message);
         }
-        let text = str::from_utf8(&message.payload).expect("text").to_owned();
+        let text = String::from_utf8_lossy(&message.payload).into_owned();
         if text == "close" {
             return (slot..slot + self.closes).for_each(|slot| hub.close(slot, Some(1000), "asked to"));
         }
-        let (id, rest) = text.strip_prefix("to ").and_then(|rest| rest.split_once(' ')).expect("to ID TEXT");
+        let order = text.strip_prefix("to ").and_then(|rest| rest.split_once(' '));
+        let Some((Ok(id), rest)) = order.map(|(id, rest)| (id.parse(), rest)) else {
+            return hub.close(slot, Some(1008), "to ID TEXT");
+        };
         let (tally, answer) = Tally::new();
         self.asked.push((rest.to_owned(), answer));
-        hub.emit_to(id.parse().expect("an id"), Opcode::Text, rest.as_bytes(), Some(tally));
+        hub.emit_to(id, Opcode::Text, rest.as_bytes(), Some(tally));
     }
 
     fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended) {

@@ -70,6 +70,17 @@ fn due(hold: Hold, cancelled: Option<Cancelled>, ready: bool) -> Option<Nanos> {
     }
 }
 
+/// Breaks a connection in the middle of something, where chance wants it so.
+fn break_by_chance(socket: usize, net: &mut Net) {
+    if net.hit(Fault::Reset) {
+        net.sockets[socket].break_both();
+    }
+    if net.hit(Fault::TimedOut) {
+        let errno = net.rng.pick(&[libc::ETIMEDOUT, libc::EHOSTUNREACH]);
+        net.sockets[socket].break_with(errno);
+    }
+}
+
 impl Core {
     /// Submits what is queued.
     pub(super) fn execute(&mut self, net: &mut Net) {
@@ -143,8 +154,10 @@ impl Core {
         let bytes = self.check_batch(send);
         let mutant = self.options.mutant;
         let socket = self.slot(send.token).socket.expect("an open slot has a socket");
-        if net.hit(Fault::Reset) {
-            net.sockets[socket].break_both();
+        break_by_chance(socket, net);
+        if net.hit(Fault::SendNoMemory) {
+            let errno = net.rng.pick(&[libc::ENOMEM, libc::ENOBUFS]);
+            net.sockets[socket].break_with(errno);
         }
         let mut len = bytes.len();
         if net.hit(Fault::SpuriousEagain) {
@@ -229,6 +242,7 @@ impl Core {
         slot.peer = net.sockets[socket].peer;
         slot.socket = Some(socket);
         slot.descriptor_open = true;
+        net.slots_reused += u64::from(!slot.used.is_empty());
         slot.used.insert(slot.generation);
         self.post(token, Ok(0));
     }
@@ -320,9 +334,7 @@ impl Core {
             Readable::Nothing => return false,
         };
         if op.cancelled.is_none() {
-            if net.hit(Fault::Reset) {
-                net.sockets[socket].break_both();
-            }
+            break_by_chance(socket, net);
             if net.hit(Fault::RecvInterrupted) {
                 return self.end_recv(index, Err(libc::EINTR));
             }
