@@ -42,7 +42,7 @@ impl Chatter {
 
     /// Whether it has said everything and heard everything that `other` said.
     pub fn is_through(&self, other: &Chatter) -> bool {
-        self.is_over || (self.said == SAYS && self.heard.len() == other.said)
+        self.is_over || other.is_over || (self.said == SAYS && self.heard.len() == other.said)
     }
 
     /// Reads, and sometimes says the next number to whoever has `id`. `may_be_dropped`: the server may end a healthy
@@ -56,7 +56,7 @@ impl Chatter {
             match self.reader.next() {
                 Ok(Some(event)) => self.hear(event)?,
                 Ok(None) => break,
-                Err(why) if may_be_dropped && why.starts_with("not upgraded: HTTP/1.1 503") => {
+                Err(why) if may_be_dropped && wire::is_refusal(&why) => {
                     self.client.close();
                     self.is_over = true;
                     return Ok(());

@@ -276,6 +276,11 @@ impl Cores {
         !self.is_any_runnable() && self.all.iter_mut().all(|core| !core.shard.hub().is_congested())
     }
 
+    /// Letters that cores have read.
+    pub fn letters(&mut self) -> u64 {
+        self.all.iter_mut().map(|core| core.shard.hub().counters.letters).sum()
+    }
+
     /// What keeps the cores from being drained, for messages.
     pub fn state(&self) -> String {
         let state = |core: &Core| {

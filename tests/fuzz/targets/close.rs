@@ -13,7 +13,9 @@ pub fn run(data: &[u8]) {
         Ok((code, reason)) => {
             assert!(code.is_none_or(is_legal) && reason.len() + 2 * usize::from(code.is_some()) == data.len());
             assert!(parse(encode(code, reason).as_slice()).is_ok_and(|again| {
-                again.0 == code && reason.starts_with(again.1) && again.1.len() + 3 >= reason.len().min(REASON_BYTES_MAX)
+                again.0 == code
+                    && reason.starts_with(again.1)
+                    && again.1.len() + 3 >= reason.len().min(REASON_BYTES_MAX)
             }));
         }
         Err(error) => assert!(matches!(error.close_code(), 1002 | 1007)),
