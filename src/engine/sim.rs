@@ -278,6 +278,14 @@ impl World {
         cores.map(wakeup).min().filter(|&at| at < Nanos::MAX)
     }
 
+    /// The thread of core number `core` has ended, or would have: nothing but a completion makes it run again.
+    ///
+    /// # Panics
+    /// If there is no such core.
+    pub fn thread_ended(&self, core: usize) {
+        self.inner.borrow_mut().core(core).0.parked_until = Some(Nanos::MAX);
+    }
+
     /// Other faults from here on; a driver switches them off to see everything come to rest.
     pub fn set_faults(&self, faults: Faults) {
         self.inner.borrow_mut().net.faults = faults;

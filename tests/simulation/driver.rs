@@ -306,7 +306,7 @@ impl Run {
             self.world.advance(rng.below(5_000));
         } else {
             let step = self.world.next_wakeup().map_or(step_ns, |at| (at - now).min(step_ns));
-            // A core whose thread has ended counts as awake, and would let the clock creep.
+            // A core whose thread has ended may leave completions behind; they must not stop the clock.
             self.world.advance(step.max(1_000));
         }
         Ok(())

@@ -203,6 +203,9 @@ impl Core {
             Some(_) => self.asleep = true,
             None => self.work(),
         }
+        if self.shard.is_finished() {
+            self.world.thread_ended(self.number);
+        }
     }
 
     fn work(&mut self) {

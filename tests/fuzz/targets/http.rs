@@ -23,6 +23,10 @@ fn request(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
     let end = head_end(bytes, 0);
     assert_eq!(find_end(bytes, piece_bytes), end, "the end of a head does not depend on the pieces");
     let end = end?;
+    // Asked before anything else is read, so what it refuses is refused however it arrives.
+    if !looks_like_http(&bytes[..end]) {
+        return None;
+    }
     let head = match parse_head(&bytes[..end], &LIMITS) {
         Ok(head) => head,
         Err(error) => {
@@ -31,7 +35,7 @@ fn request(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
         }
     };
     assert!(head.all().len() <= LIMITS.headers_max && !head.method().is_empty());
-    assert!((0..=end).all(|len| looks_like_http(&bytes[..len])), "refused at its first bytes, and yet it is a request");
+    assert!((0..end).all(|len| looks_like_http(&bytes[..len])), "refused at its first bytes, and yet it is a request");
     let _ = (head.query(), head.keep_alive(), head.expects_continue(), head.header("origin"));
     assert!(head.target().contains(head.path()));
     match handshake::check(&head) {
