@@ -130,7 +130,7 @@ fn harsh_faults_of_every_kind_are_survived() {
     assert!(table.of("end Clean") * 5 > clients, "too few ended cleanly, the oracles saw too little:\n{table}");
     let (runs, talks) = (table.of("run"), table.of("run with letters between cores"));
     assert!(talks * 10 > runs * 9, "in {talks} of {runs} runs the cores talked to each other");
-    for what in ["slot reused", "tick with mail that found no room", "connection dropped by a time limit"] {
+    for what in ["slot reused", "round with mail that found no room", "connection dropped by a time limit"] {
         assert!(table.of(what) > 0, "never: {what}");
     }
 }

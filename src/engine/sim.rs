@@ -278,12 +278,16 @@ impl World {
         cores.map(wakeup).min().filter(|&at| at < Nanos::MAX)
     }
 
-    /// The thread of core number `core` has ended, or would have: nothing but a completion makes it run again.
+    /// The thread of core number `core` has ended, or would have: its listeners are closed, and nothing but a completion
+    /// makes it run again.
     ///
     /// # Panics
     /// If there is no such core.
     pub fn thread_ended(&self, core: usize) {
-        self.inner.borrow_mut().core(core).0.parked_until = Some(Nanos::MAX);
+        let mut inner = self.inner.borrow_mut();
+        let (core, net) = inner.core(core);
+        core.parked_until = Some(Nanos::MAX);
+        core.close_listeners(net);
     }
 
     /// Other faults from here on; a driver switches them off to see everything come to rest.

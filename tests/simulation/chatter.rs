@@ -106,6 +106,15 @@ impl Chatter {
         Ok(())
     }
 
+    /// What it is waiting for, for messages.
+    pub fn state(&self) -> String {
+        let Chatter { client, id, said, heard, close_sent, server_closed, .. } = self;
+        format!(
+            "chatter {client:?}, {id:?}: said {said}, heard {heard:?}, {} unsent, close sent {close_sent}, got {server_closed}",
+            client.unsent()
+        )
+    }
+
     pub fn say_goodbye(&mut self, code: u16) {
         if !self.close_sent && !self.is_over {
             self.frame(CLOSE, &code.to_be_bytes());

@@ -160,7 +160,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     while run.endpoints.len() < scenario.clients || !run.endpoints.iter().all(Endpoint::is_over) {
         rounds += 1;
         if rounds > ROUNDS_MAX {
-            return Err(format!("stuck: {}", run.states()));
+            return Err(format!("stuck: {}; {}", run.cores.state(), run.states()));
         }
         if run.endpoints.len() < scenario.clients && rng.chance(0.2) {
             let endpoint = run.endpoint(&mut rng);
@@ -182,7 +182,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
             break;
         }
         if round == ROUNDS_MAX {
-            return Err(format!("the drain does not end: {}", run.cores.state()));
+            return Err(format!("the drain does not end: {}; {}", run.cores.state(), run.states()));
         }
     }
     for _ in 0..50 {
@@ -297,10 +297,9 @@ impl Run {
                 continue;
             }
             self.cores.all[core].tick();
-            let is_congested = self.cores.all[core].shard.hub().is_congested();
-            self.table.add("tick with mail that found no room", u64::from(is_congested));
             ticked = true;
         }
+        self.table.add("round with mail that found no room", u64::from(self.cores.is_congested()));
         let now = self.world.now();
         if ticked {
             self.world.advance(rng.below(5_000));
@@ -313,8 +312,9 @@ impl Run {
     }
 
     fn states(&self) -> String {
-        let stuck = self.endpoints.iter().filter(|endpoint| !endpoint.is_over());
-        stuck.map(Endpoint::state).collect::<Vec<_>>().join("; ")
+        let stuck = self.endpoints.iter().filter(|endpoint| !endpoint.is_over()).map(Endpoint::state);
+        let chatters = self.chatters.iter().filter(|chatter| !chatter.is_over).map(Chatter::state);
+        stuck.chain(chatters).collect::<Vec<_>>().join("; ")
     }
 
     fn judge(mut self) -> Result<Report, String> {

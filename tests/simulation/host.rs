@@ -208,6 +208,13 @@ impl Core {
         }
     }
 
+    /// Reads the mail of a core whose thread would have ended, and its mailbox with it: nobody must wait for room in it.
+    fn discard_mail(&mut self) {
+        if self.shard.is_finished() && !self.is_stopped() {
+            self.shard.work();
+        }
+    }
+
     fn work(&mut self) {
         self.shard.work();
         assert!(self.shard.hub().invariants());
@@ -270,13 +277,22 @@ impl Cores {
         self.courier.send(core, Letter::Drain).is_ok()
     }
 
+    /// Whether some core waits for room in another's mailbox. Letters to cores that have ended are nobody's.
+    pub fn is_congested(&mut self) -> bool {
+        let is_congested = self.all.iter_mut().any(|core| core.shard.hub().is_congested());
+        if is_congested {
+            self.all.iter_mut().for_each(Core::discard_mail);
+        }
+        is_congested
+    }
+
     pub fn is_any_runnable(&self) -> bool {
         self.all.iter().any(Core::is_runnable)
     }
 
     /// Whether no core has anything to do, be it later: letters may wait for room.
     pub fn are_idle(&mut self) -> bool {
-        !self.is_any_runnable() && self.all.iter_mut().all(|core| !core.shard.hub().is_congested())
+        !self.is_any_runnable() && !self.is_congested()
     }
 
     /// Letters that cores have read.

@@ -120,17 +120,21 @@ impl Core {
     fn execute_stop_accepting(&mut self, net: &mut Net) {
         // What came first is still accepted.
         self.accept_pending(net);
-        let mut ended = Vec::new();
+        self.close_listeners(net);
+        let ended: Vec<Token> = self.listeners.iter_mut().flat_map(|listener| listener.armed.drain(..)).collect();
+        for token in ended {
+            self.post(token, Err(libc::ECANCELED));
+        }
+    }
+
+    /// Whoever is not accepted sees a reset.
+    pub(super) fn close_listeners(&mut self, net: &mut Net) {
         for listener in &mut self.listeners {
             listener.open = false;
-            ended.extend(listener.armed.drain(..));
             for (socket, _) in listener.pending.drain(..) {
                 net.sockets[socket].break_both();
                 net.sockets[socket].released = true;
             }
-        }
-        for token in ended {
-            self.post(token, Err(libc::ECANCELED));
         }
     }
 
@@ -450,13 +454,7 @@ impl Core {
     pub(super) fn tear_down(&mut self, net: &mut Net) {
         self.gone = true;
         self.live.clear();
-        for listener in &mut self.listeners {
-            listener.open = false;
-            for (socket, _) in listener.pending.drain(..) {
-                net.sockets[socket].break_both();
-                net.sockets[socket].released = true;
-            }
-        }
+        self.close_listeners(net);
         for slot in &mut self.slots {
             if let Some(socket) = slot.socket.take() {
                 net.sockets[socket].release(self.options.mutant, false);
