@@ -67,8 +67,9 @@ impl Chatter {
         if self.client.saw_fin() || self.client.saw_reset() {
             self.is_over = true;
             let excused = self.server_closed || self.client.was_broken() || may_be_dropped;
+            let state = self.state();
             self.client.close();
-            return if excused { Ok(()) } else { Err("a chatter's connection ended without a Close".to_owned()) };
+            return if excused { Ok(()) } else { Err(format!("ended without a Close: {state}")) };
         }
         if let Some(id) = id
             && self.said < SAYS
@@ -109,9 +110,10 @@ impl Chatter {
     /// What it is waiting for, for messages.
     pub fn state(&self) -> String {
         let Chatter { client, id, said, heard, close_sent, server_closed, .. } = self;
+        let (unsent, reset) = (client.unsent(), client.saw_reset());
         format!(
-            "chatter {client:?}, {id:?}: said {said}, heard {heard:?}, {} unsent, close sent {close_sent}, got {server_closed}",
-            client.unsent()
+            "chatter {client:?}, {id:?}: said {said}, heard {heard:?}, {unsent} unsent, close sent {close_sent}, \
+             got {server_closed}, reset {reset}"
         )
     }
 

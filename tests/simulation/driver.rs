@@ -152,8 +152,15 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     setup.settings.drain_spread = Duration::from_millis(rng.below(3));
     let cores = Cores::new(&world, &setup);
     let chatters = [0, 1].map(|core| Chatter::new(world.connect(core, 0), rng.fork()));
-    let mut run =
-        Run { world, scenario: scenario.clone(), endpoints: Vec::new(), chatters, cores, table: Table::default() };
+    let mut run = Run {
+        world,
+        scenario: scenario.clone(),
+        endpoints: Vec::new(),
+        chatters,
+        cores,
+        drains: false,
+        table: Table::default(),
+    };
     let mut to_drain: Vec<usize> = (0..scenario.cores).collect();
 
     let mut rounds = 0;
@@ -175,6 +182,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
 
     run.world.set_faults(Faults::none());
     run.part_chatters(&mut rng)?;
+    run.drains = true;
     for round in 0.. {
         to_drain.retain(|&core| !run.cores.drain(core));
         run.tick(&mut rng, 100 * STEP_NS)?;
@@ -213,6 +221,8 @@ struct Run {
     scenario: Scenario,
     endpoints: Vec<Endpoint>,
     chatters: [Chatter; 2],
+    /// The end has come: cores are told to drain.
+    drains: bool,
     table: Table,
 }
 
@@ -256,7 +266,8 @@ impl Run {
     }
 
     fn step_chatters(&mut self) -> Result<(), String> {
-        let may_be_dropped = self.scenario.drops || self.scenario.drains;
+        // A drain closes who has not been read from yet.
+        let may_be_dropped = self.scenario.drops || self.scenario.drains || self.drains;
         let ids = self.chatters.each_ref().map(|chatter| chatter.id.clone());
         let [one, other] = &mut self.chatters;
         one.step(ids[1].as_deref(), may_be_dropped)?;
