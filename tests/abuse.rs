@@ -111,7 +111,8 @@ fn leaves(staying: usize, program: &mut Program, name: &str, mut abuse: impl FnM
     assert_eq!(program.descriptors(), descriptors, "{name}");
     let kib: Vec<u64> = rss.iter().map(|bytes| bytes >> 10).collect();
     let rounds = rss.len() - 1;
-    println!("| {name} | {count} | {rounds} | {kib:?} | {staying} | {:.1?} |", start.elapsed());
+    // On a line of its own, whatever the harness has begun to say.
+    println!("\n| {name} | {count} | {rounds} | {kib:?} | {staying} | {:.1?} |", start.elapsed());
     let slots = 1000 * scale() as u64 * (2 << 10);
     assert!(rss[rss.len() - 1] <= rss[0] + KEPT_BYTES + slots, "{name}: {kib:?}");
 }

@@ -74,7 +74,7 @@ fn everybody_is_served_without_faults() {
 /// A way to use a server, and the run of it that a seed makes.
 type Variant = (&'static str, fn(u64) -> Scenario);
 
-const VARIANTS: [Variant; 8] = [
+const VARIANTS: [Variant; 9] = [
     ("echo", |seed| Scenario::of(seed, Route::Echo)),
     ("broadcast", |seed| Scenario::of(seed, Route::Broadcast)),
     ("rooms", |seed| Scenario::of(seed, Route::Rooms)),
@@ -82,6 +82,11 @@ const VARIANTS: [Variant; 8] = [
     ("a task", |seed| patient(apps::waiting_task, seed)),
     ("echo within time limits", |seed| Scenario::of(seed, Route::Echo).dropping()),
     ("broadcast within time limits", |seed| Scenario::of(seed, Route::Broadcast).dropping()),
+    ("broadcast to slow consumers", |seed| Scenario {
+        outbox_bytes_max: 6_000,
+        payload_bytes_max: 2_000,
+        ..Scenario::of(seed, Route::Broadcast)
+    }),
     ("rooms within time limits", |seed| Scenario::of(seed, Route::Rooms).dropping()),
 ];
 
@@ -130,7 +135,12 @@ fn harsh_faults_of_every_kind_are_survived() {
     assert!(table.of("end Clean") * 5 > clients, "too few ended cleanly, the oracles saw too little:\n{table}");
     let (runs, talks) = (table.of("run"), table.of("run with letters between cores"));
     assert!(talks * 10 > runs * 9, "in {talks} of {runs} runs the cores talked to each other");
-    for what in ["slot reused", "round with mail that found no room", "connection dropped by a time limit"] {
+    for what in [
+        "end ServerClosed(Some(1013))",
+        "slot reused",
+        "round with mail that found no room",
+        "connection dropped by a time limit",
+    ] {
         assert!(table.of(what) > 0, "never: {what}");
     }
 }

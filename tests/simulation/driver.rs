@@ -48,6 +48,8 @@ pub struct Scenario {
     pub drains: bool,
     /// Letters that a core's mailbox holds.
     pub mail_depth: usize,
+    /// Bytes that are queued for one connection at most.
+    pub outbox_bytes_max: usize,
     /// For [`oracle::judge`].
     pub grace_ns: Nanos,
 }
@@ -71,6 +73,7 @@ impl Scenario {
             stay: seed.is_multiple_of(2),
             drains: seed % 5 == 4,
             mail_depth: if seed % 3 == 2 { 2 } else { 1024 },
+            outbox_bytes_max: 1 << 20,
             grace_ns: 0,
         }
     }
@@ -127,6 +130,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         cores: scenario.cores,
         ring: options,
         mail_depth: scenario.mail_depth,
+        outbox_bytes_max: scenario.outbox_bytes_max,
         slow_consumer: SlowConsumer::Close,
         app: Rc::new(scenario.app),
         ..Setup::default()
