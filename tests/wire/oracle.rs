@@ -158,7 +158,9 @@ fn has_unminimal_length(mut bytes: &[u8]) -> bool {
                 }
             }
             Err(ProtocolError::NonMinimalLength) => return true,
-            _ => return false,
+            // A control frame whose length is written in the longer form is too long, or should have used the short one.
+            Err(_) => return bytes[0] & 0x08 != 0 && bytes.get(1).is_some_and(|second| second & 0x7F > 125),
+            Ok(None) => return false,
         }
     }
 }
