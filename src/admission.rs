@@ -1,10 +1,14 @@
 //! Who may become a WebSocket, by the limits that hold for the whole process.
 
+mod memory;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+pub use memory::Memory;
 
 /// Limits and gauges that hold for the whole process; touched when connections come and go, never per message.
 #[derive(Debug)]
@@ -16,6 +20,7 @@ pub struct Admission {
     accept_interval_ns: u64,
     accept_due_ns: AtomicU64,
     draining: AtomicBool,
+    memory: Memory,
 }
 
 /// Why a connection may not become a WebSocket.
@@ -27,6 +32,8 @@ pub enum Refused {
     TooManyFromAddress,
     /// The server is shutting down.
     Draining,
+    /// The memory budget is spent.
+    OutOfMemory,
 }
 
 impl Admission {
@@ -40,7 +47,20 @@ impl Admission {
             accept_interval_ns: 1_000_000_000u64.checked_div(u64::from(accept_rate_per_second)).unwrap_or(0),
             accept_due_ns: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            memory: Memory::default(),
         }
+    }
+
+    /// With a budget of memory.
+    #[must_use]
+    pub fn with_memory(self, memory: Memory) -> Admission {
+        Admission { memory, ..self }
+    }
+
+    /// The budget of memory.
+    #[inline]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Counts a WebSocket in.
@@ -50,6 +70,9 @@ impl Admission {
     pub fn enter(&self, ip: Option<IpAddr>) -> Result<(), Refused> {
         if self.is_draining() {
             return Err(Refused::Draining);
+        }
+        if self.memory.is_spent() {
+            return Err(Refused::OutOfMemory);
         }
         if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);

@@ -129,6 +129,9 @@ settings! {
         "bytes queued for one connection";
     slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
         "when an outbox is full: close (1013), drop-new or drop-old";
+    memory_bytes_max: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),
+        "queued and partial messages of the whole process; past it upgrades get 503, and the connections that hold the \
+         most are closed with 1013";
     message_rate_per_second: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "messages a second from one connection, as a token bucket; close 1008 past it";
     origins: Origins = "ORIGINS", "*",

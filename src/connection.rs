@@ -1,13 +1,13 @@
 //! A connection as its own task sees it: messages are awaited, and the core stops receiving from a peer whose messages
 //! are not taken.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+mod inbox;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use futures_core::Stream;
 use serde::Serialize;
@@ -22,54 +22,10 @@ use crate::request::Request;
 use crate::runtime::sleep;
 use crate::sender::Sender;
 use crate::socket::{IllegalCloseCode, send_message};
+pub(crate) use inbox::Inbox;
 
 /// Queued bytes from which [`Connection::ready`] waits.
 const READY_BYTES_MAX: usize = 64 << 10;
-
-/// Messages on their way to a connection's task.
-pub(crate) struct Inbox {
-    queue: RefCell<VecDeque<OwnedMessage>>,
-    depth: usize,
-    waker: RefCell<Option<Waker>>,
-    closed: Cell<bool>,
-    /// Nobody will read it any more.
-    abandoned: Cell<bool>,
-}
-
-impl Inbox {
-    pub(crate) fn new(depth: usize) -> Rc<Inbox> {
-        Rc::new(Inbox {
-            queue: RefCell::default(),
-            depth,
-            waker: RefCell::default(),
-            closed: Cell::new(false),
-            abandoned: Cell::new(false),
-        })
-    }
-
-    /// Puts a message in; true if no more should come for now.
-    pub(crate) fn push(&self, message: OwnedMessage) -> bool {
-        if self.abandoned.get() {
-            return false;
-        }
-        let mut queue = self.queue.borrow_mut();
-        queue.push_back(message);
-        self.wake();
-        queue.len() >= self.depth
-    }
-
-    /// No more messages will come.
-    pub(crate) fn close(&self) {
-        self.closed.set(true);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
 
 /// A WebSocket in the hands of a task of its core. Clones are the same connection; messages go to whichever clone asks
 /// first. Dropping it does not close the connection.
@@ -93,18 +49,17 @@ impl Connection {
     /// The next message; `None` when the connection has ended and all its messages have been taken.
     pub async fn recv(&mut self) -> Option<OwnedMessage> {
         poll_fn(|cx| {
-            let message = self.inbox.queue.borrow_mut().pop_front();
-            if let Some(message) = message {
-                if self.inbox.queue.borrow().len() == self.inbox.depth / 2 {
+            if let Some((message, wants_more)) = self.inbox.pop() {
+                if wants_more {
                     let id = self.id;
                     self.core.runtime.with_hub(move |hub| hub.release(id));
                 }
                 return Poll::Ready(Some(message));
             }
-            if self.inbox.closed.get() {
+            if self.inbox.is_closed() {
                 return Poll::Ready(None);
             }
-            *self.inbox.waker.borrow_mut() = Some(cx.waker().clone());
+            self.inbox.wait(cx.waker().clone());
             Poll::Pending
         })
         .await
@@ -159,7 +114,7 @@ impl Connection {
 
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
-        self.inbox.closed.get()
+        self.inbox.is_closed()
     }
 
     /// Closes the connection after what has been queued to it. The reason is cut to 123 bytes.
@@ -208,8 +163,7 @@ impl Connection {
     }
 
     pub(crate) fn abandon(&self) {
-        self.inbox.abandoned.set(true);
-        self.inbox.queue.borrow_mut().clear();
+        self.inbox.abandon();
         let id = self.id;
         self.core.runtime.with_hub(move |hub| hub.release(id));
     }

@@ -19,11 +19,13 @@ pub(crate) struct CoreContext {
     pub(crate) hub: Hub,
     pub(crate) runtime: Rc<Runtime>,
     envelope: Cell<Envelope>,
+    /// Bytes that wait in inboxes.
+    pub(crate) inbox_bytes: Rc<Cell<usize>>,
 }
 
 impl CoreContext {
     pub(crate) fn new(hub: Hub, runtime: Rc<Runtime>, envelope: Envelope) -> CoreContext {
-        CoreContext { hub, runtime, envelope: Cell::new(envelope) }
+        CoreContext { hub, runtime, envelope: Cell::new(envelope), inbox_bytes: Rc::default() }
     }
 
     pub(crate) fn envelope(&self) -> Envelope {

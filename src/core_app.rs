@@ -215,7 +215,7 @@ impl CoreApp {
 
     /// Starts the task that handles a connection's messages.
     fn start_task(&mut self, hub: &mut CoreHub, slot: u32, route: &Rc<Route>) {
-        let inbox = Inbox::new(route.inbox_depth);
+        let inbox = Inbox::new(route.inbox_depth, Rc::clone(&self.core.inbox_bytes));
         let (id, peer, handle) = (hub.id(slot), hub.peer(slot), self.core.hub.clone());
         let state = self.states.get_or_insert(slot);
         state.inbox = Some(Rc::clone(&inbox));
@@ -410,6 +410,20 @@ impl Service for CoreApp {
                 intercept(socket);
                 Ok(())
             });
+        }
+    }
+
+    fn inbox_bytes(&self) -> usize {
+        self.core.inbox_bytes.get()
+    }
+
+    fn inbox_bytes_of(&self, slot: u32) -> usize {
+        self.states.get(slot).and_then(|state| state.inbox.as_ref()).map_or(0, |inbox| inbox.bytes())
+    }
+
+    fn empty_inbox(&mut self, slot: u32) {
+        if let Some(inbox) = self.states.get(slot).and_then(|state| state.inbox.as_ref()) {
+            inbox.clear();
         }
     }
 

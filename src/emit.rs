@@ -13,6 +13,7 @@ use crate::hub::{ConnectionInfo, CoreHub, Delivery, Hub, Letter, Scope, Tally};
 use crate::id::ConnectionId;
 use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage, borrowed};
+use crate::metrics::{CoreMetrics, Metrics};
 use crate::outbox::Queued;
 use crate::proto::{Kind, close};
 
@@ -274,6 +275,30 @@ impl Hub {
     pub async fn member_count(&self, room: &str) -> usize {
         let room = room.to_owned();
         self.gather(move |hub| hub.local_members(&room).len()).await.into_iter().sum()
+    }
+
+    /// What every core tells of itself, for metrics; a core that has ended is left out. Works however full the mailboxes
+    /// are.
+    pub async fn metrics(&self) -> Metrics {
+        let ask = |core| {
+            let (sender, answer) = oneshot::channel();
+            let run = move |hub: &mut CoreHub| {
+                let _ = sender.send(hub.metrics());
+            };
+            Asking(self.courier().send_urgent(core, Letter::Run(Box::new(run))).is_ok().then_some(answer))
+        };
+        let questions: Vec<Asking<CoreMetrics>> = (0..self.cores()).map(ask).collect();
+        let mut cores = Vec::with_capacity(questions.len());
+        for question in questions {
+            cores.extend(question.await);
+        }
+        let mut metrics = Metrics::default();
+        metrics.cores = cores;
+        metrics.cores_all = self.cores();
+        metrics.draining = self.is_draining();
+        metrics.memory_bytes_max = self.memory_bytes_max();
+        metrics.memory_over = self.is_out_of_memory();
+        metrics
     }
 
     /// Asks one core; the answer is `None` if there is no such core, it has ended, or its mailbox is full.

@@ -13,6 +13,7 @@
 mod handle;
 mod letter;
 mod limits;
+mod measure;
 mod room;
 mod scope;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use crate::config::SlowConsumer;
 use crate::frame_buf::FrameBuf;
 use crate::id::{ConnectionId, IdKey};
 use crate::mail::Post;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, DropReason, ShedReason};
 use crate::outbox::{ArenaFrame, Outbox, Queued};
 use crate::peer::CompactPeer;
 use crate::proto::frame::Opcode;
@@ -119,6 +120,12 @@ pub struct CoreHub {
     released: Vec<(u32, u32)>,
     /// Connections whose last sender outside was dropped.
     without_senders: Vec<ConnectionId>,
+    /// Bytes held of messages and requests that are incomplete or held back.
+    pub(crate) partial_bytes: usize,
+    /// Bytes of messages that tasks have not taken, as of this tick.
+    pub(crate) inbox_bytes: usize,
+    /// Another core waits for this one to look at what its connections hold.
+    pub(crate) shed_wanted: bool,
     /// The core's clock, as of this tick.
     pub(crate) now_ns: u64,
 }
@@ -150,6 +157,9 @@ impl CoreHub {
             data: HashMap::new(),
             released: Vec::new(),
             without_senders: Vec::new(),
+            partial_bytes: 0,
+            inbox_bytes: 0,
+            shed_wanted: false,
             now_ns: 0,
         }
     }
@@ -294,25 +304,28 @@ impl CoreHub {
     /// A connection's queue is full: what its route says happens.
     #[cold]
     fn overflow(&mut self, slot: u32, frame: &Outgoing<'_>) -> Queued {
-        match self.limits(slot).slow_consumer.unwrap_or(self.slow_consumer) {
+        let reason = match self.limits(slot).slow_consumer.unwrap_or(self.slow_consumer) {
             SlowConsumer::Close => {
-                self.counters.slow_consumers_closed += 1;
+                self.counters.shed.add(ShedReason::SlowConsumer, 1);
                 self.close(slot, Some(1013), "slow consumer");
+                DropReason::Close
             }
-            SlowConsumer::DropNew => {}
+            SlowConsumer::DropNew => DropReason::DropNew,
             SlowConsumer::DropOld => {
                 let len = match frame {
                     Outgoing::Arena(frame) => frame.wire_len(),
                     Outgoing::Shared(frame) => frame.len(),
                 };
-                self.counters.messages_dropped += self.outbox.drop_oldest(slot, len) as u64;
+                self.counters.drops.add(DropReason::DropOld, self.outbox.drop_oldest(slot, len) as u64);
                 if self.try_queue(slot, frame) == Queued::Yes {
                     self.counters.messages_out += 1;
                     return Queued::Yes;
                 }
+                // It does not fit beside what is in flight.
+                DropReason::DropNew
             }
-        }
-        self.counters.messages_dropped += 1;
+        };
+        self.counters.drops.add(reason, 1);
         Queued::Full
     }
 

@@ -157,6 +157,24 @@
 //! from `RINGWIRE_*` variables; a route's own are methods of [`Ws`]. Who does not keep up is closed with 1013, or loses the
 //! newest or the oldest messages ([`SlowConsumer`]); nobody else waits for it.
 //!
+//! While [`Config::memory_bytes_max`] is set, what is queued and what is incomplete counts against one budget of the whole
+//! process. When it is spent no WebSocket is let in (503), and the connections that hold the most are closed with 1013, until
+//! an eighth of it is free.
+//!
+//! # Metrics
+//!
+//! Every core counts for itself; [`Hub::metrics`] asks all of them, and [`metrics::Metrics::to_prometheus`] writes the text
+//! that the stand-alone program serves at `/metrics`.
+//!
+//! ```
+//! use ringwire::{App, Request, Response, metrics};
+//!
+//! App::new().get("/metrics", async |request: Request| {
+//!     let metrics = request.hub().metrics().await;
+//!     Response::bytes(metrics::CONTENT_TYPE, metrics.to_prometheus())
+//! });
+//! ```
+//!
 //! # What it is not
 //!
 //! It needs Linux with io_uring and has no fallback to epoll. It serves HTTP/1.1 for what belongs to WebSockets, not web

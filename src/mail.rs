@@ -20,6 +20,7 @@ mod sync {
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use parked::Parked;
@@ -45,11 +46,18 @@ struct Address<T> {
     sender: Sender<T>,
     urgent: Sender<T>,
     parked: Arc<Parked>,
+    /// Letters from outside that found the mailbox full.
+    refused: Arc<AtomicU64>,
 }
 
 impl<T> Clone for Address<T> {
     fn clone(&self) -> Self {
-        Address { sender: self.sender.clone(), urgent: self.urgent.clone(), parked: Arc::clone(&self.parked) }
+        Address {
+            sender: self.sender.clone(),
+            urgent: self.urgent.clone(),
+            parked: Arc::clone(&self.parked),
+            refused: Arc::clone(&self.refused),
+        }
     }
 }
 
@@ -173,6 +181,21 @@ impl<T> Post<T> {
         self.waiting_count > 0
     }
 
+    /// Letters that wait for room in other cores' mailboxes.
+    pub fn waiting(&self) -> usize {
+        self.waiting_count
+    }
+
+    /// Letters waiting in this core's own mailbox, without the urgent ones.
+    pub fn own_depth(&self) -> usize {
+        self.addresses.get(self.core).map_or(0, |own| own.sender.len())
+    }
+
+    /// Letters that threads outside could not send to this core because its mailbox was full.
+    pub fn own_refused(&self) -> u64 {
+        self.addresses.get(self.core).map_or(0, |own| own.refused.load(Ordering::Relaxed))
+    }
+
     /// Tries again to deliver the letters that wait. Once per tick.
     pub fn retry(&mut self) {
         if self.waiting_count == 0 {
@@ -253,7 +276,10 @@ impl<T> Courier<T> {
     pub fn send(&self, core: usize, letter: T) -> Result<(), MailError> {
         let Door { address, wake } = self.doors.get(core).ok_or(MailError::Ended)?;
         address.sender.try_send(letter).map_err(|error| match error {
-            TrySendError::Full(_) => MailError::Full,
+            TrySendError::Full(_) => {
+                address.refused.fetch_add(1, Ordering::Relaxed);
+                MailError::Full
+            }
             TrySendError::Disconnected(_) => MailError::Ended,
         })?;
         if address.parked.take() {
@@ -295,7 +321,8 @@ impl<T> PostOffice<T> {
                 let (sender, receiver) = crossbeam_channel::bounded(depth);
                 let (urgent_sender, urgent) = crossbeam_channel::unbounded();
                 let parked = Arc::new(Parked::default());
-                let address = Address { sender, urgent: urgent_sender, parked: Arc::clone(&parked) };
+                let refused = Arc::default();
+                let address = Address { sender, urgent: urgent_sender, parked: Arc::clone(&parked), refused };
                 (address, Some(Mailbox { receiver, urgent, parked }))
             })
             .unzip();
@@ -398,10 +425,11 @@ mod tests {
             fn wake(&self) {}
         }
         let mut office = PostOffice::new(1, 1);
-        let (_post, mailbox) = office.take(0);
+        let (post, mailbox) = office.take(0);
         let courier = office.courier(vec![Arc::new(NoWake)]);
         assert_eq!(courier.send(0, 1), Ok(()));
         assert_eq!(courier.send(0, 2), Err(MailError::Full));
+        assert_eq!((post.own_depth(), post.own_refused()), (1, 1));
         assert_eq!(courier.send_urgent(0, 3), Ok(()));
         assert_eq!(courier.send(7, 2), Err(MailError::Ended));
         drop(mailbox);

@@ -1,4 +1,26 @@
-//! What happened on one core, counted without sharing a cache line with any other.
+//! What happened on each core, counted without sharing a cache line with any other, and the text that tells it.
+//!
+//! A core counts in plain integers of its own. Whoever wants to know asks: [`Hub::metrics`](crate::Hub::metrics) writes a
+//! letter to every core, and each answers with a copy between two handlers. So nothing is shared while messages flow, and
+//! the cores' numbers are not of the very same instant.
+//!
+//! ```no_run
+//! # async fn example(hub: ringwire::Hub) {
+//! let metrics = hub.metrics().await;
+//! let open: u64 = metrics.cores.iter().map(|core| core.counters.opened - core.counters.closed).sum();
+//! println!("{open} WebSockets\n{}", metrics.to_prometheus());
+//! # }
+//! ```
+
+mod histogram;
+mod kinds;
+mod prometheus;
+#[cfg(test)]
+mod tests;
+
+pub use histogram::Histogram;
+pub use kinds::{CloseCode, Closes, Counts, DropReason, Kind, RefusalReason, ShedReason, Side, TimeoutKind};
+pub use prometheus::CONTENT_TYPE;
 
 /// Counters of one core, since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -8,32 +30,98 @@ pub struct Counters {
     pub accepted: u64,
     /// Accepts that failed.
     pub accept_errors: u64,
+    /// Connections that ended, after they had been accepted.
+    pub released: u64,
     /// Connections that became WebSockets.
     pub opened: u64,
     /// WebSockets that ended.
     pub closed: u64,
+    /// The same, by close code and by who began.
+    pub closes: Closes,
     /// Upgrades and requests that were answered with an error status.
-    pub refused: u64,
+    pub refused: Counts<RefusalReason>,
     /// Messages received.
     pub messages_in: u64,
     /// Messages queued to be sent, once per receiver.
     pub messages_out: u64,
     /// Bytes received, framing included.
     pub bytes_in: u64,
+    /// Bytes that sockets have taken, framing included.
+    pub bytes_out: u64,
     /// Messages not sent because a receiver's queue was full.
-    pub messages_dropped: u64,
+    pub drops: Counts<DropReason>,
     /// Messages received on routes that do nothing with them.
     pub messages_discarded: u64,
-    /// Connections closed because their queue was full.
-    pub slow_consumers_closed: u64,
+    /// Connections that the server closed because they held too much.
+    pub shed: Counts<ShedReason>,
+    /// Bytes given up with those that were closed because the memory budget was spent.
+    pub shed_bytes: u64,
     /// Connections that broke the protocol.
     pub protocol_errors: u64,
     /// Connections dropped because a time limit was reached.
-    pub timeouts: u64,
+    pub timeouts: Counts<TimeoutKind>,
     /// Letters from other cores and threads.
     pub letters: u64,
     /// Times that the kernel found no provided buffer.
     pub buffers_missing: u64,
     /// Ticks.
     pub ticks: u64,
+    /// How long each tick took without its wait: mail, parser, handlers, tasks, timers.
+    pub handling: Histogram,
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Completions reaped.
+    pub completions: u64,
+    /// Times that the completion queue overflowed.
+    pub overflows: u64,
+}
+
+/// What one core tells of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoreMetrics {
+    /// The core's number.
+    pub core: usize,
+    /// What it has counted since its start.
+    pub counters: Counters,
+    /// Rooms that it knows of.
+    pub rooms: u64,
+    /// Bytes queued or in flight that sockets have not taken. A message that waits for several connections counts for each
+    /// of them, although it is there once.
+    pub outbox_bytes: u64,
+    /// The most such bytes of one connection.
+    pub outbox_largest_bytes: u64,
+    /// Bytes held of messages and requests that are incomplete or held back.
+    pub partial_bytes: u64,
+    /// Bytes of messages that tasks have not taken.
+    pub inbox_bytes: u64,
+    /// Letters waiting in its mailbox.
+    pub mail_depth: u64,
+    /// Letters of its own that wait for room in other cores' mailboxes.
+    pub mail_parked: u64,
+    /// Letters that threads outside could not send because its mailbox was full.
+    pub mail_refused: u64,
+}
+
+/// What a server tells of itself; from [`Hub::metrics`](crate::Hub::metrics).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Every core that answered, in order: one that has ended does not.
+    pub cores: Vec<CoreMetrics>,
+    /// Cores of the server.
+    pub cores_all: usize,
+    /// Whether the server is shutting down.
+    pub draining: bool,
+    /// The budget for queued and partial messages, in bytes; 0 = none.
+    pub memory_bytes_max: u64,
+    /// Whether that budget was spent, and not enough of it is free again.
+    pub memory_over: bool,
+}
+
+impl Metrics {
+    /// The text that a Prometheus server scrapes, of the media type [`CONTENT_TYPE`].
+    pub fn to_prometheus(&self) -> String {
+        prometheus::text(self)
+    }
 }

@@ -16,6 +16,7 @@
 //! (replies to the connection's own messages and control frames are bounded by its input).
 
 mod backlog;
+mod measure;
 #[cfg(test)]
 mod model_tests;
 mod replies;
@@ -124,6 +125,8 @@ pub struct Outbox {
     /// The last stretch that had to leave the arena.
     copied: Option<(ArenaFrame, Bytes)>,
     backlog_bytes: usize,
+    /// Bytes that sockets have taken.
+    sent_bytes: u64,
     little_used_ticks: u32,
 }
 
@@ -139,6 +142,7 @@ impl Outbox {
             joined: None,
             copied: None,
             backlog_bytes: 0,
+            sent_bytes: 0,
             little_used_ticks: 0,
         }
     }
@@ -547,6 +551,7 @@ impl Outbox {
             return None;
         }
         debug_assert!(!queue.is_parked() && sent < queue.queued_bytes());
+        self.sent_bytes += sent as u64;
         self.spill(slot);
         let backlog = self.slots[slot as usize].backlog.as_mut()?;
         let mut rest = sent;
@@ -569,6 +574,7 @@ impl Outbox {
         let queue = &mut self.slots[slot as usize];
         let backlog = queue.backlog.as_mut()?;
         self.backlog_bytes -= backlog.in_flight_bytes;
+        self.sent_bytes += backlog.in_flight_bytes as u64;
         backlog.in_flight_bytes = 0;
         if let Some(vec) = reclaim(std::mem::take(&mut backlog.in_flight)) {
             reuse(vec);
@@ -589,10 +595,12 @@ impl Outbox {
         for index in dirty.drain(..) {
             let slot = &mut self.slots[index as usize];
             slot.dirty = false;
+            self.sent_bytes = self.sent_bytes.wrapping_add(u64::from(slot.end - slot.start));
             slot.start = 0;
             slot.end = 0;
             if let Some(mut backlog) = slot.backlog.take_if(|backlog| backlog.in_flight_bytes == 0) {
                 self.backlog_bytes -= backlog.queue_bytes;
+                self.sent_bytes = self.sent_bytes.wrapping_add(backlog.queue_bytes as u64);
                 backlog.queue_bytes = 0;
                 for bytes in backlog.queue.drain(..) {
                     if let Some(vec) = reclaim(bytes) {

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Memory};
 use crate::app::App;
 use crate::config::{Config, available_cpus};
 use crate::core_app::CoreApp;
@@ -135,11 +135,10 @@ impl Server {
         let cpus = config.cpus(&available)?;
         let listeners = listen::bind_all(&config, cpus.len())?;
         let make = Arc::new(make);
-        let admission = Arc::new(Admission::new(
-            config.connections_max,
-            config.connections_per_ip_max,
-            config.accept_rate_per_second,
-        ));
+        let admission =
+            Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
+                .with_memory(Memory::new(config.memory_bytes_max as u64, cpus.len()));
+        let admission = Arc::new(admission);
         let ids = IdKey::default();
         let mut office = PostOffice::new(cpus.len(), config.mail_depth as usize);
         let (ready, readiness) = mpsc::channel();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::hub::CoreHub;
+use crate::metrics::Side;
 use crate::proto::Incoming;
 use crate::proto::http::RequestHead;
 
@@ -69,6 +70,17 @@ impl Reply {
         Reply::json(status, serde_json::json!({ "error": message }).to_string())
     }
 
+    /// 503: the memory budget is spent.
+    pub(crate) fn out_of_memory() -> Reply {
+        Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the server is out of memory").with_retry_after()
+    }
+
+    /// Says when to try again: in a second.
+    #[must_use]
+    pub(crate) fn with_retry_after(self) -> Reply {
+        self.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Reply {
@@ -86,12 +98,14 @@ pub struct Ended {
     pub reason: String,
     /// Whether both sides said Close.
     pub clean: bool,
+    /// Who began.
+    pub by: Side,
 }
 
 impl Ended {
     /// The end of a connection that broke without a word.
     pub fn broken() -> Ended {
-        Ended { code: 1006, reason: String::new(), clean: false }
+        Ended { code: 1006, reason: String::new(), clean: false, by: Side::Nobody }
     }
 }
 
@@ -116,6 +130,22 @@ pub trait Service {
 
     /// A WebSocket has ended: exactly once for each [`Service::open`]. The hub still counts it.
     fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended);
+
+    /// Bytes of messages that wait for tasks, of all connections.
+    fn inbox_bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes of messages that wait for a connection's task.
+    fn inbox_bytes_of(&self, slot: u32) -> usize {
+        let _ = slot;
+        0
+    }
+
+    /// Forgets the messages that wait for a connection's task: it is about to be closed.
+    fn empty_inbox(&mut self, slot: u32) {
+        let _ = slot;
+    }
 
     /// Runs what is ready to run beside handlers, once a tick; the hub is lent for that long.
     fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {

@@ -14,6 +14,7 @@ mod conn;
 mod direct;
 mod input;
 mod life;
+mod memory;
 mod requests;
 mod timers;
 
@@ -33,6 +34,7 @@ use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::Limits;
 use crate::service::{Answer, Service};
 use conn::{Conn, Phase, Receiving};
+use memory::Minding;
 use timers::Timers;
 
 /// Completions for which there is room from the start.
@@ -116,6 +118,7 @@ pub struct Shard<R, S> {
     accepts_in_flight: u32,
     accept_again_ms: u64,
     drain: Option<Drain>,
+    minding: Minding,
     stopped: bool,
 }
 
@@ -157,6 +160,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             accepts_in_flight: 0,
             accept_again_ms: 0,
             drain: None,
+            minding: Minding::default(),
             stopped: false,
         }
     }
@@ -205,10 +209,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.mailbox.unpark();
         self.now_ns = self.ring.now();
         self.hub.now_ns = self.now_ns;
-        self.hub.counters.ticks += 1;
         self.service.begin_tick(self.now_ns);
         self.take_completions();
         self.settle();
+        self.mind_memory();
         self.read_mail();
         self.handle_completions();
         self.resume();
@@ -218,7 +222,22 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.close_doomed();
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
         self.rearm_starved();
+        self.say_what_is_held();
+        self.measure();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
+    }
+
+    /// Takes down what the tick has cost.
+    #[inline]
+    fn measure(&mut self) {
+        let counters = &mut self.hub.counters;
+        counters.ticks += 1;
+        counters.handling.add(self.ring.now().saturating_sub(self.now_ns));
+        counters.bytes_out = self.hub.outbox.sent_bytes();
+        let stats = self.ring.stats();
+        counters.enters = stats.enters;
+        counters.completions = stats.completions;
+        counters.overflows = stats.overflows;
     }
 
     /// How long the next turn may sleep.
@@ -232,6 +251,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             || mail_flows_again
             || self.hub.has_dooms()
             || self.hub.has_released()
+            || self.must_look()
         {
             return Wait::No;
         }
@@ -242,8 +262,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
-        let due_ms =
-            [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms, task_ms].into_iter().flatten().min();
+        let dues_ms = [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms, task_ms, self.next_look_ms()];
+        let due_ms = dues_ms.into_iter().flatten().min();
         if !self.mailbox.park() {
             return Wait::No;
         }
@@ -278,7 +298,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let sent = match completion.result {
             Ok(sent) => sent as usize,
             Err(libc::EAGAIN) => 0,
-            Err(_) => return self.broken.push((slot, self.generations[slot as usize])),
+            Err(_) => {
+                self.hub.outbox.send_failed(slot);
+                return self.broken.push((slot, self.generations[slot as usize]));
+            }
         };
         if let Some(rest) = self.hub.outbox.sent_short(slot, sent) {
             self.conns[slot as usize].in_flight += 1;

@@ -13,7 +13,9 @@ use crate::app::{App, Group};
 use crate::config::Config;
 use crate::error::Result;
 use crate::message::Message;
+use crate::metrics::CONTENT_TYPE;
 use crate::request::Request;
+use crate::response::Response;
 use crate::server::{Handle, Server};
 use crate::socket::Socket;
 use crate::ws::{Ws, ws};
@@ -51,6 +53,7 @@ pub fn app(config: &Config) -> App {
         .group("/", load_routes)
         .ws(events::PATH, events::route())
         .group("/", health_routes)
+        .group("/metrics", |group| group.before(api::guard(config)).get("/", metrics))
         .group("/api", |group| api::routes(group.before(api::guard(config))))
         .get("/", console::page)
 }
@@ -80,10 +83,16 @@ fn health_routes(group: Group) -> Group {
     group.get("/healthz", async |_| ok()).get("/readyz", async |request: Request| {
         if request.hub().is_draining() {
             (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "draining"}))
+        } else if request.hub().is_out_of_memory() {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "out of memory"}))
         } else {
             (StatusCode::OK, ok())
         }
     })
+}
+
+async fn metrics(request: Request) -> Response {
+    Response::bytes(CONTENT_TYPE, request.hub().metrics().await.to_prometheus())
 }
 
 fn ok() -> serde_json::Value {

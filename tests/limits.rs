@@ -52,7 +52,7 @@ fn idle_connections_are_dropped() {
     let (frames, end) = takes(SHORT, || idle.frames());
     assert_eq!((frames, end), (Vec::new(), End::Finished), "there is nobody to say Close to");
     let mut busy = talking.join().expect("it was served all the time");
-    assert_eq!(counters(&server, |counters| counters.timeouts), 1);
+    assert_eq!(counters(&server, |counters| counters.timeouts.total()), 1);
     takes(SHORT, || assert_eq!(busy.rest().1, End::Finished));
     server.await_connections(0);
 }
@@ -136,7 +136,7 @@ fn a_request_head_has_its_time() {
     takes(SHORT, || assert_eq!(slow.response(false).status, 408));
     drop(slow);
     sending.join().expect("no panic");
-    assert_eq!(counters(&server, |counters| counters.timeouts), 3);
+    assert_eq!(counters(&server, |counters| counters.timeouts.total()), 3);
 }
 
 // RFC 9112 9.3: a kept-alive connection may be closed whenever it is idle, and 408 would answer no request.
@@ -289,7 +289,7 @@ fn overwhelm(server: &TestServer, room: &'static str) -> (Raw, u32) {
         thread::sleep(Duration::from_millis(2));
         answer.wait();
     };
-    while counters(server, |counters| counters.messages_dropped) == 0 {
+    while counters(server, |counters| counters.drops.total()) == 0 {
         publish();
     }
     for _ in 0..50 {
@@ -320,7 +320,7 @@ fn split(frames: &[Frame]) -> (Vec<u32>, Vec<u32>) {
 fn a_slow_consumer_is_closed() {
     let server = slow(SlowConsumer::Close);
     let (mut stalled, _) = overwhelm(&server, "rooms/close");
-    assert_eq!(counters(&server, |counters| counters.slow_consumers_closed), 1);
+    assert_eq!(counters(&server, |counters| counters.shed.total()), 1);
     // It wakes up in time: all that was queued before it was too slow, then the reason.
     let mut frames = Vec::new();
     while !frames.last().is_some_and(Frame::is_close) {
@@ -354,7 +354,7 @@ fn a_slow_consumer_loses_the_newest() {
     let (before, behind) = split(&frames[..frames.len() - 1]);
     assert!(!before.is_empty() && behind.is_empty(), "{before:?} {behind:?}");
     assert!((before.len() as u32) < count - 40);
-    assert!(counters(&server, |counters| counters.messages_dropped) >= 50);
+    assert!(counters(&server, |counters| counters.drops.total()) >= 50);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub(super) nofile: Option<(u64, u64)>,
     /// Soft and hard limit of locked memory in bytes.
     pub(super) memlock: Option<(u64, u64)>,
+    /// Memory that this process can have at most: the machine's, or its control group's.
+    pub(super) memory_bytes: Option<u64>,
     /// The longest backlog that the kernel grants.
     pub(super) somaxconn: Option<u32>,
     /// Processors of this process.
@@ -38,6 +40,7 @@ impl Facts {
             is_filtered: is_filtered(),
             nofile: getrlimit(Resource::RLIMIT_NOFILE).ok(),
             memlock: getrlimit(Resource::RLIMIT_MEMLOCK).ok(),
+            memory_bytes: memory_bytes(),
             somaxconn: number("/proc/sys/net/core/somaxconn"),
             // Whoever runs has a processor, even if the kernel does not tell which.
             cpus: available_cpus().ok().filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0]),
@@ -52,6 +55,16 @@ fn read(path: &str) -> Option<String> {
 
 fn number(path: &str) -> Option<u32> {
     read(path)?.parse().ok()
+}
+
+fn memory_bytes() -> Option<u64> {
+    let meminfo = read("/proc/meminfo")?;
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = total.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10;
+    // Version 2 of control groups: `0::/path`. Without a limit it says `max`.
+    let group = read("/proc/self/cgroup").and_then(|text| Some(text.strip_prefix("0::")?.to_owned()));
+    let limit = group.and_then(|group| read(&format!("/sys/fs/cgroup{group}/memory.max"))?.parse().ok());
+    Some(total.min(limit.unwrap_or(u64::MAX)))
 }
 
 fn is_filtered() -> Option<bool> {

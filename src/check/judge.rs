@@ -23,6 +23,7 @@ pub(super) fn report(config: &Config, facts: &Facts) -> Report {
         ring(config, facts),
         nofile(config, facts),
         memlock(facts.memlock, &facts.ring),
+        memory(config, facts.memory_bytes),
         backlog(config, facts.somaxconn),
         processors(config, &facts.cpus),
     ];
@@ -170,6 +171,19 @@ fn memlock(memlock: Option<(u64, u64)>, ring: &io::Result<Vec<&str>>) -> Finding
     }
 }
 
+fn memory(config: &Config, memory_bytes: Option<u64>) -> Finding {
+    let found = memory_bytes.map_or_else(|| String::from("unknown"), |bytes| format!("{} MiB", bytes >> 20));
+    let setting = Setting::named("RINGWIRE_MAX_MEMORY").map(|it| it.value(config)).unwrap_or_default();
+    let finding = finding("memory", found, format!("more than RINGWIRE_MAX_MEMORY={setting}"));
+    match memory_bytes {
+        Some(bytes) if config.memory_bytes_max as u64 >= bytes => finding.but(
+            Verdict::Advice,
+            "lower RINGWIRE_MAX_MEMORY: the process would be ended before its budget is spent; or give it more memory",
+        ),
+        _ => finding,
+    }
+}
+
 fn backlog(config: &Config, somaxconn: Option<u32>) -> Finding {
     let backlog = config.backlog;
     let found = somaxconn.map_or_else(|| String::from("unknown"), |value| value.to_string());
@@ -222,6 +236,7 @@ mod tests {
             is_filtered: Some(false),
             nofile: Some((1024, 1_048_576)),
             memlock: Some((65_536, u64::MAX)),
+            memory_bytes: Some(8 << 30),
             somaxconn: Some(4096),
             cpus: vec![0, 1],
         }
@@ -326,6 +341,16 @@ mod tests {
         let finding = nofile(&config, &facts);
         assert_eq!(finding.verdict, Verdict::Advice);
         assert!(finding.remedy.is_some_and(|it| it.contains("RINGWIRE_CORES")));
+    }
+
+    #[test]
+    fn the_memory_budget_is_less_than_the_memory() {
+        let with = |memory_bytes_max| Config { memory_bytes_max, ..Config::default() };
+        assert_eq!(memory(&with(0), Some(1 << 30)).verdict, Verdict::Good);
+        assert_eq!(memory(&with((1 << 30) - 1), Some(1 << 30)).verdict, Verdict::Good);
+        assert_eq!(memory(&with(1 << 30), None).verdict, Verdict::Good);
+        let finding = memory(&with(1 << 30), Some(1 << 30));
+        assert_eq!((finding.verdict, finding.wanted.as_str()), (Verdict::Advice, "more than RINGWIRE_MAX_MEMORY=1GiB"));
     }
 
     #[test]

@@ -90,6 +90,17 @@ pub enum Pieces<'a> {
     Many(&'a [Bytes]),
 }
 
+/// What a ring has done since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingStats {
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Completions taken, those that concern only the ring itself included.
+    pub completions: u64,
+    /// Times that the completion queue overflowed.
+    pub overflows: u64,
+}
+
 /// Most pieces that one [`BatchSend`] may have.
 pub const BATCH_PIECES_MAX: usize = 64;
 
@@ -99,6 +110,9 @@ pub const BATCH_PIECES_MAX: usize = 64;
 pub trait Ring {
     /// The clock.
     fn now(&self) -> Nanos;
+
+    /// What it has done so far.
+    fn stats(&self) -> RingStats;
 
     /// How many slots the table of direct descriptors has.
     fn slots(&self) -> u32;

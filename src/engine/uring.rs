@@ -25,7 +25,7 @@ use tracing::debug;
 use self::address::AcceptAddress;
 use super::bell::Bell;
 use super::buffers::Buffers;
-use super::{BATCH_PIECES_MAX, BatchSend, Completion, Filled, Nanos, Op, Peer, Pieces, Ring, Token, Wait};
+use super::{BATCH_PIECES_MAX, BatchSend, Completion, Filled, Nanos, Op, Peer, Pieces, Ring, RingStats, Token, Wait};
 
 /// Group number of the only buffer ring.
 const BUFFER_GROUP: u16 = 0;
@@ -113,6 +113,7 @@ pub struct Uring {
     vectors: ManuallyDrop<Vectors>,
     /// Completions taken off the kernel's queue early, to make room in it.
     held: VecDeque<cqueue::Entry>,
+    stats: RingStats,
     /// Set when an enter failed for good: the kernel is never entered again.
     broken: bool,
 }
@@ -167,6 +168,7 @@ impl Uring {
             sending: HashMap::new(),
             vectors: ManuallyDrop::new(vectors),
             held: VecDeque::new(),
+            stats: RingStats::default(),
             broken: false,
         };
         uring.arm_bell();
@@ -235,6 +237,7 @@ impl Uring {
         let mut tries = 0;
         loop {
             let queued = self.sq.len() as u32;
+            self.stats.enters += 1;
             // SAFETY: the flags match the argument (EXT_ARG exactly when a SubmitArgs is passed), and the memory behind
             // the queued entries is valid, see `push`.
             let entered = unsafe {
@@ -407,6 +410,10 @@ impl Ring for Uring {
         self.started.elapsed().as_nanos() as u64
     }
 
+    fn stats(&self) -> RingStats {
+        self.stats
+    }
+
     fn slots(&self) -> u32 {
         self.slots
     }
@@ -544,6 +551,7 @@ impl Ring for Uring {
         };
         self.vectors.used = 0;
         if entered.is_ok() && self.sq.cq_overflow() {
+            self.stats.overflows += 1;
             self.hold_completions()?;
         }
         // Here every send of the batch has been consumed by an enter (or the ring is broken and will never consume
@@ -559,6 +567,7 @@ impl Ring for Uring {
                 Some(entry) => entry,
                 None => self.cq.next()?,
             };
+            self.stats.completions += 1;
             if let Some(completion) = self.translate(&entry) {
                 return Some(completion);
             }

@@ -28,6 +28,16 @@ impl Hub {
         self.admission.is_draining()
     }
 
+    /// Whether the memory budget was spent, and not enough of it is free again: no WebSocket is let in.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.admission.memory().is_spent()
+    }
+
+    /// The memory budget in bytes; 0 = none.
+    pub(crate) fn memory_bytes_max(&self) -> u64 {
+        self.admission.memory().bytes_max()
+    }
+
     /// WebSockets now, over all cores.
     pub fn websockets(&self) -> u32 {
         self.admission.connections()

@@ -448,7 +448,7 @@ fn a_slow_consumer_can_be_closed() {
     let hub = &mut world.hubs[0];
     let delivery = hub.publish(room, Kind::Text, b"0123456789", None, None);
     assert_eq!(delivery, Delivery { queued: 1, dropped: 1, gone: 0 });
-    assert_eq!((hub.counters.slow_consumers_closed, hub.counters.messages_dropped), (1, 1));
+    assert_eq!((hub.counters.shed.total(), hub.counters.drops.total()), (1, 1));
     let delivery = hub.publish(room, Kind::Text, b"0123456789", None, None);
     assert_eq!(delivery, Delivery { queued: 1, dropped: 0, gone: 1 }, "it is closing");
     let dooms = hub.take_dooms();
@@ -465,7 +465,7 @@ fn a_slow_consumer_can_miss_new_messages() {
         let delivery = hub.publish(room, Kind::Text, b"0123456789", None, None);
         assert_eq!(delivery, Delivery { queued: 1, dropped: 1, gone: 0 });
     }
-    assert_eq!(hub.counters.messages_dropped, 3);
+    assert_eq!(hub.counters.drops.total(), 3);
     assert!(!hub.has_dooms() && hub.is_open(0));
 }
 
@@ -475,9 +475,9 @@ fn a_slow_consumer_can_miss_old_messages() {
     let hub = &mut world.hubs[0];
     assert_eq!(hub.publish(room, Kind::Text, b"new", None, None), queued(2));
     assert_eq!(hub.send(0, Opcode::Text, b"newer"), Queued::Yes);
-    assert_eq!(hub.counters.messages_dropped, 1);
+    assert_eq!(hub.counters.drops.total(), 1);
     assert_eq!(hub.send(0, Opcode::Text, &[b'x'; 200]), Queued::Full, "there is no room for that");
-    assert_eq!(hub.counters.messages_dropped, 2);
+    assert_eq!(hub.counters.drops.total(), 2);
     drop(waiting);
     let next = hub.outbox.sent_async(0, |_| {}).unwrap();
     let numbers = (2..6).map(|number| format!("{number:016}"));

@@ -532,3 +532,52 @@ fn a_large_arena_is_given_up_when_it_is_little_used() {
     }
     assert!(outbox.arena.capacity() <= ARENA_BYTES_KEPT);
 }
+
+// ---- what is measured and given up --------------------------------------------------------------------------------
+
+/// Kills: bytes of a failed send that count as sent, bytes of a short one that count twice.
+#[test]
+fn sent_bytes_are_those_that_sockets_took() {
+    let mut outbox = outbox(3);
+    for slot in 0..3 {
+        assert_eq!(outbox.send(slot, Opcode::Binary, &[1; 98]), Queued::Yes);
+    }
+    assert_eq!(outbox.queue_shared(1, &shared(&[2; 198])), Queued::Yes);
+    assert_eq!(batch(&mut outbox).len(), 3);
+    outbox.send_failed(0);
+    let waiting = outbox.sent_short(2, 30).expect("there is a rest");
+    outbox.settle(|_| {});
+    let large = 2 + 2 + 198;
+    assert_eq!(outbox.sent_bytes(), 100 + large + 30);
+    assert_eq!(outbox.held_bytes(), (70, 70));
+    finish_waiting(&mut outbox, 2, waiting);
+    assert_eq!(outbox.sent_bytes(), 100 + large + 100);
+    assert_eq!(outbox.held_bytes(), (0, 0));
+}
+
+#[test]
+fn what_is_given_up_is_all_but_what_is_in_flight() {
+    let mut outbox = outbox(2);
+    assert_eq!(outbox.send(0, Opcode::Binary, &[1; 98]), Queued::Yes);
+    let (_, waiting) = flush_short(&mut outbox, 0, 40);
+    assert_eq!(outbox.send(0, Opcode::Binary, &[2; 48]), Queued::Yes);
+    assert_eq!(outbox.send(0, Opcode::Binary, &[3; 48]), Queued::Yes);
+    assert_eq!((outbox.discard(0), outbox.held_bytes()), (100, (60, 60)));
+    outbox.seal(0);
+    OutboxReplies { outbox: &mut outbox, slot: 0 }.reply(Opcode::Close, &[3, 0xF5]);
+    let rest = finish_waiting(&mut outbox, 0, waiting);
+    assert_eq!(rest.len(), 60 + 4, "the frame that was on its way, and the Close frame");
+    assert_eq!(rest[60..], [0x88, 2, 3, 0xF5]);
+
+    for by_reference in [false, true] {
+        let queued = match by_reference {
+            true => outbox.queue_shared(1, &shared(&[1; 98])),
+            false => outbox.send(1, Opcode::Binary, &[1; 98]),
+        };
+        assert_eq!((queued, outbox.discard(1), outbox.is_empty(1)), (Queued::Yes, 100, true));
+        assert!(outbox.invariants() && flush(&mut outbox).is_empty());
+        assert_eq!(outbox.backlog_bytes(), 0);
+    }
+    assert_eq!(outbox.discard(1), 0);
+    assert_eq!(outbox.sent_bytes(), 104);
+}

@@ -178,6 +178,15 @@ impl Machine {
         Some(self.deliver(pool, replies))
     }
 
+    /// Gives up the message that is being assembled, after [`Machine::close`]: what follows is read only for the peer's
+    /// Close. A lent buffer is given up when it comes back.
+    pub fn forget_message(&mut self, pool: &mut Pool) {
+        debug_assert!(self.flow.mode != Mode::Open, "the rest of the message would be taken for a message");
+        if let Some(partial) = self.partial.as_mut().filter(|partial| partial.lent.is_none()) {
+            partial.drop_message(pool);
+        }
+    }
+
     /// Gives all storage to the pool: the connection is over, nothing more will be read from it.
     pub fn take_buffers(&mut self, pool: &mut Pool) {
         self.flow.mode = Mode::Deaf;

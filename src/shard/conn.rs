@@ -1,6 +1,7 @@
 //! What a core knows of one connection. Small, because a server holds mostly idle ones: whatever only some connections
 //! need is behind a pointer.
 
+use crate::metrics::Side;
 use crate::peer::CompactPeer;
 use crate::proto::OwnedPayload;
 use crate::proto::http::BodyDecoder;
@@ -61,6 +62,8 @@ pub(super) struct Conn {
     /// While flushing: the peer may still be sending what we refused. Closing at once would reset the connection, and the
     /// reset could overtake our answer.
     pub(super) lingers: bool,
+    /// What it holds of messages and requests that are incomplete or held back, as last counted.
+    pub(super) held_bytes: u32,
     /// The listener it came from.
     pub(super) listener: u8,
     pub(super) peer: CompactPeer,
@@ -96,6 +99,20 @@ pub(super) struct Unanswered {
     /// Reads the rest of its body; `None` when it is complete and the answer is awaited.
     pub(super) body: Option<BodyDecoder>,
     pub(super) received: Vec<u8>,
+    /// Bytes of the body that the handler has now.
+    pub(super) handled_bytes: usize,
+}
+
+impl Stash {
+    /// Bytes of heap that it holds.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, |(_, payload)| payload.len());
+        let request = self
+            .request
+            .as_ref()
+            .map_or(0, |request| request.head.capacity() + request.received.capacity() + request.handled_bytes);
+        size_of::<Stash>() + message + self.bytes.capacity() + request
+    }
 }
 
 impl Conn {
@@ -112,6 +129,7 @@ impl Conn {
             peer_finished: false,
             answered: false,
             lingers: false,
+            held_bytes: 0,
             listener,
             peer: CompactPeer::default(),
             last_inbound_ms: 0,
@@ -123,8 +141,15 @@ impl Conn {
         }
     }
 
-    pub(super) fn end(&mut self, code: u16, reason: &str, clean: bool) {
-        self.ended.get_or_insert_with(|| Box::new(Ended { code, reason: reason.to_owned(), clean }));
+    /// Whether it holds anything that counts, or did when that was last counted.
+    #[inline]
+    pub(super) fn holds(&self) -> bool {
+        self.held_bytes != 0 || self.stash.is_some() || self.machine.memory_bytes() != 0
+    }
+
+    /// Notes how it ends, unless that is certain already.
+    pub(super) fn end(&mut self, code: u16, reason: &str, by: Side) {
+        self.ended.get_or_insert_with(|| Box::new(Ended { code, reason: reason.to_owned(), clean: false, by }));
     }
 }
 

@@ -34,6 +34,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.receiving = Receiving::Direct;
         conn.in_flight += 1;
         self.ring.recv_into(token, lent.buffer, lent.len_max);
+        // A loan may have made room.
+        self.account(slot);
         true
     }
 
@@ -59,6 +61,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if next != Next::Go {
             self.after_input(slot, was, next);
         }
+        self.account(slot);
         if fresh == 0 {
             return self.receive_ended(slot, completion);
         }

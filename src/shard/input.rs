@@ -6,6 +6,7 @@ use super::{LINGER_MS, STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::Admission;
 use crate::engine::{Completion, Filled, Op, Ring};
 use crate::hub::CoreHub;
+use crate::metrics::Side;
 use crate::outbox::OutboxReplies;
 use crate::proto::{Event, HEADROOM, Incoming, Limits, OwnedPayload, Payload, ProtocolError};
 use crate::service::{Ended, Service};
@@ -77,7 +78,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             // It is to be closed at the end of this tick, and told so before.
             Phase::Open if !self.hub.is_open(slot) => {}
             Phase::Open => {
-                conn.end(1006, "the peer closed without a Close frame", false);
+                conn.end(1006, "the peer closed without a Close frame", Side::Nobody);
                 self.hub.mark_closing(slot);
                 self.start_flush(slot);
             }
@@ -102,10 +103,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let (mut worker, ring) = self.worker(slot);
         let next = worker.input(ring.buffer(filled));
         let to_come = worker.conn.machine.payload_to_come();
+        let holds = worker.conn.holds();
         if was == Phase::Http || next != Next::Go {
             self.after_input(slot, was, next);
         } else if to_come >= self.settings.direct_bytes_min as u64 {
             self.stop_for_direct(slot);
+        }
+        if holds {
+            self.account(slot);
         }
     }
 
@@ -135,6 +140,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             conn.receiving = Receiving::Stopping;
             self.ring.cancel_recv(token);
         }
+        self.account(slot);
     }
 
     pub(super) fn after_input(&mut self, slot: u32, was: Phase, next: Next) {
@@ -195,6 +201,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 let next = worker.stashed(&mut stash);
                 self.after_input(slot, was, next);
             }
+            self.account(slot);
             let conn = &self.conns[slot as usize];
             if conn.phase != Phase::Dead && !conn.paused {
                 if conn.peer_finished {
@@ -319,7 +326,8 @@ impl<S: Service> Worker<'_, S> {
                 Event::Ping(_) | Event::Pong(_) => {}
                 Event::Close { code, reason } => {
                     let (code, reason) = (code.unwrap_or(1005), reason.to_owned());
-                    self.conn.ended.get_or_insert_with(|| Box::new(Ended { code, reason, clean: true })).clean = true;
+                    let ended = || Box::new(Ended { code, reason, clean: true, by: Side::Peer });
+                    self.conn.ended.get_or_insert_with(ended).clean = true;
                     self.cx.hub.mark_closing(self.cx.slot);
                     return Next::Flush;
                 }
@@ -333,7 +341,7 @@ impl<S: Service> Worker<'_, S> {
 
     pub(super) fn failed(&mut self, error: ProtocolError) {
         self.cx.hub.counters.protocol_errors += 1;
-        self.conn.end(error.close_code(), error.reason(), false);
+        self.conn.end(error.close_code(), error.reason(), Side::Local);
         self.cx.hub.mark_closing(self.cx.slot);
     }
 

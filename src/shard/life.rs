@@ -3,6 +3,7 @@
 use super::conn::{Conn, Phase, Receiving};
 use super::{ACCEPT_BACKOFF_MS, Drain, Shard};
 use crate::engine::{Completion, Op, Peer, Ring, Token};
+use crate::metrics::{Side, TimeoutKind};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;
 use crate::proto::frame::Opcode;
@@ -135,7 +136,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Phase::Http => self.request_timed_out(slot),
             Phase::Closing | Phase::Flushing => {
                 // One that lingers has been answered, and counted if it was late.
-                self.hub.counters.timeouts += u64::from(!lingers);
+                self.hub.counters.timeouts.add(TimeoutKind::Close, u64::from(!lingers));
                 self.teardown(slot);
                 None
             }
@@ -155,7 +156,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let idle_at_ms = after(last_inbound_ms, idle_timeout);
         if idle_at_ms <= now_ms {
             // Half-open, or stalled: a Close frame would only wait behind whatever the peer does not read.
-            self.hub.counters.timeouts += 1;
+            self.hub.counters.timeouts.add(TimeoutKind::Idle, 1);
             self.finish(slot, 1006, "idle timeout");
             return None;
         }
@@ -198,7 +199,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.outbox.set_held(slot, false);
         let mut replies = OutboxReplies { outbox: &mut self.hub.outbox, slot };
         conn.machine.close(code, reason, &mut replies);
-        conn.end(code.unwrap_or(1005), reason, false);
+        conn.end(code.unwrap_or(1005), reason, Side::Local);
         conn.phase = Phase::Closing;
         conn.deadline_ms = deadline_ms;
         if conn.peer_finished {
@@ -220,6 +221,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.deadline_ms = deadline_ms;
         conn.stash = None;
         conn.paused = false;
+        self.account(slot);
         self.hub.outbox.seal(slot);
         if self.hub.outbox.is_empty(slot) {
             self.teardown(slot);
@@ -233,7 +235,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Ends a connection whose peer cannot be reached any more, or is not waited for.
     pub(super) fn finish(&mut self, slot: u32, code: u16, reason: &str) {
-        self.conns[slot as usize].end(code, reason, false);
+        self.conns[slot as usize].end(code, reason, Side::Nobody);
         self.teardown(slot);
     }
 
@@ -248,6 +250,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.stash = None;
         conn.awaits_answer = false;
         conn.machine.take_buffers(&mut self.hub.pool);
+        self.hub.partial_bytes -= std::mem::take(&mut conn.held_bytes) as usize;
+        self.hub.counters.released += 1;
         let ended = conn.ended.take();
         if std::mem::take(&mut conn.entered) {
             let ip = conn.peer.ip();
@@ -256,6 +260,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.service.close(&mut self.hub, slot, &ended);
             self.hub.leave_all(slot);
             self.hub.counters.closed += 1;
+            self.hub.counters.closes.add(ended.code, ended.by);
             self.admission.leave(ip);
         }
         self.hub.outbox.close(slot);

@@ -11,6 +11,7 @@ use crate::admission::Refused;
 use crate::config::Origins;
 use crate::engine::Ring;
 use crate::hub::CoreHub;
+use crate::metrics::{RefusalReason, TimeoutKind};
 use crate::proto::handshake::{self, Refusal};
 use crate::proto::http::{
     Body, BodyDecoder, BodyPiece, HeadError, HeadLimits, RequestHead, head_end, looks_like_http, parse_head,
@@ -26,17 +27,21 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.awaits_answer {
             return Some(after(self.now_ms(), self.settings.handshake_timeout));
         }
-        self.hub.counters.timeouts += 1;
+        self.hub.counters.timeouts.add(TimeoutKind::Handshake, 1);
         if conn.stash.is_none() && conn.answered {
             self.teardown(slot);
             return None;
         }
-        self.hub.counters.refused += 1;
-        let reply = Reply::error(StatusCode::REQUEST_TIMEOUT, "the request took too long");
-        queue_reply(&mut self.hub, slot, &reply, false, false);
+        self.hub.counters.refused.add(RefusalReason::Timeout, 1);
+        self.refuse_late(slot, &Reply::error(StatusCode::REQUEST_TIMEOUT, "the request took too long"));
+        None
+    }
+
+    /// Answers a request that is not complete, and ends the connection, whose peer may still be sending.
+    pub(super) fn refuse_late(&mut self, slot: u32, reply: &Reply) {
+        queue_reply(&mut self.hub, slot, reply, false, false);
         self.conns[slot as usize].lingers = true;
         self.start_flush(slot);
-        None
     }
 
     /// Gives a connection the answer that it waits for.
@@ -134,7 +139,8 @@ impl<S: Service> Worker<'_, S> {
                                 });
                             }
                             let head = head_bytes.to_vec();
-                            let unanswered = Unanswered { head, body: Some(decoder), received: Vec::new() };
+                            let unanswered =
+                                Unanswered { head, body: Some(decoder), received: Vec::new(), handled_bytes: 0 };
                             self.body(Box::new(unanswered), rest, &mut consumed)
                         }
                     },
@@ -180,7 +186,7 @@ impl<S: Service> Worker<'_, S> {
 
     /// Answers with an error and ends the connection, whose peer may still be sending.
     fn refuse(&mut self, status: u16, message: &str) -> Next {
-        self.cx.hub.counters.refused += 1;
+        self.cx.hub.counters.refused.add(RefusalReason::Request, 1);
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
         queue_reply(self.cx.hub, self.cx.slot, &Reply::error(status, message), false, false);
         Next::Refuse
@@ -188,10 +194,12 @@ impl<S: Service> Worker<'_, S> {
 
     fn request(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], body: Bytes) -> Next {
         self.conn.answered = true;
+        let handled_bytes = body.len();
         let inbound = Inbound { head, body, peer: self.conn.peer.into() };
         match self.cx.service.request(self.cx.hub, self.cx.slot, self.cx.generation, &inbound) {
             Answer::Later => {
-                let unanswered = Unanswered { head: head_bytes.to_vec(), body: None, received: Vec::new() };
+                let head = head_bytes.to_vec();
+                let unanswered = Unanswered { head, body: None, received: Vec::new(), handled_bytes };
                 self.conn.stash.get_or_insert_default().request = Some(Box::new(unanswered));
                 Next::AwaitAnswer
             }
@@ -200,43 +208,47 @@ impl<S: Service> Worker<'_, S> {
     }
 
     fn answered(&mut self, head: &RequestHead<'_>, answer: Answer) -> Next {
-        let reply = match answer {
-            Answer::Response(reply) => reply,
+        let (reason, reply) = match answer {
+            Answer::Response(reply) => (RefusalReason::App, reply),
             Answer::WebSocket(accept) => match self.upgrade(head, accept) {
                 Ok(()) => return Next::Go,
-                Err(reply) => reply,
+                Err(refusal) => refusal,
             },
             Answer::Later => unreachable!("an answer is not put off twice"),
         };
         if reply.status.is_client_error() || reply.status.is_server_error() {
-            self.cx.hub.counters.refused += 1;
+            self.cx.hub.counters.refused.add(reason, 1);
         }
         let keep_alive = head.keep_alive() && !self.cx.admission.is_draining();
         queue_reply(self.cx.hub, self.cx.slot, &reply, keep_alive, head.method() == "HEAD");
         if keep_alive { Next::Go } else { Next::Flush }
     }
 
-    /// Checks the handshake and opens the WebSocket; or says what to answer.
-    fn upgrade(&mut self, head: &RequestHead<'_>, accept: Accept) -> Result<(), Reply> {
-        let upgrade = handshake::check(head).map_err(refusal_reply)?;
+    /// Checks the handshake and opens the WebSocket; or says why not, and what to answer.
+    fn upgrade(&mut self, head: &RequestHead<'_>, accept: Accept) -> Result<(), (RefusalReason, Reply)> {
+        let upgrade = handshake::check(head).map_err(|refusal| (RefusalReason::Handshake, refusal_reply(refusal)))?;
         if head.body() != Ok(Body::None) {
-            return Err(Reply::error(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body"));
+            let reply = Reply::error(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body");
+            return Err((RefusalReason::Handshake, reply));
         }
         if let (Origins::List(allowed), Some(origin)) = (&self.cx.settings.origins, upgrade.origin())
             && !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
         {
             // RFC 6455 10.2: a server that does not want this origin answers 403.
-            return Err(Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed"));
+            return Err((RefusalReason::Origin, Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed")));
         }
         self.cx.admission.enter(self.conn.peer.ip()).map_err(|refused| {
-            let (status, message) = match refused {
-                Refused::Full => (StatusCode::SERVICE_UNAVAILABLE, "the server is full"),
+            let unavailable = |message| Reply::error(StatusCode::SERVICE_UNAVAILABLE, message).with_retry_after();
+            match refused {
+                Refused::Full => (RefusalReason::Full, unavailable("the server is full")),
                 Refused::TooManyFromAddress => {
-                    (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address")
+                    let message = "too many connections from this address";
+                    let reply = Reply::error(StatusCode::TOO_MANY_REQUESTS, message).with_retry_after();
+                    (RefusalReason::Address, reply)
                 }
-                Refused::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"),
-            };
-            Reply::error(status, message).with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
+                Refused::Draining => (RefusalReason::Draining, unavailable("the server is shutting down")),
+                Refused::OutOfMemory => (RefusalReason::Memory, Reply::out_of_memory()),
+            }
         })?;
         let headers = || text_headers(&accept.headers);
         let protocol = accept.protocol.as_deref();
@@ -248,7 +260,7 @@ impl<S: Service> Worker<'_, S> {
         if switched != Ok(true) {
             self.cx.admission.leave(self.conn.peer.ip());
             tracing::error!("the response to a handshake had a header that must not be written");
-            return Err(Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
+            return Err((RefusalReason::App, Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error")));
         }
         self.conn.phase = Phase::Open;
         self.conn.entered = true;

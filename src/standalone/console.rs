@@ -13,7 +13,7 @@ use crate::response::Response;
 const PAGE: &str = include_str!("console.html");
 
 /// Only the page's own script and style, which are named by their hashes, and only this server.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-Exkac+ffsn/14/7Gk4V+i6ZHxl7SOSJ0n92+1ydaL8c='; style-src 'sha256-MzPVZR5eC9UvGwfgq2AewZL4CFCM8goJFouSmNUOLcw='; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'sha256-baBhW5jTbaxtTVdy4YUMV5jtw0ymhU3Sh7NMJYS/O6g='; style-src 'sha256-MzPVZR5eC9UvGwfgq2AewZL4CFCM8goJFouSmNUOLcw='; connect-src 'self'; \
                       img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) async fn page(request: Request) -> Response {

@@ -108,6 +108,10 @@ fn counters_count() {
     let _others = [server.client("/echo"), server.client("/rooms/x")];
     let mut page = Page::console(&browser, &server, "");
     page.until("document.querySelector('#connections').textContent === '3'");
+    // The page's own ping, and what it was answered.
+    page.until(
+        "/^[1-9][0-9]* received · [1-9][0-9]* sent · 0 dropped$/.test(document.querySelector('#server').textContent)",
+    );
     page.until("parseFloat(document.querySelector('#rtt').textContent) > 0");
     // `connected` has come, and the page's own pings do not count.
     page.until("document.querySelector('#in-total').textContent.startsWith('1 message ')");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ringwire::admission::Admission;
+use ringwire::admission::{Admission, Memory};
 use ringwire::config::{Origins, SlowConsumer};
 use ringwire::engine::sim::{Ring, RingOptions, World};
 use ringwire::hub::{CoreHub, Delivery, Hub, Letter, Tally};
@@ -32,6 +32,7 @@ pub struct Setup {
     pub slow_consumer: SlowConsumer,
     pub mail_depth: usize,
     pub connections_max: u32,
+    pub memory_bytes_max: u64,
     /// Made once for each core, as in a real server, but all of them in one thread.
     pub app: Rc<dyn Fn() -> App>,
 }
@@ -63,6 +64,7 @@ impl Default for Setup {
             slow_consumer: SlowConsumer::Close,
             mail_depth: 1024,
             connections_max: 1000,
+            memory_bytes_max: 0,
             app: Rc::new(|| standalone::app(&ringwire::Config::default())),
         }
     }
@@ -133,6 +135,18 @@ impl Service for Watched {
         if hub.route(slot) != DIRECT {
             self.inner.close(hub, slot, ended);
         }
+    }
+
+    fn inbox_bytes(&self) -> usize {
+        self.inner.inbox_bytes()
+    }
+
+    fn inbox_bytes_of(&self, slot: u32) -> usize {
+        self.inner.inbox_bytes_of(slot)
+    }
+
+    fn empty_inbox(&mut self, slot: u32) {
+        self.inner.empty_inbox(slot);
     }
 
     fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
@@ -235,6 +249,10 @@ impl Core {
                 "core {number} keeps {slots} slots, {websockets} WebSockets, {open} open ones, {backlog} queued bytes"
             ));
         }
+        let left = self.shard.hub().metrics();
+        if (left.outbox_bytes, left.partial_bytes) != (0, 0) {
+            return Err(format!("core {} still counts bytes: {left:?}", self.number));
+        }
         self.world.check_quiescent(self.number);
         Ok(())
     }
@@ -251,7 +269,9 @@ pub struct Cores {
 impl Cores {
     pub fn new(world: &World, setup: &Setup) -> Cores {
         let ids = IdKey::default();
-        let admission = Arc::new(Admission::new(setup.connections_max, 0, 0));
+        let admission = Admission::new(setup.connections_max, 0, 0);
+        let memory = Memory::new(setup.memory_bytes_max, setup.cores);
+        let admission = Arc::new(admission.with_memory(memory));
         let mut office = PostOffice::new(setup.cores, setup.mail_depth);
         let bells: Vec<Arc<Bell>> = (0..setup.cores).map(|_| Arc::default()).collect();
         let wakes = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn Wake>).collect();

@@ -84,7 +84,7 @@ fn a_slow_consumer_is_closed_1013_after_what_was_queued() {
     assert_eq!(got, (0..got.len()).collect::<Vec<_>>());
     assert!((15..25).contains(&got.len()), "{}", got.len());
     assert_eq!(events.last(), Some(&Event::Close(Some(1013))));
-    assert_eq!((rig.counters(0).slow_consumers_closed, rig.counters(0).messages_dropped), (1, 1));
+    assert_eq!((rig.counters(0).shed.total(), rig.counters(0).drops.total()), (1, 1));
     slow.close(1013);
     rig.settle();
     assert!(slow.client.saw_fin());
@@ -97,7 +97,7 @@ fn a_slow_consumer_misses_the_newest_where_they_are_dropped() {
     let (mut rig, mut good, mut slow) = slow_consumer(SlowConsumer::DropNew);
     let got = numbers(&slow.events());
     assert_eq!(got, (0..got.len()).collect::<Vec<_>>());
-    assert_eq!(rig.counters(0).messages_dropped as usize, 100 - got.len());
+    assert_eq!(rig.counters(0).drops.total() as usize, 100 - got.len());
     good.text("100");
     rig.settle();
     assert_eq!(slow.texts(), ["100"], "and goes on");
@@ -109,7 +109,7 @@ fn a_slow_consumer_misses_the_oldest_where_they_are_dropped() {
     let (mut rig, _good, mut slow) = slow_consumer(SlowConsumer::DropOld);
     let got = numbers(&slow.events());
     assert!(got.is_sorted() && got.last() == Some(&99) && got[0] == 0, "what is in flight stays: {got:?}");
-    assert_eq!(rig.counters(0).messages_dropped as usize, 100 - got.len());
+    assert_eq!(rig.counters(0).drops.total() as usize, 100 - got.len());
     rig.finish();
 }
 
@@ -331,7 +331,7 @@ fn pings_keep_alive_whoever_answers() {
     assert!((9..=10).contains(&pings), "{pings}");
     let pings = mute.events();
     assert!(pings.len() == 3 && mute.client.saw_fin(), "{pings:?}");
-    assert_eq!(rig.counters(0).timeouts, 1);
+    assert_eq!(rig.counters(0).timeouts.total(), 1);
     assert_eq!(rig.ended(0)[0].reason, "idle timeout");
     rig.finish();
 }
@@ -345,7 +345,7 @@ fn a_peer_that_never_answers_close_is_dropped() {
     assert_eq!(socket.close_code(), Some(1000));
     assert_eq!(rig.connections(), 1);
     rig.pass_ms(200);
-    assert_eq!((rig.connections(), rig.counters(0).timeouts), (0, 1));
+    assert_eq!((rig.connections(), rig.counters(0).timeouts.total()), (0, 1));
     assert!(socket.client.saw_fin());
     assert!(!rig.ended(0)[0].clean);
     rig.finish();
@@ -359,7 +359,7 @@ fn what_is_never_read_is_given_up() {
     socket.text(&"x".repeat(5_000));
     socket.close(1000);
     rig.pass_ms(5_100);
-    assert_eq!((rig.connections(), rig.counters(0).timeouts), (0, 1));
+    assert_eq!((rig.connections(), rig.counters(0).timeouts.total()), (0, 1));
     rig.finish();
 }
 

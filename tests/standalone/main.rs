@@ -1,4 +1,4 @@
-//! The stand-alone program's event sockets and its `/api`, over two cores.
+//! The stand-alone program's event sockets, its `/api` and `/metrics`, over two cores.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ mod common;
 mod access;
 mod api;
 mod events;
+mod metrics;
 mod page;
 
 use std::fmt::Write as _;

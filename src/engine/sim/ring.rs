@@ -8,7 +8,7 @@ use socket2::SockAddr;
 
 use super::core::{Core, Net, Queued};
 use super::{Fault, World};
-use crate::engine::{self, BatchSend, Completion, Filled, Nanos, Peer, Token, Wait};
+use crate::engine::{self, BatchSend, Completion, Filled, Nanos, Peer, RingStats, Token, Wait};
 
 /// What the bytes of a buffer read as while they are nobody's.
 pub(super) const POISON: u8 = 0xdd;
@@ -20,11 +20,12 @@ pub struct Ring {
     core: usize,
     /// The provided buffers, one after the other.
     memory: Vec<u8>,
+    stats: RingStats,
 }
 
 impl Ring {
     pub(super) fn new(world: World, core: usize, memory: Vec<u8>) -> Ring {
-        Ring { world, core, memory }
+        Ring { world, core, memory, stats: RingStats::default() }
     }
 
     /// The world that the ring is in.
@@ -67,6 +68,10 @@ impl Ring {
 impl engine::Ring for Ring {
     fn now(&self) -> Nanos {
         self.world.now()
+    }
+
+    fn stats(&self) -> RingStats {
+        self.stats
     }
 
     fn slots(&self) -> u32 {
@@ -122,6 +127,7 @@ impl engine::Ring for Ring {
     }
 
     fn turn<'a>(&mut self, batch: impl Iterator<Item = BatchSend<'a>>, wait: Wait) -> std::io::Result<()> {
+        self.stats.enters += 1;
         self.with(|core, net| {
             core.begin_turn();
             core.execute(net);
@@ -138,7 +144,9 @@ impl engine::Ring for Ring {
     }
 
     fn completion(&mut self) -> Option<Completion> {
-        self.with(|core, net| core.take_completion(net))
+        let completion = self.with(|core, net| core.take_completion(net));
+        self.stats.completions += u64::from(completion.is_some());
+        completion
     }
 
     fn buffer(&mut self, filled: Filled) -> &mut [u8] {

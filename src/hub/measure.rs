@@ -1,0 +1,28 @@
+//! What a core tells of itself.
+
+use super::CoreHub;
+use crate::metrics::CoreMetrics;
+
+impl CoreHub {
+    /// The core's metrics, as of now. Looks at all queues of the core.
+    pub fn metrics(&self) -> CoreMetrics {
+        let (outbox_bytes, outbox_largest_bytes) = self.outbox.held_bytes();
+        CoreMetrics {
+            core: self.core,
+            counters: self.counters,
+            rooms: self.rooms.len() as u64,
+            outbox_bytes: outbox_bytes as u64,
+            outbox_largest_bytes: outbox_largest_bytes as u64,
+            partial_bytes: self.partial_bytes as u64,
+            inbox_bytes: self.inbox_bytes as u64,
+            mail_depth: self.post.own_depth() as u64,
+            mail_parked: self.post.waiting() as u64,
+            mail_refused: self.post.own_refused(),
+        }
+    }
+
+    /// Has another core look at what its connections hold, in its next tick.
+    pub(crate) fn ask_to_shed(&mut self, core: usize) {
+        self.post.send_urgent(core, super::Letter::Run(Box::new(|hub| hub.shed_wanted = true)));
+    }
+}

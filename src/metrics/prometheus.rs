@@ -1,0 +1,188 @@
+//! Metrics as text for Prometheus, format 0.0.4: every series with the label `core`, every family described once.
+
+use std::fmt::{Display, Write as _};
+
+use super::{CloseCode, CoreMetrics, Counts, Kind, Metrics, Side};
+
+/// The text's media type.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Writes a server's metrics.
+pub(super) fn text(metrics: &Metrics) -> String {
+    let mut text = Text { out: String::with_capacity(16 << 10), cores: &metrics.cores };
+    process(&mut text, metrics);
+    connections(&mut text);
+    messages(&mut text);
+    memory(&mut text);
+    mail(&mut text);
+    ring(&mut text);
+    text.out
+}
+
+fn process(text: &mut Text<'_>, metrics: &Metrics) {
+    text.family("ringwire_info", "gauge", "The program, by its version.");
+    let version = env!("CARGO_PKG_VERSION");
+    text.line("ringwire_info", format_args!("version=\"{version}\""), 1);
+    text.single("ringwire_cores", "Cores of the server.", metrics.cores_all as u64);
+    text.single("ringwire_draining", "Whether the server is shutting down.", u64::from(metrics.draining));
+    let limit = "The budget for queued and partial messages of the whole process; 0 = none.";
+    text.single("ringwire_memory_limit_bytes", limit, metrics.memory_bytes_max);
+    let over = "Whether the budget was spent, and not enough of it is free again: upgrades are refused.";
+    text.single("ringwire_memory_over_limit", over, u64::from(metrics.memory_over));
+}
+
+fn connections(text: &mut Text<'_>) {
+    text.gauge("ringwire_connections", "Open sockets, those that only speak HTTP included.", |core| {
+        core.counters.accepted - core.counters.released
+    });
+    text.gauge("ringwire_websockets", "Open WebSockets.", |core| core.counters.opened - core.counters.closed);
+    text.gauge("ringwire_rooms", "Rooms that the core knows of.", |core| core.rooms);
+    text.counter("ringwire_connections_accepted_total", "Sockets accepted.", |core| core.counters.accepted);
+    text.counter("ringwire_accept_errors_total", "Accepts that failed.", |core| core.counters.accept_errors);
+    text.counter("ringwire_websockets_opened_total", "WebSockets opened.", |core| core.counters.opened);
+    let closed = "ringwire_websockets_closed_total";
+    text.family(closed, "counter", "WebSockets that ended, by close code and by who began to close.");
+    for core in text.cores {
+        for &by in Side::ALL {
+            // Nobody's code is 1006, and 1006 is nobody's.
+            for &code in CloseCode::ALL.iter().filter(|code| (by == Side::Nobody) == (**code == CloseCode::Broken)) {
+                let labels = format_args!("core=\"{}\",code=\"{}\",by=\"{}\"", core.core, code.label(), by.label());
+                line(&mut text.out, closed, labels, core.counters.closes.of(code, by));
+            }
+        }
+    }
+    let refused = "Requests and upgrades answered with an error status.";
+    text.kinds("ringwire_refused_total", refused, "reason", |core| &core.counters.refused);
+    text.kinds("ringwire_timeouts_total", "Connections ended because a time limit was reached.", "kind", |core| {
+        &core.counters.timeouts
+    });
+    let shed = "Connections closed with 1013 because they held too much.";
+    text.kinds("ringwire_shed_total", shed, "reason", |core| &core.counters.shed);
+    let errors = "Connections that broke the WebSocket protocol.";
+    text.counter("ringwire_protocol_errors_total", errors, |core| core.counters.protocol_errors);
+}
+
+fn messages(text: &mut Text<'_>) {
+    text.counter("ringwire_messages_received_total", "Messages received.", |core| core.counters.messages_in);
+    let sent = "Messages queued to be sent, once per receiver.";
+    text.counter("ringwire_messages_sent_total", sent, |core| core.counters.messages_out);
+    let received = "Bytes received, HTTP and framing included.";
+    text.counter("ringwire_received_bytes_total", received, |core| core.counters.bytes_in);
+    let sent = "Bytes that sockets have taken, HTTP and framing included.";
+    text.counter("ringwire_sent_bytes_total", sent, |core| core.counters.bytes_out);
+    let dropped = "Messages not sent because a receiver's queue was full.";
+    text.kinds("ringwire_messages_dropped_total", dropped, "reason", |core| &core.counters.drops);
+    let discarded = "Messages received on routes that do nothing with them.";
+    text.counter("ringwire_messages_discarded_total", discarded, |core| core.counters.messages_discarded);
+}
+
+fn memory(text: &mut Text<'_>) {
+    let outbox = "Bytes queued or in flight that sockets have not taken, summed over connections.";
+    text.gauge("ringwire_outbox_bytes", outbox, |core| core.outbox_bytes);
+    let largest = "The most such bytes of one connection.";
+    text.gauge("ringwire_outbox_largest_bytes", largest, |core| core.outbox_largest_bytes);
+    let partial = "Bytes held of messages and requests that are incomplete or held back.";
+    text.gauge("ringwire_partial_bytes", partial, |core| core.partial_bytes);
+    let inbox = "Bytes of messages that tasks have not taken.";
+    text.gauge("ringwire_inbox_bytes", inbox, |core| core.inbox_bytes);
+    let freed = "Bytes given up with connections that were closed because the memory budget was spent.";
+    text.counter("ringwire_memory_shed_bytes_total", freed, |core| core.counters.shed_bytes);
+}
+
+fn mail(text: &mut Text<'_>) {
+    text.counter("ringwire_letters_total", "Letters read, from other cores and threads.", |core| core.counters.letters);
+    text.gauge("ringwire_mail_depth", "Letters waiting in the core's mailbox.", |core| core.mail_depth);
+    let parked = "Letters of this core that wait for room in other cores' mailboxes.";
+    text.gauge("ringwire_mail_parked", parked, |core| core.mail_parked);
+    let refused = "Letters that threads outside could not send because the core's mailbox was full.";
+    text.counter("ringwire_mail_refused_total", refused, |core| core.mail_refused);
+}
+
+fn ring(text: &mut Text<'_>) {
+    text.counter("ringwire_ticks_total", "Turns of the core's loop.", |core| core.counters.ticks);
+    text.counter("ringwire_ring_enters_total", "Calls of io_uring_enter.", |core| core.counters.enters);
+    let completions = "Completions reaped; over the enters, how many one call brought.";
+    text.counter("ringwire_ring_completions_total", completions, |core| core.counters.completions);
+    let missing = "Receives that found no provided buffer (ENOBUFS).";
+    text.counter("ringwire_ring_buffers_missing_total", missing, |core| core.counters.buffers_missing);
+    let overflows = "Times that the completion queue overflowed; nothing is lost by it.";
+    text.counter("ringwire_ring_overflows_total", overflows, |core| core.counters.overflows);
+
+    let handling = "ringwire_handler_seconds";
+    let help = "Time from the end of a wait to the next one: mail, parser, handlers, tasks, timers of one tick.";
+    text.family(handling, "histogram", help);
+    for core in text.cores {
+        let times = &core.counters.handling;
+        let mut bucket = |bound: &dyn Display, count| {
+            let labels = format_args!("core=\"{}\",le=\"{bound}\"", core.core);
+            line(&mut text.out, "ringwire_handler_seconds_bucket", labels, count);
+        };
+        for (bound_ns, count) in times.cumulative() {
+            bucket(&seconds(bound_ns), count);
+        }
+        bucket(&"+Inf", times.count());
+        let labels = format_args!("core=\"{}\"", core.core);
+        line(&mut text.out, "ringwire_handler_seconds_sum", labels, seconds(times.sum_ns()));
+        line(&mut text.out, "ringwire_handler_seconds_count", labels, times.count());
+    }
+    let longest = "ringwire_handler_longest_seconds";
+    text.family(longest, "gauge", "The longest such time since the start.");
+    for core in text.cores {
+        let labels = format_args!("core=\"{}\"", core.core);
+        line(&mut text.out, longest, labels, seconds(core.counters.handling.max_ns()));
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+struct Text<'m> {
+    out: String,
+    cores: &'m [CoreMetrics],
+}
+
+impl Text<'_> {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: impl Display, value: impl Display) {
+        line(&mut self.out, name, labels, value);
+    }
+
+    /// Of the whole process.
+    fn single(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "gauge", help);
+        let _ = writeln!(self.out, "{name} {value}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Fn(&CoreMetrics) -> u64) {
+        self.per_core(name, "gauge", help, value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl Fn(&CoreMetrics) -> u64) {
+        self.per_core(name, "counter", help, value);
+    }
+
+    fn per_core(&mut self, name: &str, kind: &str, help: &str, value: impl Fn(&CoreMetrics) -> u64) {
+        self.family(name, kind, help);
+        for core in self.cores {
+            self.line(name, format_args!("core=\"{}\"", core.core), value(core));
+        }
+    }
+
+    fn kinds<K: Kind>(&mut self, name: &str, help: &str, label: &str, of: impl Fn(&CoreMetrics) -> &Counts<K>) {
+        self.family(name, "counter", help);
+        for core in self.cores {
+            for &kind in K::ALL {
+                let labels = format_args!("core=\"{}\",{label}=\"{}\"", core.core, kind.label());
+                self.line(name, labels, of(core).of(kind));
+            }
+        }
+    }
+}
+
+fn line(out: &mut String, name: &str, labels: impl Display, value: impl Display) {
+    let _ = writeln!(out, "{name}{{{labels}}} {value}");
+}
