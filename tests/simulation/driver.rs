@@ -375,7 +375,7 @@ impl Run {
         }
         for core in &mut self.cores.all {
             let counters = core.shard.hub().counters;
-            self.table.add("connection dropped by a time limit", counters.timeouts);
+            self.table.add("connection dropped by a time limit", counters.timeouts.total());
             self.table.add("receive that found no buffer", counters.buffers_missing);
             for (_, ended) in &core.shard.service().ended {
                 self.table.add(format!("closed with {}{}", ended.code, if ended.clean { ", clean" } else { "" }), 1);
