@@ -69,13 +69,33 @@ fn connections(address: SocketAddr) -> usize {
 /// What two cores keep for reuse: 16 MiB each for messages under way, 64 buffers of 64 KiB each, and small change.
 const KEPT_BYTES: u64 = 2 * ((16 << 20) + 64 * (64 << 10)) + (6 << 20);
 
-/// What the server says of itself once nobody is there but `staying`: WebSockets by its own count.
-fn websockets(program: &Program) -> usize {
+/// What the server says of itself that is not as it was: slots, WebSockets, rooms, queued and partial messages, letters.
+fn unrest(program: &Program, staying: usize) -> Vec<String> {
     let mut client = Raw::connect(program.address);
-    client.send(b"GET /api/ws/connections?limit=0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let body = client.response(false).body;
-    let count = body.strip_prefix("{\"count\":").and_then(|rest| rest.split(',').next()?.parse().ok());
-    count.unwrap_or_else(|| panic!("{body}"))
+    client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let response = client.response(false);
+    assert_eq!(response.status, 200, "{response:?}");
+    let sum = |name: &str| -> u64 {
+        let values =
+            response.body.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} "));
+        let values: Vec<u64> = values.map(|(_, value)| value.parse().expect("a number")).collect();
+        assert!(!values.is_empty(), "there is no {name}");
+        values.iter().sum()
+    };
+    let staying = staying as u64;
+    let wanted = [
+        // The one that asks is there too, with its request.
+        ("ringwire_connections", staying + 1..=staying + 1),
+        ("ringwire_partial_bytes", 0..=512),
+        ("ringwire_websockets", staying..=staying),
+        ("ringwire_rooms", staying..=staying),
+        ("ringwire_outbox_bytes", 0..=0),
+        ("ringwire_inbox_bytes", 0..=0),
+        ("ringwire_mail_depth", 0..=0),
+        ("ringwire_mail_parked", 0..=0),
+    ];
+    let wrong = wanted.iter().filter(|(name, range)| !range.contains(&sum(name)));
+    wrong.map(|(name, range)| format!("{name} is {}, not {range:?}", sum(name))).collect()
 }
 
 /// Does it again and again: what the server keeps for reuse has a bound, and a round must come that adds nothing. The
@@ -96,7 +116,7 @@ fn leaves(staying: usize, program: &mut Program, name: &str, mut abuse: impl FnM
         echo_once(program);
         let open = || connections(program.address);
         eventually(|| open() == staying, || format!("{staying} connections: {}", open()));
-        eventually(|| websockets(program) == staying, || format!("{staying} WebSockets"));
+        eventually(|| unrest(program, staying).is_empty(), || format!("rest: {:?}", unrest(program, staying)));
         eventually(|| open() == staying, || format!("{staying} connections: {}", open()));
         thread::sleep(Duration::from_millis(50));
         rss.push(program.rss());
