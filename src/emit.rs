@@ -292,13 +292,13 @@ impl Hub {
         for question in questions {
             cores.extend(question.await);
         }
-        let mut metrics = Metrics::default();
-        metrics.cores = cores;
-        metrics.cores_all = self.cores();
-        metrics.draining = self.is_draining();
-        metrics.memory_bytes_max = self.memory_bytes_max();
-        metrics.memory_over = self.is_out_of_memory();
-        metrics
+        Metrics {
+            cores,
+            cores_all: self.cores(),
+            draining: self.is_draining(),
+            memory_bytes_max: self.memory_bytes_max(),
+            memory_over: self.is_out_of_memory(),
+        }
     }
 
     /// Asks one core; the answer is `None` if there is no such core, it has ended, or its mailbox is full.
