@@ -544,7 +544,7 @@ fn bytes_that_mean_nothing() {
 // Client, server and network all end the connection at about the same time.
 #[test]
 fn closes_race() {
-    let mut program = start(&[]);
+    let mut program = start(&["--close-timeout=20ms"]);
     leaves_nothing(&mut program, "close races", |program| {
         for number in 0..100 * scale() {
             let mut client = open(program, "/ws");
