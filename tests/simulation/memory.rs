@@ -96,8 +96,8 @@ fn the_largest_is_shed_on_whichever_core_it_sleeps() {
     publish(&mut rig, &mut hog_sender, 50_000);
     let mut sender = rig.open(0, "/rooms/b");
     assert_eq!(sender.events(), []);
-    // Together they hold more than the hog.
-    let others: Vec<Socket> = (0..3).map(|core| stalled(&mut rig, core, "/rooms/b")).collect();
+    // Together they hold more than the hog, whose core sleeps from now on.
+    let others: Vec<Socket> = [0, 0, 2].map(|core| stalled(&mut rig, core, "/rooms/b")).into();
     publish(&mut rig, &mut sender, 16_000);
     assert_eq!(shed(&mut rig), 0, "{}", rig.cores.admission.memory().held());
     publish(&mut rig, &mut sender, 3_000);
