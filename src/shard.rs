@@ -34,6 +34,7 @@ use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::Limits;
 use crate::service::{Answer, Service};
 use conn::{Conn, Phase, Receiving};
+use direct::Bulk;
 use memory::Minding;
 use timers::Timers;
 
@@ -45,6 +46,8 @@ const ACCEPTS_IN_FLIGHT: u32 = 32;
 const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
+/// After a large message the next receive brings so much less: only the start of the next one.
+const RECV_SHARE_AFTER_BULK: u32 = 16;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
 const LINGER_MS: u64 = 500;
 
@@ -69,8 +72,13 @@ pub struct Settings {
     pub message_rate_per_second: u32,
     /// Queued bytes above which no more input of the same connection is handled.
     pub pause_bytes: usize,
+    /// Bytes that one arming of a receive brings, where it can be bounded: the rest of a large message is received straight
+    /// into its own buffer, and no connection brings more in one tick.
+    pub recv_bytes_max: u32,
     /// Payload bytes to come from which a message is received straight into its own buffer; at least 8.
     pub direct_bytes_min: usize,
+    /// Whether a multishot receive is cancelled for it: where receives cannot be bounded and bring little at a time.
+    pub direct_interrupts: bool,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
     /// How long a drain may take.
@@ -106,6 +114,8 @@ pub struct Shard<R, S> {
     completions: Vec<Completion>,
     /// Receives that found no buffer; armed again once buffers have been given back.
     starved: Vec<(u32, u32)>,
+    /// Connections with more of a large message at hand, in turn.
+    bulk: Bulk,
     /// Connections to look at once what is queued to them has been sent.
     watched: Vec<u32>,
     /// Connections whose held-back input may be handled now.
@@ -153,6 +163,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             timers: Timers::default(),
             completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
+            bulk: Bulk::default(),
             watched: Vec::new(),
             resumable: Vec::new(),
             broken: Vec::new(),
@@ -199,6 +210,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     #[doc(hidden)]
     pub fn turn(&mut self) -> io::Result<()> {
         self.arm_accepts();
+        self.receive_bulk();
         let wait = self.wait();
         self.ring.turn(self.hub.outbox.batch().map(batch_send), wait)
     }
@@ -465,7 +477,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if let Phase::Http | Phase::Open | Phase::Closing | Phase::Flushing = conn.phase {
             conn.receiving = Receiving::Multi;
             conn.in_flight += 1;
-            self.ring.recv(self.token(Op::Recv, slot));
+            let had_bulk = std::mem::take(&mut conn.had_bulk);
+            let share = if had_bulk { RECV_SHARE_AFTER_BULK } else { 1 };
+            let bytes_max = (self.settings.recv_bytes_max / share).max(1);
+            self.ring.recv_at_most(self.token(Op::Recv, slot), bytes_max);
         }
     }
 

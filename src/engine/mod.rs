@@ -138,11 +138,24 @@ pub trait Ring {
 
     /// Arms a multishot receive on the token's slot. Each completion carries data in provided buffers, until one says
     /// that no `more` follow: at end of file (`Ok(0)`), on an error, or because the kernel ended it with data.
-    fn recv(&mut self, token: Token);
+    fn recv(&mut self, token: Token) {
+        self.recv_at_most(token, 0);
+    }
+
+    /// As [`Ring::recv`], but where the ring [can](Ring::bounds_receives) it ends, with data, once it has brought
+    /// `bytes_max` bytes, or up to a buffer more; 0 = no bound.
+    fn recv_at_most(&mut self, token: Token, bytes_max: u32);
+
+    /// Whether [`Ring::recv_at_most`] knows a bound (Linux 6.17).
+    fn bounds_receives(&self) -> bool;
 
     /// Receives once, at most `len_max` bytes, appended to `buffer` (within its spare capacity, which must not be 0).
     /// The completion's count was appended; [`Ring::take_received`] gives the buffer back.
     fn recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize);
+
+    /// As [`Ring::recv_into`], but receives what is there when the next turn has made its sends, and completes within that
+    /// turn: with EAGAIN if nothing was there.
+    fn recv_into_now(&mut self, token: Token, buffer: Vec<u8>, len_max: usize);
 
     /// The buffer of a completed [`Ring::recv_into`]; must be taken once, when its completion is seen.
     fn take_received(&mut self, token: Token) -> Vec<u8>;

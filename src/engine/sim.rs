@@ -82,6 +82,8 @@ pub struct RingOptions {
     pub buffer_bytes: u32,
     /// Whether the kernel fills a buffer in several stretches.
     pub incremental: bool,
+    /// Whether multishot receives may be bounded.
+    pub bounds_receives: bool,
     /// Operations that can be queued before they are submitted unasked.
     pub sq_entries: u32,
     /// Completions shown at a time.
@@ -100,6 +102,7 @@ impl Default for RingOptions {
             buffers: 32,
             buffer_bytes: 512,
             incremental: false,
+            bounds_receives: true,
             sq_entries: 256,
             cq_entries: 1024,
             listeners: 1,

@@ -5,8 +5,11 @@
 //! seen, or borrowed by [`Ring::turn`] for sends that cannot outlive the call.
 
 mod address;
+mod setup;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wake_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -23,14 +26,16 @@ use socket2::SockAddr;
 use tracing::debug;
 
 use self::address::AcceptAddress;
+pub use self::setup::Options;
+use self::setup::{build, register_buffers, register_slots};
 use super::bell::Bell;
 use super::buffers::Buffers;
 use super::{BATCH_PIECES_MAX, BatchSend, Completion, Filled, Nanos, Op, Peer, Pieces, Ring, RingStats, Token, Wait};
 
 /// Group number of the only buffer ring.
 const BUFFER_GROUP: u16 = 0;
-/// `IOU_PBUF_RING_INC`, Linux 6.12: consume buffers incrementally.
-const BUFFER_RING_INCREMENTAL: u16 = 2;
+/// `IORING_RECV_MULTISHOT`.
+const RECV_MULTISHOT: u16 = 2;
 /// `IORING_ENTER_GETEVENTS`: run deferred task work and flush overflown completions.
 const ENTER_GETEVENTS: u32 = 1;
 /// `IORING_ENTER_EXT_ARG`: the argument is a timeout.
@@ -39,45 +44,9 @@ const ENTER_EXT_ARG: u32 = 8;
 const SENDS_PER_ENTER: usize = 256;
 /// Vectored sends between two enters, each with up to [`BATCH_PIECES_MAX`] pieces.
 const VECTORED_PER_ENTER: usize = 64;
-/// Buffers in circulation at the start, in bytes: few, so that they stay in the cache; more under want.
-const BUFFER_BYTES_AT_FIRST: u32 = 512 << 10;
 /// Generations of internal tokens with [`Op::Doorbell`]: the armed read of the eventfd, and a `MSG_RING` that failed.
 const BELL_READ: u32 = 1;
 const BELL_SENT: u32 = 2;
-
-/// How a [`Uring`] is set up.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Submission entries.
-    pub sq_entries: u32,
-    /// Completion entries.
-    pub cq_entries: u32,
-    /// Direct descriptors wanted; the kernel allows at most RLIMIT_NOFILE.
-    pub slots: u32,
-    /// Provided buffers, a power of two up to 32,768.
-    pub buffers: u16,
-    /// Bytes in each.
-    pub buffer_bytes: u32,
-    /// Where the kernel can consume buffers incrementally (6.12), the same memory is used as buffers of this size at
-    /// least; 0 = never.
-    pub incremental_bytes: u32,
-    /// Busy-poll this long before sleeping.
-    pub spin: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            sq_entries: 1024,
-            cq_entries: 8192,
-            slots: 1024,
-            buffers: 4096,
-            buffer_bytes: 2048,
-            incremental_bytes: 64 << 10,
-            spin: Duration::ZERO,
-        }
-    }
-}
 
 /// Memory of vectored sends between two enters: fixed arrays, since the kernel holds pointers into them.
 struct Vectors {
@@ -108,6 +77,9 @@ pub struct Uring {
     /// Addresses of connects in flight, boxed: the kernel reads them.
     connecting: HashMap<u32, Box<SockAddr>>,
     receiving: HashMap<u32, (Vec<u8>, usize)>,
+    /// Receives to submit behind the batch's sends: what is received next would push their bytes out of the cache.
+    after_sends: Vec<squeue::Entry>,
+    bounds_receives: bool,
     received: HashMap<u32, Vec<u8>>,
     sending: HashMap<u32, Bytes>,
     vectors: ManuallyDrop<Vectors>,
@@ -164,6 +136,8 @@ impl Uring {
             peers: Vec::new(),
             connecting: HashMap::new(),
             receiving: HashMap::new(),
+            after_sends: Vec::new(),
+            bounds_receives: false,
             received: HashMap::new(),
             sending: HashMap::new(),
             vectors: ManuallyDrop::new(vectors),
@@ -171,6 +145,7 @@ impl Uring {
             stats: RingStats::default(),
             broken: false,
         };
+        uring.bounds_receives = uring.probe_bound()?;
         uring.arm_bell();
         Ok(uring)
     }
@@ -188,6 +163,29 @@ impl Uring {
     /// The bells that [`Ring::ring_doorbell`] rings, by core number.
     pub fn set_bells(&mut self, bells: Vec<Arc<Bell>>) {
         self.bells = bells;
+    }
+
+    /// Whether the kernel knows a bound on multishot receives: one that does not refuses the entry (EINVAL) before it
+    /// finds that the slot is empty (EBADF).
+    fn probe_bound(&mut self) -> io::Result<bool> {
+        let token = Token::new(Op::Recv, 0, 0);
+        self.push(&bounded_recv(0, 1).user_data(token.user_data()));
+        self.enter(Wait::Until(self.now() + 1_000_000_000))?;
+        self.cq.sync();
+        Ok(self.cq.next().is_some_and(|entry| entry.result() == -libc::EBADF))
+    }
+
+    /// Keeps a receive's buffer until its completion, and makes the entry.
+    fn single_receive(&mut self, token: Token, mut buffer: Vec<u8>, len_max: usize, flags: i32) -> squeue::Entry {
+        let spare = buffer.spare_capacity_mut();
+        let len_max = len_max.min(spare.len()).min(1 << 30);
+        assert!(len_max > 0, "a receive needs room");
+        let start = spare.as_mut_ptr().cast::<u8>();
+        let entry = opcode::Recv::new(Fixed(token.index()), start, len_max as u32).flags(flags).build();
+        // The heap block that `start` points into does not move with the Vec, and stays in the map until completion.
+        let former = self.receiving.insert(token.index(), (buffer, len_max));
+        assert!(former.is_none(), "one receive per slot");
+        entry.user_data(token.user_data())
     }
 
     fn arm_bell(&mut self) {
@@ -459,21 +457,23 @@ impl Ring for Uring {
     }
 
     #[inline]
-    fn recv(&mut self, token: Token) {
-        let entry = opcode::RecvMulti::new(Fixed(token.index()), BUFFER_GROUP).build();
-        self.push(&entry.user_data(token.user_data()));
+    fn recv_at_most(&mut self, token: Token, bytes_max: u32) {
+        let bytes_max = if self.bounds_receives { bytes_max } else { 0 };
+        self.push(&bounded_recv(token.index(), bytes_max).user_data(token.user_data()));
     }
 
-    fn recv_into(&mut self, token: Token, mut buffer: Vec<u8>, len_max: usize) {
-        let spare = buffer.spare_capacity_mut();
-        let len_max = len_max.min(spare.len()).min(1 << 30);
-        assert!(len_max > 0, "a receive needs room");
-        let start = spare.as_mut_ptr().cast::<u8>();
-        let entry = opcode::Recv::new(Fixed(token.index()), start, len_max as u32).build();
-        // The heap block that `start` points into does not move with the Vec, and stays in the map until completion.
-        let former = self.receiving.insert(token.index(), (buffer, len_max));
-        assert!(former.is_none(), "one receive per slot");
-        self.push(&entry.user_data(token.user_data()));
+    fn bounds_receives(&self) -> bool {
+        self.bounds_receives
+    }
+
+    fn recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
+        let entry = self.single_receive(token, buffer, len_max, 0);
+        self.push(&entry);
+    }
+
+    fn recv_into_now(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
+        let entry = self.single_receive(token, buffer, len_max, libc::MSG_DONTWAIT);
+        self.after_sends.push(entry);
     }
 
     fn take_received(&mut self, token: Token) -> Vec<u8> {
@@ -532,6 +532,9 @@ impl Ring for Uring {
             }
             self.push_batch_send(&send);
             sends += 1;
+        }
+        for entry in std::mem::take(&mut self.after_sends) {
+            self.push(&entry);
         }
         // With completions at hand there is nothing to wait for.
         self.cq.sync();
@@ -623,64 +626,22 @@ impl Drop for Uring {
     }
 }
 
-/// The best ring that this kernel makes: 6.1 has all flags but `NO_SQARRAY` (6.6).
-fn build(options: &Options) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_clamp()
-        .setup_cqsize(options.cq_entries.max(options.sq_entries))
-        .dontfork();
-    let plain = builder.clone();
-    match builder.setup_no_sqarray().build(options.sq_entries) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => plain.build(options.sq_entries),
-        built => built,
-    }
-}
-
-fn register_slots(ring: &IoUring, wanted: u32) -> io::Result<u32> {
-    let mut slots = wanted;
-    loop {
-        match ring.submitter().register_files_sparse(slots) {
-            Ok(()) => return Ok(slots),
-            Err(error) if error.raw_os_error() == Some(libc::EMFILE) && slots > 64 => slots -= slots / 8,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Registers the buffer ring, incremental if wanted and possible.
-fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<Buffers> {
-    let bytes = u32::from(options.buffers) * options.buffer_bytes;
-    let large = options.incremental_bytes.max(options.buffer_bytes);
-    let plain = (options.buffers, options.buffer_bytes, false);
-    // A power of two, and at least two: the kernel must have one to go on with while the other is being read.
-    let count = (bytes / large.max(1)).max(2);
-    let incremental = (1 << count.ilog2(), large, true);
-    let ways = if options.incremental_bytes > 0 { vec![incremental, plain] } else { vec![plain] };
-    let mut failure = io::Error::from_raw_os_error(libc::EINVAL);
-    for (count, buffer_bytes, incremental) in ways {
-        let at_first = (BUFFER_BYTES_AT_FIRST / buffer_bytes).max(4) as u16;
-        let buffers = Buffers::new(count, buffer_bytes, incremental, at_first)?;
-        let flags = if incremental { BUFFER_RING_INCREMENTAL } else { 0 };
-        // SAFETY: the entries are a page-aligned mapping of `count` entries that `Uring` keeps until the ring is closed.
-        let registered = unsafe {
-            ring.submitter().register_buf_ring_with_flags(
-                buffers.entries_address(),
-                buffers.count(),
-                BUFFER_GROUP,
-                flags,
-            )
-        };
-        match registered {
-            Ok(()) => return Ok(buffers),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
+/// A multishot receive that ends after `bytes_max` bytes, or never with 0.
+fn bounded_recv(slot: u32, bytes_max: u32) -> squeue::Entry {
+    /// Where `struct io_uring_sqe` has `optlen`, which io_uring(7) calls the total length of a multishot receive.
+    const OPTLEN_OFFSET: usize = 44;
+    // `RecvMulti` leaves no room for a length. Nor may one completion bring more than all of them.
+    let mut entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), bytes_max)
+        .ioprio(RECV_MULTISHOT)
+        .buf_group(BUFFER_GROUP)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT);
+    const { assert!(size_of::<squeue::Entry>() == 64, "an entry is the kernel's struct of 64 bytes") };
+    // SAFETY: `Entry` is `repr(C)` around the kernel's struct alone, 64 bytes that are aligned for u64 (asserted above;
+    // alignment by its u64 fields), so bytes 44 to 47 are within it and aligned for u32. They are the union of
+    // `splice_fd_in`, `file_index` and `optlen`, plain integers for which every value is valid, and zero in this entry.
+    unsafe { std::ptr::from_mut(&mut entry).cast::<u8>().add(OPTLEN_OFFSET).cast::<u32>().write(bytes_max) };
+    entry
 }
 
 /// Whether an enter's error means "try again".

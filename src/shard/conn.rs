@@ -37,7 +37,11 @@ pub(super) enum Receiving {
     /// A multishot receive that is being cancelled: because the input is held back, or because much of one message is
     /// to come.
     Stopping,
-    /// A single receive straight into the buffer of the message that is coming.
+    /// Nothing, until it is its turn to receive what is there of a large message.
+    Queued,
+    /// A single receive of what is there, straight into the buffer of the message that is coming.
+    Bulk,
+    /// The same, which waits for something to be there.
     Direct,
 }
 
@@ -49,6 +53,8 @@ pub(super) struct Conn {
     pub(super) in_flight: u8,
     /// Input is held back: see `stash`.
     pub(super) paused: bool,
+    /// Its last message was received straight into its buffer: so will the next one be, perhaps.
+    pub(super) had_bulk: bool,
     /// On the list of connections to look at when their outbox is empty.
     pub(super) watched: bool,
     /// Its request is being answered: nothing else of it is handled.
@@ -123,6 +129,7 @@ impl Conn {
             receiving: Receiving::Idle,
             in_flight: 1,
             paused: false,
+            had_bulk: false,
             watched: false,
             awaits_answer: false,
             entered: false,

@@ -1,13 +1,33 @@
 //! Large messages: once a frame's header says that much is to come, the rest is received straight into the message's own
 //! buffer, which saves a copy. The buffer grows with what has been received, never with what was declared.
+//!
+//! What is received together must stay in the cache until it has been unmasked and sent on, so connections that have much
+//! at hand take turns: in each tick one of them receives what is there, in one piece, behind the sends of the tick before.
+//! One that has nothing at hand waits outside of that queue, so that nobody waits for its peer.
 
-use super::Shard;
+use std::collections::VecDeque;
+
 use super::conn::{Phase, Receiving};
 use super::input::{Next, Worker};
+use super::{Shard, conn::Conn};
 use crate::engine::{Completion, Op, Ring};
 use crate::outbox::OutboxReplies;
-use crate::proto::{Event, Payload};
+use crate::proto::{Event, Lent, Payload, Pool};
 use crate::service::Service;
+
+/// Most bytes received at once of what is at hand.
+const BULK_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of a receive that waits: several may complete in one tick.
+const DIRECT_BYTES_MAX: usize = 128 << 10;
+
+/// Connections with more of a large message at hand.
+#[derive(Default)]
+pub(super) struct Bulk {
+    /// Slots with generations.
+    queue: VecDeque<(u32, u32)>,
+    /// Most bytes that the receive in flight may bring.
+    asked: usize,
+}
 
 impl<R: Ring, S: Service> Shard<R, S> {
     /// Ends the multishot receive of a connection in the middle of a large message.
@@ -21,22 +41,65 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    /// Receives the rest of a large message into its own buffer; false where there is no such message.
+    /// Queues a connection to receive the rest of a large message into its own buffer; false where there is no such
+    /// message.
     pub(super) fn start_direct(&mut self, slot: u32) -> bool {
-        let token = self.token(Op::RecvInto, slot);
         let conn = &mut self.conns[slot as usize];
-        // Once begun it goes on for less than what it takes to begin it.
-        let bytes_min = self.settings.direct_bytes_min / 8;
-        if conn.phase != Phase::Open || conn.machine.payload_to_come() < bytes_min as u64 {
+        if !wants_direct(conn, self.settings.direct_bytes_min) {
             return false;
         }
-        let Some(lent) = conn.machine.lend(bytes_min, &mut self.hub.pool) else { return false };
+        conn.had_bulk = true;
+        conn.receiving = Receiving::Queued;
+        self.bulk.queue.push_back((slot, self.generations[slot as usize]));
+        true
+    }
+
+    /// Lets the connection whose turn it is receive what is there.
+    #[inline]
+    pub(super) fn receive_bulk(&mut self) {
+        while let Some((slot, generation)) = self.bulk.queue.pop_front() {
+            if self.generations[slot as usize] != generation {
+                continue;
+            }
+            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+            debug_assert!(conn.receiving == Receiving::Queued || conn.phase == Phase::Dead);
+            if conn.receiving != Receiving::Queued {
+                continue;
+            }
+            conn.receiving = Receiving::Idle;
+            if conn.paused {
+                // It starts anew when it goes on.
+                continue;
+            }
+            let Some(lent) = lend(conn, self.settings.direct_bytes_min, &mut self.hub.pool) else {
+                self.start_receiving(slot);
+                continue;
+            };
+            conn.receiving = Receiving::Bulk;
+            conn.in_flight += 1;
+            let room = lent.buffer.capacity() - lent.buffer.len();
+            self.bulk.asked = lent.len_max.min(room).min(BULK_BYTES_MAX);
+            self.ring.recv_into_now(self.token(Op::RecvInto, slot), lent.buffer, self.bulk.asked);
+            self.account(slot);
+            return;
+        }
+    }
+
+    /// Waits for more of a large message.
+    fn await_direct(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
+        debug_assert_eq!(conn.receiving, Receiving::Idle);
+        if conn.paused {
+            return;
+        }
+        let Some(lent) = lend(conn, self.settings.direct_bytes_min, &mut self.hub.pool) else {
+            return self.start_receiving(slot);
+        };
         conn.receiving = Receiving::Direct;
         conn.in_flight += 1;
-        self.ring.recv_into(token, lent.buffer, lent.len_max);
+        self.ring.recv_into(self.token(Op::RecvInto, slot), lent.buffer, lent.len_max.min(DIRECT_BYTES_MAX));
         // A loan may have made room.
         self.account(slot);
-        true
     }
 
     /// A part of a large message has been received.
@@ -56,20 +119,43 @@ impl<R: Ring, S: Service> Shard<R, S> {
             conn.last_inbound_ms = self.now_ns / 1_000_000;
             self.hub.counters.bytes_in += u64::from(fresh);
         }
+        // Less than was asked for is all there was.
+        let drained = conn.receiving == Receiving::Bulk && (fresh as usize) < self.bulk.asked;
         let was = conn.phase;
         let next = self.worker(slot).0.given_back(buffer, fresh as usize);
         if next != Next::Go {
             self.after_input(slot, was, next);
         }
         self.account(slot);
-        if fresh == 0 {
+        let nothing_there = drained && completion.result == Err(libc::EAGAIN);
+        if fresh == 0 && !nothing_there {
             return self.receive_ended(slot, completion);
         }
         let conn = &mut self.conns[slot as usize];
         conn.in_flight -= 1;
         conn.receiving = Receiving::Idle;
-        if conn.phase == Phase::Dead { self.free_if_done(slot) } else { self.start_receiving(slot) }
+        if conn.phase == Phase::Dead {
+            self.free_if_done(slot);
+        } else if drained {
+            self.await_direct(slot);
+        } else {
+            self.start_receiving(slot);
+        }
     }
+}
+
+/// Whether much of a message is to come.
+fn wants_direct(conn: &Conn, direct_bytes_min: usize) -> bool {
+    // Once begun it goes on for less than what it takes to begin it.
+    let bytes_min = if conn.had_bulk { direct_bytes_min / 8 } else { direct_bytes_min };
+    conn.phase == Phase::Open && conn.machine.payload_to_come() >= bytes_min as u64
+}
+
+fn lend(conn: &mut Conn, direct_bytes_min: usize, pool: &mut Pool) -> Option<Lent> {
+    if !wants_direct(conn, direct_bytes_min) {
+        return None;
+    }
+    conn.machine.lend(1, pool)
 }
 
 impl<S: Service> Worker<'_, S> {

@@ -106,7 +106,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let holds = worker.conn.holds();
         if was == Phase::Http || next != Next::Go {
             self.after_input(slot, was, next);
-        } else if to_come >= self.settings.direct_bytes_min as u64 {
+        } else if self.settings.direct_interrupts && to_come >= self.settings.direct_bytes_min as u64 {
             self.stop_for_direct(slot);
         }
         if holds {

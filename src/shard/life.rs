@@ -247,6 +247,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return;
         }
         conn.phase = Phase::Dead;
+        if conn.receiving == Receiving::Queued {
+            conn.receiving = Receiving::Idle;
+        }
         conn.stash = None;
         conn.awaits_answer = false;
         conn.machine.take_buffers(&mut self.hub.pool);

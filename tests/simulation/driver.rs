@@ -121,6 +121,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         buffers: rng.between(4, 32) as u16,
         buffer_bytes: rng.between(16, 2_048) as u32,
         incremental: rng.chance(0.5),
+        bounds_receives: rng.chance(0.5),
         sq_entries: rng.between(2, 64) as u32,
         cq_entries: rng.between(8, 256) as u32,
         listeners: 1,
@@ -135,7 +136,9 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         app: Rc::new(scenario.app),
         ..Setup::default()
     };
+    setup.settings.recv_bytes_max = rng.pick(&[30, 3_000, 256 << 10]);
     setup.settings.direct_bytes_min = rng.pick(&[64, 16 << 10]);
+    setup.settings.direct_interrupts = rng.chance(0.5);
     setup.settings.pause_bytes = rng.pick(&[100, 4_000, 256 << 10]);
     if !scenario.drops {
         // The clock may jump, and nobody is to be dropped for it.

@@ -42,7 +42,9 @@ impl Default for Setup {
     fn default() -> Setup {
         let settings = Settings {
             limits: Limits { message_bytes_max: 1 << 20, fragments_max: 1024 },
+            recv_bytes_max: 256 << 10,
             direct_bytes_min: 16 << 10,
+            direct_interrupts: true,
             head_bytes_max: 16 << 10,
             body_bytes_max: 1 << 20,
             handshake_timeout: Duration::from_secs(10),

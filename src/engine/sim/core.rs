@@ -133,8 +133,8 @@ pub(super) struct Listener {
 pub(super) enum Queued {
     Accept { listener: u32, token: Token },
     StopAccepting,
-    Recv(Token),
-    RecvInto { token: Token, buffer: Vec<u8>, len_max: usize },
+    Recv { token: Token, bytes_max: u32 },
+    RecvInto { token: Token, buffer: Vec<u8>, len_max: usize, waits: bool },
     Send { token: Token, data: Bytes },
     Cancel(Token),
     CancelRecv(Token),
@@ -219,16 +219,17 @@ impl Core {
         self.queue.push_back(Queued::StopAccepting);
     }
 
-    pub(super) fn queue_recv(&mut self, token: Token) {
+    pub(super) fn queue_recv(&mut self, token: Token, bytes_max: u32) {
         self.expect_op(token, Op::Recv);
         let slot = self.open_slot(token, "recv");
         assert!(slot.recv == Flight::No, "{token:?}: recv armed twice");
         assert!(slot.recv_into == Flight::No, "{token:?}: recv while a recv_into is in flight");
         slot.recv = Flight::Yes;
-        self.queue.push_back(Queued::Recv(token));
+        let bytes_max = if self.options.bounds_receives { bytes_max } else { 0 };
+        self.queue.push_back(Queued::Recv { token, bytes_max });
     }
 
-    pub(super) fn queue_recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
+    pub(super) fn queue_recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize, waits: bool) {
         self.expect_op(token, Op::RecvInto);
         assert!(buffer.capacity() > buffer.len(), "{token:?}: recv_into a buffer without spare capacity");
         assert!(len_max > 0, "{token:?}: recv_into of no bytes");
@@ -236,7 +237,7 @@ impl Core {
         assert!(slot.recv_into == Flight::No, "{token:?}: recv_into armed twice");
         assert!(slot.recv == Flight::No, "{token:?}: recv_into while a recv is in flight");
         slot.recv_into = Flight::Yes;
-        self.queue.push_back(Queued::RecvInto { token, buffer, len_max });
+        self.queue.push_back(Queued::RecvInto { token, buffer, len_max, waits });
     }
 
     pub(super) fn queue_send(&mut self, token: Token, data: Bytes) {

@@ -33,6 +33,8 @@ impl Hold {
 /// An armed multishot receive.
 pub(super) struct RecvOp {
     token: Token,
+    /// Bytes that it may still bring.
+    left: usize,
     hold: Hold,
     cancelled: Option<Cancelled>,
 }
@@ -42,6 +44,7 @@ pub(super) struct RecvIntoOp {
     token: Token,
     buffer: Vec<u8>,
     len_max: usize,
+    waits: bool,
     hold: Hold,
     cancelled: Option<Cancelled>,
 }
@@ -88,12 +91,13 @@ impl Core {
             match queued {
                 Queued::Accept { listener, token } => self.listeners[listener as usize].armed.push_back(token),
                 Queued::StopAccepting => self.execute_stop_accepting(net),
-                Queued::Recv(token) => {
-                    self.slot(token).recv_op = Some(RecvOp { token, hold: Hold::default(), cancelled: None });
+                Queued::Recv { token, bytes_max } => {
+                    let left = if bytes_max == 0 { usize::MAX } else { bytes_max as usize };
+                    self.slot(token).recv_op = Some(RecvOp { token, left, hold: Hold::default(), cancelled: None });
                     self.live.insert(token.index());
                 }
-                Queued::RecvInto { token, buffer, len_max } => {
-                    let op = RecvIntoOp { token, buffer, len_max, hold: Hold::default(), cancelled: None };
+                Queued::RecvInto { token, buffer, len_max, waits } => {
+                    let op = RecvIntoOp { token, buffer, len_max, waits, hold: Hold::default(), cancelled: None };
                     self.slot(token).recv_into_op = Some(op);
                     self.live.insert(token.index());
                 }
@@ -349,19 +353,21 @@ impl Core {
                 return self.end_recv(index, Err(libc::ENOBUFS));
             }
         }
-        let mut len = available.min(room);
+        let mut len = available.min(room).min(op.left);
         if len > 1 && net.hit(Fault::SingleByte) {
             len = 1;
         } else if len > 1 && net.hit(Fault::ShortRecv) {
             len = net.rng.between(1, len - 1);
         }
         op.hold = Hold::default();
+        op.left -= len;
+        let spent = op.left == 0;
         let filled = self.buffers.fill(len);
         let from = &mut net.sockets[socket];
         from.take(&mut memory[self.buffers.range(filled)]);
         let at_end = from.readable() == Readable::End;
         // The kernel ends a multishot receive whose completion finds the queue full.
-        if full || net.hit(Fault::LostMore) || (at_end && net.hit(Fault::EofAfterRearm)) {
+        if full || spent || net.hit(Fault::LostMore) || (at_end && net.hit(Fault::EofAfterRearm)) {
             more = false;
         }
         self.post_completion(Completion { token, result: Ok(len as u32), filled: Some(filled), more });
@@ -390,14 +396,16 @@ impl Core {
                 _ => Err(libc::ECANCELED),
             }
         } else {
-            if readable == Readable::Nothing || !op.hold.passes(net) {
+            let nothing = readable == Readable::Nothing || (op.waits && !op.hold.passes(net));
+            if nothing && op.waits {
                 return;
             }
             match readable {
                 _ if net.hit(Fault::RecvIntoInterrupted) => Err(libc::EINTR),
+                Readable::Nothing => Err(libc::EAGAIN),
                 Readable::Data(n) => Ok(n),
                 Readable::Error => Err(net.sockets[socket].take_error().unwrap_or(libc::ECONNRESET)),
-                Readable::End | Readable::Nothing => Ok(0),
+                Readable::End => Ok(0),
             }
         };
         let result = result.map(|available| {
@@ -444,7 +452,7 @@ impl Core {
             let Some(socket) = slot.socket.map(|socket| &net.sockets[socket]) else { continue };
             let readable = socket.readable() != Readable::Nothing;
             consider(slot.recv_op.as_ref().and_then(|op| due(op.hold, op.cancelled, readable)));
-            consider(slot.recv_into_op.as_ref().and_then(|op| due(op.hold, op.cancelled, readable)));
+            consider(slot.recv_into_op.as_ref().and_then(|op| due(op.hold, op.cancelled, readable || !op.waits)));
             consider(slot.send_op.as_ref().and_then(|op| due(op.hold, op.cancelled, socket.writable())));
         }
         next

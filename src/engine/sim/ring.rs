@@ -90,8 +90,12 @@ impl engine::Ring for Ring {
         self.with(|core, _| core.peer(slot))
     }
 
-    fn recv(&mut self, token: Token) {
-        self.queue(|core| core.queue_recv(token));
+    fn recv_at_most(&mut self, token: Token, bytes_max: u32) {
+        self.queue(|core| core.queue_recv(token, bytes_max));
+    }
+
+    fn bounds_receives(&self) -> bool {
+        self.with(|core, _| core.options.bounds_receives)
     }
 
     fn connect(&mut self, _token: Token, _socket: OwnedFd, _address: SockAddr) -> io::Result<()> {
@@ -99,7 +103,11 @@ impl engine::Ring for Ring {
     }
 
     fn recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
-        self.queue(|core| core.queue_recv_into(token, buffer, len_max));
+        self.queue(|core| core.queue_recv_into(token, buffer, len_max, true));
+    }
+
+    fn recv_into_now(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {
+        self.queue(|core| core.queue_recv_into(token, buffer, len_max, false));
     }
 
     fn take_received(&mut self, token: Token) -> Vec<u8> {

@@ -198,6 +198,34 @@ fn client_waits_for_room_too() {
 }
 
 #[test]
+fn a_receive_of_what_is_there_does_not_wait() {
+    let mut bench = Bench::new(RingOptions::default());
+    bench.ring.recv_into_now(RECV_INTO, Vec::with_capacity(10), 5);
+    assert_eq!(results(&bench.turn()), [(Op::RecvInto, Err(libc::EAGAIN), false)]);
+    assert!(bench.ring.take_received(RECV_INTO).is_empty());
+    bench.client.send(b"0123456789");
+    bench.ring.recv_into_now(RECV_INTO, Vec::with_capacity(10), 5);
+    assert_eq!(results(&bench.turn()), [(Op::RecvInto, Ok(5), false)]);
+    assert_eq!(bench.ring.take_received(RECV_INTO), b"01234");
+}
+
+#[test]
+fn a_bounded_receive_ends_with_data() {
+    for bounds_receives in [true, false] {
+        let mut bench = Bench::new(RingOptions { bounds_receives, ..RingOptions::default() });
+        bench.client.send(b"0123456789");
+        bench.ring.recv_at_most(RECV, 4);
+        let completions = bench.turn();
+        let (data, rest) = bench.consume(completions);
+        if bounds_receives {
+            assert_eq!((data.as_slice(), rest.last()), (b"0123".as_slice(), Some(&(Op::Recv, Ok(4), false))));
+        } else {
+            assert_eq!((data.as_slice(), rest.last()), (b"0123456789".as_slice(), Some(&(Op::Recv, Ok(10), true))));
+        }
+    }
+}
+
+#[test]
 fn receive_into_appends_and_gives_the_buffer_back() {
     let mut bench = Bench::new(RingOptions::default());
     let mut buffer = Vec::with_capacity(10);

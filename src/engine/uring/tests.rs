@@ -4,24 +4,24 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc;
 use std::thread;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::setup::BUFFER_BYTES_AT_FIRST;
 use super::*;
 
 /// Far longer than anything here takes.
-const LONG: Duration = Duration::from_secs(10);
-const LONG_NS: Nanos = 10_000_000_000;
+pub(super) const LONG: Duration = Duration::from_secs(10);
+pub(super) const LONG_NS: Nanos = 10_000_000_000;
 const GENERATION: u32 = 3;
 
-fn token(op: Op, slot: u32) -> Token {
+pub(super) fn token(op: Op, slot: u32) -> Token {
     Token::new(op, GENERATION, slot)
 }
 
 /// A small ring; its buffers are consumed incrementally where the kernel can.
-fn small() -> Options {
+pub(super) fn small() -> Options {
     Options { sq_entries: 64, cq_entries: 256, slots: 64, buffers: 64, ..Options::default() }
 }
 
@@ -31,14 +31,14 @@ fn small_plain() -> Options {
 }
 
 /// A ring with one TCP listener, and what it completed that nobody has asked for yet.
-struct Bench {
-    ring: Uring,
+pub(super) struct Bench {
+    pub(super) ring: Uring,
     address: SocketAddr,
-    seen: VecDeque<Completion>,
+    pub(super) seen: VecDeque<Completion>,
 }
 
 impl Bench {
-    fn new(options: &Options) -> Bench {
+    pub(super) fn new(options: &Options) -> Bench {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         // Accepted sockets inherit it: a socket is soon full.
         SockRef::from(&listener).set_send_buffer_size(16 << 10).expect("a buffer size");
@@ -47,11 +47,11 @@ impl Bench {
         Bench { ring, address, seen: VecDeque::new() }
     }
 
-    fn turn(&mut self, wait: Wait) {
+    pub(super) fn turn(&mut self, wait: Wait) {
         self.turn_with(&[], wait);
     }
 
-    fn turn_with(&mut self, sends: &[(u32, &[u8])], wait: Wait) {
+    pub(super) fn turn_with(&mut self, sends: &[(u32, &[u8])], wait: Wait) {
         let batch = sends
             .iter()
             .map(|(slot, bytes)| BatchSend { token: token(Op::SendNow, *slot), pieces: Pieces::One(bytes) });
@@ -60,19 +60,19 @@ impl Bench {
     }
 
     /// The completions of this batch, and no other turn.
-    fn send_now(&mut self, sends: &[(u32, &[u8])]) -> Vec<(u32, Result<u32, i32>)> {
+    pub(super) fn send_now(&mut self, sends: &[(u32, &[u8])]) -> Vec<(u32, Result<u32, i32>)> {
         self.turn_with(sends, Wait::No);
         self.failed_sends()
     }
 
-    fn failed_sends(&mut self) -> Vec<(u32, Result<u32, i32>)> {
+    pub(super) fn failed_sends(&mut self) -> Vec<(u32, Result<u32, i32>)> {
         let (sends, others) = self.seen.drain(..).partition::<Vec<_>, _>(|seen| seen.token.op() == Op::SendNow);
         self.seen.extend(others);
         sends.iter().map(|seen| (seen.token.index(), seen.result)).collect()
     }
 
     /// Turns until there is a completion of this kind for this slot.
-    fn until(&mut self, op: Op, slot: u32) -> Completion {
+    pub(super) fn until(&mut self, op: Op, slot: u32) -> Completion {
         let end = self.ring.now() + LONG_NS;
         loop {
             let is_it = |seen: &Completion| seen.token.op() == op && seen.token.index() == slot;
@@ -86,7 +86,7 @@ impl Bench {
         }
     }
 
-    fn connect(&mut self, slot: u32) -> TcpStream {
+    pub(super) fn connect(&mut self, slot: u32) -> TcpStream {
         self.connect_with(slot, |_| {})
     }
 
@@ -131,7 +131,7 @@ impl Bench {
     }
 
     /// Receives this many bytes, recycling as it goes, arming again as needed. A receive is armed when it returns.
-    fn receive(&mut self, slot: u32, len: usize) -> Vec<u8> {
+    pub(super) fn receive(&mut self, slot: u32, len: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < len {
             let seen = self.until(Op::Recv, slot);
@@ -149,7 +149,7 @@ impl Bench {
         bytes
     }
 
-    fn assert_quiet(&mut self) {
+    pub(super) fn assert_quiet(&mut self) {
         self.turn(Wait::Until(self.ring.now() + 20_000_000));
         assert!(self.seen.is_empty(), "{:?}", self.seen);
     }
@@ -343,6 +343,53 @@ fn a_single_receive_fills_the_buffer_it_was_given() {
     bench.ring.cancel(token(Op::Cancel, 0));
     assert_eq!(bench.until(Op::RecvInto, 0).result, Err(libc::ECANCELED));
     assert_eq!(bench.ring.take_received(token(Op::RecvInto, 0)), b"head body");
+}
+
+#[test]
+fn a_receive_of_what_is_there_does_not_wait() {
+    let mut bench = Bench::new(&small());
+    let mut client = bench.connect(0);
+    bench.ring.recv_into_now(token(Op::RecvInto, 0), Vec::with_capacity(100), 100);
+    // Nothing is there, and nothing will be: the turn ends all the same.
+    let sends: [(u32, &[u8]); 1] = [(0, b"before")];
+    bench.turn_with(&sends, Wait::Forever);
+    let seen = bench.until(Op::RecvInto, 0);
+    assert_eq!((seen.result, seen.more), (Err(libc::EAGAIN), false));
+    assert_eq!(bench.ring.take_received(token(Op::RecvInto, 0)), b"");
+    assert_eq!(read_exactly(&mut client, 6), b"before");
+    client.write_all(b"body").unwrap();
+    bench.ring.recv_into_now(token(Op::RecvInto, 0), Vec::with_capacity(100), 3);
+    assert_eq!(bench.until(Op::RecvInto, 0).result, Ok(3));
+    assert_eq!(bench.ring.take_received(token(Op::RecvInto, 0)), b"bod");
+}
+
+#[test]
+fn a_bounded_receive_ends_with_data() {
+    for options in [small(), small_plain()] {
+        let mut bench = Bench::new(&options);
+        let mut client = bench.connect(0);
+        if !bench.ring.bounds_receives() {
+            eprintln!("this kernel has no bound on multishot receives: nothing is tested");
+            return;
+        }
+        client.write_all(&[7; 5000]).unwrap();
+        bench.ring.recv_at_most(token(Op::Recv, 0), 3000);
+        let mut bytes = 0;
+        loop {
+            let seen = bench.until(Op::Recv, 0);
+            bytes += seen.result.expect("data");
+            bench.ring.recycle(seen.filled.expect("a buffer"));
+            if !seen.more {
+                break;
+            }
+        }
+        assert!((3000..5000).contains(&bytes), "{bytes}");
+        bench.assert_quiet();
+        // The rest is still there for the next.
+        bench.ring.recv(token(Op::Recv, 0));
+        let left = 5000 - bytes as usize;
+        assert_eq!(bench.receive(0, left), vec![7; left]);
+    }
 }
 
 // ---- sending ------------------------------------------------------------------------------------------------------
@@ -563,99 +610,4 @@ fn a_ring_can_be_dropped_with_everything_in_flight() {
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-// ---- sleeping and waking ------------------------------------------------------------------------------------------
-
-#[test]
-fn a_wait_ends_at_its_time() {
-    for spin in [Duration::ZERO, Duration::from_millis(1)] {
-        let mut bench = Bench::new(&Options { spin, ..small() });
-        let (began, until) = (Instant::now(), bench.ring.now() + 30_000_000);
-        bench.turn(Wait::Until(until));
-        assert!(bench.ring.now() >= until && began.elapsed() < Duration::from_secs(5));
-        let began = Instant::now();
-        bench.turn(Wait::Until(until));
-        bench.turn(Wait::No);
-        assert!(began.elapsed() < Duration::from_secs(1), "that time is past");
-        // A completion ends it early.
-        let mut client = bench.connect(0);
-        bench.ring.recv(token(Op::Recv, 0));
-        let writer = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(30));
-            client.write_all(b"x").unwrap();
-            client
-        });
-        let began = Instant::now();
-        bench.turn(Wait::Until(bench.ring.now() + LONG_NS));
-        assert_eq!(bench.seen.len(), 1);
-        assert!(began.elapsed() < LONG);
-        drop(writer.join().unwrap());
-    }
-}
-
-#[test]
-fn a_send_that_fails_ends_the_wait() {
-    let mut bench = Bench::new(&small());
-    bench.turn_with(&[(0, b"x")], Wait::Forever);
-    assert_eq!(bench.failed_sends(), [(0, Err(libc::EBADF))]);
-}
-
-#[test]
-fn one_ring_wakes_another() {
-    let mut bench = Bench::new(&small());
-    let (bells, bell_of) = mpsc::channel();
-    let (woken, wakes) = mpsc::channel();
-    let sleeper = thread::spawn(move || {
-        let mut ring = Uring::new(&small(), Vec::new()).unwrap();
-        bells.send(ring.bell()).unwrap();
-        for _ in 0..3 {
-            let began = Instant::now();
-            let seen = loop {
-                ring.turn(std::iter::empty(), Wait::Until(ring.now() + LONG_NS)).unwrap();
-                match ring.completion() {
-                    Some(seen) => break seen,
-                    None => assert!(began.elapsed() < LONG, "nobody rang"),
-                }
-            };
-            assert_eq!(seen.token.op(), Op::Doorbell);
-            woken.send(()).unwrap();
-        }
-    });
-    bench.ring.set_bells(vec![bench.ring.bell(), bell_of.recv().unwrap()]);
-    for _ in 0..3 {
-        thread::sleep(Duration::from_millis(20));
-        bench.ring.ring_doorbell(1);
-        bench.turn(Wait::No);
-        wakes.recv_timeout(LONG).expect("it woke up");
-    }
-    sleeper.join().unwrap();
-    // Nobody is there any more: harmless, as is a core that never was.
-    bench.ring.ring_doorbell(1);
-    bench.ring.ring_doorbell(7);
-    bench.assert_quiet();
-}
-
-#[test]
-fn any_thread_wakes_a_sleeping_ring() {
-    let mut bench = Bench::new(&small());
-    let bell = bench.ring.bell();
-    for _ in 0..3 {
-        let bell = Arc::clone(&bell);
-        let ringer = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(20));
-            bell.ring();
-            bell.ring();
-        });
-        let seen = bench.until(Op::Doorbell, 0);
-        assert!(seen.result.is_ok());
-        ringer.join().unwrap();
-        // The second may have come by itself.
-        bench.turn(Wait::Until(bench.ring.now() + 20_000_000));
-        bench.seen.clear();
-    }
-    bell.ring();
-    bench.until(Op::Doorbell, 0);
-    drop(bench);
-    bell.ring();
 }

@@ -1,0 +1,108 @@
+//! Sets a ring up: its flags, its table of direct descriptors, its provided buffers, as this kernel can.
+
+use std::io;
+use std::time::Duration;
+
+use io_uring::IoUring;
+
+use super::BUFFER_GROUP;
+use crate::engine::buffers::Buffers;
+
+/// `IOU_PBUF_RING_INC`, Linux 6.12: consume buffers incrementally.
+const BUFFER_RING_INCREMENTAL: u16 = 2;
+/// Buffers in circulation at the start, in bytes: few, so that they stay in the cache; more under want.
+pub(super) const BUFFER_BYTES_AT_FIRST: u32 = 512 << 10;
+
+/// How a [`Uring`] is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Submission entries.
+    pub sq_entries: u32,
+    /// Completion entries.
+    pub cq_entries: u32,
+    /// Direct descriptors wanted; the kernel allows at most RLIMIT_NOFILE.
+    pub slots: u32,
+    /// Provided buffers, a power of two up to 32,768.
+    pub buffers: u16,
+    /// Bytes in each.
+    pub buffer_bytes: u32,
+    /// Where the kernel can consume buffers incrementally (6.12), the same memory is used as buffers of this size at
+    /// least; 0 = never.
+    pub incremental_bytes: u32,
+    /// Busy-poll this long before sleeping.
+    pub spin: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            sq_entries: 1024,
+            cq_entries: 8192,
+            slots: 1024,
+            buffers: 4096,
+            buffer_bytes: 2048,
+            incremental_bytes: 64 << 10,
+            spin: Duration::ZERO,
+        }
+    }
+}
+
+/// The best ring that this kernel makes: 6.1 has all flags but `NO_SQARRAY` (6.6).
+pub(super) fn build(options: &Options) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(options.cq_entries.max(options.sq_entries))
+        .dontfork();
+    let plain = builder.clone();
+    match builder.setup_no_sqarray().build(options.sq_entries) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => plain.build(options.sq_entries),
+        built => built,
+    }
+}
+
+pub(super) fn register_slots(ring: &IoUring, wanted: u32) -> io::Result<u32> {
+    let mut slots = wanted;
+    loop {
+        match ring.submitter().register_files_sparse(slots) {
+            Ok(()) => return Ok(slots),
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) && slots > 64 => slots -= slots / 8,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Registers the buffer ring, incremental if wanted and possible.
+pub(super) fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<Buffers> {
+    let bytes = u32::from(options.buffers) * options.buffer_bytes;
+    let large = options.incremental_bytes.max(options.buffer_bytes);
+    let plain = (options.buffers, options.buffer_bytes, false);
+    // A power of two, and at least two: the kernel must have one to go on with while the other is being read.
+    let count = (bytes / large.max(1)).max(2);
+    let incremental = (1 << count.ilog2(), large, true);
+    let ways = if options.incremental_bytes > 0 { vec![incremental, plain] } else { vec![plain] };
+    let mut failure = io::Error::from_raw_os_error(libc::EINVAL);
+    for (count, buffer_bytes, incremental) in ways {
+        let at_first = (BUFFER_BYTES_AT_FIRST / buffer_bytes).max(4) as u16;
+        let buffers = Buffers::new(count, buffer_bytes, incremental, at_first)?;
+        let flags = if incremental { BUFFER_RING_INCREMENTAL } else { 0 };
+        // SAFETY: the entries are a page-aligned mapping of `count` entries that `Uring` keeps until the ring is closed.
+        let registered = unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                buffers.entries_address(),
+                buffers.count(),
+                BUFFER_GROUP,
+                flags,
+            )
+        };
+        match registered {
+            Ok(()) => return Ok(buffers),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
