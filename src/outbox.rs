@@ -127,6 +127,8 @@ pub struct Outbox {
     backlog_bytes: usize,
     /// Bytes that sockets have taken. Wraps below 0 between a failed send and the settling that counts it.
     sent_bytes: u64,
+    /// Bytes of the batch's sends that have failed.
+    failed_bytes: u64,
     little_used_ticks: u32,
 }
 
@@ -143,6 +145,7 @@ impl Outbox {
             copied: None,
             backlog_bytes: 0,
             sent_bytes: 0,
+            failed_bytes: 0,
             little_used_ticks: 0,
         }
     }
@@ -595,12 +598,12 @@ impl Outbox {
         for index in dirty.drain(..) {
             let slot = &mut self.slots[index as usize];
             slot.dirty = false;
-            self.sent_bytes = self.sent_bytes.wrapping_add(u64::from(slot.end - slot.start));
+            self.sent_bytes += u64::from(slot.end - slot.start);
             slot.start = 0;
             slot.end = 0;
             if let Some(mut backlog) = slot.backlog.take_if(|backlog| backlog.in_flight_bytes == 0) {
                 self.backlog_bytes -= backlog.queue_bytes;
-                self.sent_bytes = self.sent_bytes.wrapping_add(backlog.queue_bytes as u64);
+                self.sent_bytes += backlog.queue_bytes as u64;
                 backlog.queue_bytes = 0;
                 for bytes in backlog.queue.drain(..) {
                     if let Some(vec) = reclaim(bytes) {
@@ -611,6 +614,7 @@ impl Outbox {
             }
         }
         self.dirty = dirty;
+        self.sent_bytes -= std::mem::take(&mut self.failed_bytes);
         self.joined = None;
         self.copied = None;
         self.shrink();

@@ -12,8 +12,7 @@ impl Outbox {
     /// The batch send of this connection has failed: nothing of it was sent. Before [`Outbox::settle`], which takes what
     /// is not reported short as sent.
     pub fn send_failed(&mut self, slot: u32) {
-        let unsent = self.queued_bytes(slot) as u64;
-        self.sent_bytes = self.sent_bytes.wrapping_sub(unsent);
+        self.failed_bytes += self.queued_bytes(slot) as u64;
     }
 
     /// Bytes waiting or in flight for all connections, and the most for one of them. Looks at all of them.

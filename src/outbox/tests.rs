@@ -539,8 +539,8 @@ fn a_large_arena_is_given_up_when_it_is_little_used() {
 #[test]
 fn sent_bytes_are_those_that_sockets_took() {
     let mut outbox = outbox(3);
-    for slot in 0..3 {
-        assert_eq!(outbox.send(slot, Opcode::Binary, &[1; 98]), Queued::Yes);
+    for (slot, len) in [(0, 8), (1, 98), (2, 98)] {
+        assert_eq!(outbox.send(slot, Opcode::Binary, &vec![1; len]), Queued::Yes);
     }
     assert_eq!(outbox.queue_shared(1, &shared(&[2; 198])), Queued::Yes);
     assert_eq!(batch(&mut outbox).len(), 3);
