@@ -125,7 +125,7 @@ pub struct Outbox {
     /// The last stretch that had to leave the arena.
     copied: Option<(ArenaFrame, Bytes)>,
     backlog_bytes: usize,
-    /// Bytes that sockets have taken. Wraps below 0 between a failed send and the settling that counts it.
+    /// Bytes that sockets have taken.
     sent_bytes: u64,
     /// Bytes of the batch's sends that have failed.
     failed_bytes: u64,
@@ -554,7 +554,7 @@ impl Outbox {
             return None;
         }
         debug_assert!(!queue.is_parked() && sent < queue.queued_bytes());
-        self.sent_bytes = self.sent_bytes.wrapping_add(sent as u64);
+        self.sent_bytes += sent as u64;
         self.spill(slot);
         let backlog = self.slots[slot as usize].backlog.as_mut()?;
         let mut rest = sent;
@@ -577,7 +577,7 @@ impl Outbox {
         let queue = &mut self.slots[slot as usize];
         let backlog = queue.backlog.as_mut()?;
         self.backlog_bytes -= backlog.in_flight_bytes;
-        self.sent_bytes = self.sent_bytes.wrapping_add(backlog.in_flight_bytes as u64);
+        self.sent_bytes += backlog.in_flight_bytes as u64;
         backlog.in_flight_bytes = 0;
         if let Some(vec) = reclaim(std::mem::take(&mut backlog.in_flight)) {
             reuse(vec);

@@ -124,7 +124,7 @@ fn run_all(seeds: &[u64]) -> (Vec<String>, Table) {
 
 #[test]
 fn harsh_faults_of_every_kind_are_survived() {
-    let seeds = seeds(40);
+    let seeds = seeds(25);
     let (failures, table) = run_all(&seeds);
     println!("{table}");
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
