@@ -13,7 +13,7 @@ const BUFFER_RING_INCREMENTAL: u16 = 2;
 /// Buffers in circulation at the start, in bytes: few, so that they stay in the cache; more under want.
 pub(super) const BUFFER_BYTES_AT_FIRST: u32 = 512 << 10;
 
-/// How a [`Uring`] is set up.
+/// How a [`Uring`](super::Uring) is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Submission entries.
