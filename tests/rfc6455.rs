@@ -643,7 +643,8 @@ mod section_10_4_limits {
         let head = [0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
         let mut peer = Peer::new(Role::Server, limits);
         peer.receive(&head);
-        assert!(peer.machine.memory_bytes() < 2048, "{}", peer.machine.memory_bytes());
+        // A record and a kilobyte of headroom, whatever is declared.
+        assert!(peer.machine.memory_bytes() < 4096, "{}", peer.machine.memory_bytes());
         peer.receive(&[0; 3000]);
         assert!(peer.machine.memory_bytes() < 8192, "{}", peer.machine.memory_bytes());
         let lent = peer.machine.lend(1000, &mut peer.pool).unwrap();

@@ -13,7 +13,7 @@
 use super::event::{Event, Incoming, Kind, Lent, Limits, Payload, Replies, Role};
 use super::flow::{Flow, Mode};
 use super::frame::{Expect, Opcode, decode_header_as};
-use super::partial::{Assembly, Frame, HEADROOM, Partial};
+use super::partial::{Assembly, Frame, Partial};
 use super::pool::Pool;
 use super::{ProtocolError, close, mask, utf8};
 
@@ -127,7 +127,7 @@ impl Machine {
             message.make_room(step, &frame, pool);
         }
         if message.buffer.is_empty() {
-            message.buffer.resize(HEADROOM, 0);
+            message.set_headroom();
         }
         debug_assert!(message.buffer.capacity() > message.buffer.len());
         partial.lent = Some(message.buffer.capacity());
