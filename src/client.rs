@@ -63,6 +63,17 @@ use crate::message::{IntoMessage, OwnedMessage};
 use crate::ws::Closed;
 use line::{Line, Opened, Queued};
 
+/// The status and the excerpt of the body in an answer that refuses a handshake, for the fuzzer.
+#[doc(hidden)]
+pub fn read_refusal(bytes: &[u8]) -> Option<(u16, bytes::Bytes)> {
+    match error::read_answer(bytes) {
+        Ok(error::Answer::Whole(refused) | error::Answer::Partial(refused)) => {
+            Some((refused.status.as_u16(), refused.body))
+        }
+        Ok(error::Answer::Interim(_)) | Err(_) => None,
+    }
+}
+
 /// A WebSocket connection to a server. Made by [`connect`].
 ///
 /// Dropping it closes the connection with 1001 in the background; a program that ends right then may be faster, so

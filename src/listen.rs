@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::config::Config;
 pub use crate::config::ListenAddress;
+use crate::engine::listener::defer_accept;
 use crate::error::{Error, Result};
 
 /// How often all addresses of a name are tried on one port of the kernel's choice, before it counts as in use.
@@ -271,6 +272,11 @@ fn inet_socket(address: SocketAddr, options: Options) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it.
     socket.set_tcp_nodelay(true)?;
+    // Whoever has connected and said nothing yet is nobody's until then. A listener that shares its address must be able to
+    // serve them all before it goes.
+    if !options.shares {
+        defer_accept(socket.as_fd())?;
+    }
     if let SocketAddr::V6(v6) = address {
         // `[::]` means every address of the machine, IPv4 included, as long as nobody else was asked to take those.
         socket.set_only_v6(!v6.ip().is_unspecified() || options.has_ipv4_wildcard)?;

@@ -220,7 +220,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Whether there is nothing left to do: stopped, or drained to the last connection.
     pub fn is_finished(&self) -> bool {
-        self.stopped || (self.drain.is_some() && self.conns.is_empty())
+        let accepts_no_more = self.drain.as_ref().is_some_and(|drain| drain.accept_until_ms.is_none());
+        self.stopped || (accepts_no_more && self.conns.is_empty())
     }
 
     /// One turn of the loop. See the module.

@@ -10,6 +10,7 @@
 
 pub mod bell;
 pub mod buffers;
+pub mod listener;
 pub mod sim;
 pub mod token;
 pub mod uring;

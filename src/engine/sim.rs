@@ -136,7 +136,7 @@ impl Inner {
     fn deliver_doorbells(&mut self, from: usize) {
         let (ringer, _) = self.core(from);
         for target in std::mem::take(&mut ringer.rung) {
-            let at = if self.net.hit(Fault::Postponed) { self.net.later() } else { self.net.now };
+            let at = if self.net.hit(Fault::DoorbellLate) { self.net.later() } else { self.net.now };
             match self.cores.get_mut(target) {
                 Some(Some(core)) if core.gone => {}
                 Some(Some(core)) => {
@@ -158,6 +158,7 @@ impl World {
             faults,
             counts: FaultCounts::default(),
             sockets: Vec::new(),
+            slots_reused: 0,
             fingerprint: 0xcbf2_9ce4_8422_2325,
         };
         World { inner: Rc::new(RefCell::new(Inner { seed, net, cores: Vec::new() })) }
@@ -280,6 +281,18 @@ impl World {
         cores.map(wakeup).min().filter(|&at| at < Nanos::MAX)
     }
 
+    /// The thread of core number `core` has ended, or would have: its listeners are closed, and nothing but a completion
+    /// makes it run again.
+    ///
+    /// # Panics
+    /// If there is no such core.
+    pub fn thread_ended(&self, core: usize) {
+        let mut inner = self.inner.borrow_mut();
+        let (core, net) = inner.core(core);
+        core.parked_until = Some(Nanos::MAX);
+        core.close_listeners(net);
+    }
+
     /// Other faults from here on; a driver switches them off to see everything come to rest.
     pub fn set_faults(&self, faults: Faults) {
         self.inner.borrow_mut().net.faults = faults;
@@ -288,6 +301,11 @@ impl World {
     /// How often each fault was injected so far.
     pub fn fault_counts(&self) -> FaultCounts {
         self.inner.borrow().net.counts.clone()
+    }
+
+    /// How often a connection got a slot that another had before.
+    pub fn slots_reused(&self) -> u64 {
+        self.inner.borrow().net.slots_reused
     }
 
     /// A generator for the driver's own chance, derived from the seed.

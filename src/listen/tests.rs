@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -58,7 +59,10 @@ fn every_core_has_its_own_listener_and_gets_connections() {
     let listeners = bind_all(&config("127.0.0.1:0"), 4).expect("listeners");
     let address = inet(&listeners, 0);
     assert_ne!(address.port(), 0);
-    let clients: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).expect("a connection")).collect();
+    let mut clients: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).expect("a connection")).collect();
+    for client in &mut clients {
+        client.write_all(b"G").expect("there is room");
+    }
     let mut accepted = Vec::new();
     for socket in sockets(&listeners, 0) {
         assert!(!socket.nonblocking().expect("flags"));

@@ -505,6 +505,21 @@ fn sent_bytes_are_those_that_sockets_took() {
     assert_eq!(outbox.held_bytes(), (0, 0));
 }
 
+/// Kills: a count that must not be below 0 in between (found by the simulation, seed 24).
+#[test]
+fn a_failed_send_and_a_longer_short_one_in_the_same_batch() {
+    let mut outbox = outbox(2);
+    assert_eq!(outbox.send(0, Opcode::Binary, &[1; 8]), Queued::Yes);
+    assert_eq!(outbox.send(1, Opcode::Binary, &[1; 98]), Queued::Yes);
+    assert_eq!(batch(&mut outbox).len(), 2);
+    outbox.send_failed(0);
+    let waiting = outbox.sent_short(1, 50).expect("there is a rest");
+    outbox.settle(|_| {});
+    assert_eq!(outbox.sent_bytes(), 50);
+    finish_waiting(&mut outbox, 1, waiting);
+    assert_eq!(outbox.sent_bytes(), 100);
+}
+
 #[test]
 fn what_is_given_up_is_all_but_what_is_in_flight() {
     let mut outbox = outbox(2);

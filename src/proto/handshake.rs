@@ -236,8 +236,9 @@ pub fn check_response(bytes: &[u8], key: &str) -> Result<Option<(ClientHandshake
     };
     match response.code {
         Some(101) => {}
-        Some(status) => return Err(HandshakeError::Status(status)),
-        None => return Err(HandshakeError::Malformed),
+        // RFC 9110 15: a status is a number from 100 on.
+        Some(status) if status >= 100 => return Err(HandshakeError::Status(status)),
+        _ => return Err(HandshakeError::Malformed),
     }
     let headers: Vec<(String, String)> = response
         .headers
@@ -356,6 +357,7 @@ mod tests {
             ("s3p", "S3p", HandshakeError::Accept),
             ("\r\n\r\n", "\r\nSec-WebSocket-Extensions: x\r\n\r\n", HandshakeError::Extension),
             ("HTTP/1.1", "HTTQ/1.1", HandshakeError::Malformed),
+            ("101", "004", HandshakeError::Malformed),
         ] {
             let bad = good.replace(from, to);
             assert_eq!(check_response(bad.as_bytes(), KEY), Err(want), "{bad}");

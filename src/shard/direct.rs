@@ -80,8 +80,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             let room = lent.buffer.capacity() - lent.buffer.len();
             self.bulk.asked = lent.len_max.min(room).min(BULK_BYTES_MAX);
             self.ring.recv_into_now(self.token(Op::RecvInto, slot), lent.buffer, self.bulk.asked);
-            self.account(slot);
-            return;
+            // A loan may have made room.
+            return self.account(slot);
         }
     }
 

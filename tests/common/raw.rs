@@ -134,6 +134,11 @@ impl Raw {
         self.stream.write_all(bytes)
     }
 
+    /// Sends, unless the server has ended the connection already.
+    pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
     /// Does the opening handshake.
     pub(crate) fn upgrade(&mut self, path: &str) {
         self.send(&upgrade_request(path));

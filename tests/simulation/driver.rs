@@ -1,5 +1,8 @@
 //! Runs cores and clients in one thread against the virtual clock, then lets everything come to rest and judges it.
 //!
+//! Every run has two cores at least, with one clock, and two clients that talk from one to the other ([`Chatter`]) beside
+//! those that the route is about.
+//!
 //! Order of a run: clients connect in the course of it and act in random order; cores that are awake tick in random
 //! order; when all sleep, the clock moves on. Once all clients are through, faults are switched off, the cores are
 //! drained (if that has not happened before), and each must come to rest with nothing in flight and nobody on its books.
@@ -9,12 +12,14 @@ use std::time::Duration;
 
 use ringwire::config::SlowConsumer;
 use ringwire::engine::Nanos;
-use ringwire::engine::sim::{FaultCounts, Faults, Mutant, RingOptions, Rng, World};
+use ringwire::engine::sim::{Fault, Faults, Mutant, RingOptions, Rng, World};
 use ringwire::{App, standalone};
 
+use crate::chatter::Chatter;
 use crate::endpoint::{Endpoint, Plan};
 use crate::host::{Cores, Setup};
 use crate::oracle::{self, End, Log, Route};
+use crate::table::Table;
 
 /// A run, but for its cores.
 #[derive(Clone, Debug)]
@@ -29,7 +34,8 @@ pub struct Scenario {
     pub payload_bytes_max: usize,
     /// The part of the clients that go without a Close.
     pub leavers: f64,
-    /// Whether the server may end a healthy connection without a Close, as after a timeout.
+    /// Whether time limits are short enough to be reached, so that the server may end a healthy connection without a
+    /// Close; and clients may go without anybody noticing.
     pub drops: bool,
     /// Whether clients of the echo route wait for all their answers before they say goodbye: a handler that waits cannot
     /// answer after that.
@@ -42,6 +48,8 @@ pub struct Scenario {
     pub drains: bool,
     /// Letters that a core's mailbox holds.
     pub mail_depth: usize,
+    /// Bytes that are queued for one connection at most.
+    pub outbox_bytes_max: usize,
     /// For [`oracle::judge`].
     pub grace_ns: Nanos,
     /// Whether messages may be dropped.
@@ -65,7 +73,7 @@ impl Scenario {
             route,
             faults: Faults::harsh(),
             mutant: None,
-            cores: 1 + (seed % 3) as usize,
+            cores: 2 + (seed % 2) as usize,
             clients: 4 + (seed % 7) as usize,
             messages_max: 12,
             payload_bytes_max: if seed.is_multiple_of(4) { 70_000 } else { 2_000 },
@@ -76,9 +84,22 @@ impl Scenario {
             stay: seed.is_multiple_of(2),
             drains: seed % 5 == 4,
             mail_depth: if seed % 3 == 2 { 2 } else { 1024 },
+            outbox_bytes_max: 1 << 20,
             grace_ns: 0,
             lossy: None,
         }
+    }
+
+    /// The same without faults, and with nobody who does anything unusual.
+    pub fn calm(self) -> Scenario {
+        Scenario { faults: Faults::none(), leavers: 0.0, drains: false, ..self }
+    }
+
+    /// The same with time limits that are reached.
+    pub fn dropping(self) -> Scenario {
+        let mut faults = self.faults.with(Fault::ClockJump, 0.02);
+        faults.clock_jump_ns_max = 20_000_000_000;
+        Scenario { faults, drops: true, stay: false, ..self }
     }
 }
 
@@ -87,12 +108,15 @@ impl Scenario {
 pub struct Report {
     /// Messages that the cores dropped.
     pub dropped: u64,
-    pub faults: FaultCounts,
     pub fingerprint: u64,
     /// Clients whose connection ended cleanly.
     pub clean: usize,
     /// Messages received by clients.
     pub messages: usize,
+    /// Letters between cores.
+    pub letters: u64,
+    /// What happened, by kind.
+    pub table: Table,
 }
 
 /// Most rounds of a run: past them something is stuck.
@@ -106,7 +130,8 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let world = World::new(scenario.seed, scenario.faults.clone());
     let mut rng = world.fork_rng();
     let options = RingOptions {
-        slots: 16,
+        // Few enough that they are used again, unless all clients are to be there at once.
+        slots: if scenario.stay { 16 } else { rng.pick(&[3, 5, 16]) },
         buffers: rng.between(4, 32) as u16,
         buffer_bytes: rng.between(16, 2_048) as u32,
         incremental: rng.chance(0.5),
@@ -120,6 +145,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         cores: scenario.cores,
         ring: options,
         mail_depth: scenario.mail_depth,
+        outbox_bytes_max: scenario.outbox_bytes_max,
         slow_consumer: scenario.lossy.map_or(SlowConsumer::Close, |lossy| lossy.policy),
         app: Rc::new(scenario.app),
         ..Setup::default()
@@ -139,18 +165,34 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         settings.idle_timeout = hour;
         settings.close_timeout = hour;
         settings.write_timeout = hour;
-        settings.drain_timeout = hour;
+    } else {
+        let settings = &mut setup.settings;
+        settings.handshake_timeout = Duration::from_secs(2);
+        settings.ping_interval = Duration::from_secs(3);
+        settings.idle_timeout = Duration::from_secs(10);
+        settings.close_timeout = Duration::from_secs(1);
     }
+    // Nobody is to be left behind.
+    setup.settings.drain_timeout = Duration::from_secs(36_000);
     setup.settings.drain_spread = Duration::from_millis(rng.below(3));
     let cores = Cores::new(&world, &setup);
-    let mut run = Run { world, scenario: scenario.clone(), endpoints: Vec::new(), cores };
+    let chatters = [0, 1].map(|core| Chatter::new(world.connect(core, 0), rng.fork()));
+    let mut run = Run {
+        world,
+        scenario: scenario.clone(),
+        endpoints: Vec::new(),
+        chatters,
+        cores,
+        drains: false,
+        table: Table::default(),
+    };
     let mut to_drain: Vec<usize> = (0..scenario.cores).collect();
 
     let mut rounds = 0;
     while run.endpoints.len() < scenario.clients || !run.endpoints.iter().all(Endpoint::is_over) {
         rounds += 1;
         if rounds > ROUNDS_MAX {
-            return Err(format!("stuck: {}", run.states()));
+            return Err(format!("stuck: {}; {}", run.cores.state(), run.states()));
         }
         if run.endpoints.len() < scenario.clients && rng.chance(0.2) {
             let endpoint = run.endpoint(&mut rng);
@@ -160,23 +202,25 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
             to_drain.retain(|&core| !run.cores.drain(core));
         }
         run.step_endpoints(&mut rng)?;
-        run.tick(&mut rng, STEP_NS);
+        run.tick(&mut rng, STEP_NS)?;
     }
 
     run.world.set_faults(Faults::none());
+    run.part_chatters(&mut rng)?;
+    run.drains = true;
     for round in 0.. {
         to_drain.retain(|&core| !run.cores.drain(core));
-        run.tick(&mut rng, 100 * STEP_NS);
+        run.tick(&mut rng, 100 * STEP_NS)?;
         if run.cores.is_drained() {
             break;
         }
         if round == ROUNDS_MAX {
-            return Err(format!("the drain does not end: {}", run.cores.state()));
+            return Err(format!("the drain does not end: {}; {}", run.cores.state(), run.states()));
         }
     }
     for _ in 0..50 {
         // What is under way between the cores.
-        run.tick(&mut rng, 100 * STEP_NS);
+        run.tick(&mut rng, 100 * STEP_NS)?;
     }
     run.cores.all.iter_mut().try_for_each(|core| core.check_over())?;
     if run.cores.admission.connections() != 0 {
@@ -202,6 +246,10 @@ struct Run {
     cores: Cores,
     scenario: Scenario,
     endpoints: Vec<Endpoint>,
+    chatters: [Chatter; 2],
+    /// The end has come: cores are told to drain.
+    drains: bool,
+    table: Table,
 }
 
 impl Run {
@@ -217,6 +265,7 @@ impl Run {
             frames_max: rng.pick(&[1, 1, 4]),
             patient: self.scenario.patient,
             leaves: rng.chance(self.scenario.leavers),
+            vanishes: self.scenario.drops,
             may_be_dropped: self.scenario.drops || self.scenario.drains,
             window: rng.pick(&[50, 1_000, 64 * 1024]),
             reads: rng.pick(&[0.1, 0.5, 1.0]),
@@ -242,34 +291,70 @@ impl Run {
         Ok(())
     }
 
+    fn step_chatters(&mut self) -> Result<(), String> {
+        // A drain closes who has not been read from yet.
+        let may_be_dropped = self.scenario.drops || self.scenario.drains || self.drains;
+        let ids = self.chatters.each_ref().map(|chatter| chatter.id.clone());
+        let [one, other] = &mut self.chatters;
+        one.step(ids[1].as_deref(), may_be_dropped)?;
+        other.step(ids[0].as_deref(), may_be_dropped)
+    }
+
+    /// Has the chatters say what they have to say, and go.
+    fn part_chatters(&mut self, rng: &mut Rng) -> Result<(), String> {
+        let is_calm = self.scenario.faults == Faults::none() && !self.scenario.drops && !self.scenario.drains;
+        for round in 0.. {
+            let [one, other] = &self.chatters;
+            let are_through = one.is_through(other) && other.is_through(one);
+            if are_through || (round > 2_000 && !is_calm) {
+                break;
+            }
+            if round == ROUNDS_MAX {
+                return Err(format!("heard {:?} and {:?}, which is not all", one.heard, other.heard));
+            }
+            self.tick(rng, STEP_NS)?;
+        }
+        self.chatters.iter_mut().for_each(|chatter| chatter.say_goodbye(1000));
+        Ok(())
+    }
+
     /// Ticks the cores that are awake; moves the clock on, by up to `step_ns`, if none is.
-    fn tick(&mut self, rng: &mut Rng, step_ns: Nanos) {
+    fn tick(&mut self, rng: &mut Rng, step_ns: Nanos) -> Result<(), String> {
+        self.step_chatters()?;
         let mut order: Vec<usize> = (0..self.cores.all.len()).collect();
         rng.shuffle(&mut order);
         let mut ticked = false;
         for core in order {
             // Sometimes a core is slow, as when another process has its processor.
-            if self.cores.all[core].is_runnable() && !rng.chance(0.1) {
-                self.cores.all[core].tick();
-                ticked = true;
+            if !self.cores.all[core].is_runnable() {
+                continue;
             }
+            if rng.chance(0.1) {
+                self.table.add("core held up", 1);
+                continue;
+            }
+            self.cores.all[core].tick();
+            ticked = true;
         }
+        self.table.add("round with mail that found no room", u64::from(self.cores.is_congested()));
         let now = self.world.now();
         if ticked {
             self.world.advance(rng.below(5_000));
         } else {
             let step = self.world.next_wakeup().map_or(step_ns, |at| (at - now).min(step_ns));
-            // A core whose thread has ended counts as awake, and would let the clock creep.
+            // A core whose thread has ended may leave completions behind; they must not stop the clock.
             self.world.advance(step.max(1_000));
         }
+        Ok(())
     }
 
     fn states(&self) -> String {
-        let stuck = self.endpoints.iter().filter(|endpoint| !endpoint.is_over());
-        stuck.map(Endpoint::state).collect::<Vec<_>>().join("; ")
+        let stuck = self.endpoints.iter().filter(|endpoint| !endpoint.is_over()).map(Endpoint::state);
+        let chatters = self.chatters.iter().filter(|chatter| !chatter.is_over).map(Chatter::state);
+        stuck.chain(chatters).collect::<Vec<_>>().join("; ")
     }
 
-    fn judge(&self, dropped: u64) -> Result<Report, String> {
+    fn judge(mut self, dropped: u64) -> Result<Report, String> {
         let logs: Vec<Log> = self.endpoints.iter().map(|endpoint| endpoint.log.clone()).collect();
         match self.scenario.lossy {
             Some(lossy) => {
@@ -283,13 +368,49 @@ impl Run {
         if self.scenario.lossy.is_none() && self.scenario.stay && self.scenario.route != Route::Echo {
             oracle::judge_complete(&logs, self.scenario.grace_ns)?;
         }
+        let letters = self.cores.letters();
+        if letters == 0 && self.chatters.iter().all(|chatter| chatter.said > 0) {
+            return Err("the cores did not talk to each other".to_owned());
+        }
+        self.count(&logs, letters);
         let clean = logs.iter().filter(|log| log.end == Some(End::Clean)).count();
         Ok(Report {
             dropped,
-            faults: self.world.fault_counts(),
             fingerprint: self.world.fingerprint(),
             clean,
             messages: logs.iter().map(|log| log.received.len()).sum(),
+            letters,
+            table: self.table,
         })
+    }
+
+    /// Fills the table.
+    fn count(&mut self, logs: &[Log], letters: u64) {
+        let faults = self.world.fault_counts();
+        for &fault in Fault::ALL {
+            self.table.add(format!("fault {fault:?}"), faults.of(fault));
+        }
+        self.table.add("letter between cores", letters);
+        self.table.add("run with letters between cores", u64::from(letters > 0));
+        self.table.add("run", 1);
+        self.table.add("slot reused", self.world.slots_reused());
+        self.table.add("message received", logs.iter().map(|log| log.received.len() as u64).sum());
+        for endpoint in &self.endpoints {
+            if let Some((what, phase)) = endpoint.fate {
+                self.table.add(format!("connection {what}, {phase:?}"), 1);
+            }
+        }
+        for log in logs {
+            let end = log.end.expect("everybody's connection has ended");
+            self.table.add(format!("end {end:?}"), 1);
+        }
+        for core in &mut self.cores.all {
+            let counters = core.shard.hub().counters;
+            self.table.add("connection dropped by a time limit", counters.timeouts.total());
+            self.table.add("receive that found no buffer", counters.buffers_missing);
+            for (_, ended) in &core.shard.service().ended {
+                self.table.add(format!("closed with {}{}", ended.code, if ended.clean { ", clean" } else { "" }), 1);
+            }
+        }
     }
 }

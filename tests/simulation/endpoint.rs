@@ -18,6 +18,8 @@ pub struct Plan {
     pub frames_max: usize,
     /// Whether it goes at some point without a Close.
     pub leaves: bool,
+    /// Whether it may also go without anybody noticing, as when a cable is cut. Then the server has time limits.
+    pub vanishes: bool,
     /// Whether it waits for as many messages as it has sent before its Close.
     pub patient: bool,
     /// Whether the server may end a healthy connection without a Close, as after a timeout.
@@ -39,9 +41,29 @@ pub struct Endpoint {
     writing: Vec<u8>,
     marks: Vec<(usize, usize)>,
     close_sent: bool,
+    /// It has finished sending without a Close, and still reads.
+    half_closed: bool,
     server_close: Option<(Option<u16>, bool)>,
+    /// What happened to its connection, and in which phase.
+    pub fate: Option<(&'static str, Phase)>,
     /// No goodbye before this is set: a test may want everybody to stay until all are through.
     pub may_finish: bool,
+}
+
+/// How far a connection has come, as its client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Before the answer to its handshake.
+    Asking,
+    Open,
+    /// With part of a message written.
+    MidMessage,
+    /// With more sent to it than it has read.
+    Behind,
+    /// After its Close.
+    Closing,
+    /// After the server's Close.
+    Closed,
 }
 
 const CLOSE_CODE: u16 = 1000;
@@ -60,13 +82,31 @@ impl Endpoint {
             writing,
             marks: Vec::new(),
             close_sent: false,
+            half_closed: false,
             server_close: None,
+            fate: None,
             may_finish: true,
         }
     }
 
     pub fn is_over(&self) -> bool {
         self.log.end.is_some()
+    }
+
+    fn phase(&self) -> Phase {
+        if self.server_close.is_some() {
+            Phase::Closed
+        } else if self.close_sent {
+            Phase::Closing
+        } else if !self.reader.is_upgraded() {
+            Phase::Asking
+        } else if !self.writing.is_empty() || self.client.unsent() > 0 {
+            Phase::MidMessage
+        } else if self.client.readable() > 0 {
+            Phase::Behind
+        } else {
+            Phase::Open
+        }
     }
 
     /// Whether everything that it has to say but goodbye is written.
@@ -112,13 +152,11 @@ impl Endpoint {
         if self.client.saw_fin() || self.client.saw_reset() {
             return self.ended();
         }
+        if self.half_closed {
+            return Ok(());
+        }
         if self.plan.leaves && self.rng.chance(0.01) {
-            if self.rng.chance(0.5) {
-                self.client.reset()
-            } else {
-                self.client.close()
-            }
-            self.log.end = Some(End::Left);
+            self.leave();
             return Ok(());
         }
         self.compose();
@@ -126,12 +164,37 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Goes without a Close, in one of the ways in which clients do.
+    fn leave(&mut self) {
+        let phase = self.phase();
+        let way = match self.rng.below(if self.plan.vanishes { 4 } else { 3 }) {
+            0 => {
+                self.client.reset();
+                "reset by the client"
+            }
+            1 => {
+                self.client.close();
+                "closed by the client without a Close"
+            }
+            2 => {
+                // What is written is on its way; what is not never will be.
+                self.client.shutdown_write();
+                self.half_closed = true;
+                self.fate = Some(("half-closed by the client", phase));
+                return;
+            }
+            _ => "vanished",
+        };
+        self.fate = Some((way, phase));
+        self.log.end = Some(End::Left);
+    }
+
     fn events(&mut self, now: Nanos) -> Result<(), String> {
         loop {
             let event = match self.reader.next() {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
-                Err(why) if self.plan.may_be_dropped && why.starts_with("not upgraded: HTTP/1.1 503") => {
+                Err(why) if self.plan.may_be_dropped && wire::is_refusal(&why) => {
                     self.log.end = Some(End::Broken);
                     self.client.close();
                     return Ok(());
@@ -140,7 +203,7 @@ impl Endpoint {
             };
             match event {
                 Event::Message(message) => self.log.received.push(message),
-                Event::Ping(payload) if !self.close_sent => {
+                Event::Ping(payload) if !self.close_sent && !self.half_closed => {
                     wire::frame(&mut self.writing, true, PONG, &payload, &mut self.rng);
                 }
                 Event::Ping(_) | Event::Pong(_) => {}
@@ -160,10 +223,15 @@ impl Endpoint {
 
     fn ended(&mut self) -> Result<(), String> {
         let reset = self.client.saw_reset();
-        if !reset && self.reader.is_within_something() {
+        if self.client.was_broken() {
+            self.fate.get_or_insert(("broken under both", self.phase()));
+        }
+        // Time can be up in the middle of something.
+        if !reset && self.reader.is_within_something() && !self.plan.vanishes {
             return Err("the server's FIN came in the middle of something".to_owned());
         }
         self.log.end = Some(match self.server_close {
+            _ if self.half_closed => End::Left,
             Some((Some(CLOSE_CODE), true)) => End::Clean,
             Some((code, _)) => End::ServerClosed(code),
             None if self.client.was_broken() || self.plan.may_be_dropped => End::Broken,
@@ -215,6 +283,9 @@ impl Endpoint {
     }
 
     fn say_close(&mut self, code: u16) {
+        if self.half_closed {
+            return;
+        }
         // Messages that are composed and not begun would follow; what is begun must be finished.
         wire::frame(&mut self.writing, true, CLOSE, &code.to_be_bytes(), &mut self.rng);
         self.close_sent = true;

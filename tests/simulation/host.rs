@@ -117,14 +117,17 @@ impl Service for Watched {
         if hub.route(slot) != DIRECT {
             return self.inner.message(hub, slot, message);
         }
-        let text = str::from_utf8(&message.payload).expect("text").to_owned();
+        let text = String::from_utf8_lossy(&message.payload).into_owned();
         if text == "close" {
             return (slot..slot + self.closes).for_each(|slot| hub.close(slot, Some(1000), "asked to"));
         }
-        let (id, rest) = text.strip_prefix("to ").and_then(|rest| rest.split_once(' ')).expect("to ID TEXT");
+        let order = text.strip_prefix("to ").and_then(|rest| rest.split_once(' '));
+        let Some((Ok(id), rest)) = order.map(|(id, rest)| (id.parse(), rest)) else {
+            return hub.close(slot, Some(1008), "to ID TEXT");
+        };
         let (tally, answer) = Tally::new();
         self.asked.push((rest.to_owned(), answer));
-        hub.emit_to(id.parse().expect("an id"), Opcode::Text, rest.as_bytes(), Some(tally));
+        hub.emit_to(id, Opcode::Text, rest.as_bytes(), Some(tally));
     }
 
     fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended) {
@@ -229,6 +232,16 @@ impl Core {
             Some(_) => self.asleep = true,
             None => self.work(),
         }
+        if self.shard.is_finished() {
+            self.world.thread_ended(self.number);
+        }
+    }
+
+    /// Reads the mail of a core whose thread would have ended, and its mailbox with it: nobody must wait for room in it.
+    fn discard_mail(&mut self) {
+        if self.shard.is_finished() && !self.is_stopped() {
+            self.shard.work();
+        }
     }
 
     fn work(&mut self) {
@@ -299,13 +312,27 @@ impl Cores {
         self.courier.send(core, Letter::Drain).is_ok()
     }
 
+    /// Whether some core waits for room in another's mailbox. Letters to cores that have ended are nobody's.
+    pub fn is_congested(&mut self) -> bool {
+        let is_congested = self.all.iter_mut().any(|core| core.shard.hub().is_congested());
+        if is_congested {
+            self.all.iter_mut().for_each(Core::discard_mail);
+        }
+        is_congested
+    }
+
     pub fn is_any_runnable(&self) -> bool {
         self.all.iter().any(Core::is_runnable)
     }
 
     /// Whether no core has anything to do, be it later: letters may wait for room.
     pub fn are_idle(&mut self) -> bool {
-        !self.is_any_runnable() && self.all.iter_mut().all(|core| !core.shard.hub().is_congested())
+        !self.is_any_runnable() && !self.is_congested()
+    }
+
+    /// Letters that cores have read.
+    pub fn letters(&mut self) -> u64 {
+        self.all.iter_mut().map(|core| core.shard.hub().counters.letters).sum()
     }
 
     /// What keeps the cores from being drained, for messages.

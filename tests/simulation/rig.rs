@@ -45,7 +45,7 @@ impl Rig {
             if now >= end {
                 return;
             }
-            // A core that has stopped counts as awake, and would let the clock creep.
+            // A core that has stopped may leave completions behind that nobody takes; they must not stop the clock.
             let next = self.world.next_wakeup().map_or(end, |at| at.max(now + 10_000).min(end));
             self.world.advance(next - now);
         }

@@ -68,6 +68,11 @@ pub fn message(out: &mut Vec<u8>, message: &Message, frames_max: usize, rng: &mu
     }
 }
 
+/// Whether a [`Reader`]'s complaint is of an answer that a server may well give when it goes or when time is up.
+pub fn is_refusal(why: &str) -> bool {
+    ["503", "408"].iter().any(|status| why.starts_with(&format!("not upgraded: HTTP/1.1 {status}")))
+}
+
 /// Reads what a server sends: the response head, then frames. Says what is wrong with anything that a server must not
 /// send.
 #[derive(Debug)]

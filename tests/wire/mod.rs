@@ -3,6 +3,8 @@
 // Each test program uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod oracle;
+
 use ringwire::proto::{Event, Incoming, Kind, Limits, Machine, Opcode, Payload, Pool, ProtocolError, Role};
 
 pub const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];

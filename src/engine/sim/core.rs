@@ -21,6 +21,7 @@ pub(super) struct Net {
     pub(super) faults: Faults,
     pub(super) counts: FaultCounts,
     pub(super) sockets: Vec<Socket>,
+    pub(super) slots_reused: u64,
     pub(super) fingerprint: u64,
 }
 
@@ -368,13 +369,16 @@ impl Core {
         }
     }
 
-    pub(super) fn park(&mut self, wait: Wait, now: Nanos) {
+    pub(super) fn park(&mut self, wait: Wait, net: &mut Net) {
         self.parked_until = match wait {
             _ if !self.completions.is_empty() => None,
             Wait::No => None,
             Wait::Forever => Some(Nanos::MAX),
-            Wait::Until(deadline) => (deadline > now).then_some(deadline),
+            Wait::Until(deadline) => (deadline > net.now).then_some(deadline),
         };
+        if self.parked_until.is_some() && net.hit(Fault::SpuriousWake) {
+            self.parked_until = None;
+        }
     }
 
     pub(super) fn take_completion(&mut self, net: &mut Net) -> Option<Completion> {

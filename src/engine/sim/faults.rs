@@ -41,13 +41,21 @@ faults! {
     EofAfterRearm = 0.30,
     /// The connection breaks in the middle of something; both sides see a reset.
     Reset = 0.002,
+    /// TCP gives up on the connection: `ETIMEDOUT` or `EHOSTUNREACH` for the server.
+    TimedOut = 0.001,
+    /// A batch send fails for want of memory, which ends the connection.
+    SendNoMemory = 0.001,
     /// A reset by the server destroys what the client has not read yet. Real TCP does it; `harsh` leaves it out, since
     /// under it no oracle can demand that a Close frame arrives.
     ResetDiscards = 0.0,
     /// A cancelled operation ends later, and may still deliver data or finish its work first.
     LateAfterCancel = 0.40,
-    /// A completion or a doorbell comes later than it could.
+    /// A completion comes later than it could.
     Postponed = 0.15,
+    /// The doorbell of another core comes later than it could.
+    DoorbellLate = 0.15,
+    /// A turn that would sleep returns with nothing, as after a signal.
+    SpuriousWake = 0.05,
     /// Completions of different slots come in another order.
     Reordered = 0.30,
     /// The completion queue overflows: what is new shows only some turns later.

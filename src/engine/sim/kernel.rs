@@ -73,6 +73,17 @@ fn due(hold: Hold, cancelled: Option<Cancelled>, ready: bool) -> Option<Nanos> {
     }
 }
 
+/// Breaks a connection in the middle of something, where chance wants it so.
+fn break_by_chance(socket: usize, net: &mut Net) {
+    if net.hit(Fault::Reset) {
+        net.sockets[socket].break_both();
+    }
+    if net.hit(Fault::TimedOut) {
+        let errno = net.rng.pick(&[libc::ETIMEDOUT, libc::EHOSTUNREACH]);
+        net.sockets[socket].break_with(errno);
+    }
+}
+
 impl Core {
     /// Submits what is queued.
     pub(super) fn execute(&mut self, net: &mut Net) {
@@ -113,17 +124,21 @@ impl Core {
     fn execute_stop_accepting(&mut self, net: &mut Net) {
         // What came first is still accepted.
         self.accept_pending(net);
-        let mut ended = Vec::new();
+        self.close_listeners(net);
+        let ended: Vec<Token> = self.listeners.iter_mut().flat_map(|listener| listener.armed.drain(..)).collect();
+        for token in ended {
+            self.post(token, Err(libc::ECANCELED));
+        }
+    }
+
+    /// Whoever is not accepted sees a reset.
+    pub(super) fn close_listeners(&mut self, net: &mut Net) {
         for listener in &mut self.listeners {
             listener.open = false;
-            ended.extend(listener.armed.drain(..));
             for (socket, _) in listener.pending.drain(..) {
                 net.sockets[socket].break_both();
                 net.sockets[socket].released = true;
             }
-        }
-        for token in ended {
-            self.post(token, Err(libc::ECANCELED));
         }
     }
 
@@ -147,8 +162,10 @@ impl Core {
         let bytes = self.check_batch(send);
         let mutant = self.options.mutant;
         let socket = self.slot(send.token).socket.expect("an open slot has a socket");
-        if net.hit(Fault::Reset) {
-            net.sockets[socket].break_both();
+        break_by_chance(socket, net);
+        if net.hit(Fault::SendNoMemory) {
+            let errno = net.rng.pick(&[libc::ENOMEM, libc::ENOBUFS]);
+            net.sockets[socket].break_with(errno);
         }
         let mut len = bytes.len();
         if net.hit(Fault::SpuriousEagain) {
@@ -233,6 +250,7 @@ impl Core {
         slot.peer = net.sockets[socket].peer;
         slot.socket = Some(socket);
         slot.descriptor_open = true;
+        net.slots_reused += u64::from(!slot.used.is_empty());
         slot.used.insert(slot.generation);
         self.post(token, Ok(0));
     }
@@ -324,9 +342,7 @@ impl Core {
             Readable::Nothing => return false,
         };
         if op.cancelled.is_none() {
-            if net.hit(Fault::Reset) {
-                net.sockets[socket].break_both();
-            }
+            break_by_chance(socket, net);
             if net.hit(Fault::RecvInterrupted) {
                 return self.end_recv(index, Err(libc::EINTR));
             }
@@ -446,13 +462,7 @@ impl Core {
     pub(super) fn tear_down(&mut self, net: &mut Net) {
         self.gone = true;
         self.live.clear();
-        for listener in &mut self.listeners {
-            listener.open = false;
-            for (socket, _) in listener.pending.drain(..) {
-                net.sockets[socket].break_both();
-                net.sockets[socket].released = true;
-            }
-        }
+        self.close_listeners(net);
         for slot in &mut self.slots {
             if let Some(socket) = slot.socket.take() {
                 net.sockets[socket].release(self.options.mutant, false);

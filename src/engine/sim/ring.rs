@@ -150,7 +150,7 @@ impl engine::Ring for Ring {
         self.submit();
         self.with(|core, net| {
             core.publish(net);
-            core.park(wait, net.now);
+            core.park(wait, net);
         });
         Ok(())
     }

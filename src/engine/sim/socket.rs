@@ -164,15 +164,20 @@ impl Socket {
 
     /// The connection breaks under both ends.
     pub(super) fn break_both(&mut self) {
+        self.break_with(libc::ECONNRESET);
+    }
+
+    /// The connection breaks under both ends; the server's next operation fails with `error`.
+    pub(super) fn break_with(&mut self, error: i32) {
         self.was_broken = true;
-        self.break_server();
+        self.break_server(error);
         self.client_reset = true;
     }
 
-    fn break_server(&mut self) {
+    fn break_server(&mut self, error: i32) {
         if !self.broken {
             self.broken = true;
-            self.error = Some(libc::ECONNRESET);
+            self.error = Some(error);
         }
         self.unsent.clear();
     }
@@ -209,7 +214,7 @@ impl Socket {
             self.push_unsent();
         } else {
             // Closing with data unread is a reset.
-            self.break_server();
+            self.break_server(libc::ECONNRESET);
             self.outbound.bytes.clear();
         }
     }
@@ -218,7 +223,7 @@ impl Socket {
         self.client_closed = true;
         self.client_done = true;
         self.outbound.bytes.clear();
-        self.break_server();
+        self.break_server(libc::ECONNRESET);
     }
 
     pub(super) fn client_read(&mut self, n: usize) -> Vec<u8> {

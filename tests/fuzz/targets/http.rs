@@ -1,0 +1,98 @@
+//! Requests as a connection reads them: heads, the decision on the upgrade, bodies, several in a row.
+//!
+//! Input: the size of the pieces, then the stream. However it is cut, the same is read.
+
+use ringwire::proto::handshake;
+use ringwire::proto::http::{Body, BodyDecoder, BodyPiece, HeadLimits, head_end, looks_like_http, parse_head};
+
+use super::take;
+
+const LIMITS: HeadLimits = HeadLimits { bytes_max: 2_048, headers_max: 20 };
+const BODY_BYTES_MAX: usize = 1_000;
+
+pub fn run(mut data: &[u8]) {
+    let piece_bytes = usize::from(take(&mut data)).max(1);
+    let mut rest = data;
+    while let Some(len) = request(rest, piece_bytes) {
+        rest = &rest[len..];
+    }
+}
+
+/// Reads one request; its length, if another may follow.
+fn request(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
+    let end = head_end(bytes, 0);
+    assert_eq!(find_end(bytes, piece_bytes), end, "the end of a head does not depend on the pieces");
+    let end = end?;
+    // Asked before anything else is read, so what it refuses is refused however it arrives.
+    if !looks_like_http(&bytes[..end]) {
+        return None;
+    }
+    let head = match parse_head(&bytes[..end], &LIMITS) {
+        Ok(head) => head,
+        Err(error) => {
+            assert!((400..600).contains(&error.status()));
+            return None;
+        }
+    };
+    assert!(head.all().len() <= LIMITS.headers_max && !head.method().is_empty());
+    assert!((0..end).all(|len| looks_like_http(&bytes[..len])), "refused at its first bytes, and yet it is a request");
+    let _ = (head.query(), head.keep_alive(), head.expects_continue(), head.header("origin"));
+    assert!(head.target().contains(head.path()));
+    match handshake::check(&head) {
+        Ok(upgrade) => {
+            assert!(handshake::is_upgrade_request(&head) && upgrade.key().len() == 24);
+            let protocol = upgrade.protocols().next();
+            let mut answer = Vec::new();
+            if handshake::put_switching(&mut answer, upgrade.key(), protocol, []).is_ok() {
+                let read = handshake::check_response(&answer, upgrade.key());
+                let (read, len) = read.expect("a right answer").expect("a whole one");
+                assert_eq!((read.protocol.as_deref(), len), (protocol, answer.len()));
+            }
+            return None;
+        }
+        Err(refusal) => assert!(matches!(refusal.status, 400 | 405 | 426)),
+    }
+    let body = head.body().ok()?;
+    let whole = read_body(body, &bytes[end..], usize::MAX);
+    assert_eq!(read_body(body, &bytes[end..], piece_bytes), whole, "a body does not depend on the pieces");
+    let (content, len) = whole?;
+    assert!(content.len() <= BODY_BYTES_MAX);
+    Some(end + len)
+}
+
+/// [`head_end`] as bytes arrive.
+fn find_end(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
+    let mut seen = 0;
+    while seen < bytes.len() {
+        let arrived = (seen + piece_bytes).min(bytes.len());
+        let end = head_end(&bytes[..arrived], seen);
+        if end.is_some() {
+            return end;
+        }
+        seen = arrived;
+    }
+    None
+}
+
+/// The content of a whole body and the bytes that it takes; `None` for one that is refused or goes on.
+fn read_body(body: Body, bytes: &[u8], piece_bytes: usize) -> Option<(Vec<u8>, usize)> {
+    let mut decoder = BodyDecoder::new(body, BODY_BYTES_MAX).ok()?;
+    let (mut content, mut before) = (Vec::new(), 0);
+    // A body of no bytes is complete without any.
+    for piece in bytes.chunks(piece_bytes.min(bytes.len()).max(1)).chain([&[][..]]) {
+        let mut consumed = 0;
+        loop {
+            match decoder.next(piece, &mut consumed).ok()? {
+                BodyPiece::Data(data) => {
+                    assert!(!data.is_empty());
+                    content.extend_from_slice(data);
+                }
+                BodyPiece::More => break,
+                BodyPiece::End => return Some((content, before + consumed)),
+            }
+        }
+        assert_eq!(consumed, piece.len());
+        before += piece.len();
+    }
+    None
+}
