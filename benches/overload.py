@@ -13,6 +13,7 @@ Prints a table and exits 1 when a bar is missed:
 Server and load generator share the machine's processors, so run it on an idle one. Latencies are medians over rounds.
 """
 
+import atexit
 import json
 import os
 import re
@@ -30,6 +31,13 @@ OUTBOX_BYTES_MAX = 1 << 20
 # What the allocator may add: it takes memory in pieces of this size.
 SLACK_BYTES = 1 << 20
 missed = []
+started = []
+
+
+@atexit.register
+def end_all():
+    for process in started:
+        process.kill()
 
 
 class Server:
@@ -37,6 +45,7 @@ class Server:
         command = [f"{BIN}/ringwire", "--addr=127.0.0.1:0", "--cores=0-0", "--log=warn", *arguments]
         environment = {**os.environ, "MIMALLOC_PURGE_DELAY": "0"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        started.append(self.process)
         self.url = re.search(r"ws://[^ ,]+", self.process.stdout.readline()).group()
 
     def rss_bytes(self):
@@ -115,15 +124,15 @@ def overload():
     server = Server()
     url = f"{server.url}/echo"
     shape = ["--connections", 64, "--threads", 1, "--pin", 1]
-    peaks = [run("echo", url, *shape, "--pipeline", 256, "--duration", seconds)["messages_per_s"] for _ in range(3)]
+    peaks = [run("echo", url, *shape, "--pipeline", 32, "--duration", seconds)["messages_per_s"] for _ in range(3)]
     peak = statistics.median(peaks)
     # A connection that is there before, during and after the overload.
-    probing = 3 * seconds
+    probing = 4 * seconds
     probe = start("echo", url, "--connections", 4, "--threads", 1, "--rate", 400, "--duration", probing,
                   "--warmup", 1, "--patience", 60)
     began = time.monotonic() + 1.0
     time.sleep(1 + seconds / 2)
-    flood = run("echo", url, *shape, "--pipeline", 256, "--rate", 2 * peak, "--duration", seconds, "--warmup", 1,
+    flood = run("echo", url, *shape, "--pipeline", 32, "--rate", 2 * peak, "--duration", seconds, "--warmup", 1,
                 "--patience", 60)
     ended = time.monotonic() - began
     _, probed = finish(probe)
