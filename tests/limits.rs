@@ -16,8 +16,8 @@ use ringwire::config::SlowConsumer;
 use ringwire::metrics::{DropReason, TimeoutKind};
 
 const SHORT: Duration = Duration::from_millis(200);
-/// Timers are up to 16 ms late, and tests run beside each other.
-const LATE: Duration = Duration::from_millis(700);
+/// Timers are up to 16 ms late, and tests run beside each other, on a machine that may be busy.
+const LATE: Duration = Duration::from_millis(2000);
 
 /// Runs it, and checks that it took this long, or a little longer.
 fn takes<T>(time: Duration, run: impl FnOnce() -> T) -> T {
