@@ -176,24 +176,29 @@ fn clients_reset_during_the_handshake() {
     });
 }
 
+/// Sends these bytes one by one on each connection, checks that others are served and that these get 408, and counts them.
+fn trickle(program: &Program, mut clients: Vec<Raw>, bytes: &[u8]) -> usize {
+    for byte in bytes {
+        for client in &mut clients {
+            // The server may have had enough of it.
+            client.send_if_open(&[*byte]);
+        }
+        thread::sleep(Duration::from_millis(30));
+    }
+    echo_once(program);
+    for client in &mut clients {
+        assert_eq!(client.try_response(false).map(|response| response.status), Ok(408));
+    }
+    clients.len()
+}
+
 #[test]
 fn slow_heads_end_by_408_and_others_are_served() {
     let mut program = start(&["--handshake-timeout=400ms"]);
     leaves_nothing(&mut program, "slow heads", |program| {
-        let mut clients: Vec<Raw> = (0..100 * scale()).map(|_| Raw::connect(program.address)).collect();
+        let clients: Vec<Raw> = (0..100 * scale()).map(|_| Raw::connect(program.address)).collect();
         let request = raw::upgrade_request("/echo");
-        for byte in &request[..20] {
-            for client in &mut clients {
-                // The server may have had enough of it.
-                let _ = client.stream.write_all(&[*byte]);
-            }
-            thread::sleep(Duration::from_millis(30));
-        }
-        echo_once(program);
-        for client in &mut clients {
-            assert_eq!(client.try_response(false).map(|response| response.status), Ok(408));
-        }
-        clients.len()
+        trickle(program, clients, &request[..20])
     });
 }
 
@@ -426,17 +431,7 @@ fn slow_bodies_end_and_others_are_served() {
         let head = b"POST /api/broadcast HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
         let mut clients: Vec<Raw> = (0..100 * scale()).map(|_| Raw::connect(program.address)).collect();
         clients.iter_mut().for_each(|client| client.send(head));
-        for _ in 0..5 {
-            for client in &mut clients {
-                let _ = client.stream.write_all(b"x");
-            }
-            thread::sleep(Duration::from_millis(30));
-        }
-        echo_once(program);
-        for client in &mut clients {
-            assert_eq!(client.try_response(false).map(|response| response.status), Ok(408));
-        }
-        clients.len()
+        trickle(program, clients, b"xxxxx")
     });
 }
 

@@ -408,7 +408,7 @@ fn a_socket_that_takes_nothing_is_dropped() {
     while server.handle().connections() > 0 {
         assert!(start.elapsed() < common::PATIENCE, "it is still there");
         // It may be gone by now.
-        let _ = stalled.try_send(&raw::frame(FIN | PONG, b""));
+        stalled.send_if_open(&raw::frame(FIN | PONG, b""));
         thread::sleep(SHORT / 4);
     }
     assert_eq!(counters(&server, |counters| counters.timeouts.of(TimeoutKind::Write)), 1);

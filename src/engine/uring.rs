@@ -538,9 +538,9 @@ impl Ring for Uring {
             self.push_batch_send(&send);
             sends += 1;
         }
-        for entry in std::mem::take(&mut self.after_sends) {
-            self.push(&entry);
-        }
+        let mut after_sends = std::mem::take(&mut self.after_sends);
+        after_sends.drain(..).for_each(|entry| self.push(&entry));
+        self.after_sends = after_sends;
         // With completions at hand there is nothing to wait for.
         self.cq.sync();
         let wait = if self.cq.is_empty() && self.held.is_empty() { wait } else { Wait::No };

@@ -174,7 +174,7 @@ impl Assembly {
         if self.buffer.capacity() == 0 || self.buffer.len() <= self.start {
             let fresh = pool.take_cached(needed, wanted).unwrap_or_else(|| pool.take(target));
             pool.give(std::mem::replace(&mut self.buffer, fresh));
-            self.buffer.resize(self.start, 0);
+            self.set_headroom();
         } else if let Some(mut larger) = pool.take_cached(needed, wanted) {
             larger.extend_from_slice(&self.buffer);
             pool.give(std::mem::replace(&mut self.buffer, larger));

@@ -30,9 +30,9 @@ pub(super) struct Bulk {
 }
 
 impl<R: Ring, S: Service> Shard<R, S> {
-    /// Ends the multishot receive of a connection in the middle of a large message.
+    /// Ends the multishot receive of a connection, if it has one.
     #[cold]
-    pub(super) fn stop_for_direct(&mut self, slot: u32) {
+    pub(super) fn stop_receiving(&mut self, slot: u32) {
         let token = self.token(Op::Recv, slot);
         let conn = &mut self.conns[slot as usize];
         if conn.receiving == Receiving::Multi {

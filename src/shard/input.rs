@@ -4,7 +4,7 @@ use super::conn::{Conn, Phase, Receiving, Stash};
 use super::life::after;
 use super::{LINGER_MS, STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::Admission;
-use crate::engine::{Completion, Filled, Op, Ring};
+use crate::engine::{Completion, Filled, Ring};
 use crate::hub::CoreHub;
 use crate::metrics::Side;
 use crate::outbox::OutboxReplies;
@@ -107,7 +107,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if was == Phase::Http || next != Next::Go {
             self.after_input(slot, was, next);
         } else if self.settings.direct_interrupts && to_come >= self.settings.direct_bytes_min as u64 {
-            self.stop_for_direct(slot);
+            self.stop_receiving(slot);
         }
         if holds {
             self.account(slot);
@@ -132,13 +132,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Input of a paused connection waits in its stash; if there is much of it, no more is received.
     #[cold]
     fn hold_back(&mut self, slot: u32, filled: Filled) {
-        let token = self.token(Op::Recv, slot);
-        let conn = &mut self.conns[slot as usize];
-        let stash = conn.stash.get_or_insert_default();
+        let stash = self.conns[slot as usize].stash.get_or_insert_default();
         stash.bytes.extend_from_slice(self.ring.buffer(filled));
-        if stash.bytes.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi {
-            conn.receiving = Receiving::Stopping;
-            self.ring.cancel_recv(token);
+        if stash.bytes.len() > STASH_BYTES_MAX {
+            self.stop_receiving(slot);
         }
         self.account(slot);
     }

@@ -129,11 +129,6 @@ impl Raw {
         self.stream.write_all(bytes).expect("it can be sent");
     }
 
-    /// As `send`, to a peer that may have gone.
-    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes)
-    }
-
     /// Sends, unless the server has ended the connection already.
     pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
