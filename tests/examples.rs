@@ -1,5 +1,7 @@
 //! The examples as programs: each is started as a user starts it, and does what its first lines say.
 
+#[path = "common/browser.rs"]
+mod browser;
 mod common;
 
 use std::io::{BufRead as _, BufReader};
@@ -13,6 +15,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tungstenite::Message;
 
+use browser::{Browser, Page};
 use common::raw::Raw;
 use common::{Client, client, close_code, text};
 
@@ -54,9 +57,13 @@ fn program(name: &str) -> PathBuf {
 }
 
 fn start(name: &str) -> Example {
+    start_on(name, 0)
+}
+
+fn start_on(name: &str, port: u16) -> Example {
     let program = program(name);
     let mut child = Command::new(&program)
-        .env("PORT", "0")
+        .env("PORT", port.to_string())
         .env("RINGWIRE_ADDR", "127.0.0.1:0")
         .env("RINGWIRE_CORES", "2")
         .env("RINGWIRE_RECV_BUFFERS", "64")
@@ -253,6 +260,54 @@ fn chat() {
     }
     drop(second);
     assert_eq!(json(&mut first)["event"], "left");
+    example.interrupt();
+}
+
+#[test]
+fn chat_in_two_windows() {
+    let Some(browser) = Browser::start() else { return };
+    let example = start("chat");
+    let address = example.address;
+    let open = |room: &str| {
+        let mut page = browser.open(&format!("http://{address}/#{room}"));
+        page.until("document.querySelector('#state')?.textContent === 'connected'");
+        page
+    };
+    let says = |page: &mut Page, name: &str, text: &str| {
+        page.fill("#name", name);
+        page.fill("#text", text);
+        page.press("Enter");
+        page.until("document.querySelector('#text').value === ''");
+    };
+    let sees = |page: &mut Page, text: &str| {
+        page.until(&format!("document.querySelector('#lines').innerText.includes({})", json!(text)));
+    };
+
+    let (mut ann, mut bob) = (open("den"), open("den"));
+    sees(&mut ann, "somebody came in");
+    says(&mut ann, "ann", "hello, <b>bob</b>");
+    sees(&mut bob, "ann hello, <b>bob</b>");
+    says(&mut bob, "bob", "hello, ann");
+    for page in [&mut ann, &mut bob] {
+        sees(page, "bob hello, ann");
+    }
+    // Whoever comes later reads what was said before, and another room has its own.
+    sees(&mut open("den"), "ann hello, <b>bob</b>");
+    bob.fill("#room", "attic");
+    bob.press("Enter");
+    sees(&mut ann, "somebody left");
+    bob.until("document.querySelectorAll('#lines li').length === 0");
+    ann.has_no_complaints();
+    bob.has_no_complaints();
+
+    // The server goes and comes back, and the page with it.
+    example.interrupt();
+    ann.until("document.querySelector('#state').textContent === 'reconnecting'");
+    let example = start_on("chat", address.port());
+    ann.until("document.querySelector('#state').textContent === 'connected'");
+    says(&mut ann, "ann", "are you there?");
+    sees(&mut ann, "ann are you there?");
+    drop((ann, bob, browser));
     example.interrupt();
 }
 

@@ -15,13 +15,13 @@ use ringwire::OwnedMessage;
 use ringwire::config::SlowConsumer;
 use ringwire::metrics::{DropReason, TimeoutKind};
 
-const SHORT: Duration = Duration::from_millis(200);
+const SHORT: Duration = Duration::from_millis(400);
 /// Timers are up to 16 ms late, and tests run beside each other, on a machine that may be busy.
-const LATE: Duration = Duration::from_millis(2000);
+const LATE: Duration = Duration::from_millis(4000);
 
-/// Runs it, and checks that it took this long, or a little longer.
-fn takes<T>(time: Duration, run: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
+/// Runs it, and checks that it ends this long after `start`, or a little later. The server's clock must not have begun
+/// before `start`: whoever tests is sometimes not let run for longer than a timer may be early.
+fn takes<T>(start: Instant, time: Duration, run: impl FnOnce() -> T) -> T {
     let result = run();
     let took = start.elapsed();
     assert!(took + Duration::from_millis(5) >= time && took < time + LATE, "{took:?} instead of {time:?}");
@@ -39,10 +39,11 @@ fn idle_connections_are_dropped() {
     let config = Config { idle_timeout: SHORT, ping_interval: Duration::ZERO, ..config() };
     let server = TestServer::with(config);
     let mut busy = server.open("/echo");
+    let start = Instant::now();
     let mut idle = server.open("/echo");
     let talking = thread::spawn(move || {
-        for _ in 0..10 {
-            thread::sleep(SHORT / 4);
+        for _ in 0..20 {
+            thread::sleep(SHORT / 8);
             // Bytes count, not messages.
             busy.send(&raw::text("x")[..3]);
             busy.send(&raw::text("x")[3..]);
@@ -50,11 +51,11 @@ fn idle_connections_are_dropped() {
         }
         busy
     });
-    let (frames, end) = takes(SHORT, || idle.frames());
+    let (frames, end) = takes(start, SHORT, || idle.frames());
     assert_eq!((frames, end), (Vec::new(), End::Finished), "there is nobody to say Close to");
     let mut busy = talking.join().expect("it was served all the time");
     assert_eq!(counters(&server, |counters| counters.timeouts.total()), 1);
-    takes(SHORT, || assert_eq!(busy.rest().1, End::Finished));
+    assert_eq!(busy.rest().1, End::Finished);
     server.await_connections(0);
 }
 
@@ -62,18 +63,19 @@ fn idle_connections_are_dropped() {
 fn silent_connections_are_pinged_and_stay_when_they_answer() {
     let config = Config { idle_timeout: SHORT * 3, ping_interval: SHORT, ..config() };
     let server = TestServer::with(config);
-    let mut answering = server.open("/echo");
     let start = Instant::now();
+    let mut answering = server.open("/echo");
     let mut deaf = server.open("/echo");
     let waiting = thread::spawn(move || {
         let (frames, end) = deaf.frames();
         (frames, end, start.elapsed())
     });
-    for _ in 0..5 {
-        let ping = takes(SHORT, || answering.frame());
-        assert_eq!(ping, Frame::new(FIN | PING, b""));
-        answering.send(&raw::frame(FIN | PONG, b""));
-    }
+    takes(start, 5 * SHORT, || {
+        for _ in 0..5 {
+            assert_eq!(answering.frame(), Frame::new(FIN | PING, b""));
+            answering.send(&raw::frame(FIN | PONG, b""));
+        }
+    });
     let (frames, end, took) = waiting.join().expect("no panic");
     assert!(!frames.is_empty() && frames.iter().all(|frame| frame.first == FIN | PING), "{frames:?}");
     assert_eq!(end, End::Finished);
@@ -92,13 +94,14 @@ fn no_limit_is_no_limit() {
 fn an_unanswered_close_ends_at_the_close_timeout() {
     let server = TestServer::with(Config { close_timeout: SHORT, ..config() });
     let mut client = server.open("/broadcast");
+    let start = Instant::now();
     let closed = server.handle().hub().ask_all(|hub| {
         for slot in hub.local_members("broadcast").to_vec() {
             hub.close(slot, Some(1000), "enough");
         }
     });
     closed.expect("the cores answer");
-    let (frames, end) = takes(SHORT, || client.frames());
+    let (frames, end) = takes(start, SHORT, || client.frames());
     assert_eq!((frames.len(), frames[0].code(), end), (1, Some(1000), End::Finished));
     // One that talks all the time but never of closing is no exception.
     let mut client = server.open("/echo");
@@ -123,10 +126,12 @@ fn a_request_head_has_its_time() {
     assert!((SHORT..SHORT + 10 * LATE).contains(&start.elapsed()), "{:?}", start.elapsed());
     assert_eq!(silent.rest(), (Vec::new(), End::Finished));
 
+    let start = Instant::now();
     let mut partial = server.raw();
     partial.send(b"GET /echo HTTP/1.1\r\n");
-    takes(SHORT, || assert_eq!(partial.response(false).status, 408));
+    takes(start, SHORT, || assert_eq!(partial.response(false).status, 408));
 
+    let start = Instant::now();
     let mut slow = server.raw();
     let mut writer = slow.stream.try_clone().expect("a second handle");
     let sending = thread::spawn(move || {
@@ -137,7 +142,7 @@ fn a_request_head_has_its_time() {
             thread::sleep(SHORT / 20);
         }
     });
-    takes(SHORT, || assert_eq!(slow.response(false).status, 408));
+    takes(start, SHORT, || assert_eq!(slow.response(false).status, 408));
     drop(slow);
     sending.join().expect("no panic");
     assert_eq!(counters(&server, |counters| counters.timeouts.total()), 3);
@@ -148,12 +153,14 @@ fn a_request_head_has_its_time() {
 fn a_kept_alive_connection_ends_without_an_answer() {
     let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
     let mut client = server.raw();
+    let mut start = Instant::now();
     for _ in 0..3 {
         thread::sleep(SHORT / 2);
+        start = Instant::now();
         client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(client.response(false).status, 200);
     }
-    takes(SHORT, || assert_eq!(client.rest(), (Vec::new(), End::Finished)));
+    takes(start, SHORT, || assert_eq!(client.rest(), (Vec::new(), End::Finished)));
 }
 
 // A handshake done in time has no more to do with the limit of it.

@@ -103,7 +103,8 @@ fn says(figures: &Value, text: &str) {
     assert!(problems.contains(text), "{text:?} is not in {problems}");
 }
 
-const SHORT: &str = "--connections 3 --pipeline 4 --warmup 0 --count 300 --patience 0.3";
+/// A hundred messages of each connection, however unevenly a busy machine serves them: of a rate each has its turn.
+const SHORT: &str = "--connections 3 --pipeline 4 --rate 20000 --warmup 0 --count 300";
 
 #[test]
 fn an_echo_server_passes_at_every_size_and_with_both_opcodes() {
@@ -154,7 +155,7 @@ fn dropped_replies_are_lost_and_counted() {
     assert_only(&figures, "lost", 6);
     // With one in flight nothing follows the lost reply: only waiting shows it.
     let addr = serve_echo(|number, message| if number == 7 { vec![] } else { vec![message] });
-    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 20 --patience 0.2");
+    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 20 --patience 2");
     assert_only(&figures, "lost", 1);
     says(&figures, "1 replies never came");
 }
@@ -176,7 +177,7 @@ fn reordered_replies_are_counted_and_not_lost() {
         8 => vec![message, held.lock().expect("held briefly").take().expect("kept before")],
         _ => vec![message],
     });
-    let figures = echo(1, addr, "--connections 1 --pipeline 4 --warmup 0 --count 100 --patience 0.3");
+    let figures = echo(1, addr, "--connections 1 --pipeline 4 --warmup 0 --count 100");
     assert_only(&figures, "reordered", 1);
     says(&figures, "message 7 came behind a later one");
 }
@@ -202,7 +203,7 @@ fn corrupted_replies_are_counted_wherever_the_byte_is() {
         bytes[150_000] ^= u8::from(number == 2);
         vec![Message::binary(bytes)]
     });
-    let options = "--connections 2 --pipeline 2 --size 200000 --binary --warmup 0 --count 20 --patience 0.5";
+    let options = "--connections 2 --pipeline 2 --size 200000 --binary --rate 2000 --warmup 0 --count 20";
     let figures = echo(1, addr, options);
     assert_only(&figures, "corrupted", 2);
     says(&figures, "is wrong at byte 150000 of 200000");
@@ -239,7 +240,7 @@ fn a_stall_shows_in_the_corrected_percentiles_only() {
     assert!(us("uncorrected_us", "max") > 900_000.0, "{}", figures["uncorrected_us"]);
     assert_eq!(figures["unsent"], 0);
     let rate = figures["messages_per_s"].as_f64().expect("a figure");
-    assert!((150.0..210.0).contains(&rate), "{rate}");
+    assert!((100.0..210.0).contains(&rate), "{rate}");
 }
 
 #[test]
@@ -267,7 +268,7 @@ fn a_close_in_the_middle_fails() {
             socket.send(message).expect("open");
         });
     });
-    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 20 --patience 0.3");
+    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 20 --patience 2");
     says(&figures, "connection 0: ");
     assert_eq!((&figures["checks"]["lost"], &figures["connections"]["failed"]), (&1.into(), &1.into()));
 }
@@ -349,7 +350,7 @@ fn a_broadcast_server_passes_and_every_delivery_counts() {
 #[test]
 fn a_missing_delivery_is_lost() {
     let url = format!("ws://{}/broadcast", serve_rooms(Some(17)));
-    let figures = run(1, "broadcast", &url, "--subscribers 5 --burst 2 --warmup 0 --count 80 --patience 0.2");
+    let figures = run(1, "broadcast", &url, "--subscribers 5 --burst 2 --warmup 0 --count 80 --patience 1");
     assert_only(&figures, "lost", 1);
 }
 
@@ -364,7 +365,7 @@ fn rooms_are_apart() {
         1,
         "rooms",
         &format!("ws://{addr}/all?{{room}}"),
-        "--rooms 2 --members 2 --warmup 0 --count 4 --patience 0.2",
+        "--rooms 2 --members 2 --warmup 0 --count 4 --patience 1",
     );
     assert_eq!(figures["checks"]["unexpected"], 8, "{figures}");
 }
@@ -434,10 +435,10 @@ fn messages_by_http_reach_their_sockets() {
     assert_eq!((&figures["messages"], &figures["http_us"]["count"]), (&100.into(), &100.into()));
     run(0, "emit", &url, "--connections 3 --posters 2 --warmup 0 --rate 200 --duration 0.4");
     let url = format!("ws://{}/ws", serve_api(|number, data| if number == 5 { vec![] } else { vec![data] }));
-    let figures = run(1, "emit", &url, "--connections 3 --posters 1 --warmup 0 --count 30 --patience 0.2");
+    let figures = run(1, "emit", &url, "--connections 3 --posters 1 --warmup 0 --count 30 --patience 1");
     assert_only(&figures, "lost", 1);
     let url = format!("ws://{}/ws", serve_api(|_, _| vec!["something else".into()]));
-    let figures = run(1, "emit", &url, "--connections 1 --posters 1 --warmup 0 --count 3 --patience 0.2");
+    let figures = run(1, "emit", &url, "--connections 1 --posters 1 --warmup 0 --count 3 --patience 1");
     assert_eq!(figures["checks"]["corrupted"], 3, "{figures}");
 }
 
@@ -459,7 +460,7 @@ fn raw_mode_expects_the_bytes_it_sent() {
             stream.write_all(&buffer).expect("open");
         }
     });
-    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 3 --patience 0.3 --raw --size 64");
+    let figures = echo(1, addr, "--connections 1 --warmup 0 --count 3 --patience 1 --raw --size 64");
     assert_eq!(figures["checks"]["corrupted"], 1, "{figures}");
 }
 
@@ -472,14 +473,14 @@ fn connections_are_opened_pinged_and_held() {
     assert_eq!((&figures["connections"]["ready"], &figures["ping_us"]["count"]), (&100.into(), &200.into()));
     let figures = run(0, "connect", &url, "--connections 30 --ramp 100");
     let ramp_s = figures["connections"]["ramp_s"].as_f64().expect("a figure");
-    assert!((0.25..0.6).contains(&ramp_s), "{ramp_s}");
+    assert!((0.25..3.0).contains(&ramp_s), "{ramp_s}");
 
     // Pings that nobody answers.
     let addr = serve(|mut stream| {
         drop(tungstenite::accept(stream.try_clone().expect("a socket")).expect("a handshake"));
         while let Ok(1..) = stream.read(&mut [0; 100]) {}
     });
-    let figures = run(1, "connect", &format!("ws://{addr}/"), "--connections 3 --ping --patience 0.2");
+    let figures = run(1, "connect", &format!("ws://{addr}/"), "--connections 3 --ping --patience 1");
     assert_eq!(figures["checks"]["lost"], 3, "{figures}");
 }
 
@@ -492,7 +493,7 @@ fn users_come_and_go() {
     run(0, "churn", &url, "--users 4 --rate 100 --warmup 0 --duration 0.4");
     let addr = serve_echo(|number, message| if number == 1 { vec![] } else { vec![message] });
     let url = format!("ws://{addr}/echo");
-    let figures = run(1, "churn", &url, "--users 2 --words 2 --warmup 0 --count 2 --patience 0.2");
+    let figures = run(1, "churn", &url, "--users 2 --words 2 --warmup 0 --count 2 --patience 1");
     assert_only(&figures, "lost", 2);
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ringwire::client::{Client, ClientError, blocking, connect};
 
 use crate::common::raw::{BINARY, FIN};
-use crate::common::{TestServer, pattern};
+use crate::common::{TestServer, eventually, pattern};
 use crate::servers::{self, frame, read_frame};
 
 /// The threads of this process with that name.
@@ -177,10 +177,9 @@ fn an_outbox_is_not_full_of_what_was_sent_long_ago() {
     let url = format!("ws://{}/rooms/{}", server.address, std::process::id());
     let client = connect(url).max_outbox(100_000).wait().expect("a connection").into_async();
     for _ in 0..3 {
-        client.try_send(vec![0; 30_000]).expect("room");
-        thread::sleep(Duration::from_millis(30));
-        let mut sends = || client.try_send(vec![0; 90_000]).is_ok();
-        crate::common::eventually(&mut sends, || "room for a message".into());
-        thread::sleep(Duration::from_millis(30));
+        for len in [30_000, 90_000] {
+            eventually(|| client.try_send(vec![0; len]).is_ok(), || "room for a message".into());
+            thread::sleep(Duration::from_millis(30));
+        }
     }
 }

@@ -6,26 +6,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../common/browser.rs"]
 mod browser;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::browser::{Browser, Page};
 use crate::common::TestServer;
-
-/// Longer than a page takes on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The browser, or a word on standard error why there is no test.
-fn browser() -> Option<Browser> {
-    let browser = Browser::start();
-    if browser.is_none() {
-        eprintln!("skipped: there is no chromium, chromium-browser or google-chrome in PATH");
-    }
-    browser
-}
 
 impl Page {
     /// The console of this server, connected.
@@ -35,28 +24,9 @@ impl Page {
         page
     }
 
-    /// Waits until this expression is true.
-    #[track_caller]
-    fn until(&mut self, expression: &str) {
-        let start = Instant::now();
-        while self.eval(expression) != json!(true) {
-            assert!(start.elapsed() < PATIENCE, "in vain: {expression}\n{}", self.eval("document.body.innerText"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     #[track_caller]
     fn until_logged(&mut self, text: &str) {
         self.until(&format!("document.querySelector('#log').innerText.includes({})", json!(text)));
-    }
-
-    fn fill(&mut self, field: &str, text: &str) {
-        self.eval(&format!("document.querySelector('{field}').focus(), document.querySelector('{field}').select()"));
-        self.insert(text);
-    }
-
-    fn click(&mut self, what: &str) {
-        self.eval(&format!("document.querySelector('{what}').click()"));
     }
 
     fn join(&mut self, room: &str) {
@@ -64,17 +34,11 @@ impl Page {
         self.press("Enter");
         self.until(&format!("document.querySelector('#rooms').innerText.includes({})", json!(room)));
     }
-
-    /// Nothing was thrown, and the policy forbade nothing.
-    #[track_caller]
-    fn has_no_complaints(&mut self) {
-        assert_eq!(self.complaints(), Vec::<Value>::new());
-    }
 }
 
 #[test]
 fn two_pages_in_one_room_see_each_other() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = Browser::start() else { return };
     let server = TestServer::new();
     let mut one = Page::console(&browser, &server, "");
     let mut other = Page::console(&browser, &server, "");
@@ -103,7 +67,7 @@ fn two_pages_in_one_room_see_each_other() {
 
 #[test]
 fn counters_count() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = Browser::start() else { return };
     let server = TestServer::new();
     let _others = [server.client("/echo"), server.client("/rooms/x")];
     let mut page = Page::console(&browser, &server, "");
@@ -125,7 +89,7 @@ fn counters_count() {
 
 #[test]
 fn a_burst_goes_there_and_back_on_every_route() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = Browser::start() else { return };
     let server = TestServer::new();
     for route in ["/echo", "/broadcast", "/rooms/den", "/ws"] {
         let mut page = Page::console(&browser, &server, &format!("#{route}"));
@@ -142,7 +106,7 @@ fn a_burst_goes_there_and_back_on_every_route() {
 
 #[test]
 fn a_lost_connection_comes_back_with_its_rooms() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = Browser::start() else { return };
     let server = TestServer::new();
     let mut page = Page::console(&browser, &server, "");
     page.join("den");
@@ -168,7 +132,7 @@ fn a_lost_connection_comes_back_with_its_rooms() {
 
 #[test]
 fn raw_frames_errors_and_the_filter() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = Browser::start() else { return };
     let server = TestServer::new();
     let mut page = Page::console(&browser, &server, "");
     page.click("summary");
@@ -189,7 +153,7 @@ fn raw_frames_errors_and_the_filter() {
 
 #[test]
 fn a_server_with_a_token_asks_for_it() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = Browser::start() else { return };
     let token = Some("c2VjcmV0".parse().expect("a token"));
     let server = TestServer::with(ringwire::Config { api_token: token, ..common::config() });
     let mut page = Page::console(&browser, &server, "");
@@ -204,7 +168,7 @@ fn a_server_with_a_token_asks_for_it() {
 #[test]
 #[ignore = "makes pictures"]
 fn pictures() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = Browser::start() else { return };
     let server = TestServer::new();
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("console");
     std::fs::create_dir_all(&directory).expect("a directory");

@@ -1,4 +1,8 @@
-//! As much of the DevTools protocol as it takes to drive a page.
+//! A headless Chromium and as much of the DevTools protocol as it takes to drive a page as a person would: keys and
+//! clicks.
+
+// Each test program uses its own part of it.
+#![allow(dead_code)]
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead as _, BufReader};
@@ -13,6 +17,9 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket};
+
+/// Longer than a page takes on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const PROGRAMS: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
@@ -62,14 +69,22 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// `None` where none is installed.
+    /// `None`, and a word on standard error why there is no test, where none is installed.
     pub(crate) fn start() -> Option<Browser> {
+        let browser = Browser::launch();
+        if browser.is_none() {
+            eprintln!("skipped: there is no chromium, chromium-browser or google-chrome in PATH");
+        }
+        browser
+    }
+
+    fn launch() -> Option<Browser> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let path = std::env::var_os("PATH")?;
         let mut places =
             std::env::split_paths(&path).flat_map(|directory| PROGRAMS.iter().map(move |it| directory.join(it)));
         let program = places.find(|program| program.is_file())?;
-        let name = format!("ringwire-console-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("ringwire-browser-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let profile = std::env::temp_dir().join(name);
         let mut command = Command::new(program);
         command.args(FLAGS).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank");
@@ -133,6 +148,16 @@ impl Page {
         answer["result"]["value"].take()
     }
 
+    /// Waits until this expression is true.
+    #[track_caller]
+    pub(crate) fn until(&mut self, expression: &str) {
+        let start = Instant::now();
+        while self.eval(expression) != json!(true) {
+            assert!(start.elapsed() < PATIENCE, "in vain: {expression}\n{}", self.eval("document.body.innerText"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Types into what has the focus.
     pub(crate) fn insert(&mut self, text: &str) {
         self.call("Input.insertText", json!({ "text": text }));
@@ -154,6 +179,15 @@ impl Page {
         self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": letter, "code": code }));
     }
 
+    pub(crate) fn fill(&mut self, field: &str, text: &str) {
+        self.eval(&format!("document.querySelector('{field}').focus(), document.querySelector('{field}').select()"));
+        self.insert(text);
+    }
+
+    pub(crate) fn click(&mut self, what: &str) {
+        self.eval(&format!("document.querySelector('{what}').click()"));
+    }
+
     /// Sets the colour scheme and the window's size.
     pub(crate) fn look(&mut self, scheme: &str, width: u32, height: u32) {
         let feature = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
@@ -168,8 +202,14 @@ impl Page {
         BASE64.decode(picture["data"].as_str().expect("data").as_bytes()).expect("base64")
     }
 
+    /// Nothing was thrown, and the policy forbade nothing.
+    #[track_caller]
+    pub(crate) fn has_no_complaints(&mut self) {
+        assert_eq!(self.complaints(), Vec::<Value>::new());
+    }
+
     /// What was thrown and what was forbidden so far.
-    pub(crate) fn complaints(&mut self) -> Vec<Value> {
+    fn complaints(&mut self) -> Vec<Value> {
         let complaints = self.wire.complaints.borrow();
         complaints.iter().filter(|event| event["sessionId"] == self.session.as_str()).cloned().collect()
     }
