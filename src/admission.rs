@@ -16,12 +16,27 @@ pub struct Admission {
     connections_max: u32,
     connections: AtomicU32,
     per_ip_max: u32,
-    per_ip: Mutex<HashMap<IpAddr, u32>>,
+    per_ip: Mutex<HashMap<IpAddr, OfAddress>>,
     accept_interval_ns: u64,
     accept_due_ns: AtomicU64,
     draining: AtomicBool,
     memory: Memory,
 }
+
+/// What one address has open.
+#[derive(Debug, Default)]
+struct OfAddress {
+    websockets: u32,
+    /// Connections that have not become WebSockets.
+    others: u32,
+}
+
+/// Connections of one address that are no WebSockets yet, beyond as many as it may have of those: a browser opens six
+/// for a page.
+const OTHERS_PER_IP_SPARE: u32 = 16;
+/// How long a connection waits for its turn by the accept rate; who would have to wait longer is refused. Otherwise a flood
+/// would keep everybody waiting long after it is over.
+const ACCEPT_WAIT_MAX_NS: u64 = 1_000_000_000;
 
 /// Why a connection may not become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +95,7 @@ impl Admission {
         }
         if let (Some(ip), 1..) = (ip, self.per_ip_max) {
             let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = per_ip.entry(ip).or_default();
+            let count = &mut per_ip.entry(ip).or_default().websockets;
             if *count >= self.per_ip_max {
                 self.connections.fetch_sub(1, Ordering::Relaxed);
                 return Err(Refused::TooManyFromAddress);
@@ -93,26 +108,48 @@ impl Admission {
     /// Counts one out that [`Admission::enter`] let in.
     pub fn leave(&self, ip: Option<IpAddr>) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
-        if let (Some(ip), 1..) = (ip, self.per_ip_max) {
-            let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Entry::Occupied(mut entry) = per_ip.entry(ip) {
-                *entry.get_mut() -= 1;
-                if *entry.get() == 0 {
-                    entry.remove();
-                }
+        self.less(ip, |of_address| &mut of_address.websockets);
+    }
+
+    /// Counts in a connection that is no WebSocket yet. `false` if its address has too many of them; it is counted all the
+    /// same.
+    #[must_use]
+    pub fn arrive(&self, ip: Option<IpAddr>) -> bool {
+        let (Some(ip), 1..) = (ip, self.per_ip_max) else { return true };
+        let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = &mut per_ip.entry(ip).or_default().others;
+        *count += 1;
+        *count <= self.per_ip_max.saturating_add(OTHERS_PER_IP_SPARE)
+    }
+
+    /// Counts one out that has arrived: it has become a WebSocket, or has ended.
+    pub fn depart(&self, ip: Option<IpAddr>) {
+        self.less(ip, |of_address| &mut of_address.others);
+    }
+
+    fn less(&self, ip: Option<IpAddr>, which: impl FnOnce(&mut OfAddress) -> &mut u32) {
+        let (Some(ip), 1..) = (ip, self.per_ip_max) else { return };
+        let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = per_ip.entry(ip) {
+            let count = which(entry.get_mut());
+            *count = count.saturating_sub(1);
+            if entry.get().websockets == 0 && entry.get().others == 0 {
+                entry.remove();
             }
         }
     }
 
-    /// When a connection accepted at `now_ns` may start: at once, or as late as the accept rate wants it.
-    pub fn accept_due_ns(&self, now_ns: u64) -> u64 {
+    /// When a connection accepted at `now_ns` may start: at once, or as late as the accept rate wants it. `None` if so many
+    /// are waiting that it may not.
+    pub fn accept_due_ns(&self, now_ns: u64) -> Option<u64> {
         if self.accept_interval_ns == 0 {
-            return now_ns;
+            return Some(now_ns);
         }
-        let mut due = now_ns;
+        let mut due = None;
         let _ = self.accept_due_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-            due = next.max(now_ns);
-            Some(due + self.accept_interval_ns)
+            let at = next.max(now_ns);
+            due = (at <= now_ns + ACCEPT_WAIT_MAX_NS).then_some(at);
+            due.map(|at| at + self.accept_interval_ns)
         });
         due
     }

@@ -272,6 +272,7 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: 
         head_bytes_max: config.head_bytes_max,
         body_bytes_max: config.body_bytes_max,
         handshake_timeout: config.handshake_timeout,
+        crowded_slots: SPARE_SLOTS / 4,
         idle_timeout: config.idle_timeout,
         ping_interval: config.ping_interval,
         write_timeout: config.write_timeout,

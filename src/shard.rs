@@ -41,7 +41,7 @@ use timers::Timers;
 /// Completions for which there is room from the start.
 const COMPLETIONS_USUAL: usize = 1024;
 /// Accepts in flight per listener.
-const ACCEPTS_IN_FLIGHT: u32 = 32;
+const ACCEPTS_IN_FLIGHT_MAX: usize = 32;
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
@@ -68,6 +68,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// From accept to a complete request head.
     pub handshake_timeout: Duration,
+    /// While fewer slots than this are left, a request has no longer than a second.
+    pub crowded_slots: u32,
     /// Without any inbound byte.
     pub idle_timeout: Duration,
     /// Inbound silence after which a ping is sent.
@@ -155,7 +157,9 @@ pub struct Shard<R, S> {
     broken: Vec<(u32, u32)>,
     /// Connections that wait until letters to other cores have been delivered.
     congested: Vec<(u32, u32)>,
-    accepts_wanted: Vec<u8>,
+    accepts_wanted: VecDeque<u8>,
+    /// Accepts to keep in flight for each listener.
+    accepts_per_listener: usize,
     accepts_in_flight: u32,
     accept_again_ms: u64,
     drain: Option<Drain>,
@@ -177,9 +181,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
         // be costs addresses only: pages that nothing has touched are no memory.
         let slots = ring.slots() as usize;
         hub.reserve(slots);
-        let accepts_wanted = (0..settings.listeners).flat_map(|listener| vec![listener; ACCEPTS_IN_FLIGHT as usize]);
+        // Each has a slot: with few of them, they are for connections.
+        let accepts_per_listener = (slots / 8 / usize::from(settings.listeners).max(1)).clamp(1, ACCEPTS_IN_FLIGHT_MAX);
+        let accepts_wanted = (0..accepts_per_listener).flat_map(|_| 0..settings.listeners).collect();
         Shard {
-            accepts_wanted: accepts_wanted.collect(),
+            accepts_wanted,
+            accepts_per_listener,
             now_ns: ring.now(),
             ring,
             service,
@@ -390,9 +397,17 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.look_at(slot, deadline_ms);
             }
             Phase::Flushing => self.teardown(slot),
-            // Input that a task does not take yet waits for the task, not for the socket.
-            Phase::Http | Phase::Open | Phase::Closing if conn.paused && !self.hub.outbox.is_held(slot) => {
-                self.resumable.push((slot, self.generations[slot as usize]));
+            Phase::Http | Phase::Open | Phase::Closing => {
+                // Input that a task does not take yet waits for the task, not for the socket.
+                if conn.paused && !self.hub.outbox.is_held(slot) {
+                    self.resumable.push((slot, self.generations[slot as usize]));
+                }
+                // The time that the peer took to read is not the time that it has to say something.
+                match conn.phase {
+                    Phase::Http if !conn.awaits_answer => self.give_time(slot),
+                    Phase::Closing if !conn.hurried => self.await_close(slot),
+                    _ => {}
+                }
             }
             _ => {}
         }

@@ -12,8 +12,10 @@ use common::raw::{self, End, FIN, Frame, PING, PONG, Raw};
 use common::{TestServer, config, eventually};
 use ringwire::Config;
 use ringwire::OwnedMessage;
-use ringwire::config::SlowConsumer;
-use ringwire::metrics::{DropReason, TimeoutKind};
+use ringwire::config::{CoreSet, ListenAddress, SlowConsumer};
+use ringwire::metrics::{DropReason, RefusalReason, TimeoutKind};
+use ringwire::outbox::Queued;
+use ringwire::proto::frame::Opcode;
 
 const SHORT: Duration = Duration::from_millis(400);
 /// Timers are up to 16 ms late, and tests run beside each other, on a machine that may be busy.
@@ -190,9 +192,11 @@ fn past_the_most_connections_it_is_503_until_one_goes() {
         let response = ask(&mut outside);
         assert_eq!(response.status, 503);
         assert!(response.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{response:?}");
+        assert_eq!(outside.rest(), (Vec::new(), End::Finished), "it takes up no place");
         // HTTP is served all the same: probes must not fail because the server is full.
-        outside.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert_eq!(outside.response(false).status, 200);
+        let mut probe = server.raw();
+        probe.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(probe.response(false).status, 200);
     }
     inside.remove(0).reset();
     server.await_connections(4);
@@ -217,12 +221,99 @@ fn an_address_has_its_own_limit() {
     assert!(inside.iter_mut().all(|client| ask(client).status == 101));
     let mut refused = from(1);
     assert_eq!(ask(&mut refused).status, 429);
-    assert_eq!(ask(&mut refused).status, 429, "it may ask again on the same connection");
+    assert_eq!(refused.rest(), (Vec::new(), End::Finished), "it takes up no place");
     let mut other = from(2);
     assert_eq!(ask(&mut other).status, 101);
     drop(inside.pop());
     server.await_connections(3);
-    assert_eq!(ask(&mut refused).status, 101);
+    assert_eq!(ask(&mut from(1)).status, 101);
+}
+
+/// Whoever has more connections than for a few pages, and says nothing of WebSockets on them, is refused at once, and
+/// keeps nobody else out.
+#[test]
+fn an_address_has_a_limit_of_connections_that_are_no_websockets() {
+    let server = TestServer::with(Config { connections_per_ip_max: 2, connections_max: 10, ..config() });
+    let from = |last: u8| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).expect("an address");
+        socket.connect(&server.address.into()).expect("a connection");
+        Raw::over(TcpStream::from(socket))
+    };
+    let begin = |_| {
+        let mut client = from(1);
+        client.send(b"GET /");
+        client
+    };
+    let mut begun: Vec<Raw> = (0..18).map(begin).collect();
+    let accepted = || counters(&server, |counters| counters.accepted);
+    eventually(|| accepted() == 18, || format!("18 connections, there are {}", accepted()));
+    for client in (0..300).map(begin).collect::<Vec<Raw>>() {
+        let mut client = client;
+        assert_eq!(client.response(false).status, 429);
+    }
+    assert_eq!(ask(&mut from(2)).status, 101);
+    // Those that were let in may go on, and who leaves makes room.
+    begun[0].send(b"healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(begun[0].response(false).status, 200);
+    let refused_of = |server: &TestServer| counters(server, |counters| counters.refused.of(RefusalReason::Address));
+    assert_eq!(refused_of(&server), 300);
+    drop(begun);
+    eventually(|| ask(&mut from(1)).status == 101, || "room for the address".into());
+}
+
+/// Half a head on every connection there can be: the rest of the world waits for a second, not for the whole time that a
+/// head has.
+#[test]
+fn heads_that_do_not_come_block_nobody_for_long() {
+    let server = TestServer::with(Config { connections_max: 10, cores: CoreSet::Count(1), ..config() });
+    let begun: Vec<Raw> = (0..400)
+        .map(|_| {
+            let mut client = server.raw();
+            client.send(b"GET /");
+            client
+        })
+        .collect();
+    let start = Instant::now();
+    assert_eq!(ask(&mut server.raw()).status, 101);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    drop(begun);
+}
+
+/// Ten listeners and hardly a place: each has its turn.
+#[test]
+fn no_listener_goes_without() {
+    let address = ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 };
+    let addresses = vec![address; 10];
+    let server = TestServer::with(Config { addresses, connections_max: 10, cores: CoreSet::Count(1), ..config() });
+    let bound: Vec<_> = server.handle().addresses().iter().filter_map(|bound| bound.inet()).collect();
+    assert_eq!(bound.len(), 10);
+    for address in bound {
+        assert_eq!(ask(&mut Raw::connect(address)).status, 101);
+    }
+}
+
+/// A flood past the accept rate is answered 503, and is no burden to who comes after it.
+#[test]
+fn past_the_accept_rate_nobody_waits_for_long() {
+    let server = TestServer::with(Config { accept_rate_per_second: 50, ..config() });
+    let mut statuses = Vec::new();
+    let mut flood: Vec<Raw> = (0..500)
+        .map(|_| {
+            let mut client = server.raw();
+            client.send(&raw::upgrade_request("/echo"));
+            client
+        })
+        .collect();
+    flood.iter_mut().for_each(|client| statuses.push(client.response(false).status));
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(statuses.iter().all(|status| [101, 503].contains(status)) && refused > 100, "{refused}");
+    let counted = counters(&server, |counters| counters.refused.of(RefusalReason::Rate));
+    assert_eq!(counted, refused as u64);
+    drop(flood);
+    let start = Instant::now();
+    eventually(|| ask(&mut server.raw()).status == 101, || "to be let in".into());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -421,6 +512,111 @@ fn a_socket_that_takes_nothing_is_dropped() {
     assert_eq!(counters(&server, |counters| counters.timeouts.of(TimeoutKind::Write)), 1);
     let held = || server.handle().hub().ask_all(|hub| hub.outbox.backlog_bytes()).expect("the cores answer");
     eventually(|| held().iter().sum::<usize>() == 0, || format!("an empty backlog: {:?}", held()));
+}
+
+// ---- slow and steady ------------------------------------------------------------------------------------------------
+
+/// Reads all there is at a pace that leaves the server waiting.
+fn read_slowly(client: &mut Raw) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        thread::sleep(Duration::from_millis(10));
+        match std::io::Read::read(&mut client.stream, &mut piece) {
+            Ok(0) => return all,
+            Ok(len) => all.extend_from_slice(&piece[..len]),
+            Err(error) => panic!("{error} after {} bytes", all.len()),
+        }
+    }
+}
+
+/// A client whose socket takes little at a time.
+fn narrow(server: &TestServer) -> Raw {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    // Before it connects, so that the window is as small.
+    socket.set_recv_buffer_size(64 << 10).expect("an option");
+    socket.connect(&server.address.into()).expect("a connection");
+    Raw::over(TcpStream::from(socket))
+}
+
+/// Responses take as long as their reader needs, whether the connection is to go on or not. Kills: the limits of a head
+/// and of closing that end while a response is being read.
+#[test]
+fn a_response_is_read_at_leisure() {
+    let limits = Config { handshake_timeout: SHORT, close_timeout: SHORT, ..config() };
+    let server = TestServer::with(limits);
+    for last in ["close", "keep-alive"] {
+        let mut client = narrow(&server);
+        let mut requests = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(400);
+        requests.extend(format!("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: {last}\r\n\r\n").into_bytes());
+        let mut writer = client.stream.try_clone().expect("a second handle");
+        let sending = thread::spawn(move || std::io::Write::write_all(&mut writer, &requests));
+        let read = read_slowly(&mut client);
+        sending.join().expect("no panic").expect("sent");
+        let heads = memchr::memmem::find_iter(&read, b"HTTP/1.1 200 OK\r\n").count();
+        assert_eq!(heads, 401, "{last}: {} bytes", read.len());
+        assert!(read.ends_with(br#"{"status":"ok"}"#));
+    }
+}
+
+/// What was queued before Close arrives, and Close, although that takes longer than Close has to be answered.
+#[test]
+fn what_is_queued_before_close_is_read_at_leisure() {
+    const COUNT: usize = 600;
+    let limits = Config { close_timeout: SHORT, outbox_bytes_max: 64 << 20, ..config() };
+    let server = TestServer::with(limits);
+    let mut client = narrow(&server);
+    client.upgrade("/rooms/slow");
+    let closed = server.handle().hub().ask_all(|hub| {
+        for slot in hub.local_members("rooms/slow").to_vec() {
+            for _ in 0..COUNT {
+                assert_eq!(hub.send(slot, Opcode::Binary, &[7; 20 << 10]), Queued::Yes);
+            }
+            hub.close(slot, Some(1000), "that was all");
+        }
+    });
+    closed.expect("the cores answer");
+    let read = read_slowly(&mut client);
+    let close = [&[0x88, 14][..], &1000_u16.to_be_bytes(), b"that was all"].concat();
+    assert!(read.ends_with(&close), "{} bytes", read.len());
+    assert_eq!(read.len(), COUNT * (4 + (20 << 10)) + close.len());
+}
+
+/// A kept-alive connection's next request has its own time, and a body as long as it goes on.
+#[test]
+fn each_request_and_each_body_has_its_own_time() {
+    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    let mut client = server.raw();
+    for _ in 0..3 {
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(false).status, 200);
+        thread::sleep(SHORT * 3 / 5);
+        client.send(b"GET /healthz ");
+        thread::sleep(SHORT * 3 / 5);
+        client.send(b"HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(false).status, 200);
+    }
+    // 10 KiB in three times as long as a head has.
+    let mut client = server.raw();
+    client.send(b"POST /api/broadcast HTTP/1.1\r\nHost: x\r\nContent-Length: 10240\r\n\r\n");
+    for _ in 0..30 {
+        client.send(&[b' '; 341]);
+        thread::sleep(SHORT / 10);
+    }
+    client.send(&[b' '; 10]);
+    assert_eq!(client.response(false).status, 400, "it came whole, and is no JSON");
+    // One byte at a time is no progress.
+    let mut client = server.raw();
+    client.send(b"POST /api/broadcast HTTP/1.1\r\nHost: x\r\nContent-Length: 10240\r\n\r\n");
+    let mut writer = client.stream.try_clone().expect("a second handle");
+    let sending = thread::spawn(move || {
+        while std::io::Write::write_all(&mut writer, b" ").is_ok() {
+            thread::sleep(SHORT / 40);
+        }
+    });
+    assert_eq!(client.response(false).status, 408);
+    drop(client);
+    sending.join().expect("no panic");
 }
 
 // ---- the latest of each key -----------------------------------------------------------------------------------------

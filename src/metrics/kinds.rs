@@ -63,6 +63,8 @@ kinds! {
         Full = "full",
         /// 429: the address has as many connections as it may.
         Address = "address",
+        /// 503: more connections came than the accept rate lets in.
+        Rate = "rate",
         /// 503: the server is shutting down.
         Draining = "draining",
         /// 503: the memory budget is spent.

@@ -68,6 +68,8 @@ pub(super) struct Conn {
     /// While flushing: the peer may still be sending what we refused. Closing at once would reset the connection, and the
     /// reset could overtake our answer.
     pub(super) lingers: bool,
+    /// Its deadline holds even while it reads what is queued.
+    pub(super) hurried: bool,
     /// What it holds of messages and requests that are incomplete or held back, as last counted.
     pub(super) held_bytes: u32,
     /// The listener it came from.
@@ -105,6 +107,8 @@ pub(super) struct Unanswered {
     /// Reads the rest of its body; `None` when it is complete and the answer is awaited.
     pub(super) body: Option<BodyDecoder>,
     pub(super) received: Vec<u8>,
+    /// Bytes of the body that were there when its time was last looked at.
+    pub(super) seen_bytes: usize,
     /// Bytes of the body that the handler has now.
     pub(super) handled_bytes: usize,
 }
@@ -136,6 +140,7 @@ impl Conn {
             peer_finished: false,
             answered: false,
             lingers: false,
+            hurried: false,
             held_bytes: 0,
             listener,
             peer: CompactPeer::default(),

@@ -2,7 +2,7 @@
 
 use super::conn::{Conn, Phase, Receiving, Stash};
 use super::life::after;
-use super::{LINGER_MS, STASH_BYTES_MAX, Settings, Shard};
+use super::{STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::Admission;
 use crate::engine::{Completion, Filled, Ring};
 use crate::hub::CoreHub;
@@ -147,7 +147,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.watch_over(slot);
         } else if was == Phase::Http && conn.stash.is_none() {
             // Between requests: the next head has as long as the first one had.
-            conn.deadline_ms = after(now_ms, self.settings.handshake_timeout);
+            self.give_time(slot);
         }
         match next {
             Next::Go => {}
@@ -157,14 +157,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.start_flush(slot);
             }
             Next::Failed => {
-                let conn = &mut self.conns[slot as usize];
-                conn.phase = Phase::Closing;
-                // Where frames cannot be told apart any more, the peer's Close will not be recognised.
-                let close_timeout_ms = after(0, self.settings.close_timeout);
-                let limit_ms = if conn.machine.is_done() { LINGER_MS.min(close_timeout_ms) } else { close_timeout_ms };
-                conn.deadline_ms = now_ms.saturating_add(limit_ms);
-                let deadline_ms = conn.deadline_ms;
-                self.look_at(slot, deadline_ms);
+                self.conns[slot as usize].phase = Phase::Closing;
+                self.await_close(slot);
             }
             Next::PauseForOutbox => {
                 self.conns[slot as usize].paused = true;

@@ -1,15 +1,22 @@
 //! How connections come and go: accepts, time limits, closing, draining.
 
+use std::time::Duration;
+
+use http::StatusCode;
+
 use super::conn::{Conn, Phase, Receiving};
-use super::{
-    ACCEPT_BACKOFF_MS, ACCEPTS_IN_FLIGHT, Drain, FIRST_REQUEST_MS, Handover, QUIET_TICKS, Shard, TURNED_AWAY_MS,
-};
+use super::{ACCEPT_BACKOFF_MS, Drain, FIRST_REQUEST_MS, Handover, LINGER_MS, QUIET_TICKS, Shard, TURNED_AWAY_MS};
 use crate::engine::{Completion, Op, Peer, Ring, Token};
-use crate::metrics::{Side, TimeoutKind};
+use crate::metrics::{RefusalReason, Side, TimeoutKind};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;
 use crate::proto::frame::Opcode;
-use crate::service::{Ended, Service};
+use crate::service::{Ended, Reply, Service};
+
+/// The time for a request when places are few.
+const CROWDED_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a connection is looked at whose time is up but for what it still reads.
+const LOOK_AT_READER_MS: u64 = 500;
 
 impl<R: Ring, S: Service> Shard<R, S> {
     // ---- coming ---------------------------------------------------------------------------------------------------
@@ -24,12 +31,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return;
         }
         self.accept_again_ms = 0;
-        while let Some(listener) = self.accepts_wanted.pop() {
+        // In turn, so that no listener goes without where there are few slots.
+        while let Some(listener) = self.accepts_wanted.pop_front() {
             let vacant = self.conns.vacant_entry();
             let slot = vacant.key() as u32;
             if slot >= self.ring.slots() {
                 // All taken: the backlog waits until a connection goes.
-                self.accepts_wanted.push(listener);
+                self.accepts_wanted.push_front(listener);
                 return;
             }
             vacant.insert(Conn::accepting(listener));
@@ -49,7 +57,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.accepts_in_flight -= 1;
         let conn = &mut self.conns[slot as usize];
         conn.in_flight -= 1;
-        self.accepts_wanted.push(conn.listener);
+        self.accepts_wanted.push_back(conn.listener);
         if let Err(errno) = completion.result {
             self.conns.remove(slot as usize);
             self.next_generation(slot);
@@ -68,7 +76,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let due_ns = match &mut self.drain {
             Some(drain) => {
                 drain.quiet_ticks = 0;
-                self.now_ns
+                Some(self.now_ns)
             }
             None => self.admission.accept_due_ns(self.now_ns),
         };
@@ -79,24 +87,50 @@ impl<R: Ring, S: Service> Shard<R, S> {
         };
         conn.last_inbound_ms = now_ms;
         self.hub.outbox.open(slot, self.generations[slot as usize]);
-        if due_ns > self.now_ns {
-            conn.phase = Phase::Delayed;
-            conn.deadline_ms = due_ns.div_ceil(1_000_000);
-            let deadline_ms = conn.deadline_ms;
-            self.look_at(slot, deadline_ms);
-        } else {
-            self.start_http(slot);
+        let is_welcome = self.admission.arrive(conn.peer.ip());
+        match due_ns {
+            _ if !is_welcome => {
+                let message = "too many connections from this address";
+                self.turn_away(slot, RefusalReason::Address, StatusCode::TOO_MANY_REQUESTS, message);
+            }
+            None => {
+                let message = "too many new connections";
+                self.turn_away(slot, RefusalReason::Rate, StatusCode::SERVICE_UNAVAILABLE, message);
+            }
+            Some(due_ns) if due_ns > self.now_ns => {
+                conn.phase = Phase::Delayed;
+                conn.deadline_ms = due_ns.div_ceil(1_000_000);
+                let deadline_ms = conn.deadline_ms;
+                self.look_at(slot, deadline_ms);
+            }
+            Some(_) => self.start_http(slot),
         }
     }
 
+    /// Answers a connection that is not welcome before it has asked.
+    fn turn_away(&mut self, slot: u32, reason: RefusalReason, status: StatusCode, message: &str) {
+        self.hub.counters.refused.add(reason, 1);
+        self.refuse_late(slot, &Reply::error(status, message).with_retry_after());
+    }
+
     fn start_http(&mut self, slot: u32) {
-        let now_ms = self.now_ms();
-        let deadline_ms = after(now_ms, self.settings.handshake_timeout);
-        let conn = &mut self.conns[slot as usize];
-        conn.phase = Phase::Http;
-        conn.deadline_ms = deadline_ms;
-        self.look_at(slot, deadline_ms);
+        self.conns[slot as usize].phase = Phase::Http;
+        self.give_time(slot);
         self.start_receiving(slot);
+    }
+
+    /// Gives a connection time for a request: less where places have become few, so that those who only take one up do
+    /// not keep out the others for long.
+    pub(super) fn give_time(&mut self, slot: u32) {
+        let vacant = (self.ring.slots() as usize).saturating_sub(self.conns.len());
+        let limit = self.settings.handshake_timeout;
+        let is_crowded = vacant < self.settings.crowded_slots as usize && !limit.is_zero();
+        let limit = if is_crowded { limit.min(CROWDED_TIMEOUT) } else { limit };
+        let deadline_ms = after(self.now_ms(), limit);
+        self.conns[slot as usize].deadline_ms = deadline_ms;
+        if deadline_ms != u64::MAX {
+            self.look_at(slot, deadline_ms);
+        }
     }
 
     // ---- time limits ----------------------------------------------------------------------------------------------
@@ -144,12 +178,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn look_by_phase(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
-        let conn = &mut self.conns[slot as usize];
-        let (deadline_ms, lingers) = (conn.deadline_ms, conn.lingers);
-        match conn.phase {
+        let conn = &self.conns[slot as usize];
+        let (phase, deadline_ms, lingers) = (conn.phase, conn.deadline_ms, conn.lingers);
+        match phase {
             Phase::Accepting | Phase::Dead => None,
             Phase::Open => self.look_at_open(slot),
             _ if deadline_ms > now_ms => Some(deadline_ms),
+            _ if self.is_read(slot) => Some(now_ms + LOOK_AT_READER_MS),
             Phase::Delayed => {
                 self.start_http(slot);
                 None
@@ -190,6 +225,21 @@ impl<R: Ring, S: Service> Shard<R, S> {
             ping_at_ms = after(now_ms, ping_interval);
         }
         Some(ping_at_ms.min(idle_at_ms)).filter(|at_ms| *at_ms != u64::MAX)
+    }
+
+    /// Whether a connection whose time is up still has something queued that its peer is reading. The time begins anew when
+    /// all has gone: see [`Shard::flushed`].
+    fn is_read(&self, slot: u32) -> bool {
+        let conn = &self.conns[slot as usize];
+        let is_exempt = conn.phase == Phase::Delayed || conn.awaits_answer || conn.lingers || conn.hurried;
+        if is_exempt || self.hub.outbox.is_empty(slot) {
+            return false;
+        }
+        let Some(since_ms) = self.hub.outbox.waiting_since_ms(slot) else { return true };
+        // For a response the limit of writing holds, if there is one. A WebSocket that is to close has less patience: it
+        // may be closed because its peer does not read.
+        let is_watched = !conn.entered && self.write_due_ms(slot) != u64::MAX;
+        is_watched || after(since_ms, self.settings.close_timeout) > self.now_ms()
     }
 
     /// When a socket that is full has been so for too long.
@@ -251,7 +301,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Says Close to a WebSocket and waits for the peer's.
     fn start_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {
-        let deadline_ms = after(self.now_ms(), self.settings.close_timeout);
         let conn = &mut self.conns[slot as usize];
         if conn.phase != Phase::Open {
             return;
@@ -262,7 +311,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.machine.close(code, reason, &mut replies);
         conn.end(code.unwrap_or(1005), reason, Side::Local);
         conn.phase = Phase::Closing;
-        conn.deadline_ms = deadline_ms;
         if conn.peer_finished {
             self.start_flush(slot);
         } else {
@@ -270,8 +318,20 @@ impl<R: Ring, S: Service> Shard<R, S> {
             if self.conns[slot as usize].paused {
                 self.resumable.push((slot, self.generations[slot as usize]));
             }
-            self.look_at(slot, deadline_ms);
+            self.await_close(slot);
         }
+    }
+
+    /// From now on the peer has so long to answer Close.
+    pub(super) fn await_close(&mut self, slot: u32) {
+        let now_ms = self.now_ms();
+        let conn = &mut self.conns[slot as usize];
+        // Where frames cannot be told apart any more, the peer's Close will not be recognised.
+        let timeout_ms = after(0, self.settings.close_timeout);
+        let limit_ms = if conn.machine.is_done() { LINGER_MS.min(timeout_ms) } else { timeout_ms };
+        conn.deadline_ms = now_ms.saturating_add(limit_ms);
+        let deadline_ms = conn.deadline_ms;
+        self.look_at(slot, deadline_ms);
     }
 
     /// Closes the socket once what is queued has been sent, or time is up.
@@ -326,6 +386,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.hub.counters.closed += 1;
             self.hub.counters.closes.add(ended.code, ended.by);
             self.admission.leave(ip);
+        } else {
+            self.admission.depart(conn.peer.ip());
         }
         self.hub.outbox.close(slot);
         let conn = &self.conns[slot as usize];
@@ -408,7 +470,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         let in_flight = |listener| {
             let wanted = self.accepts_wanted.iter().filter(|wanted| **wanted == listener).count();
-            ACCEPTS_IN_FLIGHT as usize - wanted
+            self.accepts_per_listener - wanted
         };
         if (0..self.settings.listeners).any(|listener| in_flight(listener) == 0) {
             // No slot or no descriptor is free: some will be, as connections end.

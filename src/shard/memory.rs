@@ -169,6 +169,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             if matches!(conn.phase, Phase::Closing | Phase::Flushing) {
                 conn.machine.forget_message(&mut self.hub.pool);
                 conn.deadline_ms = conn.deadline_ms.min(now_ms + SHED_MS);
+                conn.hurried = true;
                 let deadline_ms = conn.deadline_ms;
                 self.look_at(slot, deadline_ms);
             }

@@ -1,5 +1,7 @@
 //! A connection's requests: heads and bodies, the service's answers now or later, upgrades.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -19,6 +21,9 @@ use crate::proto::http::{
 };
 use crate::service::{Accept, Answer, Inbound, Reply, Service};
 
+/// A body that comes slower than this is not waited for.
+const BODY_BYTES_PER_SECOND_MIN: u128 = 1024;
+
 impl<R: Ring, S: Service> Shard<R, S> {
     /// The time for a request is up: 503 where it is we who have not answered, 408 to whoever has begun one or never
     /// tried, nothing to a kept-alive connection that has no more requests.
@@ -31,6 +36,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.hub.counters.refused.add(RefusalReason::Unanswered, 1);
             let reply = Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long");
             return self.refuse_late(slot, &reply);
+        }
+        if conn.stash.as_mut().is_some_and(|stash| stash.goes_on(self.settings.handshake_timeout)) {
+            return self.give_time(slot);
         }
         self.hub.counters.timeouts.add(TimeoutKind::Handshake, 1);
         if conn.stash.is_none() && conn.answered {
@@ -54,12 +62,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
             _ => return,
         };
         conn.awaits_answer = false;
-        // The time that the answer took is not the peer's: the next head has as long as the first one had.
-        conn.deadline_ms = after(self.now_ns / 1_000_000, self.settings.handshake_timeout);
-        let deadline_ms = conn.deadline_ms;
         let unanswered = conn.stash.as_mut().and_then(|stash| stash.request.take());
         let was = conn.phase;
-        self.look_at(slot, deadline_ms);
+        // The time that the answer took is not the peer's: the next head has as long as the first one had.
+        self.give_time(slot);
         let (Some(unanswered), Phase::Http) = (unanswered, was) else { return };
         let (mut worker, _) = self.worker(slot);
         let limits = worker.head_limits();
@@ -74,12 +80,23 @@ impl<R: Ring, S: Service> Shard<R, S> {
 }
 
 impl<S: Service> Worker<'_, S> {
+    /// The request has as long, from now on, as a head has.
+    fn give_time(&mut self) {
+        self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.settings.handshake_timeout);
+    }
+
     fn head_limits(&self) -> HeadLimits {
         HeadLimits { bytes_max: self.cx.settings.head_bytes_max, ..HeadLimits::default() }
     }
 
     pub(super) fn requests(&mut self, data: &mut [u8]) -> Next {
-        let Some(mut stash) = self.conn.stash.take() else { return self.requests_in(data, 0) };
+        let Some(mut stash) = self.conn.stash.take() else {
+            // What the connection has been silent since the last request does not count against this one.
+            if self.conn.answered {
+                self.give_time();
+            }
+            return self.requests_in(data, 0);
+        };
         if let Some(unanswered) = stash.request.take() {
             debug_assert!(stash.bytes.is_empty());
             let mut consumed = 0;
@@ -143,9 +160,14 @@ impl<S: Service> Worker<'_, S> {
                                     Ok(())
                                 });
                             }
-                            let head = head_bytes.to_vec();
-                            let unanswered =
-                                Unanswered { head, body: Some(decoder), received: Vec::new(), handled_bytes: 0 };
+                            self.give_time();
+                            let unanswered = Unanswered {
+                                head: head_bytes.to_vec(),
+                                body: Some(decoder),
+                                received: Vec::new(),
+                                seen_bytes: 0,
+                                handled_bytes: 0,
+                            };
                             self.body(Box::new(unanswered), rest, &mut consumed)
                         }
                     },
@@ -204,7 +226,7 @@ impl<S: Service> Worker<'_, S> {
         match self.cx.service.request(self.cx.hub, self.cx.slot, self.cx.generation, &inbound) {
             Answer::Later => {
                 let head = head_bytes.to_vec();
-                let unanswered = Unanswered { head, body: None, received: Vec::new(), handled_bytes };
+                let unanswered = Unanswered { head, body: None, received: Vec::new(), seen_bytes: 0, handled_bytes };
                 self.conn.stash.get_or_insert_default().request = Some(Box::new(unanswered));
                 Next::AwaitAnswer
             }
@@ -224,7 +246,9 @@ impl<S: Service> Worker<'_, S> {
         if reply.status.is_client_error() || reply.status.is_server_error() {
             self.cx.hub.counters.refused.add(reason, 1);
         }
-        let keep_alive = head.keep_alive() && !self.cx.admission.is_draining();
+        // Who is let in no further must not take the place of somebody who would be.
+        let is_limit = matches!(reason, RefusalReason::Full | RefusalReason::Address | RefusalReason::Memory);
+        let keep_alive = head.keep_alive() && !is_limit && !self.cx.admission.is_draining();
         queue_reply(self.cx.hub, self.cx.slot, &reply, keep_alive, head.method() == "HEAD");
         if keep_alive { Next::Go } else { Next::Flush }
     }
@@ -269,11 +293,21 @@ impl<S: Service> Worker<'_, S> {
         }
         self.conn.phase = Phase::Open;
         self.conn.entered = true;
+        self.cx.admission.depart(self.conn.peer.ip());
         self.cx.hub.enter(self.cx.slot, self.cx.generation, accept.route);
         self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
         self.cx.hub.counters.opened += 1;
         self.cx.service.open(self.cx.hub, self.cx.slot, accept.context);
         Ok(())
+    }
+}
+
+impl Stash {
+    /// Whether the body that it has a part of has come at [`BODY_BYTES_PER_SECOND_MIN`] since this was asked last.
+    fn goes_on(&mut self, time: Duration) -> bool {
+        let Some(request) = self.request.as_mut().filter(|request| request.body.is_some()) else { return false };
+        let seen_bytes = std::mem::replace(&mut request.seen_bytes, request.received.len());
+        (request.received.len() - seen_bytes) as u128 * 1000 >= BODY_BYTES_PER_SECOND_MIN * time.as_millis()
     }
 }
 

@@ -48,6 +48,7 @@ impl Default for Setup {
             head_bytes_max: 16 << 10,
             body_bytes_max: 1 << 20,
             handshake_timeout: Duration::from_secs(10),
+            crowded_slots: 0,
             idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),

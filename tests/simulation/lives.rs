@@ -294,6 +294,22 @@ fn a_handler_may_close_itself_and_others_in_one_go() {
 // ---- time ---------------------------------------------------------------------------------------------------------
 
 #[test]
+fn where_places_are_few_a_request_has_less_time() {
+    let mut setup = Setup::default();
+    setup.settings.crowded_slots = u32::MAX;
+    let mut rig = Rig::new(&setup);
+    let begun = rig.connect(0);
+    begun.send(b"GET /echo HTTP/1.1\r\nHost:");
+    rig.pass_ms(900);
+    assert_eq!(begun.readable(), 0);
+    rig.pass_ms(200);
+    assert!(begun.received().starts_with(b"HTTP/1.1 408 "));
+    begun.close();
+    rig.pass_ms(2_000);
+    rig.finish();
+}
+
+#[test]
 fn a_request_that_takes_too_long_gets_408() {
     let mut rig = Rig::new(&Setup::default());
     let silent = rig.connect(0);
