@@ -87,6 +87,9 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         warnings
             .push(format!("{} scheduled messages were never sent: the rate is more than was possible", tally.unsent));
     }
+    if outcome.server_gone {
+        warnings.push("the server's process ended before the measured window did".to_owned());
+    }
     if outcome.interrupted {
         warnings.push("the run was interrupted: figures are of what was measured until then".to_owned());
     }

@@ -94,6 +94,15 @@ pub(crate) struct Counts {
     pub(crate) problems: u64,
 }
 
+/// Ends the run for the workers, which go on until they are told, whatever becomes of the measuring thread.
+struct StopAtEnd<'a>(&'a Shared);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Stop);
+    }
+}
+
 impl Shared {
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
@@ -137,7 +146,8 @@ pub(crate) struct Interval {
 struct Snapshot {
     at: Instant,
     counts: Counts,
-    server: Duration,
+    /// None where there is no process to look at, or no more.
+    server: Option<Duration>,
     client: Duration,
     threads: Vec<Duration>,
 }
@@ -174,6 +184,8 @@ pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     pub(crate) timed: Vec<(Timed, Histogram<u64>)>,
     pub(crate) interrupted: bool,
+    /// The server's process ended before the window did.
+    pub(crate) server_gone: bool,
 }
 
 /// Raises the soft limit on open files to the hard limit and returns it.
@@ -202,7 +214,7 @@ impl Plan {
         Ok(Snapshot {
             at: Instant::now(),
             counts: shared.counts(),
-            server: self.server_pid.map_or(Ok(Duration::ZERO), usage::cpu)?,
+            server: self.server_pid.and_then(|pid| usage::cpu(pid).ok()),
             client: usage::cpu(std::process::id())?,
             threads: threads.collect(),
         })
@@ -211,7 +223,7 @@ impl Plan {
     fn cpu(&self, begin: &Snapshot, end: &Snapshot) -> Cpu {
         let threads = begin.threads.iter().zip(&end.threads).map(|(begin, end)| end.saturating_sub(*begin));
         Cpu {
-            server: self.server_pid.map(|_| end.server.saturating_sub(begin.server)),
+            server: begin.server.zip(end.server).map(|(begin, end)| end.saturating_sub(begin)),
             client: end.client.saturating_sub(begin.client),
             busiest: threads.max().unwrap_or_default(),
         }
@@ -234,9 +246,11 @@ impl Plan {
             interval_ns: self.interval.as_nanos() as Nanos,
         };
         let origin = Instant::now();
-        let rss = || self.server_pid.map(usage::resident_bytes).transpose();
-        let rss_before = rss()?;
+        // The server may end while it is measured: that is for the report to say.
+        let rss = || self.server_pid.and_then(|pid| usage::resident_bytes(pid).ok());
+        let rss_before = rss();
         thread::scope(|scope| {
+            let _stop = StopAtEnd(&shared);
             let before = self.snapshot(&shared)?;
             let workers: Vec<_> = (0..self.workers)
                 .map(|worker| {
@@ -257,7 +271,7 @@ impl Plan {
             let opened = self.snapshot(&shared)?;
             enter(Phase::Settle);
             thread::sleep(if self.server_pid.is_some() { SETTLE } else { SETTLE / 6 });
-            let rss_open = rss()?;
+            let rss_open = rss();
             let nothing = self.connections > 0 && opened.counts.open == 0;
             if nothing {
                 enter(Phase::Stop);
@@ -284,7 +298,7 @@ impl Plan {
             };
             watch.until("measuring", true, over);
             let end = self.snapshot(&shared)?;
-            let rss_after = rss()?;
+            let rss_after = rss();
             enter(Phase::Drain);
             let give_up = Instant::now() + self.patience + Duration::from_secs(1);
             watch.until("draining", false, || shared.all(|told| &told.finished) || Instant::now() > give_up);
@@ -314,6 +328,7 @@ impl Plan {
                 tally,
                 timed,
                 interrupted: stop.load(Ordering::Relaxed),
+                server_gone: self.server_pid.is_some() && rss_after.is_none(),
             })
         })
     }

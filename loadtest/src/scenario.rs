@@ -77,6 +77,25 @@ impl Share {
     }
 }
 
+/// How fast connections are opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ramp {
+    /// Handshakes in flight, on all workers.
+    pub(crate) concurrency: usize,
+    pub(crate) per_second: Option<f64>,
+}
+
+/// How fast messages, or whatever the scenario counts, go, and how many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// How many a second, evenly, on all workers; without it the next follows the reply.
+    pub(crate) rate: Option<f64>,
+    /// How many in the measured window; without it as many as its time allows.
+    pub(crate) count: Option<u64>,
+    /// How long an answer may take before it counts as lost.
+    pub(crate) patience: Nanos,
+}
+
 /// Opens a worker's connections: so many at a time, and so many a second.
 #[derive(Debug)]
 pub(crate) struct Opener {
@@ -89,9 +108,9 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    pub(crate) fn new(share: Share, count: usize, concurrency: usize, per_second: Option<f64>) -> Self {
-        let concurrency = share.of(concurrency).max(1);
-        let period_ns = per_second.map(|rate| 1e9 * share.workers as f64 / rate);
+    pub(crate) fn new(share: Share, count: usize, ramp: Ramp) -> Self {
+        let concurrency = share.of(ramp.concurrency).max(1);
+        let period_ns = ramp.per_second.map(|rate| 1e9 * share.workers as f64 / rate);
         Self { share, count, next: 0, concurrency, period_ns, begin: None }
     }
 

@@ -2,6 +2,20 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
+/// Whether a process is there to be looked at.
+///
+/// # Errors
+/// Why not, as the end of a sentence about it.
+pub(crate) fn check(pid: u32) -> Result<(), String> {
+    match cpu(pid).and_then(|_| resident_bytes(pid)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err("there is no such process on this machine".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// CPU time all threads of a process have used so far.
 pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     let mut nanoseconds = 0;
@@ -29,7 +43,9 @@ pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| io::Error::other("no VmRSS line"))
+    kibibytes
+        .map(|kibibytes| kibibytes * 1024)
+        .ok_or_else(|| io::Error::other("the process has no memory of its own: it has ended, or is the kernel's"))
 }
 
 /// What the figures were measured on: kernel, processor, number of processors.
@@ -41,4 +57,26 @@ pub(crate) fn machine() -> (String, String, usize) {
     let model = model.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.to_owned());
     let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     (kernel, model, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_there_or_is_not() {
+        assert_eq!(check(std::process::id()), Ok(()));
+        // Above the largest number that Linux gives out.
+        assert_eq!(check(1 << 23), Err("there is no such process on this machine".to_owned()));
+        let mut child = std::process::Command::new("true").spawn().expect("it starts");
+        let ended = || check(child.id()).is_err_and(|error| error.contains("has ended"));
+        for _ in 0..500 {
+            if ended() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(ended(), "{:?}", check(child.id()));
+        child.wait().expect("ours");
+    }
 }

@@ -103,8 +103,9 @@ fn says(figures: &Value, text: &str) {
     assert!(problems.contains(text), "{text:?} is not in {problems}");
 }
 
-/// A hundred messages of each connection, however unevenly a busy machine serves them: of a rate each has its turn.
-const SHORT: &str = "--connections 3 --pipeline 4 --rate 20000 --warmup 0 --count 300";
+const SHORT: &str = "--connections 3 --pipeline 4 --warmup 0 --count 300";
+/// As many, dealt out: each connection sends 100 of them, however little the machine lets one of them do meanwhile.
+const DEALT: &str = "--connections 3 --pipeline 4 --warmup 0 --rate 5000 --count 300";
 
 #[test]
 fn an_echo_server_passes_at_every_size_and_with_both_opcodes() {
@@ -151,7 +152,7 @@ fn a_count_is_kept_exactly_and_figures_are_written() {
 #[test]
 fn dropped_replies_are_lost_and_counted() {
     let addr = serve_echo(|number, message| if number == 7 || number == 20 { vec![] } else { vec![message] });
-    let figures = echo(1, addr, SHORT);
+    let figures = echo(1, addr, DEALT);
     assert_only(&figures, "lost", 6);
     // With one in flight nothing follows the lost reply: only waiting shows it.
     let addr = serve_echo(|number, message| if number == 7 { vec![] } else { vec![message] });
@@ -163,7 +164,7 @@ fn dropped_replies_are_lost_and_counted() {
 #[test]
 fn doubled_replies_are_counted() {
     let addr = serve_echo(|number, message| if number == 7 { vec![message.clone(), message] } else { vec![message] });
-    assert_only(&echo(1, addr, SHORT), "duplicated", 3);
+    assert_only(&echo(1, addr, DEALT), "duplicated", 3);
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn corrupted_replies_are_counted_wherever_the_byte_is() {
             }
             _ => vec![message],
         });
-        let figures = echo(1, addr, &format!("{SHORT} --binary"));
+        let figures = echo(1, addr, &format!("{DEALT} --binary"));
         assert_only(&figures, "corrupted", 3);
         says(&figures, &format!("message 5 is wrong at byte {at} of 64"));
     }
@@ -216,11 +217,11 @@ fn a_reply_of_another_opcode_or_length_is_corrupted() {
             if number == 4 { vec![Message::binary(message.into_data())] } else { vec![message] }
         },
     );
-    let figures = echo(1, addr, SHORT);
+    let figures = echo(1, addr, DEALT);
     assert_only(&figures, "corrupted", 3);
     says(&figures, "is Binary instead of Text");
     let addr = serve_echo(|number, message| if number == 4 { vec!["short".into()] } else { vec![message] });
-    let figures = echo(1, addr, SHORT);
+    let figures = echo(1, addr, DEALT);
     assert_only(&figures, "corrupted", 3);
     says(&figures, "has 5 bytes instead of 64");
 }
@@ -259,7 +260,7 @@ fn a_delay_misses_the_objective() {
 #[test]
 fn a_close_in_the_middle_fails() {
     let addr = serve_echo(|number, message| if number == 9 { vec![Message::Close(None)] } else { vec![message] });
-    let figures = echo(1, addr, SHORT);
+    let figures = echo(1, addr, DEALT);
     assert_eq!((&figures["close_codes"]["1005"], &figures["connections"]["failed"]), (&3.into(), &3.into()));
     let addr = serve(|stream| {
         let mut socket = tungstenite::accept(stream).expect("a handshake");
@@ -545,6 +546,64 @@ fn a_server_that_is_not_there_is_an_error() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("no connection could be opened") && text.contains("refused"), "{text}");
+}
+
+#[test]
+fn the_url_may_stand_by_itself_and_times_have_units() {
+    let addr = serve_echo(|_, message| vec![message]);
+    let url = format!("ws://{addr}/echo");
+    let json = scratch("figures.json");
+    let output = program()
+        .args(["echo", "-q", "--connections", "2", "--warmup", "50ms", "--duration", "300ms", "--patience", "1m"])
+        .args([&url, "--json"])
+        .arg(&json)
+        .output()
+        .expect("it starts");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let figures: Value = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
+    std::fs::remove_file(json).expect("ours");
+    assert_eq!(figures["url"], url);
+    let elapsed = figures["elapsed_s"].as_f64().expect("a figure");
+    assert!((0.3..2.0).contains(&elapsed), "{elapsed}");
+
+    for (arguments, why) in [
+        (vec!["echo"], "<URL|--url <URL>>"),
+        (vec!["echo", &url, "--url", &url], "cannot be used with"),
+        (vec!["echo", &url, "--duration", "5x"], "a time is a number of seconds"),
+    ] {
+        let output = program().args(&arguments).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && text.contains(why), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_server_process_that_is_not_there_is_an_error_before_the_run() {
+    let accepted = Arc::new(AtomicU64::new(0));
+    let count = accepted.clone();
+    let addr = serve(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    // Above the largest number that Linux gives out.
+    let output = run_on("echo", &format!("ws://{addr}/"), "--server-pid 8388608");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("--server-pid 8388608: there is no such process"), "{text}");
+    assert_eq!(accepted.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_server_process_that_ends_meanwhile_is_told_in_the_report() {
+    let addr = serve_echo(|_, message| vec![message]);
+    let mut server = Command::new("sleep").arg("0.5").spawn().expect("it starts");
+    let options = format!("--connections 2 --warmup 0 --duration 1.5 --server-pid {}", server.id());
+    let reaper = thread::spawn(move || server.wait().expect("ours"));
+    let figures = echo(0, addr, &options);
+    reaper.join().expect("no panic");
+    let warnings = figures["warnings"].to_string();
+    assert!(warnings.contains("process ended"), "{warnings}");
+    assert_eq!(figures["server"], Value::Null);
+    assert!(figures["messages"].as_u64() > Some(10), "{figures}");
 }
 
 #[test]

@@ -5,13 +5,12 @@
 //! second: that holds even where the client sets the pace.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
 use clap::Parser;
-use peers::runner::{Outcome, pin, start};
+use peers::runner::{self, Outcome, choose, end, pin, start};
 
 const CONNECTIONS_OPENED: &str = "10000";
 
@@ -36,6 +35,7 @@ struct Args {
     /// List the rows and stop.
     #[arg(long)]
     list: bool,
+    /// Rounds; every program has its turn in each.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Measured seconds of a round.
@@ -44,8 +44,10 @@ struct Args {
     /// Seconds before the measured window.
     #[arg(long, default_value_t = 0.3)]
     warmup: f64,
+    /// CPU of the servers.
     #[arg(long, default_value_t = 0)]
     server_cpu: usize,
+    /// CPU of the load generator.
     #[arg(long, default_value_t = 1)]
     client_cpu: usize,
     /// Print every round.
@@ -173,7 +175,7 @@ impl Programs {
         command
     }
 
-    fn client(&self, args: &Args, server: Server, pid: u32, addr: &str, scenario: &Scenario, json: &Path) -> Command {
+    fn client(&self, args: &Args, server: Server, pid: u32, addr: &str, scenario: &Scenario) -> Command {
         let mut command = Command::new(&self.loadtest);
         let route = match *scenario {
             Scenario::Echo { connections, size, pipeline, .. } => {
@@ -196,7 +198,6 @@ impl Programs {
         }
         command.arg("--url").arg(format!("ws://{addr}{route}"));
         command.arg(format!("--server-pid={pid}")).arg(format!("--pin={}", args.client_cpu));
-        command.arg("--json").arg(json);
         if server != Server::Ringwire {
             command.arg("--raw");
         }
@@ -210,14 +211,7 @@ fn round(args: &Args, programs: &Programs, server: Server, scenario: &Scenario) 
     pin(args.server_cpu)?;
     let (running, addr) = start(&mut programs.server(server, scenario))?;
     pin(args.client_cpu)?;
-    let json = std::env::temp_dir().join(format!("ringwire-bars-{}.json", std::process::id()));
-    let client = programs.client(args, server, running.id(), &addr, scenario, &json).output()?;
-    if !client.status.success() {
-        let text = [client.stdout, client.stderr].concat();
-        return Err(format!("the load generator failed:\n{}", String::from_utf8_lossy(&text)).into());
-    }
-    let figures: serde_json::Value = serde_json::from_slice(&fs::read(&json)?)?;
-    fs::remove_file(&json)?;
+    let figures = runner::measure(&mut programs.client(args, server, running.id(), &addr, scenario))?;
     let per = if matches!(scenario, Scenario::Connect) { "connection" } else { "message" };
     figures["server"][format!("cpu_us_per_{per}")].as_f64().ok_or_else(|| "no server CPU in the report".into())
 }
@@ -314,7 +308,11 @@ fn judge(row: &Row, figures: &Figures, bare: Option<&Figures>) -> bool {
     met
 }
 
-fn main() -> Outcome<ExitCode> {
+fn main() -> ExitCode {
+    end(run())
+}
+
+fn run() -> Outcome<ExitCode> {
     let args = Args::parse();
     if args.list {
         ROWS.iter().zip(1..).for_each(|(row, number)| println!("{number} {}", row.name));
@@ -329,17 +327,10 @@ fn main() -> Outcome<ExitCode> {
         loadtest: args.loadtest.clone().unwrap_or_else(|| directory.join("ringwire-loadtest")),
         directory,
     };
-    let wanted = |number: usize, row: &Row| {
-        let matches = |text: &String| {
-            *text == number.to_string() || text.parse::<usize>().is_err() && row.name.contains(text.as_str())
-        };
-        args.rows.is_empty() || args.rows.iter().any(matches)
-    };
+    let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
     let mut all_met = true;
-    for (number, row) in (1..).zip(&ROWS) {
-        if wanted(number, row) {
-            all_met &= measure(&args, &programs, row);
-        }
+    for place in choose(&names, &args.rows)? {
+        all_met &= measure(&args, &programs, &ROWS[place]);
     }
     Ok(if all_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -3,14 +3,18 @@
 //! server CPU per message: it holds even where the client sets the pace.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    io::{self, IsTerminal},
+    path::PathBuf,
     process::{Command, ExitCode},
     thread,
     time::Duration,
 };
 
-use peers::runner::{Outcome, pin, start};
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    unistd::Pid,
+};
+use peers::runner::{Outcome, choose, measure, pin, start};
 use serde_json::Value;
 
 use crate::servers;
@@ -34,11 +38,12 @@ pub(crate) struct Args {
     /// Rows to measure, by number or part of the name; all without it.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
-    /// Servers to measure, by name; all without it.
+    /// Servers to measure, by name; all without it. Those of --peer are always measured.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
-    /// A server started by hand, as NAME=URL,PID; its routes are URL/echo and URL/broadcast. May be repeated.
-    #[arg(long = "peer", value_parser = parse_peer)]
+    /// A server started by hand, such as mine=ws://127.0.0.1:9000,4242; its routes are URL/echo and URL/broadcast, so
+    /// measure only the --rows that it has the route for. May be repeated.
+    #[arg(long = "peer", value_name = "NAME=URL,PID", value_parser = parse_peer)]
     peers: Vec<Peer>,
     /// The ringwire program; by default the one beside this program.
     #[arg(long)]
@@ -69,7 +74,18 @@ fn parse_peer(text: &str) -> Result<Peer, String> {
     let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
     let (url, pid) = rest.rsplit_once(',').ok_or_else(wrong)?;
     let pid = pid.trim().parse().map_err(|_| wrong())?;
+    if name.is_empty() || own_names().any(|own| own == name) {
+        return Err(format!("{name:?} cannot be the name of a peer: it needs one of its own"));
+    }
+    if !url.starts_with("ws://") {
+        return Err(format!("{url:?} does not begin with ws://"));
+    }
     Ok(Peer { name: name.to_owned(), url: url.trim_end_matches('/').to_owned(), pid })
+}
+
+/// The servers that are started here.
+fn own_names<'a>() -> impl Iterator<Item = &'a str> {
+    [LIMIT, OURS].into_iter().chain(servers::ALL.map(|server| server.0))
 }
 
 enum Load {
@@ -155,7 +171,7 @@ impl Programs {
         command
     }
 
-    fn client(&self, args: &Args, load: &Load, url: &str, pid: u32, raw: bool, json: &Path) -> Command {
+    fn client(&self, args: &Args, load: &Load, url: &str, pid: u32, raw: bool) -> Command {
         let mut command = Command::new(&self.loadtest);
         match *load {
             Load::Echo { connections, size, pipeline } => {
@@ -174,7 +190,7 @@ impl Programs {
             command.arg(format!("--duration={}", args.duration)).arg(format!("--warmup={}", args.warmup));
         }
         command.arg("--quiet").arg("--url").arg(url);
-        command.arg(format!("--server-pid={pid}")).arg(format!("--pin={}", args.client_cpu)).arg("--json").arg(json);
+        command.arg(format!("--server-pid={pid}")).arg(format!("--pin={}", args.client_cpu));
         if raw {
             command.arg("--raw");
         }
@@ -185,25 +201,14 @@ impl Programs {
     fn turn(&self, args: &Args, name: &str, load: &Load) -> Outcome<Value> {
         if let Some(peer) = args.peers.iter().find(|peer| peer.name == name) {
             pin(args.client_cpu)?;
-            return self.measure(args, load, &format!("{}/{}", peer.url, load.route()), peer.pid, false);
+            return measure(&mut self.client(args, load, &format!("{}/{}", peer.url, load.route()), peer.pid, false));
         }
         // Children inherit the CPU this program is on.
         pin(args.server_cpu)?;
         let (running, addr) = start(&mut self.server(name, load))?;
         pin(args.client_cpu)?;
-        self.measure(args, load, &format!("ws://{addr}/{}", load.route()), running.id(), name == LIMIT)
-    }
-
-    fn measure(&self, args: &Args, load: &Load, url: &str, pid: u32, raw: bool) -> Outcome<Value> {
-        let json = std::env::temp_dir().join(format!("peers-compare-{}.json", std::process::id()));
-        let output = self.client(args, load, url, pid, raw, &json).output()?;
-        if !output.status.success() {
-            let text = [output.stdout, output.stderr].concat();
-            return Err(format!("the load generator failed:\n{}", String::from_utf8_lossy(&text)).into());
-        }
-        let figures = serde_json::from_slice(&fs::read(&json)?)?;
-        fs::remove_file(&json)?;
-        Ok(figures)
+        let url = format!("ws://{addr}/{}", load.route());
+        measure(&mut self.client(args, load, &url, running.id(), name == LIMIT))
     }
 }
 
@@ -235,10 +240,44 @@ fn rate(each_second: f64) -> String {
     }
 }
 
+/// Whether what the command line names is there: servers, and the processes of peers.
+fn check(args: &Args) -> Outcome<()> {
+    let is_known =
+        |name: &String| own_names().chain(args.peers.iter().map(|peer| peer.name.as_str())).any(|own| own == name);
+    if let Some(unknown) = args.servers.iter().find(|name| !is_known(name)) {
+        return Err(format!("no server is called {unknown:?}; --list shows them").into());
+    }
+    for (place, Peer { name, pid, .. }) in args.peers.iter().enumerate() {
+        if args.peers[..place].iter().any(|peer| peer.name == *name) {
+            return Err(format!("two peers are called {name:?}").into());
+        }
+        let processors = i32::try_from(*pid).ok().and_then(|pid| sched_getaffinity(Pid::from_raw(pid)).ok());
+        let Some(processors) = processors.filter(|_| *pid > 0) else {
+            return Err(format!("peer {name}: there is no process {pid} on this machine").into());
+        };
+        let others = (0..CpuSet::count()).filter(|cpu| *cpu != args.server_cpu);
+        if others.into_iter().any(|cpu| processors.is_set(cpu) == Ok(true)) {
+            eprintln!(
+                "{name} may run on other processors than {}, where the others run: start it with `taskset -c {}`",
+                args.server_cpu, args.server_cpu
+            );
+        }
+    }
+    Ok(())
+}
+
+/// One line on a terminal that says what is going on; nothing elsewhere.
+fn show(what: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{what}");
+    }
+}
+
 /// Runs the comparison and prints its table, in Markdown.
 pub(crate) fn run(args: &Args) -> Outcome<ExitCode> {
-    let own = [LIMIT, OURS].into_iter().chain(servers::ALL.map(|server| server.0));
-    let names: Vec<&str> = own
+    check(args)?;
+    let rows = choose(&ROWS.map(|row| row.0), &args.rows)?;
+    let names: Vec<&str> = own_names()
         .filter(|name| args.servers.is_empty() || args.servers.iter().any(|wanted| wanted == name))
         .chain(args.peers.iter().map(|peer| peer.name.as_str()))
         .collect();
@@ -251,29 +290,24 @@ pub(crate) fn run(args: &Args) -> Outcome<ExitCode> {
     let mut failures = 0;
     println!("| load | server | messages/s | server CPU/message | x limit | p50 | p99 | RSS/connection |");
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for (number, (row, load)) in (1..).zip(&ROWS) {
-        let is_wanted = |text: &String| {
-            *text == i32::to_string(&number) || (text.parse::<usize>().is_err() && row.contains(text.as_str()))
-        };
-        if !args.rows.is_empty() && !args.rows.iter().any(is_wanted) {
-            continue;
-        }
+    for (row, load) in rows.into_iter().map(|place| &ROWS[place]) {
         let mut turns: Vec<Vec<Value>> = names.iter().map(|_| Vec::new()).collect();
         for round in 1..=args.rounds {
             for (name, turns) in names.iter().zip(&mut turns) {
-                eprint!("\r\x1b[K{row}: round {round} of {}, {name}", args.rounds);
+                show(&format!("{row}: round {round} of {}, {name}", args.rounds));
                 match programs.turn(args, name, load) {
                     Ok(figures) => turns.push(figures),
                     Err(error) => {
                         failures += 1;
-                        eprintln!("\n{row}, {name}: {error}");
+                        show("");
+                        eprintln!("{row}, {name}: {error}");
                     }
                 }
                 // Lets the kernel finish with the connections of this turn.
                 thread::sleep(Duration::from_millis(100));
             }
         }
-        eprint!("\r\x1b[K");
+        show("");
         let is_idle = matches!(load, Load::Idle);
         let cpu_of = if is_idle { "/server/cpu_us_per_connection" } else { "/server/cpu_us_per_message" };
         let limit = names.iter().position(|name| *name == LIMIT).and_then(|place| median(&turns[place], cpu_of));
@@ -308,7 +342,11 @@ mod tests {
     fn peers_started_by_hand_are_read() {
         let peer = parse_peer("uws=ws://127.0.0.1:9,123").expect("a peer");
         assert_eq!((peer.name.as_str(), peer.url.as_str(), peer.pid), ("uws", "ws://127.0.0.1:9", 123));
-        assert!(parse_peer("uws=ws://127.0.0.1:9").is_err());
+        let wrong =
+            ["uws=ws://127.0.0.1:9", "uws=http://127.0.0.1:9,1", "=ws://127.0.0.1:9,1", "uws=ws://127.0.0.1:9,x"];
+        wrong.iter().for_each(|text| assert!(parse_peer(text).is_err(), "{text}"));
+        // It would be taken for the server of that name that is started here.
+        own_names().for_each(|own| assert!(parse_peer(&format!("{own}=ws://127.0.0.1:9,1")).is_err(), "{own}"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! The loops know no protocol. They move bytes at the lowest cost found on this kernel, which makes the programs built
 //! on them the physical limit that a WebSocket server is measured against.
 
+mod bare;
 pub mod epoll;
 pub mod process;
 pub mod raw_echo;

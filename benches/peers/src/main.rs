@@ -6,8 +6,11 @@ mod servers;
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use clap::{Parser, Subcommand};
-use peers::{raw_echo, raw_fanout, runner::Outcome};
+use clap::{Parser, Subcommand, builder::PossibleValuesParser};
+use peers::{
+    raw_echo, raw_fanout,
+    runner::{Outcome, end},
+};
 
 use crate::servers::Mode;
 
@@ -28,11 +31,12 @@ enum Command {
     /// Serves until it is stopped, with one of the libraries.
     Serve {
         /// Which.
+        #[arg(value_parser = PossibleValuesParser::new(servers::ALL.map(|server| server.0)))]
         name: String,
         /// Where.
         #[arg(long, default_value = "127.0.0.1:9100")]
         addr: SocketAddr,
-        /// What is done with a message.
+        /// What is done with a message, whatever the path.
         #[arg(long, value_enum, default_value = "echo")]
         mode: Mode,
     },
@@ -52,16 +56,20 @@ enum Command {
     },
 }
 
-fn main() -> Outcome<ExitCode> {
+fn main() -> ExitCode {
+    end(run())
+}
+
+fn run() -> Outcome<ExitCode> {
     let named = |name: &str, args: Vec<String>| std::iter::once(name.to_owned()).chain(args);
     match Args::parse().command {
         Command::Compare(args) => return compare::run(&args),
         Command::RawEcho { args } => raw_echo::serve(named("raw-echo", args))?,
         Command::RawFanout { args } => raw_fanout::serve(named("raw-fanout", args))?,
         Command::Serve { name, addr, mode } => {
-            let known = servers::ALL.iter().find(|server| server.0 == name);
-            let names = servers::ALL.map(|server| server.0).join(", ");
-            known.ok_or_else(|| format!("{name:?} is none of {names}"))?.1(addr, mode)?;
+            let (_, serve) =
+                servers::ALL.iter().find(|server| server.0 == name).expect("the command line allows no other");
+            serve(addr, mode)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -3,42 +3,27 @@
 //! A message is `--message-size` bytes; what is delivered is its last `--delivery-size` bytes. All messages that arrive
 //! in one tick leave as one send per connection.
 
-use std::{error::Error, net::SocketAddr, os::fd::AsRawFd};
+use std::error::Error;
+
+use clap::Parser;
 
 use crate::{
-    epoll, process,
-    uring::{self, Chunk, Driver, Options},
+    bare::Bare,
+    epoll,
+    uring::{self, Chunk, Options},
 };
-use clap::{Parser, ValueEnum};
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Engine {
-    Uring,
-    Epoll,
-}
 
 #[derive(Parser)]
 #[command(about)]
 struct Args {
-    #[arg(long, value_enum, default_value = "uring")]
-    engine: Engine,
-    #[arg(long, default_value = "127.0.0.1:9100")]
-    addr: SocketAddr,
+    #[command(flatten)]
+    bare: Bare<64>,
     /// Bytes of a published message.
     #[arg(long)]
     message_size: usize,
     /// Bytes of a delivered message; not more than a published one has.
     #[arg(long)]
     delivery_size: usize,
-    /// Bytes one receive may take.
-    #[arg(long, default_value_t = 16 * 1024)]
-    buffer_size: u32,
-    /// Provided buffers (io_uring): a power of two.
-    #[arg(long, default_value_t = 64)]
-    buffers: u16,
-    /// Operations submitted at once (io_uring).
-    #[arg(long, default_value_t = 1024)]
-    submit_max: usize,
 }
 
 /// Cuts the byte streams of publishers into messages.
@@ -132,9 +117,6 @@ pub fn serve(args: impl IntoIterator<Item = String>) -> Result<(), Box<dyn Error
     if args.message_size == 0 || args.delivery_size == 0 || args.delivery_size > args.message_size {
         return Err("--delivery-size must be between 1 and --message-size".into());
     }
-    process::exit_on_signals();
-    let slots = process::raise_nofile()?.min(65_536) as u32;
-    let listener = process::listen(args.addr)?;
     let mut fanout = Fanout {
         message_size: args.message_size,
         delivery_size: args.delivery_size,
@@ -142,23 +124,5 @@ pub fn serve(args: impl IntoIterator<Item = String>) -> Result<(), Box<dyn Error
         deliveries: Vec::new(),
         open: Vec::new(),
     };
-    match args.engine {
-        Engine::Uring => {
-            let options = Options {
-                buffers: args.buffers,
-                buffer_size: args.buffer_size,
-                submit_max: args.submit_max,
-                slots,
-                ..Options::default()
-            };
-            let mut driver = Driver::new(options, Some(listener.as_raw_fd()))?;
-            process::announce(&listener)?;
-            driver.run(&mut fanout)?;
-        }
-        Engine::Epoll => {
-            process::announce(&listener)?;
-            epoll::run(&listener, args.buffer_size as usize, &mut fanout)?;
-        }
-    }
-    Ok(())
+    args.bare.serve(&mut fanout, Options::default())
 }

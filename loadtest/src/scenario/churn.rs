@@ -2,7 +2,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
-    scenario::{Phase, Scenario, Schedule, Share, Verdict, judge, plain},
+    scenario::{Pace, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
     wire::{Name, STREAMS_MAX},
@@ -15,11 +15,8 @@ pub(crate) struct Plan {
     pub(crate) users: usize,
     /// Messages each sends, and gets back, before it leaves.
     pub(crate) words: u64,
-    /// Sessions a second; without it as fast as they go.
-    pub(crate) rate: Option<f64>,
-    /// Sessions in the window.
-    pub(crate) count: Option<u64>,
-    pub(crate) patience: Nanos,
+    /// Of sessions, not of messages.
+    pub(crate) pace: Pace,
 }
 
 /// A user's place. A session uses a stream of its own.
@@ -60,7 +57,7 @@ impl Churn {
             free: (0..count).rev().collect(),
             sessions: 0,
             schedule: None,
-            budget: share.of_budget(plan.count),
+            budget: share.of_budget(plan.pace.count),
             look_again: 0,
             share,
             plan,
@@ -117,7 +114,7 @@ impl Churn {
     fn look_for_the_stuck(&mut self, io: &mut Io) {
         self.look_again = io.now + 100_000_000;
         for user in &mut self.users {
-            if let Some(slot) = user.slot.filter(|_| !user.leaving && io.now > user.last_at + self.plan.patience) {
+            if let Some(slot) = user.slot.filter(|_| !user.leaving && io.now > user.last_at + self.plan.pace.patience) {
                 user.leaving = true;
                 io.abandon(slot);
             }
@@ -181,7 +178,8 @@ impl Scenario for Churn {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
-            self.schedule = self.plan.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.workers));
+            self.schedule =
+                self.plan.pace.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.workers));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
-    scenario::{Opener, Phase, Scenario, Share, Verdict, judge, plain},
+    scenario::{Opener, Phase, Ramp, Scenario, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
     wire::Name,
@@ -13,8 +13,7 @@ use ringwire::proto::Opcode;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) connections: usize,
-    pub(crate) concurrency: usize,
-    pub(crate) ramp: Option<f64>,
+    pub(crate) ramp: Ramp,
     /// Each connection sends one message and waits for its reply before it counts as ready.
     pub(crate) first_echo: bool,
     /// Ping every connection when all are open, and again at the end of the hold.
@@ -64,7 +63,7 @@ impl Connect {
     pub(crate) fn new(plan: Plan, share: Share) -> Self {
         let count = share.of(plan.connections);
         Self {
-            opener: Opener::new(share, count, plan.concurrency, plan.ramp),
+            opener: Opener::new(share, count, plan.ramp),
             conns: (0..count).map(|_| Conn::default()).collect(),
             unready: 0,
             unanswered: 0,

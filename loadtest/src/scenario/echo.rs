@@ -5,7 +5,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
-    scenario::{Opener, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
+    scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
     wire::Name,
@@ -18,12 +18,9 @@ const LOOK_EVERY: Nanos = 50_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) connections: usize,
-    pub(crate) concurrency: usize,
-    pub(crate) ramp: Option<f64>,
+    pub(crate) ramp: Ramp,
     pub(crate) pipeline: usize,
-    pub(crate) rate: Option<f64>,
-    pub(crate) count: Option<u64>,
-    pub(crate) patience: Nanos,
+    pub(crate) pace: Pace,
     pub(crate) raw: bool,
 }
 
@@ -59,13 +56,13 @@ impl Echo {
     pub(crate) fn new(plan: Plan, share: Share) -> Self {
         let count = share.of(plan.connections);
         Self {
-            opener: Opener::new(share, count, plan.concurrency, plan.ramp),
+            opener: Opener::new(share, count, plan.ramp),
             phase: Phase::Open,
             conns: (0..count).map(|_| Conn::default()).collect(),
             sent_at: vec![0; count * plan.pipeline],
             schedule: None,
             scheduled: 0,
-            budget: share.of_budget(plan.count),
+            budget: share.of_budget(plan.pace.count),
             outstanding: 0,
             alive: 0,
             look_again: 0,
@@ -153,7 +150,7 @@ impl Echo {
             let conn = &self.conns[tag];
             if conn.sent > conn.tracker.next {
                 let oldest = self.sent_at[tag * depth + (conn.tracker.next % depth as u64) as usize];
-                if io.now > oldest + self.plan.patience {
+                if io.now > oldest + self.plan.pace.patience {
                     let waiting = self.give_up(tag);
                     io.tally.say(|| format!("connection {tag}: {waiting} replies never came"));
                     self.pump(io, tag);
@@ -228,6 +225,7 @@ impl Scenario for Echo {
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule = self
                 .plan
+                .pace
                 .rate
                 .map(|rate| Schedule::new(io.now, rate, self.share, self.conns.len(), self.plan.connections));
         }

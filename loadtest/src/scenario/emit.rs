@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     net::{App, Gone, Io, Nanos, Open, Received, Speaks},
-    scenario::{Opener, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
+    scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
     wire::Name,
@@ -22,11 +22,8 @@ pub(crate) struct Plan {
     pub(crate) sockets: usize,
     /// HTTP connections, of each worker.
     pub(crate) posters: usize,
-    pub(crate) concurrency: usize,
-    pub(crate) ramp: Option<f64>,
-    pub(crate) rate: Option<f64>,
-    pub(crate) count: Option<u64>,
-    pub(crate) patience: Nanos,
+    pub(crate) ramp: Ramp,
+    pub(crate) pace: Pace,
     pub(crate) host: String,
     /// Path with `{id}`.
     pub(crate) api: String,
@@ -79,14 +76,14 @@ impl Emit {
         let posters = plan.posters.min(sockets);
         let count = sockets + posters;
         Self {
-            opener: Opener::new(share, count, plan.concurrency, plan.ramp),
+            opener: Opener::new(share, count, plan.ramp),
             phase: Phase::Open,
             sockets: (0..sockets).map(|_| Socket::default()).collect(),
             posters: (0..posters).map(|_| Poster::default()).collect(),
             unnamed: 0,
             schedule: None,
             scheduled: 0,
-            budget: share.of_budget(plan.count),
+            budget: share.of_budget(plan.pace.count),
             outstanding: 0,
             request: Vec::new(),
             look_again: 0,
@@ -285,7 +282,7 @@ impl App for Emit {
                     let late = self.sockets[tag]
                         .times
                         .iter()
-                        .any(|time| time.0 == sequence && io.now > time.2 + self.plan.patience);
+                        .any(|time| time.0 == sequence && io.now > time.2 + self.plan.pace.patience);
                     if late {
                         self.posters[index].undelivered = None;
                         self.outstanding = self.outstanding.saturating_sub(1);
@@ -315,7 +312,8 @@ impl Scenario for Emit {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
-            self.schedule = self.plan.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.workers));
+            self.schedule =
+                self.plan.pace.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.workers));
         }
         if phase.is_flowing() {
             (0..self.posters.len()).for_each(|index| self.pump(io, index));

@@ -15,7 +15,7 @@ use ringwire::engine::bell::Bell;
 
 use crate::{
     net::{App, Gone, Io, Nanos, Open, Received},
-    scenario::{Opener, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
+    scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
     wire::{Messages, Name},
@@ -40,12 +40,9 @@ pub(crate) struct Plan {
     /// When they do, after the measured window began.
     pub(crate) stall_after: Nanos,
     pub(crate) burst: u64,
-    pub(crate) rate: Option<f64>,
-    /// Messages to publish in the window.
-    pub(crate) count: Option<u64>,
-    pub(crate) concurrency: usize,
-    pub(crate) ramp: Option<f64>,
-    pub(crate) patience: Nanos,
+    /// Of published messages.
+    pub(crate) pace: Pace,
+    pub(crate) ramp: Ramp,
     pub(crate) raw: bool,
 }
 
@@ -197,12 +194,12 @@ impl Fanout {
             })
             .collect();
         let all = plan.streams();
-        let budget = plan.count.map_or(u64::MAX, |count| {
+        let budget = plan.pace.count.map_or(u64::MAX, |count| {
             let bursts = count.div_ceil(plan.burst);
             bursts * publishers.len() as u64 / all as u64
         });
         Self {
-            opener: Opener::new(share, count, plan.concurrency, plan.ramp),
+            opener: Opener::new(share, count, plan.ramp),
             phase: Phase::Open,
             local: vec![Local::default(); board.flights.len()],
             raw: plan.raw,
@@ -238,7 +235,7 @@ impl Fanout {
         if flight.sequence.load(Ordering::Acquire) == sequence {
             let latency = io.now.saturating_sub(flight.due.load(Ordering::Relaxed));
             io.tally.latency(latency);
-            if self.schedule.is_some() || self.board.plan.rate.is_some() {
+            if self.schedule.is_some() || self.board.plan.pace.rate.is_some() {
                 let sent = flight.sent.load(Ordering::Relaxed);
                 io.tally.time_recorded(Timed::Uncorrected, io.now.saturating_sub(sent));
             }
@@ -278,7 +275,7 @@ impl Fanout {
         let first = stream / plan.publishers * (plan.members + plan.stalled) + stream % plan.publishers;
         let worker = first % self.board.workers;
         if worker != self.share.worker
-            && plan.rate.is_none()
+            && plan.pace.rate.is_none()
             && let Some(bell) = self.board.bells[worker].get()
         {
             bell.ring();
@@ -313,7 +310,7 @@ impl Fanout {
             let (published, completed) =
                 (stream.published.load(Ordering::Relaxed), stream.completed.load(Ordering::Acquire));
             if completed < published {
-                if io.now < publisher.last_at + self.board.plan.patience {
+                if io.now < publisher.last_at + self.board.plan.pace.patience {
                     continue;
                 }
                 stream.completed.store(published, Ordering::Release);
@@ -433,7 +430,7 @@ impl App for Fanout {
         if !self.phase.is_flowing() {
             return None;
         }
-        if self.board.plan.rate.is_some() {
+        if self.board.plan.pace.rate.is_some() {
             self.follow_schedule(io)
         } else {
             self.publish_next(io);
@@ -447,7 +444,7 @@ impl Scenario for Fanout {
         let before = std::mem::replace(&mut self.phase, phase);
         let plan = &self.board.plan;
         if before < Phase::Warmup && phase.is_flowing() {
-            self.schedule = plan.rate.map(|rate| {
+            self.schedule = plan.pace.rate.map(|rate| {
                 let rate = rate / plan.burst as f64;
                 Schedule::new(io.now, rate, self.share, self.publishers.len(), plan.streams())
             });
@@ -466,7 +463,7 @@ impl Scenario for Fanout {
         !alive
             || ((self.phase == Phase::Drain
                 || self.budget == 0
-                || (self.board.plan.count.is_some() && self.publishers.is_empty()))
+                || (self.board.plan.pace.count.is_some() && self.publishers.is_empty()))
                 && self.board.is_complete())
     }
 

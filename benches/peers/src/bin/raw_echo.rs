@@ -1,5 +1,7 @@
 //! See [`peers::raw_echo`].
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    peers::raw_echo::serve(std::env::args())
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peers::runner::end(peers::raw_echo::serve(std::env::args()))
 }

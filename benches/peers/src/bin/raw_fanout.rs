@@ -1,5 +1,7 @@
 //! See [`peers::raw_fanout`].
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    peers::raw_fanout::serve(std::env::args())
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peers::runner::end(peers::raw_fanout::serve(std::env::args()))
 }

@@ -109,6 +109,23 @@ fn serve_tokio<F: Future<Output = ()> + 'static>(addr: SocketAddr, handle: impl 
     })
 }
 
+/// Serves with a library whose WebSocket is a stream and a sink; `accept` does its handshake.
+fn serve_sessions<M: Data, E, S, F>(addr: SocketAddr, mode: Mode, accept: impl Fn(TcpStream) -> F) -> Outcome<()>
+where
+    S: Stream<Item = Result<M, E>> + Sink<M> + Unpin,
+    F: Future<Output = Option<S>> + 'static,
+{
+    let hub = Hub::new();
+    serve_tokio(addr, move |stream| {
+        let (hub, accepting) = (hub.clone(), accept(stream));
+        async move {
+            if let Some(socket) = accepting.await {
+                session(socket, mode, hub).await;
+            }
+        }
+    })
+}
+
 /// One connection of a library whose WebSocket is a stream and a sink.
 async fn session<M: Data, E>(mut socket: impl Stream<Item = Result<M, E>> + Sink<M> + Unpin, mode: Mode, hub: Hub<M>) {
     match mode {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use peers::runner::Outcome;
 use sockudo_ws::{Config, Message, WebSocketStream, handshake::server_handshake};
 
-use super::{Data, Hub, MESSAGE_BYTES_MAX, Mode, serve_tokio, session};
+use super::{Data, MESSAGE_BYTES_MAX, Mode, serve_sessions};
 
 impl Data for Message {
     fn is_data(&self) -> bool {
@@ -14,14 +14,9 @@ impl Data for Message {
 }
 
 pub(super) fn serve(addr: SocketAddr, mode: Mode) -> Outcome<()> {
-    let hub = Hub::new();
-    serve_tokio(addr, move |mut stream| {
-        let hub = hub.clone();
-        async move {
-            if server_handshake(&mut stream).await.is_ok() {
-                let config = Config::builder().max_payload_length(MESSAGE_BYTES_MAX).idle_timeout(0).build();
-                session(WebSocketStream::server(stream, config), mode, hub).await;
-            }
-        }
+    serve_sessions(addr, mode, |mut stream| async move {
+        server_handshake(&mut stream).await.ok()?;
+        let config = Config::builder().max_payload_length(MESSAGE_BYTES_MAX).idle_timeout(0).build();
+        Some(WebSocketStream::server(stream, config))
     })
 }

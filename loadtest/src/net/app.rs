@@ -1,0 +1,186 @@
+//! What a scenario is to the connections of a thread, and what it may use: the counters, the clock, the outbound queues,
+//! and wishes that are carried out after its call.
+
+use std::{convert::Infallible, fmt, time::Instant};
+
+use ringwire::{
+    outbox::Outbox,
+    proto::{Opcode, event::Kind, frame::put_masked_frame},
+};
+
+use crate::{
+    net::Nanos,
+    tally::Tally,
+    wire::{Keys, Messages, Name},
+};
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// RFC 6455.
+    WebSocket,
+    /// The expected bytes, nothing else.
+    Raw,
+    /// HTTP/1.1, kept alive.
+    Http,
+}
+
+/// A connection to open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    /// The app's own number for it.
+    pub(crate) tag: u32,
+    /// Its number in the whole run: chooses the source address.
+    pub(crate) number: usize,
+    pub(crate) speaks: Speaks,
+    /// Fills `{room}` in the path.
+    pub(crate) room: Option<u32>,
+    /// Size of the socket's receive buffer, if not the system's choice.
+    pub(crate) receive_buffer: Option<usize>,
+}
+
+/// Why a connection is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// We left, and the server answered.
+    Left,
+    /// Something was wrong; it is counted already.
+    Failed,
+}
+
+/// A data message that was not the one due, or came where none could be foretold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) payload: &'a [u8],
+}
+
+/// What the app wants done to a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Command {
+    Open(Open),
+    Leave(u32),
+    Drop(u32),
+    Pause(u32),
+}
+
+/// A scenario's part on one thread.
+pub(crate) trait App {
+    /// The opening handshake is done.
+    fn opened(&mut self, io: &mut Io, conn: u32, tag: u32);
+    /// Which message is due next on a connection, if that can be told.
+    fn due(&self, tag: u32) -> Option<Name>;
+    /// The message that was due came, right in every byte.
+    fn matched(&mut self, io: &mut Io, conn: u32, tag: u32);
+    /// Another message came.
+    fn received(&mut self, io: &mut Io, conn: u32, tag: u32, message: Received<'_>);
+    /// A pong came.
+    fn pong(&mut self, _io: &mut Io, _tag: u32, _payload: &[u8]) {}
+    /// An HTTP response came.
+    fn responded(&mut self, _io: &mut Io, _conn: u32, _tag: u32, _status: u16) {}
+    /// The connection is no more, or never was.
+    fn closed(&mut self, io: &mut Io, conn: u32, tag: u32, gone: Gone);
+    /// Whether the server may end this connection as it likes.
+    fn is_expendable(&self, _tag: u32) -> bool {
+        false
+    }
+    /// Once per tick. Returns when it wants the next one at the latest.
+    fn tick(&mut self, io: &mut Io) -> Option<Nanos>;
+}
+
+/// What an app may use.
+#[derive(Debug)]
+pub(crate) struct Io {
+    pub(crate) tally: Tally,
+    pub(crate) messages: &'static Messages,
+    /// The time, read at least once per tick.
+    pub(crate) now: Nanos,
+    pub(super) outbox: Sends,
+    pub(super) keys: Keys,
+    origin: Instant,
+    pub(super) commands: Vec<Command>,
+    /// Connections that are connecting or shaking hands, or asked for.
+    pub(crate) opening: usize,
+}
+
+/// The outbound queues.
+pub(super) struct Sends(pub(super) Outbox);
+
+impl fmt::Debug for Sends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sends").finish_non_exhaustive()
+    }
+}
+
+impl Sends {
+    pub(super) fn put(&mut self, conn: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let queued = self.0.queue_raw(conn, |out| {
+            write(out);
+            Ok::<(), Infallible>(())
+        });
+        matches!(queued, Ok(true))
+    }
+}
+
+impl Io {
+    pub(super) fn new(messages: &'static Messages, origin: Instant, seed: u64) -> Io {
+        Io {
+            tally: Tally::new(),
+            messages,
+            now: origin.elapsed().as_nanos() as u64,
+            outbox: Sends(Outbox::new(usize::MAX)),
+            keys: Keys::new(seed),
+            origin,
+            commands: Vec::new(),
+            opening: 0,
+        }
+    }
+
+    /// Asks for a connection.
+    pub(crate) fn open(&mut self, open: Open) {
+        self.opening += 1;
+        self.commands.push(Command::Open(open));
+    }
+
+    /// Ends a connection in order: Close 1000, the server's answer, the end.
+    pub(crate) fn leave(&mut self, conn: u32) {
+        self.commands.push(Command::Leave(conn));
+    }
+
+    /// Ends a connection at once.
+    pub(crate) fn abandon(&mut self, conn: u32) {
+        self.commands.push(Command::Drop(conn));
+    }
+
+    /// Stops reading from a connection.
+    pub(crate) fn pause(&mut self, conn: u32) {
+        self.commands.push(Command::Pause(conn));
+    }
+
+    /// Queues a message.
+    #[inline]
+    pub(crate) fn send(&mut self, conn: u32, name: Name) {
+        let (key, messages, sent) = (self.keys.key(), self.messages, &mut self.tally.bytes_out);
+        self.outbox.put(conn, |out| {
+            let start = out.len();
+            messages.put_request(out, name, key);
+            *sent += (out.len() - start) as u64;
+        });
+    }
+
+    /// Queues a control frame.
+    pub(crate) fn control(&mut self, conn: u32, opcode: Opcode, payload: &[u8]) {
+        let key = self.keys.key();
+        self.outbox.put(conn, |out| put_masked_frame(out, opcode, payload, key));
+    }
+
+    /// Queues bytes as they are.
+    pub(crate) fn raw(&mut self, conn: u32, bytes: &[u8]) {
+        self.tally.bytes_out += bytes.len() as u64;
+        self.outbox.put(conn, |out| out.extend_from_slice(bytes));
+    }
+
+    pub(super) fn read_clock(&mut self) {
+        self.now = self.origin.elapsed().as_nanos() as u64;
+    }
+}
