@@ -562,8 +562,8 @@ fn a_response_is_read_at_leisure() {
 /// What was queued before Close arrives, and Close, although that takes longer than Close has to be answered.
 #[test]
 fn what_is_queued_before_close_is_read_at_leisure() {
-    const COUNT: usize = 600;
-    let limits = Config { close_timeout: SHORT, outbox_bytes_max: 64 << 20, ..config() };
+    const COUNT: usize = 1000;
+    let limits = Config { close_timeout: Duration::from_secs(1), outbox_bytes_max: 64 << 20, ..config() };
     let server = TestServer::with(limits);
     let mut client = narrow(&server);
     client.upgrade("/rooms/slow");
@@ -585,14 +585,15 @@ fn what_is_queued_before_close_is_read_at_leisure() {
 /// A kept-alive connection's next request has its own time, and a body as long as it goes on.
 #[test]
 fn each_request_and_each_body_has_its_own_time() {
-    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    const TIME: Duration = Duration::from_secs(1);
+    let server = TestServer::with(Config { handshake_timeout: TIME, ..config() });
     let mut client = server.raw();
     for _ in 0..3 {
         client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(client.response(false).status, 200);
-        thread::sleep(SHORT * 3 / 5);
+        thread::sleep(TIME * 3 / 5);
         client.send(b"GET /healthz ");
-        thread::sleep(SHORT * 3 / 5);
+        thread::sleep(TIME / 2);
         client.send(b"HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(client.response(false).status, 200);
     }
@@ -601,7 +602,7 @@ fn each_request_and_each_body_has_its_own_time() {
     client.send(b"POST /api/broadcast HTTP/1.1\r\nHost: x\r\nContent-Length: 10240\r\n\r\n");
     for _ in 0..30 {
         client.send(&[b' '; 341]);
-        thread::sleep(SHORT / 10);
+        thread::sleep(TIME / 10);
     }
     client.send(&[b' '; 10]);
     assert_eq!(client.response(false).status, 400, "it came whole, and is no JSON");
@@ -611,7 +612,7 @@ fn each_request_and_each_body_has_its_own_time() {
     let mut writer = client.stream.try_clone().expect("a second handle");
     let sending = thread::spawn(move || {
         while std::io::Write::write_all(&mut writer, b" ").is_ok() {
-            thread::sleep(SHORT / 40);
+            thread::sleep(TIME / 40);
         }
     });
     assert_eq!(client.response(false).status, 408);
