@@ -1,4 +1,4 @@
-//! The client thread's tick. Generic over [`Ring`], like a server's core.
+//! The client thread's tick. Generic over [`Ring`], like a server's core, so that it also runs on the simulated one.
 //!
 //! A tick, in this order: gather what is to be sent, one send per connection; submit and wait; take the completions; settle
 //! the sends; read letters; handle completions; resume what was held back; fire due timers; wake users. Nothing blocks.
@@ -17,6 +17,7 @@ use super::delay::DelayEnd;
 use super::driver::{Due, Letter, Letters};
 use super::error::ClientError;
 use super::line::Ended;
+use super::resolve::Resolve;
 use crate::engine::{BatchSend, Completion, Op, Ring, Token, Wait};
 use crate::message::OwnedMessage;
 use crate::proto::pool::Pool;
@@ -27,9 +28,10 @@ const POOL_BYTES: usize = 8 << 20;
 pub(super) const LINGER_NS: u64 = 1_000_000_000;
 
 /// See the module.
-pub(super) struct Core<R> {
+pub struct Core<R> {
     pub(super) ring: R,
     letters: Letters,
+    pub(super) resolve: Resolve,
     pub(super) conns: Slab<Conn>,
     pub(super) generations: Vec<u32>,
     pub(super) pool: Pool,
@@ -54,11 +56,13 @@ pub(super) struct Core<R> {
 }
 
 impl<R: Ring> Core<R> {
-    pub(super) fn new(ring: R, letters: Letters) -> Core<R> {
+    /// A core without connections.
+    pub fn new(ring: R, letters: Letters, resolve: Resolve) -> Core<R> {
         Core {
             now_ns: ring.now(),
             ring,
             letters,
+            resolve,
             conns: Slab::new(),
             generations: Vec::new(),
             pool: Pool::new(POOL_BYTES),
@@ -86,6 +90,17 @@ impl<R: Ring> Core<R> {
     }
 
     fn tick(&mut self) -> io::Result<()> {
+        self.turn()?;
+        self.work();
+        Ok(())
+    }
+
+    /// The first half of a tick, which sleeps. A simulated ring returns from it at once: the second half must wait until
+    /// the sleep would be over.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    pub fn turn(&mut self) -> io::Result<()> {
         let watched = self.gather();
         let wait = self.wait(watched);
         let (conns, generations) = (&self.conns, &self.generations);
@@ -93,7 +108,11 @@ impl<R: Ring> Core<R> {
             token: Token::new(Op::SendNow, generations[slot as usize], slot),
             pieces: conns[slot as usize].out.as_pieces(),
         });
-        self.ring.turn(batch, wait)?;
+        self.ring.turn(batch, wait)
+    }
+
+    /// The second half of a tick.
+    pub fn work(&mut self) {
         self.letters.unpark();
         self.now_ns = self.ring.now();
         self.take_completions();
@@ -106,7 +125,11 @@ impl<R: Ring> Core<R> {
         self.rearm_starved();
         self.wakers.drain(..).for_each(Waker::wake);
         debug_assert!(self.conns.len() > 64 || self.conns.iter().all(|(_, conn)| conn.invariants()));
-        Ok(())
+    }
+
+    /// Slots in use, those included whose connection has ended and whose operations have not.
+    pub fn slots_in_use(&self) -> usize {
+        self.conns.len()
     }
 
     /// Takes what users have queued; true if somebody waits until it is sent, of which no completion tells.

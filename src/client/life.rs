@@ -14,7 +14,6 @@ use super::driver::Letter;
 use super::error::Answer;
 use super::error::{ClientError, Waiting, read_answer};
 use super::line::{Ended, Line, LineEnd};
-use super::resolve;
 use crate::engine::{Completion, Op, Ring};
 use crate::proto::frame::Opcode;
 
@@ -51,9 +50,10 @@ impl<R: Ring> Core<R> {
                     self.finish(slot, ClientError::Connect { address: path.display().to_string(), source });
                 }
             },
-            Destination::Name(host, port) => resolve::resolve(host, port, move |found| {
-                driver.post(Letter::Resolved(slot, generation, found));
-            }),
+            Destination::Name(host, port) => {
+                let then = move |found| driver.post(Letter::Resolved(slot, generation, found));
+                (self.resolve)(host, port, Box::new(then));
+            }
         }
     }
 
