@@ -29,10 +29,8 @@ impl<R: Ring> Core<R> {
             let error = ClientError::Connect { address: "any server".into(), source };
             return line.end(Ended::abnormal(error), None, &mut self.wakers);
         }
-        if slot as usize == self.generations.len() {
-            self.generations.push(0);
-        }
-        let generation = self.generations[slot as usize];
+        self.generations.begin(slot);
+        let generation = self.generations.of(slot);
         line.set_place(slot, generation);
         let deadline_ns = after(self.now_ns, order.settings.handshake_timeout);
         let destination = order.destination.clone();
@@ -58,7 +56,7 @@ impl<R: Ring> Core<R> {
     }
 
     pub(super) fn resolved(&mut self, slot: u32, generation: u32, found: io::Result<Vec<SocketAddr>>) {
-        if self.generations[slot as usize] != generation {
+        if self.generations.of(slot) != generation {
             return;
         }
         let Some(conn) = self.conns.get_mut(slot as usize).filter(|conn| conn.phase == Phase::Resolving) else {
@@ -164,7 +162,7 @@ impl<R: Ring> Core<R> {
     /// Does what the user of a connection wants.
     pub(super) fn look(&mut self, line: &Arc<Line>) {
         let Some((slot, generation)) = line.place() else { return };
-        if self.generations[slot as usize] != generation || !self.conns.contains(slot as usize) {
+        if self.generations.of(slot) != generation || !self.conns.contains(slot as usize) {
             return;
         }
         let wants = line.take_wants();
@@ -204,7 +202,7 @@ impl<R: Ring> Core<R> {
         conn.deadline_ns = after(now_ns, conn.order.settings.close_timeout);
         // What it holds back is not wanted any more, but the server's Close may be behind it.
         if conn.paused {
-            self.resumable.push((slot, self.generations[slot as usize]));
+            self.resumable.push((slot, self.generations.of(slot)));
         }
         self.mark_dirty(slot);
         self.watch_over(slot);
