@@ -492,6 +492,7 @@ fn a_server_that_answers_no_ping_is_given_up() {
 
 // ---- closing ------------------------------------------------------------------------------------------------------
 
+/// Kills: a connection that lingers although the server has closed it.
 #[test]
 fn closes_that_cross_are_in_order_on_both_sides() {
     let mut rig = Rig::calm();
@@ -503,6 +504,7 @@ fn closes_that_cross_are_in_order_on_both_sides() {
     server.socket.close();
     rig.pass_ms(10);
     assert!(take(&answer).is_ok_and(|closed| closed.clean));
+    assert_eq!(rig.client.core.slots_in_use(), 0, "nothing more is waited for");
     rig.finish();
 }
 
