@@ -12,6 +12,7 @@ use ringwire::client::{Client, ClientError, Connect, Event, Reconnecting, Waitin
 use ringwire::engine::sim::{self, Dial, Fault, Faults, RingOptions, Rng, World};
 
 use crate::client_host::{ClientCore, Tasks, connect_to};
+use crate::rig;
 use crate::wire::{self, CLOSE, PING, PONG, TEXT};
 
 /// What a future gave, if it is done.
@@ -75,16 +76,7 @@ impl Rig {
     }
 
     fn pass(&mut self, time: Duration) {
-        let end = self.world.now() + time.as_nanos() as u64;
-        loop {
-            self.settle();
-            let now = self.world.now();
-            if now >= end {
-                return;
-            }
-            let next = self.world.next_wakeup().map_or(end, |at| at.max(now + 10_000).min(end));
-            self.world.advance(next - now);
-        }
+        rig::pass(&self.world.clone(), time, || self.settle());
     }
 
     fn pass_ms(&mut self, ms: u64) {
