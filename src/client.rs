@@ -25,7 +25,8 @@
 //! encode and mask messages themselves, into the connection's queue; the thread sends what has been queued meanwhile in
 //! one piece, and puts what it receives into the connection's inbox. Both are bounded ([`Connect::max_outbox`],
 //! [`Connect::max_inbox`]): [`Client::send`] waits while the server does not read, and nothing more is read from a server
-//! while nobody receives. Pings are answered, and Close frames too, whether or not anybody receives.
+//! while nobody receives. Pings and Close frames are answered whether or not anybody receives, as long as the inbox has
+//! room.
 //!
 //! Masking keys come from the kernel's random number generator (RFC 6455 5.3).
 //!
@@ -62,6 +63,14 @@ pub use reconnect::{Event, Reconnecting, ReconnectingSender};
 use crate::message::{IntoMessage, OwnedMessage};
 use crate::ws::Closed;
 use line::{Line, Opened, Queued};
+
+/// The client without its thread, for simulations, which drive its core themselves.
+#[doc(hidden)]
+pub mod simulated {
+    pub use super::core::Core;
+    pub use super::driver::{Driver, Letters};
+    pub use super::resolve::{Found, Resolve};
+}
 
 /// The status and the excerpt of the body in an answer that refuses a handshake, for the fuzzer.
 #[doc(hidden)]
@@ -128,7 +137,8 @@ impl Client {
         poll_fn(|cx| self.line.poll_recv(cx)).await
     }
 
-    /// Pings the server and waits for its pong (RFC 6455 5.5.2).
+    /// Pings the server and waits for its pong (RFC 6455 5.5.2). The pong comes behind the messages that the server sent
+    /// before it: if those are more than [`Connect::max_inbox`], it is not seen before some of them are received.
     ///
     /// # Errors
     /// If the connection ends before.
@@ -138,8 +148,8 @@ impl Client {
     }
 
     /// Closes the connection behind everything queued (RFC 6455 7.1.2) and waits until the server has answered, or
-    /// [`Connect::close_timeout`] is over; how it ended. What the server sends from now on is discarded, what it sent before
-    /// can still be received. The reason is cut to 123 bytes.
+    /// [`Connect::close_timeout`] is over; how it ended. What arrives from now on is discarded, and so is what the inbox had
+    /// no room for; what is in it can still be received. The reason is cut to 123 bytes.
     ///
     /// # Errors
     /// [`ClientError::IllegalCloseCode`]: 1000-1003, 1007-1014 and 3000-4999 may be sent.

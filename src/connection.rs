@@ -15,15 +15,14 @@ use serde::Serialize;
 use crate::context::CoreContext;
 use crate::hub::Hub;
 use crate::id::ConnectionId;
-use crate::message::{EncodeError, IntoMessage, Message, OwnedMessage, borrowed};
+use crate::message::{EncodeError, Envelope, IntoMessage, Message, OwnedMessage};
 use crate::outbox::Key;
-use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::reply::{ReplySink, Sent};
 use crate::request::Request;
 use crate::runtime::sleep;
 use crate::sender::Sender;
-use crate::socket::{send_message, send_message_keyed};
+use crate::socket::{Queue, send_message};
 pub(crate) use inbox::Inbox;
 
 /// Queued bytes from which [`Connection::ready`] waits.
@@ -69,13 +68,7 @@ impl Connection {
 
     /// Queues a message.
     pub fn send(&mut self, message: impl IntoMessage) -> Sent {
-        match message.with_message(|message| self.queue(message, None)) {
-            Ok(sent) => sent,
-            Err(error) => {
-                tracing::error!(%error, "a message was not sent");
-                Sent::Dropped
-            }
-        }
+        self.queue_message(message, None)
     }
 
     /// Queues a named event, in the app's envelope.
@@ -83,19 +76,12 @@ impl Connection {
     /// # Errors
     /// If the data cannot be written as JSON.
     pub fn emit(&mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Sent, EncodeError> {
-        let text = self.core.envelope().encode(event, data)?;
-        Ok(self.queue(borrowed(Kind::Text, &text), None))
+        self.queue_event(event, data, None)
     }
 
     /// As [`Connection::send`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
     pub fn send_keyed(&mut self, key: impl AsRef<[u8]>, message: impl IntoMessage) -> Sent {
-        match message.with_message(|message| self.queue(message, Some(Key::of(key.as_ref())))) {
-            Ok(sent) => sent,
-            Err(error) => {
-                tracing::error!(%error, "a message was not sent");
-                Sent::Dropped
-            }
-        }
+        self.queue_message(message, Some(Key::of(key.as_ref())))
     }
 
     /// As [`Connection::emit`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
@@ -108,8 +94,7 @@ impl Connection {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<Sent, EncodeError> {
-        let text = self.core.envelope().encode(event, data)?;
-        Ok(self.queue(borrowed(Kind::Text, &text), Some(Key::of(key.as_ref()))))
+        self.queue_event(event, data, Some(Key::of(key.as_ref())))
     }
 
     /// Sends all messages of a stream, no faster than the peer reads. Ends early when the connection does.
@@ -192,15 +177,18 @@ impl Connection {
         let id = self.id;
         self.core.runtime.with_hub(move |hub| hub.release(id));
     }
+}
 
-    fn queue(&self, message: Message<'_>, key: Option<Key>) -> Sent {
+impl Queue for Connection {
+    fn envelope(&self) -> Envelope {
+        self.core.envelope()
+    }
+
+    fn queue(&mut self, message: Message<'_>, key: Option<Key>) -> Sent {
         let id = self.id;
         let mut message = Some(message);
         let sent = self.core.runtime.try_with_hub(|hub| match (hub.resolve(id), message.take()) {
-            (Some(slot), Some(message)) => match key {
-                Some(key) => send_message_keyed(hub, slot, message, key),
-                None => send_message(hub, slot, message),
-            },
+            (Some(slot), Some(message)) => send_message(hub, slot, message, key),
             _ => Sent::Gone,
         });
         // Between tasks' phases: the message goes the way of other threads.

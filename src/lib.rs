@@ -186,6 +186,8 @@
 #[doc(hidden)]
 pub mod admission;
 mod app;
+#[cfg(test)]
+mod chance;
 pub mod check;
 pub mod client;
 pub mod config;

@@ -27,7 +27,7 @@ use slab::Slab;
 
 use crate::admission::Admission;
 use crate::config::Origins;
-use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Op, Pieces, Ring, Token, Wait};
+use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Generations, Op, Pieces, Ring, Token, Wait};
 use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
 use crate::outbox::{PIECES_MAX, Stretch, ToSend};
@@ -141,7 +141,7 @@ pub struct Shard<R, S> {
     admission: Arc<Admission>,
     settings: Settings,
     conns: Slab<Conn>,
-    generations: Vec<u32>,
+    generations: Generations,
     timers: Timers,
     now_ns: u64,
     completions: Vec<Completion>,
@@ -197,7 +197,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             admission,
             settings,
             conns: Slab::with_capacity(slots),
-            generations: Vec::with_capacity(slots),
+            generations: Generations::with_capacity(slots),
             timers: Timers::default(),
             completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
@@ -335,12 +335,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Takes all completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena
     /// only until it is settled, so none of them may stay behind.
     fn take_completions(&mut self) {
-        while let Some(completion) = self.ring.completion() {
-            if completion.token.op() == Op::SendNow {
-                self.sent_short(&completion);
-            } else {
-                self.completions.push(completion);
-            }
+        while let Some(completion) = self.ring.failed_send(&mut self.completions) {
+            self.sent_short(&completion);
         }
     }
 
@@ -349,13 +345,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if !self.is_current(completion.token) {
             return;
         }
-        let sent = match completion.result {
-            Ok(sent) => sent as usize,
-            Err(libc::EAGAIN) => 0,
-            Err(_) => {
-                self.hub.outbox.send_failed(slot);
-                return self.broken.push((slot, self.generations[slot as usize]));
-            }
+        let Ok(sent) = completion.sent() else {
+            self.hub.outbox.send_failed(slot);
+            return self.broken.push((slot, self.generations.of(slot)));
         };
         if let Some(rest) = self.hub.outbox.sent_short(slot, sent) {
             self.conns[slot as usize].in_flight += 1;
@@ -369,7 +361,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let pool = &mut self.hub.pool;
         self.hub.outbox.settle(|buffer| pool.give(buffer));
         for (slot, generation) in std::mem::take(&mut self.broken) {
-            if self.generations[slot as usize] == generation && self.conns.contains(slot as usize) {
+            if self.generations.of(slot) == generation && self.conns.contains(slot as usize) {
                 self.finish(slot, 1006, "the connection broke");
             }
         }
@@ -400,7 +392,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Phase::Http | Phase::Open | Phase::Closing => {
                 // Input that a task does not take yet waits for the task, not for the socket.
                 if conn.paused && !self.hub.outbox.is_held(slot) {
-                    self.resumable.push((slot, self.generations[slot as usize]));
+                    self.resumable.push((slot, self.generations.of(slot)));
                 }
                 // The time that the peer took to read is not the time that it has to say something.
                 match conn.phase {
@@ -509,7 +501,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn rearm_starved(&mut self) {
         for (slot, generation) in std::mem::take(&mut self.starved) {
-            if self.generations[slot as usize] == generation {
+            if self.generations.of(slot) == generation {
                 self.start_receiving(slot);
             }
         }
@@ -537,15 +529,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     #[inline]
     fn token(&self, op: Op, slot: u32) -> Token {
-        Token::new(op, self.generations[slot as usize], slot)
+        self.generations.token(op, slot)
     }
 
     /// Whether the connection that this token was made for is still the slot's.
     #[inline]
     fn is_current(&self, token: Token) -> bool {
-        let index = token.index() as usize;
-        self.generations.get(index).is_some_and(|generation| token.is_of_generation(*generation))
-            && self.conns.contains(index)
+        self.generations.is_current(token) && self.conns.contains(token.index() as usize)
     }
 
     /// WebSockets on this core.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::context::{ConnState, CoreContext, States};
 use crate::hub::{CoreHub, Delivery, Hub, JoinError, Scope};
 use crate::id::ConnectionId;
-use crate::message::{EncodeError, IntoMessage, Message, borrowed};
+use crate::message::{EncodeError, Envelope, IntoMessage, Message, borrowed};
 use crate::outbox::{Key, Queued};
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::proto::{Kind, Payload};
@@ -37,13 +37,7 @@ impl Socket<'_> {
 
     /// Queues a message to this connection. What one tick queues leaves in one piece.
     pub fn send(&mut self, message: impl IntoMessage) -> Sent {
-        match message.with_message(|message| send_message(self.hub, self.slot, message)) {
-            Ok(sent) => sent,
-            Err(error) => {
-                tracing::error!(%error, "a message was not sent");
-                Sent::Dropped
-            }
-        }
+        self.queue_message(message, None)
     }
 
     /// Queues a named event to this connection, in the app's envelope.
@@ -51,21 +45,13 @@ impl Socket<'_> {
     /// # Errors
     /// If the data cannot be written as JSON.
     pub fn emit(&mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Sent, EncodeError> {
-        let text = self.core.envelope().encode(event, data)?;
-        Ok(send_message(self.hub, self.slot, borrowed(Kind::Text, &text)))
+        self.queue_event(event, data, None)
     }
 
     /// As [`Socket::send`], with a key: while this connection is behind, on a route with
     /// [`SlowConsumer::KeepLatest`](crate::SlowConsumer::KeepLatest), the message replaces an older one with the same key.
     pub fn send_keyed(&mut self, key: impl AsRef<[u8]>, message: impl IntoMessage) -> Sent {
-        let key = Key::of(key.as_ref());
-        match message.with_message(|message| send_message_keyed(self.hub, self.slot, message, key)) {
-            Ok(sent) => sent,
-            Err(error) => {
-                tracing::error!(%error, "a message was not sent");
-                Sent::Dropped
-            }
-        }
+        self.queue_message(message, Some(Key::of(key.as_ref())))
     }
 
     /// As [`Socket::emit`], with a key: see [`Socket::send_keyed`].
@@ -78,8 +64,7 @@ impl Socket<'_> {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<Sent, EncodeError> {
-        let text = self.core.envelope().encode(event, data)?;
-        Ok(send_message_keyed(self.hub, self.slot, borrowed(Kind::Text, &text), Key::of(key.as_ref())))
+        self.queue_event(event, data, Some(Key::of(key.as_ref())))
     }
 
     /// The members of a room, on all cores, this connection included where it is one.
@@ -227,23 +212,60 @@ impl Socket<'_> {
     }
 }
 
-impl ReplySink for Socket<'_> {
-    fn send_reply(&mut self, message: Message<'_>) -> Sent {
-        send_message(self.hub, self.slot, message)
+/// How messages and events get into one connection's queue: what [`Socket`] and [`Connection`](crate::Connection) share.
+pub(crate) trait Queue {
+    fn envelope(&self) -> Envelope;
+
+    fn queue(&mut self, message: Message<'_>, key: Option<Key>) -> Sent;
+
+    #[inline]
+    fn queue_message(&mut self, message: impl IntoMessage, key: Option<Key>) -> Sent {
+        match message.with_message(|message| self.queue(message, key)) {
+            Ok(sent) => sent,
+            Err(error) => {
+                tracing::error!(%error, "a message was not sent");
+                Sent::Dropped
+            }
+        }
+    }
+
+    fn queue_event(
+        &mut self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+        key: Option<Key>,
+    ) -> Result<Sent, EncodeError> {
+        let text = self.envelope().encode(event, data)?;
+        Ok(self.queue(borrowed(Kind::Text, &text), key))
     }
 }
 
-#[inline]
-pub(crate) fn send_message(hub: &mut CoreHub, slot: u32, message: Message<'_>) -> Sent {
-    let queued = match message.0.payload {
-        Payload::Borrowed(payload) => hub.send(slot, message.0.kind.into(), payload),
-        Payload::Owned(_) => hub.send_incoming(slot, message.0),
-    };
-    sent(queued)
+impl Queue for Socket<'_> {
+    fn envelope(&self) -> Envelope {
+        self.core.envelope()
+    }
+
+    #[inline]
+    fn queue(&mut self, message: Message<'_>, key: Option<Key>) -> Sent {
+        send_message(self.hub, self.slot, message, key)
+    }
 }
 
-pub(crate) fn send_message_keyed(hub: &mut CoreHub, slot: u32, message: Message<'_>, key: Key) -> Sent {
-    sent(hub.send_keyed(slot, message.0.kind.into(), message.as_bytes(), key))
+impl ReplySink for Socket<'_> {
+    fn send_reply(&mut self, message: Message<'_>) -> Sent {
+        send_message(self.hub, self.slot, message, None)
+    }
+}
+
+/// Inlined, so that where there is no key nothing asks for one.
+#[inline]
+pub(crate) fn send_message(hub: &mut CoreHub, slot: u32, message: Message<'_>, key: Option<Key>) -> Sent {
+    let queued = match (key, &message.0.payload) {
+        (Some(key), payload) => hub.send_keyed(slot, message.0.kind.into(), payload, key),
+        (None, Payload::Borrowed(payload)) => hub.send(slot, message.0.kind.into(), payload),
+        (None, Payload::Owned(_)) => hub.send_incoming(slot, message.0),
+    };
+    sent(queued)
 }
 
 #[inline]

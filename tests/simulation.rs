@@ -14,6 +14,12 @@
 mod apps;
 #[path = "simulation/chatter.rs"]
 mod chatter;
+#[path = "simulation/client_host.rs"]
+mod client_host;
+#[path = "simulation/client_lives.rs"]
+mod client_lives;
+#[path = "simulation/client_runs.rs"]
+mod client_runs;
 #[path = "simulation/driver.rs"]
 mod driver;
 #[path = "simulation/endpoint.rs"]

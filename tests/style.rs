@@ -16,7 +16,7 @@ const LINES_MAX: usize = 700;
 /// and [`USERS`] say.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["admission", "config", "id", "metrics", "peer", "timers"],
+    &["admission", "chance", "config", "id", "metrics", "peer", "timers"],
     &["engine", "proto"],
     &["frame_buf", "message"],
     &["outbox", "mail"],

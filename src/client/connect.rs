@@ -56,6 +56,7 @@ pub struct Connect {
     protocols: Vec<String>,
     unix: Option<PathBuf>,
     settings: Settings,
+    driver: Option<Arc<Driver>>,
 }
 
 /// How a connection is handled once it is asked for.
@@ -118,6 +119,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
             outbox_bytes_max: 1 << 20,
             inbox_bytes_max: 1 << 20,
         },
+        driver: None,
     }
 }
 
@@ -192,6 +194,17 @@ impl Connect {
         self
     }
 
+    /// Connects through another core than that of the process's client thread.
+    #[doc(hidden)]
+    pub fn through(mut self, driver: &Arc<Driver>) -> Connect {
+        self.driver = Some(Arc::clone(driver));
+        self
+    }
+
+    pub(super) fn driver(&self) -> Result<Arc<Driver>, ClientError> {
+        self.driver.clone().map_or_else(Driver::get, Ok)
+    }
+
     /// Everything that can be wrong before anything is sent is wrong here.
     fn order(self) -> Result<Order, ClientError> {
         let target = Target::parse(&self.url)?;
@@ -233,7 +246,7 @@ impl IntoFuture for Connect {
 
     fn into_future(self) -> Connecting {
         let start = || {
-            let driver = Driver::get()?;
+            let driver = self.driver()?;
             let (out_max, in_max) = (self.settings.outbox_bytes_max, self.settings.inbox_bytes_max);
             let order = self.order()?;
             let line = Line::new(Arc::clone(&driver), out_max, in_max);

@@ -1,4 +1,4 @@
-//! The client thread's tick. Generic over [`Ring`], like a server's core.
+//! The client thread's tick. Generic over [`Ring`], like a server's core, so that it also runs on the simulated one.
 //!
 //! A tick, in this order: gather what is to be sent, one send per connection; submit and wait; take the completions; settle
 //! the sends; read letters; handle completions; resume what was held back; fire due timers; wake users. Nothing blocks.
@@ -17,7 +17,8 @@ use super::delay::DelayEnd;
 use super::driver::{Due, Letter, Letters};
 use super::error::ClientError;
 use super::line::Ended;
-use crate::engine::{BatchSend, Completion, Op, Ring, Token, Wait};
+use super::resolve::Resolve;
+use crate::engine::{BatchSend, Completion, Generations, Op, Ring, Token, Wait};
 use crate::message::OwnedMessage;
 use crate::proto::pool::Pool;
 
@@ -27,11 +28,12 @@ const POOL_BYTES: usize = 8 << 20;
 pub(super) const LINGER_NS: u64 = 1_000_000_000;
 
 /// See the module.
-pub(super) struct Core<R> {
+pub struct Core<R> {
     pub(super) ring: R,
     letters: Letters,
+    pub(super) resolve: Resolve,
     pub(super) conns: Slab<Conn>,
-    pub(super) generations: Vec<u32>,
+    pub(super) generations: Generations,
     pub(super) pool: Pool,
     pub(super) now_ns: u64,
     completions: Vec<Completion>,
@@ -54,13 +56,15 @@ pub(super) struct Core<R> {
 }
 
 impl<R: Ring> Core<R> {
-    pub(super) fn new(ring: R, letters: Letters) -> Core<R> {
+    /// A core without connections.
+    pub fn new(ring: R, letters: Letters, resolve: Resolve) -> Core<R> {
         Core {
             now_ns: ring.now(),
             ring,
             letters,
+            resolve,
             conns: Slab::new(),
-            generations: Vec::new(),
+            generations: Generations::default(),
             pool: Pool::new(POOL_BYTES),
             completions: Vec::new(),
             dirty: Vec::new(),
@@ -86,14 +90,29 @@ impl<R: Ring> Core<R> {
     }
 
     fn tick(&mut self) -> io::Result<()> {
+        self.turn()?;
+        self.work();
+        Ok(())
+    }
+
+    /// The first half of a tick, which sleeps. A simulated ring returns from it at once: the second half must wait until
+    /// the sleep would be over.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    pub fn turn(&mut self) -> io::Result<()> {
         let watched = self.gather();
         let wait = self.wait(watched);
         let (conns, generations) = (&self.conns, &self.generations);
         let batch = self.batch.iter().map(|&slot| BatchSend {
-            token: Token::new(Op::SendNow, generations[slot as usize], slot),
+            token: generations.token(Op::SendNow, slot),
             pieces: conns[slot as usize].out.as_pieces(),
         });
-        self.ring.turn(batch, wait)?;
+        self.ring.turn(batch, wait)
+    }
+
+    /// The second half of a tick.
+    pub fn work(&mut self) {
         self.letters.unpark();
         self.now_ns = self.ring.now();
         self.take_completions();
@@ -106,14 +125,18 @@ impl<R: Ring> Core<R> {
         self.rearm_starved();
         self.wakers.drain(..).for_each(Waker::wake);
         debug_assert!(self.conns.len() > 64 || self.conns.iter().all(|(_, conn)| conn.invariants()));
-        Ok(())
+    }
+
+    /// Slots in use, those included whose connection has ended and whose operations have not.
+    pub fn slots_in_use(&self) -> usize {
+        self.conns.len()
     }
 
     /// Takes what users have queued; true if somebody waits until it is sent, of which no completion tells.
     fn gather(&mut self) -> bool {
         let mut watched = false;
         for (slot, generation) in std::mem::take(&mut self.dirty) {
-            if self.generations[slot as usize] != generation {
+            if self.generations.of(slot) != generation {
                 continue;
             }
             let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
@@ -147,12 +170,8 @@ impl<R: Ring> Core<R> {
 
     /// Takes all completions off the ring, and handles at once what the batch's failures say.
     fn take_completions(&mut self) {
-        while let Some(completion) = self.ring.completion() {
-            if completion.token.op() == Op::SendNow {
-                self.sent_short(&completion);
-            } else {
-                self.completions.push(completion);
-            }
+        while let Some(completion) = self.ring.failed_send(&mut self.completions) {
+            self.sent_short(&completion);
         }
     }
 
@@ -161,10 +180,9 @@ impl<R: Ring> Core<R> {
         if !self.is_current(completion.token) {
             return;
         }
-        let sent = match completion.result {
-            Ok(sent) => sent as usize,
-            Err(libc::EAGAIN) => 0,
-            Err(errno) => return self.broken.push((slot, self.generations[slot as usize], errno)),
+        let sent = match completion.sent() {
+            Ok(sent) => sent,
+            Err(errno) => return self.broken.push((slot, self.generations.of(slot), errno)),
         };
         self.conns[slot as usize].sending = true;
         self.send_rest(slot, sent);
@@ -266,14 +284,14 @@ impl<R: Ring> Core<R> {
             result => {
                 conn.sending = false;
                 let errno = result.err().unwrap_or(libc::EPIPE);
-                self.broken.push((slot, self.generations[slot as usize], errno));
+                self.broken.push((slot, self.generations.of(slot), errno));
             }
         }
     }
 
     fn break_broken(&mut self) {
         for (slot, generation, errno) in std::mem::take(&mut self.broken) {
-            if self.generations[slot as usize] == generation && self.conns.contains(slot as usize) {
+            if self.generations.of(slot) == generation && self.conns.contains(slot as usize) {
                 self.finish(slot, ClientError::Broken(io::Error::from_raw_os_error(errno)));
             }
         }
@@ -284,7 +302,7 @@ impl<R: Ring> Core<R> {
             let (slot, generation) = due.what;
             let at_ns = due.at_ns;
             self.timers.pop();
-            if self.generations[slot as usize] != generation {
+            if self.generations.of(slot) != generation {
                 continue;
             }
             let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
@@ -304,7 +322,7 @@ impl<R: Ring> Core<R> {
 
     /// Makes timers look at a connection when it is due.
     pub(super) fn watch_over(&mut self, slot: u32) {
-        let generation = self.generations[slot as usize];
+        let generation = self.generations.of(slot);
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         let at_ns = conn.due_ns();
         if at_ns < conn.look_at_ns {
@@ -317,17 +335,17 @@ impl<R: Ring> Core<R> {
         let conn = &mut self.conns[slot as usize];
         if !conn.dirty {
             conn.dirty = true;
-            self.dirty.push((slot, self.generations[slot as usize]));
+            self.dirty.push((slot, self.generations.of(slot)));
         }
     }
 
     pub(super) fn starve(&mut self, slot: u32) {
-        self.starved.push((slot, self.generations[slot as usize]));
+        self.starved.push((slot, self.generations.of(slot)));
     }
 
     fn rearm_starved(&mut self) {
         for (slot, generation) in std::mem::take(&mut self.starved) {
-            if self.generations[slot as usize] == generation {
+            if self.generations.of(slot) == generation {
                 self.start_receiving(slot);
             }
         }
@@ -409,19 +427,16 @@ impl<R: Ring> Core<R> {
         if conn.phase == Phase::Dead && conn.in_flight == 0 {
             debug_assert!(conn.told || conn.ended.is_none());
             self.conns.remove(slot as usize);
-            let generation = &mut self.generations[slot as usize];
-            *generation = generation.wrapping_add(1);
+            self.generations.end(slot);
         }
     }
 
     pub(super) fn token(&self, op: Op, slot: u32) -> Token {
-        Token::new(op, self.generations.get(slot as usize).copied().unwrap_or_default(), slot)
+        self.generations.token(op, slot)
     }
 
     /// Whether the connection that this token was made for is still the slot's.
     pub(super) fn is_current(&self, token: Token) -> bool {
-        let index = token.index() as usize;
-        self.generations.get(index).is_some_and(|generation| token.is_of_generation(*generation))
-            && self.conns.contains(index)
+        self.generations.is_current(token) && self.conns.contains(token.index() as usize)
     }
 }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::driver::{Driver, Letter};
-use super::error::ClientError;
 
 /// What the thread and the future share.
 #[derive(Default)]
@@ -31,11 +30,11 @@ impl Drop for DelayEnd {
 pub(super) struct Delay(Arc<DelayState>);
 
 impl Delay {
-    /// Begins now.
-    pub(super) fn new(duration: Duration) -> Result<Delay, ClientError> {
+    /// Begins now, on this driver's clock.
+    pub(super) fn new(driver: &Driver, duration: Duration) -> Delay {
         let state = Arc::new(DelayState::default());
-        Driver::get()?.post(Letter::Delay(duration, DelayEnd(Arc::clone(&state))));
-        Ok(Delay(state))
+        driver.post(Letter::Delay(duration, DelayEnd(Arc::clone(&state))));
+        Delay(state)
     }
 }
 

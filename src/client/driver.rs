@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
@@ -18,6 +19,7 @@ use super::core::Core;
 use super::delay::DelayEnd;
 use super::error::ClientError;
 use super::line::{Line, LineEnd};
+use super::resolve::resolve;
 use crate::engine::bell::Bell;
 use crate::engine::uring::{Options, Uring};
 use crate::mail::{CoreWaker, Mailbox, PostOffice, Wake};
@@ -38,17 +40,18 @@ pub(super) enum Letter {
     Delay(Duration, DelayEnd),
 }
 
-/// The way to the client thread.
-pub(super) struct Driver {
+/// The way to the client thread, or to a core that somebody else drives.
+pub struct Driver {
     letters: Sender<Letter>,
     waker: CoreWaker,
     has_ended: Arc<AtomicBool>,
 }
 
 /// What the thread reads its letters from.
-pub(super) struct Letters {
+pub struct Letters {
     pub(super) queue: Receiver<Letter>,
     mailbox: Mailbox<Infallible>,
+    _ending: Ending,
 }
 
 impl Letters {
@@ -79,7 +82,7 @@ impl Wake for BellWake {
     }
 }
 
-/// Says that the thread has ended, however it did.
+/// Says that nobody reads the letters any more, however that came.
 struct Ending(Arc<AtomicBool>);
 
 impl Drop for Ending {
@@ -100,15 +103,20 @@ impl Driver {
         Ok(started)
     }
 
-    fn start() -> Result<Driver, ClientError> {
+    /// The way to a core that will have these letters, and is woken for them by `wake`.
+    pub fn new(wake: Arc<dyn Wake>) -> (Driver, Letters) {
         let mut office = PostOffice::new(1, 1);
         let (_, mailbox) = office.take(0);
+        let waker = office.courier(vec![wake]).waker(0).expect("it is the only core's");
         let (letters, queue) = crossbeam_channel::unbounded();
         let has_ended = Arc::new(AtomicBool::new(false));
         let ending = Ending(Arc::clone(&has_ended));
+        (Driver { letters, waker, has_ended }, Letters { queue, mailbox, _ending: ending })
+    }
+
+    fn start() -> Result<Driver, ClientError> {
         let (ready, readiness) = mpsc::channel();
         let run = move || {
-            let _ending = ending;
             // Signals are for the program's own threads.
             let _ = SigSet::all().thread_block();
             let ring = match Uring::new(&options(), Vec::new()) {
@@ -118,8 +126,9 @@ impl Driver {
                     return;
                 }
             };
-            let _ = ready.send(Ok(ring.bell()));
-            if let Err(error) = Core::new(ring, Letters { queue, mailbox }).run() {
+            let (driver, letters) = Driver::new(Arc::new(BellWake(ring.bell())));
+            let _ = ready.send(Ok(driver));
+            if let Err(error) = Core::new(ring, letters, resolve).run() {
                 tracing::error!(%error, "the client thread's ring failed");
             }
         };
@@ -128,14 +137,11 @@ impl Driver {
             .name("ringwire-client".into())
             .spawn(run)
             .map_err(|error| unavailable(&error.to_string()))?;
-        let bell = match readiness.recv() {
-            Ok(Ok(bell)) => bell,
-            Ok(Err(error)) => return Err(unavailable(&format!("io_uring cannot be used: {error}"))),
-            Err(_) => return Err(unavailable("it ended while starting")),
-        };
-        let courier = office.courier(vec![Arc::new(BellWake(bell))]);
-        let waker = courier.waker(0).ok_or_else(|| unavailable("it has no bell"))?;
-        Ok(Driver { letters, waker, has_ended })
+        match readiness.recv() {
+            Ok(Ok(driver)) => Ok(driver),
+            Ok(Err(error)) => Err(unavailable(&format!("io_uring cannot be used: {error}"))),
+            Err(_) => Err(unavailable("it ended while starting")),
+        }
     }
 
     /// Sends a letter and wakes the thread if it sleeps. If it has ended, whoever waits learns so by the letter's drop.
@@ -182,5 +188,17 @@ impl<T> PartialOrd for Due<T> {
 impl<T> Ord for Due<T> {
     fn cmp(&self, other: &Due<T>) -> Ordering {
         other.at_ns.cmp(&self.at_ns)
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Letters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Letters").field("waiting", &self.queue.len()).finish_non_exhaustive()
     }
 }

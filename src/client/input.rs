@@ -8,7 +8,7 @@ use super::conn::{Conn, Phase, Receiving};
 use super::core::{Core, LINGER_NS};
 use super::error::{Answer, ClientError, read_answer};
 use super::line::{Ended, Line, Opened};
-use crate::engine::{Completion, Filled, Op, Ring};
+use crate::engine::{Completion, Filled, Op, RecvEnd, Ring};
 use crate::message::Message;
 use crate::proto::frame::Opcode;
 use crate::proto::handshake::{ClientHandshake, HandshakeError, check_response};
@@ -52,13 +52,11 @@ impl<R: Ring> Core<R> {
         if conn.phase == Phase::Dead {
             return self.free_if_done(slot);
         }
-        let errno = match completion.result {
-            // Data without F_MORE: the kernel ended the multishot for its own reasons.
-            Ok(_) if completion.filled.is_some() => return self.start_receiving(slot),
-            Ok(_) => 0,
-            Err(libc::ENOBUFS) => return self.starve(slot),
-            Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => return self.start_receiving(slot),
-            Err(errno) => errno,
+        let errno = match completion.recv_end() {
+            RecvEnd::Interrupted => return self.start_receiving(slot),
+            RecvEnd::NoBuffers => return self.starve(slot),
+            RecvEnd::EndOfFile => 0,
+            RecvEnd::Failed(errno) => errno,
         };
         conn.finished = Some(errno);
         // What is held back came before the end.
@@ -201,7 +199,7 @@ impl<R: Ring> Core<R> {
     /// Handles the input that was held back from connections whose users have received.
     pub(super) fn resume(&mut self) {
         for (slot, generation) in std::mem::take(&mut self.resumable) {
-            if self.generations[slot as usize] != generation {
+            if self.generations.of(slot) != generation {
                 continue;
             }
             let Some(conn) = self.conns.get_mut(slot as usize).filter(|conn| conn.paused) else { continue };

@@ -14,7 +14,6 @@ use super::driver::Letter;
 use super::error::Answer;
 use super::error::{ClientError, Waiting, read_answer};
 use super::line::{Ended, Line, LineEnd};
-use super::resolve;
 use crate::engine::{Completion, Op, Ring};
 use crate::proto::frame::Opcode;
 
@@ -30,10 +29,8 @@ impl<R: Ring> Core<R> {
             let error = ClientError::Connect { address: "any server".into(), source };
             return line.end(Ended::abnormal(error), None, &mut self.wakers);
         }
-        if slot as usize == self.generations.len() {
-            self.generations.push(0);
-        }
-        let generation = self.generations[slot as usize];
+        self.generations.begin(slot);
+        let generation = self.generations.of(slot);
         line.set_place(slot, generation);
         let deadline_ns = after(self.now_ns, order.settings.handshake_timeout);
         let destination = order.destination.clone();
@@ -51,14 +48,15 @@ impl<R: Ring> Core<R> {
                     self.finish(slot, ClientError::Connect { address: path.display().to_string(), source });
                 }
             },
-            Destination::Name(host, port) => resolve::resolve(host, port, move |found| {
-                driver.post(Letter::Resolved(slot, generation, found));
-            }),
+            Destination::Name(host, port) => {
+                let then = move |found| driver.post(Letter::Resolved(slot, generation, found));
+                (self.resolve)(host, port, Box::new(then));
+            }
         }
     }
 
     pub(super) fn resolved(&mut self, slot: u32, generation: u32, found: io::Result<Vec<SocketAddr>>) {
-        if self.generations[slot as usize] != generation {
+        if self.generations.of(slot) != generation {
             return;
         }
         let Some(conn) = self.conns.get_mut(slot as usize).filter(|conn| conn.phase == Phase::Resolving) else {
@@ -164,7 +162,7 @@ impl<R: Ring> Core<R> {
     /// Does what the user of a connection wants.
     pub(super) fn look(&mut self, line: &Arc<Line>) {
         let Some((slot, generation)) = line.place() else { return };
-        if self.generations[slot as usize] != generation || !self.conns.contains(slot as usize) {
+        if self.generations.of(slot) != generation || !self.conns.contains(slot as usize) {
             return;
         }
         let wants = line.take_wants();
@@ -204,7 +202,7 @@ impl<R: Ring> Core<R> {
         conn.deadline_ns = after(now_ns, conn.order.settings.close_timeout);
         // What it holds back is not wanted any more, but the server's Close may be behind it.
         if conn.paused {
-            self.resumable.push((slot, self.generations[slot as usize]));
+            self.resumable.push((slot, self.generations.of(slot)));
         }
         self.mark_dirty(slot);
         self.watch_over(slot);

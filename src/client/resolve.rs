@@ -20,8 +20,14 @@ struct Jobs {
 
 static JOBS: Mutex<Jobs> = Mutex::new(Jobs { waiting: VecDeque::new(), threads: 0 });
 
+/// What is told the addresses of a name, on whatever thread.
+pub type Found = Box<dyn FnOnce(io::Result<Vec<SocketAddr>>) + Send>;
+
+/// What finds the addresses of a name and port, without blocking its caller.
+pub type Resolve = fn(String, u16, Found);
+
 /// Resolves a name and hands the addresses to `then`, which runs on a thread of the resolver.
-pub(super) fn resolve(host: String, port: u16, then: impl FnOnce(io::Result<Vec<SocketAddr>>) + Send + 'static) {
+pub(super) fn resolve(host: String, port: u16, then: Found) {
     let job = Box::new(move || {
         let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
         then(found.and_then(|addresses| match addresses.is_empty() {
@@ -65,9 +71,10 @@ mod tests {
         let (sender, results) = mpsc::channel();
         for host in ["localhost", "no\0host"] {
             let sender = sender.clone();
-            resolve(host.into(), 80, move |found| {
+            let then = move |found: io::Result<Vec<SocketAddr>>| {
                 let _ = sender.send(found.map(|addresses| addresses[0].ip().is_loopback()).ok());
-            });
+            };
+            resolve(host.into(), 80, Box::new(then));
         }
         let mut seen = [results.recv().unwrap(), results.recv().unwrap()];
         seen.sort();

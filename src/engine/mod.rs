@@ -22,7 +22,7 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use socket2::SockAddr;
 
-pub use token::{Op, Token};
+pub use token::{Generations, Op, Token};
 
 /// Nanoseconds on the ring's monotonic clock; its zero is the ring's own start.
 pub type Nanos = u64;
@@ -71,6 +71,44 @@ pub struct Completion {
     pub filled: Option<Filled>,
     /// Whether the operation is still armed. False ends a multishot receive, with or without data.
     pub more: bool,
+}
+
+/// Why a receive is not armed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvEnd {
+    /// For no reason of the connection's: it is to be armed again, if more is wanted.
+    Interrupted,
+    /// There was no buffer.
+    NoBuffers,
+    /// The peer has finished sending.
+    EndOfFile,
+    /// The connection broke, with this errno.
+    Failed(i32),
+}
+
+impl Completion {
+    /// Why the receive has ended whose last completion this is.
+    #[inline]
+    pub fn recv_end(&self) -> RecvEnd {
+        match self.result {
+            // Data without F_MORE: the kernel ended the multishot for its own reasons.
+            Ok(_) if self.filled.is_some() => RecvEnd::Interrupted,
+            Ok(_) => RecvEnd::EndOfFile,
+            Err(libc::ENOBUFS) => RecvEnd::NoBuffers,
+            Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => RecvEnd::Interrupted,
+            Err(errno) => RecvEnd::Failed(errno),
+        }
+    }
+
+    /// How much a send of the batch has sent that was not sent whole; or the connection's error.
+    #[inline]
+    pub fn sent(&self) -> Result<usize, i32> {
+        match self.result {
+            Ok(sent) => Ok(sent as usize),
+            Err(libc::EAGAIN) => Ok(0),
+            Err(errno) => Err(errno),
+        }
+    }
 }
 
 /// A send of the tick's batch: bytes lent for the duration of [`Ring::turn`].
@@ -191,6 +229,19 @@ pub trait Ring {
 
     /// The next completion, in the kernel's order.
     fn completion(&mut self) -> Option<Completion>;
+
+    /// The next completion of a send of the batch; those before it, or all if there is none, go to `others`. Together they
+    /// are all that [`Ring::completion`] has.
+    #[inline]
+    fn failed_send(&mut self, others: &mut Vec<Completion>) -> Option<Completion> {
+        while let Some(completion) = self.completion() {
+            if completion.token.op() == Op::SendNow {
+                return Some(completion);
+            }
+            others.push(completion);
+        }
+        None
+    }
 
     /// The bytes of a received stretch, to read or to unmask in place.
     fn buffer(&mut self, filled: Filled) -> &mut [u8];

@@ -30,6 +30,8 @@ mod rng;
 mod socket;
 
 #[cfg(test)]
+mod connect_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod rule_tests;
@@ -37,12 +39,13 @@ mod rule_tests;
 mod tests;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use super::{Nanos, Peer};
 
-pub use client::Client;
+pub use client::{Client, Dial};
 pub use faults::{Fault, FaultCounts, Faults};
 pub use ring::Ring;
 pub use rng::Rng;
@@ -158,6 +161,7 @@ impl World {
             faults,
             counts: FaultCounts::default(),
             sockets: Vec::new(),
+            dialled: VecDeque::new(),
             slots_reused: 0,
             fingerprint: 0xcbf2_9ce4_8422_2325,
         };
@@ -216,6 +220,12 @@ impl World {
         }
         drop(inner);
         Client { world: self.clone(), socket }
+    }
+
+    /// The next connection that a core has asked for. The core waits until it is answered.
+    pub fn next_dial(&self) -> Option<Dial> {
+        let (socket, address) = self.inner.borrow_mut().net.dialled.pop_front()?;
+        Some(Dial { client: Client { world: self.clone(), socket }, address })
     }
 
     /// The clock that all cores share.

@@ -99,6 +99,54 @@ impl Token {
     }
 }
 
+/// Which owner each slot of a core has, by number: the first has 0.
+#[derive(Debug, Default)]
+pub struct Generations(Vec<u32>);
+
+impl Generations {
+    /// With room for so many slots.
+    pub fn with_capacity(slots: usize) -> Generations {
+        Generations(Vec::with_capacity(slots))
+    }
+
+    /// A slot has its first owner, unless it had one before.
+    pub fn begin(&mut self, slot: u32) {
+        if self.0.len() <= slot as usize {
+            self.0.resize(slot as usize + 1, 0);
+        }
+    }
+
+    /// A slot is free, with nothing of it in flight: the next owner is another one.
+    pub fn end(&mut self, slot: u32) {
+        let generation = &mut self.0[slot as usize];
+        *generation = generation.wrapping_add(1);
+    }
+
+    /// The slot's generation.
+    ///
+    /// # Panics
+    /// If the slot never had an owner.
+    #[inline]
+    pub fn of(&self, slot: u32) -> u32 {
+        self.0[slot as usize]
+    }
+
+    /// The token of an operation for the slot's owner.
+    ///
+    /// # Panics
+    /// As [`Generations::of`].
+    #[inline]
+    pub fn token(&self, op: Op, slot: u32) -> Token {
+        Token::new(op, self.of(slot), slot)
+    }
+
+    /// Whether a token was made for its slot's owner, or the next one if that has gone.
+    #[inline]
+    pub fn is_current(&self, token: Token) -> bool {
+        self.0.get(token.index() as usize).is_some_and(|generation| token.is_of_generation(*generation))
+    }
+}
+
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let generation = (self.0 >> 32) as u32 & Self::GENERATION_MASK;
@@ -126,6 +174,18 @@ mod tests {
         let token = Token::new(Op::Recv, 0x0100_0001, 7);
         assert!(token.is_of_generation(0x0000_0001));
         assert_eq!(token.index(), 7);
+    }
+
+    #[test]
+    fn a_token_is_its_owners_only() {
+        let mut generations = Generations::default();
+        assert!(!generations.is_current(Token::new(Op::Recv, 0, 2)));
+        generations.begin(2);
+        let token = generations.token(Op::Recv, 2);
+        assert!(generations.is_current(token));
+        generations.end(2);
+        generations.begin(2);
+        assert!(!generations.is_current(token) && generations.of(2) == 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::*;
+use crate::chance::Chance;
 use crate::outbox::{Stretch, ToSend};
 use crate::proto::frame::unmasked_len;
 
@@ -12,19 +13,6 @@ const BYTES_MAX: usize = 4000;
 const PAYLOAD_BYTES_MAX: usize = 900;
 const POLICIES: [SlowConsumer; 3] = [SlowConsumer::DropNew, SlowConsumer::DropOld, SlowConsumer::KeepLatest];
 const KEYS: [Option<&str>; 6] = [None, Some("a"), Some("b"), Some("c"), Some("d"), Some("e")];
-
-/// splitmix64.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
 
 /// One receiver: what was queued to it, what its socket took, what it was told to have lost.
 #[derive(Default)]

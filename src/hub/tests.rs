@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::admission::Admission;
+use crate::chance::Chance;
 use crate::mail::{Mailbox, PostOffice, Wake};
 use crate::outbox::Stretch;
 
@@ -519,19 +520,6 @@ fn a_connection_is_doomed_once() {
 }
 
 // ---- a model ------------------------------------------------------------------------------------------------------
-
-/// splitmix64.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
 
 #[test]
 fn random_joins_and_leaves_reach_exactly_the_members() {

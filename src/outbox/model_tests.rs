@@ -4,20 +4,8 @@ use bytes::Bytes;
 
 use super::tests::{bytes_of, encoded, shared};
 use super::*;
+use crate::chance::Chance;
 use crate::proto::Replies as _;
-
-/// splitmix64.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
 
 /// Per connection all bytes that it must get, all that its socket has taken, and the waiting send.
 #[derive(Default)]

@@ -50,7 +50,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         conn.had_bulk = true;
         conn.receiving = Receiving::Queued;
-        self.bulk.queue.push_back((slot, self.generations[slot as usize]));
+        self.bulk.queue.push_back((slot, self.generations.of(slot)));
         true
     }
 
@@ -58,7 +58,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     #[inline]
     pub(super) fn receive_bulk(&mut self) {
         while let Some((slot, generation)) = self.bulk.queue.pop_front() {
-            if self.generations[slot as usize] != generation {
+            if self.generations.of(slot) != generation {
                 continue;
             }
             let Some(conn) = self.conns.get_mut(slot as usize) else { continue };

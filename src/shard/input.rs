@@ -4,7 +4,7 @@ use super::conn::{Conn, Phase, Receiving, Stash};
 use super::life::after;
 use super::{STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::Admission;
-use crate::engine::{Completion, Filled, Ring};
+use crate::engine::{Completion, Filled, RecvEnd, Ring};
 use crate::hub::CoreHub;
 use crate::metrics::Side;
 use crate::outbox::OutboxReplies;
@@ -53,21 +53,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.phase == Phase::Dead {
             return self.free_if_done(slot);
         }
-        match completion.result {
-            // Data without F_MORE: the kernel ended the multishot for its own reasons.
-            Ok(_) if completion.filled.is_some() => self.start_receiving(slot),
-            Ok(_) => {
+        match completion.recv_end() {
+            RecvEnd::Interrupted => self.start_receiving(slot),
+            RecvEnd::NoBuffers => {
+                self.hub.counters.buffers_missing += 1;
+                self.starved.push((slot, self.generations.of(slot)));
+            }
+            RecvEnd::EndOfFile => {
                 conn.peer_finished = true;
                 if !conn.paused {
                     self.end_of_input(slot);
                 }
             }
-            Err(libc::ENOBUFS) => {
-                self.hub.counters.buffers_missing += 1;
-                self.starved.push((slot, self.generations[slot as usize]));
-            }
-            Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => self.start_receiving(slot),
-            Err(_) => self.finish(slot, 1006, "the connection broke"),
+            RecvEnd::Failed(_) => self.finish(slot, 1006, "the connection broke"),
         }
     }
 
@@ -119,7 +117,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn worker(&mut self, slot: u32) -> (Worker<'_, S>, &mut R) {
         let cx = Context {
             slot,
-            generation: self.generations[slot as usize],
+            generation: self.generations.of(slot),
             hub: &mut self.hub,
             service: &mut self.service,
             admission: &self.admission,
@@ -176,7 +174,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
             Next::PauseForMail => {
                 self.conns[slot as usize].paused = true;
-                self.congested.push((slot, self.generations[slot as usize]));
+                self.congested.push((slot, self.generations.of(slot)));
             }
         }
     }
@@ -184,7 +182,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Handles the input that was held back from connections that may go on.
     pub(super) fn resume(&mut self) {
         for (slot, generation) in std::mem::take(&mut self.resumable) {
-            if self.generations[slot as usize] != generation {
+            if self.generations.of(slot) != generation {
                 continue;
             }
             let wants = |conn: &&mut Conn| conn.paused && !conn.awaits_answer;

@@ -41,9 +41,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 return;
             }
             vacant.insert(Conn::accepting(listener));
-            if self.generations.len() <= slot as usize {
-                self.generations.push(0);
-            }
+            self.generations.begin(slot);
             self.accepts_in_flight += 1;
             self.ring.accept(u32::from(listener), self.token(Op::Accept, slot));
         }
@@ -60,7 +58,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.accepts_wanted.push_back(conn.listener);
         if let Err(errno) = completion.result {
             self.conns.remove(slot as usize);
-            self.next_generation(slot);
+            self.generations.end(slot);
             if errno != libc::ECANCELED {
                 self.hub.counters.accept_errors += 1;
             }
@@ -86,7 +84,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Peer::Unix => None.into(),
         };
         conn.last_inbound_ms = now_ms;
-        self.hub.outbox.open(slot, self.generations[slot as usize]);
+        self.hub.outbox.open(slot, self.generations.of(slot));
         let is_welcome = self.admission.arrive(conn.peer.ip());
         match due_ns {
             _ if !is_welcome => {
@@ -140,14 +138,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot as usize];
         if at_ms < conn.look_at_ms {
             conn.look_at_ms = at_ms;
-            self.timers.insert(at_ms, slot, self.generations[slot as usize]);
+            self.timers.insert(at_ms, slot, self.generations.of(slot));
         }
     }
 
     pub(super) fn fire_timers(&mut self) {
         while let Some(due) = self.timers.take_due(self.now_ms()) {
             for &(slot, generation) in &due {
-                let is_it = self.generations[slot as usize] == generation;
+                let is_it = self.generations.of(slot) == generation;
                 if let Some(conn) = self.conns.get_mut(slot as usize)
                     && is_it
                     // An entry that was overtaken by an earlier one has been replaced by what that one found.
@@ -292,7 +290,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn close_doomed(&mut self) {
         while self.hub.has_dooms() {
             for doom in self.hub.take_dooms() {
-                if self.generations[doom.slot as usize] == doom.generation && self.conns.contains(doom.slot as usize) {
+                if self.generations.of(doom.slot) == doom.generation && self.conns.contains(doom.slot as usize) {
                     self.start_close(doom.slot, doom.code, &doom.reason);
                 }
             }
@@ -316,7 +314,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         } else {
             // Input that was held back may contain the peer's Close.
             if self.conns[slot as usize].paused {
-                self.resumable.push((slot, self.generations[slot as usize]));
+                self.resumable.push((slot, self.generations.of(slot)));
             }
             self.await_close(slot);
         }
@@ -417,13 +415,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.phase == Phase::Dead && conn.in_flight == 0 {
             debug_assert_eq!(conn.receiving, Receiving::Idle);
             self.conns.remove(slot as usize);
-            self.next_generation(slot);
+            self.generations.end(slot);
         }
-    }
-
-    fn next_generation(&mut self, slot: u32) {
-        let generation = &mut self.generations[slot as usize];
-        *generation = generation.wrapping_add(1);
     }
 
     // ---- draining -------------------------------------------------------------------------------------------------
@@ -451,7 +444,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let spread_ms = self.settings.drain_spread.as_millis() as u64;
         let plan = open()
             .enumerate()
-            .map(|(nth, (slot, _))| (now_ms + spread_ms * nth as u64 / count, slot as u32, self.generations[slot]))
+            .map(|(nth, (slot, _))| {
+                (now_ms + spread_ms * nth as u64 / count, slot as u32, self.generations.of(slot as u32))
+            })
             .collect();
         let delayed = |(slot, conn): (usize, &Conn)| (conn.phase == Phase::Delayed).then_some(slot as u32);
         for slot in self.conns.iter().filter_map(delayed).collect::<Vec<u32>>() {
@@ -493,7 +488,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             && at_ms <= now_ms
         {
             drain.plan.pop_front();
-            if self.generations[slot as usize] == generation {
+            if self.generations.of(slot) == generation {
                 self.hub.close(slot, Some(1001), "server shutting down");
             }
         }

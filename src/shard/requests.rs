@@ -58,7 +58,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Gives a connection the answer that it waits for.
     pub(super) fn answer(&mut self, slot: u32, generation: u32, answer: Answer) {
         let conn = match self.conns.get_mut(slot as usize) {
-            Some(conn) if self.generations[slot as usize] == generation && conn.awaits_answer => conn,
+            Some(conn) if self.generations.of(slot) == generation && conn.awaits_answer => conn,
             _ => return,
         };
         conn.awaits_answer = false;

@@ -192,8 +192,19 @@ pub struct Core {
     bell: Arc<Bell>,
 }
 
+/// What other threads wake a core with.
 #[derive(Default)]
-struct Bell(AtomicBool);
+pub struct Bell(AtomicBool);
+
+impl Bell {
+    pub fn is_rung(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub fn silence(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
 
 impl Wake for Bell {
     fn wake(&self) {
@@ -211,7 +222,7 @@ impl Core {
             // Its thread would have ended. It only reads its mail, which would have gone with it.
             return self.world.next_event_of(self.number).is_some_and(|at| at <= self.world.now());
         }
-        self.bell.0.load(Ordering::SeqCst) || self.world.runnable(self.number)
+        self.bell.is_rung() || self.world.runnable(self.number)
     }
 
     /// Whether its thread would have ended with operations in flight, which end with its ring.
@@ -221,7 +232,7 @@ impl Core {
 
     /// Ends the tick that sleeps, and turns the ring once more.
     pub fn tick(&mut self) {
-        self.bell.0.store(false, Ordering::SeqCst);
+        self.bell.silence();
         if std::mem::take(&mut self.asleep) {
             self.work();
         }

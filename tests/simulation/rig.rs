@@ -38,17 +38,7 @@ impl Rig {
 
     /// Lets time pass.
     pub fn pass(&mut self, time: Duration) {
-        let end = self.world.now() + time.as_nanos() as u64;
-        loop {
-            self.settle();
-            let now = self.world.now();
-            if now >= end {
-                return;
-            }
-            // A core that has stopped may leave completions behind that nobody takes; they must not stop the clock.
-            let next = self.world.next_wakeup().map_or(end, |at| at.max(now + 10_000).min(end));
-            self.world.advance(next - now);
-        }
+        pass(&self.world.clone(), time, || self.settle());
     }
 
     pub fn pass_ms(&mut self, ms: u64) {
@@ -108,6 +98,21 @@ impl Rig {
         }
         self.cores.all.iter_mut().try_for_each(|core| core.check_over()).expect("nothing is left");
         assert_eq!(self.cores.admission.connections(), 0);
+    }
+}
+
+/// Lets time pass; `settle` has everybody act until all sleep.
+pub fn pass(world: &World, time: Duration, mut settle: impl FnMut()) {
+    let end = world.now() + time.as_nanos() as u64;
+    loop {
+        settle();
+        let now = world.now();
+        if now >= end {
+            return;
+        }
+        // A core that has stopped may leave completions behind that nobody takes; they must not stop the clock.
+        let next = world.next_wakeup().map_or(end, |at| at.max(now + 10_000).min(end));
+        world.advance(next - now);
     }
 }
 

@@ -34,6 +34,22 @@ pub fn request(path: &str, key: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The key of an opening handshake, once all of it is there.
+pub fn key_of(request: &[u8]) -> Option<String> {
+    let request = std::str::from_utf8(request).ok()?.strip_suffix("\r\n\r\n")?;
+    request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).map(str::to_owned)
+}
+
+/// The answer that accepts the handshake with `key`.
+pub fn switching(key: &str) -> Vec<u8> {
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
 /// Appends one masked frame.
 pub fn frame(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], rng: &mut Rng) {
     out.push(u8::from(fin) << 7 | opcode);

@@ -1,9 +1,12 @@
 //! The other end of a simulated connection.
 
+use std::net::SocketAddr;
+
 use super::World;
 use super::socket::Socket;
 
-/// A client's socket, in the hands of the test. Clones are the same socket.
+/// A client's socket, in the hands of the test. Clones are the same socket. Of a connection that the core has made it is
+/// the server's socket, and what is said here of the server holds for the core.
 ///
 /// Nothing blocks: what the socket has no room for waits in the client ([`Client::unsent`]) and follows as the server
 /// reads.
@@ -109,5 +112,30 @@ impl Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Client#{}", self.socket)
+    }
+}
+
+/// A connection that a core wants to make. It waits until it is answered; dropped, it never is.
+#[derive(Debug)]
+pub struct Dial {
+    pub(super) client: Client,
+    pub(super) address: Option<SocketAddr>,
+}
+
+impl Dial {
+    /// Where to; `None` for Unix sockets.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Makes the connection, unless the core has given up meanwhile: then the other end sees its end.
+    pub fn accept(self) -> Client {
+        self.client.with(|s| s.answer = Some(Ok(())));
+        self.client
+    }
+
+    /// Refuses it with an error such as `ECONNREFUSED`.
+    pub fn refuse(self, errno: i32) {
+        self.client.with(|s| s.answer = Some(Err(errno)));
     }
 }

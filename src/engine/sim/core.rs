@@ -4,13 +4,14 @@
 //! completion was taken: only then can the core know that it ended. `kernel.rs` holds what happens in between.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
 use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Nanos, Op, Peer, Pieces, Token, Wait};
 
 use super::buffers::Buffers;
-use super::kernel::{RecvIntoOp, RecvOp, SendOp};
+use super::kernel::{ConnectOp, RecvIntoOp, RecvOp, SendOp};
 use super::socket::Socket;
 use super::{Fault, FaultCounts, Faults, RingOptions, Rng};
 
@@ -21,6 +22,8 @@ pub(super) struct Net {
     pub(super) faults: Faults,
     pub(super) counts: FaultCounts,
     pub(super) sockets: Vec<Socket>,
+    /// Connections that cores have asked for and nobody has looked at yet.
+    pub(super) dialled: VecDeque<(usize, Option<SocketAddr>)>,
     pub(super) slots_reused: u64,
     pub(super) fingerprint: u64,
 }
@@ -59,6 +62,7 @@ pub(super) enum Flight {
 pub(super) enum Stage {
     Free,
     Accepting,
+    Connecting,
     Open,
     Closing,
 }
@@ -68,6 +72,7 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     /// Every generation that ever had the slot.
     pub(super) used: BTreeSet<u32>,
+    connect: Flight,
     recv: Flight,
     recv_into: Flight,
     send: Flight,
@@ -79,6 +84,7 @@ pub(super) struct Slot {
     // The kernel's own view, ahead of what the core has been told.
     pub(super) socket: Option<usize>,
     pub(super) descriptor_open: bool,
+    pub(super) connect_op: Option<ConnectOp>,
     pub(super) recv_op: Option<RecvOp>,
     pub(super) recv_into_op: Option<RecvIntoOp>,
     pub(super) send_op: Option<SendOp>,
@@ -91,6 +97,7 @@ impl Slot {
             stage: Stage::Free,
             generation: 0,
             used: BTreeSet::new(),
+            connect: Flight::No,
             recv: Flight::No,
             recv_into: Flight::No,
             send: Flight::No,
@@ -101,6 +108,7 @@ impl Slot {
             peer: Peer::Unix,
             socket: None,
             descriptor_open: false,
+            connect_op: None,
             recv_op: None,
             recv_into_op: None,
             send_op: None,
@@ -111,7 +119,9 @@ impl Slot {
     /// What is in flight, for messages; `None` if nothing is.
     fn in_flight(&self) -> Option<String> {
         let mut what = Vec::new();
-        for (name, flight) in [("recv", self.recv), ("recv_into", self.recv_into), ("send", self.send)] {
+        let flights =
+            [("connect", self.connect), ("recv", self.recv), ("recv_into", self.recv_into), ("send", self.send)];
+        for (name, flight) in flights {
             if flight != Flight::No {
                 what.push(format!("{name} ({flight:?})"));
             }
@@ -133,6 +143,7 @@ pub(super) struct Listener {
 pub(super) enum Queued {
     Accept { listener: u32, token: Token },
     StopAccepting,
+    Connect { token: Token, address: Option<SocketAddr> },
     Recv { token: Token, bytes_max: u32 },
     RecvInto { token: Token, buffer: Vec<u8>, len_max: usize, waits: bool },
     Send { token: Token, data: Bytes },
@@ -219,6 +230,24 @@ impl Core {
         self.queue.push_back(Queued::StopAccepting);
     }
 
+    pub(super) fn queue_connect(&mut self, token: Token, address: Option<SocketAddr>) {
+        self.expect_op(token, Op::Connect);
+        let slot = self.slot(token);
+        assert!(slot.stage == Stage::Free, "{token:?}: connect in a slot that is {:?}", slot.stage);
+        if let Some(what) = slot.in_flight() {
+            panic!("{token:?}: connect in a slot with operations in flight: {what}");
+        }
+        // A connection that goes on to its next address keeps its generation.
+        assert!(
+            !slot.used.contains(&generation(token)) || token.is_of_generation(slot.generation),
+            "{token:?}: connect with a generation that the slot had before"
+        );
+        slot.stage = Stage::Connecting;
+        slot.generation = generation(token);
+        slot.connect = Flight::Yes;
+        self.queue.push_back(Queued::Connect { token, address });
+    }
+
     pub(super) fn queue_recv(&mut self, token: Token, bytes_max: u32) {
         self.expect_op(token, Op::Recv);
         let slot = self.open_slot(token, "recv");
@@ -252,8 +281,8 @@ impl Core {
 
     pub(super) fn queue_cancel(&mut self, token: Token) {
         self.expect_op(token, Op::Cancel);
-        let slot = self.open_slot(token, "cancel");
-        for flight in [&mut slot.recv, &mut slot.recv_into, &mut slot.send] {
+        let slot = self.own_slot(token, "cancel");
+        for flight in [&mut slot.connect, &mut slot.recv, &mut slot.recv_into, &mut slot.send] {
             if *flight == Flight::Yes {
                 *flight = Flight::Cancelled;
             }
@@ -274,8 +303,8 @@ impl Core {
         self.expect_op(token, Op::Close);
         let slot = self.slot(token);
         assert!(slot.stage != Stage::Closing, "{token:?}: close twice");
-        let slot = self.open_slot(token, "close");
-        for flight in [slot.recv, slot.recv_into, slot.send] {
+        let slot = self.own_slot(token, "close");
+        for flight in [slot.connect, slot.recv, slot.recv_into, slot.send] {
             assert!(
                 flight != Flight::Yes,
                 "{token:?}: close under an operation that was not cancelled, which holds the socket open: {:?}",
@@ -319,8 +348,19 @@ impl Core {
     }
 
     fn open_slot(&mut self, token: Token, what: &str) -> &mut Slot {
+        let slot = self.own_slot(token, what);
+        assert!(slot.stage == Stage::Open, "{token:?}: {what} before the connection is made");
+        slot
+    }
+
+    /// A slot with a descriptor, be it that its connection is still being made.
+    fn own_slot(&mut self, token: Token, what: &str) -> &mut Slot {
         let slot = self.slot(token);
-        assert!(slot.stage == Stage::Open, "{token:?}: {what} on a closed slot ({:?})", slot.stage);
+        assert!(
+            matches!(slot.stage, Stage::Open | Stage::Connecting),
+            "{token:?}: {what} on a closed slot ({:?})",
+            slot.stage
+        );
         assert!(
             token.is_of_generation(slot.generation),
             "{token:?}: {what} with a generation that is not the slot's own, {}",
@@ -409,6 +449,12 @@ impl Core {
                 slot.stage = if ok { Stage::Open } else { Stage::Free };
                 slot.peer_known = ok;
             }
+            Op::Connect => {
+                slot.connect = Flight::No;
+                if slot.stage == Stage::Connecting {
+                    slot.stage = Stage::Open;
+                }
+            }
             Op::Recv if more => {}
             Op::Recv => slot.recv = Flight::No,
             Op::RecvInto => {
@@ -421,7 +467,7 @@ impl Core {
                 *short_sends -= 1;
             }
             Op::Close => slot.stage = Stage::Free,
-            Op::Cancel | Op::Connect | Op::Doorbell => unreachable!("no completion of a slot"),
+            Op::Cancel | Op::Doorbell => unreachable!("no completion of a slot"),
         }
     }
 

@@ -22,7 +22,7 @@ impl Bench {
     }
 
     /// Moves the world's chance on by `n` draws.
-    fn draw(&self, n: usize) {
+    pub(super) fn draw(&self, n: usize) {
         for _ in 0..n {
             let _ = self.world.fork_rng();
         }

@@ -76,6 +76,11 @@ faults! {
     EarlySubmit = 0.05,
     /// The clock goes on further than asked for.
     ClockJump = 0.001,
+    /// A connection that a core makes fails though it was accepted. Like the next, not among the `harsh`: servers do not
+    /// connect.
+    ConnectFailed = 0.0,
+    /// A connect is refused at once for want of a descriptor.
+    NoDescriptor = 0.0,
 }
 
 /// How likely each [`Fault`] is, each time it could happen.

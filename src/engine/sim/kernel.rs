@@ -1,12 +1,14 @@
 //! What the fake kernel does with a core's operations: submission, progress, and when there is progress to make.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 
-use crate::engine::{BatchSend, Completion, Nanos, Op, Token};
+use crate::engine::{BatchSend, Completion, Nanos, Op, Peer, Token};
 
-use super::core::{Core, Listener, Net, Queued};
-use super::socket::Readable;
-use super::{Fault, Mutant};
+use super::core::{Core, Listener, Net, Queued, Slot};
+use super::socket::{Readable, Socket};
+use super::{Fault, Mutant, WINDOW_BYTES};
 
 /// How many times a receive is retried in one turn, as in the kernel, before other sockets come first.
 const ROUNDS_MAX: usize = 32;
@@ -28,6 +30,13 @@ impl Hold {
         }
         self.until <= net.now
     }
+}
+
+/// A connection being made.
+pub(super) struct ConnectOp {
+    token: Token,
+    hold: Hold,
+    cancelled: Option<Cancelled>,
 }
 
 /// An armed multishot receive.
@@ -84,6 +93,13 @@ fn break_by_chance(socket: usize, net: &mut Net) {
     }
 }
 
+impl Slot {
+    /// Whether an operation holds its socket.
+    fn is_held(&self) -> bool {
+        self.connect_op.is_some() || self.recv_op.is_some() || self.recv_into_op.is_some() || self.send_op.is_some()
+    }
+}
+
 impl Core {
     /// Submits what is queued.
     pub(super) fn execute(&mut self, net: &mut Net) {
@@ -91,6 +107,7 @@ impl Core {
             match queued {
                 Queued::Accept { listener, token } => self.listeners[listener as usize].armed.push_back(token),
                 Queued::StopAccepting => self.execute_stop_accepting(net),
+                Queued::Connect { token, address } => self.execute_connect(token, address, net),
                 Queued::Recv { token, bytes_max } => {
                     let left = if bytes_max == 0 { usize::MAX } else { bytes_max as usize };
                     self.slot(token).recv_op = Some(RecvOp { token, left, hold: Hold::default(), cancelled: None });
@@ -131,6 +148,15 @@ impl Core {
         }
     }
 
+    fn execute_connect(&mut self, token: Token, address: Option<SocketAddr>, net: &mut Net) {
+        let socket = net.sockets.len();
+        net.sockets.push(Socket::new(address.map_or(Peer::Unix, Peer::Inet), WINDOW_BYTES));
+        net.dialled.push_back((socket, address));
+        self.install(token, socket, net);
+        self.slot(token).connect_op = Some(ConnectOp { token, hold: Hold::default(), cancelled: None });
+        self.live.insert(token.index());
+    }
+
     /// Whoever is not accepted sees a reset.
     pub(super) fn close_listeners(&mut self, net: &mut Net) {
         for listener in &mut self.listeners {
@@ -146,6 +172,7 @@ impl Core {
     fn execute_cancel(&mut self, token: Token, only_recv: bool, net: &mut Net) {
         let slot = self.slot(token);
         let ops = [
+            slot.connect_op.as_mut().filter(|_| !only_recv).map(|op| &mut op.cancelled),
             slot.recv_op.as_mut().map(|op| &mut op.cancelled),
             slot.recv_into_op.as_mut().filter(|_| !only_recv).map(|op| &mut op.cancelled),
             slot.send_op.as_mut().filter(|_| !only_recv).map(|op| &mut op.cancelled),
@@ -195,6 +222,7 @@ impl Core {
             net.rng.shuffle(&mut order);
         }
         for index in order {
+            self.progress_connect(index, net);
             self.progress_send(index, net);
             for _ in 0..ROUNDS_MAX {
                 if !self.progress_recv(index, net, memory) {
@@ -203,8 +231,7 @@ impl Core {
             }
             self.progress_recv_into(index, net);
             self.release_if_unheld(index, net);
-            let slot = &self.slots[index as usize];
-            if slot.recv_op.is_none() && slot.recv_into_op.is_none() && slot.send_op.is_none() {
+            if !self.slots[index as usize].is_held() {
                 self.live.remove(&index);
             }
         }
@@ -238,21 +265,21 @@ impl Core {
                     self.post(token, Err(libc::ECONNABORTED));
                     continue;
                 }
+                net.sockets[socket].accepted = true;
                 self.install(token, socket, net);
+                self.post(token, Ok(0));
             }
         }
     }
 
     fn install(&mut self, token: Token, socket: usize, net: &mut Net) {
-        net.sockets[socket].accepted = true;
         let slot = self.slot(token);
-        assert!(slot.socket.is_none() && !slot.descriptor_open, "{token:?}: accept into an open descriptor");
+        assert!(slot.socket.is_none() && !slot.descriptor_open, "{token:?}: its descriptor is open");
         slot.peer = net.sockets[socket].peer;
         slot.socket = Some(socket);
         slot.descriptor_open = true;
         net.slots_reused += u64::from(!slot.used.is_empty());
         slot.used.insert(slot.generation);
-        self.post(token, Ok(0));
     }
 
     fn squeeze_buffers(&mut self, net: &mut Net) {
@@ -264,6 +291,38 @@ impl Core {
             }
             None => {}
         }
+    }
+
+    fn progress_connect(&mut self, index: u32, net: &mut Net) {
+        let slot = &mut self.slots[index as usize];
+        let (Some(op), Some(socket)) = (&mut slot.connect_op, slot.socket) else { return };
+        let answer = net.sockets[socket].answer;
+        let result = match op.cancelled {
+            Some(cancelled) if cancelled.at > net.now => return,
+            Some(cancelled) => answer.filter(|_| cancelled.works).unwrap_or(Err(libc::ECANCELED)),
+            None => match answer {
+                Some(answer) if op.hold.passes(net) => answer,
+                _ => return,
+            },
+        };
+        let result = match result {
+            Ok(()) if net.hit(Fault::ConnectFailed) => {
+                Err(net.rng.pick(&[libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ECONNREFUSED, libc::ECONNRESET]))
+            }
+            result => result,
+        };
+        let socket = &mut net.sockets[socket];
+        match result {
+            Ok(()) => socket.accepted = true,
+            Err(errno) => {
+                socket.break_with(errno);
+                // The connect itself reports it.
+                socket.take_error();
+            }
+        }
+        let token = op.token;
+        slot.connect_op = None;
+        self.post(token, result.map(|()| 0));
     }
 
     fn progress_send(&mut self, index: u32, net: &mut Net) {
@@ -427,8 +486,7 @@ impl Core {
     fn release_if_unheld(&mut self, index: u32, net: &mut Net) {
         let mutant: Option<Mutant> = self.options.mutant;
         let slot = &mut self.slots[index as usize];
-        let held = slot.recv_op.is_some() || slot.recv_into_op.is_some() || slot.send_op.is_some();
-        if let (false, false, Some(socket)) = (held, slot.descriptor_open, slot.socket) {
+        if let (false, false, Some(socket)) = (slot.is_held(), slot.descriptor_open, slot.socket) {
             slot.socket = None;
             let discard = net.hit(Fault::ResetDiscards);
             net.sockets[socket].release(mutant, discard);
@@ -451,6 +509,8 @@ impl Core {
             let slot = &self.slots[index as usize];
             let Some(socket) = slot.socket.map(|socket| &net.sockets[socket]) else { continue };
             let readable = socket.readable() != Readable::Nothing;
+            let answered = socket.answer.is_some();
+            consider(slot.connect_op.as_ref().and_then(|op| due(op.hold, op.cancelled, answered)));
             consider(slot.recv_op.as_ref().and_then(|op| due(op.hold, op.cancelled, readable)));
             consider(slot.recv_into_op.as_ref().and_then(|op| due(op.hold, op.cancelled, readable || !op.waits)));
             consider(slot.send_op.as_ref().and_then(|op| due(op.hold, op.cancelled, socket.writable())));

@@ -102,8 +102,13 @@ impl engine::Ring for Ring {
         self.with(|core, _| core.options.bounds_receives)
     }
 
-    fn connect(&mut self, _token: Token, _socket: OwnedFd, _address: SockAddr) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the fake network only accepts"))
+    /// The descriptor only shows that its maker has one: it is closed at once.
+    fn connect(&mut self, token: Token, _socket: OwnedFd, address: SockAddr) -> io::Result<()> {
+        if self.with(|_, net| net.hit(Fault::NoDescriptor)) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        self.queue(|core| core.queue_connect(token, address.as_socket()));
+        Ok(())
     }
 
     fn recv_into(&mut self, token: Token, buffer: Vec<u8>, len_max: usize) {

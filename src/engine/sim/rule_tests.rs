@@ -8,10 +8,11 @@ use crate::engine::{BATCH_PIECES_MAX, BatchSend, Filled, Op, Pieces, Ring as _, 
 
 /// Asserts that `wrong` panics with a message that contains `message`.
 fn must_panic(message: &str, wrong: impl FnOnce(&mut Bench)) {
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut bench = Bench::new(RingOptions::default());
-        wrong(&mut bench);
-    }));
+    panics_with(message, || wrong(&mut Bench::new(RingOptions::default())));
+}
+
+pub(super) fn panics_with(message: &str, wrong: impl FnOnce()) {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(wrong));
     let panic = result.expect_err(&format!("nothing panicked with: {message}"));
     let said = panic.downcast_ref::<String>().cloned();
     let said = said.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();

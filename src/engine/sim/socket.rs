@@ -37,7 +37,10 @@ pub(super) enum Readable {
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) peer: Peer,
+    /// Accepted by the core, or connected to by it.
     pub(super) accepted: bool,
+    /// Where the core is who connects: what it was told, if it was.
+    pub(super) answer: Option<Result<(), i32>>,
     /// Client to server.
     pub(super) inbound: Pipe,
     /// Server to client.
@@ -65,6 +68,7 @@ impl Socket {
         Socket {
             peer,
             accepted: false,
+            answer: None,
             inbound: Pipe::new(bytes_max),
             outbound: Pipe::new(bytes_max),
             unsent: VecDeque::new(),

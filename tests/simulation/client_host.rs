@@ -1,0 +1,306 @@
+//! The client's core on a simulated ring, the futures of its users, and what it finds where it connects: cables to a
+//! server's cores, or peers that play a server badly.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use ringwire::client::simulated::{Core, Driver, Found, Resolve};
+use ringwire::client::{Connect, connect};
+use ringwire::engine::sim::{Client, Ring, RingOptions, Rng, World};
+
+use crate::host::Bell;
+use crate::wire;
+
+/// The client's core.
+pub struct ClientCore {
+    pub core: Core<Ring>,
+    pub driver: Arc<Driver>,
+    number: usize,
+    world: World,
+    /// In the middle of a tick: its turn sleeps.
+    asleep: bool,
+    bell: Arc<Bell>,
+}
+
+/// For cores that are asked for addresses only.
+pub fn no_names(host: String, _: u16, _: Found) {
+    panic!("nobody resolves names here: {host}");
+}
+
+impl ClientCore {
+    pub fn new(world: &World, number: usize, options: RingOptions, resolve: Resolve) -> ClientCore {
+        let bell: Arc<Bell> = Arc::default();
+        let (driver, letters) = Driver::new(Arc::clone(&bell) as Arc<dyn ringwire::mail::Wake>);
+        let ring = world.ring(number, RingOptions { listeners: 0, ..options });
+        let core = Core::new(ring, letters, resolve);
+        ClientCore { core, driver: Arc::new(driver), number, world: world.clone(), asleep: false, bell }
+    }
+
+    pub fn is_runnable(&self) -> bool {
+        self.bell.is_rung() || self.world.runnable(self.number)
+    }
+
+    /// Ends the tick that sleeps, and turns the ring once more.
+    pub fn tick(&mut self) {
+        self.bell.silence();
+        if std::mem::take(&mut self.asleep) {
+            self.core.work();
+        }
+        self.core.turn().expect("a ring that works");
+        match self.world.parked_until(self.number) {
+            Some(_) => self.asleep = true,
+            None => self.core.work(),
+        }
+    }
+
+    /// Verifies that nothing of any connection is left.
+    pub fn check_over(&self) -> Result<(), String> {
+        match self.core.slots_in_use() {
+            0 => self.world.check_quiescent(self.number),
+            slots => return Err(format!("the client keeps {slots} slots")),
+        }
+        Ok(())
+    }
+}
+
+/// A connection to be made through a simulated core.
+pub fn connect_to(driver: &Arc<Driver>, port: u16, path: &str) -> Connect {
+    connect(format!("ws://10.9.9.9:{port}{path}")).through(driver)
+}
+
+/// Futures and who of them has been woken. Nobody is polled unasked, so whom the code forgets to wake is stuck.
+#[derive(Default)]
+pub struct Tasks {
+    tasks: Vec<Task>,
+}
+
+struct Task {
+    future: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    woken: Arc<Woken>,
+}
+
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Woken>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Tasks {
+    pub fn spawn(&mut self, future: impl Future<Output = ()> + 'static) {
+        self.tasks.push(Task { future: Some(Box::pin(future)), woken: Arc::new(Woken(AtomicBool::new(true))) });
+    }
+
+    /// Polls who was woken, each with some chance; whether anybody was.
+    pub fn poll(&mut self, chance: f64, rng: &mut Rng) -> bool {
+        let mut any = false;
+        for task in &mut self.tasks {
+            let Some(future) = &mut task.future else { continue };
+            if !task.woken.0.load(Ordering::SeqCst) {
+                continue;
+            }
+            any = true;
+            if !rng.chance(chance) {
+                continue;
+            }
+            task.woken.0.store(false, Ordering::SeqCst);
+            let waker = Waker::from(Arc::clone(&task.woken));
+            if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                task.future = None;
+            }
+        }
+        any
+    }
+
+    /// The numbers of those that are not done.
+    pub fn left(&self) -> Vec<usize> {
+        (0..self.tasks.len()).filter(|&n| self.tasks[n].future.is_some()).collect()
+    }
+}
+
+/// Lets the others go first, once.
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What one direction of a cable holds that the far side has not taken.
+const CABLE_BYTES: usize = 2_000;
+
+/// Carries bytes, ends and resets between two simulated connections: from the client's core to a server's.
+pub struct Cable {
+    pub near: Client,
+    pub far: Client,
+    /// Ends that have been passed on, from the near side and from the far one.
+    ended: [bool; 2],
+    /// It carries nothing any more, and nobody is told.
+    pub is_cut: bool,
+    broken: bool,
+}
+
+impl Cable {
+    pub fn new(near: Client, far: Client) -> Cable {
+        Cable { near, far, ended: [false; 2], is_cut: false, broken: false }
+    }
+
+    /// Whether a fault has broken it on either side.
+    pub fn was_broken(&self) -> bool {
+        self.is_cut || self.near.was_broken() || self.far.was_broken()
+    }
+
+    /// Carries what there is, at most so many bytes each way; whether there was anything.
+    pub fn step(&mut self, bytes_max: usize) -> bool {
+        let mut moved = false;
+        for side in 0..2 {
+            let (from, to) = if side == 0 { (&self.near, &self.far) } else { (&self.far, &self.near) };
+            if self.is_cut || self.broken {
+                return moved;
+            }
+            if to.unsent() < CABLE_BYTES {
+                let bytes = from.read(bytes_max);
+                if !bytes.is_empty() {
+                    to.send(&bytes);
+                    moved = true;
+                }
+            }
+            if from.saw_fin() && !self.ended[side] {
+                self.ended[side] = true;
+                to.shutdown_write();
+                moved = true;
+            }
+            // What came before a reset is delivered before it.
+            if from.saw_reset() && to.unsent() == 0 {
+                to.reset();
+                self.broken = true;
+                moved = true;
+            }
+        }
+        moved
+    }
+}
+
+/// How a peer that is no server behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Says nothing, ever.
+    Silent,
+    /// Closes at once.
+    HangsUp,
+    /// Breaks the connection off at once.
+    Resets,
+    /// Answers something that is no HTTP.
+    Babbles,
+    /// Answers with half of a head, and closes.
+    Breaks,
+    /// Answers with a status other than 101, and a body that comes in pieces.
+    Refuses,
+    /// Accepts with a key that is not the right one.
+    Forges,
+    /// Opens the WebSocket, sends a message, and then what no server may send.
+    Lies,
+    /// Opens the WebSocket, sends a message, and then half a frame and its end.
+    Stops,
+}
+
+impl Manner {
+    pub const ALL: [Manner; 9] = [
+        Manner::Silent,
+        Manner::HangsUp,
+        Manner::Resets,
+        Manner::Babbles,
+        Manner::Breaks,
+        Manner::Refuses,
+        Manner::Forges,
+        Manner::Lies,
+        Manner::Stops,
+    ];
+
+    /// Whether the WebSocket opens.
+    pub fn opens(self) -> bool {
+        matches!(self, Manner::Lies | Manner::Stops)
+    }
+}
+
+/// What [`Manner::Lies`] and [`Manner::Stops`] send before they err.
+pub const GREETING: &str = "hello";
+
+/// A peer with a [`Manner`].
+pub struct Peer {
+    pub client: Client,
+    manner: Manner,
+    request: Vec<u8>,
+    to_write: VecDeque<Vec<u8>>,
+    began: bool,
+}
+
+impl Peer {
+    pub fn new(client: Client, manner: Manner) -> Peer {
+        Peer { client, manner, request: Vec::new(), to_write: VecDeque::new(), began: false }
+    }
+
+    /// Does the next thing; whether there was any.
+    pub fn step(&mut self) -> bool {
+        let read = self.client.received();
+        if self.client.is_closed() {
+            self.client.close();
+            return false;
+        }
+        self.request.extend_from_slice(&read);
+        if !self.began {
+            return self.begin();
+        }
+        match self.to_write.pop_front() {
+            Some(bytes) if bytes.is_empty() => self.client.close(),
+            Some(bytes) => self.client.send(&bytes),
+            None => return !read.is_empty(),
+        }
+        true
+    }
+
+    fn begin(&mut self) -> bool {
+        match self.manner {
+            Manner::Silent => return false,
+            Manner::HangsUp => self.client.close(),
+            Manner::Resets => self.client.reset(),
+            _ => {
+                let Some(key) = wire::key_of(&self.request) else { return false };
+                self.answer(&key);
+            }
+        }
+        self.began = true;
+        true
+    }
+
+    /// Plans what to say; an empty piece is the end.
+    fn answer(&mut self, key: &str) {
+        let mut greeting = vec![0x81, GREETING.len() as u8];
+        greeting.extend_from_slice(GREETING.as_bytes());
+        let pieces = match self.manner {
+            Manner::Babbles => vec![b"220 smtp.test ESMTP\r\n\r\n".to_vec()],
+            Manner::Breaks => vec![b"HTTP/1.1 101 Switching Protocols\r\nUpgr".to_vec(), vec![]],
+            Manner::Refuses => vec![
+                b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec(),
+                b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\nnot".to_vec(),
+                b" now.".to_vec(),
+            ],
+            Manner::Forges => vec![wire::switching("bm90IHRoZSByaWdodCBrZXk=")],
+            // RFC 6455 5.1: a server must not mask.
+            Manner::Lies => vec![wire::switching(key), greeting, vec![0x81, 0x81, 1, 2, 3, 4, 5]],
+            Manner::Stops => vec![wire::switching(key), greeting, vec![0x82, 126, 1, 0, 7], vec![]],
+            Manner::Silent | Manner::HangsUp | Manner::Resets => Vec::new(),
+        };
+        self.to_write.extend(pieces);
+    }
+}
