@@ -59,7 +59,6 @@ fn print(text: &str) -> Result<()> {
 
 fn serve(config: Config) -> Result<ExitCode> {
     check::require(&config)?;
-    check::raise_nofile()?;
     ringwire::standalone::run(config)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 
 use crate::admission::{Admission, Memory};
 use crate::app::App;
+use crate::check;
 use crate::config::{Config, available_cpus};
 use crate::core_app::CoreApp;
 use crate::engine::Ring as _;
@@ -29,7 +30,7 @@ use crate::proto::pool::Pool;
 use crate::service::Service;
 use crate::shard::{Handover, Settings, Shard};
 
-/// Slots beyond the allowed WebSockets, so that those over the limit can be told so.
+/// Slots beyond the allowed WebSockets, so that those over the limit can be told so; of a small table an eighth.
 const SPARE_SLOTS: u32 = 256;
 /// Memory that a core keeps for assembling messages.
 const POOL_BYTES: usize = 16 << 20;
@@ -63,7 +64,7 @@ impl Server {
     }
 
     /// Serves an app until SIGTERM or SIGINT, then drains; a second signal ends the process at once. `make` runs once on
-    /// each core.
+    /// each core. Raises the limit of open files, as [`Server::start`] does.
     ///
     /// # Errors
     /// If the server cannot be started, or a core fails.
@@ -80,6 +81,11 @@ impl Server {
     }
 
     /// Starts an app and returns once all cores accept connections. `make` runs once on each core.
+    ///
+    /// The soft limit of open files (RLIMIT_NOFILE) is raised to the hard one, for the whole process: a core's connections
+    /// lie in a table of its ring, which the kernel allows to be as large as the soft limit. Where the hard limit is too
+    /// low for [`Config::connections_max`](crate::Config), a warning says so, and a core answers upgrades with 503 as soon
+    /// as its table has room for no more.
     ///
     /// # Errors
     /// If an address cannot be listened on, or io_uring cannot be used.
@@ -135,6 +141,9 @@ impl Server {
         config.validate()?;
         let available = available_cpus().map_err(Error::io("reading the processor affinity"))?;
         let cpus = config.cpus(&available)?;
+        if let Err(error) = check::raise_nofile() {
+            tracing::warn!(%error, "the soft limit of open files stays");
+        }
         let listeners = listen::bind_all(&config, cpus.len())?;
         let handover = match (listeners.are_passed, config.reuse_port) {
             (true, _) => Handover::Leave,
@@ -175,10 +184,14 @@ impl Server {
         }
         drop(ready);
         let mut bells: Vec<Option<Arc<Bell>>> = vec![None; cpus.len()];
+        let mut room = 0;
         for _ in 0..cpus.len() {
-            let (core, bell) = readiness.recv().map_err(|_| Error::Internal("a core ended while starting".into()))?;
-            bells[core] = Some(bell?);
+            let (core, ring) = readiness.recv().map_err(|_| Error::Internal("a core ended while starting".into()))?;
+            let (bell, slots) = ring?;
+            bells[core] = Some(bell);
+            room += u64::from(websockets_max(slots));
         }
+        warn_of_little_room(&config, room);
         let bells: Vec<Arc<Bell>> = bells.into_iter().flatten().collect();
         let wakes = bells.iter().map(|bell| Arc::new(BellWake(Arc::clone(bell))) as Arc<dyn Wake>).collect();
         let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
@@ -198,6 +211,9 @@ impl Wake for BellWake {
     }
 }
 
+/// A core, and what has become of its ring: how to wake it, and the slots of its table.
+type Ready = (usize, Result<(Arc<Bell>, u32)>);
+
 /// What a core's thread starts with.
 struct CoreStart {
     core: usize,
@@ -216,7 +232,7 @@ impl CoreStart {
         self,
         listeners: Vec<std::os::fd::OwnedFd>,
         make: &(impl Fn(&mut CoreHub, Hub) -> S + Send + Sync),
-        ready: &mpsc::Sender<(usize, Result<Arc<Bell>>)>,
+        ready: &mpsc::Sender<Ready>,
     ) -> Result<()> {
         if self.config.pin {
             pin(self.cpu);
@@ -231,7 +247,7 @@ impl CoreStart {
                 return Ok(());
             }
         };
-        let _ = ready.send((self.core, Ok(ring.bell())));
+        let _ = ready.send((self.core, Ok((ring.bell(), ring.slots()))));
         // Without the others' bells the start has failed elsewhere, and was reported there.
         let Ok((bells, handle)) = self.bells.recv() else { return Ok(()) };
         ring.set_bells(bells);
@@ -240,7 +256,7 @@ impl CoreStart {
         let mut hub = CoreHub::new(self.ids, self.post, outbox, Pool::new(POOL_BYTES), config.slow_consumer);
         let service = make(&mut hub, handle);
         let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
-        let settings = Settings { handover: self.handover, ..settings };
+        let settings = Settings { handover: self.handover, websockets_max: websockets_max(ring.slots()), ..settings };
         let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
         shard.run().map_err(Error::io(format!("core {}", self.core)))
     }
@@ -266,6 +282,23 @@ fn ring_options(config: &Config) -> Options {
     }
 }
 
+/// WebSockets that a core with a table of so many slots takes.
+fn websockets_max(slots: u32) -> u32 {
+    slots - SPARE_SLOTS.min(slots / 8)
+}
+
+fn warn_of_little_room(config: &Config, room: u64) {
+    let wanted = config.connections_max;
+    if room < u64::from(wanted) {
+        tracing::warn!(
+            room,
+            wanted,
+            "there is room for fewer connections than RINGWIRE_MAX_CONNECTIONS: raise the hard limit of open files \
+             (ulimit -Hn, LimitNOFILE=), or lower the setting; `ringwire check` tells more"
+        );
+    }
+}
+
 fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: bool) -> Settings {
     Settings {
         limits: Limits { message_bytes_max: config.message_bytes_max, fragments_max: config.fragments_max },
@@ -283,6 +316,7 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: 
         direct_bytes_min: DIRECT_BYTES_MIN,
         direct_interrupts: !bounds_receives && buffer_bytes < LARGE_BUFFER_BYTES,
         origins: config.origins.clone(),
+        websockets_max: u32::MAX,
         drain_timeout: config.drain_timeout,
         drain_spread: config.drain_spread,
         listeners,

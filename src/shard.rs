@@ -91,6 +91,8 @@ pub struct Settings {
     pub direct_interrupts: bool,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
+    /// WebSockets that this core takes, however many the process may have: what its table has room for.
+    pub websockets_max: u32,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Over how long a drain spreads its Close frames.

@@ -242,7 +242,12 @@ impl<S: Service> Worker<'_, S> {
             // RFC 6455 10.2: a server that does not want this origin answers 403.
             return Err((RefusalReason::Origin, Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed")));
         }
-        self.cx.admission.enter(self.conn.peer.ip()).map_err(|refused| {
+        let entered = match self.cx.hub.counters.opened - self.cx.hub.counters.closed {
+            // The connection would fit, but then there would be no slot left to tell the next one that there is none.
+            open if open >= u64::from(self.cx.settings.websockets_max) => Err(Refused::Full),
+            _ => self.cx.admission.enter(self.conn.peer.ip()),
+        };
+        entered.map_err(|refused| {
             let unavailable = |message| Reply::error(StatusCode::SERVICE_UNAVAILABLE, message).with_retry_after();
             match refused {
                 Refused::Full => (RefusalReason::Full, unavailable("the server is full")),
