@@ -320,7 +320,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.mailbox.unpark();
             return Wait::No;
         }
-        due_ms.map_or(Wait::Forever, |due_ms| Wait::Until(due_ms * 1_000_000))
+        due_ms.map_or(Wait::Forever, |due_ms| Wait::Until(due_ms.saturating_mul(1_000_000)))
     }
 
     fn now_ms(&self) -> u64 {

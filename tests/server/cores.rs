@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
-use ringwire::{App, Handle, Message, Server, Socket};
+use ringwire::config::CoreSet;
+use ringwire::{App, Config, Handle, Message, Request, Server, Socket, sleep, spawn_local, timeout};
 
+use crate::common::raw::{End, Raw};
 use crate::common::{PATIENCE, config};
 
 fn echo() -> App {
@@ -49,4 +52,28 @@ fn a_start_fails_when_an_app_cannot_be_made_on_every_core() {
         _ => panic!("only one app"),
     });
     assert!(error.contains("could not be made: only one app"), "{error}");
+}
+
+/// Kills: a core that ends, or never sleeps again, when nothing but the end of time is left to wait for.
+#[test]
+fn a_core_outlives_tasks_that_sleep_for_ever() {
+    let short = Duration::from_millis(50);
+    let config = Config { cores: CoreSet::Count(1), handshake_timeout: short, ..config() };
+    let app = move || {
+        App::new().get("/", async move |_: Request| {
+            spawn_local(sleep(Duration::MAX)).detach();
+            timeout(Duration::MAX, sleep(Duration::from_millis(1))).await.map_or("late", |()| "in time")
+        })
+    };
+    let handle = Server::new(config).start(app).expect("it starts");
+    for _ in 0..3 {
+        let mut client = Raw::connect(handle.addresses()[0].inet().expect("TCP"));
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.response(false).body, "in time");
+        assert_eq!(client.rest(), (Vec::new(), End::Finished));
+        // Long enough for all of the connection's timers to be gone.
+        thread::sleep(short * 8);
+    }
+    handle.shutdown();
+    handle.join().expect("the core is there");
 }
