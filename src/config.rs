@@ -30,6 +30,9 @@ const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;
 
+/// Most bytes of a core's provided buffers.
+const RECV_BYTES_MAX: u64 = GIB;
+
 const COUNT_MAX: u64 = u32::MAX as u64;
 
 /// Makes [`Config`] and [`SETTINGS`] of one table. Each row: field, type, name without prefix, default, what is
@@ -97,7 +100,8 @@ settings! {
     recv_buffers: u16 = "RECV_BUFFERS", "4096", Allowed::Count(range(1, 32_768).power_of_two()),
         "provided buffers per core";
     recv_buffer_bytes: u32 = "RECV_BUFFER_SIZE", "2KiB", Allowed::Bytes(range(256, MIB)),
-        "bytes in each provided buffer";
+        "bytes in each provided buffer; Linux 6.12 and later use the same memory, RINGWIRE_RECV_BUFFERS times this and at most 1GiB per core, as buffers of 64KiB at \
+         least";
     spin: Duration = "SPIN", "0us", Allowed::Time(range(MICROSECOND, SECOND).or_zero("off")),
         "busy-poll this long before sleeping";
     reuse_port: bool = "REUSEPORT", "false", Allowed::Switch,
@@ -277,6 +281,16 @@ impl Config {
         if self.cq_entries < self.ring_entries {
             let reason = format!("it is less than RINGWIRE_RING_ENTRIES={}", self.ring_entries);
             return conflict("RINGWIRE_CQ_ENTRIES", reason);
+        }
+        let recv_bytes = u64::from(self.recv_buffers) * u64::from(self.recv_buffer_bytes);
+        if recv_bytes > RECV_BYTES_MAX {
+            let reason = format!(
+                "with RINGWIRE_RECV_BUFFERS={} that is {} MiB for each core, and at most {} MiB are allowed",
+                self.recv_buffers,
+                recv_bytes / MIB,
+                RECV_BYTES_MAX / MIB
+            );
+            return conflict("RINGWIRE_RECV_BUFFER_SIZE", reason);
         }
         if self.drain_spread > self.drain_timeout {
             let timeout = Setting::named("RINGWIRE_DRAIN_TIMEOUT").map(|it| it.value(self));

@@ -125,6 +125,18 @@ fn contradictions() {
     assert!(read(&[("RINGWIRE_DRAIN_TIMEOUT", "500ms"), ("RINGWIRE_DRAIN_SPREAD", "0")]).is_ok());
 }
 
+/// Kills: buffers whose bytes do not fit into 32 bits.
+#[test]
+fn provided_buffers_are_of_a_size_that_a_core_can_have() {
+    let message =
+        read(&[("RINGWIRE_RECV_BUFFER_SIZE", "1MiB")]).expect_err("4 GiB, with as many buffers as usual").to_string();
+    let expected = "RINGWIRE_RECV_BUFFER_SIZE=1MiB cannot be: with RINGWIRE_RECV_BUFFERS=4096 that is 4096 MiB for each core, \
+                    and at most 1024 MiB are allowed";
+    assert_eq!(message, expected);
+    assert!(read(&[("RINGWIRE_RECV_BUFFER_SIZE", "1MiB"), ("RINGWIRE_RECV_BUFFERS", "32768")]).is_err());
+    assert!(read(&[("RINGWIRE_RECV_BUFFER_SIZE", "1MiB"), ("RINGWIRE_RECV_BUFFERS", "1024")]).is_ok());
+}
+
 #[test]
 fn fields_set_by_hand_are_validated() {
     let config = Config { recv_buffers: 1000, ..Config::default() };

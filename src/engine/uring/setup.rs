@@ -78,12 +78,9 @@ pub(super) fn register_slots(ring: &IoUring, wanted: u32) -> io::Result<u32> {
 
 /// Registers the buffer ring, incremental if wanted and possible.
 pub(super) fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<Buffers> {
-    let bytes = u32::from(options.buffers) * options.buffer_bytes;
     let large = options.incremental_bytes.max(options.buffer_bytes);
     let plain = (options.buffers, options.buffer_bytes, false);
-    // A power of two, and at least two: the kernel must have one to go on with while the other is being read.
-    let count = (bytes / large.max(1)).max(2);
-    let incremental = (1 << count.ilog2(), large, true);
+    let incremental = (incremental_count(options.buffers, options.buffer_bytes, large), large, true);
     let ways = if options.incremental_bytes > 0 { vec![incremental, plain] } else { vec![plain] };
     let mut failure = io::Error::from_raw_os_error(libc::EINVAL);
     for (count, buffer_bytes, incremental) in ways {
@@ -105,4 +102,30 @@ pub(super) fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<
         }
     }
     Err(failure)
+}
+
+/// How many buffers of `large` bytes the memory of so many smaller ones makes: a power of two, and at least two: the kernel
+/// must have one to go on with while the other is being read.
+fn incremental_count(buffers: u16, buffer_bytes: u32, large: u32) -> u16 {
+    let bytes = u64::from(buffers) * u64::from(buffer_bytes);
+    // Not more than `buffers`, since `large` is not less than `buffer_bytes`.
+    let count = (bytes / u64::from(large.max(1))).max(2);
+    1 << count.ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kills: a product that does not fit into 32 bits.
+    #[test]
+    fn the_memory_of_the_buffers_may_be_4_gib_and_more() {
+        const KIB: u32 = 1 << 10;
+        assert_eq!(incremental_count(4096, 2 * KIB, 64 * KIB), 128);
+        assert_eq!(incremental_count(4096, KIB * KIB, KIB * KIB), 4096);
+        assert_eq!(incremental_count(32_768, KIB * KIB, KIB * KIB), 32_768);
+        assert_eq!(incremental_count(32_768, 300 * KIB, 300 * KIB), 32_768);
+        assert_eq!(incremental_count(64, 2 * KIB, 64 * KIB), 2);
+        assert_eq!(incremental_count(1, 256, 64 * KIB), 2);
+    }
 }
