@@ -151,8 +151,8 @@ settings! {
         "allowed values of the Origin field, comma-separated; 403 for others";
     api_token: Option<ApiToken> = "API_TOKEN", "(none)",
         Allowed::Secret("(none) or a token of letters, digits and -._~+/=", "TOKEN"),
-        "bearer token for /api/* and /metrics; without one they answer only this machine, and nobody through a proxy; \
-         printed as (set)";
+        "bearer token for /api/* and /metrics; without one they answer only this machine, asked by address or as localhost: \
+         set one behind any proxy, for not every proxy can be told from this machine; printed as (set)";
     mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
         "messages waiting for one core from the others";
     drain_timeout: Duration = "DRAIN_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
