@@ -128,7 +128,7 @@ settings! {
     idle_timeout: Duration = "IDLE_TIMEOUT", "120s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "drop a connection after this long without an inbound byte";
     ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
-        "ping a client after this much inbound silence";
+        "ping a client after this much inbound silence, and at the latest after half of RINGWIRE_IDLE_TIMEOUT";
     write_timeout: Duration = "WRITE_TIMEOUT", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "drop a connection when none of the sends that wait for its socket is done for this long: each is a message, several \
          up to 64 KiB, or 256 KiB of a longer one";
