@@ -20,6 +20,8 @@ use value::{Value, range};
 
 /// What every variable's name begins with.
 pub const PREFIX: &str = "RINGWIRE_";
+/// What the names of the simulation's variables begin with, which may be set where servers run and are no settings.
+const SIMULATION_PREFIX: &str = "RINGWIRE_SIM_";
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -89,7 +91,7 @@ settings! {
         "where to listen: HOST:PORT, or unix:/PATH for a Unix socket; several, comma-separated; sockets passed in \
          LISTEN_FDS are used instead";
     cores: CoreSet = "CORES", "all",
-        Allowed::Text("all, a number from 1 to 1024, or a list of processors such as 0,2,4-7", "CORES"),
+        Allowed::Text("all, a number from 1 to 1024, or a list of different processors such as 0,2,4-7", "CORES"),
         "number of cores, or a list of processors such as 0,2,4-7 (one alone: 3-3)";
     pin: bool = "PIN", "true", Allowed::Switch,
         "pin each core's thread to its processor";
@@ -109,10 +111,10 @@ settings! {
     backlog: u32 = "BACKLOG", "4096", Allowed::Count(range(1, i32::MAX as u64)),
         "listen backlog";
     connections_max: u32 = "MAX_CONNECTIONS", "1000000", Allowed::Count(range(1, COUNT_MAX)),
-        "open connections of the whole process; past it an upgrade gets 503 with Retry-After";
+        "open WebSockets of the whole process; past it an upgrade gets 503 with Retry-After";
     connections_per_ip_max: u32 = "MAX_CONNECTIONS_PER_IP", "0",
         Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
-        "open connections of one address; past it an upgrade gets 429";
+        "open WebSockets of one address; past it an upgrade gets 429";
     accept_rate_per_second: u32 = "ACCEPT_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "new connections a second, whole process";
     head_bytes_max: usize = "MAX_HEAD", "16KiB", Allowed::Bytes(range(256, MIB)),
@@ -200,7 +202,7 @@ impl Setting {
         (self.read)(config, value.trim()).ok_or_else(|| ConfigError::BadValue {
             setting: String::from(source),
             value: String::from(if self.is_secret() { "(hidden)" } else { value }),
-            allowed: self.allowed.describe(),
+            allowed: self.allowed.describe() + &self.allowed.hint(value.trim()).unwrap_or_default(),
         })
     }
 
@@ -242,7 +244,7 @@ impl Config {
         let mut config = Config::default();
         for (name, value) in variables {
             let name = name.to_string_lossy();
-            if !name.starts_with(PREFIX) {
+            if !name.starts_with(PREFIX) || name.starts_with(SIMULATION_PREFIX) {
                 continue;
             }
             let setting = Setting::named(&name).ok_or_else(|| ConfigError::Unknown {
@@ -356,7 +358,8 @@ fn nearest(name: &str) -> Option<&'static str> {
         .iter()
         .map(|setting| (distance(setting), setting.variable))
         .min()
-        .filter(|(distance, _)| *distance <= 2.max(name.len() - PREFIX.len()) / 2 + 1)
+        // Half of a short name may be anything.
+        .filter(|(distance, _)| *distance <= ((name.len() - PREFIX.len()) / 2).min(3))
         .map(|(_, variable)| variable)
 }
 

@@ -68,7 +68,11 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         ("RINGWIRE_IDLE_TIMEOUT", "30", "0 (never) or a time from"),
         ("RINGWIRE_SLOW_CONSUMER", "wait", "close, drop-new, drop-old or keep-latest"),
         ("RINGWIRE_ADDR", "9001", "HOST:PORT or unix:/PATH"),
+        ("RINGWIRE_IDLE_TIMEOUT", "120", "did you mean 120s?"),
+        ("RINGWIRE_MAX_MESSAGE", "16MB", "did you mean 16MiB?"),
         ("RINGWIRE_CORES", "0", "all, a number from 1 to 1024"),
+        ("RINGWIRE_CORES", "0,0", "a list of different processors"),
+        ("RINGWIRE_CORES", "0-2,1", "a list of different processors"),
         ("RINGWIRE_PIN", "", "true or false"),
         ("RINGWIRE_LOG", "", "a filter"),
     ];
@@ -87,6 +91,10 @@ fn an_unknown_variable_suggests_the_nearest() {
         ("RINGWIRE_DRIAN_TIMEOUT", Some("RINGWIRE_DRAIN_TIMEOUT")),
         ("RINGWIRE_PRNI", Some("RINGWIRE_PIN")),
         ("RINGWIRE_SOMETHING_ELSE_ENTIRELY", None),
+        ("RINGWIRE_FOO", None),
+        ("RINGWIRE_X", None),
+        ("RINGWIRE_SIMULATE", None),
+        ("RINGWIRE_", None),
     ];
     for (name, expected) in cases {
         match read(&[(name, "1")]) {
@@ -97,6 +105,13 @@ fn an_unknown_variable_suggests_the_nearest() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+/// Kills: a server that does not start where the simulation's variables are exported.
+#[test]
+fn the_simulation_s_variables_are_no_settings() {
+    let variables = [("RINGWIRE_SIM_SEEDS", "1000"), ("RINGWIRE_SIM_SEED", "7"), ("RINGWIRE_SIM_FROM", "1")];
+    assert_eq!(read(&variables), Ok(Config::default()));
 }
 
 #[test]
