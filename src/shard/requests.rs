@@ -136,8 +136,13 @@ impl<S: Service> Worker<'_, S> {
                     Ok(body) => match BodyDecoder::new(body, self.cx.settings.body_bytes_max) {
                         Err(error) => return self.refuse(error.status(), &error.to_string()),
                         Ok(decoder) => {
-                            // RFC 9110 10.1.1: the client waits for this before it sends the body.
+                            // RFC 9110 10.1.1: the client waits for this, or for a final status, before it sends the body.
                             if head.expects_continue() && rest.is_empty() {
+                                if let Some(reply) = self.cx.service.refusal_of_head(&head) {
+                                    self.cx.hub.counters.refused.add(RefusalReason::App, 1);
+                                    queue_reply(self.cx.hub, self.cx.slot, &reply, false, head.method() == "HEAD");
+                                    return Next::Refuse;
+                                }
                                 let _ = self.cx.hub.outbox.queue_raw::<()>(self.cx.slot, |out| {
                                     put_continue(out);
                                     Ok(())
