@@ -201,7 +201,7 @@ impl Server {
             for _ in &cpus {
                 if let (core, News::Ring { bell, slots }) = next_step(&news)? {
                     bells[core] = Some(bell);
-                    room += u64::from(websockets_max(slots));
+                    room += u64::from(slots);
                 }
             }
             warn_of_little_room(&config, room);

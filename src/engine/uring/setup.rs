@@ -4,12 +4,15 @@ use std::io;
 use std::time::Duration;
 
 use io_uring::IoUring;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::BUFFER_GROUP;
 use crate::engine::buffers::Buffers;
 
 /// `IOU_PBUF_RING_INC`, Linux 6.12: consume buffers incrementally.
 const BUFFER_RING_INCREMENTAL: u16 = 2;
+/// `IORING_MAX_FIXED_FILES`: the largest table of direct descriptors.
+const SLOTS_MAX: u64 = 1 << 20;
 /// Buffers in circulation at the start, in bytes: few, so that they stay in the cache; more under want.
 pub(super) const BUFFER_BYTES_AT_FIRST: u32 = 512 << 10;
 
@@ -65,8 +68,10 @@ pub(super) fn build(options: &Options) -> io::Result<IoUring> {
     }
 }
 
+/// Registers a table of so many slots, or of as many as the process may have descriptors, or the kernel gives.
 pub(super) fn register_slots(ring: &IoUring, wanted: u32) -> io::Result<u32> {
-    let mut slots = wanted;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft).min(SLOTS_MAX);
+    let mut slots = u64::from(wanted).min(limit) as u32;
     loop {
         match ring.submitter().register_files_sparse(slots) {
             Ok(()) => return Ok(slots),
