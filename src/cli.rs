@@ -9,6 +9,7 @@ use ringwire::check;
 use ringwire::config::{Config, LogFormat, SETTINGS, Setting};
 use ringwire::error::{ConfigError, Error, Result, exit};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,6 @@ fn print(text: &str) -> Result<()> {
 
 fn serve(config: Config) -> Result<ExitCode> {
     check::require(&config)?;
-    check::raise_nofile()?;
     ringwire::standalone::run(config)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -162,7 +162,24 @@ fn parse_filter(config: &Config) -> Result<EnvFilter, ConfigError> {
     })
 }
 
+/// The first part of a filter that is meant as a level, it seems, and is none: such a word is a module's name, of which
+/// everything is logged, and nothing of this program.
+fn no_level(filter: &str) -> Option<&str> {
+    let is_bare = |part: &&str| !part.is_empty() && !part.contains(['=', '[', ':']);
+    let is_ours = |part: &&str| part.starts_with("ringwire");
+    filter.split(',').map(str::trim).filter(is_bare).find(|part| !is_ours(part) && part.parse::<LevelFilter>().is_err())
+}
+
 fn start_logging(config: &Config) -> Result<()> {
+    if let Some(word) = no_level(&config.log) {
+        // Not by the log, which may be silent now.
+        let _ = writeln!(
+            io::stderr(),
+            "ringwire: RINGWIRE_LOG={}: {word} is taken for the name of a module, for it is no level: those are error, \
+             warn, info, debug, trace and off",
+            config.log
+        );
+    }
     let lines = tracing_subscriber::fmt().with_env_filter(parse_filter(config)?).with_writer(io::stderr);
     match config.log_format {
         LogFormat::Text => {
@@ -198,6 +215,11 @@ mod tests {
     fn filters() {
         let with = |log: &str| Config { log: String::from(log), ..Config::default() };
         assert!(parse_filter(&with("warn,ringwire=debug")).is_ok());
+        assert_eq!(no_level("bogus"), Some("bogus"));
+        assert_eq!(no_level("info, verbose"), Some("verbose"));
+        for fine in ["info", "WARN", "off", "warn,ringwire=debug", "ringwire", "my_app::db", "my_app=info", ""] {
+            assert_eq!(no_level(fine), None, "{fine}");
+        }
         let message = parse_filter(&with("ringwire=loud")).expect_err("no level").to_string();
         assert!(message.starts_with("RINGWIRE_LOG=ringwire=loud cannot be: it is no filter"));
     }

@@ -20,6 +20,8 @@ use value::{Value, range};
 
 /// What every variable's name begins with.
 pub const PREFIX: &str = "RINGWIRE_";
+/// What the names of the simulation's variables begin with, which may be set where servers run and are no settings.
+const SIMULATION_PREFIX: &str = "RINGWIRE_SIM_";
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -29,6 +31,9 @@ const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;
+
+/// Most bytes of a core's provided buffers.
+const RECV_BYTES_MAX: u64 = GIB;
 
 const COUNT_MAX: u64 = u32::MAX as u64;
 
@@ -86,7 +91,7 @@ settings! {
         "where to listen: HOST:PORT, or unix:/PATH for a Unix socket; several, comma-separated; sockets passed in \
          LISTEN_FDS are used instead";
     cores: CoreSet = "CORES", "all",
-        Allowed::Text("all, a number from 1 to 1024, or a list of processors such as 0,2,4-7", "CORES"),
+        Allowed::Text("all, a number from 1 to 1024, or a list of different processors such as 0,2,4-7", "CORES"),
         "number of cores, or a list of processors such as 0,2,4-7 (one alone: 3-3)";
     pin: bool = "PIN", "true", Allowed::Switch,
         "pin each core's thread to its processor";
@@ -97,7 +102,8 @@ settings! {
     recv_buffers: u16 = "RECV_BUFFERS", "4096", Allowed::Count(range(1, 32_768).power_of_two()),
         "provided buffers per core";
     recv_buffer_bytes: u32 = "RECV_BUFFER_SIZE", "2KiB", Allowed::Bytes(range(256, MIB)),
-        "bytes in each provided buffer";
+        "bytes in each provided buffer; Linux 6.12 and later use the same memory, RINGWIRE_RECV_BUFFERS times this and at most 1GiB per core, as buffers of 64KiB at \
+         least";
     spin: Duration = "SPIN", "0us", Allowed::Time(range(MICROSECOND, SECOND).or_zero("off")),
         "busy-poll this long before sleeping";
     reuse_port: bool = "REUSEPORT", "false", Allowed::Switch,
@@ -105,10 +111,10 @@ settings! {
     backlog: u32 = "BACKLOG", "4096", Allowed::Count(range(1, i32::MAX as u64)),
         "listen backlog";
     connections_max: u32 = "MAX_CONNECTIONS", "1000000", Allowed::Count(range(1, COUNT_MAX)),
-        "open connections of the whole process; past it an upgrade gets 503 with Retry-After";
+        "open WebSockets of the whole process; past it an upgrade gets 503 with Retry-After";
     connections_per_ip_max: u32 = "MAX_CONNECTIONS_PER_IP", "0",
         Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
-        "open connections of one address; past it an upgrade gets 429";
+        "open WebSockets of one address; past it an upgrade gets 429";
     accept_rate_per_second: u32 = "ACCEPT_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "new connections a second, whole process";
     head_bytes_max: usize = "MAX_HEAD", "16KiB", Allowed::Bytes(range(256, MIB)),
@@ -124,7 +130,7 @@ settings! {
     idle_timeout: Duration = "IDLE_TIMEOUT", "120s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "drop a connection after this long without an inbound byte";
     ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
-        "ping a client after this much inbound silence";
+        "ping a client after this much inbound silence, and at the latest after half of RINGWIRE_IDLE_TIMEOUT";
     write_timeout: Duration = "WRITE_TIMEOUT", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "drop a connection when none of the sends that wait for its socket is done for this long: each is a message, several \
          up to 64 KiB, or 256 KiB of a longer one";
@@ -147,8 +153,8 @@ settings! {
         "allowed values of the Origin field, comma-separated; 403 for others";
     api_token: Option<ApiToken> = "API_TOKEN", "(none)",
         Allowed::Secret("(none) or a token of letters, digits and -._~+/=", "TOKEN"),
-        "bearer token for /api/* and /metrics; without one they answer only this machine, and nobody through a proxy; \
-         printed as (set)";
+        "bearer token for /api/* and /metrics; without one they answer only this machine, asked by address or as localhost: \
+         set one behind any proxy, for not every proxy can be told from this machine; printed as (set)";
     mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
         "messages waiting for one core from the others";
     drain_timeout: Duration = "DRAIN_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
@@ -196,7 +202,7 @@ impl Setting {
         (self.read)(config, value.trim()).ok_or_else(|| ConfigError::BadValue {
             setting: String::from(source),
             value: String::from(if self.is_secret() { "(hidden)" } else { value }),
-            allowed: self.allowed.describe(),
+            allowed: self.allowed.describe() + &self.allowed.hint(value.trim()).unwrap_or_default(),
         })
     }
 
@@ -238,7 +244,7 @@ impl Config {
         let mut config = Config::default();
         for (name, value) in variables {
             let name = name.to_string_lossy();
-            if !name.starts_with(PREFIX) {
+            if !name.starts_with(PREFIX) || name.starts_with(SIMULATION_PREFIX) {
                 continue;
             }
             let setting = Setting::named(&name).ok_or_else(|| ConfigError::Unknown {
@@ -277,6 +283,16 @@ impl Config {
         if self.cq_entries < self.ring_entries {
             let reason = format!("it is less than RINGWIRE_RING_ENTRIES={}", self.ring_entries);
             return conflict("RINGWIRE_CQ_ENTRIES", reason);
+        }
+        let recv_bytes = u64::from(self.recv_buffers) * u64::from(self.recv_buffer_bytes);
+        if recv_bytes > RECV_BYTES_MAX {
+            let reason = format!(
+                "with RINGWIRE_RECV_BUFFERS={} that is {} MiB for each core, and at most {} MiB are allowed",
+                self.recv_buffers,
+                recv_bytes / MIB,
+                RECV_BYTES_MAX / MIB
+            );
+            return conflict("RINGWIRE_RECV_BUFFER_SIZE", reason);
         }
         if self.drain_spread > self.drain_timeout {
             let timeout = Setting::named("RINGWIRE_DRAIN_TIMEOUT").map(|it| it.value(self));
@@ -342,7 +358,8 @@ fn nearest(name: &str) -> Option<&'static str> {
         .iter()
         .map(|setting| (distance(setting), setting.variable))
         .min()
-        .filter(|(distance, _)| *distance <= 2.max(name.len() - PREFIX.len()) / 2 + 1)
+        // Half of a short name may be anything.
+        .filter(|(distance, _)| *distance <= ((name.len() - PREFIX.len()) / 2).min(3))
         .map(|(_, variable)| variable)
 }
 

@@ -49,6 +49,7 @@ impl Connection {
 
     /// The next message; `None` when the connection has ended and all its messages have been taken.
     pub async fn recv(&mut self) -> Option<OwnedMessage> {
+        let mut waiter = self.inbox.waiter();
         poll_fn(|cx| {
             if let Some((message, wants_more)) = self.inbox.pop() {
                 if wants_more {
@@ -60,7 +61,7 @@ impl Connection {
             if self.inbox.is_closed() {
                 return Poll::Ready(None);
             }
-            self.inbox.wait(cx.waker().clone());
+            waiter.wait(cx.waker());
             Poll::Pending
         })
         .await

@@ -23,6 +23,7 @@ use crate::message::{Message, OwnedMessage};
 use crate::outbox::Dropped;
 use crate::proto::Incoming;
 use crate::proto::handshake;
+use crate::proto::http::RequestHead;
 use crate::reply::BoxError;
 use crate::request::Request;
 use crate::response::Outcome;
@@ -318,7 +319,7 @@ impl Service for CoreApp {
         let Some(endpoint) = endpoint else {
             return match &router.fallback {
                 Some(fallback) => self.http(slot, generation, request, fallback, &Rc::default()),
-                None => Answer::Response(Reply::error(StatusCode::NOT_FOUND, "not found")),
+                None => Answer::Response(not_found()),
             };
         };
         // A path may have both: then an ordinary GET is HTTP, and a handshake is WebSocket.
@@ -335,6 +336,15 @@ impl Service for CoreApp {
         match endpoint.handler(head.method()) {
             Ok((handler, hooks)) => self.http(slot, generation, request, handler, hooks),
             Err(reply) => Answer::Response(reply),
+        }
+    }
+
+    /// Only what the routes say: hooks see the whole request, and once.
+    fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
+        match self.router.find(head.path()) {
+            Some((endpoint, _)) if endpoint.ws.is_none() => endpoint.handler(head.method()).err(),
+            Some(_) => None,
+            None => self.router.fallback.is_none().then(not_found),
         }
     }
 
@@ -530,6 +540,10 @@ async fn check(hooks: &Hooks, request: &mut Request) -> Result<(), HttpError> {
         }
     }
     Ok(())
+}
+
+fn not_found() -> Reply {
+    Reply::error(StatusCode::NOT_FOUND, "not found")
 }
 
 fn check_now(hooks: &Hooks, request: &mut Request) -> Result<(), HttpError> {

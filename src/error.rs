@@ -2,13 +2,35 @@
 //!
 //! A leaf: it knows no other module.
 
+use std::fmt;
 use std::io;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` is its `Display`, causes included, so that it reads well where `main` returns it. For an exit code that says
+/// more than 1, let `main` return that:
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     match serve() {
+///         Ok(()) => ExitCode::SUCCESS,
+///         Err(error) => {
+///             eprintln!("{error}");
+///             ExitCode::from(error.exit_code())
+///         }
+///     }
+/// }
+///
+/// fn serve() -> ringwire::Result<()> {
+///     ringwire::Server::from_env()?.run(ringwire::App::new)
+/// }
+/// ```
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is wrong.
@@ -40,6 +62,12 @@ pub enum Error {
     /// A thread of this program failed, which is a bug of ours.
     #[error("{0}")]
     Internal(String),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {
@@ -128,6 +156,16 @@ mod tests {
         assert_eq!(Error::Unavailable(String::from("no io_uring")).exit_code(), 69);
         assert_eq!(Error::io("reading")(io::ErrorKind::Other.into()).exit_code(), 74);
         assert_eq!(Error::Internal(String::from("oops")).exit_code(), 70);
+    }
+
+    /// Kills: `Error: Config(Unknown { .. })` from a `main` that returns the error.
+    #[test]
+    fn main_may_return_it() {
+        let unknown = ConfigError::Unknown { name: String::from("RINGWIRE_X"), suggestion: None };
+        let text = format!("{:?}", Error::from(unknown));
+        assert_eq!(text, "unknown variable RINGWIRE_X; `ringwire --help` lists all of them");
+        let text = format!("{:?}", Error::io("reading")(io::Error::other("the disk is gone")));
+        assert_eq!(text, "reading: the disk is gone");
     }
 
     #[test]

@@ -140,9 +140,10 @@ impl Runtime {
         !self.queue.is_empty() || !self.deferred.borrow().is_empty()
     }
 
-    /// When the next sleeper is due.
+    /// When the next sleeper is due; `None` too if all of them sleep for ever, which is what the end of time is taken for.
     pub(crate) fn next_due_ns(&self) -> Option<u64> {
-        self.dues.borrow().first_key_value().map(|((at_ns, _), _)| *at_ns)
+        let first_ns = self.dues.borrow().first_key_value().map(|((at_ns, _), _)| *at_ns);
+        first_ns.filter(|at_ns| *at_ns != u64::MAX)
     }
 
     /// Wakes due sleepers and runs the tasks that are ready now; those that become ready meanwhile wait for the next call.
@@ -387,6 +388,21 @@ mod tests {
         }
         assert_eq!(*woken.borrow(), [10, 10, 20, 30]);
         assert!(runtime.active.borrow().is_empty() && runtime.next_due_ns().is_none());
+        runtime.end();
+    }
+
+    /// Kills: a time beyond all times that is reckoned with.
+    #[test]
+    fn a_sleeper_for_ever_is_never_due() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        runtime.set_now_ns(5);
+        runtime.spawn(sleep(Duration::MAX)).detach();
+        runtime.run(&mut None);
+        assert_eq!(runtime.next_due_ns(), None);
+        runtime.spawn(sleep(Duration::from_nanos(2))).detach();
+        runtime.run(&mut None);
+        assert_eq!(runtime.next_due_ns(), Some(7));
         runtime.end();
     }
 

@@ -1,10 +1,13 @@
 //! Starts the cores and ends them.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
@@ -13,6 +16,7 @@ use signal_hook::iterator::Signals;
 
 use crate::admission::{Admission, Memory};
 use crate::app::App;
+use crate::check;
 use crate::config::{Config, available_cpus};
 use crate::core_app::CoreApp;
 use crate::engine::Ring as _;
@@ -29,7 +33,7 @@ use crate::proto::pool::Pool;
 use crate::service::Service;
 use crate::shard::{Handover, Settings, Shard};
 
-/// Slots beyond the allowed WebSockets, so that those over the limit can be told so.
+/// Slots beyond the allowed WebSockets, so that those over the limit can be told so; of a small table an eighth.
 const SPARE_SLOTS: u32 = 256;
 /// Memory that a core keeps for assembling messages.
 const POOL_BYTES: usize = 16 << 20;
@@ -63,7 +67,7 @@ impl Server {
     }
 
     /// Serves an app until SIGTERM or SIGINT, then drains; a second signal ends the process at once. `make` runs once on
-    /// each core.
+    /// each core. Raises the limit of open files, as [`Server::start`] does.
     ///
     /// # Errors
     /// If the server cannot be started, or a core fails.
@@ -81,8 +85,13 @@ impl Server {
 
     /// Starts an app and returns once all cores accept connections. `make` runs once on each core.
     ///
+    /// The soft limit of open files (RLIMIT_NOFILE) is raised to the hard one, for the whole process: a core's connections
+    /// lie in a table of its ring, which the kernel allows to be as large as the soft limit. Where the hard limit is too
+    /// low for [`Config::connections_max`](crate::Config), a warning says so, and a core answers upgrades with 503 as soon
+    /// as its table has room for no more.
+    ///
     /// # Errors
-    /// If an address cannot be listened on, or io_uring cannot be used.
+    /// If an address cannot be listened on, or io_uring cannot be used, or `make` panics.
     pub fn start(self, make: impl Fn() -> App + Send + Sync + 'static) -> Result<Handle> {
         self.start_service(move |hub, handle| CoreApp::new(make(), hub, handle))
     }
@@ -135,6 +144,9 @@ impl Server {
         config.validate()?;
         let available = available_cpus().map_err(Error::io("reading the processor affinity"))?;
         let cpus = config.cpus(&available)?;
+        if let Err(error) = check::raise_nofile() {
+            tracing::warn!(%error, "the soft limit of open files stays");
+        }
         let listeners = listen::bind_all(&config, cpus.len())?;
         let handover = match (listeners.are_passed, config.reuse_port) {
             (true, _) => Handover::Leave,
@@ -148,7 +160,8 @@ impl Server {
         let admission = Arc::new(admission);
         let ids = IdKey::default();
         let mut office = PostOffice::new(cpus.len(), config.mail_depth as usize);
-        let (ready, readiness) = mpsc::channel();
+        let (news_in, news) = crossbeam_channel::unbounded();
+        let (go, gone) = crossbeam_channel::unbounded();
         let mut threads = Vec::new();
         let mut bells_out = Vec::new();
         for (core, (cpu, fds)) in cpus.iter().copied().zip(listeners.per_core).enumerate() {
@@ -164,30 +177,89 @@ impl Server {
                 post,
                 mailbox,
                 bells,
+                go: gone.clone(),
+                news: news_in.clone(),
                 handover,
             };
-            let (make, ready) = (Arc::clone(&make), ready.clone());
+            let (make, news) = (Arc::clone(&make), news_in.clone());
             let thread = thread::Builder::new()
                 .name(format!("ringwire-{core}"))
-                .spawn(move || start.run(fds, &*make, &ready))
+                .spawn(move || {
+                    // However a core ends, whoever waits for it is told.
+                    let ended = catch_unwind(AssertUnwindSafe(|| start.run(fds, &*make))).unwrap_or_else(|panic| {
+                        Err(Error::Internal(format!("core {core} panicked: {}", panic_message(&*panic))))
+                    });
+                    let _ = news.send((core, News::Ended(ended)));
+                })
                 .map_err(Error::io("starting a core's thread"))?;
             threads.push(thread);
         }
-        drop(ready);
-        let mut bells: Vec<Option<Arc<Bell>>> = vec![None; cpus.len()];
-        for _ in 0..cpus.len() {
-            let (core, bell) = readiness.recv().map_err(|_| Error::Internal("a core ended while starting".into()))?;
-            bells[core] = Some(bell?);
+        drop((gone, news_in));
+        let introduce = || {
+            let mut bells: Vec<Option<Arc<Bell>>> = vec![None; cpus.len()];
+            let mut room = 0;
+            for _ in &cpus {
+                if let (core, News::Ring { bell, slots }) = next_step(&news)? {
+                    bells[core] = Some(bell);
+                    room += u64::from(slots);
+                }
+            }
+            warn_of_little_room(&config, room);
+            let bells: Vec<Arc<Bell>> = bells.into_iter().flatten().collect();
+            let wakes = bells.iter().map(|bell| Arc::new(BellWake(Arc::clone(bell))) as Arc<dyn Wake>).collect();
+            let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
+            for out in bells_out {
+                // A core that has ended meanwhile is seen by the next step.
+                let _ = out.send((bells.clone(), hub.clone()));
+            }
+            // Nobody is served by a server that does not start: each core waits for the apps of the others.
+            for _ in &cpus {
+                next_step(&news)?;
+            }
+            for _ in &cpus {
+                let _ = go.send(());
+            }
+            Ok(hub)
+        };
+        let introduced = introduce();
+        drop(go);
+        match introduced {
+            Ok(hub) => Ok(Handle { hub, threads, news, addresses: listeners.bound, files: listeners.files, admission }),
+            Err(error) => {
+                // The others wait for bells or for the word to go, which will not come: they end, and with them their
+                // listeners.
+                for thread in threads {
+                    let _ = thread.join();
+                }
+                Err(error)
+            }
         }
-        let bells: Vec<Arc<Bell>> = bells.into_iter().flatten().collect();
-        let wakes = bells.iter().map(|bell| Arc::new(BellWake(Arc::clone(bell))) as Arc<dyn Wake>).collect();
-        let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
-        for out in bells_out {
-            // A core that has ended meanwhile is seen by `join`.
-            let _ = out.send((bells.clone(), hub.clone()));
-        }
-        Ok(Handle { hub, threads, addresses: listeners.bound, files: listeners.files, admission })
     }
+}
+
+/// What a core tells of itself, in this order.
+enum News {
+    /// It has a ring: how to wake it, and the slots of its table.
+    Ring { bell: Arc<Bell>, slots: u32 },
+    /// It has its app.
+    Made,
+    /// It has ended, well or not.
+    Ended(Result<()>),
+}
+
+/// What the next core has done on its way to a start; an error if it has ended instead.
+fn next_step(news: &Receiver<(usize, News)>) -> Result<(usize, News)> {
+    let early = || Error::Internal("a core ended while starting".into());
+    match news.recv() {
+        Ok((_, News::Ended(ended))) => Err(ended.err().unwrap_or_else(early)),
+        Ok(step) => Ok(step),
+        Err(_) => Err(early()),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
 }
 
 struct BellWake(Arc<Bell>);
@@ -208,6 +280,9 @@ struct CoreStart {
     post: Post<Letter>,
     mailbox: Mailbox<Letter>,
     bells: mpsc::Receiver<(Vec<Arc<Bell>>, Hub)>,
+    /// Says once to each core that all have their apps; closed if one has not.
+    go: Receiver<()>,
+    news: Sender<(usize, News)>,
     handover: Handover,
 }
 
@@ -216,33 +291,33 @@ impl CoreStart {
         self,
         listeners: Vec<std::os::fd::OwnedFd>,
         make: &(impl Fn(&mut CoreHub, Hub) -> S + Send + Sync),
-        ready: &mpsc::Sender<(usize, Result<Arc<Bell>>)>,
     ) -> Result<()> {
         if self.config.pin {
             pin(self.cpu);
         }
         let listener_count = listeners.len() as u8;
-        let mut ring = match Uring::new(&ring_options(&self.config), listeners) {
-            Ok(ring) => ring,
-            Err(error) => {
-                let error =
-                    Error::Unavailable(format!("io_uring cannot be used: {error}; `ringwire check` tells more"));
-                let _ = ready.send((self.core, Err(error)));
-                return Ok(());
-            }
-        };
-        let _ = ready.send((self.core, Ok(ring.bell())));
+        let mut ring = Uring::new(&ring_options(&self.config), listeners).map_err(|error| {
+            Error::Unavailable(format!("io_uring cannot be used: {error}; `ringwire check` tells more"))
+        })?;
+        let _ = self.news.send((self.core, News::Ring { bell: ring.bell(), slots: ring.slots() }));
         // Without the others' bells the start has failed elsewhere, and was reported there.
         let Ok((bells, handle)) = self.bells.recv() else { return Ok(()) };
         ring.set_bells(bells);
         let config = &self.config;
         let outbox = Outbox::new(config.outbox_bytes_max);
         let mut hub = CoreHub::new(self.ids, self.post, outbox, Pool::new(POOL_BYTES), config.slow_consumer);
-        let service = make(&mut hub, handle);
+        let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
+            Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_message(&*panic)))
+        })?;
+        let _ = self.news.send((self.core, News::Made));
+        if self.go.recv().is_err() {
+            return Ok(());
+        }
         let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
-        let settings = Settings { handover: self.handover, ..settings };
+        let settings = Settings { handover: self.handover, websockets_max: websockets_max(ring.slots()), ..settings };
         let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
-        shard.run().map_err(Error::io(format!("core {}", self.core)))
+        let ended = shard.run().map_err(Error::io(format!("core {}", self.core)));
+        ended.inspect_err(|error| tracing::error!(%error, "a core failed"))
     }
 }
 
@@ -266,6 +341,23 @@ fn ring_options(config: &Config) -> Options {
     }
 }
 
+/// WebSockets that a core with a table of so many slots takes.
+fn websockets_max(slots: u32) -> u32 {
+    slots - SPARE_SLOTS.min(slots / 8)
+}
+
+fn warn_of_little_room(config: &Config, room: u64) {
+    let wanted = config.connections_max;
+    if room < u64::from(wanted) {
+        tracing::warn!(
+            room,
+            wanted,
+            "there is room for fewer connections than RINGWIRE_MAX_CONNECTIONS: raise the hard limit of open files \
+             (ulimit -Hn, LimitNOFILE=), or lower the setting; `ringwire check` tells more"
+        );
+    }
+}
+
 fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: bool) -> Settings {
     Settings {
         limits: Limits { message_bytes_max: config.message_bytes_max, fragments_max: config.fragments_max },
@@ -284,6 +376,7 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: 
         direct_bytes_min: DIRECT_BYTES_MIN,
         direct_interrupts: !bounds_receives && buffer_bytes < LARGE_BUFFER_BYTES,
         origins: config.origins.clone(),
+        websockets_max: u32::MAX,
         drain_timeout: config.drain_timeout,
         drain_spread: config.drain_spread,
         listeners,
@@ -303,7 +396,9 @@ fn tell_all(hub: &Hub, letter: impl Fn() -> Letter) {
 /// A running server. Dropping it lets the server run on; [`Handle::shutdown`] and [`Handle::join`] end it.
 pub struct Handle {
     hub: Hub,
-    threads: Vec<JoinHandle<Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
+    /// The cores' ends.
+    news: Receiver<(usize, News)>,
     addresses: Vec<BoundAddress>,
     files: Vec<SocketFile>,
     admission: Arc<Admission>,
@@ -338,18 +433,19 @@ impl Handle {
     /// Waits until every core has ended.
     ///
     /// # Errors
-    /// If a core failed. The others are stopped then.
+    /// If a core failed: as soon as one does, the others are stopped.
     pub fn join(self) -> Result<()> {
         let mut result = Ok(());
-        for thread in self.threads {
-            let ended = match thread.join() {
-                Ok(ended) => ended,
-                Err(_) => Err(Error::Internal("a core's thread panicked".into())),
-            };
-            if let Err(error) = ended {
+        // In the order in which they end: the first one may be fine, and the last one gone for long.
+        for _ in &self.threads {
+            let Ok((_, news)) = self.news.recv() else { break };
+            if let (News::Ended(Err(error)), Ok(())) = (news, &result) {
                 tell_all(&self.hub, || Letter::Stop);
                 result = Err(error);
             }
+        }
+        for thread in self.threads {
+            let _ = thread.join();
         }
         drop(self.files);
         result

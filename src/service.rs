@@ -122,6 +122,13 @@ pub trait Service {
     /// Decides about a request.
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, request: &Inbound<'_, '_>) -> Answer;
 
+    /// What a request is refused with for its head alone, if it is: asked before the client is told to send the body that it
+    /// holds back.
+    fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
+        let _ = head;
+        None
+    }
+
     /// A WebSocket was opened; nothing has been received on it yet, and messages can be queued to it. `context` is what
     /// came with its [`Accept`].
     fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>);

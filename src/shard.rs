@@ -93,6 +93,8 @@ pub struct Settings {
     pub direct_interrupts: bool,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
+    /// WebSockets that this core takes, however many the process may have: what its table has room for.
+    pub websockets_max: u32,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Over how long a drain spreads its Close frames.
@@ -325,7 +327,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.mailbox.unpark();
             return Wait::No;
         }
-        due_ms.map_or(Wait::Forever, |due_ms| Wait::Until(due_ms * 1_000_000))
+        due_ms.map_or(Wait::Forever, |due_ms| Wait::Until(due_ms.saturating_mul(1_000_000)))
     }
 
     fn now_ms(&self) -> u64 {

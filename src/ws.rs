@@ -345,7 +345,7 @@ impl Ws {
         self.with(|route| route.limits.slow_consumer = Some(policy))
     }
 
-    /// Sends a ping after so much inbound silence; zero = never.
+    /// Sends a ping after so much inbound silence, and at the latest after half of the idle timeout; zero = never.
     #[must_use]
     pub fn ping_interval(self, interval: Duration) -> Ws {
         self.with(|route| route.limits.ping_interval = Some(interval))

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use common::raw::{self, End, FIN, Frame, PING, PONG, Raw};
 use common::{TestServer, config, eventually};
-use ringwire::Config;
-use ringwire::OwnedMessage;
 use ringwire::config::{CoreSet, ListenAddress, SlowConsumer};
 use ringwire::metrics::{DropReason, RefusalReason, TimeoutKind};
 use ringwire::outbox::Queued;
 use ringwire::proto::frame::Opcode;
+use ringwire::{App, Config, Message, OwnedMessage, Server, Socket, ws};
 
 const SHORT: Duration = Duration::from_millis(400);
 /// Timers are up to 16 ms late, and tests run beside each other, on a machine that may be busy.
@@ -83,6 +82,26 @@ fn silent_connections_are_pinged_and_stay_when_they_answer() {
     assert_eq!(end, End::Finished);
     assert!(took >= SHORT * 3 && took < SHORT * 3 + LATE, "{took:?}");
     server.await_connections(1);
+}
+
+/// Kills: an idle timeout that comes before the first ping, and drops whoever is only quiet.
+#[test]
+fn a_short_idle_timeout_alone_drops_nobody_unasked() {
+    let idle_timeout = SHORT * 10;
+    let server = TestServer::with(Config { idle_timeout, ..config() });
+    let app = move || {
+        let echo = |socket: &mut Socket<'_>, message: Message<'_>| socket.send(message);
+        App::new().ws("/echo", ws().idle_timeout(idle_timeout).on_message(echo))
+    };
+    let of_route = Server::new(config()).start(app).expect("it starts");
+    let mut clients = [server.raw(), Raw::connect(of_route.addresses()[0].inet().expect("TCP"))];
+    clients.iter_mut().for_each(|client| client.upgrade("/echo"));
+    for client in &mut clients {
+        assert_eq!(client.frame(), Frame::new(FIN | PING, b""));
+    }
+    drop(clients);
+    of_route.shutdown();
+    of_route.join().expect("it ends");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use prometheus_parse::{Scrape, Value};
 
 fn get(program: &Program, path: &str) -> Response {
     let mut client = Raw::connect(program.address);
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes());
     client.response(false)
 }
 

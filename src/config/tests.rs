@@ -68,7 +68,11 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         ("RINGWIRE_IDLE_TIMEOUT", "30", "0 (never) or a time from"),
         ("RINGWIRE_SLOW_CONSUMER", "wait", "close, drop-new, drop-old or keep-latest"),
         ("RINGWIRE_ADDR", "9001", "HOST:PORT or unix:/PATH"),
+        ("RINGWIRE_IDLE_TIMEOUT", "120", "did you mean 120s?"),
+        ("RINGWIRE_MAX_MESSAGE", "16MB", "did you mean 16MiB?"),
         ("RINGWIRE_CORES", "0", "all, a number from 1 to 1024"),
+        ("RINGWIRE_CORES", "0,0", "a list of different processors"),
+        ("RINGWIRE_CORES", "0-2,1", "a list of different processors"),
         ("RINGWIRE_PIN", "", "true or false"),
         ("RINGWIRE_LOG", "", "a filter"),
     ];
@@ -87,6 +91,10 @@ fn an_unknown_variable_suggests_the_nearest() {
         ("RINGWIRE_DRIAN_TIMEOUT", Some("RINGWIRE_DRAIN_TIMEOUT")),
         ("RINGWIRE_PRNI", Some("RINGWIRE_PIN")),
         ("RINGWIRE_SOMETHING_ELSE_ENTIRELY", None),
+        ("RINGWIRE_FOO", None),
+        ("RINGWIRE_X", None),
+        ("RINGWIRE_SIMULATE", None),
+        ("RINGWIRE_", None),
     ];
     for (name, expected) in cases {
         match read(&[(name, "1")]) {
@@ -97,6 +105,13 @@ fn an_unknown_variable_suggests_the_nearest() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+/// Kills: a server that does not start where the simulation's variables are exported.
+#[test]
+fn the_simulation_s_variables_are_no_settings() {
+    let variables = [("RINGWIRE_SIM_SEEDS", "1000"), ("RINGWIRE_SIM_SEED", "7"), ("RINGWIRE_SIM_FROM", "1")];
+    assert_eq!(read(&variables), Ok(Config::default()));
 }
 
 #[test]
@@ -123,6 +138,18 @@ fn contradictions() {
     assert_eq!(message, "RINGWIRE_CQ_ENTRIES=512 cannot be: it is less than RINGWIRE_RING_ENTRIES=1024");
     assert!(read(&[("RINGWIRE_DRAIN_SPREAD", "11s")]).is_err());
     assert!(read(&[("RINGWIRE_DRAIN_TIMEOUT", "500ms"), ("RINGWIRE_DRAIN_SPREAD", "0")]).is_ok());
+}
+
+/// Kills: buffers whose bytes do not fit into 32 bits.
+#[test]
+fn provided_buffers_are_of_a_size_that_a_core_can_have() {
+    let message =
+        read(&[("RINGWIRE_RECV_BUFFER_SIZE", "1MiB")]).expect_err("4 GiB, with as many buffers as usual").to_string();
+    let expected = "RINGWIRE_RECV_BUFFER_SIZE=1MiB cannot be: with RINGWIRE_RECV_BUFFERS=4096 that is 4096 MiB for each core, \
+                    and at most 1024 MiB are allowed";
+    assert_eq!(message, expected);
+    assert!(read(&[("RINGWIRE_RECV_BUFFER_SIZE", "1MiB"), ("RINGWIRE_RECV_BUFFERS", "32768")]).is_err());
+    assert!(read(&[("RINGWIRE_RECV_BUFFER_SIZE", "1MiB"), ("RINGWIRE_RECV_BUFFERS", "1024")]).is_ok());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The types of the settings that are not plain numbers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -142,7 +143,10 @@ impl FromStr for CoreSet {
             }
             list.extend(first..=last);
         }
+        // Two cores on one processor would wait for each other.
+        let different: BTreeSet<&usize> = list.iter().collect();
         match list.len() {
+            len if different.len() < len => Err(Malformed),
             1..=CORES_MAX => Ok(CoreSet::List(list)),
             _ => Err(Malformed),
         }
@@ -347,7 +351,8 @@ mod tests {
             ("1024", Ok(CoreSet::Count(1024))),
             ("0,2,4-7", list(&[0, 2, 4, 5, 6, 7])),
             ("3-3", list(&[3])),
-            ("0,0", list(&[0, 0])),
+            ("0,0", Err(Malformed)),
+            ("0-3,2", Err(Malformed)),
             ("0", Err(Malformed)),
             ("1025", Err(Malformed)),
             ("7-4", Err(Malformed)),

@@ -140,6 +140,35 @@ impl Allowed {
         }
     }
 
+    /// Which units there are, for a number that has none of them; a phrase that follows [`Allowed::describe`].
+    pub(super) fn hint(&self, text: &str) -> Option<String> {
+        let (units, default) = match self {
+            Allowed::Bytes(_) => ("KiB, MiB and GiB", ""),
+            Allowed::Time(_) => ("us, ms, s, m and h", "s"),
+            _ => return None,
+        };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, suffix) = text.split_at(digits);
+        let suffix = suffix.trim_start().to_ascii_lowercase();
+        let (_, known) = self.numbers()?;
+        let is_nothing = suffix.is_empty() && number.bytes().all(|digit| digit == b'0');
+        if is_nothing || known.iter().any(|(name, _)| name.eq_ignore_ascii_case(&suffix)) {
+            return None;
+        }
+        let meant = match (self, suffix.as_str()) {
+            (Allowed::Bytes(_), "k" | "kb" | "ki") => "KiB",
+            (Allowed::Bytes(_), "m" | "mb" | "mi") => "MiB",
+            (Allowed::Bytes(_), "g" | "gb" | "gi") => "GiB",
+            (Allowed::Time(_), "sec" | "secs" | "second" | "seconds") => "s",
+            (Allowed::Time(_), "min" | "mins" | "minute" | "minutes") => "m",
+            (_, "") => default,
+            _ => "",
+        };
+        let meant = format!("{number}{meant}");
+        let question = self.parse_number(&meant).map(|_| format!(": did you mean {meant}?"));
+        Some(format!("; its units are {units}{}", question.unwrap_or_default()))
+    }
+
     /// The value's name in `--help`.
     pub fn placeholder(&self) -> &'static str {
         match *self {
@@ -308,6 +337,21 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(Duration::parse(text, &TIMES), *expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_number_without_its_unit_is_told_the_units() {
+        let hint = |allowed: &Allowed, text| allowed.hint(text).unwrap_or_default();
+        assert_eq!(hint(&TIMES, "120"), "; its units are us, ms, s, m and h: did you mean 120s?");
+        assert_eq!(hint(&TIMES, "99999"), "; its units are us, ms, s, m and h");
+        assert_eq!(hint(&TIMES, "2 min"), "; its units are us, ms, s, m and h: did you mean 2m?");
+        assert_eq!(hint(&SIZES, "16MB"), "; its units are KiB, MiB and GiB: did you mean 16MiB?");
+        assert_eq!(hint(&TIMES, "long"), "; its units are us, ms, s, m and h");
+        assert_eq!(hint(&SIZES, "16 parsecs"), "; its units are KiB, MiB and GiB");
+        for text in ["2h", "999us", "0", "00", ""] {
+            assert_eq!(hint(&TIMES, text), "", "{text:?}");
+        }
+        assert_eq!(hint(&SIZES, "2GiB") + &hint(&POWERS, "1000"), "");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
+use smallvec::SmallVec;
+
 use crate::message::OwnedMessage;
 
 /// A bounded queue: who fills it is told to stop, and what it holds is counted in its core's sum.
@@ -14,7 +16,10 @@ pub(crate) struct Inbox {
     /// Bytes in all inboxes of the core.
     core_bytes: Rc<Cell<usize>>,
     depth: usize,
-    waker: RefCell<Option<Waker>>,
+    /// Whoever waits, each under a number of its own; nearly always one.
+    wakers: RefCell<SmallVec<[(u64, Waker); 1]>>,
+    /// The number of the next who comes to wait.
+    next_waiter: Cell<u64>,
     closed: Cell<bool>,
     /// Nobody will read it any more.
     abandoned: Cell<bool>,
@@ -27,7 +32,8 @@ impl Inbox {
             bytes: Cell::new(0),
             core_bytes,
             depth,
-            waker: RefCell::default(),
+            wakers: RefCell::default(),
+            next_waiter: Cell::new(0),
             closed: Cell::new(false),
             abandoned: Cell::new(false),
         })
@@ -55,9 +61,11 @@ impl Inbox {
         Some((message, queue.len() == self.depth / 2))
     }
 
-    /// Waits for a message or the end.
-    pub(super) fn wait(&self, waker: Waker) {
-        *self.waker.borrow_mut() = Some(waker);
+    /// One more who may come to wait for a message or the end.
+    pub(super) fn waiter(&self) -> Waiter<'_> {
+        let number = self.next_waiter.get();
+        self.next_waiter.set(number + 1);
+        Waiter { inbox: self, number, has_waited: false }
     }
 
     /// Bytes of the messages that wait.
@@ -93,9 +101,41 @@ impl Inbox {
         self.core_bytes.set(self.core_bytes.get() - bytes);
     }
 
+    /// Wakes all: one alone might have given up without a word to the others.
     fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
+        let wakers = std::mem::take(&mut *self.wakers.borrow_mut());
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+/// Somebody who may wait for an inbox; it takes itself off the list when it is dropped.
+pub(super) struct Waiter<'i> {
+    inbox: &'i Inbox,
+    number: u64,
+    has_waited: bool,
+}
+
+impl Waiter<'_> {
+    /// Has this waker woken by the next message or the end, instead of the last one.
+    pub(super) fn wait(&mut self, waker: &Waker) {
+        self.has_waited = true;
+        let mut wakers = self.inbox.wakers.borrow_mut();
+        match wakers.iter_mut().find(|(number, _)| *number == self.number) {
+            Some((_, last)) => last.clone_from(waker),
+            None => wakers.push((self.number, waker.clone())),
+        }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if self.has_waited {
+            let mut wakers = self.inbox.wakers.borrow_mut();
+            let place = wakers.iter().position(|(number, _)| *number == self.number);
+            let waker = place.map(|place| wakers.swap_remove(place));
+            // With the borrow over: this may be the end of a task, and of other waiters in it.
+            drop(wakers);
+            drop(waker);
         }
     }
 }
@@ -108,7 +148,45 @@ impl Drop for Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
     use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Kills: a second waiter that takes the first one's place, and wakers that stay when their waiters have given up.
+    #[test]
+    fn every_waiter_is_woken() {
+        let counts = [(); 3].map(|()| Arc::new(Count::default()));
+        let told = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
+        let wakers = counts.each_ref().map(|count| Waker::from(Arc::clone(count)));
+        let inbox = Inbox::new(4, Rc::new(Cell::new(0)));
+        let mut waiters = [(); 3].map(|()| inbox.waiter());
+        for _ in 0..2 {
+            waiters.iter_mut().zip(&wakers).for_each(|(waiter, waker)| waiter.wait(waker));
+        }
+        inbox.push(OwnedMessage::text("abc"));
+        assert_eq!(told(), [1, 1, 1]);
+        waiters.iter_mut().zip(&wakers).for_each(|(waiter, waker)| waiter.wait(waker));
+        let [first, second, third] = waiters;
+        drop(second);
+        inbox.close();
+        assert_eq!(told(), [2, 1, 2]);
+        drop((first, third));
+        for _ in 0..100 {
+            inbox.waiter().wait(&wakers[0]);
+        }
+        assert!(inbox.wakers.borrow().is_empty());
+    }
 
     /// Kills: bytes that stay counted after their messages have gone, whichever way they went.
     #[test]

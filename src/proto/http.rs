@@ -48,8 +48,8 @@ pub enum HeadError {
     /// Neither HTTP/1.0 nor HTTP/1.1.
     #[error("HTTP version not supported")]
     Version,
-    /// HTTP/1.1 without a Host field, or a head with several (RFC 9112 3.2).
-    #[error("exactly one Host field is required")]
+    /// HTTP/1.1 without a Host field, or a head with several, or with one that is no host (RFC 9112 3.2).
+    #[error("exactly one valid Host field is required")]
     Host,
     /// Content-Length that is not one number, or is given beside Transfer-Encoding (RFC 9112 6.3).
     #[error("invalid Content-Length")]
@@ -172,13 +172,38 @@ pub fn parse_head<'b>(head: &'b [u8], limits: &HeadLimits) -> Result<RequestHead
         return Err(HeadError::Malformed);
     }
     let head = RequestHead { method, target, version_minor, headers };
-    // RFC 9112 3.2: 400 to an HTTP/1.1 request without Host, and to any with more than one.
-    match head.headers("host").count() {
-        0 if version_minor == 0 => {}
-        1 => {}
+    // RFC 9112 3.2: 400 to an HTTP/1.1 request without Host, and to any with more than one or with an invalid value.
+    let mut hosts = values_bytes(&head.headers, "host");
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version_minor == 0 => {}
+        (Some(host), None) if is_host(host) => {}
         _ => return Err(HeadError::Host),
     }
+    drop(hosts);
     Ok(head)
+}
+
+/// Whether this is `uri-host [ ":" port ]` (RFC 9110 7.2), or nothing: what a target without an authority has.
+fn is_host(value: &[u8]) -> bool {
+    // RFC 3986 3.2.2: unreserved, sub-delims, percent-encoded.
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
+    let is_port = |rest: &[u8]| match rest {
+        [] => true,
+        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    match value {
+        [b'[', rest @ ..] => match memchr::memchr(b']', rest) {
+            Some(end) => {
+                end > 0 && rest[..end].iter().all(|byte| is_name(byte) || *byte == b':') && is_port(&rest[end + 1..])
+            }
+            None => false,
+        },
+        _ => {
+            let (name, rest) = value.split_at(memchr::memchr(b':', value).unwrap_or(value.len()));
+            name.iter().all(is_name) && is_port(rest)
+        }
+    }
 }
 
 impl<'b> RequestHead<'b> {

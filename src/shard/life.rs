@@ -209,7 +209,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let last_inbound_ms = self.conns[slot as usize].last_inbound_ms;
         let limits = self.hub.limits(slot);
         let idle_timeout = limits.idle_timeout.unwrap_or(self.settings.idle_timeout);
-        let ping_interval = limits.ping_interval.unwrap_or(self.settings.ping_interval);
+        let ping_interval = in_time(limits.ping_interval.unwrap_or(self.settings.ping_interval), idle_timeout);
         let idle_at_ms = after(last_inbound_ms, idle_timeout);
         if idle_at_ms <= now_ms {
             // Half-open, or stalled: a Close frame would only wait behind whatever the peer does not read.
@@ -523,4 +523,27 @@ impl<R: Ring, S: Service> Shard<R, S> {
 /// `from` plus a limit that is none when it is 0.
 pub(super) fn after(from_ms: u64, limit: std::time::Duration) -> u64 {
     if limit.is_zero() { u64::MAX } else { from_ms.saturating_add((limit.as_millis() as u64).max(1)) }
+}
+
+/// The ping interval, but short enough for an answer to come before the idle timeout: a client that is only quiet is not to
+/// be dropped because one of the two was set and the other was not thought of. Zero = never, for both.
+fn in_time(ping_interval: std::time::Duration, idle_timeout: std::time::Duration) -> std::time::Duration {
+    if idle_timeout.is_zero() { ping_interval } else { ping_interval.min(idle_timeout / 2) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::in_time;
+
+    #[test]
+    fn pings_come_before_the_idle_timeout() {
+        for (ping, idle, expected) in
+            [(30, 120, 30), (30, 20, 10), (30, 30, 15), (60, 120, 60), (0, 20, 0), (30, 0, 30)]
+        {
+            let seconds = Duration::from_secs;
+            assert_eq!(in_time(seconds(ping), seconds(idle)), seconds(expected), "{ping} {idle}");
+        }
+    }
 }

@@ -153,8 +153,13 @@ impl<S: Service> Worker<'_, S> {
                     Ok(body) => match BodyDecoder::new(body, self.cx.settings.body_bytes_max) {
                         Err(error) => return self.refuse(error.status(), &error.to_string()),
                         Ok(decoder) => {
-                            // RFC 9110 10.1.1: the client waits for this before it sends the body.
+                            // RFC 9110 10.1.1: the client waits for this, or for a final status, before it sends the body.
                             if head.expects_continue() && rest.is_empty() {
+                                if let Some(reply) = self.cx.service.refusal_of_head(&head) {
+                                    self.cx.hub.counters.refused.add(RefusalReason::App, 1);
+                                    queue_reply(self.cx.hub, self.cx.slot, &reply, false, head.method() == "HEAD");
+                                    return Next::Refuse;
+                                }
                                 let _ = self.cx.hub.outbox.queue_raw::<()>(self.cx.slot, |out| {
                                     put_continue(out);
                                     Ok(())
@@ -266,7 +271,12 @@ impl<S: Service> Worker<'_, S> {
             // RFC 6455 10.2: a server that does not want this origin answers 403.
             return Err((RefusalReason::Origin, Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed")));
         }
-        self.cx.admission.enter(self.conn.peer.ip()).map_err(|refused| {
+        let entered = match self.cx.hub.counters.opened - self.cx.hub.counters.closed {
+            // The connection would fit, but then there would be no slot left to tell the next one that there is none.
+            open if open >= u64::from(self.cx.settings.websockets_max) => Err(Refused::Full),
+            _ => self.cx.admission.enter(self.conn.peer.ip()),
+        };
+        entered.map_err(|refused| {
             let unavailable = |message| Reply::error(StatusCode::SERVICE_UNAVAILABLE, message).with_retry_after();
             match refused {
                 Refused::Full => (RefusalReason::Full, unavailable("the server is full")),

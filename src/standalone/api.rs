@@ -1,10 +1,10 @@
 //! `/api/*`: messages into the event sockets, and a look at all connections, for programs that speak HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, HeaderValue, ORIGIN, VIA, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -68,15 +68,36 @@ fn check_token(token: &ApiToken, headers: &HeaderMap) -> Result<(), HttpError> {
 
 /// Only programs of this machine, by its loopback addresses or a Unix socket: not who is behind a proxy that runs here,
 /// and not a browser on behalf of another site's page.
+///
+/// A proxy need not say that it is one: what passes on the host that it was asked for is told by that host's name, and the
+/// rest cannot be told at all.
 fn check_local(request: &Request) -> Result<(), HttpError> {
     let is_local = request.peer().is_none_or(|peer: SocketAddr| peer.ip().to_canonical().is_loopback());
     let headers = request.headers();
-    let proxies = [FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
-    let is_forwarded = proxies.iter().any(|name| headers.contains_key(name));
-    if is_local && !is_forwarded && is_same_origin(headers) {
+    if is_local && !is_forwarded(headers) && is_for_no_name(headers) && is_same_origin(headers) {
         Ok(())
     } else {
-        Err(HttpError::forbidden("only for this machine, unless RINGWIRE_API_TOKEN is set"))
+        Err(HttpError::forbidden("only for this machine and by its address, unless RINGWIRE_API_TOKEN is set"))
+    }
+}
+
+/// Whether a proxy has said that it is one.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    let names = [FORWARDED, VIA, HeaderName::from_static("x-real-ip")];
+    names.iter().any(|name| headers.contains_key(name))
+        || headers.keys().any(|name| name.as_str().starts_with("x-forwarded-"))
+}
+
+/// Whether the request is for an address or `localhost`. A name that is not this machine's own may be anybody's who lets it
+/// point here, and then his pages are of the same origin (DNS rebinding); and it is what a proxy passes on.
+fn is_for_no_name(headers: &HeaderMap) -> bool {
+    // HTTP/1.0 has requests without a host, and browsers have none.
+    let Some(host) = headers.get(HOST) else { return true };
+    let Some(authority) = host.to_str().ok().and_then(|text| Authority::from_str(text).ok()) else { return false };
+    let host = authority.host();
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok(),
     }
 }
 

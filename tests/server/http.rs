@@ -121,3 +121,25 @@ fn a_client_that_has_no_more_requests_is_answered_and_let_go() {
     assert_eq!((response.status, response.header("connection")), (200, Some("close")));
     assert_eq!(client.rest(), (Vec::new(), End::Finished));
 }
+
+/// RFC 9110 10.1.1
+#[test]
+fn a_body_is_asked_for_only_where_there_is_a_handler_for_it() {
+    let server = TestServer::new();
+    let head = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 17\r\nExpect: 100-continue\r\n\r\n")
+    };
+    for (path, status) in [("/nowhere", 404), ("/healthz", 405)] {
+        let mut client = server.raw();
+        client.send(head(path).as_bytes());
+        let response = client.response(false);
+        assert_eq!((response.status, response.header("connection")), (status, Some("close")), "{path}");
+        assert_eq!(client.rest(), (Vec::new(), End::Finished));
+    }
+    let mut client = server.raw();
+    client.send(head("/api/broadcast").as_bytes());
+    assert_eq!(client.response(true).status, 100);
+    client.send(br#"{"event":"howdy"}"#);
+    let response = client.response(false);
+    assert!(response.status == 200 && response.body.contains(r#""sent":true"#), "{response:?}");
+}

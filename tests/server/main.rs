@@ -7,6 +7,7 @@
 mod common;
 
 mod close;
+mod cores;
 mod echo;
 mod http;
 mod hub;

@@ -57,6 +57,7 @@ impl Default for Setup {
             message_rate_per_second: 0,
             pause_bytes: 256 << 10,
             origins: Origins::Any,
+            websockets_max: u32::MAX,
             drain_timeout: Duration::from_secs(10),
             drain_spread: Duration::from_secs(1),
             listeners: 1,

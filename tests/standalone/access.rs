@@ -101,12 +101,45 @@ fn a_unix_socket_is_this_machine() {
 fn without_a_token_nobody_is_let_in_by_way_of_this_machine() {
     let server = TestServer::new();
     let status = |headers: &[(&str, &str)]| ask_with(&server, "GET", LISTING, headers, "").status;
-    assert_eq!(status(&[("Origin", "http://ringwire.test")]), 200);
-    assert_eq!(status(&[("Origin", "https://ringwire.test")]), 200);
-    for other in ["http://evil.test", "http://ringwire.test:81", "http://ringwire.test.evil.test", "null", ""] {
+    assert_eq!(status(&[("Origin", "http://127.0.0.1")]), 200);
+    assert_eq!(status(&[("Origin", "https://127.0.0.1")]), 200);
+    for other in ["http://evil.test", "http://127.0.0.1:81", "http://127.0.0.1.evil.test", "null", ""] {
         assert_eq!(status(&[("Origin", other)]), 403, "{other}");
     }
-    for proxy in [("Forwarded", "for=192.0.2.1"), ("X-Forwarded-For", "192.0.2.1"), ("X-Real-IP", "192.0.2.1")] {
+    for proxy in [
+        ("Forwarded", "for=192.0.2.1"),
+        ("Via", "1.1 proxy.test"),
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "ringwire.test"),
+        ("X-Real-IP", "192.0.2.1"),
+    ] {
         assert_eq!(status(&[proxy]), 403, "{proxy:?}");
     }
+}
+
+/// Kills: a name of another's that points to this machine, whose pages are of the origin that they ask; and a proxy that
+/// passes on the name which it was asked for.
+#[test]
+fn without_a_token_requests_are_for_an_address_or_localhost() {
+    let server = TestServer::new();
+    let port = server.address.port();
+    let status = |host: &str, more: &str| {
+        let mut client = server.raw();
+        client.send(format!("GET {LISTING} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n").as_bytes());
+        client.response(false).status
+    };
+    for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::1]", "127.0.0.2", "192.0.2.1"] {
+        assert_eq!(status(host, ""), 200, "{host}");
+        assert_eq!(status(&format!("{host}:{port}"), ""), 200, "{host}");
+    }
+    for host in ["evil.test", "localhost.evil.test", "127.0.0.1.evil.test", "evil", "[::1", "user@localhost.test", ""] {
+        assert_ne!(status(host, ""), 200, "{host}");
+    }
+    assert_eq!(status(&format!("evil.test:{port}"), &format!("Origin: http://evil.test:{port}\r\n")), 403);
+    assert_eq!(status(&format!("127.0.0.1:{port}"), &format!("Origin: http://127.0.0.1:{port}\r\n")), 200);
+    // With a token the name is of no account.
+    let server = with_token();
+    let headers = [("Authorization", "Bearer c2VjcmV0")];
+    assert_eq!(ask_with(&server, "GET", LISTING, &headers, "").status, 200);
 }

@@ -95,7 +95,7 @@ fn ask_with(server: &TestServer, method: &str, path: &str, headers: &[(&str, &st
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: ringwire.test\r\nContent-Length: {}\r\n", body.len());
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         let _ = write!(request, "{name}: {value}\r\n");
     }

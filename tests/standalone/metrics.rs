@@ -1,5 +1,7 @@
 //! `/metrics`: what it says after something has happened, over two cores.
 
+use std::sync::{Arc, Barrier};
+
 use prometheus_parse::{Sample, Scrape, Value};
 use ringwire::Config;
 use ringwire::metrics::CONTENT_TYPE;
@@ -80,10 +82,13 @@ fn what_happens_is_in_the_numbers_of_some_core() {
 fn full_mailboxes_and_closed_doors() {
     let server = TestServer::with(Config { mail_depth: 16, ..config() });
     let hub = server.handle().hub();
-    // Nobody reads its mail while it asks itself: that fills the mailboxes.
+    // Nobody reads its mail while it asks itself: that fills the mailboxes, as soon as both have been asked.
     let told = hub.ask_all({
-        let hub = hub.clone();
-        move |_| (0..100).map(|_| hub.send_to_all("x")).filter(Result::is_ok).count()
+        let (hub, asked) = (hub.clone(), Arc::new(Barrier::new(2)));
+        move |_| {
+            asked.wait();
+            (0..100).map(|_| hub.send_to_all("x")).filter(Result::is_ok).count()
+        }
     });
     assert_eq!(told.map(|told| told.len()), Ok(2));
     eventually(|| sum(&scrape(&server), "ringwire_mail_refused_total", &[]) > 0.0, || "refused letters".to_owned());

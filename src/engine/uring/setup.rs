@@ -4,12 +4,15 @@ use std::io;
 use std::time::Duration;
 
 use io_uring::IoUring;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::BUFFER_GROUP;
 use crate::engine::buffers::Buffers;
 
 /// `IOU_PBUF_RING_INC`, Linux 6.12: consume buffers incrementally.
 const BUFFER_RING_INCREMENTAL: u16 = 2;
+/// `IORING_MAX_FIXED_FILES`: the largest table of direct descriptors.
+const SLOTS_MAX: u64 = 1 << 20;
 /// Buffers in circulation at the start, in bytes: few, so that they stay in the cache; more under want.
 pub(super) const BUFFER_BYTES_AT_FIRST: u32 = 512 << 10;
 
@@ -65,8 +68,10 @@ pub(super) fn build(options: &Options) -> io::Result<IoUring> {
     }
 }
 
+/// Registers a table of so many slots, or of as many as the process may have descriptors, or the kernel gives.
 pub(super) fn register_slots(ring: &IoUring, wanted: u32) -> io::Result<u32> {
-    let mut slots = wanted;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft).min(SLOTS_MAX);
+    let mut slots = u64::from(wanted).min(limit) as u32;
     loop {
         match ring.submitter().register_files_sparse(slots) {
             Ok(()) => return Ok(slots),
@@ -78,12 +83,9 @@ pub(super) fn register_slots(ring: &IoUring, wanted: u32) -> io::Result<u32> {
 
 /// Registers the buffer ring, incremental if wanted and possible.
 pub(super) fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<Buffers> {
-    let bytes = u32::from(options.buffers) * options.buffer_bytes;
     let large = options.incremental_bytes.max(options.buffer_bytes);
     let plain = (options.buffers, options.buffer_bytes, false);
-    // A power of two, and at least two: the kernel must have one to go on with while the other is being read.
-    let count = (bytes / large.max(1)).max(2);
-    let incremental = (1 << count.ilog2(), large, true);
+    let incremental = (incremental_count(options.buffers, options.buffer_bytes, large), large, true);
     let ways = if options.incremental_bytes > 0 { vec![incremental, plain] } else { vec![plain] };
     let mut failure = io::Error::from_raw_os_error(libc::EINVAL);
     for (count, buffer_bytes, incremental) in ways {
@@ -105,4 +107,30 @@ pub(super) fn register_buffers(ring: &IoUring, options: &Options) -> io::Result<
         }
     }
     Err(failure)
+}
+
+/// How many buffers of `large` bytes the memory of so many smaller ones makes: a power of two, and at least two: the kernel
+/// must have one to go on with while the other is being read.
+fn incremental_count(buffers: u16, buffer_bytes: u32, large: u32) -> u16 {
+    let bytes = u64::from(buffers) * u64::from(buffer_bytes);
+    // Not more than `buffers`, since `large` is not less than `buffer_bytes`.
+    let count = (bytes / u64::from(large.max(1))).max(2);
+    1 << count.ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kills: a product that does not fit into 32 bits.
+    #[test]
+    fn the_memory_of_the_buffers_may_be_4_gib_and_more() {
+        const KIB: u32 = 1 << 10;
+        assert_eq!(incremental_count(4096, 2 * KIB, 64 * KIB), 128);
+        assert_eq!(incremental_count(4096, KIB * KIB, KIB * KIB), 4096);
+        assert_eq!(incremental_count(32_768, KIB * KIB, KIB * KIB), 32_768);
+        assert_eq!(incremental_count(32_768, 300 * KIB, 300 * KIB), 32_768);
+        assert_eq!(incremental_count(64, 2 * KIB, 64 * KIB), 2);
+        assert_eq!(incremental_count(1, 256, 64 * KIB), 2);
+    }
 }
