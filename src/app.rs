@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -321,7 +322,7 @@ impl App {
 /// One path of the router.
 #[derive(Default)]
 pub(crate) struct Endpoint {
-    pub(crate) path: String,
+    pub(crate) path: Arc<str>,
     pub(crate) ws: Option<(u16, Rc<Hooks>)>,
     pub(crate) methods: Vec<(Option<Method>, HttpHandler, Rc<Hooks>)>,
 }
@@ -356,14 +357,14 @@ impl Router {
     }
 
     fn endpoint(&mut self, path: &str) -> usize {
-        if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.path == path) {
+        if let Some(index) = self.endpoints.iter().position(|endpoint| &*endpoint.path == path) {
             return index;
         }
         let index = self.endpoints.len();
         if let Err(error) = self.paths.insert(path, index) {
             panic!("the route {path:?} cannot be added: {error}");
         }
-        self.endpoints.push(Endpoint { path: path.to_owned(), ..Endpoint::default() });
+        self.endpoints.push(Endpoint { path: path.into(), ..Endpoint::default() });
         index
     }
 

@@ -17,7 +17,7 @@ use crate::app::{App, Before, Hooks, HttpHandler, Params, Router, guarded};
 use crate::connection::{Connection, Inbox};
 use crate::context::{CoreContext, States};
 use crate::error_http::HttpError;
-use crate::hub::{CoreHub, Hub};
+use crate::hub::{CoreHub, Hub, RouteName};
 use crate::id::ConnectionId;
 use crate::message::{Message, OwnedMessage};
 use crate::outbox::Dropped;
@@ -63,7 +63,7 @@ impl CoreApp {
     pub(crate) fn new(app: App, hub: &mut CoreHub, handle: Hub) -> CoreApp {
         let (router, envelope) = app.into_parts();
         handle.set_envelope(envelope);
-        hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())).collect());
+        hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())));
         hub.set_route_limits(router.ws.iter().map(|(ws, ..)| ws.0.limits.clone()).collect());
         let routes = Routes::new(router.ws.iter().map(|(ws, _, hooks)| (Rc::clone(&ws.0), Rc::clone(hooks))));
         let runtime = Runtime::new();
@@ -123,10 +123,11 @@ impl CoreApp {
         slot: u32,
         generation: u32,
         mut request: Request,
+        path: &Arc<str>,
         handler: &HttpHandler,
         hooks: &Rc<Hooks>,
     ) -> Answer {
-        let (hooks, handler) = (Rc::clone(hooks), Rc::clone(handler));
+        let (hooks, handler, path) = (Rc::clone(hooks), Rc::clone(handler), Arc::clone(path));
         let (answers, routes) = (Rc::clone(&self.answers), Rc::clone(&self.routes));
         let answered = AnswerGuard { answers, slot, generation, answer: None };
         let task = async move {
@@ -147,7 +148,7 @@ impl CoreApp {
                 Outcome::Upgrade(upgrade) => {
                     let (mut request, ws) = *upgrade;
                     request.added_headers.extend(added);
-                    match Routes::hold(&routes, &ws.0, &hooks) {
+                    match Routes::hold(&routes, &ws.0, &hooks, path) {
                         Some(held) => open_or_refuse(&ws.0, request, held.number(), Some(held)),
                         None => Answer::Response(HttpError::unavailable("too many routes").into()),
                     }
@@ -317,7 +318,7 @@ impl Service for CoreApp {
         };
         let Some(endpoint) = endpoint else {
             return match &router.fallback {
-                Some(fallback) => self.http(slot, generation, request, fallback, &Rc::default()),
+                Some(fallback) => self.http(slot, generation, request, &Arc::default(), fallback, &Rc::default()),
                 None => Answer::Response(Reply::error(StatusCode::NOT_FOUND, "not found")),
             };
         };
@@ -333,7 +334,7 @@ impl Service for CoreApp {
             }
         }
         match endpoint.handler(head.method()) {
-            Ok((handler, hooks)) => self.http(slot, generation, request, handler, hooks),
+            Ok((handler, hooks)) => self.http(slot, generation, request, &endpoint.path, handler, hooks),
             Err(reply) => Answer::Response(reply),
         }
     }
@@ -344,6 +345,7 @@ impl Service for CoreApp {
         if let Some(Opening { mut request, held }) = context.and_then(|context| context.downcast().ok()).map(|it| *it) {
             if let Some(held) = held {
                 hub.set_limits_of(number, route.limits.clone());
+                hub.name_route(number, RouteName { path: held.path(), made_at: Some(route.made_at) });
                 self.states.get_or_insert(slot).keeps = Some(Box::new(held));
             }
             let extensions = request.take_extensions();

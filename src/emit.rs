@@ -97,7 +97,8 @@ impl Hub {
         self.receivers(Target::Scope(Scope::Everyone))
     }
 
-    /// The connections of a route, by its path as it was given to `App::ws`.
+    /// The connections of a route, by its path as it was given to `App::ws`, and those that an HTTP handler of this path
+    /// has upgraded.
     pub fn to_route(&self, path: &str) -> Receivers<'_> {
         self.receivers(Target::Scope(Scope::Path(path.into())))
     }

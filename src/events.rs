@@ -75,6 +75,7 @@ pub struct Events {
 }
 
 impl Default for Events {
+    #[track_caller]
     fn default() -> Events {
         Events::new()
     }
@@ -82,6 +83,7 @@ impl Default for Events {
 
 impl Events {
     /// No handlers: every message is discarded.
+    #[track_caller]
     pub fn new() -> Events {
         Events { ws: ws(), named: HashMap::new(), other: None, undecodable: Undecodable::default() }
     }

@@ -15,6 +15,7 @@ mod letter;
 mod limits;
 mod measure;
 mod room;
+mod routes;
 mod scope;
 mod slow;
 #[cfg(test)]
@@ -41,11 +42,13 @@ use crate::proto::frame::Opcode;
 use crate::proto::pool::Pool;
 use crate::proto::{Incoming, Kind, Payload};
 use room::{CoreSet, Room};
+use routes::RouteNames;
 
 pub use handle::Hub;
 pub use letter::{Delivery, Letter, Scope, Tally};
 pub use limits::RouteLimits;
 pub use room::RoomId;
+pub use routes::RouteName;
 pub use scope::ConnectionInfo;
 
 /// Messages at least this long travel by reference; shorter ones are copied, which is cheaper.
@@ -117,7 +120,7 @@ pub struct CoreHub {
     overflown: Vec<u32>,
     /// What connections have lost since they were told last, by slot and generation; of those that want to know.
     losses: BTreeMap<(u32, u32), Dropped>,
-    route_paths: Vec<Arc<str>>,
+    routes: RouteNames,
     route_limits: Vec<RouteLimits>,
     /// JSON data of the connections that have some.
     data: HashMap<u32, Value>,
@@ -153,7 +156,7 @@ impl CoreHub {
             slow_consumer,
             overflown: Vec::new(),
             losses: BTreeMap::new(),
-            route_paths: Vec::new(),
+            routes: RouteNames::default(),
             route_limits: Vec::new(),
             data: HashMap::new(),
             released: Vec::new(),

@@ -102,9 +102,12 @@ impl Socket<'_> {
         To { hub: self.hub, core: self.core, slot: self.slot, scope: Scope::Everyone, key: None, except_self: false }
     }
 
-    /// All connections of this connection's route.
+    /// All connections of this connection's route, on all cores, this one included.
+    ///
+    /// Those that an HTTP handler has upgraded are of one route where they came by the same path and were upgraded to what
+    /// the same call of [`ws()`](crate::ws()) in the source has made, be it once on each core or anew for each of them.
     pub fn to_route(&mut self) -> To<'_> {
-        let scope = Scope::Route(self.hub.route(self.slot));
+        let scope = Scope::Route(self.hub.route_name(self.slot));
         To { hub: self.hub, core: self.core, slot: self.slot, scope, key: None, except_self: false }
     }
 

@@ -30,6 +30,8 @@ mod oracle;
 mod pitfalls;
 #[path = "simulation/rig.rs"]
 mod rig;
+#[path = "simulation/routes.rs"]
+mod routes;
 #[path = "simulation/slow.rs"]
 mod slow;
 #[path = "simulation/table.rs"]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::CoreHub;
+use super::{CoreHub, RouteName};
 use crate::frame_buf::FrameBuf;
 use crate::id::ConnectionId;
 use crate::outbox::{Key, Queued};
@@ -73,9 +73,9 @@ impl Drop for Tally {
 pub enum Scope {
     /// All of them.
     Everyone,
-    /// Those of a route, by its number.
-    Route(u16),
-    /// Those of a route, by its path as it was given to the app.
+    /// Those of a route, by its name.
+    Route(RouteName),
+    /// Those of all routes of a path as it was given to the app.
     Path(Arc<str>),
     /// The members of a room.
     Room(Arc<str>),

@@ -94,23 +94,25 @@ impl CoreHub {
         key: Option<Key>,
         except: Option<u32>,
     ) -> Delivery {
-        let route = match scope {
+        let wanted = match scope {
             Scope::Room(name) => {
                 let Some(room) = self.names.get(name).copied() else { return Delivery::default() };
                 return self.deliver_to_room(room, frame, key, except);
             }
             Scope::Everyone => None,
-            Scope::Route(route) => Some(*route),
-            Scope::Path(path) => match self.route_paths.iter().position(|known| known == path) {
-                Some(route) => Some(route as u16),
-                None => return Delivery::default(),
-            },
+            Scope::Route(name) => Some(self.routes.wanted(|known| known == name)),
+            Scope::Path(path) => Some(self.routes.wanted(|known| known.path == *path)),
+        };
+        let wanted = match wanted {
+            Some(None) => return Delivery::default(),
+            Some(wanted) => wanted,
+            None => None,
         };
         let mut delivery = Delivery::default();
         for slot in 0..self.members.len() as u32 {
             let member = &self.members[slot as usize];
-            if member.open && !member.doomed && route.is_none_or(|route| route == member.route) && except != Some(slot)
-            {
+            let is_meant = wanted.as_ref().is_none_or(|wanted| self.routes.is_wanted(member.route, wanted));
+            if member.open && !member.doomed && is_meant && except != Some(slot) {
                 delivery.add(self.deliver(slot, frame, key));
             }
         }
@@ -140,16 +142,6 @@ impl CoreHub {
         let member = &mut self.members[slot as usize];
         member.peer = peer.into();
         member.opened_ns = now_ns;
-    }
-
-    /// The paths of the routes, by number.
-    pub(crate) fn set_route_paths(&mut self, paths: Vec<Arc<str>>) {
-        self.route_paths = paths;
-    }
-
-    /// The path of a connection's route; empty if the service does not name its routes.
-    pub fn route_path(&self, slot: u32) -> Arc<str> {
-        self.route_paths.get(usize::from(self.route(slot))).cloned().unwrap_or_default()
     }
 
     /// A connection's peer; `None` on a Unix socket.
