@@ -301,6 +301,11 @@ impl Service for CoreApp {
     fn begin_tick(&mut self, now_ns: u64) {
         self.core.runtime.make_current();
         self.core.runtime.set_now_ns(now_ns);
+        self.core.runtime.set_in_tick(true);
+    }
+
+    fn end_tick(&mut self) {
+        self.core.runtime.set_in_tick(false);
     }
 
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {

@@ -1,11 +1,12 @@
 //! One core's connections and rooms: who gets a message. It queues to the core's outboxes and writes letters to other
 //! cores; it runs no handler and knows no ring.
 //!
-//! A room lives on each core that has members in it. Every core knows of each room which other cores have members, by
-//! letters that they write when their first member joins and their last one leaves, so a message wakes only cores that can
-//! deliver it. These letters are urgent, so they do not wait where a mailbox is full, and a core reads its mail before it
-//! runs handlers: whoever has been told that a join is done, and lets somebody else publish to the room, can count on the
-//! message arriving.
+//! A room lives on each core that has members in it. Every core knows of each room how many members the other cores have,
+//! by letters that they write at once when their first member joins, and otherwise at the end of a tick in which the number
+//! has changed: so a message wakes only cores that can deliver it, and members are counted without asking. These letters
+//! are urgent, so they do not wait where a mailbox is full, and a core reads its mail before it runs handlers: whoever has
+//! been told that a join is done, and lets somebody else publish to the room or count its members, can count on the message
+//! arriving, and on being counted.
 //!
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
@@ -15,6 +16,7 @@ mod letter;
 mod limits;
 mod measure;
 mod room;
+mod rooms;
 mod routes;
 mod scope;
 mod slow;
@@ -41,7 +43,7 @@ use crate::peer::CompactPeer;
 use crate::proto::frame::Opcode;
 use crate::proto::pool::Pool;
 use crate::proto::{Incoming, Kind, Payload};
-use room::{CoreSet, Room};
+use room::Room;
 use routes::RouteNames;
 
 pub use handle::Hub;
@@ -113,6 +115,8 @@ pub struct CoreHub {
     members: Vec<Member>,
     rooms: Slab<Room>,
     names: HashMap<Arc<str>, RoomId>,
+    /// Rooms of which the other cores may not know how many members they have here.
+    news: Vec<RoomId>,
     post: Post<Letter>,
     dooms: Vec<Doom>,
     /// Per route: what happens to a connection that does not keep up.
@@ -151,6 +155,7 @@ impl CoreHub {
             members: Vec::new(),
             rooms: Slab::new(),
             names: HashMap::new(),
+            news: Vec::new(),
             post,
             dooms: Vec::new(),
             slow_consumer,
@@ -335,134 +340,6 @@ impl CoreHub {
 
     // ---- rooms ----------------------------------------------------------------------------------------------------
 
-    /// The room of this name, made if there is none, and kept: its id stays valid.
-    pub fn room(&mut self, name: &str) -> RoomId {
-        let room = self.find_or_make(name);
-        self.rooms[room.0 as usize].pinned = true;
-        room
-    }
-
-    fn find_or_make(&mut self, name: &str) -> RoomId {
-        if let Some(room) = self.names.get(name) {
-            return *room;
-        }
-        let name: Arc<str> = name.into();
-        let key = self.rooms.insert(Room {
-            name: Arc::clone(&name),
-            members: Vec::new(),
-            elsewhere: CoreSet::default(),
-            pinned: false,
-        });
-        let room = RoomId(key as u32);
-        self.names.insert(name, room);
-        room
-    }
-
-    /// Adds a connection to the room of this name; nothing happens if it is a member.
-    ///
-    /// # Errors
-    /// If the connection is closing, in too many rooms, or the name is too long.
-    pub fn join(&mut self, slot: u32, name: &str) -> Result<RoomId, JoinError> {
-        if name.len() > ROOM_NAME_BYTES_MAX {
-            return Err(JoinError::NameTooLong);
-        }
-        if !self.is_open(slot) {
-            return Err(JoinError::Gone);
-        }
-        if let Some(room) = self.names.get(name)
-            && self.is_member(slot, *room)
-        {
-            return Ok(*room);
-        }
-        if self.members[slot as usize].rooms.len() >= ROOMS_PER_CONNECTION_MAX {
-            return Err(JoinError::TooManyRooms);
-        }
-        let id = self.find_or_make(name);
-        let room = &mut self.rooms[id.0 as usize];
-        self.members[slot as usize].rooms.push((id, room.members.len() as u32));
-        room.members.push(slot);
-        if room.members.len() == 1 {
-            self.announce(id, true);
-        }
-        Ok(id)
-    }
-
-    /// Removes a connection from a room; false if it was not a member.
-    pub fn leave(&mut self, slot: u32, name: &str) -> bool {
-        let Some(room) = self.names.get(name).copied() else { return false };
-        let rooms = &mut self.members[slot as usize].rooms;
-        match rooms.iter().position(|(of, _)| *of == room) {
-            Some(index) => {
-                let (_, place) = rooms.remove(index);
-                self.remove_from_room(room, place);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Whether a connection is in a room.
-    pub fn is_member(&self, slot: u32, room: RoomId) -> bool {
-        self.members[slot as usize].rooms.iter().any(|(of, _)| *of == room)
-    }
-
-    /// The room that a connection joined first of those it is still in.
-    #[inline]
-    pub fn first_room(&self, slot: u32) -> Option<RoomId> {
-        self.members[slot as usize].rooms.first().map(|(room, _)| *room)
-    }
-
-    /// The members of a room on this core, as slots.
-    pub fn local_members(&self, name: &str) -> &[u32] {
-        self.names.get(name).map_or(&[], |room| &self.rooms[room.0 as usize].members)
-    }
-
-    /// Whether a connection is in the room of this name.
-    pub fn is_in(&self, slot: u32, name: &str) -> bool {
-        self.names.get(name).is_some_and(|room| self.is_member(slot, *room))
-    }
-
-    /// The names of the rooms that a connection is in.
-    pub fn rooms_of(&self, slot: u32) -> Vec<String> {
-        let name = |(room, _): &(RoomId, u32)| self.rooms[room.0 as usize].name.to_string();
-        self.members[slot as usize].rooms.iter().map(name).collect()
-    }
-
-    /// Rooms that this core knows of.
-    pub fn room_count(&self) -> usize {
-        self.rooms.len()
-    }
-
-    fn remove_from_room(&mut self, id: RoomId, place: u32) {
-        let room = &mut self.rooms[id.0 as usize];
-        room.members.swap_remove(place as usize);
-        if let Some(&moved) = room.members.get(place as usize) {
-            let rooms = &mut self.members[moved as usize].rooms;
-            let entry = rooms.iter_mut().find(|(of, _)| *of == id).expect("members know their rooms");
-            entry.1 = place;
-        }
-        if self.rooms[id.0 as usize].members.is_empty() {
-            self.announce(id, false);
-            self.forget_if_unused(id);
-        }
-    }
-
-    fn announce(&mut self, id: RoomId, present: bool) {
-        let core = self.core;
-        for other in (0..self.post.cores()).filter(|other| *other != core) {
-            let room = Arc::clone(&self.rooms[id.0 as usize].name);
-            self.post.send_urgent(other, Letter::Presence { room, core, present });
-        }
-    }
-
-    fn forget_if_unused(&mut self, id: RoomId) {
-        let room = &self.rooms[id.0 as usize];
-        if room.members.is_empty() && room.elsewhere.is_empty() && !room.pinned {
-            let room = self.rooms.remove(id.0 as usize);
-            self.names.remove(&room.name);
-        }
-    }
-
     /// Sends a received message to all members of a room on every core; the count is of this core's members.
     pub fn publish_incoming(&mut self, room: RoomId, message: Incoming<'_>, except: Option<u32>) -> Delivery {
         match message.payload {
@@ -512,7 +389,7 @@ impl CoreHub {
                 Outgoing::Arena(frame) => self.outbox.export(*frame),
                 Outgoing::Shared(frame) => (*frame).clone(),
             };
-            for core in room.elsewhere.iter() {
+            for core in room.elsewhere.cores() {
                 let letter = Letter::Publish {
                     scope: Scope::Room(Arc::clone(&room.name)),
                     frame: shared.clone(),
@@ -574,11 +451,7 @@ impl CoreHub {
     pub(crate) fn read(&mut self, letter: Letter) -> Option<Letter> {
         self.counters.letters += 1;
         match letter {
-            Letter::Presence { room, core, present } => {
-                let id = self.find_or_make(&room);
-                self.rooms[id.0 as usize].elsewhere.set(core, present);
-                self.forget_if_unused(id);
-            }
+            Letter::Presence { room, core, members } => self.read_presence(&room, core, members),
             Letter::Publish { scope, frame, key, except, tally } => {
                 self.read_publish(&scope, &frame, key, except, tally);
             }
@@ -618,6 +491,7 @@ impl CoreHub {
 
     /// Ends the tick's mail: retries what waited and rings the bells.
     pub(crate) fn post_mail(&mut self, ring: impl FnMut(usize)) {
+        self.tell_news();
         self.post.retry();
         self.post.bells(ring);
     }

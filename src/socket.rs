@@ -152,6 +152,12 @@ impl Socket<'_> {
         self.hub.is_in(self.slot, room.as_ref())
     }
 
+    /// How many members a room has, over all cores, as far as this core has heard: a join or leave that a client has been
+    /// answered is counted.
+    pub fn member_count(&self, room: impl AsRef<str>) -> usize {
+        self.hub.member_count(room.as_ref())
+    }
+
     /// The rooms it is in.
     pub fn rooms(&self) -> Vec<String> {
         self.hub.rooms_of(self.slot)

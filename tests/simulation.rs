@@ -22,6 +22,8 @@ mod endpoint;
 mod host;
 #[path = "simulation/lives.rs"]
 mod lives;
+#[path = "simulation/mail.rs"]
+mod mail;
 #[path = "simulation/memory.rs"]
 mod memory;
 #[path = "simulation/oracle.rs"]

@@ -241,5 +241,6 @@ impl Delivery {
         self.queued += more.queued;
         self.dropped += more.dropped;
         self.gone += more.gone;
+        self.refused += more.refused;
     }
 }

@@ -126,7 +126,7 @@ fn join(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
     if is_new {
         tell_others(socket, &name, "user-joined");
     }
-    tell_members(socket, "joined", room, name);
+    tell_members(socket, "joined", room, &name);
     Ok(())
 }
 
@@ -134,7 +134,7 @@ fn leave(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
     let name = member_of(socket, room)?;
     tell_others(socket, &name, "user-left");
     socket.leave(&name);
-    tell_members(socket, "left", room, name);
+    tell_members(socket, "left", room, &name);
     Ok(())
 }
 
@@ -166,14 +166,10 @@ fn tell_others(socket: &mut Socket<'_>, name: &str, event: &str) {
     logged(socket.to(name).except_self().emit(event, &data));
 }
 
-/// Tells the connection how many members a room has, once every core has counted its own.
-fn tell_members(socket: &Socket<'_>, event: &'static str, room: &str, name: String) {
-    let (hub, id, room) = (socket.hub().clone(), socket.id(), room.to_owned());
-    let count = async move {
-        let members = hub.member_count(&name).await;
-        logged(hub.emit_to(id, event, &json!({ "room": room, "members": members })));
-    };
-    socket.spawn(count).detach();
+/// Tells the connection how many members a room has.
+fn tell_members(socket: &mut Socket<'_>, event: &str, room: &str, name: &str) {
+    let members = socket.member_count(name);
+    emit(socket, event, &json!({ "room": room, "members": members }));
 }
 
 /// Who has gone or does not keep up misses an event. That it cannot be written as JSON would be a bug.

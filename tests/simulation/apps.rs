@@ -278,7 +278,7 @@ fn the_end_of_the_last_sender_is_noticed_by_a_core_whose_mailbox_is_full() {
     assert_eq!(socket.events(), []);
     let sender = senders.borrow_mut().pop().expect("a sender");
     let last = sender.send("last").expect("text");
-    assert_eq!(sender.send("too much").expect("text").wait().dropped, 1);
+    assert_eq!(sender.send("too much").expect("text").wait().refused, 1);
     drop(sender);
     rig.settle();
     assert_eq!(last.wait().queued, 1);

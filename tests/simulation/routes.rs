@@ -82,6 +82,7 @@ fn upgraded_connections_are_listed_with_the_path_of_their_handler() {
     let mut listing = Box::pin(hub.connections());
     assert!((&mut listing).now_or_never().is_none());
     rig.settle();
-    let paths: Vec<String> = listing.now_or_never().expect("answered").iter().map(|of| of.route.to_string()).collect();
+    let paths: Vec<String> =
+        listing.now_or_never().expect("answered").expect("all").iter().map(|of| of.route.to_string()).collect();
     assert_eq!(paths, ["/a/{x}"; 2]);
 }

@@ -186,6 +186,30 @@ fn whoever_goes_has_left_all_its_rooms() {
     stays.expect("user-left");
 }
 
+/// Kills: answers that wait for other cores while what comes behind them is answered.
+#[test]
+fn what_comes_in_one_packet_is_answered_in_order() {
+    let server = TestServer::new();
+    let [mut one, mut other] = User::on_both_cores(&server);
+    other.join("den");
+    let events = [
+        r#"{"event":"join","data":{"room":"den"}}"#,
+        r#"{"event":"message","data":{"room":"den","message":1}}"#,
+        r#"{"event":"leave","data":{"room":"den"}}"#,
+        r#"{"event":"message","data":{"room":"den","message":2}}"#,
+        r#"{"event":"join","data":{"room":"den"}}"#,
+        r#"{"event":"ping","data":3}"#,
+    ];
+    for event in events {
+        one.client.write(Message::text(event)).expect("queued");
+    }
+    one.client.flush().expect("sent");
+    let answers: Vec<(String, serde_json::Value)> = (0..6).map(|_| one.next()).collect();
+    let names: Vec<&str> = answers.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(names, ["joined", "message", "left", "error", "joined", "pong"]);
+    assert_eq!([0, 2, 4].map(|n| answers[n].1["members"].as_u64()), [Some(2), Some(1), Some(2)]);
+}
+
 // What is sent in front of a Close is done before it.
 #[test]
 fn the_last_words_are_heard() {

@@ -80,10 +80,13 @@ fn what_happens_is_in_the_numbers_of_some_core() {
 fn full_mailboxes_and_closed_doors() {
     let server = TestServer::with(Config { mail_depth: 16, ..config() });
     let hub = server.handle().hub();
-    // Nobody reads its mail while it asks itself: that fills the mailboxes.
+    // Nobody reads its mail while it waits for a thread that writes to it: that fills the mailboxes.
     let told = hub.ask_all({
         let hub = hub.clone();
-        move |_| (0..100).map(|_| hub.send_to_all("x")).filter(Result::is_ok).count()
+        move |_| {
+            let write = || (0..100).map(|_| hub.send_to_all("x")).filter(Result::is_ok).count();
+            std::thread::scope(|scope| scope.spawn(write).join().expect("no panic"))
+        }
     });
     assert_eq!(told.map(|told| told.len()), Ok(2));
     eventually(|| sum(&scrape(&server), "ringwire_mail_refused_total", &[]) > 0.0, || "refused letters".to_owned());
