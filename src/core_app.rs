@@ -221,8 +221,10 @@ impl CoreApp {
         let (id, peer, handle) = (hub.id(slot), hub.peer(slot), self.core.hub.clone());
         let state = self.states.get_or_insert(slot);
         state.inbox = Some(Rc::clone(&inbox));
-        let sender =
-            if route.mode == Mode::SendOnly { state.sender(id, handle) } else { state.weak_sender(id, handle) };
+        let sender = match route.mode {
+            Mode::SendOnly => state.sender(id, handle, || hub.begin_senders(slot)),
+            Mode::TwoWay | Mode::ReceiveOnly => state.weak_sender(id, handle),
+        };
         let connection = Connection {
             core: Rc::clone(&self.core),
             inbox,

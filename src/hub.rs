@@ -68,6 +68,8 @@ struct Member {
     doomed: bool,
     /// To be closed when the last sender outside is dropped.
     ends_with_senders: bool,
+    /// How often somebody outside has got a sender when nobody had one.
+    senders: u32,
     peer: CompactPeer,
     opened_ns: u64,
     /// Each with this connection's place in the room's list of members.
@@ -130,8 +132,8 @@ pub struct CoreHub {
     data: HashMap<u32, Value>,
     /// Connections whose messages may be handled again.
     released: Vec<(u32, u32)>,
-    /// Connections whose last sender outside was dropped.
-    without_senders: Vec<ConnectionId>,
+    /// Connections whose last sender outside was dropped, and of which senders it was the last.
+    without_senders: Vec<(ConnectionId, u32)>,
     /// Bytes held of messages and requests that are incomplete or held back.
     pub(crate) partial_bytes: usize,
     /// Bytes of messages that tasks have not taken, as of this tick.
@@ -468,7 +470,7 @@ impl CoreHub {
                 }
             }
             Letter::Run(run) => run(self),
-            Letter::SendersEnded(id) => self.without_senders.push(id),
+            Letter::SendersEnded { id, number } => self.without_senders.push((id, number)),
             Letter::Drain | Letter::Stop => return Some(letter),
         }
         None

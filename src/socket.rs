@@ -221,8 +221,8 @@ impl Socket<'_> {
     /// The way to this connection from any thread. A send-only connection stays open as long as one lives.
     pub fn sender(&mut self) -> Sender {
         let id = self.id();
-        let hub = self.core.hub.clone();
-        self.state().sender(id, hub)
+        let (hub, core_hub, slot) = (self.core.hub.clone(), &mut *self.hub, self.slot);
+        self.states.get_or_insert(slot).sender(id, hub, || core_hub.begin_senders(slot))
     }
 
     /// The way to all connections from any thread.

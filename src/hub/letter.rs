@@ -126,7 +126,12 @@ pub enum Letter {
     },
     /// The last sender of a connection was dropped. Urgent, so that it is never lost; it takes effect when the ordinary
     /// letters that came before it, which may be messages from that sender, have been read.
-    SendersEnded(ConnectionId),
+    SendersEnded {
+        /// The connection.
+        id: ConnectionId,
+        /// Of which senders it was the last: there may be others by now.
+        number: u32,
+    },
     /// Whatever else: runs between two ticks' handlers.
     Run(Box<dyn FnOnce(&mut CoreHub) + Send>),
     /// Stop accepting, close every connection with 1001, end when the last one is gone.

@@ -223,11 +223,21 @@ impl CoreHub {
         self.members[slot as usize].ends_with_senders = true;
     }
 
-    /// Closes the connections whose last sender was dropped, if they are to end with it. After the mail has been read.
+    /// Somebody outside gets a sender of a connection, and nobody has one: the number by which the letter about the end of
+    /// these senders is told from those about the end of earlier ones.
+    pub(crate) fn begin_senders(&mut self, slot: u32) -> u32 {
+        let member = &mut self.members[slot as usize];
+        member.senders += 1;
+        member.senders
+    }
+
+    /// Closes the connections whose last sender was dropped, if they are to end with it and there has been no other since.
+    /// After the mail has been read.
     pub(crate) fn close_without_senders(&mut self) {
-        while let Some(id) = self.without_senders.pop() {
+        while let Some((id, number)) = self.without_senders.pop() {
             if let Some(slot) = self.resolve(id)
                 && self.members[slot as usize].ends_with_senders
+                && self.members[slot as usize].senders == number
             {
                 self.close(slot, Some(1000), "done");
             }
