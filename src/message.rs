@@ -1,8 +1,8 @@
 //! Messages as handlers see them, and what may be sent as one.
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::proto::{Incoming, Kind, Payload};
 
@@ -189,6 +189,15 @@ payloads! {
 impl<const N: usize> IntoMessage for [u8; N] {
     fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
         Ok(send(borrowed(Kind::Binary, &self)))
+    }
+}
+
+/// Decodes a JSON object. Structs are also decoded from arrays of their fields, which no event and no body is.
+pub(crate) fn object<'d, T: Deserialize<'d>>(json: &'d [u8]) -> Result<T, serde_json::Error> {
+    // RFC 8259 2: white space may come first.
+    match json.trim_ascii_start() {
+        [b'{', ..] => serde_json::from_slice(json),
+        _ => Err(serde::de::Error::custom("expected an object")),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::error_http::HttpError;
 use crate::hub::{ConnectionInfo, Delivery};
 use crate::id::ConnectionId;
 use crate::mail::MailError;
-use crate::message::Json;
+use crate::message::{Json, object};
 use crate::request::Request;
 
 /// Connections in one answer, unless the request says otherwise.
@@ -106,7 +106,7 @@ struct Outgoing<'b> {
 }
 
 async fn broadcast(request: Request) -> Result<Value, HttpError> {
-    let outgoing: Outgoing<'_> = read(&request)?;
+    let outgoing: Outgoing<'_> = object(request.body()).map_err(invalid)?;
     let hub = request.hub();
     let delivering = match (outgoing.event, outgoing.message) {
         (Some(event), _) => hub.emit_to_route(events::PATH, &event, &outgoing.data)?,
@@ -126,7 +126,7 @@ struct Broadcast<'b> {
 }
 
 async fn room(request: Request) -> Result<Value, HttpError> {
-    let outgoing: Outgoing<'_> = read(&request)?;
+    let outgoing: Outgoing<'_> = object(request.body()).map_err(invalid)?;
     let event = outgoing.event.ok_or(HttpError::bad_request("the event is missing"))?;
     let room = events::room_name(request.param("room"));
     sent_to(request.hub().emit_to_room(&room, &event, &outgoing.data)?.await)
@@ -228,7 +228,11 @@ fn id(request: &Request, gone: &'static str) -> Result<ConnectionId, HttpError> 
 
 /// The body as JSON, parts of it borrowed.
 fn read<'r, T: Deserialize<'r>>(request: &'r Request) -> Result<T, HttpError> {
-    serde_json::from_slice(request.body()).map_err(|error| HttpError::bad_request(format!("invalid JSON: {error}")))
+    serde_json::from_slice(request.body()).map_err(invalid)
+}
+
+fn invalid(error: serde_json::Error) -> HttpError {
+    HttpError::bad_request(format!("invalid JSON: {error}"))
 }
 
 fn number(request: &Request, name: &str) -> Result<Option<usize>, HttpError> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::message::{EncodeError, Message};
+use crate::message::{EncodeError, Message, object};
 use crate::socket::Socket;
 use crate::ws::{Ws, ws};
 
@@ -65,7 +65,7 @@ struct Event<'m> {
 
 impl<'m> Event<'m> {
     fn data<D: Deserialize<'m>>(&self) -> Result<D, Refused> {
-        Ok(serde_json::from_str(self.data.map_or("null", RawValue::get))?)
+        Ok(object(self.data.map_or("null", RawValue::get).as_bytes())?)
     }
 }
 
@@ -95,7 +95,7 @@ struct Said<'m> {
 
 fn handle(socket: &mut Socket<'_>, message: &Message<'_>, ids: &MessageIds) -> Result<(), Refused> {
     let text = message.as_text().ok_or(Refused("events are text messages".into()))?;
-    let event: Event<'_> = serde_json::from_str(text).map_err(|error| {
+    let event: Event<'_> = object(text.as_bytes()).map_err(|error| {
         // What is wrong with it, for somebody who types events by hand.
         Refused(format!(r#"not an event such as {{"event":"ping","data":null}}: {error}"#).into())
     })?;

@@ -177,6 +177,8 @@ fn bodies_that_are_not_as_they_should_be_are_400() {
         ("POST", "/api/broadcast", "{"),
         ("POST", "/api/broadcast", "[]"),
         ("POST", "/api/broadcast", "{}"),
+        ("POST", "/api/broadcast", r#"["evt",{"a":1},null]"#),
+        ("POST", "/api/rooms/x", r#"["evt",{"a":1},null]"#),
         ("POST", "/api/broadcast", r#"{"event":5}"#),
         ("POST", "/api/broadcast", "{\"event\":\"\u{0}\"}"),
         ("POST", "/api/rooms/x", "no"),
