@@ -368,11 +368,19 @@ impl Router {
         index
     }
 
-    pub(crate) fn find(&self, path: &str) -> Option<(&Endpoint, Params)> {
-        let found = self.paths.at(path).ok()?;
-        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let params = found.params.iter().map(|(name, value)| (name.to_owned(), decode(value))).collect();
-        Some((&self.endpoints[*found.value], params))
+    /// The endpoint of a path and its parameters; `None` if there is none.
+    ///
+    /// # Errors
+    /// 400 if a parameter is not UTF-8: made valid, different ones would be the same.
+    pub(crate) fn find(&self, path: &str) -> Result<Option<(&Endpoint, Params)>, HttpError> {
+        let Ok(found) = self.paths.at(path) else { return Ok(None) };
+        let decode = |(name, value): (&str, &str)| {
+            let value = percent_decode_str(value).decode_utf8().ok()?;
+            Some((name.to_owned(), value.into_owned()))
+        };
+        let params: Option<Params> = found.params.iter().map(decode).collect();
+        let params = params.ok_or(HttpError::bad_request("the path is not UTF-8"))?;
+        Ok(Some((&self.endpoints[*found.value], params)))
     }
 }
 

@@ -314,10 +314,10 @@ impl Service for CoreApp {
         let _ = hub;
         let router = Rc::clone(&self.router);
         let head = inbound.head;
-        let found = router.find(head.path());
-        let (endpoint, params) = match found {
-            Some((endpoint, params)) => (Some(endpoint), params),
-            None => (None, Params::new()),
+        let (endpoint, params) = match router.find(head.path()) {
+            Ok(Some((endpoint, params))) => (Some(endpoint), params),
+            Ok(None) => (None, Params::new()),
+            Err(error) => return Answer::Response(error.into()),
         };
         let request = match Request::new(inbound, params, self.core.hub.clone()) {
             Ok(request) => request,
