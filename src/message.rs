@@ -51,7 +51,12 @@ impl Message<'_> {
         let kind = self.0.kind;
         let bytes = match self.0.payload {
             Payload::Owned(payload) => {
-                let (buffer, start) = payload.into_parts();
+                let (mut buffer, start) = payload.into_parts();
+                // It is counted by its length from now on, and may be kept for long: a buffer that was made for a larger
+                // message must not be kept with it.
+                if buffer.capacity() - buffer.len() > buffer.len() / 4 {
+                    buffer.shrink_to_fit();
+                }
                 Bytes::from(buffer).slice(start..)
             }
             Payload::Borrowed(payload) => Bytes::copy_from_slice(payload),
@@ -239,5 +244,24 @@ impl Envelope {
         serde_json::to_writer(&mut text, data)?;
         text.push(b'}');
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::OwnedPayload;
+
+    /// Kills: small messages that keep the large buffers they came in, and are counted by their lengths.
+    #[test]
+    fn an_owned_message_holds_little_more_than_its_length() {
+        for (len, capacity) in [(600, 8 << 10), (100_000, 800_000), (100_000, 110_000)] {
+            let payload = OwnedPayload::copy_of(&vec![7; len], Vec::with_capacity(capacity));
+            let incoming = Incoming { kind: Kind::Binary, payload: Payload::Owned(payload) };
+            let message = Message(incoming).into_owned();
+            assert_eq!(message.as_bytes(), vec![7; len]);
+            let held = message.into_bytes().try_into_mut().expect("nobody shares it").capacity();
+            assert!(held >= len && held <= len + len / 4 + 64, "{held} bytes for {len} of {capacity}");
+        }
     }
 }
