@@ -223,7 +223,8 @@ impl Hub {
 
     // ---- connections ----------------------------------------------------------------------------------------------
 
-    /// Closes a connection with this code and reason. The answer is false if it had gone.
+    /// Closes a connection with this code and reason. The answer is false if it had gone; one that is
+    /// closing already goes by what it was closed with first.
     ///
     /// # Errors
     /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may. Nothing happens then.
@@ -236,7 +237,7 @@ impl Hub {
         let code = close::legal(code)?;
         let reason = reason.into();
         Ok(self.ask(id.core(), move |hub| {
-            let slot = hub.resolve(id);
+            let slot = hub.find(id);
             if let Some(slot) = slot {
                 hub.close(slot, Some(code), reason);
             }
@@ -246,13 +247,13 @@ impl Hub {
 
     /// A connection's JSON data; `None` inside if it has gone.
     pub fn data(&self, id: ConnectionId) -> Asking<Option<Value>> {
-        self.ask(id.core(), move |hub| hub.resolve(id).map(|slot| hub.data(slot)))
+        self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot)))
     }
 
     /// Sets a connection's JSON data. The answer is false if it had gone.
     pub fn set_data(&self, id: ConnectionId, data: Value) -> Asking<bool> {
         self.ask(id.core(), move |hub| {
-            let slot = hub.resolve(id);
+            let slot = hub.find(id);
             if let Some(slot) = slot {
                 hub.set_data(slot, data);
             }

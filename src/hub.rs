@@ -229,13 +229,15 @@ impl CoreHub {
 
     /// The slot of a living connection of this core; `None` for stale or foreign ids.
     pub fn resolve(&self, id: ConnectionId) -> Option<u32> {
+        self.find(id).filter(|slot| !self.members[*slot as usize].doomed)
+    }
+
+    /// As [`CoreHub::resolve`], or that of a connection that is closing and has not gone.
+    pub fn find(&self, id: ConnectionId) -> Option<u32> {
         let slot = id.slot();
         let member = self.members.get(slot as usize)?;
-        let is_it = id.core() == self.core
-            && member.open
-            && !member.doomed
-            && member.generation == id.generation()
-            && self.ids.is_genuine(id);
+        let is_it =
+            id.core() == self.core && member.open && member.generation == id.generation() && self.ids.is_genuine(id);
         is_it.then_some(slot)
     }
 
