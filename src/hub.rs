@@ -12,6 +12,7 @@
 //! messages that start on different cores.
 
 mod handle;
+mod kept;
 mod letter;
 mod limits;
 mod measure;
@@ -70,6 +71,8 @@ struct Member {
     ends_with_senders: bool,
     /// How often somebody outside has got a sender when nobody had one.
     senders: u32,
+    /// Bytes of what it has the hub keep.
+    kept_bytes: u32,
     peer: CompactPeer,
     opened_ns: u64,
     /// Each with this connection's place in the room's list of members.
@@ -138,6 +141,7 @@ pub struct CoreHub {
     pub(crate) partial_bytes: usize,
     /// Bytes of messages that tasks have not taken, as of this tick.
     pub(crate) inbox_bytes: usize,
+    kept_bytes: usize,
     /// Another core waits for this one to look at what its connections hold.
     pub(crate) shed_wanted: bool,
     /// The core's clock, as of this tick.
@@ -170,6 +174,7 @@ impl CoreHub {
             without_senders: Vec::new(),
             partial_bytes: 0,
             inbox_bytes: 0,
+            kept_bytes: 0,
             shed_wanted: false,
             now_ns: 0,
         }
@@ -218,6 +223,8 @@ impl CoreHub {
     pub(crate) fn leave_all(&mut self, slot: u32) {
         let Some(member) = self.members.get_mut(slot as usize) else { return };
         member.open = false;
+        let kept_bytes = member.kept_bytes;
+        self.keep(slot, 0, kept_bytes);
         if !self.data.is_empty() {
             self.data.remove(&slot);
         }
@@ -508,6 +515,8 @@ impl CoreHub {
                 assert!(rooms.contains(&(RoomId(key as u32), place as u32)), "room {} slot {slot}", room.name);
             }
         }
+        let kept = (0..self.members.len() as u32).map(|slot| self.kept_by(slot)).sum::<usize>();
+        assert_eq!(kept, self.kept_bytes);
         let memberships: usize = self.members.iter().map(|member| member.rooms.len()).sum();
         assert_eq!(memberships, self.rooms.iter().map(|(_, room)| room.members.len()).sum::<usize>());
         self.outbox.invariants()

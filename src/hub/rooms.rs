@@ -2,22 +2,23 @@
 
 use std::sync::Arc;
 
+use super::kept::membership_bytes;
 use super::room::Elsewhere;
 use super::{CoreHub, JoinError, Letter, ROOM_NAME_BYTES_MAX, ROOMS_PER_CONNECTION_MAX, Room, RoomId};
 
 impl CoreHub {
     /// The room of this name, made if there is none, and kept: its id stays valid.
     pub fn room(&mut self, name: &str) -> RoomId {
-        let room = self.find_or_make(name);
+        let room = self.find_or_make(name, || name.into());
         self.rooms[room.0 as usize].pinned = true;
         room
     }
 
-    fn find_or_make(&mut self, name: &str) -> RoomId {
+    fn find_or_make(&mut self, name: &str, shared: impl FnOnce() -> Arc<str>) -> RoomId {
         if let Some(room) = self.names.get(name) {
             return *room;
         }
-        let name: Arc<str> = name.into();
+        let name = shared();
         let key = self.rooms.insert(Room {
             name: Arc::clone(&name),
             members: Vec::new(),
@@ -50,7 +51,8 @@ impl CoreHub {
         if self.members[slot as usize].rooms.len() >= ROOMS_PER_CONNECTION_MAX {
             return Err(JoinError::TooManyRooms);
         }
-        let id = self.find_or_make(name);
+        let id = self.find_or_make(name, || name.into());
+        self.keep(slot, membership_bytes(name, self.post.cores()), 0);
         let room = &mut self.rooms[id.0 as usize];
         self.members[slot as usize].rooms.push((id, room.members.len() as u32));
         room.members.push(slot);
@@ -70,6 +72,7 @@ impl CoreHub {
         match rooms.iter().position(|(of, _)| *of == room) {
             Some(index) => {
                 let (_, place) = rooms.remove(index);
+                self.keep(slot, 0, membership_bytes(name, self.post.cores()));
                 self.remove_from_room(room, place);
                 true
             }
@@ -161,7 +164,8 @@ impl CoreHub {
     }
 
     pub(super) fn read_presence(&mut self, name: &Arc<str>, core: usize, members: u32) {
-        let id = self.find_or_make(name);
+        // The name is the same memory on all cores.
+        let id = self.find_or_make(name, || Arc::clone(name));
         self.rooms[id.0 as usize].elsewhere.set(core, members);
         self.forget_if_unused(id);
     }

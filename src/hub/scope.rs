@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::kept::value_bytes;
 use super::{CoreHub, Delivery, Letter, SHARED_BYTES_MIN, Scope, Tally};
 use crate::frame_buf::FrameBuf;
 use crate::id::ConnectionId;
@@ -162,7 +163,9 @@ impl CoreHub {
     /// Sets a connection's JSON data.
     pub fn set_data(&mut self, slot: u32, data: Value) {
         if self.members.get(slot as usize).is_some_and(|member| member.open) {
-            self.data.insert(slot, data);
+            let more = value_bytes(&data);
+            let less = self.data.insert(slot, data).map_or(0, |old| value_bytes(&old));
+            self.keep(slot, more, less);
         }
     }
 

@@ -254,6 +254,36 @@ fn members_are_counted_over_all_cores_and_told_once_a_tick() {
     assert!(world.hubs.iter().all(|hub| hub.room_count() == 0));
 }
 
+/// Kills: copies of names on each core, and bytes that stay counted after what they were for has gone.
+#[test]
+fn rooms_and_data_are_counted_and_names_are_shared() {
+    let mut world = World::new(2);
+    (0..2).for_each(|slot| world.connect(0, slot, 1));
+    let name = |n: usize| format!("{n:0200}");
+    world.hubs[0].join(0, &name(0)).unwrap();
+    assert_eq!(world.hubs[0].kept_bytes(), 0, "that much is part of a connection");
+    (0..100).for_each(|n| _ = world.hubs[0].join(0, &name(n)).unwrap());
+    let kept = world.hubs[0].kept_bytes();
+    assert!(kept > 100 * 300 && kept == world.hubs[0].kept_by(0), "{kept}");
+    world.hubs[0].set_data(1, serde_json::json!(["x".repeat(10_000)]));
+    world.hubs[0].set_data(1, serde_json::json!(["x".repeat(5_000)]));
+    let of_data = world.hubs[0].kept_bytes() - kept;
+    assert!((4_000..6_000).contains(&of_data), "{of_data}");
+    world.mail();
+    let [here, there] = [0, 1].map(|core| {
+        let hub = &world.hubs[core];
+        Arc::clone(&hub.rooms[hub.names[&*name(7)].0 as usize].name)
+    });
+    assert!(Arc::ptr_eq(&here, &there));
+    assert_eq!(world.hubs[1].kept_bytes(), 0);
+    (0..99).for_each(|n| assert!(world.hubs[0].leave(0, &name(n))));
+    assert_eq!(world.hubs[0].kept_bytes(), of_data);
+    world.disconnect(0, 0);
+    world.disconnect(0, 1);
+    assert_eq!(world.hubs[0].kept_bytes(), 0);
+    assert!(world.hubs[0].invariants());
+}
+
 #[test]
 fn only_cores_with_members_get_what_is_published() {
     let mut world = World::new(4);
