@@ -87,7 +87,8 @@ fn open_chat() -> Ws {
         socket.to_all().emit("user-joined", &json!({"userId": user}))?;
         let (hub, sender) = (socket.hub().clone(), socket.sender());
         let greeting = async move {
-            let users: Vec<String> = hub.ids().await.iter().map(ToString::to_string).collect();
+            let Ok(users) = hub.ids().await else { return };
+            let users: Vec<String> = users.iter().map(ToString::to_string).collect();
             let _ = sender.send(Json(json!({"type": "users-list", "users": users})));
         };
         socket.spawn(greeting).detach();
@@ -252,11 +253,11 @@ fn create_room(rooms: &Rooms, request: &Request) -> Result<Value, HttpError> {
     Ok(json!({"id": id, "name": name, "wsUrl": format!("/ws/chat/{id}")}))
 }
 
-async fn connections(request: Request) -> Value {
-    let connections = request.hub().connections().await;
+async fn connections(request: Request) -> Result<Value, HttpError> {
+    let connections = request.hub().connections().await?;
     let list: Vec<Value> =
         connections.iter().map(|known| json!({"id": known.id.to_string(), "data": known.data})).collect();
-    json!({"count": list.len(), "connections": list})
+    Ok(json!({"count": list.len(), "connections": list}))
 }
 
 async fn disconnect(request: Request) -> Result<Value, HttpError> {

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -321,7 +322,7 @@ impl App {
 /// One path of the router.
 #[derive(Default)]
 pub(crate) struct Endpoint {
-    pub(crate) path: String,
+    pub(crate) path: Arc<str>,
     pub(crate) ws: Option<(u16, Rc<Hooks>)>,
     pub(crate) methods: Vec<(Option<Method>, HttpHandler, Rc<Hooks>)>,
 }
@@ -356,22 +357,30 @@ impl Router {
     }
 
     fn endpoint(&mut self, path: &str) -> usize {
-        if let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.path == path) {
+        if let Some(index) = self.endpoints.iter().position(|endpoint| &*endpoint.path == path) {
             return index;
         }
         let index = self.endpoints.len();
         if let Err(error) = self.paths.insert(path, index) {
             panic!("the route {path:?} cannot be added: {error}");
         }
-        self.endpoints.push(Endpoint { path: path.to_owned(), ..Endpoint::default() });
+        self.endpoints.push(Endpoint { path: path.into(), ..Endpoint::default() });
         index
     }
 
-    pub(crate) fn find(&self, path: &str) -> Option<(&Endpoint, Params)> {
-        let found = self.paths.at(path).ok()?;
-        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let params = found.params.iter().map(|(name, value)| (name.to_owned(), decode(value))).collect();
-        Some((&self.endpoints[*found.value], params))
+    /// The endpoint of a path and its parameters; `None` if there is none.
+    ///
+    /// # Errors
+    /// 400 if a parameter is not UTF-8: made valid, different ones would be the same.
+    pub(crate) fn find(&self, path: &str) -> Result<Option<(&Endpoint, Params)>, HttpError> {
+        let Ok(found) = self.paths.at(path) else { return Ok(None) };
+        let decode = |(name, value): (&str, &str)| {
+            let value = percent_decode_str(value).decode_utf8().ok()?;
+            Some((name.to_owned(), value.into_owned()))
+        };
+        let params: Option<Params> = found.params.iter().map(decode).collect();
+        let params = params.ok_or(HttpError::bad_request("the path is not UTF-8"))?;
+        Ok(Some((&self.endpoints[*found.value], params)))
     }
 }
 

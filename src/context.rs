@@ -47,8 +47,9 @@ pub(crate) struct ConnState {
 }
 
 impl ConnState {
-    pub(crate) fn sender(&mut self, id: ConnectionId, hub: Hub) -> Sender {
-        let alive = self.senders.upgrade().unwrap_or_else(|| Alive::new(id, hub.clone()));
+    /// `begin` gives the number of these senders if there is none.
+    pub(crate) fn sender(&mut self, id: ConnectionId, hub: Hub, begin: impl FnOnce() -> u32) -> Sender {
+        let alive = self.senders.upgrade().unwrap_or_else(|| Alive::new(id, hub.clone(), begin()));
         self.senders = Arc::downgrade(&alive);
         let gone = Arc::clone(self.gone.get_or_insert_default());
         Sender::new(id, hub, Some(alive), gone)

@@ -17,7 +17,7 @@ use crate::app::{App, Before, Hooks, HttpHandler, Params, Router, guarded};
 use crate::connection::{Connection, Inbox};
 use crate::context::{CoreContext, States};
 use crate::error_http::HttpError;
-use crate::hub::{CoreHub, Hub};
+use crate::hub::{CoreHub, Hub, RouteName};
 use crate::id::ConnectionId;
 use crate::message::{Message, OwnedMessage};
 use crate::outbox::Dropped;
@@ -64,7 +64,7 @@ impl CoreApp {
     pub(crate) fn new(app: App, hub: &mut CoreHub, handle: Hub) -> CoreApp {
         let (router, envelope) = app.into_parts();
         handle.set_envelope(envelope);
-        hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())).collect());
+        hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())));
         hub.set_route_limits(router.ws.iter().map(|(ws, ..)| ws.0.limits.clone()).collect());
         let routes = Routes::new(router.ws.iter().map(|(ws, _, hooks)| (Rc::clone(&ws.0), Rc::clone(hooks))));
         let runtime = Runtime::new();
@@ -124,10 +124,11 @@ impl CoreApp {
         slot: u32,
         generation: u32,
         mut request: Request,
+        path: &Arc<str>,
         handler: &HttpHandler,
         hooks: &Rc<Hooks>,
     ) -> Answer {
-        let (hooks, handler) = (Rc::clone(hooks), Rc::clone(handler));
+        let (hooks, handler, path) = (Rc::clone(hooks), Rc::clone(handler), Arc::clone(path));
         let (answers, routes) = (Rc::clone(&self.answers), Rc::clone(&self.routes));
         let answered = AnswerGuard { answers, slot, generation, answer: None };
         let task = async move {
@@ -148,7 +149,7 @@ impl CoreApp {
                 Outcome::Upgrade(upgrade) => {
                     let (mut request, ws) = *upgrade;
                     request.added_headers.extend(added);
-                    match Routes::hold(&routes, &ws.0, &hooks) {
+                    match Routes::hold(&routes, &ws.0, &hooks, path) {
                         Some(held) => open_or_refuse(&ws.0, request, held.number(), Some(held)),
                         None => Answer::Response(HttpError::unavailable("too many routes").into()),
                     }
@@ -221,8 +222,10 @@ impl CoreApp {
         let (id, peer, handle) = (hub.id(slot), hub.peer(slot), self.core.hub.clone());
         let state = self.states.get_or_insert(slot);
         state.inbox = Some(Rc::clone(&inbox));
-        let sender =
-            if route.mode == Mode::SendOnly { state.sender(id, handle) } else { state.weak_sender(id, handle) };
+        let sender = match route.mode {
+            Mode::SendOnly => state.sender(id, handle, || hub.begin_senders(slot)),
+            Mode::TwoWay | Mode::ReceiveOnly => state.weak_sender(id, handle),
+        };
         let connection = Connection {
             core: Rc::clone(&self.core),
             inbox,
@@ -301,16 +304,21 @@ impl Service for CoreApp {
     fn begin_tick(&mut self, now_ns: u64) {
         self.core.runtime.make_current();
         self.core.runtime.set_now_ns(now_ns);
+        self.core.runtime.set_in_tick(true);
+    }
+
+    fn end_tick(&mut self) {
+        self.core.runtime.set_in_tick(false);
     }
 
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
         let _ = hub;
         let router = Rc::clone(&self.router);
         let head = inbound.head;
-        let found = router.find(head.path());
-        let (endpoint, params) = match found {
-            Some((endpoint, params)) => (Some(endpoint), params),
-            None => (None, Params::new()),
+        let (endpoint, params) = match router.find(head.path()) {
+            Ok(Some((endpoint, params))) => (Some(endpoint), params),
+            Ok(None) => (None, Params::new()),
+            Err(error) => return Answer::Response(error.into()),
         };
         let request = match Request::new(inbound, params, self.core.hub.clone()) {
             Ok(request) => request,
@@ -318,7 +326,7 @@ impl Service for CoreApp {
         };
         let Some(endpoint) = endpoint else {
             return match &router.fallback {
-                Some(fallback) => self.http(slot, generation, request, fallback, &Rc::default()),
+                Some(fallback) => self.http(slot, generation, request, &Arc::default(), fallback, &Rc::default()),
                 None => Answer::Response(not_found()),
             };
         };
@@ -334,7 +342,7 @@ impl Service for CoreApp {
             }
         }
         match endpoint.handler(head.method()) {
-            Ok((handler, hooks)) => self.http(slot, generation, request, handler, hooks),
+            Ok((handler, hooks)) => self.http(slot, generation, request, &endpoint.path, handler, hooks),
             Err(reply) => Answer::Response(reply),
         }
     }
@@ -342,9 +350,10 @@ impl Service for CoreApp {
     /// Only what the routes say: hooks see the whole request, and once.
     fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
         match self.router.find(head.path()) {
-            Some((endpoint, _)) if endpoint.ws.is_none() => endpoint.handler(head.method()).err(),
-            Some(_) => None,
-            None => self.router.fallback.is_none().then(not_found),
+            Ok(Some((endpoint, _))) if endpoint.ws.is_none() => endpoint.handler(head.method()).err(),
+            Ok(Some(_)) => None,
+            Err(error) => Some(error.into()),
+            Ok(None) => self.router.fallback.is_none().then(not_found),
         }
     }
 
@@ -354,6 +363,7 @@ impl Service for CoreApp {
         if let Some(Opening { mut request, held }) = context.and_then(|context| context.downcast().ok()).map(|it| *it) {
             if let Some(held) = held {
                 hub.set_limits_of(number, route.limits.clone());
+                hub.name_route(number, RouteName { path: held.path(), made_at: Some(route.made_at) });
                 self.states.get_or_insert(slot).keeps = Some(Box::new(held));
             }
             let extensions = request.take_extensions();

@@ -17,6 +17,7 @@ use crate::metrics::{CoreMetrics, Metrics};
 use crate::outbox::{Key, Queued};
 use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode};
+use crate::runtime::Runtime;
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
@@ -97,7 +98,8 @@ impl Hub {
         self.receivers(Target::Scope(Scope::Everyone))
     }
 
-    /// The connections of a route, by its path as it was given to `App::ws`.
+    /// The connections of a route, by its path as it was given to `App::ws`, and those that an HTTP handler of this path
+    /// has upgraded.
     pub fn to_route(&self, path: &str) -> Receivers<'_> {
         self.receivers(Target::Scope(Scope::Path(path.into())))
     }
@@ -196,17 +198,33 @@ impl Hub {
         self.to_route(path).emit(event, data)
     }
 
+    /// Gives a core a letter. On the core's own thread that takes no mailbox, which its tasks could fill and only it could
+    /// empty: the core reads the letter at once in a task, and before its next tasks in a handler.
+    fn give(&self, core: usize, letter: Letter) -> Result<(), MailError> {
+        match Runtime::of(self.courier(), core) {
+            Some(runtime) => {
+                runtime.with_hub(move |hub| {
+                    let other = hub.read(letter);
+                    debug_assert!(other.is_none(), "a letter to the shard");
+                });
+                Ok(())
+            }
+            None => self.letter(core, letter),
+        }
+    }
+
     fn post(&self, core: usize, letter: Letter, tally: &Tally) {
-        match self.letter(core, letter) {
+        match self.give(core, letter) {
             Ok(()) => {}
-            Err(MailError::Full) => tally.add(Queued::Full.into()),
+            Err(MailError::Full) => tally.add(Delivery { refused: 1, ..Delivery::default() }),
             Err(MailError::Ended) => tally.add(Queued::Gone.into()),
         }
     }
 
     // ---- connections ----------------------------------------------------------------------------------------------
 
-    /// Closes a connection with this code and reason. The answer is false if it had gone.
+    /// Closes a connection with this code and reason. The answer is false if it had gone; one that is
+    /// closing already goes by what it was closed with first.
     ///
     /// # Errors
     /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may. Nothing happens then.
@@ -219,7 +237,7 @@ impl Hub {
         let code = close::legal(code)?;
         let reason = reason.into();
         Ok(self.ask(id.core(), move |hub| {
-            let slot = hub.resolve(id);
+            let slot = hub.find(id);
             if let Some(slot) = slot {
                 hub.close(slot, Some(code), reason);
             }
@@ -229,13 +247,13 @@ impl Hub {
 
     /// A connection's JSON data; `None` inside if it has gone.
     pub fn data(&self, id: ConnectionId) -> Asking<Option<Value>> {
-        self.ask(id.core(), move |hub| hub.resolve(id).map(|slot| hub.data(slot)))
+        self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot)))
     }
 
     /// Sets a connection's JSON data. The answer is false if it had gone.
     pub fn set_data(&self, id: ConnectionId, data: Value) -> Asking<bool> {
         self.ask(id.core(), move |hub| {
-            let slot = hub.resolve(id);
+            let slot = hub.find(id);
             if let Some(slot) = slot {
                 hub.set_data(slot, data);
             }
@@ -244,52 +262,70 @@ impl Hub {
     }
 
     /// All connections, core by core.
-    pub async fn connections(&self) -> Vec<ConnectionInfo> {
-        self.gather(CoreHub::connections).await.into_iter().flatten().collect()
+    ///
+    /// # Errors
+    /// If a core's mailbox is full: nothing is known of its connections.
+    pub async fn connections(&self) -> Result<Vec<ConnectionInfo>, MailError> {
+        Ok(self.gather(CoreHub::connections).await?.into_iter().flatten().collect())
     }
 
     /// A part of all connections, core by core: at most `limit` of them after the first `offset`.
-    pub async fn connections_page(&self, offset: usize, limit: usize) -> Vec<ConnectionInfo> {
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn connections_page(&self, offset: usize, limit: usize) -> Result<Vec<ConnectionInfo>, MailError> {
         let (mut skip, mut wanted) = (offset, limit);
         let mut page = Vec::new();
         for core in 0..self.cores() {
             if wanted == 0 {
                 break;
             }
-            let Some((found, passed)) = self.ask(core, move |hub| hub.connections_page(skip, wanted)).await else {
-                continue;
-            };
+            let question = self.question(core, move |hub| hub.connections_page(skip, wanted));
+            let Some((found, passed)) = answered(question).await? else { continue };
             skip -= passed;
             wanted -= found.len();
             page.extend(found);
         }
-        page
+        Ok(page)
     }
 
     /// The ids of all connections.
-    pub async fn ids(&self) -> Vec<ConnectionId> {
-        self.connections().await.into_iter().map(|connection| connection.id).collect()
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn ids(&self) -> Result<Vec<ConnectionId>, MailError> {
+        Ok(self.connections().await?.into_iter().map(|connection| connection.id).collect())
     }
 
     /// How many connections there are.
-    pub async fn count(&self) -> usize {
-        self.gather(|hub| hub.count()).await.into_iter().sum()
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn count(&self) -> Result<usize, MailError> {
+        Ok(self.gather(|hub| hub.count()).await?.into_iter().sum())
     }
 
     /// The members of a room, core by core.
-    pub async fn members(&self, room: &str) -> Vec<ConnectionId> {
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn members(&self, room: &str) -> Result<Vec<ConnectionId>, MailError> {
         let room = room.to_owned();
         let members = self.gather(move |hub| {
             let slots = hub.local_members(&room).iter();
             slots.map(|slot| hub.id(*slot)).collect::<Vec<_>>()
         });
-        members.await.into_iter().flatten().collect()
+        Ok(members.await?.into_iter().flatten().collect())
     }
 
-    /// How many members a room has, over all cores.
-    pub async fn member_count(&self, room: &str) -> usize {
+    /// How many members a room has, over all cores. On a core, [`Socket::member_count`](crate::Socket::member_count) knows
+    /// it without asking the others.
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn member_count(&self, room: &str) -> Result<usize, MailError> {
         let room = room.to_owned();
-        self.gather(move |hub| hub.local_members(&room).len()).await.into_iter().sum()
+        Ok(self.gather(move |hub| hub.local_members(&room).len()).await?.into_iter().sum())
     }
 
     /// What every core tells of itself, for metrics; a core that has ended is left out. Works however full the mailboxes
@@ -322,25 +358,45 @@ impl Hub {
         core: usize,
         ask: impl FnOnce(&mut CoreHub) -> A + Send + 'static,
     ) -> Asking<A> {
+        Asking(self.question(core, ask).ok())
+    }
+
+    fn question<A: Send + 'static>(
+        &self,
+        core: usize,
+        ask: impl FnOnce(&mut CoreHub) -> A + Send + 'static,
+    ) -> Asked<A> {
         let (sender, answer) = oneshot::channel();
         let run = move |hub: &mut CoreHub| {
             // Nobody may be waiting any more.
             let _ = sender.send(ask(hub));
         };
-        Asking(self.letter(core, Letter::Run(Box::new(run))).is_ok().then_some(answer))
+        self.give(core, Letter::Run(Box::new(run))).map(|()| answer)
     }
 
-    /// Asks every core and waits for all of them; a core that cannot answer is left out.
-    pub(crate) async fn gather<A: Send + 'static>(
+    /// Asks every core and waits for all of them; a core that has ended is left out.
+    async fn gather<A: Send + 'static>(
         &self,
         ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
-    ) -> Vec<A> {
-        let questions: Vec<Asking<A>> = (0..self.cores()).map(|core| self.ask(core, ask.clone())).collect();
+    ) -> Result<Vec<A>, MailError> {
+        let questions: Vec<Asked<A>> = (0..self.cores()).map(|core| self.question(core, ask.clone())).collect();
         let mut answers = Vec::with_capacity(questions.len());
         for question in questions {
-            answers.extend(question.await);
+            answers.extend(answered(question).await?);
         }
-        answers
+        Ok(answers)
+    }
+}
+
+/// A question on its way, if it could be asked.
+type Asked<A> = Result<oneshot::Receiver<A>, MailError>;
+
+/// The answer; `None` if the core has ended.
+async fn answered<A>(question: Asked<A>) -> Result<Option<A>, MailError> {
+    match question {
+        Ok(answer) => Ok(answer.await.ok()),
+        Err(MailError::Ended) => Ok(None),
+        Err(MailError::Full) => Err(MailError::Full),
     }
 }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::id::ParseIdError;
+use crate::mail::MailError;
 use crate::message::{DecodeError, EncodeError};
 
 /// Refuses a request: its status, and `{"error":"…"}` as the body.
@@ -81,6 +82,13 @@ impl From<DecodeError> for HttpError {
 impl From<ParseIdError> for HttpError {
     fn from(_: ParseIdError) -> HttpError {
         HttpError::not_found("no such connection")
+    }
+}
+
+impl From<MailError> for HttpError {
+    /// A 503: not all cores could be asked.
+    fn from(_: MailError) -> HttpError {
+        HttpError::unavailable("busy")
     }
 }
 

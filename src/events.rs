@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::message::{DecodeError, Envelope, Message};
+use crate::message::{DecodeError, Envelope, Message, object};
 use crate::reply::{BoxError, IntoReply};
 use crate::socket::Socket;
 use crate::ws::{Closed, Discard, Handler, IntoWs, Ws, ws};
@@ -75,6 +75,7 @@ pub struct Events {
 }
 
 impl Default for Events {
+    #[track_caller]
     fn default() -> Events {
         Events::new()
     }
@@ -82,6 +83,7 @@ impl Default for Events {
 
 impl Events {
     /// No handlers: every message is discarded.
+    #[track_caller]
     pub fn new() -> Events {
         Events { ws: ws(), named: HashMap::new(), other: None, undecodable: Undecodable::default() }
     }
@@ -226,11 +228,11 @@ impl<'m> Event<'m> {
         }
         let (name, data) = match envelope {
             Envelope::Event => {
-                let ByEvent { event, data } = serde_json::from_slice(message.as_bytes()).ok()?;
+                let ByEvent { event, data } = object(message.as_bytes()).ok()?;
                 (event, data)
             }
             Envelope::Path => {
-                let ByPath { path, data } = serde_json::from_slice(message.as_bytes()).ok()?;
+                let ByPath { path, data } = object(message.as_bytes()).ok()?;
                 (path, data)
             }
         };
@@ -259,7 +261,9 @@ mod tests {
         assert_eq!(read(r#"{"event":"a"}"#, Envelope::Event), is("a", "null"));
         assert_eq!(read(r#"{"event":"a","data":null}"#, Envelope::Event), is("a", "null"));
         assert_eq!(read(r#"{"path":"a","data":1,"event":5}"#, Envelope::Path), is("a", "1"));
-        for other in ["", "hello", "{}", "[]", "null", r#"{"event":1}"#, r#"{"event":"a""#, r#"{"path":"a"}"#] {
+        for other in
+            ["", "hello", "{}", "[]", r#"["a",1]"#, "null", r#"{"event":1}"#, r#"{"event":"a""#, r#"{"path":"a"}"#]
+        {
             assert_eq!(read(other, Envelope::Event), None, "{other}");
         }
         let binary = borrowed(Kind::Binary, br#"{"event":"a"}"#);

@@ -1,20 +1,24 @@
 //! One core's connections and rooms: who gets a message. It queues to the core's outboxes and writes letters to other
 //! cores; it runs no handler and knows no ring.
 //!
-//! A room lives on each core that has members in it. Every core knows of each room which other cores have members, by
-//! letters that they write when their first member joins and their last one leaves, so a message wakes only cores that can
-//! deliver it. These letters are urgent, so they do not wait where a mailbox is full, and a core reads its mail before it
-//! runs handlers: whoever has been told that a join is done, and lets somebody else publish to the room, can count on the
-//! message arriving.
+//! A room lives on each core that has members in it. Every core knows of each room how many members the other cores have,
+//! by letters that they write at once when their first member joins, and otherwise at the end of a tick in which the number
+//! has changed: so a message wakes only cores that can deliver it, and members are counted without asking. These letters
+//! are urgent, so they do not wait where a mailbox is full, and a core reads its mail before it runs handlers: whoever has
+//! been told that a join is done, and lets somebody else publish to the room or count its members, can count on the message
+//! arriving, and on being counted.
 //!
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
 
 mod handle;
+mod kept;
 mod letter;
 mod limits;
 mod measure;
 mod room;
+mod rooms;
+mod routes;
 mod scope;
 mod slow;
 #[cfg(test)]
@@ -40,12 +44,14 @@ use crate::peer::CompactPeer;
 use crate::proto::frame::Opcode;
 use crate::proto::pool::Pool;
 use crate::proto::{Incoming, Kind, Payload};
-use room::{CoreSet, Room};
+use room::Room;
+use routes::RouteNames;
 
 pub use handle::Hub;
 pub use letter::{Delivery, Letter, Scope, Tally};
 pub use limits::RouteLimits;
 pub use room::RoomId;
+pub use routes::RouteName;
 pub use scope::ConnectionInfo;
 
 /// Messages at least this long travel by reference; shorter ones are copied, which is cheaper.
@@ -63,6 +69,10 @@ struct Member {
     doomed: bool,
     /// To be closed when the last sender outside is dropped.
     ends_with_senders: bool,
+    /// How often somebody outside has got a sender when nobody had one.
+    senders: u32,
+    /// Bytes of what it has the hub keep.
+    kept_bytes: u32,
     peer: CompactPeer,
     opened_ns: u64,
     /// Each with this connection's place in the room's list of members.
@@ -110,6 +120,8 @@ pub struct CoreHub {
     members: Vec<Member>,
     rooms: Slab<Room>,
     names: HashMap<Arc<str>, RoomId>,
+    /// Rooms of which the other cores may not know how many members they have here.
+    news: Vec<RoomId>,
     post: Post<Letter>,
     dooms: Vec<Doom>,
     /// Per route: what happens to a connection that does not keep up.
@@ -117,18 +129,19 @@ pub struct CoreHub {
     overflown: Vec<u32>,
     /// What connections have lost since they were told last, by slot and generation; of those that want to know.
     losses: BTreeMap<(u32, u32), Dropped>,
-    route_paths: Vec<Arc<str>>,
+    routes: RouteNames,
     route_limits: Vec<RouteLimits>,
     /// JSON data of the connections that have some.
     data: HashMap<u32, Value>,
     /// Connections whose messages may be handled again.
     released: Vec<(u32, u32)>,
-    /// Connections whose last sender outside was dropped.
-    without_senders: Vec<ConnectionId>,
+    /// Connections whose last sender outside was dropped, and of which senders it was the last.
+    without_senders: Vec<(ConnectionId, u32)>,
     /// Bytes held of messages and requests that are incomplete or held back.
     pub(crate) partial_bytes: usize,
     /// Bytes of messages that tasks have not taken, as of this tick.
     pub(crate) inbox_bytes: usize,
+    kept_bytes: usize,
     /// Another core waits for this one to look at what its connections hold.
     pub(crate) shed_wanted: bool,
     /// The core's clock, as of this tick.
@@ -148,18 +161,20 @@ impl CoreHub {
             members: Vec::new(),
             rooms: Slab::new(),
             names: HashMap::new(),
+            news: Vec::new(),
             post,
             dooms: Vec::new(),
             slow_consumer,
             overflown: Vec::new(),
             losses: BTreeMap::new(),
-            route_paths: Vec::new(),
+            routes: RouteNames::default(),
             route_limits: Vec::new(),
             data: HashMap::new(),
             released: Vec::new(),
             without_senders: Vec::new(),
             partial_bytes: 0,
             inbox_bytes: 0,
+            kept_bytes: 0,
             shed_wanted: false,
             now_ns: 0,
         }
@@ -208,6 +223,8 @@ impl CoreHub {
     pub(crate) fn leave_all(&mut self, slot: u32) {
         let Some(member) = self.members.get_mut(slot as usize) else { return };
         member.open = false;
+        let kept_bytes = member.kept_bytes;
+        self.keep(slot, 0, kept_bytes);
         if !self.data.is_empty() {
             self.data.remove(&slot);
         }
@@ -219,13 +236,15 @@ impl CoreHub {
 
     /// The slot of a living connection of this core; `None` for stale or foreign ids.
     pub fn resolve(&self, id: ConnectionId) -> Option<u32> {
+        self.find(id).filter(|slot| !self.members[*slot as usize].doomed)
+    }
+
+    /// As [`CoreHub::resolve`], or that of a connection that is closing and has not gone.
+    pub fn find(&self, id: ConnectionId) -> Option<u32> {
         let slot = id.slot();
         let member = self.members.get(slot as usize)?;
-        let is_it = id.core() == self.core
-            && member.open
-            && !member.doomed
-            && member.generation == id.generation()
-            && self.ids.is_genuine(id);
+        let is_it =
+            id.core() == self.core && member.open && member.generation == id.generation() && self.ids.is_genuine(id);
         is_it.then_some(slot)
     }
 
@@ -332,134 +351,6 @@ impl CoreHub {
 
     // ---- rooms ----------------------------------------------------------------------------------------------------
 
-    /// The room of this name, made if there is none, and kept: its id stays valid.
-    pub fn room(&mut self, name: &str) -> RoomId {
-        let room = self.find_or_make(name);
-        self.rooms[room.0 as usize].pinned = true;
-        room
-    }
-
-    fn find_or_make(&mut self, name: &str) -> RoomId {
-        if let Some(room) = self.names.get(name) {
-            return *room;
-        }
-        let name: Arc<str> = name.into();
-        let key = self.rooms.insert(Room {
-            name: Arc::clone(&name),
-            members: Vec::new(),
-            elsewhere: CoreSet::default(),
-            pinned: false,
-        });
-        let room = RoomId(key as u32);
-        self.names.insert(name, room);
-        room
-    }
-
-    /// Adds a connection to the room of this name; nothing happens if it is a member.
-    ///
-    /// # Errors
-    /// If the connection is closing, in too many rooms, or the name is too long.
-    pub fn join(&mut self, slot: u32, name: &str) -> Result<RoomId, JoinError> {
-        if name.len() > ROOM_NAME_BYTES_MAX {
-            return Err(JoinError::NameTooLong);
-        }
-        if !self.is_open(slot) {
-            return Err(JoinError::Gone);
-        }
-        if let Some(room) = self.names.get(name)
-            && self.is_member(slot, *room)
-        {
-            return Ok(*room);
-        }
-        if self.members[slot as usize].rooms.len() >= ROOMS_PER_CONNECTION_MAX {
-            return Err(JoinError::TooManyRooms);
-        }
-        let id = self.find_or_make(name);
-        let room = &mut self.rooms[id.0 as usize];
-        self.members[slot as usize].rooms.push((id, room.members.len() as u32));
-        room.members.push(slot);
-        if room.members.len() == 1 {
-            self.announce(id, true);
-        }
-        Ok(id)
-    }
-
-    /// Removes a connection from a room; false if it was not a member.
-    pub fn leave(&mut self, slot: u32, name: &str) -> bool {
-        let Some(room) = self.names.get(name).copied() else { return false };
-        let rooms = &mut self.members[slot as usize].rooms;
-        match rooms.iter().position(|(of, _)| *of == room) {
-            Some(index) => {
-                let (_, place) = rooms.remove(index);
-                self.remove_from_room(room, place);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Whether a connection is in a room.
-    pub fn is_member(&self, slot: u32, room: RoomId) -> bool {
-        self.members[slot as usize].rooms.iter().any(|(of, _)| *of == room)
-    }
-
-    /// The room that a connection joined first of those it is still in.
-    #[inline]
-    pub fn first_room(&self, slot: u32) -> Option<RoomId> {
-        self.members[slot as usize].rooms.first().map(|(room, _)| *room)
-    }
-
-    /// The members of a room on this core, as slots.
-    pub fn local_members(&self, name: &str) -> &[u32] {
-        self.names.get(name).map_or(&[], |room| &self.rooms[room.0 as usize].members)
-    }
-
-    /// Whether a connection is in the room of this name.
-    pub fn is_in(&self, slot: u32, name: &str) -> bool {
-        self.names.get(name).is_some_and(|room| self.is_member(slot, *room))
-    }
-
-    /// The names of the rooms that a connection is in.
-    pub fn rooms_of(&self, slot: u32) -> Vec<String> {
-        let name = |(room, _): &(RoomId, u32)| self.rooms[room.0 as usize].name.to_string();
-        self.members[slot as usize].rooms.iter().map(name).collect()
-    }
-
-    /// Rooms that this core knows of.
-    pub fn room_count(&self) -> usize {
-        self.rooms.len()
-    }
-
-    fn remove_from_room(&mut self, id: RoomId, place: u32) {
-        let room = &mut self.rooms[id.0 as usize];
-        room.members.swap_remove(place as usize);
-        if let Some(&moved) = room.members.get(place as usize) {
-            let rooms = &mut self.members[moved as usize].rooms;
-            let entry = rooms.iter_mut().find(|(of, _)| *of == id).expect("members know their rooms");
-            entry.1 = place;
-        }
-        if self.rooms[id.0 as usize].members.is_empty() {
-            self.announce(id, false);
-            self.forget_if_unused(id);
-        }
-    }
-
-    fn announce(&mut self, id: RoomId, present: bool) {
-        let core = self.core;
-        for other in (0..self.post.cores()).filter(|other| *other != core) {
-            let room = Arc::clone(&self.rooms[id.0 as usize].name);
-            self.post.send_urgent(other, Letter::Presence { room, core, present });
-        }
-    }
-
-    fn forget_if_unused(&mut self, id: RoomId) {
-        let room = &self.rooms[id.0 as usize];
-        if room.members.is_empty() && room.elsewhere.is_empty() && !room.pinned {
-            let room = self.rooms.remove(id.0 as usize);
-            self.names.remove(&room.name);
-        }
-    }
-
     /// Sends a received message to all members of a room on every core; the count is of this core's members.
     pub fn publish_incoming(&mut self, room: RoomId, message: Incoming<'_>, except: Option<u32>) -> Delivery {
         match message.payload {
@@ -509,7 +400,7 @@ impl CoreHub {
                 Outgoing::Arena(frame) => self.outbox.export(*frame),
                 Outgoing::Shared(frame) => (*frame).clone(),
             };
-            for core in room.elsewhere.iter() {
+            for core in room.elsewhere.cores() {
                 let letter = Letter::Publish {
                     scope: Scope::Room(Arc::clone(&room.name)),
                     frame: shared.clone(),
@@ -571,11 +462,7 @@ impl CoreHub {
     pub(crate) fn read(&mut self, letter: Letter) -> Option<Letter> {
         self.counters.letters += 1;
         match letter {
-            Letter::Presence { room, core, present } => {
-                let id = self.find_or_make(&room);
-                self.rooms[id.0 as usize].elsewhere.set(core, present);
-                self.forget_if_unused(id);
-            }
+            Letter::Presence { room, core, members } => self.read_presence(&room, core, members),
             Letter::Publish { scope, frame, key, except, tally } => {
                 self.read_publish(&scope, &frame, key, except, tally);
             }
@@ -592,7 +479,7 @@ impl CoreHub {
                 }
             }
             Letter::Run(run) => run(self),
-            Letter::SendersEnded(id) => self.without_senders.push(id),
+            Letter::SendersEnded { id, number } => self.without_senders.push((id, number)),
             Letter::Drain | Letter::Stop => return Some(letter),
         }
         None
@@ -615,6 +502,7 @@ impl CoreHub {
 
     /// Ends the tick's mail: retries what waited and rings the bells.
     pub(crate) fn post_mail(&mut self, ring: impl FnMut(usize)) {
+        self.tell_news();
         self.post.retry();
         self.post.bells(ring);
     }
@@ -627,6 +515,8 @@ impl CoreHub {
                 assert!(rooms.contains(&(RoomId(key as u32), place as u32)), "room {} slot {slot}", room.name);
             }
         }
+        let kept = (0..self.members.len() as u32).map(|slot| self.kept_by(slot)).sum::<usize>();
+        assert_eq!(kept, self.kept_bytes);
         let memberships: usize = self.members.iter().map(|member| member.rooms.len()).sum();
         assert_eq!(memberships, self.rooms.iter().map(|(_, room)| room.members.len()).sum::<usize>());
         self.outbox.invariants()

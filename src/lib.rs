@@ -239,6 +239,7 @@ pub use error_http::HttpError;
 pub use events::{Events, Undecodable};
 pub use hub::{ConnectionInfo, Delivery, Hub, JoinError};
 pub use id::{ConnectionId, ParseIdError};
+pub use mail::MailError;
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage};
 pub use outbox::Dropped;
 pub use proto::close::IllegalCloseCode;

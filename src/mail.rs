@@ -7,7 +7,8 @@
 //!
 //! Beside the bounded channel each core has one for urgent letters, which never wait: word of what others must know before
 //! they send what they have. Few things are urgent, and what is must be bounded by something other than the channel:
-//! rooms, connections. Urgent letters keep their order among themselves and are read before the others.
+//! rooms, connections. Where many of them have not been read, whoever writes them counts as congested. Urgent letters keep
+//! their order among themselves and are read before the others.
 //!
 //! Nobody sleeps through a letter: `mail/parked.rs` says why.
 
@@ -58,6 +59,13 @@ impl<T> Clone for Address<T> {
             parked: Arc::clone(&self.parked),
             refused: Arc::clone(&self.refused),
         }
+    }
+}
+
+impl<T> Address<T> {
+    /// Urgent letters never wait, but who causes them can be made to.
+    fn is_crowded(&self) -> bool {
+        self.sender.capacity().is_some_and(|depth| self.urgent.len() > depth)
     }
 }
 
@@ -117,6 +125,8 @@ pub struct Post<T> {
     /// What a full channel did not take, per core.
     waiting: Vec<VecDeque<T>>,
     waiting_count: usize,
+    /// More urgent letters to a core than a mailbox holds of the others had not been read when it was last looked.
+    crowded: bool,
     /// Cores that got a letter since the bells were last rung.
     written: Vec<usize>,
 }
@@ -124,7 +134,14 @@ pub struct Post<T> {
 impl<T> Post<T> {
     /// A post without cores.
     pub(crate) fn nowhere() -> Post<T> {
-        Post { core: 0, addresses: Vec::new(), waiting: Vec::new(), waiting_count: 0, written: Vec::new() }
+        Post {
+            core: 0,
+            addresses: Vec::new(),
+            waiting: Vec::new(),
+            waiting_count: 0,
+            crowded: false,
+            written: Vec::new(),
+        }
     }
 
     /// The number of cores.
@@ -161,6 +178,7 @@ impl<T> Post<T> {
         self.note_written(core);
         // A core that has ended does not need to know.
         let _ = self.addresses[core].urgent.send(letter);
+        self.crowded |= self.addresses[core].is_crowded();
     }
 
     fn note_written(&mut self, core: usize) {
@@ -175,10 +193,10 @@ impl<T> Post<T> {
         self.waiting_count += 1;
     }
 
-    /// Whether letters wait for room in some core's mailbox.
+    /// Whether letters wait for room in some core's mailbox, or many urgent ones to be read.
     #[inline]
     pub fn is_congested(&self) -> bool {
-        self.waiting_count > 0
+        self.waiting_count > 0 || self.crowded
     }
 
     /// Letters that wait for room in other cores' mailboxes.
@@ -198,6 +216,7 @@ impl<T> Post<T> {
 
     /// Tries again to deliver the letters that wait. Once per tick.
     pub fn retry(&mut self) {
+        self.crowded = self.crowded && self.addresses.iter().any(Address::is_crowded);
         if self.waiting_count == 0 {
             return;
         }
@@ -269,6 +288,11 @@ impl<T> Courier<T> {
         Some(CoreWaker { parked: Arc::clone(&address.parked), wake: Arc::clone(wake) })
     }
 
+    /// Whether this wakes that core.
+    pub fn is_of(&self, waker: &CoreWaker, core: usize) -> bool {
+        self.doors.get(core).is_some_and(|door| Arc::ptr_eq(&door.address.parked, &waker.parked))
+    }
+
     /// Sends a letter to a core and wakes it if it sleeps.
     ///
     /// # Errors
@@ -336,7 +360,8 @@ impl<T> PostOffice<T> {
     pub fn take(&mut self, core: usize) -> (Post<T>, Mailbox<T>) {
         let mailbox = self.mailboxes[core].take().expect("each core's ends are taken once");
         let waiting = self.addresses.iter().map(|_| VecDeque::new()).collect();
-        let post = Post { core, addresses: self.addresses.clone(), waiting, waiting_count: 0, written: Vec::new() };
+        let addresses = self.addresses.clone();
+        let post = Post { core, addresses, waiting, waiting_count: 0, crowded: false, written: Vec::new() };
         (post, mailbox)
     }
 
@@ -416,6 +441,21 @@ mod tests {
         post.send_urgent(1, 13);
         assert_eq!(bells(&mut post), [1], "it wakes a sleeper");
         assert!(!mailbox.park(), "nobody parks on an urgent letter");
+    }
+
+    #[test]
+    fn urgent_letters_that_nobody_reads_are_a_congestion() {
+        let mut office = PostOffice::new(2, 2);
+        let (mut post, _own) = office.take(0);
+        let (_, mut mailbox) = office.take(1);
+        (0..2).for_each(|letter| post.send_urgent(1, letter));
+        assert!(!post.is_congested());
+        post.send_urgent(1, 2);
+        post.retry();
+        assert!(post.is_congested());
+        assert_eq!(mailbox.next_urgent(), Some(0));
+        post.retry();
+        assert!(!post.is_congested());
     }
 
     #[test]

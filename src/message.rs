@@ -1,8 +1,8 @@
 //! Messages as handlers see them, and what may be sent as one.
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::proto::{Incoming, Kind, Payload};
 
@@ -51,7 +51,12 @@ impl Message<'_> {
         let kind = self.0.kind;
         let bytes = match self.0.payload {
             Payload::Owned(payload) => {
-                let (buffer, start) = payload.into_parts();
+                let (mut buffer, start) = payload.into_parts();
+                // It is counted by its length from now on, and may be kept for long: a buffer that was made for a larger
+                // message must not be kept with it.
+                if buffer.capacity() - buffer.len() > buffer.len() / 4 {
+                    buffer.shrink_to_fit();
+                }
                 Bytes::from(buffer).slice(start..)
             }
             Payload::Borrowed(payload) => Bytes::copy_from_slice(payload),
@@ -192,6 +197,15 @@ impl<const N: usize> IntoMessage for [u8; N] {
     }
 }
 
+/// Decodes a JSON object. Structs are also decoded from arrays of their fields, which no event and no body is.
+pub(crate) fn object<'d, T: Deserialize<'d>>(json: &'d [u8]) -> Result<T, serde_json::Error> {
+    // RFC 8259 2: white space may come first.
+    match json.trim_ascii_start() {
+        [b'{', ..] => serde_json::from_slice(json),
+        _ => Err(serde::de::Error::custom("expected an object")),
+    }
+}
+
 /// How named events are written as messages: one JSON text message each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Envelope {
@@ -230,5 +244,24 @@ impl Envelope {
         serde_json::to_writer(&mut text, data)?;
         text.push(b'}');
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::OwnedPayload;
+
+    /// Kills: small messages that keep the large buffers they came in, and are counted by their lengths.
+    #[test]
+    fn an_owned_message_holds_little_more_than_its_length() {
+        for (len, capacity) in [(600, 8 << 10), (100_000, 800_000), (100_000, 110_000)] {
+            let payload = OwnedPayload::copy_of(&vec![7; len], Vec::with_capacity(capacity));
+            let incoming = Incoming { kind: Kind::Binary, payload: Payload::Owned(payload) };
+            let message = Message(incoming).into_owned();
+            assert_eq!(message.as_bytes(), vec![7; len]);
+            let held = message.into_bytes().try_into_mut().expect("nobody shares it").capacity();
+            assert!(held >= len && held <= len + len / 4 + 64, "{held} bytes for {len} of {capacity}");
+        }
     }
 }

@@ -164,7 +164,8 @@ impl Request {
     }
 
     /// From an HTTP handler: answers with an upgrade to this WebSocket route, if the request is a handshake; with what
-    /// refuses it otherwise (405 for methods other than GET, 426 without an upgrade).
+    /// refuses it otherwise (405 for methods other than GET, 426 without an upgrade). The connection is listed with the path
+    /// of the handler's route; who is of one route with it, [`Socket::to_route`](crate::Socket::to_route) says.
     pub fn upgrade(self, route: &Ws) -> Response {
         Response::upgrade(self, route.clone())
     }

@@ -23,8 +23,8 @@ use async_task::Runnable;
 use crossbeam_channel::{Receiver, Sender};
 use slab::Slab;
 
-use crate::hub::CoreHub;
-use crate::mail::CoreWaker;
+use crate::hub::{CoreHub, Letter};
+use crate::mail::{CoreWaker, Courier};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
@@ -52,6 +52,8 @@ pub(crate) struct Runtime {
     dues: RefCell<BTreeMap<(u64, u64), Waker>>,
     sequence: Cell<u64>,
     now_ns: Cell<u64>,
+    /// Handlers or tasks of the core are running: what is deferred now is done in this tick or the next.
+    in_tick: Cell<bool>,
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
@@ -68,6 +70,7 @@ impl Runtime {
             dues: RefCell::default(),
             sequence: Cell::new(0),
             now_ns: Cell::new(0),
+            in_tick: Cell::new(false),
             hub: RefCell::new(None),
             deferred: RefCell::default(),
         })
@@ -83,8 +86,20 @@ impl Runtime {
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(self)));
     }
 
+    /// This thread's, if it is in a tick of this core of this server: what the core asks of itself needs no letter.
+    pub(crate) fn of(courier: &Courier<Letter>, core: usize) -> Option<Rc<Runtime>> {
+        let is_core = |runtime: &Runtime| runtime.ready.core.get().is_some_and(|waker| courier.is_of(waker, core));
+        let is_of = |runtime: &Rc<Runtime>| runtime.in_tick.get() && is_core(runtime);
+        // A thread that is ending has none.
+        CURRENT.try_with(|current| current.borrow().clone().filter(is_of)).ok().flatten()
+    }
+
     fn current() -> Rc<Runtime> {
         CURRENT.with_borrow(Option::clone).expect("only on a core: in a handler, a hook or a task")
+    }
+
+    pub(crate) fn set_in_tick(&self, in_tick: bool) {
+        self.in_tick.set(in_tick);
     }
 
     pub(crate) fn set_now_ns(&self, now_ns: u64) {

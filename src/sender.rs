@@ -83,17 +83,19 @@ impl Sender {
 pub(crate) struct Alive {
     id: ConnectionId,
     hub: Hub,
+    number: u32,
 }
 
 impl Alive {
-    pub(crate) fn new(id: ConnectionId, hub: Hub) -> Arc<Alive> {
-        Arc::new(Alive { id, hub })
+    pub(crate) fn new(id: ConnectionId, hub: Hub, number: u32) -> Arc<Alive> {
+        Arc::new(Alive { id, hub, number })
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
         // A core that has ended has no connection to close.
-        let _ = self.hub.courier().send_urgent(self.id.core(), Letter::SendersEnded(self.id));
+        let letter = Letter::SendersEnded { id: self.id, number: self.number };
+        let _ = self.hub.courier().send_urgent(self.id.core(), letter);
     }
 }

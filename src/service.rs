@@ -119,6 +119,9 @@ pub trait Service {
         let _ = now_ns;
     }
 
+    /// The tick that began last is over.
+    fn end_tick(&mut self) {}
+
     /// Decides about a request.
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, request: &Inbound<'_, '_>) -> Answer;
 

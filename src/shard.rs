@@ -278,6 +278,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
         self.rearm_starved();
         self.say_what_is_held();
+        self.service.end_tick();
         self.measure();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
     }

@@ -87,9 +87,12 @@ impl Socket<'_> {
         To { hub: self.hub, core: self.core, slot: self.slot, scope: Scope::Everyone, key: None, except_self: false }
     }
 
-    /// All connections of this connection's route.
+    /// All connections of this connection's route, on all cores, this one included.
+    ///
+    /// Those that an HTTP handler has upgraded are of one route where they came by the same path and were upgraded to what
+    /// the same call of [`ws()`](crate::ws()) in the source has made, be it once on each core or anew for each of them.
     pub fn to_route(&mut self) -> To<'_> {
-        let scope = Scope::Route(self.hub.route(self.slot));
+        let scope = Scope::Route(self.hub.route_name(self.slot));
         To { hub: self.hub, core: self.core, slot: self.slot, scope, key: None, except_self: false }
     }
 
@@ -132,6 +135,12 @@ impl Socket<'_> {
     /// Whether it is in a room.
     pub fn is_in(&self, room: impl AsRef<str>) -> bool {
         self.hub.is_in(self.slot, room.as_ref())
+    }
+
+    /// How many members a room has, over all cores, as far as this core has heard: a join or leave that a client has been
+    /// answered is counted.
+    pub fn member_count(&self, room: impl AsRef<str>) -> usize {
+        self.hub.member_count(room.as_ref())
     }
 
     /// The rooms it is in.
@@ -197,8 +206,8 @@ impl Socket<'_> {
     /// The way to this connection from any thread. A send-only connection stays open as long as one lives.
     pub fn sender(&mut self) -> Sender {
         let id = self.id();
-        let hub = self.core.hub.clone();
-        self.state().sender(id, hub)
+        let (hub, core_hub, slot) = (self.core.hub.clone(), &mut *self.hub, self.slot);
+        self.states.get_or_insert(slot).sender(id, hub, || core_hub.begin_senders(slot))
     }
 
     /// The way to all connections from any thread.

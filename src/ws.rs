@@ -1,6 +1,7 @@
 //! A WebSocket route: its handlers, its mode, its limits.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -80,6 +81,8 @@ pub(crate) struct Route {
     pub(crate) protocol_required: bool,
     pub(crate) inbox_depth: usize,
     pub(crate) forget_request: bool,
+    /// The call of [`ws()`] that made it.
+    pub(crate) made_at: &'static Location<'static>,
     pub(crate) limits: RouteLimits,
 }
 
@@ -104,6 +107,7 @@ pub struct Ws(pub(crate) Rc<Route>);
 ///     }),
 /// );
 /// ```
+#[track_caller]
 pub fn ws() -> Ws {
     Ws(Rc::new(Route {
         handler: Handler::None,
@@ -121,6 +125,7 @@ pub fn ws() -> Ws {
         protocol_required: false,
         inbox_depth: 16,
         forget_request: false,
+        made_at: Location::caller(),
         limits: RouteLimits::default(),
     }))
 }

@@ -28,6 +28,8 @@ mod endpoint;
 mod host;
 #[path = "simulation/lives.rs"]
 mod lives;
+#[path = "simulation/mail.rs"]
+mod mail;
 #[path = "simulation/memory.rs"]
 mod memory;
 #[path = "simulation/oracle.rs"]
@@ -36,6 +38,8 @@ mod oracle;
 mod pitfalls;
 #[path = "simulation/rig.rs"]
 mod rig;
+#[path = "simulation/routes.rs"]
+mod routes;
 #[path = "simulation/slow.rs"]
 mod slow;
 #[path = "simulation/table.rs"]

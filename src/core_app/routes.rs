@@ -1,11 +1,12 @@
 //! The WebSocket routes of a core by number: those of the router, and those that HTTP handlers have upgraded to.
 //!
 //! A handler may make a new route for each upgrade, so the number of one lasts only as long as a request or a connection
-//! holds it.
+//! holds it. What it is called on all cores is its [`RouteName`](crate::hub::RouteName).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::app::Hooks;
 use crate::ws::Route;
@@ -25,6 +26,7 @@ pub(super) struct Routes {
 pub(super) struct HeldRoute {
     routes: Rc<RefCell<Routes>>,
     number: u16,
+    path: Arc<str>,
 }
 
 impl Routes {
@@ -39,7 +41,12 @@ impl Routes {
     }
 
     /// Holds a route that a handler upgrades to; `None` if there are too many.
-    pub(super) fn hold(routes: &Rc<RefCell<Routes>>, route: &Rc<Route>, hooks: &Rc<Hooks>) -> Option<HeldRoute> {
+    pub(super) fn hold(
+        routes: &Rc<RefCell<Routes>>,
+        route: &Rc<Route>,
+        hooks: &Rc<Hooks>,
+        path: Arc<str>,
+    ) -> Option<HeldRoute> {
         let mut this = routes.borrow_mut();
         let key = key(route, hooks);
         let known = this.numbers.get(&key).copied();
@@ -54,7 +61,7 @@ impl Routes {
             this.numbers.insert(key, number);
         }
         this.holders[index] += 1;
-        Some(HeldRoute { routes: Rc::clone(routes), number })
+        Some(HeldRoute { routes: Rc::clone(routes), number, path })
     }
 
     fn release(&mut self, number: u16) -> Option<Entry> {
@@ -78,6 +85,11 @@ impl HeldRoute {
     pub(super) fn number(&self) -> u16 {
         self.number
     }
+
+    /// The path of the HTTP route whose handler upgrades to it.
+    pub(super) fn path(&self) -> Arc<str> {
+        Arc::clone(&self.path)
+    }
 }
 
 impl Drop for HeldRoute {
@@ -99,18 +111,19 @@ mod tests {
         let own = ws().0;
         let routes = Rc::new(RefCell::new(Routes::new([(own, Rc::clone(&hooks))].into_iter())));
         let shared = ws().0;
-        let first = Routes::hold(&routes, &shared, &hooks).unwrap();
-        let second = Routes::hold(&routes, &shared, &hooks).unwrap();
+        let first = Routes::hold(&routes, &shared, &hooks, Arc::default()).unwrap();
+        let second = Routes::hold(&routes, &shared, &hooks, Arc::default()).unwrap();
         assert_eq!((first.number(), second.number()), (1, 1));
         drop(first);
         for _ in 0..100_000 {
-            let other = Routes::hold(&routes, &ws().0, &hooks).unwrap();
+            let other = Routes::hold(&routes, &ws().0, &hooks, Arc::default()).unwrap();
             assert_eq!(other.number(), 2);
         }
         assert!(Rc::ptr_eq(&routes.borrow().at(1).0, &shared));
         drop(second);
         assert_eq!(routes.borrow().list.len(), 3);
-        let held: Vec<HeldRoute> = std::iter::from_fn(|| Routes::hold(&routes, &ws().0, &hooks)).collect();
+        let held: Vec<HeldRoute> =
+            std::iter::from_fn(|| Routes::hold(&routes, &ws().0, &hooks, Arc::default())).collect();
         assert_eq!(held.len(), usize::from(u16::MAX));
     }
 }

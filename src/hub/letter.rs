@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::CoreHub;
+use super::{CoreHub, RouteName};
 use crate::frame_buf::FrameBuf;
 use crate::id::ConnectionId;
 use crate::outbox::{Key, Queued};
@@ -17,6 +17,8 @@ pub struct Delivery {
     pub dropped: u32,
     /// Connections that had gone, or never existed.
     pub gone: u32,
+    /// Cores that could not be told of it because their mailboxes were full: none of their connections has got it.
+    pub refused: u32,
 }
 
 impl From<Queued> for Delivery {
@@ -37,6 +39,7 @@ pub struct Tally {
     queued: AtomicU32,
     dropped: AtomicU32,
     gone: AtomicU32,
+    refused: AtomicU32,
     answer: Mutex<Option<oneshot::Sender<Delivery>>>,
 }
 
@@ -46,7 +49,7 @@ impl Tally {
         let (sender, receiver) = oneshot::channel();
         let zero = || AtomicU32::new(0);
         let answer = Mutex::new(Some(sender));
-        (Arc::new(Tally { queued: zero(), dropped: zero(), gone: zero(), answer }), receiver)
+        (Arc::new(Tally { queued: zero(), dropped: zero(), gone: zero(), refused: zero(), answer }), receiver)
     }
 
     /// Adds one core's answer.
@@ -54,13 +57,18 @@ impl Tally {
         self.queued.fetch_add(delivery.queued, Ordering::Relaxed);
         self.dropped.fetch_add(delivery.dropped, Ordering::Relaxed);
         self.gone.fetch_add(delivery.gone, Ordering::Relaxed);
+        self.refused.fetch_add(delivery.refused, Ordering::Relaxed);
     }
 }
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        let sum =
-            Delivery { queued: *self.queued.get_mut(), dropped: *self.dropped.get_mut(), gone: *self.gone.get_mut() };
+        let sum = Delivery {
+            queued: *self.queued.get_mut(),
+            dropped: *self.dropped.get_mut(),
+            gone: *self.gone.get_mut(),
+            refused: *self.refused.get_mut(),
+        };
         if let Some(answer) = self.answer.get_mut().ok().and_then(Option::take) {
             // Nobody waits any more: fire and forget.
             let _ = answer.send(sum);
@@ -73,9 +81,9 @@ impl Drop for Tally {
 pub enum Scope {
     /// All of them.
     Everyone,
-    /// Those of a route, by its number.
-    Route(u16),
-    /// Those of a route, by its path as it was given to the app.
+    /// Those of a route, by its name.
+    Route(RouteName),
+    /// Those of all routes of a path as it was given to the app.
     Path(Arc<str>),
     /// The members of a room.
     Room(Arc<str>),
@@ -83,14 +91,14 @@ pub enum Scope {
 
 /// What one core, or a thread that is none, asks of a core.
 pub enum Letter {
-    /// A core has its first member of a room, or lost its last one.
+    /// How many members of a room a core has.
     Presence {
         /// The room's name.
         room: Arc<str>,
         /// The core that says so.
         core: usize,
-        /// First or last.
-        present: bool,
+        /// How many.
+        members: u32,
     },
     /// A message to this core's part of a set of connections.
     Publish {
@@ -118,7 +126,12 @@ pub enum Letter {
     },
     /// The last sender of a connection was dropped. Urgent, so that it is never lost; it takes effect when the ordinary
     /// letters that came before it, which may be messages from that sender, have been read.
-    SendersEnded(ConnectionId),
+    SendersEnded {
+        /// The connection.
+        id: ConnectionId,
+        /// Of which senders it was the last: there may be others by now.
+        number: u32,
+    },
     /// Whatever else: runs between two ticks' handlers.
     Run(Box<dyn FnOnce(&mut CoreHub) + Send>),
     /// Stop accepting, close every connection with 1001, end when the last one is gone.

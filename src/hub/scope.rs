@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::kept::value_bytes;
 use super::{CoreHub, Delivery, Letter, SHARED_BYTES_MIN, Scope, Tally};
 use crate::frame_buf::FrameBuf;
 use crate::id::ConnectionId;
@@ -94,23 +95,25 @@ impl CoreHub {
         key: Option<Key>,
         except: Option<u32>,
     ) -> Delivery {
-        let route = match scope {
+        let wanted = match scope {
             Scope::Room(name) => {
                 let Some(room) = self.names.get(name).copied() else { return Delivery::default() };
                 return self.deliver_to_room(room, frame, key, except);
             }
             Scope::Everyone => None,
-            Scope::Route(route) => Some(*route),
-            Scope::Path(path) => match self.route_paths.iter().position(|known| known == path) {
-                Some(route) => Some(route as u16),
-                None => return Delivery::default(),
-            },
+            Scope::Route(name) => Some(self.routes.wanted(|known| known == name)),
+            Scope::Path(path) => Some(self.routes.wanted(|known| known.path == *path)),
+        };
+        let wanted = match wanted {
+            Some(None) => return Delivery::default(),
+            Some(wanted) => wanted,
+            None => None,
         };
         let mut delivery = Delivery::default();
         for slot in 0..self.members.len() as u32 {
             let member = &self.members[slot as usize];
-            if member.open && !member.doomed && route.is_none_or(|route| route == member.route) && except != Some(slot)
-            {
+            let is_meant = wanted.as_ref().is_none_or(|wanted| self.routes.is_wanted(member.route, wanted));
+            if member.open && !member.doomed && is_meant && except != Some(slot) {
                 delivery.add(self.deliver(slot, frame, key));
             }
         }
@@ -142,16 +145,6 @@ impl CoreHub {
         member.opened_ns = now_ns;
     }
 
-    /// The paths of the routes, by number.
-    pub(crate) fn set_route_paths(&mut self, paths: Vec<Arc<str>>) {
-        self.route_paths = paths;
-    }
-
-    /// The path of a connection's route; empty if the service does not name its routes.
-    pub fn route_path(&self, slot: u32) -> Arc<str> {
-        self.route_paths.get(usize::from(self.route(slot))).cloned().unwrap_or_default()
-    }
-
     /// A connection's peer; `None` on a Unix socket.
     pub fn peer(&self, slot: u32) -> Option<SocketAddr> {
         self.members[slot as usize].peer.into()
@@ -170,7 +163,9 @@ impl CoreHub {
     /// Sets a connection's JSON data.
     pub fn set_data(&mut self, slot: u32, data: Value) {
         if self.members.get(slot as usize).is_some_and(|member| member.open) {
-            self.data.insert(slot, data);
+            let more = value_bytes(&data);
+            let less = self.data.insert(slot, data).map_or(0, |old| value_bytes(&old));
+            self.keep(slot, more, less);
         }
     }
 
@@ -231,11 +226,21 @@ impl CoreHub {
         self.members[slot as usize].ends_with_senders = true;
     }
 
-    /// Closes the connections whose last sender was dropped, if they are to end with it. After the mail has been read.
+    /// Somebody outside gets a sender of a connection, and nobody has one: the number by which the letter about the end of
+    /// these senders is told from those about the end of earlier ones.
+    pub(crate) fn begin_senders(&mut self, slot: u32) -> u32 {
+        let member = &mut self.members[slot as usize];
+        member.senders += 1;
+        member.senders
+    }
+
+    /// Closes the connections whose last sender was dropped, if they are to end with it and there has been no other since.
+    /// After the mail has been read.
     pub(crate) fn close_without_senders(&mut self) {
-        while let Some(id) = self.without_senders.pop() {
+        while let Some((id, number)) = self.without_senders.pop() {
             if let Some(slot) = self.resolve(id)
                 && self.members[slot as usize].ends_with_senders
+                && self.members[slot as usize].senders == number
             {
                 self.close(slot, Some(1000), "done");
             }
@@ -249,5 +254,6 @@ impl Delivery {
         self.queued += more.queued;
         self.dropped += more.dropped;
         self.gone += more.gone;
+        self.refused += more.refused;
     }
 }

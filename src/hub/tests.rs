@@ -225,6 +225,66 @@ fn only_the_first_and_the_last_member_are_announced() {
     assert_eq!(world.mail(), [1, 0, 1]);
 }
 
+/// Kills: counts that are told of each join and leave, and rooms that are forgotten before the others are told.
+#[test]
+fn members_are_counted_over_all_cores_and_told_once_a_tick() {
+    let mut world = World::new(3);
+    for core in 0..3 {
+        (0..4).for_each(|slot| world.connect(core, slot, 1));
+    }
+    let counts = |world: &World| [0, 1, 2].map(|core| world.hubs[core].member_count("a"));
+    for slot in 0..4 {
+        world.hubs[0].join(slot, "a").unwrap();
+        assert_eq!(world.hubs[0].member_count("a"), slot as usize + 1, "itself included, at once");
+    }
+    world.hubs[1].join(2, "a").unwrap();
+    // The first is told at once, so that others can publish, and the rest at the end of the tick.
+    assert_eq!((world.mail(), counts(&world)), (vec![1, 2, 3], [5; 3]));
+    for _ in 0..100 {
+        world.hubs[0].leave(1, "a");
+        world.hubs[0].join(1, "a").unwrap();
+        world.hubs[1].leave(2, "a");
+        world.hubs[1].join(2, "a").unwrap();
+    }
+    assert_eq!((world.mail(), counts(&world)), (vec![0; 3], [5; 3]), "nothing has changed");
+    (0..3).for_each(|slot| world.disconnect(0, slot));
+    world.hubs[1].leave(2, "a");
+    assert_eq!((world.mail(), counts(&world)), (vec![1, 1, 2], [1; 3]));
+    world.disconnect(0, 3);
+    assert_eq!((world.mail(), counts(&world)), (vec![0, 1, 1], [0; 3]));
+    assert!(world.hubs.iter().all(|hub| hub.room_count() == 0));
+}
+
+/// Kills: copies of names on each core, and bytes that stay counted after what they were for has gone.
+#[test]
+fn rooms_and_data_are_counted_and_names_are_shared() {
+    let mut world = World::new(2);
+    (0..2).for_each(|slot| world.connect(0, slot, 1));
+    let name = |n: usize| format!("{n:0200}");
+    world.hubs[0].join(0, &name(0)).unwrap();
+    assert_eq!(world.hubs[0].kept_bytes(), 0, "that much is part of a connection");
+    (0..100).for_each(|n| _ = world.hubs[0].join(0, &name(n)).unwrap());
+    let kept = world.hubs[0].kept_bytes();
+    assert!(kept > 100 * 300 && kept == world.hubs[0].kept_by(0), "{kept}");
+    world.hubs[0].set_data(1, serde_json::json!(["x".repeat(10_000)]));
+    world.hubs[0].set_data(1, serde_json::json!(["x".repeat(5_000)]));
+    let of_data = world.hubs[0].kept_bytes() - kept;
+    assert!((4_000..6_000).contains(&of_data), "{of_data}");
+    world.mail();
+    let [here, there] = [0, 1].map(|core| {
+        let hub = &world.hubs[core];
+        Arc::clone(&hub.rooms[hub.names[&*name(7)].0 as usize].name)
+    });
+    assert!(Arc::ptr_eq(&here, &there));
+    assert_eq!(world.hubs[1].kept_bytes(), 0);
+    (0..99).for_each(|n| assert!(world.hubs[0].leave(0, &name(n))));
+    assert_eq!(world.hubs[0].kept_bytes(), of_data);
+    world.disconnect(0, 0);
+    world.disconnect(0, 1);
+    assert_eq!(world.hubs[0].kept_bytes(), 0);
+    assert!(world.hubs[0].invariants());
+}
+
 #[test]
 fn only_cores_with_members_get_what_is_published() {
     let mut world = World::new(4);
@@ -262,7 +322,7 @@ fn letters_to_an_unknown_room_concern_nobody() {
         tally: Some(tally),
     });
     assert_eq!(answer.recv(), Ok(Delivery::default()));
-    world.hubs[0].read(Letter::Presence { room: "?".into(), core: 1, present: false });
+    world.hubs[0].read(Letter::Presence { room: "?".into(), core: 1, members: 0 });
     assert_eq!(world.hubs[0].room_count(), 0);
     assert!(matches!(world.hubs[0].read(Letter::Drain), Some(Letter::Drain)));
     assert!(matches!(world.hubs[0].read(Letter::Stop), Some(Letter::Stop)));
@@ -455,10 +515,10 @@ fn a_slow_consumer_can_be_closed() {
     let (mut world, room, _waiting) = one_slow_member(SlowConsumer::Close);
     let hub = &mut world.hubs[0];
     let delivery = hub.publish(room, Kind::Text, b"0123456789", None, None);
-    assert_eq!(delivery, Delivery { queued: 1, dropped: 1, gone: 0 });
+    assert_eq!(delivery, Delivery { queued: 1, dropped: 1, ..Delivery::default() });
     assert_eq!((hub.counters.shed.total(), hub.counters.drops.total()), (1, 1));
     let delivery = hub.publish(room, Kind::Text, b"0123456789", None, None);
-    assert_eq!(delivery, Delivery { queued: 1, dropped: 0, gone: 1 }, "it is closing");
+    assert_eq!(delivery, Delivery { queued: 1, gone: 1, ..Delivery::default() }, "it is closing");
     let dooms = hub.take_dooms();
     assert_eq!(dooms.len(), 1);
     assert_eq!((dooms[0].slot, dooms[0].generation, dooms[0].code), (0, 1, Some(1013)));
@@ -471,7 +531,7 @@ fn a_slow_consumer_can_miss_new_messages() {
     let hub = &mut world.hubs[0];
     for _ in 0..3 {
         let delivery = hub.publish(room, Kind::Text, b"0123456789", None, None);
-        assert_eq!(delivery, Delivery { queued: 1, dropped: 1, gone: 0 });
+        assert_eq!(delivery, Delivery { queued: 1, dropped: 1, ..Delivery::default() });
     }
     assert_eq!(hub.counters.drops.total(), 3);
     assert!(!hub.has_dooms() && hub.is_open(0));

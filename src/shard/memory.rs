@@ -9,7 +9,7 @@
 //! How far past the budget it may go: by what one tick of each core queues and receives, and by what comes in the time
 //! between two looks at all connections, [`LOOK_INTERVAL_NS`] and [`LOOK_NS_PER_SLOT`]. Connections that were shed keep
 //! what the kernel is working on, for [`SHED_MS`] at the longest: one waiting send of 64 KiB or of one larger message, and
-//! the buffer of one message that is being received. Requests whose handlers are at work, and messages
+//! the buffer of one message that is being received, and until they have gone the rooms that they are in. Requests whose handlers are at work, and messages
 //! that tasks of ended connections have not taken, count and are never shed; letters between cores do not count, their
 //! number has a limit of its own.
 
@@ -77,7 +77,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn say_what_is_held(&mut self) {
         self.hub.inbox_bytes = self.service.inbox_bytes();
         if self.admission.memory().is_limited() {
-            let held = (self.hub.outbox.refused_bytes() + self.hub.partial_bytes + self.hub.inbox_bytes) as u64;
+            let kept = self.hub.kept_bytes();
+            let held = (self.hub.outbox.refused_bytes() + self.hub.partial_bytes + self.hub.inbox_bytes + kept) as u64;
             let grew = held > self.minding.published;
             self.publish(held);
             self.hub.shed_wanted |= grew && self.admission.memory().excess() > 0;
@@ -90,7 +91,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     }
 
     fn held_bytes(&self) -> u64 {
-        (self.hub.outbox.backlog_bytes() + self.hub.partial_bytes + self.hub.inbox_bytes) as u64
+        let hub = &self.hub;
+        (hub.outbox.backlog_bytes() + hub.partial_bytes + hub.inbox_bytes + hub.kept_bytes()) as u64
     }
 
     fn publish(&mut self, held: u64) {
@@ -142,7 +144,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if matches!(conn.phase, Phase::Accepting | Phase::Dead) {
             return 0;
         }
-        let inbox = if conn.entered { self.service.inbox_bytes_of(slot) } else { 0 };
+        let inbox = if conn.entered { self.service.inbox_bytes_of(slot) + self.hub.kept_by(slot) } else { 0 };
         (self.hub.outbox.queued_bytes(slot) + inbox) as u64 + u64::from(conn.held_bytes)
     }
 

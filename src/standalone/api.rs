@@ -16,7 +16,8 @@ use crate::config::{ApiToken, Config};
 use crate::error_http::HttpError;
 use crate::hub::{ConnectionInfo, Delivery};
 use crate::id::ConnectionId;
-use crate::message::Json;
+use crate::mail::MailError;
+use crate::message::{Json, object};
 use crate::request::Request;
 
 /// Connections in one answer, unless the request says otherwise.
@@ -126,7 +127,7 @@ struct Outgoing<'b> {
 }
 
 async fn broadcast(request: Request) -> Result<Value, HttpError> {
-    let outgoing: Outgoing<'_> = read(&request)?;
+    let outgoing: Outgoing<'_> = object(request.body()).map_err(invalid)?;
     let hub = request.hub();
     let delivering = match (outgoing.event, outgoing.message) {
         (Some(event), _) => hub.emit_to_route(events::PATH, &event, &outgoing.data)?,
@@ -136,7 +137,7 @@ async fn broadcast(request: Request) -> Result<Value, HttpError> {
         }
         (None, None) => return Err(HttpError::bad_request("an event, or a message, is missing")),
     };
-    Ok(sent_to(delivering.await))
+    sent_to(delivering.await)
 }
 
 #[derive(Serialize)]
@@ -146,14 +147,17 @@ struct Broadcast<'b> {
 }
 
 async fn room(request: Request) -> Result<Value, HttpError> {
-    let outgoing: Outgoing<'_> = read(&request)?;
+    let outgoing: Outgoing<'_> = object(request.body()).map_err(invalid)?;
     let event = outgoing.event.ok_or(HttpError::bad_request("the event is missing"))?;
     let room = events::room_name(request.param("room"));
-    Ok(sent_to(request.hub().emit_to_room(&room, &event, &outgoing.data)?.await))
+    sent_to(request.hub().emit_to_room(&room, &event, &outgoing.data)?.await)
 }
 
-fn sent_to(delivery: Delivery) -> Value {
-    json!({ "sent": true, "recipients": delivery.queued })
+fn sent_to(delivery: Delivery) -> Result<Value, HttpError> {
+    match delivery {
+        Delivery { refused: 0, queued, .. } => Ok(json!({ "sent": true, "recipients": queued })),
+        Delivery { queued, .. } => Err(HttpError::unavailable(format!("busy: it reached {queued} and not all"))),
+    }
 }
 
 async fn message(request: Request) -> Result<Value, HttpError> {
@@ -161,6 +165,7 @@ async fn message(request: Request) -> Result<Value, HttpError> {
     let data: &RawValue = read(&request)?;
     match request.hub().emit_to(id, "private-message", data)?.await {
         Delivery { queued: 1.., .. } => Ok(json!({ "sent": true })),
+        Delivery { refused: 1.., .. } => Err(MailError::Full.into()),
         Delivery { dropped: 1.., .. } => Err(HttpError::unavailable("the user does not keep up")),
         _ => Err(HttpError::not_found(USER_GONE)),
     }
@@ -195,8 +200,8 @@ async fn connections(request: Request) -> Result<Json<Listing>, HttpError> {
     let offset = number(&request, "offset")?.unwrap_or(0);
     let limit = number(&request, "limit")?.unwrap_or(PAGE_LEN_DEFAULT).min(PAGE_LEN_MAX);
     let hub = request.hub();
-    let count = hub.count().await;
-    let page = hub.connections_page(offset, limit).await;
+    let count = hub.count().await?;
+    let page = hub.connections_page(offset, limit).await?;
     Ok(Json(Listing { count, connections: page.into_iter().map(Entry::from).collect() }))
 }
 
@@ -214,7 +219,8 @@ async fn data(request: Request) -> Result<Value, HttpError> {
     let id = id(&request, CONNECTION_GONE)?;
     match request.hub().data(id).await {
         Some(Some(data)) => Ok(data),
-        _ => Err(HttpError::not_found(CONNECTION_GONE)),
+        Some(None) => Err(HttpError::not_found(CONNECTION_GONE)),
+        None => Err(MailError::Full.into()),
     }
 }
 
@@ -229,7 +235,7 @@ fn found(answer: Option<bool>, body: Value) -> Result<Value, HttpError> {
     match answer {
         Some(true) => Ok(body),
         Some(false) => Err(HttpError::not_found(CONNECTION_GONE)),
-        None => Err(HttpError::unavailable("busy")),
+        None => Err(MailError::Full.into()),
     }
 }
 
@@ -243,7 +249,11 @@ fn id(request: &Request, gone: &'static str) -> Result<ConnectionId, HttpError> 
 
 /// The body as JSON, parts of it borrowed.
 fn read<'r, T: Deserialize<'r>>(request: &'r Request) -> Result<T, HttpError> {
-    serde_json::from_slice(request.body()).map_err(|error| HttpError::bad_request(format!("invalid JSON: {error}")))
+    serde_json::from_slice(request.body()).map_err(invalid)
+}
+
+fn invalid(error: serde_json::Error) -> HttpError {
+    HttpError::bad_request(format!("invalid JSON: {error}"))
 }
 
 fn number(request: &Request, name: &str) -> Result<Option<usize>, HttpError> {

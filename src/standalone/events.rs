@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::message::{EncodeError, Message};
+use crate::message::{EncodeError, Message, object};
 use crate::socket::Socket;
 use crate::ws::{Ws, ws};
 
@@ -65,7 +65,7 @@ struct Event<'m> {
 
 impl<'m> Event<'m> {
     fn data<D: Deserialize<'m>>(&self) -> Result<D, Refused> {
-        Ok(serde_json::from_str(self.data.map_or("null", RawValue::get))?)
+        Ok(object(self.data.map_or("null", RawValue::get).as_bytes())?)
     }
 }
 
@@ -95,7 +95,7 @@ struct Said<'m> {
 
 fn handle(socket: &mut Socket<'_>, message: &Message<'_>, ids: &MessageIds) -> Result<(), Refused> {
     let text = message.as_text().ok_or(Refused("events are text messages".into()))?;
-    let event: Event<'_> = serde_json::from_str(text).map_err(|error| {
+    let event: Event<'_> = object(text.as_bytes()).map_err(|error| {
         // What is wrong with it, for somebody who types events by hand.
         Refused(format!(r#"not an event such as {{"event":"ping","data":null}}: {error}"#).into())
     })?;
@@ -126,7 +126,7 @@ fn join(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
     if is_new {
         tell_others(socket, &name, "user-joined");
     }
-    tell_members(socket, "joined", room, name);
+    tell_members(socket, "joined", room, &name);
     Ok(())
 }
 
@@ -134,7 +134,7 @@ fn leave(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
     let name = member_of(socket, room)?;
     tell_others(socket, &name, "user-left");
     socket.leave(&name);
-    tell_members(socket, "left", room, name);
+    tell_members(socket, "left", room, &name);
     Ok(())
 }
 
@@ -166,14 +166,10 @@ fn tell_others(socket: &mut Socket<'_>, name: &str, event: &str) {
     logged(socket.to(name).except_self().emit(event, &data));
 }
 
-/// Tells the connection how many members a room has, once every core has counted its own.
-fn tell_members(socket: &Socket<'_>, event: &'static str, room: &str, name: String) {
-    let (hub, id, room) = (socket.hub().clone(), socket.id(), room.to_owned());
-    let count = async move {
-        let members = hub.member_count(&name).await;
-        logged(hub.emit_to(id, event, &json!({ "room": room, "members": members })));
-    };
-    socket.spawn(count).detach();
+/// Tells the connection how many members a room has.
+fn tell_members(socket: &mut Socket<'_>, event: &str, room: &str, name: &str) {
+    let members = socket.member_count(name);
+    emit(socket, event, &json!({ "room": room, "members": members }));
 }
 
 /// Who has gone or does not keep up misses an event. That it cannot be written as JSON would be a bug.

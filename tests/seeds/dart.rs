@@ -36,7 +36,7 @@ fn d01_a_client_connects_sends_listens_closes_or_fails() {
     // Awaited, it ends when the server says so.
     let mut client = block_on(connect(&url)).expect("a connection");
     let hub = served.hub();
-    let id = block_on(hub.ids())[0];
+    let id = block_on(hub.ids()).expect("the cores answer")[0];
     assert_eq!(hub.disconnect(id, 4001, "go").expect("a legal code").wait(), Some(true));
     assert!(matches!(block_on(client.recv()), None | Some(Err(_))));
     assert_eq!(client.closed().map(|closed| (closed.code, closed.reason)), Some((4001, "go".to_owned())));

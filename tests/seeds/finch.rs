@@ -119,7 +119,7 @@ fn f02_send_to_one_to_all_and_to_all_but_one() {
 }
 
 fn ringwire_ids(served: &Served) -> Vec<ringwire::ConnectionId> {
-    super::rig::block_on(served.hub().ids())
+    super::rig::block_on(served.hub().ids()).expect("the cores answer")
 }
 
 #[test]

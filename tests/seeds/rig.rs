@@ -92,7 +92,7 @@ impl Served {
         let mut clients = Vec::new();
         for number in 0..200 {
             clients.push(self.client(path));
-            let cores = block_on(self.hub().connections());
+            let cores = block_on(self.hub().connections()).expect("the cores answer");
             let has = |core: usize| cores.iter().any(|connection| connection.core == core);
             if number + 1 >= count && has(0) && has(1) {
                 return clients;

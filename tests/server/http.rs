@@ -30,6 +30,22 @@ fn one_connection_serves_many_requests_and_then_a_websocket() {
     assert_eq!(client.frame(), Frame::new(FIN | raw::TEXT, b"now a socket"));
 }
 
+/// Kills: names that are made valid, so that rooms of different names are one.
+#[test]
+fn a_path_that_is_not_utf8_is_400() {
+    let server = TestServer::new();
+    for path in ["/rooms/%ff", "/rooms/a%fe", "/rooms/%c3", "/rooms/%ED%A0%80"] {
+        let mut client = server.raw();
+        client.send(&raw::upgrade_request(path));
+        let response = client.response(false);
+        assert_eq!((response.status, response.body.as_str()), (400, r#"{"error":"the path is not UTF-8"}"#), "{path}");
+    }
+    let mut client = server.raw();
+    client.send(b"POST /api/rooms/%ff HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"event\":\"x\"}");
+    assert_eq!(client.response(false).status, 400);
+    drop(server.open("/rooms/%C3%A9"));
+}
+
 #[test]
 fn head_has_the_length_and_no_body() {
     let server = TestServer::new();

@@ -12,7 +12,7 @@ const QUEUED: Delivery = delivery(1, 0);
 const GONE: Delivery = delivery(0, 1);
 
 const fn delivery(queued: u32, gone: u32) -> Delivery {
-    Delivery { queued, dropped: 0, gone }
+    Delivery { queued, dropped: 0, gone, refused: 0 }
 }
 
 fn emit(server: &TestServer, id: ConnectionId, message: &str) -> Delivery {

@@ -278,12 +278,40 @@ fn the_end_of_the_last_sender_is_noticed_by_a_core_whose_mailbox_is_full() {
     assert_eq!(socket.events(), []);
     let sender = senders.borrow_mut().pop().expect("a sender");
     let last = sender.send("last").expect("text");
-    assert_eq!(sender.send("too much").expect("text").wait().dropped, 1);
+    assert_eq!(sender.send("too much").expect("text").wait().refused, 1);
     drop(sender);
     rig.settle();
     assert_eq!(last.wait().queued, 1);
     let last = wire::Message { opcode: wire::TEXT, payload: b"last".to_vec() };
     assert_eq!(socket.events(), [Event::Message(last), Event::Close(Some(1000))]);
+    socket.close(1000);
+    rig.finish();
+}
+
+/// Kills: the end of earlier senders that is taken for the end of those there are now.
+#[test]
+fn a_sender_keeps_its_connection_open_although_earlier_ones_have_ended() {
+    let senders: Rc<RefCell<Vec<Sender>>> = Rc::default();
+    let kept = Rc::clone(&senders);
+    let mut rig = Rig::new(&serving(move || {
+        let senders = Rc::clone(&kept);
+        let keep = move |socket: &mut ringwire::Socket<'_>| {
+            drop(socket.sender());
+            drop(socket.sender());
+            senders.borrow_mut().push(socket.sender());
+        };
+        App::new().ws("/push", ws().mode(Mode::SendOnly).on_connect(keep))
+    }));
+    let mut socket = rig.open(0, "/push");
+    rig.pass_ms(10);
+    assert_eq!(socket.events(), []);
+    let sender = senders.borrow_mut().pop().expect("a sender");
+    let _ = sender.send("later").expect("text");
+    rig.settle();
+    assert_eq!(socket.texts(), ["later"]);
+    drop(sender);
+    rig.settle();
+    assert_eq!(socket.close_code(), Some(1000));
     socket.close(1000);
     rig.finish();
 }

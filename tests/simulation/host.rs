@@ -97,6 +97,10 @@ impl Service for Watched {
         self.inner.begin_tick(now_ns);
     }
 
+    fn end_tick(&mut self) {
+        self.inner.end_tick();
+    }
+
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
         if inbound.head.path() == "/direct" {
             return Answer::WebSocket(Accept { route: DIRECT, ..Accept::default() });

@@ -139,6 +139,30 @@ fn while_it_is_spent_nobody_is_let_in() {
     rig.finish();
 }
 
+/// Kills: rooms that cost memory on every core and count nowhere.
+#[test]
+fn who_joins_many_rooms_of_long_names_is_shed() {
+    let mut rig = Rig::new(&limited(2));
+    let mut modest = rig.open(0, "/ws");
+    let mut greedy = rig.open(1, "/ws");
+    let join = |socket: &mut Socket, n: usize| {
+        socket.text(&format!(r#"{{"event":"join","data":{{"room":"{n:0240}"}}}}"#));
+    };
+    join(&mut modest, 0);
+    (1..251).for_each(|n| join(&mut greedy, n));
+    rig.pass_ms(10);
+    assert_eq!((shed(&mut rig), rig.counters(1).shed.of(ShedReason::Memory)), (1, 1));
+    let mut events = greedy.events();
+    rig.pass_ms(10);
+    events.extend(greedy.events());
+    assert_eq!(events.pop(), Some(Event::Close(Some(1013))), "behind what was in flight");
+    greedy.close(1013);
+    rig.pass_ms(10);
+    assert_eq!(rig.cores.admission.memory().held(), 0);
+    assert_eq!(modest.texts().len(), 2);
+    rig.finish();
+}
+
 /// The header of a message of 1 MiB, and the first `bytes` of it.
 fn begin_message(socket: &Socket, bytes: usize) {
     let mut frame = vec![0x82, 0x80 | 127];

@@ -1,6 +1,7 @@
 //! `/api`: messages and connections.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -166,6 +167,22 @@ fn delete_says_why_and_closes() {
     server.await_connections(0);
 }
 
+/// Kills: connections that are listed, and that nobody can ask for.
+#[test]
+fn a_connection_that_is_closing_is_there_until_it_has_gone() {
+    let server = TestServer::with(ringwire::Config { close_timeout: Duration::from_secs(60), ..config() });
+    // It does not answer the Close frame.
+    let _user = server.open("/ws");
+    server.await_connections(1);
+    let (_, listing) = ask(&server, "GET", "/api/ws/connections", "");
+    let path = format!("/api/ws/connections/{}", listing["connections"][0]["id"].as_str().expect("an id"));
+    for _ in 0..2 {
+        assert_eq!(ask(&server, "DELETE", &path, ""), (200, json!({ "disconnected": true })));
+        assert_eq!(ask(&server, "GET", &format!("{path}/data"), ""), (200, json!(null)));
+        assert_eq!(ask(&server, "GET", "/api/ws/connections", "").1["count"], 1);
+    }
+}
+
 #[test]
 fn bodies_that_are_not_as_they_should_be_are_400() {
     let server = TestServer::new();
@@ -177,6 +194,8 @@ fn bodies_that_are_not_as_they_should_be_are_400() {
         ("POST", "/api/broadcast", "{"),
         ("POST", "/api/broadcast", "[]"),
         ("POST", "/api/broadcast", "{}"),
+        ("POST", "/api/broadcast", r#"["evt",{"a":1},null]"#),
+        ("POST", "/api/rooms/x", r#"["evt",{"a":1},null]"#),
         ("POST", "/api/broadcast", r#"{"event":5}"#),
         ("POST", "/api/broadcast", "{\"event\":\"\u{0}\"}"),
         ("POST", "/api/rooms/x", "no"),

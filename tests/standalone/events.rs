@@ -131,6 +131,10 @@ fn whatever_is_no_event_gets_an_error_and_the_socket_stays_open() {
         r#"{"data":{}}"#,
         r#"{"event":"ping","event":"ping"}"#,
         r#"{"event":"shout","data":{"room":"den"}}"#,
+        r#"["ping",5]"#,
+        r#" ["message",{"room":"den","message":1}]"#,
+        r#"{"event":"join","data":["den"]}"#,
+        r#"{"event":"message","data":["den","hi"]}"#,
         r#"{"event":"join"}"#,
         r#"{"event":"join","data":{}}"#,
         r#"{"event":"join","data":{"room":""}}"#,
@@ -184,6 +188,30 @@ fn whoever_goes_has_left_all_its_rooms() {
     stays.expect("user-joined");
     drop(breaks);
     stays.expect("user-left");
+}
+
+/// Kills: answers that wait for other cores while what comes behind them is answered.
+#[test]
+fn what_comes_in_one_packet_is_answered_in_order() {
+    let server = TestServer::new();
+    let [mut one, mut other] = User::on_both_cores(&server);
+    other.join("den");
+    let events = [
+        r#"{"event":"join","data":{"room":"den"}}"#,
+        r#"{"event":"message","data":{"room":"den","message":1}}"#,
+        r#"{"event":"leave","data":{"room":"den"}}"#,
+        r#"{"event":"message","data":{"room":"den","message":2}}"#,
+        r#"{"event":"join","data":{"room":"den"}}"#,
+        r#"{"event":"ping","data":3}"#,
+    ];
+    for event in events {
+        one.client.write(Message::text(event)).expect("queued");
+    }
+    one.client.flush().expect("sent");
+    let answers: Vec<(String, serde_json::Value)> = (0..6).map(|_| one.next()).collect();
+    let names: Vec<&str> = answers.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(names, ["joined", "message", "left", "error", "joined", "pong"]);
+    assert_eq!([0, 2, 4].map(|n| answers[n].1["members"].as_u64()), [Some(2), Some(1), Some(2)]);
 }
 
 // What is sent in front of a Close is done before it.

@@ -82,12 +82,14 @@ fn what_happens_is_in_the_numbers_of_some_core() {
 fn full_mailboxes_and_closed_doors() {
     let server = TestServer::with(Config { mail_depth: 16, ..config() });
     let hub = server.handle().hub();
-    // Nobody reads its mail while it asks itself: that fills the mailboxes, as soon as both have been asked.
+    // Nobody reads its mail while it waits for a thread that writes to it: that fills the mailboxes, as soon as both have
+    // been asked.
     let told = hub.ask_all({
         let (hub, asked) = (hub.clone(), Arc::new(Barrier::new(2)));
         move |_| {
             asked.wait();
-            (0..100).map(|_| hub.send_to_all("x")).filter(Result::is_ok).count()
+            let write = || (0..100).map(|_| hub.send_to_all("x")).filter(Result::is_ok).count();
+            std::thread::scope(|scope| scope.spawn(write).join().expect("no panic"))
         }
     });
     assert_eq!(told.map(|told| told.len()), Ok(2));

@@ -1,0 +1,180 @@
+//! Who is in which room, and what the cores tell each other of it.
+
+use std::sync::Arc;
+
+use super::kept::membership_bytes;
+use super::room::Elsewhere;
+use super::{CoreHub, JoinError, Letter, ROOM_NAME_BYTES_MAX, ROOMS_PER_CONNECTION_MAX, Room, RoomId};
+
+impl CoreHub {
+    /// The room of this name, made if there is none, and kept: its id stays valid.
+    pub fn room(&mut self, name: &str) -> RoomId {
+        let room = self.find_or_make(name, || name.into());
+        self.rooms[room.0 as usize].pinned = true;
+        room
+    }
+
+    fn find_or_make(&mut self, name: &str, shared: impl FnOnce() -> Arc<str>) -> RoomId {
+        if let Some(room) = self.names.get(name) {
+            return *room;
+        }
+        let name = shared();
+        let key = self.rooms.insert(Room {
+            name: Arc::clone(&name),
+            members: Vec::new(),
+            elsewhere: Elsewhere::default(),
+            told: 0,
+            is_news: false,
+            pinned: false,
+        });
+        let room = RoomId(key as u32);
+        self.names.insert(name, room);
+        room
+    }
+
+    /// Adds a connection to the room of this name; nothing happens if it is a member.
+    ///
+    /// # Errors
+    /// If the connection is closing, in too many rooms, or the name is too long.
+    pub fn join(&mut self, slot: u32, name: &str) -> Result<RoomId, JoinError> {
+        if name.len() > ROOM_NAME_BYTES_MAX {
+            return Err(JoinError::NameTooLong);
+        }
+        if !self.is_open(slot) {
+            return Err(JoinError::Gone);
+        }
+        if let Some(room) = self.names.get(name)
+            && self.is_member(slot, *room)
+        {
+            return Ok(*room);
+        }
+        if self.members[slot as usize].rooms.len() >= ROOMS_PER_CONNECTION_MAX {
+            return Err(JoinError::TooManyRooms);
+        }
+        let id = self.find_or_make(name, || name.into());
+        self.keep(slot, membership_bytes(name, self.post.cores()), 0);
+        let room = &mut self.rooms[id.0 as usize];
+        self.members[slot as usize].rooms.push((id, room.members.len() as u32));
+        room.members.push(slot);
+        // Who publishes to it from now on must know of it; how many they are can wait for the end of the tick.
+        if room.told == 0 {
+            self.announce(id);
+        } else {
+            self.note_news(id);
+        }
+        Ok(id)
+    }
+
+    /// Removes a connection from a room; false if it was not a member.
+    pub fn leave(&mut self, slot: u32, name: &str) -> bool {
+        let Some(room) = self.names.get(name).copied() else { return false };
+        let rooms = &mut self.members[slot as usize].rooms;
+        match rooms.iter().position(|(of, _)| *of == room) {
+            Some(index) => {
+                let (_, place) = rooms.remove(index);
+                self.keep(slot, 0, membership_bytes(name, self.post.cores()));
+                self.remove_from_room(room, place);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether a connection is in a room.
+    pub fn is_member(&self, slot: u32, room: RoomId) -> bool {
+        self.members[slot as usize].rooms.iter().any(|(of, _)| *of == room)
+    }
+
+    /// The room that a connection joined first of those it is still in.
+    #[inline]
+    pub fn first_room(&self, slot: u32) -> Option<RoomId> {
+        self.members[slot as usize].rooms.first().map(|(room, _)| *room)
+    }
+
+    /// The members of a room on this core, as slots.
+    pub fn local_members(&self, name: &str) -> &[u32] {
+        self.names.get(name).map_or(&[], |room| &self.rooms[room.0 as usize].members)
+    }
+
+    /// How many members a room has: those of this core, and those that the other cores have told of.
+    pub fn member_count(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, |room| {
+            let room = &self.rooms[room.0 as usize];
+            room.members.len() + room.elsewhere.members()
+        })
+    }
+
+    /// Whether a connection is in the room of this name.
+    pub fn is_in(&self, slot: u32, name: &str) -> bool {
+        self.names.get(name).is_some_and(|room| self.is_member(slot, *room))
+    }
+
+    /// The names of the rooms that a connection is in.
+    pub fn rooms_of(&self, slot: u32) -> Vec<String> {
+        let name = |(room, _): &(RoomId, u32)| self.rooms[room.0 as usize].name.to_string();
+        self.members[slot as usize].rooms.iter().map(name).collect()
+    }
+
+    /// Rooms that this core knows of.
+    pub fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
+    pub(super) fn remove_from_room(&mut self, id: RoomId, place: u32) {
+        let room = &mut self.rooms[id.0 as usize];
+        room.members.swap_remove(place as usize);
+        if let Some(&moved) = room.members.get(place as usize) {
+            let rooms = &mut self.members[moved as usize].rooms;
+            let entry = rooms.iter_mut().find(|(of, _)| *of == id).expect("members know their rooms");
+            entry.1 = place;
+        }
+        self.note_news(id);
+        self.forget_if_unused(id);
+    }
+
+    /// The number of a room's members has changed: the others are told at the end of the tick, once.
+    fn note_news(&mut self, id: RoomId) {
+        let room = &mut self.rooms[id.0 as usize];
+        if self.post.cores() > 1 && !room.is_news {
+            room.is_news = true;
+            self.news.push(id);
+        }
+    }
+
+    /// Tells the others of the rooms whose number of members is not what they were told last.
+    pub(super) fn tell_news(&mut self) {
+        while let Some(id) = self.news.pop() {
+            let room = &mut self.rooms[id.0 as usize];
+            room.is_news = false;
+            if room.members.len() != room.told as usize {
+                self.announce(id);
+            }
+            self.forget_if_unused(id);
+        }
+    }
+
+    fn announce(&mut self, id: RoomId) {
+        let core = self.core;
+        let room = &mut self.rooms[id.0 as usize];
+        let members = room.members.len() as u32;
+        room.told = members;
+        for other in (0..self.post.cores()).filter(|other| *other != core) {
+            self.post.send_urgent(other, Letter::Presence { room: Arc::clone(&room.name), core, members });
+        }
+    }
+
+    pub(super) fn read_presence(&mut self, name: &Arc<str>, core: usize, members: u32) {
+        // The name is the same memory on all cores.
+        let id = self.find_or_make(name, || Arc::clone(name));
+        self.rooms[id.0 as usize].elsewhere.set(core, members);
+        self.forget_if_unused(id);
+    }
+
+    fn forget_if_unused(&mut self, id: RoomId) {
+        let room = &self.rooms[id.0 as usize];
+        if room.members.is_empty() && room.elsewhere.is_empty() && !room.pinned && !room.is_news {
+            let room = self.rooms.remove(id.0 as usize);
+            self.names.remove(&room.name);
+        }
+    }
+}
