@@ -114,9 +114,10 @@ settings! {
         "open WebSockets of the whole process; past it an upgrade gets 503 with Retry-After";
     connections_per_ip_max: u32 = "MAX_CONNECTIONS_PER_IP", "0",
         Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
-        "open WebSockets of one address; past it an upgrade gets 429";
+        "open WebSockets of one address; past it an upgrade gets 429. It may have 16 more than that of other connections; past \
+         those it gets 429 at once";
     accept_rate_per_second: u32 = "ACCEPT_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
-        "new connections a second, whole process";
+        "new connections a second, whole process; one that would have to wait longer than a second gets 503";
     head_bytes_max: usize = "MAX_HEAD", "16KiB", Allowed::Bytes(range(256, MIB)),
         "request head; 431 past it";
     body_bytes_max: usize = "MAX_BODY", "1MiB", Allowed::Bytes(range(0, GIB)),
@@ -126,7 +127,9 @@ settings! {
     fragments_max: u32 = "MAX_FRAGMENTS", "131072", Allowed::Count(range(1, COUNT_MAX)),
         "frames in one message; close 1008 past it";
     handshake_timeout: Duration = "HANDSHAKE_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
-        "from accept to a complete request head; 408 past it";
+        "from accept to a complete request head, and from the first byte of each further one; 408 past it. A body has as long \
+         again whenever it has come at 1KiB a second; while fewer than 64 places for connections are left, nobody has more than a \
+         second";
     idle_timeout: Duration = "IDLE_TIMEOUT", "120s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "drop a connection after this long without an inbound byte";
     ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
@@ -137,15 +140,16 @@ settings! {
     answer_timeout: Duration = "ANSWER_TIMEOUT", "60s", Allowed::Time(range(MILLISECOND, DAY).or_zero("never")),
         "an HTTP handler has this long to answer; 503 past it";
     close_timeout: Duration = "CLOSE_TIMEOUT", "5s", Allowed::Time(range(MILLISECOND, DAY)),
-        "wait this long for the peer's Close, then drop";
+        "wait this long for the peer's Close, then drop; while it reads what was queued before, for each send that waits for its \
+         socket";
     outbox_bytes_max: usize = "MAX_OUTBOX", "1MiB", Allowed::Bytes(range(KIB, 4 * GIB)),
         "bytes queued for one connection";
     slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
         "when an outbox is full: close (1013), drop-new or drop-old; keep-latest: while a client is behind, a message with a \
          key replaces the waiting one with the same key, else as drop-old";
     memory_bytes_max: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),
-        "queued and partial messages of the whole process; past it upgrades get 503, and the connections that hold the \
-         most are closed with 1013";
+        "queued and partial messages of the whole process, and connections' data and memberships past a KiB each; past it \
+         upgrades get 503, and the connections that hold the most are closed with 1013";
     message_rate_per_second: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "messages a second from one connection, as a token bucket; close 1008 past it";
     origins: Origins = "ORIGINS", "*",

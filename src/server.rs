@@ -348,7 +348,8 @@ fn websockets_max(slots: u32) -> u32 {
 
 fn warn_of_little_room(config: &Config, room: u64) {
     let wanted = config.connections_max;
-    if room < u64::from(wanted) {
+    // Hardly a machine has room for as many as the default says: that is no news to somebody who has not set it.
+    if room < u64::from(wanted) && wanted != Config::default().connections_max {
         tracing::warn!(
             room,
             wanted,
