@@ -50,7 +50,12 @@ impl Drop for Running {
 /// If it cannot be started or says nothing.
 pub fn start(command: &mut Command) -> Outcome<(Running, String)> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let child = command.stdout(Stdio::piped()).spawn().map_err(|error| format!("{program}: {error}"))?;
+    // Each is told to end, and says so at its usual level.
+    let child = command
+        .env("RINGWIRE_LOG", "warn")
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{program}: {error}"))?;
     let mut running = Running(child);
     let mut line = String::new();
     BufReader::new(running.0.stdout.take().expect("piped")).read_line(&mut line)?;
