@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -35,6 +35,8 @@ use crate::shard::{Handover, Settings, Shard};
 
 /// Slots beyond the allowed WebSockets, so that those over the limit can be told so; of a small table an eighth.
 const SPARE_SLOTS: u32 = 256;
+/// How long a start that has failed waits for its other cores.
+const ABANDONED_AFTER: Duration = Duration::from_secs(1);
 /// Memory that a core keeps for assembling messages.
 const POOL_BYTES: usize = 16 << 20;
 /// Bytes that one arming of a receive brings: a quarter of what stays in the cache.
@@ -111,15 +113,16 @@ impl Server {
         // The cores inherit this and are not interrupted. Threads that an embedder started before may still get them.
         let blocked = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
         blocked.thread_block().map_err(|errno| Error::io("blocking signals")(errno.into()))?;
-        let handle = self.start_service(make)?;
-        started(&handle);
-        let hub = handle.hub.clone();
+        let (hub_in, hub) = mpsc::channel::<Hub>();
+        let taken = signals.handle();
         let spawned = thread::Builder::new().name("ringwire-signals".into()).spawn(move || {
             if let Err(error) = blocked.thread_unblock() {
                 tracing::error!(%error, "signals cannot be unblocked");
             }
             let mut signals = signals.forever();
             if let Some(signal) = signals.next() {
+                // As long as apps are being made there is nothing to drain, and perhaps something that hangs.
+                let Ok(hub) = hub.try_recv() else { std::process::exit(128 + signal) };
                 tracing::info!(signal, "draining");
                 tell_all(&hub, || Letter::Drain);
             }
@@ -128,6 +131,10 @@ impl Server {
             }
         });
         spawned.map_err(Error::io("starting the signal thread"))?;
+        let handle = self.start_service(make).inspect_err(|_| taken.close())?;
+        // The thread has it before anybody can know that the server has started.
+        let _ = hub_in.send(handle.hub.clone());
+        started(&handle);
         handle.join()
     }
 
@@ -227,9 +234,15 @@ impl Server {
             Ok(hub) => Ok(Handle { hub, threads, news, addresses: listeners.bound, files: listeners.files, admission }),
             Err(error) => {
                 // The others wait for bells or for the word to go, which will not come: they end, and with them their
-                // listeners.
+                // listeners. One whose app is still being made may hang in that, and is not waited for.
+                let until = Instant::now() + ABANDONED_AFTER;
                 for thread in threads {
-                    let _ = thread.join();
+                    while !thread.is_finished() && Instant::now() < until {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    if thread.is_finished() {
+                        let _ = thread.join();
+                    }
                 }
                 Err(error)
             }

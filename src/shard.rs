@@ -40,7 +40,7 @@ use timers::Timers;
 
 /// Completions for which there is room from the start.
 const COMPLETIONS_USUAL: usize = 1024;
-/// Accepts in flight per listener.
+/// Most accepts in flight per listener.
 const ACCEPTS_IN_FLIGHT_MAX: usize = 32;
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF_MS: u64 = 100;
@@ -164,6 +164,8 @@ pub struct Shard<R, S> {
     accepts_per_listener: usize,
     accepts_in_flight: u32,
     accept_again_ms: u64,
+    /// [`Shard::request_timeout`] at the start of the tick.
+    request_timeout: Duration,
     drain: Option<Drain>,
     minding: Minding,
     stopped: bool,
@@ -210,6 +212,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             congested: Vec::new(),
             accepts_in_flight: 0,
             accept_again_ms: 0,
+            request_timeout: Duration::ZERO,
             drain: None,
             minding: Minding::default(),
             stopped: false,
@@ -264,6 +267,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.now_ns = self.now_ns;
         self.hub.outbox.set_now_ms(self.now_ms());
         self.service.begin_tick(self.now_ns);
+        self.request_timeout = self.request_timeout();
         self.take_completions();
         self.settle();
         self.mind_memory();

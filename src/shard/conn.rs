@@ -107,8 +107,8 @@ pub(super) struct Unanswered {
     /// Reads the rest of its body; `None` when it is complete and the answer is awaited.
     pub(super) body: Option<BodyDecoder>,
     pub(super) received: Vec<u8>,
-    /// Bytes of the body that were there when its time was last looked at.
-    pub(super) seen_bytes: usize,
+    /// When its time was last looked at, in nanoseconds, and how many bytes of the body were there.
+    pub(super) seen: (u64, usize),
     /// Bytes of the body that the handler has now.
     pub(super) handled_bytes: usize,
 }

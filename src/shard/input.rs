@@ -1,5 +1,7 @@
 //! What a connection receives: from the ring's buffers through parser and handlers.
 
+use std::time::Duration;
+
 use super::conn::{Conn, Phase, Receiving, Stash};
 use super::life::after;
 use super::{STASH_BYTES_MAX, Settings, Shard};
@@ -123,6 +125,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             admission: &self.admission,
             settings: &self.settings,
             now_ns: self.now_ns,
+            request_timeout: self.request_timeout,
         };
         (Worker { conn: &mut self.conns[slot as usize], cx }, &mut self.ring)
     }
@@ -223,6 +226,7 @@ pub(super) struct Context<'w, S> {
     pub(super) admission: &'w Admission,
     pub(super) settings: &'w Settings,
     pub(super) now_ns: u64,
+    pub(super) request_timeout: Duration,
 }
 
 impl<S: Service> Context<'_, S> {

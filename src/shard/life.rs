@@ -71,21 +71,23 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         self.hub.counters.accepted += 1;
         let now_ms = self.now_ms();
-        let due_ns = match &mut self.drain {
-            Some(drain) => {
-                drain.quiet_ticks = 0;
-                Some(self.now_ns)
-            }
-            None => self.admission.accept_due_ns(self.now_ns),
-        };
         let conn = &mut self.conns[slot as usize];
         conn.peer = match self.ring.peer(slot) {
             Peer::Inet(address) => Some(address).into(),
             Peer::Unix => None.into(),
         };
         conn.last_inbound_ms = now_ms;
-        self.hub.outbox.open(slot, self.generations.of(slot));
         let is_welcome = self.admission.arrive(conn.peer.ip());
+        let due_ns = match &mut self.drain {
+            Some(drain) => {
+                drain.quiet_ticks = 0;
+                Some(self.now_ns)
+            }
+            // Who is refused for other reasons takes no turn from anybody.
+            None if !is_welcome => None,
+            None => self.admission.accept_due_ns(self.now_ns),
+        };
+        self.hub.outbox.open(slot, self.generations.of(slot));
         match due_ns {
             _ if !is_welcome => {
                 let message = "too many connections from this address";
@@ -120,15 +122,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Gives a connection time for a request: less where places have become few, so that those who only take one up do
     /// not keep out the others for long.
     pub(super) fn give_time(&mut self, slot: u32) {
-        let vacant = (self.ring.slots() as usize).saturating_sub(self.conns.len());
-        let limit = self.settings.handshake_timeout;
-        let is_crowded = vacant < self.settings.crowded_slots as usize && !limit.is_zero();
-        let limit = if is_crowded { limit.min(CROWDED_TIMEOUT) } else { limit };
-        let deadline_ms = after(self.now_ms(), limit);
+        let deadline_ms = after(self.now_ms(), self.request_timeout());
         self.conns[slot as usize].deadline_ms = deadline_ms;
         if deadline_ms != u64::MAX {
             self.look_at(slot, deadline_ms);
         }
+    }
+
+    /// The time for a request now.
+    pub(super) fn request_timeout(&self) -> Duration {
+        let vacant = (self.ring.slots() as usize).saturating_sub(self.conns.len());
+        let limit = self.settings.handshake_timeout;
+        let is_crowded = vacant < self.settings.crowded_slots as usize && !limit.is_zero();
+        if is_crowded { limit.min(CROWDED_TIMEOUT) } else { limit }
     }
 
     // ---- time limits ----------------------------------------------------------------------------------------------
@@ -229,7 +235,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// all has gone: see [`Shard::flushed`].
     fn is_read(&self, slot: u32) -> bool {
         let conn = &self.conns[slot as usize];
-        let is_exempt = conn.phase == Phase::Delayed || conn.awaits_answer || conn.lingers || conn.hurried;
+        let is_exempt = conn.phase == Phase::Delayed || conn.awaits_answer || conn.hurried;
         if is_exempt || self.hub.outbox.is_empty(slot) {
             return false;
         }

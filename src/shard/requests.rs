@@ -1,7 +1,5 @@
 //! A connection's requests: heads and bodies, the service's answers now or later, upgrades.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -37,7 +35,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             let reply = Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long");
             return self.refuse_late(slot, &reply);
         }
-        if conn.stash.as_mut().is_some_and(|stash| stash.goes_on(self.settings.handshake_timeout)) {
+        if conn.stash.as_mut().is_some_and(|stash| stash.goes_on(self.now_ns)) {
             return self.give_time(slot);
         }
         self.hub.counters.timeouts.add(TimeoutKind::Handshake, 1);
@@ -82,7 +80,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 impl<S: Service> Worker<'_, S> {
     /// The request has as long, from now on, as a head has.
     fn give_time(&mut self) {
-        self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.settings.handshake_timeout);
+        self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.request_timeout);
     }
 
     fn head_limits(&self) -> HeadLimits {
@@ -170,7 +168,7 @@ impl<S: Service> Worker<'_, S> {
                                 head: head_bytes.to_vec(),
                                 body: Some(decoder),
                                 received: Vec::new(),
-                                seen_bytes: 0,
+                                seen: (self.cx.now_ns, 0),
                                 handled_bytes: 0,
                             };
                             self.body(Box::new(unanswered), rest, &mut consumed)
@@ -231,7 +229,8 @@ impl<S: Service> Worker<'_, S> {
         match self.cx.service.request(self.cx.hub, self.cx.slot, self.cx.generation, &inbound) {
             Answer::Later => {
                 let head = head_bytes.to_vec();
-                let unanswered = Unanswered { head, body: None, received: Vec::new(), seen_bytes: 0, handled_bytes };
+                let unanswered =
+                    Unanswered { head, body: None, received: Vec::new(), seen: (self.cx.now_ns, 0), handled_bytes };
                 self.conn.stash.get_or_insert_default().request = Some(Box::new(unanswered));
                 Next::AwaitAnswer
             }
@@ -314,10 +313,11 @@ impl<S: Service> Worker<'_, S> {
 
 impl Stash {
     /// Whether the body that it has a part of has come at [`BODY_BYTES_PER_SECOND_MIN`] since this was asked last.
-    fn goes_on(&mut self, time: Duration) -> bool {
+    fn goes_on(&mut self, now_ns: u64) -> bool {
         let Some(request) = self.request.as_mut().filter(|request| request.body.is_some()) else { return false };
-        let seen_bytes = std::mem::replace(&mut request.seen_bytes, request.received.len());
-        (request.received.len() - seen_bytes) as u128 * 1000 >= BODY_BYTES_PER_SECOND_MIN * time.as_millis()
+        let (at_ns, bytes) = std::mem::replace(&mut request.seen, (now_ns, request.received.len()));
+        let expected = u128::from(now_ns.saturating_sub(at_ns)) * BODY_BYTES_PER_SECOND_MIN / 1_000_000_000;
+        (request.received.len() - bytes) as u128 >= expected
     }
 }
 

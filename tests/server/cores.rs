@@ -1,10 +1,14 @@
 //! A server whose cores do not all live.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use ringwire::config::CoreSet;
 use ringwire::{App, Config, Handle, Message, Request, Server, Socket, sleep, spawn_local, timeout};
 
@@ -52,6 +56,44 @@ fn a_start_fails_when_an_app_cannot_be_made_on_every_core() {
         _ => panic!("only one app"),
     });
     assert!(error.contains("could not be made: only one app"), "{error}");
+}
+
+/// A start fails although the app of one core hangs. Kills: one that waits for all of its threads.
+#[test]
+fn a_start_fails_while_an_app_hangs() {
+    let calls = AtomicUsize::new(0);
+    let error = start_error(move || match calls.fetch_add(1, Ordering::Relaxed) {
+        0 => loop {
+            thread::park();
+        },
+        _ => panic!("only one app"),
+    });
+    assert!(error.contains("could not be made: only one app"), "{error}");
+}
+
+/// Kills: signals that are taken before there is anybody to mind them.
+#[test]
+fn a_start_that_hangs_can_be_interrupted() {
+    let test = std::env::current_exe().expect("a path");
+    let mut command = Command::new(test);
+    command.args(["--exact", "cores::hangs_in_its_app", "--ignored", "--nocapture"]).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains("hanging"))));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("a signal");
+    let status = soon(move || child.wait()).expect("its end");
+    assert_eq!(status.code(), Some(128 + 15));
+}
+
+#[test]
+#[ignore = "started by the test above"]
+fn hangs_in_its_app() {
+    let _ = Server::new(config()).run(|| {
+        println!("hanging");
+        loop {
+            thread::park();
+        }
+    });
 }
 
 /// Kills: a core that ends, or never sleeps again, when nothing but the end of time is left to wait for.

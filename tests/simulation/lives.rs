@@ -298,13 +298,34 @@ fn where_places_are_few_a_request_has_less_time() {
     let mut setup = Setup::default();
     setup.settings.crowded_slots = u32::MAX;
     let mut rig = Rig::new(&setup);
-    let begun = rig.connect(0);
-    begun.send(b"GET /echo HTTP/1.1\r\nHost:");
-    rig.pass_ms(900);
-    assert_eq!(begun.readable(), 0);
-    rig.pass_ms(200);
-    assert!(begun.received().starts_with(b"HTTP/1.1 408 "));
-    begun.close();
+    // However it is begun: as the first, as a further one, or by a head whose body does not come.
+    let (first, further, body) = (rig.connect(0), rig.connect(0), rig.connect(0));
+    further.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    rig.settle();
+    assert!(further.received().starts_with(b"HTTP/1.1 200 "));
+    first.send(b"GET /echo HTTP/1.1\r\nHost:");
+    further.send(b"G");
+    body.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
+    // And a body that does come, at 2 KiB a second, has as much time as it needs.
+    let steady = rig.connect(0);
+    steady.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10240\r\n\r\n");
+    for _ in 0..9 {
+        steady.send(&[b' '; 205]);
+        rig.pass_ms(100);
+    }
+    assert_eq!((first.readable(), further.readable(), body.readable()), (0, 0, 0));
+    for _ in 0..40 {
+        steady.send(&[b' '; 205]);
+        rig.pass_ms(100);
+    }
+    for late in [&first, &further, &body] {
+        assert!(late.received().starts_with(b"HTTP/1.1 408 "));
+        late.close();
+    }
+    steady.send(&[b' '; 195]);
+    rig.settle();
+    assert!(steady.received().starts_with(b"HTTP/1.1 4") && !steady.saw_fin(), "an answer, and not for its slowness");
+    steady.close();
     rig.pass_ms(2_000);
     rig.finish();
 }
