@@ -87,9 +87,12 @@ impl Net {
                 format!("this process may have {} descriptors, {slots} are wanted: use more --threads", ring.slots());
             return Err(io::Error::other(text));
         }
-        let io = Io::new(messages, origin, seed);
+        let mut io = Io::new(messages, origin, seed);
+        // Both clocks at once: whatever lies between the two readings would make every wake late by so much.
+        io.read_clock();
+        let ring_ahead = i128::from(ring.now()) - i128::from(io.now);
         Ok(Net {
-            ring_ahead: i128::from(ring.now()) - i128::from(io.now),
+            ring_ahead,
             ring,
             io,
             target,
