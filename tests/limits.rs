@@ -227,15 +227,18 @@ fn past_the_most_connections_it_is_503_until_one_goes() {
     }
 }
 
+/// A client with the address 127.0.0.`last`.
+fn from(server: &TestServer, last: u8) -> Raw {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).expect("an address");
+    socket.connect(&server.address.into()).expect("a connection");
+    Raw::over(TcpStream::from(socket))
+}
+
 #[test]
 fn an_address_has_its_own_limit() {
     let server = TestServer::with(Config { connections_per_ip_max: 3, ..config() });
-    let from = |last: u8| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).expect("an address");
-        socket.connect(&server.address.into()).expect("a connection");
-        Raw::over(TcpStream::from(socket))
-    };
+    let from = |last: u8| from(&server, last);
     let mut inside: Vec<Raw> = (0..3).map(|_| from(1)).collect();
     assert!(inside.iter_mut().all(|client| ask(client).status == 101));
     let mut refused = from(1);
@@ -253,12 +256,7 @@ fn an_address_has_its_own_limit() {
 #[test]
 fn an_address_has_a_limit_of_connections_that_are_no_websockets() {
     let server = TestServer::with(Config { connections_per_ip_max: 2, connections_max: 10, ..config() });
-    let from = |last: u8| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).expect("an address");
-        socket.connect(&server.address.into()).expect("a connection");
-        Raw::over(TcpStream::from(socket))
-    };
+    let from = |last: u8| from(&server, last);
     let begin = |_| {
         let mut client = from(1);
         client.send(b"GET /");
@@ -374,21 +372,23 @@ fn messages_have_their_rate() {
 
 // ---- slow consumers -----------------------------------------------------------------------------------------------------
 
+/// A client whose socket takes little at a time.
+fn narrow(server: &TestServer, bytes: usize) -> Raw {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    // Before it connects, so that the window is as small.
+    socket.set_recv_buffer_size(bytes).expect("an option");
+    socket.connect(&server.address.into()).expect("a connection");
+    Raw::over(TcpStream::from(socket))
+}
+
 /// Two members of a room, of whom one does not read. Publishes numbered messages until the server has dropped some or
 /// closed it, and a last one; returns the one that did not read, and how many were published.
 fn overwhelm(server: &TestServer, room: &'static str) -> (Raw, u32) {
     const MESSAGE_BYTES: usize = 32 << 10;
     let path = format!("/{room}");
     let mut good = server.open(&path);
-    let stalled = {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        // Before it connects, so that the window is as small.
-        socket.set_recv_buffer_size(16 << 10).expect("an option");
-        socket.connect(&server.address.into()).expect("a connection");
-        let mut stalled = Raw::over(TcpStream::from(socket));
-        stalled.upgrade(&path);
-        stalled
-    };
+    let mut stalled = narrow(server, 16 << 10);
+    stalled.upgrade(&path);
     let reading = thread::spawn(move || {
         let mut next = 0;
         loop {
@@ -549,15 +549,6 @@ fn read_slowly(client: &mut Raw) -> Vec<u8> {
     }
 }
 
-/// A client whose socket takes little at a time.
-fn narrow(server: &TestServer) -> Raw {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    // Before it connects, so that the window is as small.
-    socket.set_recv_buffer_size(64 << 10).expect("an option");
-    socket.connect(&server.address.into()).expect("a connection");
-    Raw::over(TcpStream::from(socket))
-}
-
 /// Responses take as long as their reader needs, whether the connection is to go on or not. Kills: the limits of a head
 /// and of closing that end while a response is being read.
 #[test]
@@ -565,7 +556,7 @@ fn a_response_is_read_at_leisure() {
     let limits = Config { handshake_timeout: SHORT, close_timeout: SHORT, ..config() };
     let server = TestServer::with(limits);
     for last in ["close", "keep-alive"] {
-        let mut client = narrow(&server);
+        let mut client = narrow(&server, 64 << 10);
         let mut requests = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(400);
         requests.extend(format!("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: {last}\r\n\r\n").into_bytes());
         let mut writer = client.stream.try_clone().expect("a second handle");
@@ -584,7 +575,7 @@ fn what_is_queued_before_close_is_read_at_leisure() {
     const COUNT: usize = 1000;
     let limits = Config { close_timeout: Duration::from_secs(1), outbox_bytes_max: 64 << 20, ..config() };
     let server = TestServer::with(limits);
-    let mut client = narrow(&server);
+    let mut client = narrow(&server, 64 << 10);
     client.upgrade("/rooms/slow");
     let closed = server.handle().hub().ask_all(|hub| {
         for slot in hub.local_members("rooms/slow").to_vec() {
