@@ -25,6 +25,7 @@ use ringwire::engine::sim::{Fault, Faults, Mutant, RingOptions, Rng, World};
 use ringwire::{App, Message, OwnedMessage, Socket, ws};
 
 use crate::client_host::{Cable, ClientCore, GREETING, Manner, Peer, Tasks, connect_to, no_names, yield_now};
+use crate::driver::ring;
 use crate::host::{Cores, Setup};
 use crate::table::Table;
 
@@ -396,20 +397,6 @@ struct Run {
     met: Vec<Vec<(u16, Met)>>,
     visits: Vec<Visits>,
     seen: Seen,
-}
-
-fn ring(rng: &mut Rng) -> RingOptions {
-    RingOptions {
-        slots: 40,
-        buffers: rng.between(4, 32) as u16,
-        buffer_bytes: rng.between(16, 2_048) as u32,
-        incremental: rng.chance(0.5),
-        bounds_receives: rng.chance(0.5),
-        sq_entries: rng.between(2, 64) as u32,
-        cq_entries: rng.between(8, 256) as u32,
-        listeners: 1,
-        mutant: None,
-    }
 }
 
 /// Runs `scenario`. `Err` says what was wrong.

@@ -124,6 +124,21 @@ const ROUNDS_MAX: usize = 200_000;
 /// How far the clock moves at most while all cores sleep: clients act between two moves.
 const STEP_NS: Nanos = 50_000;
 
+/// A ring of any shape.
+pub fn ring(rng: &mut Rng) -> RingOptions {
+    RingOptions {
+        slots: 40,
+        buffers: rng.between(4, 32) as u16,
+        buffer_bytes: rng.between(16, 2_048) as u32,
+        incremental: rng.chance(0.5),
+        bounds_receives: rng.chance(0.5),
+        sq_entries: rng.between(2, 64) as u32,
+        cq_entries: rng.between(8, 256) as u32,
+        listeners: 1,
+        mutant: None,
+    }
+}
+
 /// Runs `scenario`. `Err` says what was wrong.
 pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let _blame = Blame(scenario);
@@ -132,14 +147,8 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let options = RingOptions {
         // Few enough that they are used again, unless all clients are to be there at once.
         slots: if scenario.stay { 16 } else { rng.pick(&[3, 5, 16]) },
-        buffers: rng.between(4, 32) as u16,
-        buffer_bytes: rng.between(16, 2_048) as u32,
-        incremental: rng.chance(0.5),
-        bounds_receives: rng.chance(0.5),
-        sq_entries: rng.between(2, 64) as u32,
-        cq_entries: rng.between(8, 256) as u32,
-        listeners: 1,
         mutant: scenario.mutant,
+        ..ring(&mut rng)
     };
     let mut setup = Setup {
         cores: scenario.cores,
