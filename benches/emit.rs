@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringwire::config::SlowConsumer;
 use ringwire::hub::CoreHub;
-use ringwire::id::IdKey;
+use ringwire::hub::IdKey;
 use ringwire::mail::PostOffice;
 use ringwire::outbox::Outbox;
 use ringwire::proto::{Kind, Pool};

@@ -10,7 +10,7 @@ use std::io::Write;
 
 use ringwire::hub::CoreHub;
 use ringwire::proto::Incoming;
-use ringwire::service::{Accept, Answer, Ended, Inbound, Service};
+use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Service};
 use ringwire::{Config, Server};
 
 #[global_allocator]

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 
 use super::{ClientError, Connect, Sender, Waiting};
+use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
-use crate::ws::Closed;
 
 /// Connects to a `ws://` URL with the default settings; [`Connect::wait`] does so with others.
 ///

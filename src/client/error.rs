@@ -6,11 +6,11 @@ use std::io;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::closed::Closed;
 use crate::message::EncodeError;
 use crate::proto::ProtocolError;
 use crate::proto::handshake::HandshakeError;
 use crate::proto::http::{Body, BodyDecoder, BodyPiece};
-use crate::ws::Closed;
 
 /// Most bytes of a refusal's body that are kept.
 const EXCERPT_BYTES_MAX: usize = 4096;

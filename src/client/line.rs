@@ -20,10 +20,10 @@ use super::driver::{Driver, Letter};
 use super::error::ClientError;
 use super::keys;
 use super::out::{JOIN_BYTES_MAX, Out, SEND_BYTES_MAX};
+use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
 use crate::proto::close;
 use crate::proto::frame::{Opcode, put_masked_frame};
-use crate::ws::Closed;
 
 /// What a message in the inbox counts beyond its payload.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{CoreHub, RouteName};
-use crate::frame_buf::FrameBuf;
-use crate::id::ConnectionId;
+use crate::hub::ConnectionId;
+use crate::outbox::FrameBuf;
 use crate::outbox::{Key, Queued};
 
 /// What became of a message, summed over those it was meant for.

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::kept::value_bytes;
 use super::{CoreHub, Delivery, Letter, SHARED_BYTES_MIN, Scope, Tally};
-use crate::frame_buf::FrameBuf;
-use crate::id::ConnectionId;
+use crate::hub::ConnectionId;
+use crate::outbox::FrameBuf;
 use crate::outbox::{Key, Outgoing};
 use crate::proto::{Incoming, Payload};
 

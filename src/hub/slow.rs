@@ -2,8 +2,8 @@
 
 use super::CoreHub;
 use crate::config::SlowConsumer;
-use crate::frame_buf::FrameBuf;
 use crate::metrics::{DropReason, ShedReason};
+use crate::outbox::FrameBuf;
 use crate::outbox::{Dropped, Key, Outgoing, Queued};
 use crate::proto::frame::Opcode;
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::backlog::{is_control, is_raw};
 use super::{ArenaFrame, Key, Outbox, Queued};
-use crate::frame_buf::FrameBuf;
+use crate::outbox::FrameBuf;
 use crate::proto::frame::{CONTROL_BYTES_MAX, Opcode, put_frame, unmasked_len};
 
 /// Messages that a connection will not get because it does not keep up.

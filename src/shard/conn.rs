@@ -1,12 +1,12 @@
 //! What a core knows of one connection. Small, because a server holds mostly idle ones: whatever only some connections
 //! need is behind a pointer.
 
+use crate::hub::CompactPeer;
 use crate::metrics::Side;
-use crate::peer::CompactPeer;
 use crate::proto::OwnedPayload;
 use crate::proto::http::BodyDecoder;
 use crate::proto::{Kind, Machine, Role};
-use crate::service::Ended;
+use crate::shard::service::Ended;
 
 /// Where a connection is in its life. Transitions only go down the list, except that `Http` may become `Flushing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

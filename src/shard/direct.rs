@@ -13,7 +13,7 @@ use super::{Shard, conn::Conn};
 use crate::engine::{Completion, Op, Ring};
 use crate::outbox::OutboxReplies;
 use crate::proto::{Event, Lent, Payload, Pool};
-use crate::service::Service;
+use crate::shard::service::Service;
 
 /// Most bytes received at once of what is at hand.
 const BULK_BYTES_MAX: usize = 1 << 20;

@@ -11,7 +11,7 @@ use crate::hub::CoreHub;
 use crate::metrics::Side;
 use crate::outbox::OutboxReplies;
 use crate::proto::{Event, HEADROOM, Incoming, Limits, OwnedPayload, Payload, ProtocolError};
-use crate::service::{Ended, Service};
+use crate::shard::service::{Ended, Service};
 
 /// What a connection's input leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

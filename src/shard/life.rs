@@ -11,7 +11,7 @@ use crate::metrics::{RefusalReason, Side, TimeoutKind};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;
 use crate::proto::frame::Opcode;
-use crate::service::{Ended, Reply, Service};
+use crate::shard::service::{Ended, Reply, Service};
 
 /// The time for a request when places are few.
 const CROWDED_TIMEOUT: Duration = Duration::from_secs(1);

@@ -17,7 +17,7 @@ use super::Shard;
 use super::conn::{Conn, Phase};
 use crate::engine::Ring;
 use crate::metrics::{RefusalReason, ShedReason};
-use crate::service::{Reply, Service};
+use crate::shard::service::{Reply, Service};
 
 /// Between two looks at all connections of the core, so that the looking does not take its time away.
 const LOOK_INTERVAL_NS: u64 = 1_000_000;

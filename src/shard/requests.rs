@@ -17,7 +17,7 @@ use crate::proto::http::{
     Body, BodyDecoder, BodyPiece, HeadError, HeadLimits, RequestHead, head_end, looks_like_http, parse_head,
     put_continue, put_response,
 };
-use crate::service::{Accept, Answer, Inbound, Reply, Service};
+use crate::shard::service::{Accept, Answer, Inbound, Reply, Service};
 
 /// A body that comes slower than this is not waited for.
 const BODY_BYTES_PER_SECOND_MIN: u128 = 1024;

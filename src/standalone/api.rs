@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 use super::events;
 use crate::app::Group;
+use crate::app::error_http::HttpError;
+use crate::app::request::Request;
 use crate::config::{ApiToken, Config};
-use crate::error_http::HttpError;
+use crate::hub::ConnectionId;
 use crate::hub::{ConnectionInfo, Delivery};
-use crate::id::ConnectionId;
 use crate::mail::MailError;
 use crate::message::{Json, object};
-use crate::request::Request;
 
 /// Connections in one answer, unless the request says otherwise.
 const PAGE_LEN_DEFAULT: usize = 1_000;

@@ -7,8 +7,8 @@ use http::header::{
 };
 use http::{HeaderName, StatusCode};
 
-use crate::request::Request;
-use crate::response::Response;
+use crate::app::request::Request;
+use crate::app::response::Response;
 
 const PAGE: &str = include_str!("console.html");
 

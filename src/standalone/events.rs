@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::app::socket::Socket;
+use crate::app::ws::{Ws, ws};
 use crate::message::{EncodeError, Message, object};
-use crate::socket::Socket;
-use crate::ws::{Ws, ws};
 
 /// The route's path.
 pub(super) const PATH: &str = "/ws";

@@ -11,16 +11,17 @@ use std::time::Duration;
 use ringwire::admission::{Admission, Memory};
 use ringwire::config::{Origins, SlowConsumer};
 use ringwire::engine::sim::{Ring, RingOptions, World};
-use ringwire::hub::{CoreHub, Delivery, Hub, Letter, Tally};
-use ringwire::id::IdKey;
+use ringwire::hub::IdKey;
+use ringwire::hub::{CoreHub, Delivery, Letter, Tally};
 use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
 use ringwire::proto::pool::Pool;
 use ringwire::proto::{Incoming, Limits};
-use ringwire::service::{Accept, Answer, Ended, Inbound, Service};
+use ringwire::remote::Hub;
+use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Service};
 use ringwire::shard::{Handover, Settings, Shard};
-use ringwire::{App, ConnectionId, Dropped, core_app, standalone};
+use ringwire::{App, ConnectionId, Dropped, app, standalone};
 
 /// How the cores are set up.
 #[derive(Clone)]
@@ -313,7 +314,7 @@ impl Cores {
             let (post, mailbox) = office.take(number);
             let outbox = Outbox::new(setup.outbox_bytes_max);
             let mut hub = CoreHub::new(ids.clone(), post, outbox, Pool::new(1 << 20), setup.slow_consumer);
-            let inner = Box::new(core_app::service((setup.app)(), &mut hub, handle.clone()));
+            let inner = Box::new(app::service((setup.app)(), &mut hub, handle.clone()));
             let service = Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
             let ring = world.ring(number, setup.ring.clone());
             let settings = setup.settings.clone();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringwire::engine::sim::{Client, Faults, Rng, World};
 use ringwire::metrics::Counters;
-use ringwire::service::Ended;
+use ringwire::shard::service::Ended;
 
 use crate::host::{Cores, Setup};
 use crate::wire::{self, CLOSE, Event, Reader, TEXT};

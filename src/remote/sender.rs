@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use crate::emit::Delivering;
-use crate::hub::{Hub, Letter};
-use crate::id::ConnectionId;
+use crate::hub::ConnectionId;
+use crate::hub::Letter;
 use crate::message::{EncodeError, IntoMessage};
 use crate::outbox::Key;
+use crate::remote::Delivering;
+use crate::remote::Hub;
 
 /// Sends to one connection from any thread and any runtime, without its having asked for anything. Clones are the same
 /// sender; a send-only connection stays open until the last of them is dropped.

@@ -16,6 +16,7 @@ mod input;
 mod life;
 mod memory;
 mod requests;
+pub mod service;
 mod timers;
 
 use std::collections::VecDeque;
@@ -32,7 +33,7 @@ use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
 use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::Limits;
-use crate::service::{Answer, Service};
+use crate::shard::service::{Answer, Service};
 use conn::{Conn, Phase, Receiving};
 use direct::Bulk;
 use memory::Minding;

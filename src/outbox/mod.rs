@@ -17,6 +17,7 @@
 //! a quarter of `bytes_max`, or one message, so most of a queue can be dropped or replaced (see `overflow.rs`).
 
 mod backlog;
+mod frame_buf;
 mod key;
 mod measure;
 #[cfg(test)]
@@ -30,10 +31,10 @@ mod tests;
 
 use bytes::Bytes;
 
-use crate::frame_buf::FrameBuf;
 use crate::proto::frame::{Opcode, put_frame};
 use backlog::{Backlog, RESEND_BYTES};
 
+pub use frame_buf::FrameBuf;
 pub use key::Key;
 pub use overflow::{Dropped, Outgoing};
 pub use replies::OutboxReplies;

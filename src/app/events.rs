@@ -8,10 +8,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::app::reply::{BoxError, IntoReply};
+use crate::app::socket::Socket;
+use crate::app::ws::{Discard, Handler, IntoWs, Ws, ws};
+use crate::closed::Closed;
 use crate::message::{DecodeError, Envelope, Message, object};
-use crate::reply::{BoxError, IntoReply};
-use crate::socket::Socket;
-use crate::ws::{Closed, Discard, Handler, IntoWs, Ws, ws};
 
 /// The last argument tells whether replies are discarded.
 type OnEvent = Box<dyn Fn(&mut Socket<'_>, &str, bool) -> Result<(), Fault>>;

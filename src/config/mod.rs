@@ -368,5 +368,4 @@ fn nearest(name: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-#[path = "config/tests.rs"]
 mod tests;

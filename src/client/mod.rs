@@ -60,8 +60,8 @@ pub use connect::{Connect, Connecting, connect};
 pub use error::{ClientError, Refused, Waiting};
 pub use reconnect::{Event, Reconnecting, ReconnectingSender};
 
+use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
-use crate::ws::Closed;
 use line::{Line, Opened, Queued};
 
 /// The client without its thread, for simulations, which drive its core themselves.

@@ -7,17 +7,19 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::context::{ConnState, CoreContext, States};
-use crate::hub::{CoreHub, Delivery, Hub, JoinError, Scope};
-use crate::id::ConnectionId;
+use crate::app::context::{ConnState, CoreContext, States};
+use crate::app::queue::{Queue, send_message};
+use crate::app::reply::{ReplySink, Sent};
+use crate::app::request::Request;
+use crate::hub::ConnectionId;
+use crate::hub::{CoreHub, Delivery, JoinError, Scope};
 use crate::message::{EncodeError, Envelope, IntoMessage, Message, borrowed};
-use crate::outbox::{Key, Queued};
+use crate::outbox::Key;
+use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode};
-use crate::proto::{Kind, Payload};
-use crate::reply::{ReplySink, Sent};
-use crate::request::Request;
+use crate::remote::Hub;
+use crate::remote::Sender;
 use crate::runtime::Task;
-use crate::sender::Sender;
 
 /// A WebSocket, for the time of one handler call. [`Socket::sender`] gives what outlives it.
 pub struct Socket<'a> {
@@ -221,34 +223,6 @@ impl Socket<'_> {
     }
 }
 
-/// How messages and events get into one connection's queue: what [`Socket`] and [`Connection`](crate::Connection) share.
-pub(crate) trait Queue {
-    fn envelope(&self) -> Envelope;
-
-    fn queue(&mut self, message: Message<'_>, key: Option<Key>) -> Sent;
-
-    #[inline]
-    fn queue_message(&mut self, message: impl IntoMessage, key: Option<Key>) -> Sent {
-        match message.with_message(|message| self.queue(message, key)) {
-            Ok(sent) => sent,
-            Err(error) => {
-                tracing::error!(%error, "a message was not sent");
-                Sent::Dropped
-            }
-        }
-    }
-
-    fn queue_event(
-        &mut self,
-        event: &str,
-        data: &(impl Serialize + ?Sized),
-        key: Option<Key>,
-    ) -> Result<Sent, EncodeError> {
-        let text = self.envelope().encode(event, data)?;
-        Ok(self.queue(borrowed(Kind::Text, &text), key))
-    }
-}
-
 impl Queue for Socket<'_> {
     fn envelope(&self) -> Envelope {
         self.core.envelope()
@@ -263,26 +237,6 @@ impl Queue for Socket<'_> {
 impl ReplySink for Socket<'_> {
     fn send_reply(&mut self, message: Message<'_>) -> Sent {
         send_message(self.hub, self.slot, message, None)
-    }
-}
-
-/// Inlined, so that where there is no key nothing asks for one.
-#[inline]
-pub(crate) fn send_message(hub: &mut CoreHub, slot: u32, message: Message<'_>, key: Option<Key>) -> Sent {
-    let queued = match (key, &message.0.payload) {
-        (Some(key), payload) => hub.send_keyed(slot, message.0.kind.into(), payload, key),
-        (None, Payload::Borrowed(payload)) => hub.send(slot, message.0.kind.into(), payload),
-        (None, Payload::Owned(_)) => hub.send_incoming(slot, message.0),
-    };
-    sent(queued)
-}
-
-#[inline]
-fn sent(queued: Queued) -> Sent {
-    match queued {
-        Queued::Yes => Sent::Queued,
-        Queued::Full => Sent::Dropped,
-        Queued::Gone => Sent::Gone,
     }
 }
 

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::connection::Inbox;
-use crate::hub::Hub;
-use crate::id::ConnectionId;
+use crate::app::inbox::Inbox;
+use crate::app::request::Request;
+use crate::hub::ConnectionId;
 use crate::message::Envelope;
-use crate::request::Request;
+use crate::remote::Hub;
+use crate::remote::{Alive, Sender};
 use crate::runtime::Runtime;
-use crate::sender::{Alive, Sender};
 
 /// Shared by all handlers and tasks of a core.
 pub(crate) struct CoreContext {

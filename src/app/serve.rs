@@ -1,7 +1,5 @@
 //! An app on one core: the [`Service`] that its routes become.
 
-mod routes;
-
 use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,25 +11,31 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::app::{App, Before, Hooks, HttpHandler, Params, Router, guarded};
-use crate::connection::{Connection, Inbox};
-use crate::context::{CoreContext, States};
-use crate::error_http::HttpError;
-use crate::hub::{CoreHub, Hub, RouteName};
-use crate::id::ConnectionId;
+use crate::app::connection::Connection;
+use crate::app::context::{CoreContext, States};
+use crate::app::definition::{Before, Hooks, HttpHandler};
+use crate::app::error_http::HttpError;
+use crate::app::group::App;
+use crate::app::guard::guarded;
+use crate::app::inbox::Inbox;
+use crate::app::reply::BoxError;
+use crate::app::request::Request;
+use crate::app::response::Outcome;
+use crate::app::router::{Params, Router};
+use crate::app::routes::{HeldRoute, Routes};
+use crate::app::socket::Socket;
+use crate::app::ws::{Handler, LocalBoxFuture, Mode, OnClose, Route};
+use crate::closed::Closed;
+use crate::hub::ConnectionId;
+use crate::hub::{CoreHub, RouteName};
 use crate::message::{Message, OwnedMessage};
 use crate::outbox::Dropped;
 use crate::proto::Incoming;
 use crate::proto::handshake;
 use crate::proto::http::RequestHead;
-use crate::reply::BoxError;
-use crate::request::Request;
-use crate::response::Outcome;
+use crate::remote::Hub;
 use crate::runtime::Runtime;
-use crate::service::{Accept, Answer, Ended, Inbound, Reply, Service};
-use crate::socket::Socket;
-use crate::ws::{Closed, Handler, LocalBoxFuture, Mode, OnClose, Route};
-use routes::{HeldRoute, Routes};
+use crate::shard::service::{Accept, Answer, Ended, Inbound, Reply, Service};
 
 /// One core's part of an app, for simulations.
 #[doc(hidden)]

@@ -9,18 +9,18 @@ use std::io::Write;
 use http::StatusCode;
 use serde_json::json;
 
+use crate::app::error_http::HttpError;
+use crate::app::request::Request;
+use crate::app::response::Response;
+use crate::app::socket::Socket;
+use crate::app::ws::{Ws, ws};
 use crate::app::{App, Group};
 use crate::config::Config;
 use crate::error::Result;
-use crate::error_http::HttpError;
 use crate::hub::ROOM_NAME_BYTES_MAX;
 use crate::message::Message;
 use crate::metrics::CONTENT_TYPE;
-use crate::request::Request;
-use crate::response::Response;
 use crate::server::{Handle, Server};
-use crate::socket::Socket;
-use crate::ws::{Ws, ws};
 
 /// Serves the stand-alone program's routes until a signal ends it; the first line on standard output says where.
 ///

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::app::Hooks;
-use crate::ws::Route;
+use crate::app::definition::Hooks;
+use crate::app::ws::Route;
 
 type Entry = (Rc<Route>, Rc<Hooks>);
 
@@ -103,7 +103,7 @@ impl Drop for HeldRoute {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ws::ws;
+    use crate::app::ws::ws;
 
     #[test]
     fn numbers_are_used_again_and_never_while_held() {

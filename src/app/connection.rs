@@ -1,8 +1,6 @@
 //! A connection as its own task sees it: messages are awaited, and the core stops receiving from a peer whose messages
 //! are not taken.
 
-mod inbox;
-
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -12,18 +10,18 @@ use std::task::Poll;
 use futures_core::Stream;
 use serde::Serialize;
 
-use crate::context::CoreContext;
-use crate::hub::Hub;
-use crate::id::ConnectionId;
+use crate::app::context::CoreContext;
+use crate::app::inbox::Inbox;
+use crate::app::queue::{Queue, send_message};
+use crate::app::reply::{ReplySink, Sent};
+use crate::app::request::Request;
+use crate::hub::ConnectionId;
 use crate::message::{EncodeError, Envelope, IntoMessage, Message, OwnedMessage};
 use crate::outbox::Key;
 use crate::proto::close::{self, IllegalCloseCode};
-use crate::reply::{ReplySink, Sent};
-use crate::request::Request;
+use crate::remote::Hub;
+use crate::remote::Sender;
 use crate::runtime::sleep;
-use crate::sender::Sender;
-use crate::socket::{Queue, send_message};
-pub(crate) use inbox::Inbox;
 
 /// Queued bytes from which [`Connection::ready`] waits.
 const READY_BYTES_MAX: usize = 64 << 10;

@@ -7,11 +7,11 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::error_http::HttpError;
+use crate::app::error_http::HttpError;
+use crate::app::request::Request;
+use crate::app::ws::Ws;
 use crate::message::Json;
-use crate::request::Request;
-use crate::service::Reply;
-use crate::ws::Ws;
+use crate::shard::service::Reply;
 
 /// An HTTP response with its whole body, or an upgrade.
 pub struct Response(pub(crate) Outcome);
@@ -47,10 +47,6 @@ impl Response {
         Response::with_body(StatusCode::OK, Some(content_type), body.into())
     }
 
-    pub(crate) fn upgrade(request: Request, route: Ws) -> Response {
-        Response(Outcome::Upgrade(Box::new((request, route))))
-    }
-
     /// The same with another status.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Response {
@@ -68,6 +64,15 @@ impl Response {
             Outcome::Upgrade(upgrade) => upgrade.0.respond_with_header(name, value),
         }
         self
+    }
+}
+
+impl Request {
+    /// From an HTTP handler: answers with an upgrade to this WebSocket route, if the request is a handshake; with what
+    /// refuses it otherwise (405 for methods other than GET, 426 without an upgrade). The connection is listed with the path
+    /// of the handler's route; who is of one route with it, [`Socket::to_route`](crate::Socket::to_route) says.
+    pub fn upgrade(self, route: &Ws) -> Response {
+        Response(Outcome::Upgrade(Box::new((self, route.clone()))))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{CoreHub, Letter};
 use crate::admission::Admission;
+use crate::hub::{CoreHub, Letter};
 use crate::mail::{Courier, MailError};
 use crate::message::Envelope;
 

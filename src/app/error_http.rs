@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::id::ParseIdError;
+use crate::hub::ParseIdError;
 use crate::mail::MailError;
 use crate::message::{DecodeError, EncodeError};
 

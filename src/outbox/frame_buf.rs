@@ -15,7 +15,7 @@ impl FrameBuf {
     /// Encodes a message of one frame.
     ///
     /// ```
-    /// use ringwire::frame_buf::FrameBuf;
+    /// use ringwire::outbox::FrameBuf;
     /// use ringwire::proto::frame::Opcode;
     ///
     /// let frame = FrameBuf::new(Opcode::Text, b"hi");

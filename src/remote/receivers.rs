@@ -8,15 +8,16 @@ use std::task::{Context, Poll};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::frame_buf::FrameBuf;
-use crate::hub::{ConnectionInfo, CoreHub, Delivery, Hub, Letter, Scope, Tally};
-use crate::id::ConnectionId;
+use crate::hub::ConnectionId;
+use crate::hub::{ConnectionInfo, CoreHub, Delivery, Letter, Scope, Tally};
 use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::metrics::{CoreMetrics, Metrics};
+use crate::outbox::FrameBuf;
 use crate::outbox::{Key, Queued};
 use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode};
+use crate::remote::Hub;
 use crate::runtime::Runtime;
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or

@@ -1,65 +1,18 @@
-//! What an embedder writes: routes, hooks and handlers, and the service that they become on each core.
+//! What an embedder writes: routes in groups, with hooks around them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode};
-use percent_encoding::percent_decode_str;
-use smallvec::SmallVec;
+use http::Method;
 
-use crate::error_http::HttpError;
+use crate::app::definition::{Before, Definition, Hooks, HttpHandler, Target};
+use crate::app::error_http::HttpError;
+use crate::app::request::Request;
+use crate::app::response::IntoResponse;
+use crate::app::router::Router;
+use crate::app::socket::Socket;
+use crate::app::ws::IntoWs;
+use crate::closed::Closed;
 use crate::message::Envelope;
-use crate::request::Request;
-use crate::response::{IntoResponse, Response};
-use crate::service::Reply;
-use crate::socket::Socket;
-use crate::ws::{Closed, IntoWs, LocalBoxFuture, OnClose, Ws};
-
-type Check = Rc<dyn Fn(&mut Request) -> Result<(), HttpError>>;
-type CheckAsync = Rc<dyn for<'r> Fn(&'r mut Request) -> LocalBoxFuture<'r, Result<(), HttpError>>>;
-pub(crate) type HttpHandler = Rc<dyn Fn(Request) -> LocalBoxFuture<'static, Response>>;
-type Observe = Rc<dyn Fn(&Request)>;
-type ObserveClose = Rc<dyn Fn(&Closed)>;
-
-#[derive(Clone)]
-pub(crate) enum Before {
-    Now(Check),
-    Later(CheckAsync),
-}
-
-/// Hooks of a group and of those around it, outermost first.
-#[derive(Clone, Default)]
-pub(crate) struct Hooks {
-    pub(crate) observers: Vec<Observe>,
-    pub(crate) before: Vec<Before>,
-    pub(crate) closed_observers: Vec<ObserveClose>,
-    pub(crate) after: Vec<OnClose>,
-}
-
-impl Hooks {
-    fn within(&self, outer: &Hooks) -> Hooks {
-        let mut hooks = outer.clone();
-        hooks.observers.extend(self.observers.iter().cloned());
-        hooks.before.extend(self.before.iter().cloned());
-        // What was entered last is left first.
-        hooks.closed_observers = [self.closed_observers.clone(), hooks.closed_observers].concat();
-        hooks.after = [self.after.clone(), hooks.after].concat();
-        hooks
-    }
-}
-
-pub(crate) enum Target {
-    Ws(Ws),
-    /// `None` = any method.
-    Http(Option<Method>, HttpHandler),
-}
-
-pub(crate) struct Definition {
-    pub(crate) path: String,
-    pub(crate) target: Target,
-    pub(crate) hooks: Hooks,
-}
 
 /// Routes that share a prefix and hooks; see [`App::group`].
 #[derive(Default)]
@@ -317,100 +270,4 @@ impl App {
     pub(crate) fn into_parts(self) -> (Router, Envelope) {
         (Router::new(self.root.finish(""), self.fallback), self.envelope)
     }
-}
-
-/// One path of the router.
-#[derive(Default)]
-pub(crate) struct Endpoint {
-    pub(crate) path: Arc<str>,
-    pub(crate) ws: Option<(u16, Rc<Hooks>)>,
-    pub(crate) methods: Vec<(Option<Method>, HttpHandler, Rc<Hooks>)>,
-}
-
-/// Finds the endpoint of a request.
-pub(crate) struct Router {
-    paths: matchit::Router<usize>,
-    pub(crate) endpoints: Vec<Endpoint>,
-    /// The WebSocket routes by number, with their paths and hooks.
-    pub(crate) ws: Vec<(Ws, String, Rc<Hooks>)>,
-    pub(crate) fallback: Option<HttpHandler>,
-}
-
-pub(crate) type Params = SmallVec<[(String, String); 2]>;
-
-impl Router {
-    fn new(definitions: Vec<Definition>, fallback: Option<HttpHandler>) -> Router {
-        let mut router = Router { paths: matchit::Router::new(), endpoints: Vec::new(), ws: Vec::new(), fallback };
-        for definition in definitions {
-            let index = router.endpoint(&definition.path);
-            let hooks = Rc::new(definition.hooks);
-            match definition.target {
-                Target::Ws(ws) => {
-                    assert!(router.endpoints[index].ws.is_none(), "two WebSocket routes at {}", definition.path);
-                    router.endpoints[index].ws = Some((router.ws.len() as u16, Rc::clone(&hooks)));
-                    router.ws.push((ws, definition.path, hooks));
-                }
-                Target::Http(method, handler) => router.endpoints[index].methods.push((method, handler, hooks)),
-            }
-        }
-        router
-    }
-
-    fn endpoint(&mut self, path: &str) -> usize {
-        if let Some(index) = self.endpoints.iter().position(|endpoint| &*endpoint.path == path) {
-            return index;
-        }
-        let index = self.endpoints.len();
-        if let Err(error) = self.paths.insert(path, index) {
-            panic!("the route {path:?} cannot be added: {error}");
-        }
-        self.endpoints.push(Endpoint { path: path.into(), ..Endpoint::default() });
-        index
-    }
-
-    /// The endpoint of a path and its parameters; `None` if there is none.
-    ///
-    /// # Errors
-    /// 400 if a parameter is not UTF-8: made valid, different ones would be the same.
-    pub(crate) fn find(&self, path: &str) -> Result<Option<(&Endpoint, Params)>, HttpError> {
-        let Ok(found) = self.paths.at(path) else { return Ok(None) };
-        let decode = |(name, value): (&str, &str)| {
-            let value = percent_decode_str(value).decode_utf8().ok()?;
-            Some((name.to_owned(), value.into_owned()))
-        };
-        let params: Option<Params> = found.params.iter().map(decode).collect();
-        let params = params.ok_or(HttpError::bad_request("the path is not UTF-8"))?;
-        Ok(Some((&self.endpoints[*found.value], params)))
-    }
-}
-
-impl Endpoint {
-    /// The HTTP handler for a method. GET's also answers HEAD.
-    ///
-    /// # Errors
-    /// 405 with the methods that there are.
-    pub(crate) fn handler(&self, method: &str) -> Result<(&HttpHandler, &Rc<Hooks>), Reply> {
-        let matches = |wanted: &Option<Method>, method: &str| wanted.as_ref().is_none_or(|wanted| wanted == method);
-        let find = |method: &str| self.methods.iter().find(|(wanted, ..)| matches(wanted, method));
-        let found = find(method).or_else(|| if method == "HEAD" { find("GET") } else { None });
-        if let Some((_, handler, hooks)) = found {
-            return Ok((handler, hooks));
-        }
-        let mut allowed: Vec<&str> =
-            self.methods.iter().filter_map(|(method, ..)| method.as_ref()).map(Method::as_str).collect();
-        if self.ws.is_some() && !allowed.contains(&"GET") {
-            allowed.push("GET");
-        }
-        if allowed.contains(&"GET") && !allowed.contains(&"HEAD") {
-            allowed.push("HEAD");
-        }
-        let allow = HeaderValue::from_str(&allowed.join(", ")).expect("methods are tokens");
-        let reply = Reply::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
-        Err(reply.with_header(http::header::ALLOW, allow))
-    }
-}
-
-/// Calls what a user wrote; a panic becomes `None` and is logged.
-pub(crate) fn guarded<R>(what: &str, call: impl FnOnce() -> R) -> Option<R> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|_| tracing::error!("{what} panicked")).ok()
 }

@@ -11,11 +11,12 @@
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
 
-mod handle;
+mod id;
 mod kept;
 mod letter;
 mod limits;
 mod measure;
+mod peer;
 mod room;
 mod rooms;
 mod routes;
@@ -35,21 +36,20 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::config::SlowConsumer;
-use crate::frame_buf::FrameBuf;
-use crate::id::{ConnectionId, IdKey};
 use crate::mail::Post;
 use crate::metrics::Counters;
+use crate::outbox::FrameBuf;
 use crate::outbox::{Dropped, Key, Outbox, Outgoing, Queued};
-use crate::peer::CompactPeer;
 use crate::proto::frame::Opcode;
 use crate::proto::pool::Pool;
 use crate::proto::{Incoming, Kind, Payload};
 use room::Room;
 use routes::RouteNames;
 
-pub use handle::Hub;
+pub use id::{ConnectionId, IdKey, ParseIdError};
 pub use letter::{Delivery, Letter, Scope, Tally};
 pub use limits::RouteLimits;
+pub(crate) use peer::CompactPeer;
 pub use room::RoomId;
 pub use routes::RouteName;
 pub use scope::ConnectionInfo;

@@ -10,11 +10,9 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
-use crate::error_http::HttpError;
-use crate::hub::Hub;
-use crate::response::Response;
-use crate::service::Inbound;
-use crate::ws::Ws;
+use crate::app::error_http::HttpError;
+use crate::remote::Hub;
+use crate::shard::service::Inbound;
 
 /// A request with its whole body. Hooks may attach typed values, add headers to the response, and choose a subprotocol.
 pub struct Request {
@@ -161,13 +159,6 @@ impl Request {
         }
         self.protocol = Some(protocol.to_owned());
         Ok(())
-    }
-
-    /// From an HTTP handler: answers with an upgrade to this WebSocket route, if the request is a handshake; with what
-    /// refuses it otherwise (405 for methods other than GET, 426 without an upgrade). The connection is listed with the path
-    /// of the handler's route; who is of one route with it, [`Socket::to_route`](crate::Socket::to_route) says.
-    pub fn upgrade(self, route: &Ws) -> Response {
-        Response::upgrade(self, route.clone())
     }
 }
 

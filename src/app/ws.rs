@@ -8,27 +8,15 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use crate::app::connection::Connection;
+use crate::app::reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
+use crate::app::socket::Socket;
+use crate::closed::Closed;
 use crate::config::SlowConsumer;
-use crate::connection::Connection;
 use crate::hub::RouteLimits;
 use crate::message::{DecodeError, Message, OwnedMessage, borrowed};
 use crate::outbox::Dropped;
 use crate::proto::Kind;
-use crate::reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
-use crate::socket::Socket;
-
-/// How a WebSocket ended, as `on_close` sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
-    /// The close code: the peer's, or ours if we closed first; 1005 if there was none, 1006 if the connection broke.
-    pub code: u16,
-    /// The reason that came with it.
-    pub reason: String,
-    /// Whether both sides said Close.
-    pub clean: bool,
-    /// How long it was open.
-    pub duration: Duration,
-}
 
 /// Which way messages go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

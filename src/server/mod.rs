@@ -1,5 +1,7 @@
 //! Starts the cores and ends them.
 
+pub mod listen;
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,21 +18,22 @@ use signal_hook::iterator::Signals;
 
 use crate::admission::{Admission, Memory};
 use crate::app::App;
+use crate::app::serve::CoreApp;
 use crate::check;
 use crate::config::{Config, available_cpus};
-use crate::core_app::CoreApp;
 use crate::engine::Ring as _;
 use crate::engine::bell::Bell;
 use crate::engine::uring::{Options, Uring};
 use crate::error::{Error, Result};
-use crate::hub::{CoreHub, Hub, Letter};
-use crate::id::IdKey;
-use crate::listen::{self, BoundAddress, SocketFile};
+use crate::hub::IdKey;
+use crate::hub::{CoreHub, Letter};
 use crate::mail::{MailError, Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
 use crate::proto::Limits;
 use crate::proto::pool::Pool;
-use crate::service::Service;
+use crate::remote::Hub;
+use crate::server::listen::{BoundAddress, SocketFile};
+use crate::shard::service::Service;
 use crate::shard::{Handover, Settings, Shard};
 
 /// Slots beyond the allowed WebSockets, so that those over the limit can be told so; of a small table an eighth.
