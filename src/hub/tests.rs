@@ -7,6 +7,7 @@ use crate::admission::Admission;
 use crate::chance::Chance;
 use crate::mail::{Mailbox, PostOffice, Wake};
 use crate::outbox::Stretch;
+use crate::remote::Hub;
 
 struct World {
     hubs: Vec<CoreHub>,
