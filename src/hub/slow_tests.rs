@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::chance::Chance;
 use crate::outbox::{Stretch, ToSend};
-use crate::proto::frame::unmasked_len;
+use crate::proto::frame::frame_len;
 
 const BYTES_MAX: usize = 4000;
 const PAYLOAD_BYTES_MAX: usize = 900;
@@ -149,7 +149,7 @@ fn bytes_of(send: ToSend<'_>) -> (u32, Vec<u8>) {
 fn messages(mut bytes: &[u8]) -> Vec<(u64, usize)> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
-        let (frame, rest) = bytes.split_at(unmasked_len(bytes));
+        let (frame, rest) = bytes.split_at(frame_len(bytes));
         assert_eq!(frame[0], 0x81, "a whole text message");
         let at = if frame[1] == 126 { 4 } else { 2 };
         let text = std::str::from_utf8(&frame[at..]).expect("as it was sent");

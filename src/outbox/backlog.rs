@@ -5,6 +5,8 @@
 //! which the beginning is in flight or has been sent (`begun`). It is never dropped nor replaced, and neither is what is
 //! in flight.
 //!
+//! Frames are masked or not, as their sender's role has it (RFC 6455 5.1): nothing here asks for the role.
+//!
 //! Invariant: a message that has a key is a piece of its own; `keyed.keys` says so, in step with `queue`.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,7 +16,7 @@ use smallvec::SmallVec;
 
 use super::key::Key;
 use super::{Dropped, PIECES_MAX, Stretch};
-use crate::proto::frame::unmasked_len;
+use crate::proto::frame::frame_len;
 
 /// Small messages of a backlog are sent together up to this many bytes.
 pub(super) const RESEND_BYTES: usize = 64 << 10;
@@ -70,8 +72,8 @@ impl Keyed {
     }
 }
 
-/// Whether bytes at the start of a piece are no frame. The server sends every message as one frame, so each of its frames
-/// has the bit FIN (RFC 6455 5.2), which no character of HTTP has.
+/// Whether bytes at the start of a piece are no frame. Whoever queues sends every message as one frame, so each frame has
+/// the bit FIN (RFC 6455 5.2), which no character of HTTP has.
 pub(super) fn is_raw(bytes: &[u8]) -> bool {
     bytes[0] & 0x80 == 0
 }
@@ -86,9 +88,9 @@ fn end_of_frame(piece: &[u8], at: usize) -> usize {
     if is_raw(piece) {
         return piece.len();
     }
-    let mut end = unmasked_len(piece);
+    let mut end = frame_len(piece);
     while end <= at {
-        end += unmasked_len(&piece[end..]);
+        end += frame_len(&piece[end..]);
     }
     end
 }
@@ -245,7 +247,7 @@ impl Backlog {
             // As many of the piece's frames as fit, and one at least.
             let mut end = end_of_frame(&next, 0);
             while end < next.len() && !is_raw(&next) {
-                let more = end + unmasked_len(&next[end..]);
+                let more = end + frame_len(&next[end..]);
                 if more > bytes_max {
                     break;
                 }
@@ -306,13 +308,13 @@ impl Backlog {
         if let Some(keyed) = &self.keyed {
             assert_eq!(keyed.keys.len(), self.queue.len());
             for (piece, _) in self.queue.iter().zip(&keyed.keys).filter(|(_, key)| key.is_some()) {
-                assert_eq!(unmasked_len(piece), piece.len(), "a keyed message is a piece");
+                assert_eq!(frame_len(piece), piece.len(), "a keyed message is a piece");
             }
         }
         for piece in self.queue.iter().skip(usize::from(self.begun)).filter(|piece| !is_raw(piece)) {
             let mut at = 0;
             while at < piece.len() {
-                at += unmasked_len(&piece[at..]);
+                at += frame_len(&piece[at..]);
             }
             assert_eq!(at, piece.len(), "whole frames");
         }

@@ -18,6 +18,8 @@
 
 mod backlog;
 mod frame_buf;
+#[cfg(test)]
+mod frame_tests;
 mod key;
 mod measure;
 #[cfg(test)]
@@ -379,8 +381,8 @@ impl Outbox {
         Queued::Yes
     }
 
-    /// Queues the bytes that `write` appends, whatever the limit: HTTP responses, which the server itself bounds. `false`
-    /// if the queue is closed.
+    /// Queues the bytes that `write` appends, which are no frames, whatever the limit: HTTP, which whoever writes it bounds.
+    /// `false` if the queue is closed.
     ///
     /// # Errors
     /// The writer's; nothing is queued then.
@@ -399,6 +401,19 @@ impl Outbox {
             self.raw.push((slot, queue.end - queue.start));
         }
         Ok(true)
+    }
+
+    /// Queues the frames that `write` appends, masked or not, whatever the limit: those of a client, which knows what it has
+    /// asked for. `false` if the queue is closed.
+    #[inline]
+    pub fn queue_frames(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let start = self.arena.len();
+        if !self.is_open(slot) || start > ARENA_BYTES_MAX {
+            return false;
+        }
+        write(&mut self.arena);
+        self.force(slot, ArenaFrame { start: start as u32, end: self.arena.len() as u32 });
+        true
     }
 
     fn queue_control(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::backlog::{is_control, is_raw};
 use super::{ArenaFrame, Key, Outbox, Queued};
 use crate::outbox::FrameBuf;
-use crate::proto::frame::{CONTROL_BYTES_MAX, Opcode, put_frame, unmasked_len};
+use crate::proto::frame::{CONTROL_BYTES_MAX, Opcode, frame_len, put_frame};
 
 /// Messages that a connection will not get because it does not keep up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Outbox {
             if is_raw(frame) || is_control(frame) {
                 break;
             }
-            let len = unmasked_len(frame);
+            let len = frame_len(frame);
             queue.start += len as u32;
             dropped.oldest += 1;
             dropped.bytes += len as u64;
@@ -230,7 +230,7 @@ impl Outbox {
         }
         let mut at = stretch.start + raw_len as u32;
         while !bytes.is_empty() {
-            let frame = if has_marks { bytes.split_to(unmasked_len(&bytes)) } else { std::mem::take(&mut bytes) };
+            let frame = if has_marks { bytes.split_to(frame_len(&bytes)) } else { std::mem::take(&mut bytes) };
             let key = self.key_at(at);
             at += frame.len() as u32;
             match key {

@@ -185,18 +185,19 @@ fn first_byte(first: u8, expect: Expect) -> Result<(Opcode, bool, bool), Protoco
     Ok((opcode, fin, rsv1))
 }
 
-/// The length, header included, of the unmasked frame that begins here and is known to be whole: a server's own.
+/// The length, header included, of the frame that begins here and is known to be whole: one's own, whichever role one has.
 ///
 /// # Panics
 /// If `frame` ends within the header.
 #[inline]
-pub(crate) fn unmasked_len(frame: &[u8]) -> usize {
-    debug_assert!(frame[1] & MASKED == 0);
-    match frame[1] {
+pub(crate) fn frame_len(frame: &[u8]) -> usize {
+    let unmasked = match frame[1] & !MASKED {
         126 => 4 + usize::from(u16::from_be_bytes([frame[2], frame[3]])),
         127 => 10 + u64::from_be_bytes(frame[2..10].try_into().expect("eight bytes")) as usize,
         short => 2 + usize::from(short),
-    }
+    };
+    // RFC 6455 5.2: the mask key is there if the bit is set, as in every frame of a client.
+    unmasked + if frame[1] & MASKED == 0 { 0 } else { 4 }
 }
 
 /// A frame header for `len` bytes of payload: the bytes and how many of them count.
@@ -353,6 +354,10 @@ mod tests {
             let (header, at) = decode_header(&out).unwrap().unwrap();
             assert_eq!((header.payload_len, header.mask, header.fin), (len as u64, None, true));
             assert_eq!(out[at..], payload);
+            assert_eq!(frame_len(&out), out.len());
+            let mut masked = Vec::new();
+            put_masked_frame(&mut masked, Opcode::Binary, &payload, [0xFF; 4]);
+            assert_eq!((frame_len(&masked), masked.len()), (masked.len(), out.len() + 4));
         }
     }
 }

@@ -113,7 +113,14 @@ impl fmt::Debug for Sends {
 }
 
 impl Sends {
+    /// Frames, masked.
+    #[inline]
     pub(super) fn put(&mut self, conn: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.0.queue_frames(conn, write)
+    }
+
+    /// Bytes that are no frames.
+    pub(super) fn put_raw(&mut self, conn: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let queued = self.0.queue_raw(conn, |out| {
             write(out);
             Ok::<(), Infallible>(())
@@ -177,7 +184,7 @@ impl Io {
     /// Queues bytes as they are.
     pub(crate) fn raw(&mut self, conn: u32, bytes: &[u8]) {
         self.tally.bytes_out += bytes.len() as u64;
-        self.outbox.put(conn, |out| out.extend_from_slice(bytes));
+        self.outbox.put_raw(conn, |out| out.extend_from_slice(bytes));
     }
 
     pub(super) fn read_clock(&mut self) {

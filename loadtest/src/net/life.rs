@@ -56,7 +56,7 @@ impl Net {
             line.state = State::Handshake;
             let key = handshake_key(line.key);
             let (target, room) = (&self.target, line.room);
-            self.io.outbox.put(conn, |out| target.put_request(out, room, &key));
+            self.io.outbox.put_raw(conn, |out| target.put_request(out, room, &key));
         } else {
             self.opened(app, conn);
         }
