@@ -212,6 +212,7 @@ mod server;
 #[doc(hidden)]
 pub mod shard;
 pub mod standalone;
+mod wakers;
 
 pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};
 pub use app::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent, Undecodable, Ws, ws};

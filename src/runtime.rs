@@ -259,8 +259,11 @@ struct Due {
 impl Due {
     fn after(duration: Duration) -> Due {
         let runtime = Runtime::current();
-        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let at_ns = runtime.now_ns().saturating_add(duration_ns);
+        let at_ns = after(runtime.now_ns(), duration);
+        Due::at(runtime, at_ns)
+    }
+
+    fn at(runtime: Rc<Runtime>, at_ns: u64) -> Due {
         let sequence = runtime.sequence.get();
         runtime.sequence.set(sequence + 1);
         Due { runtime, at_ns, sequence }
@@ -301,26 +304,69 @@ impl Future for Sleep {
     }
 }
 
-/// Ticks every `period`, first after one period. A tick that was missed is not made up for.
+fn after(from_ns: u64, duration: Duration) -> u64 {
+    from_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Ticks every `period`, first after one period.
+///
+/// Ticks are due at whole multiples of the period, counted from when this was called, or outside a core from when the
+/// first tick was awaited: whatever is done between two ticks, they do not drift. A tick that is awaited late comes at
+/// once; those that were missed beside it are skipped, and the next one is due at the next multiple.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # async fn example() {
+/// let mut seconds = ringwire::interval(Duration::from_secs(1));
+/// loop {
+///     seconds.tick().await;
+/// }
+/// # }
+/// ```
 ///
 /// # Panics
 /// If `period` is zero.
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval needs a period");
-    Interval { period }
+    let now_ns = CURRENT.with_borrow(|current| current.as_ref().map(|runtime| runtime.now_ns()));
+    Interval { period, due_ns: now_ns.map(|now_ns| after(now_ns, period)) }
 }
 
 /// Made by [`interval`].
 #[derive(Debug)]
 pub struct Interval {
     period: Duration,
+    /// When the next tick is due; `None` before the first one is awaited, if it was made outside a core.
+    due_ns: Option<u64>,
 }
 
 impl Interval {
-    /// Waits for the next tick.
+    /// Waits for the next tick. A future that is dropped before it is done has taken none: the tick is due when it was.
+    ///
+    /// # Panics
+    /// When awaited outside a core.
     pub async fn tick(&mut self) {
-        sleep(self.period).await;
+        let mut due = None;
+        std::future::poll_fn(|cx| {
+            let runtime = Runtime::current();
+            let now_ns = runtime.now_ns();
+            let due_ns = *self.due_ns.get_or_insert_with(|| after(now_ns, self.period));
+            if due_ns > now_ns {
+                due.get_or_insert_with(|| Due::at(runtime, due_ns)).wake(cx.waker().clone());
+                return Poll::Pending;
+            }
+            self.due_ns = Some(next_multiple(due_ns, self.period, now_ns));
+            Poll::Ready(())
+        })
+        .await;
     }
+}
+
+/// The first time after `now_ns` of those that follow `due_ns` by whole periods.
+fn next_multiple(due_ns: u64, period: Duration, now_ns: u64) -> u64 {
+    let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+    let periods = (now_ns - due_ns) / period_ns + 1;
+    due_ns.saturating_add(period_ns.saturating_mul(periods))
 }
 
 /// The time was up before the future was done.
@@ -403,6 +449,99 @@ mod tests {
         }
         assert_eq!(*woken.borrow(), [10, 10, 20, 30]);
         assert!(runtime.active.borrow().is_empty() && runtime.next_due_ns().is_none());
+        runtime.end();
+    }
+
+    /// Runs a task a millisecond at a time; when it was done, in milliseconds.
+    fn run_until_done(runtime: &Rc<Runtime>, task: impl Future<Output = ()> + 'static) -> Option<u64> {
+        let task = runtime.spawn(task);
+        for now_ms in 0..1000 {
+            runtime.set_now_ns(now_ms * 1_000_000);
+            while runtime.is_ready() || runtime.next_due_ns().is_some_and(|due_ns| due_ns <= runtime.now_ns()) {
+                runtime.run(&mut None);
+            }
+            if task.is_finished() {
+                return Some(now_ms);
+            }
+        }
+        None
+    }
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Kills: a tick that begins anew each time it is awaited.
+    #[test]
+    fn a_tick_that_was_given_up_is_due_when_it_was() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let task = async {
+            let mut every = interval(ms(20));
+            let mut ticks = 0;
+            let begun_ns = Runtime::current().now_ns();
+            while Runtime::current().now_ns() - begun_ns < 300_000_000 {
+                ticks += u32::from(timeout(ms(5), every.tick()).await.is_ok());
+            }
+            assert_eq!(ticks, 15);
+        };
+        assert_eq!(run_until_done(&runtime, task), Some(300));
+        assert!(runtime.dues.borrow().is_empty());
+        runtime.end();
+    }
+
+    /// Kills: time between ticks that is added to the period.
+    #[test]
+    fn ticks_do_not_drift() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let task = async {
+            let mut every = interval(ms(20));
+            for tick in 1..=10 {
+                every.tick().await;
+                assert_eq!(Runtime::current().now_ns(), tick * 20_000_000);
+                if tick < 10 {
+                    sleep(ms(15)).await;
+                }
+            }
+        };
+        assert_eq!(run_until_done(&runtime, task), Some(200));
+        runtime.end();
+    }
+
+    /// Kills: missed ticks that are made up for, and a late one that shifts those after it.
+    #[test]
+    fn a_late_tick_comes_at_once_and_those_that_were_missed_do_not() {
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let task = async {
+            let mut every = interval(ms(20));
+            // (what is done before the tick, when the tick comes), in milliseconds.
+            for (work, at) in
+                [(5, 20), (30, 50), (0, 60), (65, 125), (0, 140), (20, 160), (0, 180), (39, 219), (0, 220)]
+            {
+                sleep(ms(work)).await;
+                every.tick().await;
+                assert_eq!(Runtime::current().now_ns(), at * 1_000_000, "after {work} ms");
+            }
+        };
+        assert_eq!(run_until_done(&runtime, task), Some(220));
+        runtime.end();
+    }
+
+    #[test]
+    fn an_interval_made_elsewhere_begins_with_its_first_tick() {
+        let mut every = std::thread::spawn(|| interval(ms(20))).join().unwrap();
+        let runtime = Runtime::new();
+        runtime.make_current();
+        let task = async move {
+            sleep(ms(30)).await;
+            every.tick().await;
+        };
+        assert_eq!(run_until_done(&runtime, task), Some(50));
+        runtime.spawn(async { interval(Duration::MAX).tick().await }).detach();
+        runtime.run(&mut None);
+        assert_eq!(runtime.next_due_ns(), None, "never");
         runtime.end();
     }
 

@@ -44,6 +44,8 @@ mod routes;
 mod slow;
 #[path = "simulation/table.rs"]
 mod table;
+#[path = "simulation/tasks.rs"]
+mod tasks;
 #[path = "simulation/wire.rs"]
 mod wire;
 

@@ -16,7 +16,7 @@ const LINES_MAX: usize = 700;
 /// and [`USERS`] say.
 const LAYERS: &[&[&str]] = &[
     &["closed", "error"],
-    &["admission", "chance", "config", "metrics"],
+    &["admission", "chance", "config", "metrics", "wakers"],
     &["engine", "proto"],
     &["message"],
     &["outbox", "mail"],

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -15,23 +16,26 @@ use crate::app::inbox::Inbox;
 use crate::app::queue::{Queue, send_message};
 use crate::app::reply::{ReplySink, Sent};
 use crate::app::request::Request;
-use crate::hub::ConnectionId;
+use crate::hub::{ConnectionId, CoreHub};
 use crate::message::{EncodeError, Envelope, IntoMessage, Message, OwnedMessage};
 use crate::outbox::Key;
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::remote::Hub;
 use crate::remote::Sender;
-use crate::runtime::sleep;
 
 /// Queued bytes from which [`Connection::ready`] waits.
-const READY_BYTES_MAX: usize = 64 << 10;
+pub(crate) const READY_BYTES_MAX: usize = 64 << 10;
 
-/// A WebSocket in the hands of a task of its core. Clones are the same connection; messages go to whichever clone asks
-/// first. Dropping it does not close the connection.
+/// A WebSocket in the hands of a task of its core. Dropping it does not close the connection.
+///
+/// Clones are the same connection, and may outlive the route's task. Messages go to whichever clone asks first, and as long
+/// as there is a clone they wait for it: where the inbox is full, nothing more is read from the peer. Whoever only sends
+/// keeps a [`Connection::sender`] instead. When the last clone has gone, messages that wait and those that still come are
+/// thrown away, and counted in the metrics (`ringwire_messages_discarded_total`).
 #[derive(Clone)]
 pub struct Connection {
     pub(crate) core: Rc<CoreContext>,
-    pub(crate) inbox: Rc<Inbox>,
+    pub(crate) inbox: Rc<Reader>,
     pub(crate) request: Option<Rc<Request>>,
     pub(crate) sender: Sender,
     pub(crate) id: ConnectionId,
@@ -47,7 +51,7 @@ impl Connection {
 
     /// The next message; `None` when the connection has ended and all its messages have been taken.
     pub async fn recv(&mut self) -> Option<OwnedMessage> {
-        let mut waiter = self.inbox.waiter();
+        let mut waiter = self.inbox.receiver();
         poll_fn(|cx| {
             if let Some((message, wants_more)) = self.inbox.pop() {
                 if wants_more {
@@ -111,15 +115,34 @@ impl Connection {
 
     /// Waits until most of what is queued has been taken by the socket, or the connection has ended.
     pub async fn ready(&mut self) {
-        while self.outbox_bytes() > READY_BYTES_MAX && !self.is_closed() {
-            sleep(std::time::Duration::from_millis(1)).await;
-        }
+        let mut waiter = self.inbox.sender();
+        poll_fn(|cx| {
+            if self.is_closed() || !self.is_behind() {
+                return Poll::Ready(());
+            }
+            waiter.wait(cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether much is queued; if so, those who wait are woken when it is not any more.
+    fn is_behind(&self) -> bool {
+        let id = self.id;
+        let is_behind = |hub: &mut CoreHub| {
+            let is_behind = hub.resolve(id).is_some_and(|slot| hub.outbox.queued_bytes(slot) > READY_BYTES_MAX);
+            if is_behind {
+                hub.outbox.note_falls_from(READY_BYTES_MAX);
+            }
+            is_behind
+        };
+        self.core.runtime.try_with_hub(is_behind).unwrap_or(false)
     }
 
     /// Bytes queued and not yet taken by the socket.
     pub fn outbox_bytes(&self) -> usize {
         let id = self.id;
-        let queued = |hub: &mut crate::hub::CoreHub| hub.resolve(id).map_or(0, |slot| hub.outbox.queued_bytes(slot));
+        let queued = |hub: &mut CoreHub| hub.resolve(id).map_or(0, |slot| hub.outbox.queued_bytes(slot));
         self.core.runtime.try_with_hub(queued).unwrap_or(0)
     }
 
@@ -170,11 +193,36 @@ impl Connection {
     pub fn hub(&self) -> &Hub {
         &self.core.hub
     }
+}
 
-    pub(crate) fn abandon(&self) {
-        self.inbox.abandon();
-        let id = self.id;
-        self.core.runtime.with_hub(move |hub| hub.release(id));
+/// What the clones of a connection have in common: the hold on its inbox, which nobody reads any more when this is dropped.
+pub(crate) struct Reader {
+    inbox: Rc<Inbox>,
+    core: Rc<CoreContext>,
+    id: ConnectionId,
+}
+
+impl Reader {
+    pub(crate) fn new(inbox: Rc<Inbox>, core: Rc<CoreContext>, id: ConnectionId) -> Rc<Reader> {
+        Rc::new(Reader { inbox, core, id })
+    }
+}
+
+impl Deref for Reader {
+    type Target = Inbox;
+
+    fn deref(&self) -> &Inbox {
+        &self.inbox
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let (unread, id) = (self.inbox.abandon() as u64, self.id);
+        self.core.runtime.with_hub(move |hub| {
+            hub.counters.messages_discarded += unread;
+            hub.release(id);
+        });
     }
 }
 

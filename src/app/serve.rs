@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::app::connection::Connection;
+use crate::app::connection::{Connection, READY_BYTES_MAX, Reader};
 use crate::app::context::{CoreContext, States};
 use crate::app::definition::{Before, Hooks, HttpHandler};
 use crate::app::error_http::HttpError;
 use crate::app::group::App;
 use crate::app::guard::guarded;
-use crate::app::inbox::Inbox;
+use crate::app::inbox::{Inbox, Pushed};
 use crate::app::reply::BoxError;
 use crate::app::request::Request;
 use crate::app::response::Outcome;
@@ -185,7 +185,8 @@ impl CoreApp {
     fn handle_failures(&mut self, hub: &mut CoreHub) {
         let failures = self.failures.take();
         for (id, error) in failures {
-            match hub.resolve(id) {
+            // Closing or not: the handler's failure is its author's to know.
+            match hub.find(id) {
                 Some(slot) => {
                     let (route, _) = self.route(hub.route(slot));
                     self.failed(hub, slot, &route, error.as_ref());
@@ -232,17 +233,15 @@ impl CoreApp {
         };
         let connection = Connection {
             core: Rc::clone(&self.core),
-            inbox,
+            inbox: Reader::new(inbox, Rc::clone(&self.core), id),
             request: state.request.clone(),
             sender,
             id,
             peer,
             discard_replies: route.mode == Mode::ReceiveOnly,
         };
-        let abandoned = Abandon(connection.clone());
         let (route, failures) = (Rc::clone(route), Rc::clone(&self.failures));
         let task = async move {
-            let _abandoned = abandoned;
             match &route.handler {
                 Handler::Task(task) => {
                     if let Err(failure) = caught(task(connection.clone())).await {
@@ -424,8 +423,10 @@ impl Service for CoreApp {
             }
             Handler::Task(_) | Handler::MessageAsync(_) => {
                 let inbox = self.states.get(slot).and_then(|state| state.inbox.as_ref());
-                if inbox.is_some_and(|inbox| inbox.push(message.into_owned())) {
-                    hub.hold(slot);
+                match inbox.map_or(Pushed::Discarded, |inbox| inbox.push(message.into_owned())) {
+                    Pushed::Yes => {}
+                    Pushed::Full => hub.hold(slot),
+                    Pushed::Discarded => hub.counters.messages_discarded += 1,
                 }
             }
             Handler::None => hub.counters.messages_discarded += 1,
@@ -448,7 +449,16 @@ impl Service for CoreApp {
         }
     }
 
-    fn drained(&mut self, hub: &mut CoreHub, slot: u32) {
+    fn drained(&mut self, hub: &mut CoreHub, slot: u32, from_bytes: usize) {
+        if hub.has_fallen(slot, from_bytes, READY_BYTES_MAX)
+            && let Some(inbox) = self.states.get(slot).and_then(|state| state.inbox.as_ref())
+        {
+            inbox.wake_senders();
+        }
+        let wants = hub.limits(slot).drain_below_bytes.is_some_and(|below| hub.has_fallen(slot, from_bytes, below));
+        if !wants || !hub.is_open(slot) {
+            return;
+        }
         let (route, _) = self.route(hub.route(slot));
         if let Some(on_drain) = &route.on_drain {
             self.run(hub, slot, &route, |socket| {
@@ -534,15 +544,6 @@ impl Drop for AnswerGuard {
         let failed = || Answer::Response(Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
         let answer = self.answer.take().unwrap_or_else(failed);
         self.answers.borrow_mut().push((self.slot, self.generation, answer));
-    }
-}
-
-/// Nobody will take a connection's messages any more when the task that did has ended, however it ended.
-struct Abandon(Connection);
-
-impl Drop for Abandon {
-    fn drop(&mut self) {
-        self.0.abandon();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Connections that do not keep up: what happens to messages for which there is no room, and who is told.
 
+use std::cmp::Reverse;
+
 use super::CoreHub;
 use crate::config::SlowConsumer;
 use crate::metrics::{DropReason, ShedReason};
@@ -123,16 +125,16 @@ impl CoreHub {
         of.map(|((slot, _), dropped)| (slot, dropped)).collect()
     }
 
-    /// The connections whose queues have fallen, since the last call, to where their routes want to know of it.
-    pub(crate) fn take_drained(&mut self) -> Vec<u32> {
+    /// The connections whose queues have become shorter since the last call, each with the most that was in it before.
+    pub(crate) fn take_falls(&mut self) -> Vec<(u32, usize)> {
         let mut falls = self.outbox.take_falls();
-        falls.retain(|(slot, before)| {
-            let below = if self.is_open(*slot) { self.limits(*slot).drain_below_bytes } else { None };
-            below.is_some_and(|below| *before > below && self.outbox.queued_bytes(*slot) <= below)
-        });
-        let mut slots: Vec<u32> = falls.into_iter().map(|(slot, _)| slot).collect();
-        slots.sort_unstable();
-        slots.dedup();
-        slots
+        falls.sort_unstable_by_key(|(slot, from_bytes)| (*slot, Reverse(*from_bytes)));
+        falls.dedup_by_key(|(slot, _)| *slot);
+        falls
+    }
+
+    /// Whether a queue of `from_bytes` has fallen to `below_bytes`.
+    pub(crate) fn has_fallen(&self, slot: u32, from_bytes: usize, below_bytes: usize) -> bool {
+        from_bytes > below_bytes && self.outbox.queued_bytes(slot) <= below_bytes
     }
 }

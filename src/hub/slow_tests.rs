@@ -94,9 +94,11 @@ impl Model {
         for (slot, dropped) in self.hub.take_losses() {
             self.receivers[slot as usize].lost.add(dropped);
         }
-        for slot in self.hub.take_drained() {
+        for (slot, from_bytes) in self.hub.take_falls() {
+            if !self.hub.has_fallen(slot, from_bytes, DRAIN_BELOW) {
+                continue;
+            }
             let receiver = &mut self.receivers[slot as usize];
-            assert!(self.hub.outbox.queued_bytes(slot) <= DRAIN_BELOW);
             receiver.drained += 1;
             receiver.was_above = false;
         }

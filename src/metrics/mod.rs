@@ -50,7 +50,7 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Messages not sent because a receiver's queue was full.
     pub drops: Counts<DropReason>,
-    /// Messages received on routes that do nothing with them.
+    /// Messages received that nobody takes: on routes that do nothing with them, or whose task has ended.
     pub messages_discarded: u64,
     /// Connections that the server closed because they held too much.
     pub shed: Counts<ShedReason>,

@@ -72,7 +72,7 @@ fn messages(text: &mut Text<'_>) {
     text.counter("ringwire_sent_bytes_total", sent, |core| core.counters.bytes_out);
     let dropped = "Messages not sent because a receiver's queue was full.";
     text.kinds("ringwire_messages_dropped_total", dropped, "reason", |core| &core.counters.drops);
-    let discarded = "Messages received on routes that do nothing with them.";
+    let discarded = "Messages received on routes that do nothing with them, or whose task has ended.";
     text.counter("ringwire_messages_discarded_total", discarded, |core| core.counters.messages_discarded);
 }
 

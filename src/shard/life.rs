@@ -283,9 +283,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.service.dropped(&mut self.hub, slot, &dropped);
             }
         }
-        for slot in self.hub.take_drained() {
-            if self.conns.get(slot as usize).is_some_and(|conn| conn.entered) && self.hub.is_open(slot) {
-                self.service.drained(&mut self.hub, slot);
+        for (slot, from_bytes) in self.hub.take_falls() {
+            if self.conns.get(slot as usize).is_some_and(|conn| conn.entered) {
+                self.service.drained(&mut self.hub, slot, from_bytes);
             }
         }
     }

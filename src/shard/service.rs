@@ -144,9 +144,10 @@ pub trait Service {
         let _ = (hub, slot, dropped);
     }
 
-    /// What is queued to a WebSocket has fallen to what its route's limits say in `drain_below_bytes`.
-    fn drained(&mut self, hub: &mut CoreHub, slot: u32) {
-        let _ = (hub, slot);
+    /// Of what was queued to a WebSocket, `from_bytes` at most, sockets have taken something in this tick: told where that
+    /// was more than somebody asked to be told of. It may be closing.
+    fn drained(&mut self, hub: &mut CoreHub, slot: u32, from_bytes: usize) {
+        let _ = (hub, slot, from_bytes);
     }
 
     /// A WebSocket has ended: exactly once for each [`Service::open`]. The hub still counts it.

@@ -154,9 +154,9 @@ impl Service for Watched {
         self.inner.dropped(hub, slot, dropped);
     }
 
-    fn drained(&mut self, hub: &mut CoreHub, slot: u32) {
+    fn drained(&mut self, hub: &mut CoreHub, slot: u32, from_bytes: usize) {
         assert!(self.open.contains_key(&slot), "slot {slot}, which is not open, has drained");
-        self.inner.drained(hub, slot);
+        self.inner.drained(hub, slot, from_bytes);
     }
 
     fn inbox_bytes(&self) -> usize {
