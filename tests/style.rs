@@ -30,7 +30,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Modules that only some of those above them may use.
-const USERS: &[(&str, &[&str])] = &[("engine", &["shard", "server", "client"])];
+const USERS: &[(&str, &[&str])] = &[("engine", &["shard", "server", "client", "mail"])];
 
 /// Module, and what it never uses although the layers would allow it.
 const NEVER: &[(&str, &[&str])] = &[

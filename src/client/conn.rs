@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::connect::Order;
 use super::error::ClientError;
 use super::line::{Ended, LineEnd};
+use super::order::Order;
 use super::out::Out;
 use crate::proto::{Machine, Role};
 

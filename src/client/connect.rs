@@ -12,11 +12,12 @@ use http::Uri;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::Client;
-use super::driver::{Driver, Letter};
 use super::error::ClientError;
-use super::keys;
-use super::line::{Line, LineEnd, no_random};
+use super::letter::{Courier, Handle};
+use super::line::no_random;
+use super::order::{Destination, Order, Settings};
 use super::out::SEND_BYTES_MAX;
+use super::{keys, thread};
 use crate::proto::Limits;
 use crate::proto::handshake::{client_key, put_request};
 
@@ -56,38 +57,7 @@ pub struct Connect {
     protocols: Vec<String>,
     unix: Option<PathBuf>,
     settings: Settings,
-    driver: Option<Arc<Driver>>,
-}
-
-/// How a connection is handled once it is asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) bind: Option<IpAddr>,
-    pub(super) limits: Limits,
-    pub(super) handshake_timeout: Duration,
-    pub(super) close_timeout: Duration,
-    pub(super) ping_interval: Duration,
-    pub(super) pong_timeout: Duration,
-    outbox_bytes_max: usize,
-    inbox_bytes_max: usize,
-}
-
-/// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    Address(SocketAddr),
-    Name(String, u16),
-    Unix(PathBuf),
-}
-
-/// What the thread needs to make a connection.
-pub(super) struct Order {
-    pub(super) destination: Destination,
-    /// The handshake's request, and its key.
-    pub(super) request: Vec<u8>,
-    pub(super) key: String,
-    pub(super) protocols: Vec<String>,
-    pub(super) settings: Settings,
+    courier: Option<Arc<Courier>>,
 }
 
 /// A connection to a `ws://` URL, with the default settings. Nothing happens until it is awaited.
@@ -119,7 +89,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
             outbox_bytes_max: 1 << 20,
             inbox_bytes_max: 1 << 20,
         },
-        driver: None,
+        courier: None,
     }
 }
 
@@ -194,15 +164,15 @@ impl Connect {
         self
     }
 
-    /// Connects through another core than that of the process's client thread.
+    /// Connects through another driver than the process's client thread.
     #[doc(hidden)]
-    pub fn through(mut self, driver: &Arc<Driver>) -> Connect {
-        self.driver = Some(Arc::clone(driver));
+    pub fn through(mut self, courier: &Arc<Courier>) -> Connect {
+        self.courier = Some(Arc::clone(courier));
         self
     }
 
-    pub(super) fn driver(&self) -> Result<Arc<Driver>, ClientError> {
-        self.driver.clone().map_or_else(Driver::get, Ok)
+    pub(super) fn courier(&self) -> Result<Arc<Courier>, ClientError> {
+        self.courier.clone().map_or_else(thread::courier, Ok)
     }
 
     /// Everything that can be wrong before anything is sent is wrong here.
@@ -246,12 +216,8 @@ impl IntoFuture for Connect {
 
     fn into_future(self) -> Connecting {
         let start = || {
-            let driver = self.driver()?;
-            let (out_max, in_max) = (self.settings.outbox_bytes_max, self.settings.inbox_bytes_max);
-            let order = self.order()?;
-            let line = Line::new(Arc::clone(&driver), out_max, in_max);
-            driver.post(Letter::Connect(LineEnd(Arc::clone(&line)), Box::new(order)));
-            Ok(line)
+            let courier = self.courier()?;
+            Ok(Handle::order(courier, self.order()?))
         };
         Connecting(Some(start()))
     }
@@ -259,27 +225,27 @@ impl IntoFuture for Connect {
 
 /// A connection under way. Dropping it gives it up.
 #[must_use = "dropping it gives the connection up"]
-pub struct Connecting(Option<Result<Arc<Line>, ClientError>>);
+pub struct Connecting(Option<Result<Handle, ClientError>>);
 
 impl Future for Connecting {
     type Output = Result<Client, ClientError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(Ok(line)) = &self.0 else {
+        let Some(Ok(handle)) = &self.0 else {
             let error = self.0.take().and_then(Result::err);
             return Poll::Ready(Err(error.unwrap_or(ClientError::Closing)));
         };
-        let Poll::Ready(opened) = line.poll_open(cx) else { return Poll::Pending };
-        let line = Arc::clone(line);
+        let Poll::Ready(opened) = handle.line.poll_open(cx) else { return Poll::Pending };
+        let handle = handle.clone();
         self.0 = None;
-        Poll::Ready(opened.map(|opened| Client::new(line, opened)))
+        Poll::Ready(opened.map(|opened| Client::new(handle, opened)))
     }
 }
 
 impl Drop for Connecting {
     fn drop(&mut self) {
-        if let Some(Ok(line)) = &self.0 {
-            line.abandon();
+        if let Some(Ok(handle)) = &self.0 {
+            handle.abandon();
         }
     }
 }

@@ -4,9 +4,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
-use super::driver::{Driver, Letter};
 
 /// What the thread and the future share.
 #[derive(Default)]
@@ -30,11 +27,10 @@ impl Drop for DelayEnd {
 pub(super) struct Delay(Arc<DelayState>);
 
 impl Delay {
-    /// Begins now, on this driver's clock.
-    pub(super) fn new(driver: &Driver, duration: Duration) -> Delay {
+    /// Is done when its end is dropped.
+    pub(super) fn new() -> (Delay, DelayEnd) {
         let state = Arc::new(DelayState::default());
-        driver.post(Letter::Delay(duration, DelayEnd(Arc::clone(&state))));
-        Delay(state)
+        (Delay(Arc::clone(&state)), DelayEnd(state))
     }
 }
 
@@ -46,7 +42,10 @@ impl Future for Delay {
         if state.0 {
             return Poll::Ready(());
         }
-        state.1 = Some(cx.waker().clone());
+        // Dropping a waker may be the end of a task: not under the lock.
+        let former = state.1.replace(cx.waker().clone());
+        drop(state);
+        drop(former);
         Poll::Pending
     }
 }

@@ -1,174 +1,37 @@
-//! The client thread: one for the whole process, started by the first connection, asleep when there is nothing to do.
+//! The client thread's tick. Generic over [`Ring`], like a server's core, so that it also runs on the simulated one.
+//!
+//! A tick, in this order: gather what is to be sent, one send per connection; submit and wait; take the completions; settle
+//! the sends; read letters; handle completions; resume what was held back; fire due timers; wake users. Nothing blocks.
+//!
+//! Invariants: a slot is freed only when no operation of it is in flight; at most one receive, and one send, are in flight
+//! for a slot; a socket is closed only after what was queued to it has been sent, unless it is broken or its time is up.
 
 use std::cmp::Ordering;
-use std::convert::Infallible;
-use std::fmt;
+use std::collections::BinaryHeap;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering as Atomic};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::task::Waker;
 
-use crossbeam_channel::{Receiver, Sender};
-use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::signal::SigSet;
+use slab::Slab;
 
-use super::connect::Order;
-use super::core::Core;
+use super::conn::{Conn, Phase, Receiving};
 use super::delay::DelayEnd;
 use super::error::ClientError;
-use super::line::{Line, LineEnd};
-use super::resolve::resolve;
-use crate::engine::bell::Bell;
-use crate::engine::uring::{Options, Uring};
-use crate::mail::{CoreWaker, Mailbox, PostOffice, Wake};
+use super::letter::{Letter, Letters};
+use super::line::Ended;
+use super::resolve::Resolve;
+use crate::engine::{BatchSend, Completion, Generations, Op, Ring, Token, Wait};
+use crate::message::OwnedMessage;
+use crate::proto::pool::Pool;
 
-/// Most connections of the thread; RLIMIT_NOFILE may allow fewer.
-const SLOTS_MAX: u32 = 1 << 16;
-
-/// What users ask of the thread. Bounded, since there is at most one `Look` per connection under way, and one each of the
-/// others per future.
-pub(super) enum Letter {
-    /// Make this connection.
-    Connect(LineEnd, Box<Order>),
-    /// The addresses of the connection in this slot, of this generation.
-    Resolved(u32, u32, io::Result<Vec<SocketAddr>>),
-    /// The user of this connection wants something.
-    Look(Arc<Line>),
-    /// Drop this later, which wakes somebody.
-    Delay(Duration, DelayEnd),
-}
-
-/// The way to the client thread, or to a core that somebody else drives.
-pub struct Driver {
-    letters: Sender<Letter>,
-    waker: CoreWaker,
-    has_ended: Arc<AtomicBool>,
-}
-
-/// What the thread reads its letters from.
-pub struct Letters {
-    pub(super) queue: Receiver<Letter>,
-    mailbox: Mailbox<Infallible>,
-    _ending: Ending,
-}
-
-impl Letters {
-    /// The thread is about to sleep; false if a letter has come, and it must not.
-    pub(super) fn park(&mut self) -> bool {
-        // The mailbox, always empty, contributes the flag and the fence: the queue is looked at behind them.
-        let parked = self.mailbox.park();
-        if parked && self.queue.is_empty() {
-            return true;
-        }
-        self.mailbox.unpark();
-        false
-    }
-
-    /// The thread is awake again, and looks for letters after this.
-    pub(super) fn unpark(&mut self) {
-        self.mailbox.unpark();
-    }
-}
-
-static DRIVER: Mutex<Option<Arc<Driver>>> = Mutex::new(None);
-
-struct BellWake(Arc<Bell>);
-
-impl Wake for BellWake {
-    fn wake(&self) {
-        self.0.ring();
-    }
-}
-
-/// Says that nobody reads the letters any more, however that came.
-struct Ending(Arc<AtomicBool>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.store(true, Atomic::Release);
-    }
-}
-
-impl Driver {
-    /// The process's client thread, started if there is none.
-    pub(super) fn get() -> Result<Arc<Driver>, ClientError> {
-        let mut driver = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(driver) = driver.as_ref().filter(|driver| !driver.has_ended.load(Atomic::Acquire)) {
-            return Ok(Arc::clone(driver));
-        }
-        let started = Arc::new(Driver::start()?);
-        *driver = Some(Arc::clone(&started));
-        Ok(started)
-    }
-
-    /// The way to a core that will have these letters, and is woken for them by `wake`.
-    pub fn new(wake: Arc<dyn Wake>) -> (Driver, Letters) {
-        let mut office = PostOffice::new(1, 1);
-        let (_, mailbox) = office.take(0);
-        let waker = office.courier(vec![wake]).waker(0).expect("it is the only core's");
-        let (letters, queue) = crossbeam_channel::unbounded();
-        let has_ended = Arc::new(AtomicBool::new(false));
-        let ending = Ending(Arc::clone(&has_ended));
-        (Driver { letters, waker, has_ended }, Letters { queue, mailbox, _ending: ending })
-    }
-
-    fn start() -> Result<Driver, ClientError> {
-        let (ready, readiness) = mpsc::channel();
-        let run = move || {
-            // Signals are for the program's own threads.
-            let _ = SigSet::all().thread_block();
-            let ring = match Uring::new(&options(), Vec::new()) {
-                Ok(ring) => ring,
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                    return;
-                }
-            };
-            let (driver, letters) = Driver::new(Arc::new(BellWake(ring.bell())));
-            let _ = ready.send(Ok(driver));
-            if let Err(error) = Core::new(ring, letters, resolve).run() {
-                tracing::error!(%error, "the client thread's ring failed");
-            }
-        };
-        let unavailable = |why: &str| ClientError::Unavailable(format!("the client thread cannot run: {why}"));
-        thread::Builder::new()
-            .name("ringwire-client".into())
-            .spawn(run)
-            .map_err(|error| unavailable(&error.to_string()))?;
-        match readiness.recv() {
-            Ok(Ok(driver)) => Ok(driver),
-            Ok(Err(error)) => Err(unavailable(&format!("io_uring cannot be used: {error}"))),
-            Err(_) => Err(unavailable("it ended while starting")),
-        }
-    }
-
-    /// Sends a letter and wakes the thread if it sleeps. If it has ended, whoever waits learns so by the letter's drop.
-    pub(super) fn post(&self, letter: Letter) {
-        if self.letters.send(letter).is_ok() {
-            self.waker.wake();
-        }
-    }
-}
-
-fn options() -> Options {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    Options {
-        sq_entries: 256,
-        cq_entries: 4096,
-        slots: u32::try_from(files).unwrap_or(u32::MAX).min(SLOTS_MAX),
-        buffers: 1024,
-        buffer_bytes: 4096,
-        incremental_bytes: 64 << 10,
-        spin: Duration::ZERO,
-    }
-}
+/// Memory kept for assembling messages.
+const POOL_BYTES: usize = 8 << 20;
+/// How long the server has to close the connection after both Close frames, and to read what we have refused.
+pub(super) const LINGER_NS: u64 = 1_000_000_000;
 
 /// Something due at a time; the earliest is the greatest, as a heap wants it.
-pub(super) struct Due<T> {
-    pub(super) at_ns: u64,
-    pub(super) what: T,
+struct Due<T> {
+    at_ns: u64,
+    what: T,
 }
 
 impl<T> PartialEq for Due<T> {
@@ -191,14 +54,416 @@ impl<T> Ord for Due<T> {
     }
 }
 
-impl fmt::Debug for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").finish_non_exhaustive()
-    }
+/// See the module.
+pub struct Driver<R> {
+    pub(super) ring: R,
+    pub(super) letters: Letters,
+    pub(super) resolve: Resolve,
+    pub(super) conns: Slab<Conn>,
+    pub(super) generations: Generations,
+    pub(super) pool: Pool,
+    pub(super) now_ns: u64,
+    completions: Vec<Completion>,
+    /// Connections that may have something to send.
+    dirty: Vec<(u32, u32)>,
+    /// Connections of the batch that is being sent.
+    batch: Vec<u32>,
+    /// Connections whose send failed.
+    broken: Vec<(u32, u32, i32)>,
+    /// Receives that found no buffer; armed again once buffers have been given back.
+    starved: Vec<(u32, u32)>,
+    /// Connections whose held-back input may be handled now.
+    pub(super) resumable: Vec<(u32, u32)>,
+    timers: BinaryHeap<Due<(u32, u32)>>,
+    delays: BinaryHeap<Due<DelayEnd>>,
+    /// Users to wake at the end of the tick.
+    pub(super) wakers: Vec<Waker>,
+    /// Messages on their way into an inbox.
+    pub(super) messages: Vec<OwnedMessage>,
 }
 
-impl fmt::Debug for Letters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Letters").field("waiting", &self.queue.len()).finish_non_exhaustive()
+impl<R: Ring> Driver<R> {
+    /// A driver without connections.
+    pub fn new(ring: R, letters: Letters, resolve: Resolve) -> Driver<R> {
+        Driver {
+            now_ns: ring.now(),
+            ring,
+            letters,
+            resolve,
+            conns: Slab::new(),
+            generations: Generations::default(),
+            pool: Pool::new(POOL_BYTES),
+            completions: Vec::new(),
+            dirty: Vec::new(),
+            batch: Vec::new(),
+            broken: Vec::new(),
+            starved: Vec::new(),
+            resumable: Vec::new(),
+            timers: BinaryHeap::new(),
+            delays: BinaryHeap::new(),
+            wakers: Vec::new(),
+            messages: Vec::new(),
+        }
+    }
+
+    /// Ticks for ever.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        loop {
+            self.tick()?;
+        }
+    }
+
+    fn tick(&mut self) -> io::Result<()> {
+        self.turn()?;
+        self.work();
+        Ok(())
+    }
+
+    /// The first half of a tick, which sleeps. A simulated ring returns from it at once: the second half must wait until
+    /// the sleep would be over.
+    ///
+    /// # Errors
+    /// If the ring is beyond use.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let watched = self.gather();
+        let wait = self.wait(watched);
+        let (conns, generations) = (&self.conns, &self.generations);
+        let batch = self.batch.iter().map(|&slot| BatchSend {
+            token: generations.token(Op::SendNow, slot),
+            pieces: conns[slot as usize].out.as_pieces(),
+        });
+        self.ring.turn(batch, wait)
+    }
+
+    /// The second half of a tick.
+    pub fn work(&mut self) {
+        self.letters.unpark();
+        self.now_ns = self.ring.now();
+        self.take_completions();
+        self.settle();
+        self.read_letters();
+        self.handle_completions();
+        self.break_broken();
+        self.resume();
+        self.fire_timers();
+        self.rearm_starved();
+        self.wakers.drain(..).for_each(Waker::wake);
+        debug_assert!(self.conns.len() > 64 || self.conns.iter().all(|(_, conn)| conn.invariants()));
+    }
+
+    /// Slots in use, those included whose connection has ended and whose operations have not.
+    pub fn slots_in_use(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Takes what users have queued; true if somebody waits until it is sent, of which no completion tells.
+    fn gather(&mut self) -> bool {
+        let mut watched = false;
+        for (slot, generation) in std::mem::take(&mut self.dirty) {
+            if self.generations.of(slot) != generation {
+                continue;
+            }
+            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+            conn.dirty = false;
+            if conn.sending
+                || matches!(conn.phase, Phase::Resolving | Phase::Retrying | Phase::Connecting | Phase::Dead)
+            {
+                continue;
+            }
+            let taken = conn.line.take_out(&mut conn.out);
+            conn.has_more = taken.more;
+            watched |= taken.watched || taken.more || conn.phase == Phase::Flushing;
+            if !conn.out.is_empty() {
+                self.batch.push(slot);
+            }
+        }
+        watched
+    }
+
+    fn wait(&mut self, watched: bool) -> Wait {
+        if watched || !self.resumable.is_empty() || !self.letters.park() {
+            return Wait::No;
+        }
+        let timer_ns = self.timers.peek().map(|due| due.at_ns);
+        let delay_ns = self.delays.peek().map(|due| due.at_ns);
+        match [timer_ns, delay_ns].into_iter().flatten().min() {
+            Some(at_ns) => Wait::Until(at_ns),
+            None => Wait::Forever,
+        }
+    }
+
+    /// Takes all completions off the ring, and handles at once what the batch's failures say.
+    fn take_completions(&mut self) {
+        while let Some(completion) = self.ring.failed_send(&mut self.completions) {
+            self.sent_short(&completion);
+        }
+    }
+
+    fn sent_short(&mut self, completion: &Completion) {
+        let slot = completion.token.index();
+        if !self.is_current(completion.token) {
+            return;
+        }
+        let sent = match completion.sent() {
+            Ok(sent) => sent,
+            Err(errno) => return self.broken.push((slot, self.generations.of(slot), errno)),
+        };
+        self.conns[slot as usize].sending = true;
+        self.send_rest(slot, sent);
+    }
+
+    /// `sent` bytes more have left: sends what is left of the queue, a piece at a time, waiting for room.
+    fn send_rest(&mut self, slot: u32, sent: usize) {
+        let token = self.token(Op::Send, slot);
+        let conn = &mut self.conns[slot as usize];
+        conn.line.sent(sent, &mut self.wakers);
+        match conn.out.advance(sent) {
+            Some(piece) => {
+                conn.piece = piece.clone();
+                conn.in_flight += 1;
+                self.ring.send(token, piece);
+            }
+            None => {
+                conn.sending = false;
+                conn.piece.clear();
+                // What was queued meanwhile had to wait.
+                self.mark_dirty(slot);
+                self.flushed(slot);
+            }
+        }
+    }
+
+    /// The batch is over: what it has sent is forgotten.
+    fn settle(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        for slot in batch.drain(..) {
+            let conn = &mut self.conns[slot as usize];
+            if conn.sending {
+                continue;
+            }
+            let sent = conn.out.clear();
+            conn.line.sent(sent, &mut self.wakers);
+            self.flushed(slot);
+        }
+        self.batch = batch;
+    }
+
+    /// What was taken of a connection's queue has been sent.
+    fn flushed(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
+        if conn.has_more {
+            self.mark_dirty(slot);
+        } else if conn.phase == Phase::Flushing {
+            self.end_if_flushed(slot);
+        }
+    }
+
+    fn read_letters(&mut self) {
+        // As many as were there: what comes meanwhile waits for the next tick.
+        for _ in 0..self.letters.len() {
+            let Some(letter) = self.letters.next() else { break };
+            match letter {
+                Letter::Connect(line, order) => self.start(line, order),
+                Letter::Resolved(slot, generation, found) => self.resolved(slot, generation, found),
+                Letter::Look(line) => self.look(&line),
+                Letter::Delay(duration, what) => {
+                    let at_ns = self.now_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+                    self.delays.push(Due { at_ns, what });
+                }
+            }
+        }
+    }
+
+    fn handle_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            match completion.token.op() {
+                Op::Recv => self.received(&completion),
+                Op::Send => self.sent(&completion),
+                Op::Connect => self.connected(&completion),
+                Op::Close => self.descriptor_closed(completion.token),
+                // The letters have been read already.
+                Op::Doorbell => {}
+                Op::Accept | Op::SendNow | Op::Cancel | Op::RecvInto => {}
+            }
+        }
+        self.completions = completions;
+    }
+
+    /// A waiting send is done.
+    fn sent(&mut self, completion: &Completion) {
+        let slot = completion.token.index();
+        if !self.is_current(completion.token) {
+            return;
+        }
+        let conn = &mut self.conns[slot as usize];
+        conn.in_flight -= 1;
+        if conn.phase == Phase::Dead {
+            conn.sending = false;
+            return self.free_if_done(slot);
+        }
+        let want = conn.piece.len();
+        match completion.result {
+            Ok(sent) if sent as usize == want => self.send_rest(slot, want),
+            result => {
+                conn.sending = false;
+                let errno = result.err().unwrap_or(libc::EPIPE);
+                self.broken.push((slot, self.generations.of(slot), errno));
+            }
+        }
+    }
+
+    fn break_broken(&mut self) {
+        for (slot, generation, errno) in std::mem::take(&mut self.broken) {
+            if self.generations.of(slot) == generation && self.conns.contains(slot as usize) {
+                self.finish(slot, ClientError::Broken(io::Error::from_raw_os_error(errno)));
+            }
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(due) = self.timers.peek().filter(|due| due.at_ns <= self.now_ns) {
+            let (slot, generation) = due.what;
+            let at_ns = due.at_ns;
+            self.timers.pop();
+            if self.generations.of(slot) != generation {
+                continue;
+            }
+            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+            if conn.look_at_ns == at_ns {
+                conn.look_at_ns = u64::MAX;
+            }
+            if conn.due_ns() <= self.now_ns {
+                self.overdue(slot);
+            }
+            self.watch_over(slot);
+        }
+        while self.delays.peek().is_some_and(|due| due.at_ns <= self.now_ns) {
+            // Its drop wakes whoever waits.
+            self.delays.pop();
+        }
+    }
+
+    /// Makes timers look at a connection when it is due.
+    pub(super) fn watch_over(&mut self, slot: u32) {
+        let generation = self.generations.of(slot);
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        let at_ns = conn.due_ns();
+        if at_ns < conn.look_at_ns {
+            conn.look_at_ns = at_ns;
+            self.timers.push(Due { at_ns, what: (slot, generation) });
+        }
+    }
+
+    pub(super) fn mark_dirty(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push((slot, self.generations.of(slot)));
+        }
+    }
+
+    pub(super) fn starve(&mut self, slot: u32) {
+        self.starved.push((slot, self.generations.of(slot)));
+    }
+
+    fn rearm_starved(&mut self) {
+        for (slot, generation) in std::mem::take(&mut self.starved) {
+            if self.generations.of(slot) == generation {
+                self.start_receiving(slot);
+            }
+        }
+    }
+
+    /// Arms a receive where one is wanted and none is.
+    pub(super) fn start_receiving(&mut self, slot: u32) {
+        let token = self.token(Op::Recv, slot);
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        let wants =
+            matches!(conn.phase, Phase::Handshaking | Phase::Refused | Phase::Open | Phase::Closing | Phase::Flushing);
+        if wants && conn.receiving == Receiving::Idle && !conn.paused && conn.finished.is_none() {
+            conn.receiving = Receiving::Multi;
+            conn.in_flight += 1;
+            self.ring.recv(token);
+        }
+    }
+
+    /// Ends a connection as was decided before, or else with this error.
+    pub(super) fn finish(&mut self, slot: u32, error: ClientError) {
+        let conn = &mut self.conns[slot as usize];
+        if conn.phase == Phase::Dead {
+            return;
+        }
+        conn.ended.get_or_insert_with(|| Ended::abnormal(error));
+        self.tell(slot);
+        self.teardown(slot);
+    }
+
+    /// Tells users how the connection ended.
+    pub(super) fn tell(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot as usize];
+        if std::mem::replace(&mut conn.told, true) {
+            return;
+        }
+        if let Some(ended) = conn.ended.take() {
+            let open_for = conn.opened_ns.map(|at_ns| std::time::Duration::from_nanos(self.now_ns - at_ns));
+            tracing::debug!(code = ended.code, clean = ended.clean, error = ?ended.error, "a client's connection ended");
+            conn.line.end(ended, open_for, &mut self.wakers);
+        }
+    }
+
+    /// Cancels a connection's operations and closes its descriptor. The slot is free when the last of them has completed.
+    pub(super) fn teardown(&mut self, slot: u32) {
+        let (cancel, close) = (self.token(Op::Cancel, slot), self.token(Op::Close, slot));
+        let conn = &mut self.conns[slot as usize];
+        let was = std::mem::replace(&mut conn.phase, Phase::Dead);
+        debug_assert_ne!(was, Phase::Dead);
+        conn.stash = Vec::new();
+        conn.machine.take_buffers(&mut self.pool);
+        // While retrying, its descriptor is being closed already.
+        if conn.has_descriptor && was != Phase::Retrying {
+            if conn.in_flight > 0 {
+                self.ring.cancel(cancel);
+            }
+            conn.in_flight += 1;
+            self.ring.close(close);
+        }
+        self.free_if_done(slot);
+    }
+
+    fn descriptor_closed(&mut self, token: Token) {
+        if !self.is_current(token) {
+            return;
+        }
+        let slot = token.index();
+        let conn = &mut self.conns[slot as usize];
+        conn.in_flight -= 1;
+        conn.has_descriptor = false;
+        if conn.phase == Phase::Retrying {
+            self.try_next_address(slot);
+        } else {
+            self.free_if_done(slot);
+        }
+    }
+
+    pub(super) fn free_if_done(&mut self, slot: u32) {
+        let conn = &self.conns[slot as usize];
+        if conn.phase == Phase::Dead && conn.in_flight == 0 {
+            debug_assert!(conn.told || conn.ended.is_none());
+            self.conns.remove(slot as usize);
+            self.generations.end(slot);
+        }
+    }
+
+    pub(super) fn token(&self, op: Op, slot: u32) -> Token {
+        self.generations.token(op, slot)
+    }
+
+    /// Whether the connection that this token was made for is still the slot's.
+    pub(super) fn is_current(&self, token: Token) -> bool {
+        self.generations.is_current(token) && self.conns.contains(token.index() as usize)
     }
 }

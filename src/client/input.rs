@@ -5,7 +5,7 @@ use std::io;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::conn::{Conn, Phase, Receiving};
-use super::core::{Core, LINGER_NS};
+use super::driver::{Driver, LINGER_NS};
 use super::error::{Answer, ClientError, read_answer};
 use super::line::{Ended, Line, Opened};
 use crate::engine::{Completion, Filled, Op, RecvEnd, Ring};
@@ -29,7 +29,7 @@ enum Next {
     Failed(ProtocolError),
 }
 
-impl<R: Ring> Core<R> {
+impl<R: Ring> Driver<R> {
     /// A multishot receive brought data, or ended, or both.
     pub(super) fn received(&mut self, completion: &Completion) {
         let slot = completion.token.index();

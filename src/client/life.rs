@@ -8,19 +8,19 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::conn::{Conn, Phase, after};
-use super::connect::{Destination, Order};
-use super::core::{Core, LINGER_NS};
-use super::driver::Letter;
+use super::driver::{Driver, LINGER_NS};
 use super::error::Answer;
 use super::error::{ClientError, Waiting, read_answer};
+use super::letter::Letter;
 use super::line::{Ended, Line, LineEnd};
+use super::order::{Destination, Order};
 use crate::engine::{Completion, Op, Ring};
 use crate::proto::frame::Opcode;
 
 /// The shortest time that one of several addresses gets.
 const ATTEMPT_NS_MIN: u64 = 250_000_000;
 
-impl<R: Ring> Core<R> {
+impl<R: Ring> Driver<R> {
     /// A connection is asked for.
     pub(super) fn start(&mut self, line: LineEnd, order: Box<Order>) {
         let slot = self.conns.vacant_key() as u32;
@@ -34,7 +34,7 @@ impl<R: Ring> Core<R> {
         line.set_place(slot, generation);
         let deadline_ns = after(self.now_ns, order.settings.handshake_timeout);
         let destination = order.destination.clone();
-        let driver = Arc::clone(line.driver());
+        let courier = self.letters.courier();
         self.conns.insert(Conn::new(line, order, deadline_ns));
         self.watch_over(slot);
         match destination {
@@ -49,7 +49,7 @@ impl<R: Ring> Core<R> {
                 }
             },
             Destination::Name(host, port) => {
-                let then = move |found| driver.post(Letter::Resolved(slot, generation, found));
+                let then = move |found| courier.post(Letter::Resolved(slot, generation, found));
                 (self.resolve)(host, port, Box::new(then));
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! Users encode and mask their frames themselves, into the queue that the thread empties; the thread puts messages into
 //! the inbox. Each side wakes the other: the thread by wakers, users by a letter to the thread, of which at most one per
-//! connection is under way (`noticed`).
+//! connection is under way (`noticed`). A line sends none itself, since it knows no thread: a call that makes one due says
+//! so ([`Noticed`]).
 //!
 //! Bounds: a frame is queued only while `out_bytes` is below its limit, so at most one frame is beyond it, and control
 //! frames; input is held back while `inbox_bytes` is at its limit, so at most one message is beyond it.
@@ -16,7 +17,6 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::driver::{Driver, Letter};
 use super::error::ClientError;
 use super::keys;
 use super::out::{JOIN_BYTES_MAX, Out, SEND_BYTES_MAX};
@@ -24,6 +24,7 @@ use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
 use crate::proto::close;
 use crate::proto::frame::{Opcode, put_masked_frame};
+use crate::wakers::Wakers;
 
 /// What a message in the inbox counts beyond its payload.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
@@ -80,7 +81,7 @@ struct State {
     /// Who connects, or receives.
     receiver: Option<Waker>,
     /// Who waits for room, a pong or the end.
-    waiting: Vec<Waker>,
+    waiting: Wakers,
     out: Out,
     /// Queued and not sent, what the thread has taken included.
     out_bytes: usize,
@@ -97,11 +98,37 @@ struct State {
 /// See the module.
 pub(super) struct Line {
     state: Mutex<State>,
-    driver: Arc<Driver>,
     /// Slot and generation, set by the thread.
     place: OnceLock<(u32, u32)>,
     out_bytes_max: usize,
     inbox_bytes_max: usize,
+}
+
+/// What a call gave, and whether a letter must tell the thread to look at the line.
+pub(super) type Noticed<T> = (T, bool);
+
+/// Somebody who may wait for room, a pong or the end; takes itself off the list when it is dropped.
+pub(super) struct Waiter<'l> {
+    line: &'l Line,
+    number: Option<u64>,
+}
+
+impl Waiter<'_> {
+    fn wait(&mut self, mut state: MutexGuard<'_, State>, cx: &Context<'_>) {
+        let number = *self.number.get_or_insert_with(|| state.waiting.number());
+        let former = state.waiting.set(number, cx.waker());
+        drop(state);
+        drop(former);
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let waker = self.line.lock().waiting.remove(number);
+            drop(waker);
+        }
+    }
 }
 
 /// What [`Line::try_queue`] did with a message.
@@ -136,33 +163,23 @@ pub(super) fn no_random(error: getrandom::Error) -> ClientError {
     ClientError::Unavailable(format!("the system has no random bytes: {error}"))
 }
 
-fn register(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
-    if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-        wakers.push(cx.waker().clone());
-    }
-}
-
 impl Line {
-    pub(super) fn new(driver: Arc<Driver>, out_bytes_max: usize, inbox_bytes_max: usize) -> Arc<Line> {
-        let place = OnceLock::new();
-        Arc::new(Line { state: Mutex::default(), driver, place, out_bytes_max, inbox_bytes_max })
+    pub(super) fn new(out_bytes_max: usize, inbox_bytes_max: usize) -> Arc<Line> {
+        Arc::new(Line { state: Mutex::default(), place: OnceLock::new(), out_bytes_max, inbox_bytes_max })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn driver(&self) -> &Arc<Driver> {
-        &self.driver
+    /// Whether a letter is due for the thread to look at this connection: none is under way.
+    fn notify(state: &mut State) -> bool {
+        !std::mem::replace(&mut state.noticed, true)
     }
 
-    /// Lets the thread look at this connection.
-    fn notify(self: &Arc<Line>, mut state: MutexGuard<'_, State>) {
-        let first = !std::mem::replace(&mut state.noticed, true);
-        drop(state);
-        if first {
-            self.driver.post(Letter::Look(Arc::clone(self)));
-        }
+    /// One more who may come to wait for room, a pong or the end.
+    pub(super) fn waiter(&self) -> Waiter<'_> {
+        Waiter { line: self, number: None }
     }
 
     // ---- the user's side ------------------------------------------------------------------------------------------
@@ -180,22 +197,23 @@ impl Line {
         Poll::Pending
     }
 
-    pub(super) fn poll_recv(self: &Arc<Line>, cx: &Context<'_>) -> Poll<Option<Result<OwnedMessage, ClientError>>> {
+    pub(super) fn poll_recv(&self, cx: &Context<'_>) -> Noticed<Poll<Option<Result<OwnedMessage, ClientError>>>> {
         let mut state = self.lock();
         if let Some(message) = state.inbox.pop_front() {
             state.inbox_bytes -= message.as_bytes().len() + MESSAGE_OVERHEAD_BYTES;
+            let mut is_due = false;
             if state.held && state.inbox_bytes <= self.inbox_bytes_max / 2 {
                 state.held = false;
                 state.wants.resume = true;
-                self.notify(state);
+                is_due = Self::notify(&mut state);
             }
-            return Poll::Ready(Some(Ok(message)));
+            return (Poll::Ready(Some(Ok(message))), is_due);
         }
         if state.is_over {
-            return Poll::Ready(state.error.take().map(Err));
+            return (Poll::Ready(state.error.take().map(Err)), false);
         }
         self.wait(state, cx);
-        Poll::Pending
+        (Poll::Pending, false)
     }
 
     fn wait(&self, mut state: MutexGuard<'_, State>, cx: &Context<'_>) {
@@ -220,7 +238,7 @@ impl Line {
     }
 
     /// Queues a message if there is room.
-    pub(super) fn try_queue(self: &Arc<Line>, message: impl IntoMessage) -> Result<Queued, ClientError> {
+    pub(super) fn try_queue(&self, message: impl IntoMessage) -> Result<Noticed<Queued>, ClientError> {
         message.with_message(|message| {
             let opcode = if message.is_text() { Opcode::Text } else { Opcode::Binary };
             let payload = message.as_bytes();
@@ -232,9 +250,10 @@ impl Line {
             let mut state = self.lock();
             Self::may_send(&state)?;
             if !self.has_room(&state, payload.len()) {
+                drop(state);
+                let later = Queued::Later(large.map_or_else(|| frame(opcode, payload), Ok)?);
                 // There may be: see `COUNTED_LATE_BYTES_MAX`.
-                self.notify(state);
-                return Ok(Queued::Later(large.map_or_else(|| frame(opcode, payload), Ok)?));
+                return Ok((later, Self::notify(&mut self.lock())));
             }
             match large {
                 Some(frame) => {
@@ -243,8 +262,7 @@ impl Line {
                 }
                 None => self.put(&mut state, opcode, payload)?,
             }
-            self.notify(state);
-            Ok(Queued::Yes)
+            Ok((Queued::Yes, Self::notify(&mut state)))
         })?
     }
 
@@ -257,31 +275,34 @@ impl Line {
     }
 
     /// Queues an encoded frame once there is room.
-    pub(super) fn poll_queue(self: &Arc<Line>, frame: &mut Vec<u8>, cx: &Context<'_>) -> Poll<Result<(), ClientError>> {
+    pub(super) fn poll_queue(
+        &self,
+        frame: &mut Vec<u8>,
+        waiter: &mut Waiter<'_>,
+        cx: &Context<'_>,
+    ) -> Noticed<Poll<Result<(), ClientError>>> {
         let mut state = self.lock();
         if let Err(error) = Self::may_send(&state) {
-            return Poll::Ready(Err(error));
+            return (Poll::Ready(Err(error)), false);
         }
+        // Where there is no room, there may be: see `COUNTED_LATE_BYTES_MAX`.
+        let is_due = Self::notify(&mut state);
         if self.has_room(&state, frame.len()) {
             let frame = std::mem::take(frame);
             state.out_bytes += frame.len();
             state.out.push(frame);
-            self.notify(state);
-            return Poll::Ready(Ok(()));
+            return (Poll::Ready(Ok(())), is_due);
         }
-        register(&mut state.waiting, cx);
-        // There may be room: see `COUNTED_LATE_BYTES_MAX`.
-        self.notify(state);
-        Poll::Pending
+        waiter.wait(state, cx);
+        (Poll::Pending, is_due)
     }
 
     /// Queues a ping; its number, for [`Line::poll_pong`].
-    pub(super) fn ping(self: &Arc<Line>) -> Result<u64, ClientError> {
+    pub(super) fn ping(&self) -> Result<Noticed<u64>, ClientError> {
         let mut state = self.lock();
         Self::may_send(&state)?;
         let number = self.put_ping(&mut state)?;
-        self.notify(state);
-        Ok(number)
+        Ok((number, Self::notify(&mut state)))
     }
 
     fn put_ping(&self, state: &mut State) -> Result<u64, ClientError> {
@@ -291,20 +312,25 @@ impl Line {
         Ok(number)
     }
 
-    pub(super) fn poll_pong(&self, number: u64, cx: &Context<'_>) -> Poll<Result<(), ClientError>> {
-        let mut state = self.lock();
+    pub(super) fn poll_pong(
+        &self,
+        number: u64,
+        waiter: &mut Waiter<'_>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), ClientError>> {
+        let state = self.lock();
         if state.pongs_seen >= number {
             return Poll::Ready(Ok(()));
         }
         if state.is_over {
             return Poll::Ready(Self::may_send(&state));
         }
-        register(&mut state.waiting, cx);
+        waiter.wait(state, cx);
         Poll::Pending
     }
 
     /// Begins the closing handshake behind what is queued; the first close counts.
-    pub(super) fn close(self: &Arc<Line>, code: u16, reason: &str) -> Result<(), ClientError> {
+    pub(super) fn close(&self, code: u16, reason: &str) -> Result<Noticed<()>, ClientError> {
         if !close::is_legal(code) {
             return Err(ClientError::IllegalCloseCode(code));
         }
@@ -312,17 +338,17 @@ impl Line {
         if !state.sealed {
             state.sealed = true;
             state.wants.close = Some((code, reason.to_owned()));
-            self.notify(state);
+            return Ok(((), Self::notify(&mut state)));
         }
-        Ok(())
+        Ok(((), false))
     }
 
-    pub(super) fn poll_closed(&self, cx: &Context<'_>) -> Poll<Option<Closed>> {
-        let mut state = self.lock();
+    pub(super) fn poll_closed(&self, waiter: &mut Waiter<'_>, cx: &Context<'_>) -> Poll<Option<Closed>> {
+        let state = self.lock();
         if state.is_over {
             return Poll::Ready(state.closed.clone());
         }
-        register(&mut state.waiting, cx);
+        waiter.wait(state, cx);
         Poll::Pending
     }
 
@@ -335,17 +361,20 @@ impl Line {
     }
 
     /// The user's handle is gone: nobody will receive any more.
-    pub(super) fn abandon(self: &Arc<Line>) {
+    pub(super) fn abandon(&self) -> Noticed<()> {
         let mut state = self.lock();
         state.sealed = true;
         let inbox = std::mem::take(&mut state.inbox);
         state.inbox_bytes = 0;
         state.held = false;
+        let mut is_due = false;
         if !state.is_over {
             state.wants.gone = true;
-            self.notify(state);
+            is_due = Self::notify(&mut state);
         }
+        drop(state);
         drop(inbox);
+        ((), is_due)
     }
 
     // ---- the thread's side ----------------------------------------------------------------------------------------
@@ -425,7 +454,7 @@ impl Line {
         let mut state = self.lock();
         if number <= state.pings_sent && number > state.pongs_seen {
             state.pongs_seen = number;
-            wakers.append(&mut state.waiting);
+            wakers.extend(state.waiting.take());
         }
     }
 
@@ -443,7 +472,7 @@ impl Line {
         debug_assert!(bytes <= state.out_bytes);
         state.out_bytes -= bytes;
         if state.out_bytes <= self.out_bytes_max / 2 {
-            wakers.append(&mut state.waiting);
+            wakers.extend(state.waiting.take());
         }
     }
 
@@ -466,7 +495,7 @@ impl Line {
         state.error = error;
         state.out = Out::default();
         wakers.extend(state.receiver.take());
-        wakers.append(&mut state.waiting);
+        wakers.extend(state.waiting.take());
     }
 }
 
@@ -487,5 +516,41 @@ impl Drop for LineEnd {
         let error = ClientError::Unavailable("the client thread has ended".into());
         self.0.end(Ended::abnormal(error), None, &mut wakers);
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kills: wakers of futures that were dropped, which stay until somebody is woken.
+    #[test]
+    fn who_gives_up_is_forgotten() {
+        let line = Line::new(100, 100);
+        let cx = Context::from_waker(Waker::noop());
+        assert!(matches!(line.try_queue(&[0_u8; 200][..]), Ok((Queued::Yes, true))));
+        for _ in 0..100 {
+            let (mut room, mut pong, mut end) = (line.waiter(), line.waiter(), line.waiter());
+            assert!(line.poll_queue(&mut vec![0; 50], &mut room, &cx).0.is_pending());
+            assert!(line.poll_pong(1, &mut pong, &cx).is_pending());
+            assert!(line.poll_closed(&mut end, &cx).is_pending());
+            assert!(!line.lock().waiting.is_empty());
+        }
+        assert!(line.lock().waiting.is_empty());
+    }
+
+    /// Kills: a letter for each call, and a call after the thread has looked that makes none due.
+    #[test]
+    fn one_letter_at_a_time_is_due() {
+        let line = Line::new(1000, 1000);
+        let is_due = || line.try_queue("x").is_ok_and(|(_, is_due)| is_due);
+        assert_eq!([(); 3].map(|()| is_due()), [true, false, false]);
+        line.take_wants();
+        assert_eq!([(); 2].map(|()| is_due()), [true, false]);
+        line.take_wants();
+        assert!(line.ping().is_ok_and(|(_, is_due)| is_due));
+        assert!(!line.close(1000, "").is_ok_and(|(_, is_due)| is_due) && line.lock().wants.close.is_some());
+        line.take_wants();
+        assert!(line.abandon().1);
     }
 }

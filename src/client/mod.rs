@@ -30,27 +30,33 @@
 //!
 //! Masking keys come from the kernel's random number generator (RFC 6455 5.3).
 //!
+//! Inside, what is known goes one way: an `order` says what is wanted; a `line` is what a user's handle and the thread share
+//! of a connection, and knows neither; `letter` is the way to the thread; `conn` is what the thread knows of a connection,
+//! `driver` its tick, on any ring and any clock, and `thread` the one that the process has; `connect` and the clients
+//! use all of these. Of the server it knows nothing: no hub, no shard, no app.
+//!
 //! Not in here: TLS, compression, proxies, redirects.
 
 pub mod blocking;
 mod conn;
 mod connect;
-mod core;
 mod delay;
 mod driver;
 mod error;
 mod input;
 mod keys;
+mod letter;
 mod life;
 mod line;
+mod order;
 mod out;
 mod reconnect;
 mod resolve;
+mod thread;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -62,13 +68,14 @@ pub use reconnect::{Event, Reconnecting, ReconnectingSender};
 
 use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
-use line::{Line, Opened, Queued};
+use letter::Handle;
+use line::{Opened, Queued};
 
-/// The client without its thread, for simulations, which drive its core themselves.
+/// The client without its thread, for simulations, which run its driver themselves.
 #[doc(hidden)]
 pub mod simulated {
-    pub use super::core::Core;
-    pub use super::driver::{Driver, Letters};
+    pub use super::driver::Driver;
+    pub use super::letter::{Courier, Letters};
     pub use super::resolve::{Found, Resolve};
 }
 
@@ -90,13 +97,13 @@ pub fn read_refusal(bytes: &[u8]) -> Option<(u16, bytes::Bytes)> {
 ///
 /// It is also a [`Stream`] of messages.
 pub struct Client {
-    line: Arc<Line>,
+    handle: Handle,
     opened: Opened,
 }
 
 impl Client {
-    fn new(line: Arc<Line>, opened: Opened) -> Client {
-        Client { line, opened }
+    fn new(handle: Handle, opened: Opened) -> Client {
+        Client { handle, opened }
     }
 
     /// The subprotocol that the server chose (RFC 6455 1.9).
@@ -117,7 +124,7 @@ impl Client {
     /// [`ClientError::Closing`] or [`ClientError::Closed`] if nothing can be sent any more, [`ClientError::Encode`],
     /// [`ClientError::TooBig`]. That it is `Ok` does not mean that the server has got it.
     pub async fn send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
-        send(&self.line, message).await
+        send(&self.handle, message).await
     }
 
     /// As [`Client::send`], without waiting.
@@ -125,7 +132,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Full`] if it would have had to wait: the message is not queued then.
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
-        try_send(&self.line, message)
+        try_send(&self.handle, message)
     }
 
     /// The next message. After the last one, `None` if the connection was closed in order, by either side; if it was not,
@@ -134,7 +141,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Broken`], [`ClientError::Protocol`], or [`ClientError::Timeout`] for a ping that was not answered.
     pub async fn recv(&mut self) -> Option<Result<OwnedMessage, ClientError>> {
-        poll_fn(|cx| self.line.poll_recv(cx)).await
+        poll_fn(|cx| self.handle.poll_recv(cx)).await
     }
 
     /// Pings the server and waits for its pong (RFC 6455 5.5.2). The pong comes behind the messages that the server sent
@@ -143,8 +150,9 @@ impl Client {
     /// # Errors
     /// If the connection ends before.
     pub async fn ping(&self) -> Result<(), ClientError> {
-        let number = self.line.ping()?;
-        poll_fn(|cx| self.line.poll_pong(number, cx)).await
+        let number = self.handle.ping()?;
+        let mut waiter = self.handle.line.waiter();
+        poll_fn(|cx| self.handle.line.poll_pong(number, &mut waiter, cx)).await
     }
 
     /// Closes the connection behind everything queued (RFC 6455 7.1.2) and waits until the server has answered, or
@@ -154,24 +162,25 @@ impl Client {
     /// # Errors
     /// [`ClientError::IllegalCloseCode`]: 1000-1003, 1007-1014 and 3000-4999 may be sent.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<Closed, ClientError> {
-        self.line.close(code, reason)?;
-        let closed = poll_fn(|cx| self.line.poll_closed(cx)).await;
+        self.handle.close(code, reason)?;
+        let mut waiter = self.handle.line.waiter();
+        let closed = poll_fn(|cx| self.handle.line.poll_closed(&mut waiter, cx)).await;
         closed.ok_or_else(|| ClientError::Unavailable("the client thread has ended".into()))
     }
 
     /// How the connection ended, if it has.
     pub fn closed(&self) -> Option<Closed> {
-        self.line.closed()
+        self.handle.line.closed()
     }
 
     /// Whether messages can be queued: no side has closed the connection.
     pub fn is_open(&self) -> bool {
-        self.line.is_open()
+        self.handle.line.is_open()
     }
 
     /// Another way to send, for other tasks and threads.
     pub fn sender(&self) -> Sender {
-        Sender { line: Arc::clone(&self.line) }
+        Sender { handle: self.handle.clone() }
     }
 }
 
@@ -179,13 +188,13 @@ impl Stream for Client {
     type Item = Result<OwnedMessage, ClientError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.line.poll_recv(cx)
+        self.handle.poll_recv(cx)
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.line.abandon();
+        self.handle.abandon();
     }
 }
 
@@ -207,7 +216,7 @@ impl fmt::Debug for Client {
 /// ```
 #[derive(Clone)]
 pub struct Sender {
-    line: Arc<Line>,
+    handle: Handle,
 }
 
 impl Sender {
@@ -216,7 +225,7 @@ impl Sender {
     /// # Errors
     /// As [`Client::send`].
     pub async fn send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
-        send(&self.line, message).await
+        send(&self.handle, message).await
     }
 
     /// As [`Client::try_send`].
@@ -224,7 +233,7 @@ impl Sender {
     /// # Errors
     /// As [`Client::try_send`].
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
-        try_send(&self.line, message)
+        try_send(&self.handle, message)
     }
 
     /// Begins to close the connection, as [`Client::close`] does, without waiting.
@@ -232,12 +241,12 @@ impl Sender {
     /// # Errors
     /// [`ClientError::IllegalCloseCode`]
     pub fn close(&self, code: u16, reason: &str) -> Result<(), ClientError> {
-        self.line.close(code, reason)
+        self.handle.close(code, reason)
     }
 
     /// As [`Client::is_open`].
     pub fn is_open(&self) -> bool {
-        self.line.is_open()
+        self.handle.line.is_open()
     }
 }
 
@@ -247,15 +256,18 @@ impl fmt::Debug for Sender {
     }
 }
 
-async fn send(line: &Arc<Line>, message: impl IntoMessage) -> Result<(), ClientError> {
-    match line.try_queue(message)? {
+async fn send(handle: &Handle, message: impl IntoMessage) -> Result<(), ClientError> {
+    match handle.try_queue(message)? {
         Queued::Yes => Ok(()),
-        Queued::Later(mut frame) => poll_fn(|cx| line.poll_queue(&mut frame, cx)).await,
+        Queued::Later(mut frame) => {
+            let mut waiter = handle.line.waiter();
+            poll_fn(|cx| handle.poll_queue(&mut frame, &mut waiter, cx)).await
+        }
     }
 }
 
-fn try_send(line: &Arc<Line>, message: impl IntoMessage) -> Result<(), ClientError> {
-    match line.try_queue(message)? {
+fn try_send(handle: &Handle, message: impl IntoMessage) -> Result<(), ClientError> {
+    match handle.try_queue(message)? {
         Queued::Yes => Ok(()),
         Queued::Later(_) => Err(ClientError::Full),
     }

@@ -217,8 +217,8 @@ impl Reconnecting {
         }
         let retry_in = jittered(self.delay);
         self.delay = (self.delay * 2).min(self.longest);
-        match self.connect.driver() {
-            Ok(driver) => self.stage = Stage::Waiting(Delay::new(&driver, retry_in)),
+        match self.connect.courier() {
+            Ok(courier) => self.stage = Stage::Waiting(courier.delay(retry_in)),
             Err(why) => {
                 self.stage = Stage::Over;
                 return Event::Closed { why, retry_in: None };

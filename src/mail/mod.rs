@@ -24,12 +24,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use parked::Parked;
+pub(crate) use parked::Parked;
+
+use crate::engine::bell::Bell;
 
 /// Wakes a core that sleeps in its ring, from any thread.
 pub trait Wake: Send + Sync {
     /// Wakes it; harmless if it is awake.
     fn wake(&self);
+}
+
+impl Wake for Bell {
+    fn wake(&self) {
+        self.ring();
+    }
 }
 
 /// The letter could not be delivered: the core has ended, or its mailbox is full.
@@ -273,6 +281,11 @@ pub struct CoreWaker {
 }
 
 impl CoreWaker {
+    /// Wakes whoever parks with this flag.
+    pub(crate) fn new(parked: Arc<Parked>, wake: Arc<dyn Wake>) -> CoreWaker {
+        CoreWaker { parked, wake }
+    }
+
     /// To be called after what the core is to see can be seen.
     pub fn wake(&self) {
         if self.parked.take() {

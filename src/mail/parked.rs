@@ -10,12 +10,12 @@
 use super::sync::{AtomicBool, Ordering, fence};
 
 #[derive(Debug, Default)]
-pub(super) struct Parked(AtomicBool);
+pub(crate) struct Parked(AtomicBool);
 
 impl Parked {
     /// The receiver is about to sleep; false if a letter has come (`is_empty` is false), and it must not.
     #[inline]
-    pub(super) fn park(&self, is_empty: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn park(&self, is_empty: impl FnOnce() -> bool) -> bool {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if is_empty() {
@@ -27,13 +27,13 @@ impl Parked {
 
     /// The receiver is awake. It looks for letters after this.
     #[inline]
-    pub(super) fn unpark(&self) {
+    pub(crate) fn unpark(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
     /// A letter has been put in: true if the receiver was parked and it is now on the caller to wake it.
     #[inline]
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         fence(Ordering::SeqCst);
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
     }

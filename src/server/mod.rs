@@ -216,7 +216,7 @@ impl Server {
             }
             warn_of_little_room(&config, room);
             let bells: Vec<Arc<Bell>> = bells.into_iter().flatten().collect();
-            let wakes = bells.iter().map(|bell| Arc::new(BellWake(Arc::clone(bell))) as Arc<dyn Wake>).collect();
+            let wakes = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn Wake>).collect();
             let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
             for out in bells_out {
                 // A core that has ended meanwhile is seen by the next step.
@@ -276,14 +276,6 @@ fn next_step(news: &Receiver<(usize, News)>) -> Result<(usize, News)> {
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
-}
-
-struct BellWake(Arc<Bell>);
-
-impl Wake for BellWake {
-    fn wake(&self) {
-        self.0.ring();
-    }
 }
 
 /// What a core's thread starts with.

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use ringwire::client::simulated::{Core, Driver, Found, Resolve};
+use ringwire::client::simulated::{Courier, Driver, Found, Resolve};
 use ringwire::client::{Connect, connect};
 use ringwire::engine::sim::{Client, Ring, RingOptions, Rng, World};
 
 use crate::host::Bell;
 use crate::wire;
 
-/// The client's core.
+/// The client's driver.
 pub struct ClientCore {
-    pub core: Core<Ring>,
-    pub driver: Arc<Driver>,
+    pub driver: Driver<Ring>,
+    pub courier: Arc<Courier>,
     number: usize,
     world: World,
     /// In the middle of a tick: its turn sleeps.
@@ -34,10 +34,10 @@ pub fn no_names(host: String, _: u16, _: Found) {
 impl ClientCore {
     pub fn new(world: &World, number: usize, options: RingOptions, resolve: Resolve) -> ClientCore {
         let bell: Arc<Bell> = Arc::default();
-        let (driver, letters) = Driver::new(Arc::clone(&bell) as Arc<dyn ringwire::mail::Wake>);
+        let (courier, letters) = Courier::new(Arc::clone(&bell) as Arc<dyn ringwire::mail::Wake>);
         let ring = world.ring(number, RingOptions { listeners: 0, ..options });
-        let core = Core::new(ring, letters, resolve);
-        ClientCore { core, driver: Arc::new(driver), number, world: world.clone(), asleep: false, bell }
+        let driver = Driver::new(ring, letters, resolve);
+        ClientCore { driver, courier, number, world: world.clone(), asleep: false, bell }
     }
 
     pub fn is_runnable(&self) -> bool {
@@ -48,18 +48,18 @@ impl ClientCore {
     pub fn tick(&mut self) {
         self.bell.silence();
         if std::mem::take(&mut self.asleep) {
-            self.core.work();
+            self.driver.work();
         }
-        self.core.turn().expect("a ring that works");
+        self.driver.turn().expect("a ring that works");
         match self.world.parked_until(self.number) {
             Some(_) => self.asleep = true,
-            None => self.core.work(),
+            None => self.driver.work(),
         }
     }
 
     /// Verifies that nothing of any connection is left.
     pub fn check_over(&self) -> Result<(), String> {
-        match self.core.slots_in_use() {
+        match self.driver.slots_in_use() {
             0 => self.world.check_quiescent(self.number),
             slots => return Err(format!("the client keeps {slots} slots")),
         }
@@ -67,9 +67,9 @@ impl ClientCore {
     }
 }
 
-/// A connection to be made through a simulated core.
-pub fn connect_to(driver: &Arc<Driver>, port: u16, path: &str) -> Connect {
-    connect(format!("ws://10.9.9.9:{port}{path}")).through(driver)
+/// A connection to be made through a simulated driver.
+pub fn connect_to(courier: &Arc<Courier>, port: u16, path: &str) -> Connect {
+    connect(format!("ws://10.9.9.9:{port}{path}")).through(courier)
 }
 
 /// Futures and who of them has been woken. Nobody is polled unasked, so whom the code forgets to wake is stuck.

@@ -48,7 +48,7 @@ impl Rig {
     }
 
     fn connect(&self) -> Connect {
-        connect_to(&self.client.driver, 1, "/")
+        connect_to(&self.client.courier, 1, "/")
     }
 
     fn start<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> Answer<T> {
@@ -199,7 +199,7 @@ fn a_refused_connect_is_told_with_its_reason() {
 }
 
 fn two(rig: &Rig) -> Connect {
-    ringwire::client::connect("ws://two.test:7/").through(&rig.client.driver)
+    ringwire::client::connect("ws://two.test:7/").through(&rig.client.courier)
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn the_last_addresss_error_is_told_and_unknown_names_are() {
     rig.pass_ms(1);
     let error = take(&answer).expect_err("both refuse");
     assert!(matches!(&error, ClientError::Connect { address, .. } if address == "10.0.0.2:7"), "{error}");
-    let unknown = ringwire::client::connect("ws://nowhere.test/").through(&rig.client.driver);
+    let unknown = ringwire::client::connect("ws://nowhere.test/").through(&rig.client.courier);
     let answer = rig.start(unknown.into_future());
     assert!(matches!(take(&answer), Err(ClientError::Resolve { host, .. }) if host == "nowhere.test"));
     rig.finish();
@@ -496,7 +496,7 @@ fn closes_that_cross_are_in_order_on_both_sides() {
     server.socket.close();
     rig.pass_ms(10);
     assert!(take(&answer).is_ok_and(|closed| closed.clean));
-    assert_eq!(rig.client.core.slots_in_use(), 0, "nothing more is waited for");
+    assert_eq!(rig.client.driver.slots_in_use(), 0, "nothing more is waited for");
     rig.finish();
 }
 

@@ -465,7 +465,7 @@ impl Run {
     fn start_user(&mut self, number: usize, limit: impl Fn(u64) -> Duration) {
         let rng = &mut self.rng;
         let is_steady = number.is_multiple_of(2) || rng.chance(0.3);
-        let driver = Arc::clone(&self.client.driver);
+        let driver = Arc::clone(&self.client.courier);
         let (inbox, outbox) = (rng.pick(&[1, 200, 3_000, 1 << 20]), rng.pick(&[0, 1, 150, 3_000, 1 << 20]));
         let (handshake, close, pong) = (limit(10), limit(3), limit(3));
         let ping = if self.scenario.drops { Duration::from_secs(2) } else { Duration::ZERO };
@@ -574,15 +574,15 @@ impl Run {
         let mut to_drain: Vec<usize> = (0..self.cores.all.len()).collect();
         for round in 0.. {
             // What a dropped handle has left is sent before the server goes.
-            if self.client.core.slots_in_use() == 0 {
+            if self.client.driver.slots_in_use() == 0 {
                 to_drain.retain(|&core| !self.cores.drain(core));
             }
             self.round(1.0);
-            if self.cores.is_drained() && self.client.core.slots_in_use() == 0 {
+            if self.cores.is_drained() && self.client.driver.slots_in_use() == 0 {
                 break;
             }
             if round == ROUNDS_MAX {
-                let slots = self.client.core.slots_in_use();
+                let slots = self.client.driver.slots_in_use();
                 return Err(format!("no rest: {}; the client keeps {slots} slots", self.cores.state()));
             }
         }

@@ -1,0 +1,38 @@
+//! What is asked for: where a connection goes, what its handshake says, and its limits.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::proto::Limits;
+
+/// How a connection is handled once it is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) bind: Option<IpAddr>,
+    pub(super) limits: Limits,
+    pub(super) handshake_timeout: Duration,
+    pub(super) close_timeout: Duration,
+    pub(super) ping_interval: Duration,
+    pub(super) pong_timeout: Duration,
+    pub(super) outbox_bytes_max: usize,
+    pub(super) inbox_bytes_max: usize,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Address(SocketAddr),
+    Name(String, u16),
+    Unix(PathBuf),
+}
+
+/// What the thread needs to make a connection.
+pub(super) struct Order {
+    pub(super) destination: Destination,
+    /// The handshake's request, and its key.
+    pub(super) request: Vec<u8>,
+    pub(super) key: String,
+    pub(super) protocols: Vec<String>,
+    pub(super) settings: Settings,
+}
