@@ -14,12 +14,18 @@
 mod apps;
 #[path = "simulation/chatter.rs"]
 mod chatter;
+#[path = "simulation/client_driver.rs"]
+mod client_driver;
 #[path = "simulation/client_host.rs"]
 mod client_host;
+#[path = "simulation/client_judge.rs"]
+mod client_judge;
 #[path = "simulation/client_lives.rs"]
 mod client_lives;
 #[path = "simulation/client_runs.rs"]
 mod client_runs;
+#[path = "simulation/client_users.rs"]
+mod client_users;
 #[path = "simulation/driver.rs"]
 mod driver;
 #[path = "simulation/endpoint.rs"]

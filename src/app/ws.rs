@@ -173,7 +173,7 @@ impl Ws {
     }
 
     /// Gives each connection a task of its own, which awaits its messages. The connection stays open when the task ends,
-    /// until it is closed.
+    /// until it is closed; what comes then goes to the clones of its [`Connection`], and is discarded if there is none.
     #[must_use]
     pub fn task<F, R>(self, task: F) -> Ws
     where

@@ -1,6 +1,6 @@
 //! Letters between cores: bounded channels, and bells that ring only for cores that sleep.
 //!
-//! Owns the channels and the parked flags; knows no connection and no ring. A core writes letters during its tick with
+//! Owns the channels and the parked flags; knows no connection, and of a ring only its bell. A core writes letters during its tick with
 //! [`Post::send`], which never blocks and never loses one: what a full channel does not take waits on the sender's side, in
 //! order, and the sender is told ([`Post::is_congested`]) so that it stops taking in what it cannot pass on. Letters from
 //! one core to another arrive in the order they were sent.

@@ -212,10 +212,13 @@ pub enum Manner {
     Lies,
     /// Opens the WebSocket, sends a message, and then half a frame and its end.
     Stops,
+    /// Opens the WebSocket, pings until it was answered some times, and never answers a ping with what it said; then goes
+    /// on as [`Manner::Stops`].
+    Asks,
 }
 
 impl Manner {
-    pub const ALL: [Manner; 9] = [
+    pub const ALL: [Manner; 10] = [
         Manner::Silent,
         Manner::HangsUp,
         Manner::Resets,
@@ -225,16 +228,25 @@ impl Manner {
         Manner::Forges,
         Manner::Lies,
         Manner::Stops,
+        Manner::Asks,
     ];
 
     /// Whether the WebSocket opens.
     pub fn opens(self) -> bool {
-        matches!(self, Manner::Lies | Manner::Stops)
+        matches!(self, Manner::Lies | Manner::Stops | Manner::Asks)
     }
 }
 
-/// What [`Manner::Lies`] and [`Manner::Stops`] send before they err.
+/// What [`Manner::Lies`], [`Manner::Stops`] and [`Manner::Asks`] send before they err.
 pub const GREETING: &str = "hello";
+
+/// How often [`Manner::Asks`] asks.
+const QUESTIONS: usize = 3;
+
+/// What it asks: each time something else, of another length.
+fn question(nth: usize) -> Vec<u8> {
+    format!("question {nth}").repeat(nth).into_bytes()
+}
 
 /// A peer with a [`Manner`].
 pub struct Peer {
@@ -243,11 +255,20 @@ pub struct Peer {
     request: Vec<u8>,
     to_write: VecDeque<Vec<u8>>,
     began: bool,
+    /// Its pings that were answered.
+    answered: usize,
+    wrong_pong: Option<Vec<u8>>,
 }
 
 impl Peer {
     pub fn new(client: Client, manner: Manner) -> Peer {
-        Peer { client, manner, request: Vec::new(), to_write: VecDeque::new(), began: false }
+        let (request, to_write) = (Vec::new(), VecDeque::new());
+        Peer { client, manner, request, to_write, began: false, answered: 0, wrong_pong: None }
+    }
+
+    /// What answered a ping of its own without saying the same, or answered none.
+    pub fn wrong_pong(&self) -> Option<&[u8]> {
+        self.wrong_pong.as_deref()
     }
 
     /// Does the next thing; whether there was any.
@@ -261,12 +282,37 @@ impl Peer {
         if !self.began {
             return self.begin();
         }
+        if self.manner == Manner::Asks {
+            self.hear();
+        }
         match self.to_write.pop_front() {
             Some(bytes) if bytes.is_empty() => self.client.close(),
             Some(bytes) => self.client.send(&bytes),
             None => return !read.is_empty(),
         }
         true
+    }
+
+    /// Reads frames: pongs to its questions, and pings, which it answers wrong.
+    fn hear(&mut self) {
+        while let Some((opcode, mut payload)) = wire::take_frame(&mut self.request) {
+            match opcode {
+                wire::PING => {
+                    payload.reverse();
+                    payload.push(0);
+                    self.to_write.push_back(control(wire::PONG, &payload));
+                }
+                wire::PONG if payload == question(self.answered) && self.answered < QUESTIONS => {
+                    self.answered += 1;
+                    match self.answered {
+                        QUESTIONS => self.to_write.extend(stop()),
+                        nth => self.to_write.push_back(control(wire::PING, &question(nth))),
+                    }
+                }
+                wire::PONG => self.wrong_pong = Some(payload),
+                _ => {}
+            }
+        }
     }
 
     fn begin(&mut self) -> bool {
@@ -276,6 +322,7 @@ impl Peer {
             Manner::Resets => self.client.reset(),
             _ => {
                 let Some(key) = wire::key_of(&self.request) else { return false };
+                self.request.clear();
                 self.answer(&key);
             }
         }
@@ -285,8 +332,6 @@ impl Peer {
 
     /// Plans what to say; an empty piece is the end.
     fn answer(&mut self, key: &str) {
-        let mut greeting = vec![0x81, GREETING.len() as u8];
-        greeting.extend_from_slice(GREETING.as_bytes());
         let pieces = match self.manner {
             Manner::Babbles => vec![b"220 smtp.test ESMTP\r\n\r\n".to_vec()],
             Manner::Breaks => vec![b"HTTP/1.1 101 Switching Protocols\r\nUpgr".to_vec(), vec![]],
@@ -297,10 +342,24 @@ impl Peer {
             ],
             Manner::Forges => vec![wire::switching("bm90IHRoZSByaWdodCBrZXk=")],
             // RFC 6455 5.1: a server must not mask.
-            Manner::Lies => vec![wire::switching(key), greeting, vec![0x81, 0x81, 1, 2, 3, 4, 5]],
-            Manner::Stops => vec![wire::switching(key), greeting, vec![0x82, 126, 1, 0, 7], vec![]],
+            Manner::Lies => vec![wire::switching(key), greeting(), vec![0x81, 0x81, 1, 2, 3, 4, 5]],
+            Manner::Stops => [vec![wire::switching(key)], stop().to_vec()].concat(),
+            Manner::Asks => vec![wire::switching(key), control(wire::PING, &question(0))],
             Manner::Silent | Manner::HangsUp | Manner::Resets => Vec::new(),
         };
         self.to_write.extend(pieces);
     }
+}
+
+fn control(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    [&[0x80 | opcode, payload.len() as u8], payload].concat()
+}
+
+fn greeting() -> Vec<u8> {
+    [&[0x81, GREETING.len() as u8], GREETING.as_bytes()].concat()
+}
+
+/// A message, half a frame, and the end.
+fn stop() -> [Vec<u8>; 3] {
+    [greeting(), vec![0x82, 126, 1, 0, 7], vec![]]
 }

@@ -146,25 +146,7 @@ impl Server {
     /// Whole frames that have come, unmasked: opcode and payload.
     fn frames(&mut self) -> Vec<(u8, Vec<u8>)> {
         self.bytes.extend(self.socket.received());
-        let mut frames = Vec::new();
-        loop {
-            let bytes = &self.bytes;
-            let [first, second, ..] = bytes[..] else { return frames };
-            assert!(second & 0x80 != 0, "RFC 6455 5.1: a client must mask");
-            let (start, len) = match second & 0x7f {
-                126 if bytes.len() >= 4 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
-                126 => return frames,
-                127 => panic!("a small one was sent"),
-                len => (2, usize::from(len)),
-            };
-            if bytes.len() < start + 4 + len {
-                return frames;
-            }
-            let frame: Vec<u8> = self.bytes.drain(..start + 4 + len).collect();
-            let mask = &frame[start..start + 4];
-            let payload = frame[start + 4..].iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key);
-            frames.push((first & 0x0f, payload.collect()));
-        }
+        std::iter::from_fn(|| wire::take_frame(&mut self.bytes)).collect()
     }
 }
 
@@ -485,6 +467,73 @@ fn a_server_that_answers_no_ping_is_given_up() {
 // ---- closing ------------------------------------------------------------------------------------------------------
 
 /// Kills: a connection that lingers although the server has closed it.
+/// Kills: pongs that are missing, doubled, or say something else (RFC 6455 5.5.3).
+#[test]
+fn each_ping_is_answered_with_what_it_said() {
+    let mut rig = Rig::calm();
+    let (client, mut server) = rig.open();
+    let payloads = [vec![], vec![0], b"are you there?".to_vec(), vec![0xFF; 125]];
+    for payload in &payloads {
+        server.send(PING, payload);
+        // Nobody receives, and there are messages before each further ping.
+        server.send(TEXT, b"between");
+        rig.pass_ms(1);
+        assert_eq!(server.frames(), [(PONG, payload.clone())]);
+    }
+    payloads.iter().for_each(|payload| server.send(PING, payload));
+    rig.pass_ms(1);
+    assert_eq!(server.frames(), payloads.map(|payload| (PONG, payload)));
+    let texts = rig.start(all_texts(client));
+    server.close(1000);
+    rig.pass_ms(10);
+    server.socket.close();
+    rig.pass_ms(10);
+    assert_eq!(take(&texts).0, ["between"; 4]);
+    rig.finish();
+}
+
+/// Kills: a pong that is taken for the answer to a ping although it says something else, and one that is not although it
+/// does.
+#[test]
+fn a_ping_is_answered_by_its_own_pong_or_a_later_one() {
+    let mut rig = Rig::calm();
+    let (client, mut server) = rig.open();
+    let client = Rc::new(client);
+    let mut ping = |rig: &mut Rig| {
+        let client = Rc::clone(&client);
+        let answer = rig.start(async move { client.ping().await });
+        rig.pass_ms(1);
+        let frames = server.frames();
+        let [(PING, payload)] = &frames[..] else { panic!("one ping") };
+        (answer, payload.clone())
+    };
+    let pings = [(); 4].map(|()| ping(&mut rig));
+    let is_done = |nth: usize| pings[nth].0.borrow().is_some();
+    let payload = |nth: usize| &pings[nth].1[..];
+    // Unasked, of pings that were never sent, cut, and changed.
+    for wrong in [&b""[..], b"unasked", &[0; 8], &[0xFF; 8], &payload(0)[..7], &[payload(0), b"more"].concat()] {
+        server.send(PONG, wrong);
+        rig.pass_ms(1);
+        assert!((0..4).all(|nth| !is_done(nth)), "{wrong:?} is no answer");
+    }
+    server.send(PONG, payload(0));
+    rig.pass_ms(1);
+    assert_eq!([0, 1, 2, 3].map(is_done), [true, false, false, false]);
+    // RFC 6455 5.5.3: of several pings the last one alone may be answered.
+    server.send(PONG, payload(2));
+    rig.pass_ms(1);
+    assert_eq!([0, 1, 2, 3].map(is_done), [true, true, true, false]);
+    server.send(PONG, payload(1));
+    server.close(1000);
+    rig.pass_ms(10);
+    server.socket.close();
+    rig.pass_ms(10);
+    assert!((0..3).all(|nth| take(&pings[nth].0).is_ok()));
+    assert!(take(&pings[3].0).is_err(), "its pong never came");
+    drop(client);
+    rig.finish();
+}
+
 #[test]
 fn closes_that_cross_are_in_order_on_both_sides() {
     let mut rig = Rig::calm();

@@ -39,7 +39,7 @@ fn who_waits_for_a_slow_peer_is_woken_once() {
         App::new().ws("/", ws().task(task))
     };
     let mut rig = Rig::new(&setup(app));
-    let mut socket = rig.open(0, "/");
+    let socket = rig.open(0, "/");
     socket.client.set_window(1_000);
     rig.pass_ms(1_000);
     let ticks = rig.counters(0).ticks;

@@ -50,6 +50,25 @@ pub fn switching(key: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// Takes a client's frame, unmasked, off the front of these bytes, if all of it is there: its opcode and its payload.
+pub fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let [first, second, ..] = bytes[..] else { return None };
+    assert!(second & 0x80 != 0, "RFC 6455 5.1: a client must mask");
+    let (start, len) = match second & 0x7f {
+        126 if bytes.len() < 4 => return None,
+        126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
+        127 => panic!("a small one was sent"),
+        len => (2, usize::from(len)),
+    };
+    if bytes.len() < start + 4 + len {
+        return None;
+    }
+    let frame: Vec<u8> = bytes.drain(..start + 4 + len).collect();
+    let mask = &frame[start..start + 4];
+    let payload = frame[start + 4..].iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key);
+    Some((first & 0x0f, payload.collect()))
+}
+
 /// Appends one masked frame.
 pub fn frame(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], rng: &mut Rng) {
     out.push(u8::from(fin) << 7 | opcode);

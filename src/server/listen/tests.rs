@@ -221,7 +221,7 @@ fn passed_sockets_become_blocking_and_are_shared() {
 /// Runs itself once more as a process that was passed two sockets.
 #[test]
 fn sockets_of_the_environment_replace_the_addresses() {
-    const SELF: &str = "listen::tests::sockets_of_the_environment_replace_the_addresses";
+    const SELF: &str = "server::listen::tests::sockets_of_the_environment_replace_the_addresses";
     if std::env::var_os("LISTEN_FDS").is_some() {
         let listeners = bind_all(&config("192.0.2.1:9001"), 2).expect("the passed ones");
         let told: Vec<String> = listeners.bound.iter().map(ToString::to_string).collect();
