@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::report::{QUANTILES, TIMES, bytes_text, time_text};
+use crate::{
+    report::{QUANTILES, TIMES},
+    words::{bytes_text, time_text},
+};
 
 #[derive(Clone, Copy)]
 enum Better {

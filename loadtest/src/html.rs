@@ -5,7 +5,10 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::report::{QUANTILES, TIMES, bytes_text, grouped, time_text};
+use crate::{
+    report::{QUANTILES, TIMES},
+    words::{bytes_text, grouped, time_text},
+};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 250.0;

@@ -11,6 +11,7 @@ mod diff;
 mod html;
 mod launch;
 mod net;
+mod outcome;
 mod output;
 mod progress;
 mod report;
@@ -22,6 +23,7 @@ mod target;
 mod track;
 mod usage;
 mod wire;
+mod words;
 
 use std::{
     fs, io,

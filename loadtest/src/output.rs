@@ -13,13 +13,12 @@ use serde_json::Value;
 use crate::{
     Outcome, Verdict,
     cli::Output,
-    html,
+    html, outcome,
     report::{self, About},
-    run,
 };
 
 /// Prints and stores the figures, and judges them.
-pub(crate) fn finish(about: &About, outcome: &run::Outcome, output: &Output) -> Outcome<Verdict> {
+pub(crate) fn finish(about: &About, outcome: &outcome::Outcome, output: &Output) -> Outcome<Verdict> {
     let mut figures = report::figures(about, outcome);
     let rules: Vec<Value> = output.slo.iter().flatten().map(|rule| rule.judge(&figures)).collect();
     let missed = rules.iter().any(|rule| rule["met"] != true);
@@ -45,7 +44,7 @@ pub(crate) fn finish(about: &About, outcome: &run::Outcome, output: &Output) -> 
 }
 
 /// The latencies of each interval, in nanoseconds, as HdrHistogram's tools read them.
-fn write_hdr_log(path: &Path, about: &About, outcome: &run::Outcome) -> Outcome<()> {
+fn write_hdr_log(path: &Path, about: &About, outcome: &outcome::Outcome) -> Outcome<()> {
     let mut file = BufWriter::new(fs::File::create(path)?);
     let mut serializer = V2DeflateSerializer::new();
     let started = UNIX_EPOCH + Duration::from_secs(about.started_unix_s);

@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    report::{grouped, time_text},
-    run::{Counts, Interval},
+    outcome::{Counts, Interval},
+    words::{grouped, time_text},
 };
 
 /// Plain lines come no closer than this.

@@ -22,6 +22,7 @@ use ringwire::engine::bell::Bell;
 
 use crate::{
     net::{Nanos, Net},
+    outcome::{Counts, Cpu, Interval, Outcome},
     progress::Progress,
     scenario::{Phase, Scenario, Share},
     tally::{Tally, Timed, latencies},
@@ -84,16 +85,6 @@ struct Shared {
     interval_ns: Nanos,
 }
 
-/// Counters summed over all workers.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) done: u64,
-    pub(crate) published: u64,
-    pub(crate) open: u64,
-    pub(crate) opened: u64,
-    pub(crate) problems: u64,
-}
-
 /// Ends the run for the workers, which go on until they are told, whatever becomes of the measuring thread.
 struct StopAtEnd<'a>(&'a Shared);
 
@@ -130,18 +121,6 @@ impl Shared {
     }
 }
 
-/// A stretch of time.
-#[derive(Clone, Debug)]
-pub(crate) struct Interval {
-    /// Its end, in seconds since the run began.
-    pub(crate) at_s: f64,
-    pub(crate) seconds: f64,
-    pub(crate) measured: bool,
-    pub(crate) done: u64,
-    pub(crate) open: u64,
-    pub(crate) latencies: Option<Histogram<u64>>,
-}
-
 #[derive(Clone, Debug)]
 struct Snapshot {
     at: Instant,
@@ -150,42 +129,6 @@ struct Snapshot {
     server: Option<Duration>,
     client: Duration,
     threads: Vec<Duration>,
-}
-
-/// CPU time of a window.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cpu {
-    pub(crate) server: Option<Duration>,
-    pub(crate) client: Duration,
-    /// Of the client's busiest thread.
-    pub(crate) busiest: Duration,
-}
-
-/// What a run brought.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// From the first connect until all connections were ready.
-    pub(crate) ramp: Duration,
-    pub(crate) ramp_cpu: Cpu,
-    pub(crate) ready: u64,
-    pub(crate) rss_before: Option<u64>,
-    /// When all were open.
-    pub(crate) rss_open: Option<u64>,
-    /// At the end of the window.
-    pub(crate) rss_after: Option<u64>,
-    pub(crate) elapsed: Duration,
-    pub(crate) cpu: Cpu,
-    pub(crate) done: u64,
-    pub(crate) published: u64,
-    pub(crate) workers: usize,
-    pub(crate) latencies: Histogram<u64>,
-    pub(crate) intervals: Vec<Interval>,
-    /// Everything else, summed over the workers.
-    pub(crate) tally: Tally,
-    pub(crate) timed: Vec<(Timed, Histogram<u64>)>,
-    pub(crate) interrupted: bool,
-    /// The server's process ended before the window did.
-    pub(crate) server_gone: bool,
 }
 
 /// Raises the soft limit on open files to the hard limit and returns it.

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::report::{TIMES, bytes_text, grouped, time_text};
+use crate::{
+    report::TIMES,
+    words::{bytes_text, grouped, time_text},
+};
 
 /// One objective.
 #[derive(Clone, Debug, PartialEq)]

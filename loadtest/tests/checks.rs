@@ -120,6 +120,22 @@ fn an_echo_server_passes_at_every_size_and_with_both_opcodes() {
     assert!(figures["messages"].as_u64() > Some(10), "{figures}");
 }
 
+/// Kills: what is left of a short send that is cut where no frame ends.
+#[test]
+fn more_is_in_flight_than_sockets_hold() {
+    // It reads the next message when the answer to the last one is sent, so requests and answers both pile up.
+    let addr = serve_echo(|_, message| vec![message]);
+    for (pipeline, size) in
+        [(40, "100KiB"), (40, "65530..65545"), (2_000, "120..130"), (300, "0:1,125:1,126:1,65536:1")]
+    {
+        echo(
+            0,
+            addr,
+            &format!("--connections 2 --pipeline {pipeline} --size {size} --warmup 0 --count {}", 3 * pipeline),
+        );
+    }
+}
+
 #[test]
 fn a_count_is_kept_exactly_and_figures_are_written() {
     let served = Arc::new(AtomicU64::new(0));

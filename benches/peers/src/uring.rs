@@ -9,14 +9,13 @@
 
 mod conn;
 mod driver;
+mod io;
+mod life;
 mod pool;
 mod receive;
 mod send;
 
-pub use self::{
-    driver::{Driver, Io},
-    pool::Chunk,
-};
+pub use self::{driver::Driver, io::Io, pool::Chunk};
 
 /// How a loop receives and sends.
 #[derive(Clone, Debug)]

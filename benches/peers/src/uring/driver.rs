@@ -2,37 +2,16 @@
 
 use std::{collections::VecDeque, io, os::fd::RawFd};
 
-use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types::Fd};
+use io_uring::{CompletionQueue, IoUring, cqueue, opcode, types::Fd};
 
-use super::{App, Options, conn::Conn, pool::Pool};
+use super::{
+    App, Options,
+    io::{Io, OP_ACCEPT, OP_CLOSE, OP_RECV, OP_SEND_ALL, OP_SEND_NOW, OP_SHIFT},
+    pool::Pool,
+};
 
 const SQ_ENTRIES: u32 = 2048;
 const CQ_ENTRIES: u32 = 32_768;
-
-pub(super) const OP_SHIFT: u32 = 56;
-pub(super) const OP_RECV: u64 = 1;
-pub(super) const OP_SEND_NOW: u64 = 2;
-pub(super) const OP_SEND_ALL: u64 = 3;
-pub(super) const OP_CLOSE: u64 = 4;
-const OP_ACCEPT: u64 = 5;
-pub(super) const OP_CANCEL: u64 = 6;
-
-/// What an [`App`] may do to the loop.
-pub struct Io {
-    submitter: Submitter<'static>,
-    queue: SubmissionQueue<'static>,
-    pub(super) pool: Pool,
-    pub(super) conns: Vec<Conn>,
-    pub(super) dirty: Vec<u32>,
-    pub(super) flushed: Vec<u32>,
-    pub(super) closing: Vec<u32>,
-    pub(super) starved: VecDeque<u32>,
-    pub(super) shared: Vec<u8>,
-    queued: usize,
-    pub(super) options: Options,
-    listener: RawFd,
-    accept_paused: bool,
-}
 
 /// A ring with its connections; made on the thread that runs it.
 pub struct Driver {
@@ -116,34 +95,6 @@ impl Driver {
 }
 
 impl Io {
-    pub(super) fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
-        // SAFETY: every entry built here points into memory that stays in place until its completion: the pool is
-        // never freed, queues of a connection are not touched between flush and settle, and `flight_*` not before the
-        // send's completion.
-        while unsafe { self.queue.push(&entry) }.is_err() {
-            self.enter(0)?;
-        }
-        self.queued += 1;
-        if self.queued >= self.options.submit_max {
-            self.enter(0)?;
-        }
-        Ok(())
-    }
-
-    fn enter(&mut self, want: usize) -> io::Result<()> {
-        self.pool.publish();
-        self.queue.sync();
-        self.queued = 0;
-        let result = self.submitter.submit_and_wait(want);
-        self.queue.sync();
-        match result {
-            Ok(_) => Ok(()),
-            // Interrupted, or completions must be reaped first: both come back by themselves.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     fn arm_accept(&mut self) -> io::Result<()> {
         let accept = opcode::AcceptMulti::new(Fd(self.listener)).allocate_file_index(true).build();
         self.push(accept.user_data(OP_ACCEPT << OP_SHIFT))

@@ -6,7 +6,7 @@ use io_uring::{cqueue, opcode, squeue::Flags, types::Fixed};
 
 use super::{
     App,
-    driver::{Io, OP_RECV, OP_SHIFT},
+    io::{Io, OP_RECV, OP_SHIFT},
     pool::BUFFER_GROUP,
 };
 

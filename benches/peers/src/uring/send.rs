@@ -9,7 +9,7 @@ use io_uring::{
 };
 
 use super::{
-    driver::{Io, OP_SEND_ALL, OP_SEND_NOW, OP_SHIFT},
+    io::{Io, OP_SEND_ALL, OP_SEND_NOW, OP_SHIFT},
     pool::Chunk,
 };
 
