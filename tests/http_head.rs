@@ -21,6 +21,40 @@ fn heads() {
         ("GET / HTTP/1.0\r\n\r\n", Ok(())),
         ("GET / HTTP/1.1\r\nHost:\r\n\r\n", Ok(())),
         ("M-SEARCH * HTTP/1.1\r\nHost: x\r\n\r\n", Ok(())),
+        // 2.2: empty lines before the request line
+        ("\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", Ok(())),
+        ("\r\n\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Malformed)),
+        ("\r\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Malformed)),
+        // 3: a method of any sensible length
+        ("MMMMMMMMMMMMMMMMMMMMMMMMMMMMMM / HTTP/1.1\r\nHost: x\r\n\r\n", Ok(())),
+        ("CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", Err(HeadError::Method)),
+        // 3.2: targets
+        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", Ok(())),
+        ("GET http://x HTTP/1.1\r\nHost: y\r\n\r\n", Ok(())),
+        ("GET HTTPS://x:443/a?b HTTP/1.1\r\nHost: y\r\n\r\n", Ok(())),
+        ("GET http://x/ HTTP/1.0\r\n\r\n", Ok(())),
+        ("GET http://x/ HTTP/1.1\r\n\r\n", Err(HeadError::Host)),
+        ("GET http://x/ HTTP/1.1\r\nHost: a/\r\n\r\n", Err(HeadError::Host)),
+        ("GET http:///a HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        ("GET http://me@x/ HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        ("GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        ("GET x/y HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        ("GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        ("GET /%4 HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        ("GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        ("GET /% HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        ("CONNECT /a HTTP/1.1\r\nHost: x\r\n\r\n", Err(HeadError::Target)),
+        // RFC 9110 5.3: what decides who may do what is there once
+        ("GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://a\r\nORIGIN: http://b\r\n\r\n", Err(HeadError::Repeated)),
+        ("GET / HTTP/1.1\r\nHost: x\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n", Err(HeadError::Repeated)),
+        ("GET / HTTP/1.1\r\nHost: x\r\nCookie: a=b\r\nCookie: c=d\r\n\r\n", Ok(())),
+        // RFC 9110 10.1.1: expectations
+        ("GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\n\r\n", Ok(())),
+        ("GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue, 100-continue\r\n\r\n", Ok(())),
+        ("GET / HTTP/1.1\r\nHost: x\r\nExpect: 200-ok\r\n\r\n", Err(HeadError::Expectation)),
+        ("GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue, x\r\n\r\n", Err(HeadError::Expectation)),
+        ("GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nExpect: x=y\r\n\r\n", Err(HeadError::Expectation)),
+        ("GET / HTTP/1.0\r\nExpect: x\r\n\r\n", Ok(())),
         // 3.2: Host
         ("GET / HTTP/1.1\r\n\r\n", Err(HeadError::Host)),
         ("GET / HTTP/1.1\r\nHost: x\r\nhost: x\r\n\r\n", Err(HeadError::Host)),
@@ -70,6 +104,10 @@ fn heads() {
         (HeadError::Host, 400),
         (HeadError::ContentLength, 400),
         (HeadError::TransferEncoding, 400),
+        (HeadError::Target, 400),
+        (HeadError::Repeated, 400),
+        (HeadError::Expectation, 417),
+        (HeadError::Method, 501),
         (HeadError::TransferCoding, 501),
         (HeadError::Version, 505),
         (HeadError::TooLarge, 431),
@@ -223,6 +261,26 @@ fn handshakes_refused() {
             assert!(refusal.headers.contains(header), "{text}");
         }
         assert!(!refusal.message.is_empty());
+    }
+}
+
+/// What a proxy may take for an upgrade, it will not look behind.
+#[test]
+fn attempts_are_told_apart() {
+    let is_attempt = |text: &str| handshake::is_attempt(&parse(text).unwrap());
+    for text in [
+        request(GET, &[], ""),
+        request("POST / HTTP/1.0", &[], ""),
+        request(GET, &[("Sec-WebSocket-Key", ""), ("Sec-WebSocket-Version", "")], ""),
+        request(GET, &[("Upgrade", "")], ""),
+        request(GET, &[("Upgrade", "h2c"), ("Sec-WebSocket-Key", "")], ""),
+        "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c, WebSocket/13\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: x\r\nupgrade: \"websocket\"\r\n\r\n".into(),
+    ] {
+        assert!(is_attempt(&text), "{text}");
+    }
+    for fields in ["", "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n", "Sec-WebSocket-Protocol: x\r\n"] {
+        assert!(!is_attempt(&format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n")), "{fields}");
     }
 }
 

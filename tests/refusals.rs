@@ -92,28 +92,61 @@ fn refused_requests() {
             Ends,
         ),
         ("another version", request("GET /healthz HTTP/2.0\nHost: x\n\n"), 505, &[], Ends),
+        ("a target without a form", request("GET healthz HTTP/1.1\nHost: x\n\n"), 400, &[], Ends),
+        ("a target with a user", request("GET http://me@x/healthz HTTP/1.1\nHost: x\n\n"), 400, &[], Ends),
+        ("half an escape", request("GET /%6 HTTP/1.1\nHost: x\n\n"), 400, &[], Ends),
+        ("no escape", request("GET /%xy/healthz HTTP/1.1\nHost: x\n\n"), 400, &[], Ends),
+        ("the whole server", request("GET * HTTP/1.1\nHost: x\n\n"), 400, &[], Stays),
+        ("two origins", field("Origin: https://example.org\r\nOrigin: https://evil.test"), 400, &[], Ends),
+        ("two tokens", request("GET / HTTP/1.1\nHost: x\nAuthorization: a\nAuthorization: b\n\n"), 400, &[], Ends),
+        ("chunks in 1.0", request("POST /healthz HTTP/1.0\nTransfer-Encoding: chunked\n\n0\n\n"), 400, &[], Ends),
+        (
+            "chunks and more",
+            request("POST /healthz HTTP/1.1\nHost: x\nTransfer-Encoding: gzip, chunked\n\n"),
+            501,
+            &[],
+            Ends,
+        ),
+        ("a tunnel", request("CONNECT x:80 HTTP/1.1\nHost: x:80\n\n"), 501, &[], Ends),
+        ("a long method", [&[b'M'; 65][..], &request(" /healthz HTTP/1.1\nHost: x\n\n")].concat(), 501, &[], Ends),
+        ("a long token", vec![b'M'; 65], 501, &[], Ends),
+        (
+            "a method of 30 letters",
+            [&[b'M'; 30][..], &request(" /healthz HTTP/1.1\nHost: x\n\n")].concat(),
+            405,
+            &[],
+            Stays,
+        ),
+        ("another expectation", request("GET /healthz HTTP/1.1\nHost: x\nExpect: tea\n\n"), 417, &[], Ends),
+        (
+            "junk behind a chunk's size",
+            request("POST /healthz HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n1 junk\nx\n0\n\n"),
+            400,
+            &[],
+            Ends,
+        ),
         // 400: the handshake.
-        ("no key", upgrade_with(&format!("Sec-WebSocket-Key: {key}\r\n"), ""), 400, &[], Stays),
-        ("a short key", upgrade_with(key, "dGhlIHNhbXBsZQ=="), 400, &[], Stays),
-        ("no base64", upgrade_with(key, "dGhlIHNhbXBsZSBub25j!Q=="), 400, &[], Stays),
-        ("two keys", field(&format!("Sec-WebSocket-Key: {key}")), 400, &[], Stays),
-        ("Connection without Upgrade", upgrade_with("Connection: Upgrade", "Connection: keep-alive"), 400, &[], Stays),
+        ("no key", upgrade_with(&format!("Sec-WebSocket-Key: {key}\r\n"), ""), 400, &[], Ends),
+        ("a short key", upgrade_with(key, "dGhlIHNhbXBsZQ=="), 400, &[], Ends),
+        ("no base64", upgrade_with(key, "dGhlIHNhbXBsZSBub25j!Q=="), 400, &[], Ends),
+        ("two keys", field(&format!("Sec-WebSocket-Key: {key}")), 400, &[], Ends),
+        ("Connection without Upgrade", upgrade_with("Connection: Upgrade", "Connection: keep-alive"), 400, &[], Ends),
         ("HTTP/1.0", upgrade_with("HTTP/1.1", "HTTP/1.0"), 400, &[], Ends),
-        ("a body", [field("Content-Length: 3"), b"abc".to_vec()].concat(), 400, &[], Stays),
+        ("a body", [field("Content-Length: 3"), b"abc".to_vec()].concat(), 400, &[], Ends),
         ("a body that never comes", field("Content-Length: 3"), 408, &[], Ends),
         // The others.
-        ("another origin", field("Origin: https://example.com"), 403, &[], Stays),
-        ("origin null", field("Origin: null"), 403, &[], Stays),
-        ("no such route", raw::upgrade_request("/nowhere"), 404, &[], Stays),
+        ("another origin", field("Origin: https://example.com"), 403, &[], Ends),
+        ("origin null", field("Origin: null"), 403, &[], Ends),
+        ("no such route", raw::upgrade_request("/nowhere"), 404, &[], Ends),
         ("no such page", request("GET /nowhere HTTP/1.1\nHost: x\n\n"), 404, &[], Stays),
-        ("a POST handshake", upgrade_with("GET", "POST"), 405, &[("allow", "GET")], Stays),
+        ("a POST handshake", upgrade_with("GET", "POST"), 405, &[("allow", "GET")], Ends),
         ("POST", request("POST /healthz HTTP/1.1\nHost: x\n\n"), 405, &[("allow", "GET, HEAD")], Stays),
         (
             "POST with a body",
             request("POST /healthz HTTP/1.1\nHost: x\nContent-Length: 5\n\nhello"),
             405,
             &[("allow", "GET, HEAD")],
-            Ends,
+            Stays,
         ),
         ("half a head", request("GET /echo HTTP/1.1\nHost:"), 408, &[], Ends),
         ("nothing", Vec::new(), 408, &[], Ends),
@@ -129,14 +162,14 @@ fn refused_requests() {
             upgrade_with("Version: 13", "Version: 8"),
             426,
             &[("sec-websocket-version", "13"), ("upgrade", "websocket")],
-            Stays,
+            Ends,
         ),
         (
             "no version",
             upgrade_with("Sec-WebSocket-Version: 13\r\n", ""),
             426,
             &[("sec-websocket-version", "13")],
-            Stays,
+            Ends,
         ),
         ("a large head", field(&format!("A: {long}")), 431, &[], Ends),
         ("a large head without an end", format!("GET /{long}").into_bytes(), 431, &[], Ends),
@@ -153,6 +186,12 @@ fn refused_requests() {
         let message = body["error"].as_str();
         if message.is_none_or(str::is_empty) || response.header("content-type") != Some("application/json") {
             return Err(format!("{name}: no JSON error in {response:?}"));
+        }
+        if response.header("date").is_none_or(|date| date.len() != 29 || !date.ends_with(" GMT")) {
+            return Err(format!("{name}: no Date in {response:?}"));
+        }
+        if (response.header("connection") == Some("close")) != (*after == Ends) {
+            return Err(format!("{name}: {after:?} and yet {response:?}"));
         }
         for (field, value) in *fields {
             // A field may have members that others added.
@@ -195,7 +234,11 @@ fn good_handshakes_in_unusual_form() {
         ("subprotocols nobody asked for", field("Sec-WebSocket-Protocol: chat, superchat")),
         ("a query", upgrade_with("/echo", "/echo?token=1")),
         ("an empty line first", [b"\r\n", raw::upgrade_request("/echo").as_slice()].concat()),
+        ("empty lines first", [b"\r\n\r\n\r\n", raw::upgrade_request("/echo").as_slice()].concat()),
         ("the absolute form", upgrade_with("/echo", "http://x/echo")),
+        ("the absolute form of another host", upgrade_with("/echo", "WS://y:99/echo?z")),
+        ("an escaped path", upgrade_with("/echo", "/%65c%68o")),
+        ("the allowed origin with its port", field("Origin: https://example.org:443")),
         ("a length of 0", field("Content-Length: 0")),
     ];
     check_all(&rows, |(name, bytes)| {

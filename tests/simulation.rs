@@ -42,6 +42,8 @@ mod memory;
 mod oracle;
 #[path = "simulation/pitfalls.rs"]
 mod pitfalls;
+#[path = "simulation/requests.rs"]
+mod requests;
 #[path = "simulation/rig.rs"]
 mod rig;
 #[path = "simulation/routes.rs"]

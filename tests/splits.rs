@@ -1,7 +1,9 @@
-//! However the stream is cut into pieces, the machine says the same.
+//! However the stream is cut into pieces, the machine says the same, and so do those who read the requests before it. (That
+//! a whole core answers them alike is in the simulation, `requests`.)
 
 mod wire;
 
+use ringwire::proto::http::{BodyDecoder, BodyPiece, HeadLimits, check_method, empty_lines, head_end, parse_head};
 use ringwire::proto::{Limits, Role};
 use wire::{LIMITS, Run, Seen, close, frame, run_with, server_frame};
 
@@ -143,4 +145,139 @@ fn large_messages_through_loans() {
             assert!(result.seen == want, "pieces of {size}, lend {lend:?}");
         }
     }
+}
+
+// ---- HTTP -----------------------------------------------------------------------------------------------------------
+
+/// What was read of one request.
+#[derive(Clone, Debug, PartialEq)]
+enum Read {
+    Request(String, String, Vec<u8>),
+    Refused(u16),
+    /// More was to come of the head, or of the body.
+    Unfinished(&'static str),
+}
+
+/// Reads requests as they arrive, in the order of calls that [`ringwire::proto::http`] tells.
+fn read_requests(pieces: &[&[u8]]) -> Vec<Read> {
+    let limits = HeadLimits { bytes_max: 200, headers_max: 10 };
+    let (mut read, mut bytes, mut searched) = (Vec::new(), Vec::new(), 0);
+    let mut under_way: Option<(String, String, Vec<u8>, BodyDecoder)> = None;
+    for piece in pieces {
+        bytes.extend_from_slice(piece);
+        loop {
+            if let Some((method, target, mut content, mut decoder)) = under_way.take() {
+                let mut consumed = 0;
+                let ended = loop {
+                    match decoder.next(&bytes, &mut consumed) {
+                        Ok(BodyPiece::Data(data)) => content.extend_from_slice(data),
+                        Ok(BodyPiece::More) => break false,
+                        Ok(BodyPiece::End) => break true,
+                        Err(error) => return [read, vec![Read::Refused(error.status())]].concat(),
+                    }
+                };
+                bytes.drain(..consumed);
+                if !ended {
+                    under_way = Some((method, target, content, decoder));
+                    break;
+                }
+                read.push(Read::Request(method, target, content));
+            }
+            let empty = empty_lines(&bytes);
+            bytes.drain(..empty);
+            searched -= searched.min(empty);
+            let Some(end) = head_end(&bytes, searched) else {
+                searched = bytes.len();
+                let early = check_method(&bytes).err().map(|error| error.status());
+                let early = early.or((bytes.len() > limits.bytes_max).then_some(431));
+                match early {
+                    Some(status) => return [read, vec![Read::Refused(status)]].concat(),
+                    None => break,
+                }
+            };
+            let head: Vec<u8> = bytes.drain(..end).collect();
+            searched = 0;
+            let parsed = parse_head(&head, &limits).and_then(|head| Ok((head.body()?, head)));
+            match parsed {
+                Ok((body, head)) => {
+                    let (method, target) = (head.method().to_owned(), head.target().to_owned());
+                    let decoder = BodyDecoder::new(body, 50);
+                    match decoder {
+                        Ok(decoder) => under_way = Some((method, target, Vec::new(), decoder)),
+                        Err(error) => return [read, vec![Read::Refused(error.status())]].concat(),
+                    }
+                }
+                Err(error) => return [read, vec![Read::Refused(error.status())]].concat(),
+            }
+        }
+    }
+    match under_way {
+        Some(_) => read.push(Read::Unfinished("body")),
+        None if !bytes.is_empty() => read.push(Read::Unfinished("head")),
+        None => {}
+    }
+    read
+}
+
+fn requests() -> Vec<String> {
+    let get = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+    let post = |field: &str, body: &str| format!("POST /b HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n{body}{get}");
+    let chunks = |body: &str| post("Transfer-Encoding: chunked", body);
+    vec![
+        format!("{get}{get}"),
+        format!("\r\n\r\n{get}\r\n\r\n\r\n{get}\r\n"),
+        format!("\r\n\n{get}"),
+        format!("\r\r\n{get}"),
+        get.replace("\r\n", "\n"),
+        get.replace("GET", &"M".repeat(30)),
+        get.replace("GET", &"M".repeat(65)),
+        "M".repeat(300),
+        format!("{}\r\n\r\n", "M".repeat(300)),
+        "\u{16}\u{3}\u{1}\r\n\r\n".into(),
+        format!(" {get}"),
+        get.replace("/a", &"/a".repeat(150)),
+        get.replace("/a", &"/a".repeat(85)),
+        get.replace("/a", &"/a".repeat(86)),
+        get.replace("/a", &"/a".repeat(87)),
+        get.replace("/a", "/%6"),
+        get.replace("/a", "http://me@x/"),
+        get.replace("Host: x", "Host: x\r\nHost: x"),
+        post("Content-Length: 5", "hello"),
+        post("Content-Length: 5", "hello\r\n"),
+        post("Content-Length: 0", "\r\n\r\n"),
+        post("Content-Length: 51", ""),
+        post("Content-Length: 5x", ""),
+        chunks("5\r\nhello\r\n1 ; a = \"\\\"\";b\r\n!\r\n000\r\nX: y\r\nZ:\r\n\r\n\r\n"),
+        chunks("0\r\n\r\n"),
+        chunks("5 junk\r\nhello\r\n0\r\n\r\n"),
+        chunks("5 \r\nhello\r\n0\r\n\r\n"),
+        chunks("5\r\nhello!\r\n0\r\n\r\n"),
+        chunks("5\nhello\n0\n\n"),
+        chunks("33\r\n"),
+        chunks("0\r\nX\r\n\r\n"),
+        chunks("0\r\nX: y"),
+        "POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhell".into(),
+        "GET /a HTTP/1.1\r\nHo".into(),
+    ]
+}
+
+/// RFC 9112: heads and bodies in two pieces, in three and byte by byte.
+#[test]
+fn requests_are_the_same_however_they_are_cut() {
+    let (mut whole, mut refused) = (0, 0);
+    for text in requests() {
+        let bytes = text.as_bytes();
+        let want = read_requests(&[bytes]);
+        whole += want.iter().filter(|read| matches!(read, Read::Request(..))).count();
+        refused += want.iter().filter(|read| matches!(read, Read::Refused(_))).count();
+        assert_eq!(read_requests(&bytes.chunks(1).collect::<Vec<_>>()), want, "{text:?}");
+        for first in 0..=bytes.len() {
+            assert_eq!(read_requests(&[&bytes[..first], &bytes[first..]]), want, "{text:?} cut at {first}");
+            for second in (first..=bytes.len()).step_by(5) {
+                let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                assert_eq!(read_requests(&pieces), want, "{text:?} cut at {first} and {second}");
+            }
+        }
+    }
+    assert_eq!((whole, refused), (19, 20), "the corpus is not trivial");
 }

@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod group;
 pub(crate) mod guard;
 pub(crate) mod inbox;
+pub(crate) mod path;
 pub(crate) mod queue;
 pub(crate) mod reply;
 pub(crate) mod request;

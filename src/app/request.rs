@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::{AsHeaderName, COOKIE};
+use http::header::{AsHeaderName, COOKIE, HOST};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
 use crate::app::error_http::HttpError;
+use crate::app::path;
 use crate::remote::Hub;
 use crate::shard::service::Inbound;
 
@@ -18,6 +19,8 @@ use crate::shard::service::Inbound;
 pub struct Request {
     method: Method,
     uri: Uri,
+    /// In normal form, where the URI's is not.
+    path: Option<Box<str>>,
     headers: HeaderMap,
     params: SmallVec<[(String, String); 2]>,
     body: Bytes,
@@ -42,8 +45,15 @@ impl Request {
             let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("header name"))?;
             headers.append(name, HeaderValue::from_bytes(header.value).map_err(|_| bad("header value"))?);
         }
+        if let Some(authority) = head.target_authority() {
+            headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| bad("request target"))?);
+        }
         Ok(Request {
             method: Method::from_bytes(head.method().as_bytes()).map_err(|_| bad("method"))?,
+            path: match path::normal(head.path()) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(path) => Some(path.into_boxed_str()),
+            },
             uri: head.target().parse().map_err(|_| bad("request target"))?,
             headers,
             params,
@@ -61,14 +71,15 @@ impl Request {
         &self.method
     }
 
-    /// The path and query as they were sent.
+    /// The path and query as they were sent; with scheme and authority if the request names them, as proxies are asked.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// The path as it was sent.
+    /// The path in its normal form (RFC 3986 6.2.2.2): letters, digits and `-._~` are not percent-encoded, even if they were
+    /// sent so; what else was, is.
     pub fn path(&self) -> &str {
-        self.uri.path()
+        self.path.as_deref().unwrap_or_else(|| self.uri.path())
     }
 
     /// The first value of a query parameter, percent-decoded.
@@ -78,7 +89,24 @@ impl Request {
         values.next()
     }
 
-    /// The header fields.
+    /// The host, and the port where it is not the scheme's own, that the request is for: the Host field, or what the target
+    /// names in its place (RFC 9112 3.2.2). `None` if there is none, which only HTTP/1.0 may have.
+    ///
+    /// ```
+    /// use ringwire::{HttpError, Request};
+    ///
+    /// fn only_for_the_intranet(request: &mut Request) -> Result<(), HttpError> {
+    ///     match request.host() {
+    ///         Some("intranet.example") => Ok(()),
+    ///         _ => Err(HttpError::forbidden("not from here")),
+    ///     }
+    /// }
+    /// ```
+    pub fn host(&self) -> Option<&str> {
+        self.header(HOST).filter(|host| !host.is_empty())
+    }
+
+    /// The header fields. Of a request with a target in absolute form, Host is what the target names (RFC 9112 3.2.2).
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }

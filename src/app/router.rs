@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::app::definition::{Definition, Hooks, HttpHandler, Target};
 use crate::app::error_http::HttpError;
+use crate::app::path;
 use crate::app::ws::Ws;
 use crate::shard::service::Reply;
 
@@ -61,12 +62,33 @@ impl Router {
         index
     }
 
-    /// The endpoint of a path and its parameters; `None` if there is none.
+    /// The answer to a request that is for the server as a whole, if it is one: `*` is for OPTIONS alone (RFC 9112 3.2.4).
+    pub(crate) fn answer_for_server(&self, method: &str, path: &str) -> Option<Reply> {
+        if path != "*" {
+            return None;
+        }
+        if method != "OPTIONS" {
+            return Some(Reply::error(StatusCode::BAD_REQUEST, "only OPTIONS is for the whole server"));
+        }
+        let mut allowed = Vec::from(["OPTIONS"]);
+        for endpoint in &self.endpoints {
+            allowed.extend(endpoint.allowed().filter(|method| !allowed.contains(method)).collect::<Vec<_>>());
+        }
+        let reply = Reply { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: bytes::Bytes::new() };
+        Some(reply.with_header(http::header::ALLOW, allow(&allowed)))
+    }
+
+    /// The endpoint of a path and its parameters; `None` if there is none. Characters match whether they are percent-encoded
+    /// or not (RFC 3986 6.2.2.2), but a slash that is does not part segments.
     ///
     /// # Errors
     /// 400 if a parameter is not UTF-8: made valid, different ones would be the same.
     pub(crate) fn find(&self, path: &str) -> Result<Option<(&Endpoint, Params)>, HttpError> {
-        let Ok(found) = self.paths.at(path) else { return Ok(None) };
+        let (path, is_text) = path::for_routes(path);
+        let Ok(found) = self.paths.at(&path) else { return Ok(None) };
+        if !is_text {
+            return Err(HttpError::bad_request("the path is not UTF-8"));
+        }
         let decode = |(name, value): (&str, &str)| {
             let value = percent_decode_str(value).decode_utf8().ok()?;
             Some((name.to_owned(), value.into_owned()))
@@ -89,16 +111,24 @@ impl Endpoint {
         if let Some((_, handler, hooks)) = found {
             return Ok((handler, hooks));
         }
-        let mut allowed: Vec<&str> =
-            self.methods.iter().filter_map(|(method, ..)| method.as_ref()).map(Method::as_str).collect();
-        if self.ws.is_some() && !allowed.contains(&"GET") {
-            allowed.push("GET");
-        }
-        if allowed.contains(&"GET") && !allowed.contains(&"HEAD") {
-            allowed.push("HEAD");
-        }
-        let allow = HeaderValue::from_str(&allowed.join(", ")).expect("methods are tokens");
+        let allowed: Vec<&str> = self.allowed().collect();
         let reply = Reply::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
-        Err(reply.with_header(http::header::ALLOW, allow))
+        Err(reply.with_header(http::header::ALLOW, allow(&allowed)))
     }
+
+    /// The methods that it has, each once.
+    fn allowed(&self) -> impl Iterator<Item = &str> {
+        let has = |name: &str| self.methods.iter().filter_map(|(method, ..)| method.as_ref()).any(|it| it == name);
+        let own = self.methods.iter().enumerate().filter_map(|(index, (method, ..))| {
+            let is_first = self.methods[..index].iter().all(|(earlier, ..)| earlier != method);
+            method.as_ref().filter(|_| is_first).map(Method::as_str)
+        });
+        let get = (self.ws.is_some() && !has("GET")).then_some("GET");
+        let head = ((get.is_some() || has("GET")) && !has("HEAD")).then_some("HEAD");
+        own.chain(get).chain(head)
+    }
+}
+
+fn allow(methods: &[&str]) -> HeaderValue {
+    HeaderValue::from_str(&methods.join(", ")).expect("methods are tokens")
 }

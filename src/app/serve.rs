@@ -21,7 +21,7 @@ use crate::app::inbox::{Inbox, Pushed};
 use crate::app::reply::BoxError;
 use crate::app::request::Request;
 use crate::app::response::Outcome;
-use crate::app::router::{Params, Router};
+use crate::app::router::{Endpoint, Params, Router};
 use crate::app::routes::{HeldRoute, Routes};
 use crate::app::socket::Socket;
 use crate::app::ws::{Handler, LocalBoxFuture, Mode, OnClose, Route};
@@ -318,6 +318,9 @@ impl Service for CoreApp {
         let _ = hub;
         let router = Rc::clone(&self.router);
         let head = inbound.head;
+        if let Some(reply) = router.answer_for_server(head.method(), head.path()) {
+            return Answer::Response(reply);
+        }
         let (endpoint, params) = match router.find(head.path()) {
             Ok(Some((endpoint, params))) => (Some(endpoint), params),
             Ok(None) => (None, Params::new()),
@@ -333,16 +336,12 @@ impl Service for CoreApp {
                 None => Answer::Response(not_found()),
             };
         };
-        // A path may have both: then an ordinary GET is HTTP, and a handshake is WebSocket.
-        if let Some((number, hooks)) = &endpoint.ws {
-            let has_http = endpoint.handler(head.method()).is_ok();
-            if !has_http || handshake::is_upgrade_request(head) {
-                return match handshake::check(head) {
-                    Ok(_) => self.upgrade(slot, generation, request, *number, hooks),
-                    // The shard refuses it in the right form.
-                    Err(_) => Answer::WebSocket(Accept { route: *number, ..Accept::default() }),
-                };
-            }
+        if let Some((number, hooks)) = websocket(endpoint, head) {
+            return match handshake::check(head) {
+                Ok(_) => self.upgrade(slot, generation, request, *number, hooks),
+                // The shard refuses it in the right form.
+                Err(_) => Answer::WebSocket(Accept { route: *number, ..Accept::default() }),
+            };
         }
         match endpoint.handler(head.method()) {
             Ok((handler, hooks)) => self.http(slot, generation, request, &endpoint.path, handler, hooks),
@@ -352,9 +351,15 @@ impl Service for CoreApp {
 
     /// Only what the routes say: hooks see the whole request, and once.
     fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
+        let for_server = self.router.answer_for_server(head.method(), head.path());
+        if let Some(reply) = for_server.filter(|reply| !reply.status.is_success()) {
+            return Some(reply);
+        }
         match self.router.find(head.path()) {
-            Ok(Some((endpoint, _))) if endpoint.ws.is_none() => endpoint.handler(head.method()).err(),
-            Ok(Some(_)) => None,
+            Ok(Some((endpoint, _))) => match websocket(endpoint, head) {
+                Some(_) => handshake::check(head).err().map(Reply::from),
+                None => endpoint.handler(head.method()).err(),
+            },
             Err(error) => Some(error.into()),
             Ok(None) => self.router.fallback.is_none().then(not_found),
         }
@@ -529,6 +534,13 @@ impl Service for CoreApp {
     fn next_due_ns(&self) -> Option<u64> {
         self.core.runtime.next_due_ns()
     }
+}
+
+/// What of an endpoint is asked for where it is a WebSocket. A path may have both: then an ordinary GET is HTTP, and a handshake
+/// is WebSocket.
+fn websocket<'e>(endpoint: &'e Endpoint, head: &RequestHead<'_>) -> Option<&'e (u16, Rc<Hooks>)> {
+    let has_http = endpoint.handler(head.method()).is_ok();
+    endpoint.ws.as_ref().filter(|_| !has_http || handshake::is_upgrade_request(head))
 }
 
 /// Answers a request even if its handler panics or is dropped.

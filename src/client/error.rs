@@ -160,8 +160,8 @@ pub struct Refused {
 
 /// What the bytes of an answer other than 101 are.
 pub(super) enum Answer {
-    /// An interim answer of so many bytes (RFC 9110 15.2); the final one follows.
-    Interim(usize),
+    /// An interim answer (RFC 9110 15.2), which is none.
+    Interim,
     /// More may come.
     Partial(Refused),
     /// All of it.
@@ -178,7 +178,7 @@ pub(super) fn read_answer(bytes: &[u8]) -> Result<Answer, HandshakeError> {
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(HandshakeError::Malformed)?;
     if status.is_informational() {
-        return Ok(Answer::Interim(head_len));
+        return Ok(Answer::Interim);
     }
     let mut headers = HeaderMap::new();
     for field in response.headers.iter() {
@@ -234,7 +234,7 @@ mod tests {
         match read_answer(bytes.as_bytes()) {
             Ok(Answer::Whole(refused)) => (refused, true),
             Ok(Answer::Partial(refused)) => (refused, false),
-            Ok(Answer::Interim(len)) => panic!("interim of {len}"),
+            Ok(Answer::Interim) => panic!("interim"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -260,6 +260,6 @@ mod tests {
     #[test]
     fn interim_answers_are_told_apart() {
         let bytes = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 101";
-        assert!(matches!(read_answer(bytes), Ok(Answer::Interim(37))));
+        assert!(matches!(read_answer(bytes), Ok(Answer::Interim)));
     }
 }

@@ -6,12 +6,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::conn::{Conn, Phase, Receiving};
 use super::driver::{Driver, LINGER_NS};
-use super::error::{Answer, ClientError, read_answer};
+use super::error::ClientError;
 use super::line::{Ended, Line, Opened};
 use crate::engine::{Completion, Filled, Op, RecvEnd, Ring};
 use crate::message::Message;
 use crate::proto::frame::Opcode;
-use crate::proto::handshake::{ClientHandshake, HandshakeError, check_response};
+use crate::proto::handshake::{ClientHandshake, HandshakeError, check_final_response, interim_len};
 use crate::proto::{Event, ProtocolError};
 
 /// Input held back for a paused connection before its receive is cancelled.
@@ -115,27 +115,23 @@ impl<R: Ring> Driver<R> {
     // ---- the handshake's answer -----------------------------------------------------------------------------------
 
     fn answer(&mut self, slot: u32) {
-        loop {
-            let now_ns = self.now_ns;
-            let conn = &mut self.conns[slot as usize];
-            if conn.phase == Phase::Refused {
-                return self.refused(slot, false);
+        let now_ns = self.now_ns;
+        let conn = &mut self.conns[slot as usize];
+        if conn.phase == Phase::Refused {
+            return self.refused(slot, false);
+        }
+        match check_final_response(&conn.stash, &conn.order.key) {
+            Ok(None) => {}
+            Ok(Some((handshake, consumed))) => self.opened(slot, handshake, consumed),
+            Err(HandshakeError::Status(_)) => {
+                let interim = interim_len(&conn.stash).unwrap_or_default();
+                conn.stash.drain(..interim);
+                conn.phase = Phase::Refused;
+                conn.deadline_ns = conn.deadline_ns.min(now_ns + LINGER_NS);
+                self.watch_over(slot);
+                self.refused(slot, false);
             }
-            match check_response(&conn.stash, &conn.order.key) {
-                Ok(None) => return,
-                Ok(Some((handshake, consumed))) => return self.opened(slot, handshake, consumed),
-                Err(HandshakeError::Status(_)) => match read_answer(&conn.stash) {
-                    Ok(Answer::Interim(len)) => {
-                        conn.stash.drain(..len);
-                    }
-                    _ => {
-                        conn.phase = Phase::Refused;
-                        conn.deadline_ns = conn.deadline_ns.min(now_ns + LINGER_NS);
-                        self.watch_over(slot);
-                    }
-                },
-                Err(error) => return self.finish(slot, ClientError::Handshake(error)),
-            }
+            Err(error) => self.finish(slot, ClientError::Handshake(error)),
         }
     }
 

@@ -280,7 +280,7 @@ impl<R: Ring> Driver<R> {
         let error = match read_answer(&conn.stash) {
             Ok(Answer::Partial(_)) if !finished => return,
             Ok(Answer::Partial(refused) | Answer::Whole(refused)) => ClientError::Refused(Box::new(refused)),
-            Ok(Answer::Interim(_)) => ClientError::Closing,
+            Ok(Answer::Interim) => ClientError::Closing,
             Err(error) => ClientError::Handshake(error),
         };
         self.finish(slot, error);

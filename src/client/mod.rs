@@ -86,7 +86,7 @@ pub fn read_refusal(bytes: &[u8]) -> Option<(u16, bytes::Bytes)> {
         Ok(error::Answer::Whole(refused) | error::Answer::Partial(refused)) => {
             Some((refused.status.as_u16(), refused.body))
         }
-        Ok(error::Answer::Interim(_)) | Err(_) => None,
+        Ok(error::Answer::Interim) | Err(_) => None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! The table below makes [`Config`], the parsing of variables and flags, `--help`, `ringwire config` and the table in
 //! README; a setting that is added here is everywhere. A leaf: it reads no clock and opens nothing.
 
+mod origin;
 mod types;
 mod value;
 
@@ -11,9 +12,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::error::ConfigError;
-pub use types::{
-    ApiToken, CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, Origins, SlowConsumer, available_cpus,
-};
+pub use origin::Origins;
+pub use types::{ApiToken, CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, SlowConsumer, available_cpus};
 use types::{LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS};
 pub use value::{Allowed, Range};
 use value::{Value, range};
@@ -153,7 +153,7 @@ settings! {
     message_rate_per_second: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "messages a second from one connection, as a token bucket; close 1008 past it";
     origins: Origins = "ORIGINS", "*",
-        Allowed::Text("* or origins such as https://example.org, comma-separated", "ORIGINS"),
+        Allowed::Text("* or origins of pages such as https://example.org (not ws://), comma-separated", "ORIGINS"),
         "allowed values of the Origin field, comma-separated; 403 for others";
     api_token: Option<ApiToken> = "API_TOKEN", "(none)",
         Allowed::Secret("(none) or a token of letters, digits and -._~+/=", "TOKEN"),

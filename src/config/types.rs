@@ -168,57 +168,6 @@ impl fmt::Display for CoreSet {
     }
 }
 
-/// Which pages may open a socket: the browser tells their origin (RFC 6454), and other clients mostly none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// All of them.
-    Any,
-    /// Only these, in lower case, such as `https://example.org`.
-    List(Vec<String>),
-}
-
-impl Origins {
-    /// Whether a request with this `Origin` field is let in. One without the field is no browser's and passes.
-    pub fn allow(&self, origin: Option<&str>) -> bool {
-        match (self, origin) {
-            (Origins::Any, _) | (_, None) => true,
-            (Origins::List(list), Some(origin)) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
-        }
-    }
-}
-
-impl FromStr for Origins {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        if text == "*" {
-            return Ok(Origins::Any);
-        }
-        let origin = |part: &str| {
-            let part = part.trim();
-            // RFC 6454 6.2: scheme, "://", host, and the port where it is not the scheme's own; or "null".
-            let whole = part == "null"
-                || part.split_once("://").is_some_and(|(scheme, host)| {
-                    !scheme.is_empty()
-                        && !host.is_empty()
-                        && host.bytes().all(|byte| byte.is_ascii_graphic())
-                        && !host.contains(['/', '?', '#', '@', '*'])
-                });
-            whole.then(|| part.to_ascii_lowercase()).ok_or(Malformed)
-        };
-        text.split(',').map(origin).collect::<Result<_, _>>().map(Origins::List)
-    }
-}
-
-impl fmt::Display for Origins {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origins::Any => f.write_str("*"),
-            Origins::List(list) => f.write_str(&list.join(",")),
-        }
-    }
-}
-
 /// A secret that a request must know: `Authorization: Bearer TOKEN` (RFC 6750 2.1). Neither `Debug` nor an error tells it.
 ///
 /// ```
@@ -381,22 +330,6 @@ mod tests {
         assert_eq!(list.cpus(&available), [3, 0]);
         assert_eq!(list.missing(&available), [0]);
         assert!(!available_cpus().expect("an affinity mask").is_empty());
-    }
-
-    #[test]
-    fn origins() {
-        let some: Origins = "https://Example.org, http://localhost:3000,null".parse().expect("a list");
-        assert_eq!(some.to_string(), "https://example.org,http://localhost:3000,null");
-        assert!(some.allow(Some("https://example.org")));
-        assert!(some.allow(Some("HTTPS://EXAMPLE.ORG")));
-        assert!(some.allow(Some("null")));
-        assert!(some.allow(None));
-        assert!(!some.allow(Some("http://example.org")));
-        assert!(!some.allow(Some("https://example.org.evil.test")));
-        assert!(Origins::Any.allow(Some("https://anything.test")));
-        for text in ["", "example.org", "https://", "https://a/b", "https://a,"] {
-            assert_eq!(text.parse::<Origins>(), Err(Malformed), "{text:?}");
-        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::types::{ApiToken, CoreSet, ListenAddress, LogFormat, Origins, SlowConsumer};
+use super::origin::Origins;
+use super::types::{ApiToken, CoreSet, ListenAddress, LogFormat, SlowConsumer};
 
 /// What a setting's text may be; the type of the field says what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -150,6 +150,9 @@ pub trait Ring {
     /// The clock.
     fn now(&self) -> Nanos;
 
+    /// The time of day, in nanoseconds since the beginning of 1970. It may jump.
+    fn unix_ns(&self) -> u64;
+
     /// What it has done so far.
     fn stats(&self) -> RingStats;
 

@@ -10,6 +10,9 @@ use super::http_response::{BadHeader, put_header, put_status};
 /// Most bytes of a response head that the client reads.
 pub const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 
+/// Most interim responses before the final one.
+pub const INTERIM_RESPONSES_MAX: usize = 16;
+
 const RESPONSE_HEADERS_MAX: usize = 64;
 
 /// A request that may be upgraded.
@@ -56,6 +59,22 @@ impl Refusal {
     fn new(status: u16, headers: &'static [(&'static str, &'static str)], message: &'static str) -> Self {
         Self { status, headers, message }
     }
+}
+
+/// Whether the request is meant to become a WebSocket, however wrong it is. What is not answered 101 must not be followed by
+/// another request on its connection: a proxy that tunnels whatever looks like an upgrade has not seen that one.
+pub fn is_attempt(head: &RequestHead<'_>) -> bool {
+    const WEBSOCKET: &[u8] = b"websocket";
+    head.all().iter().any(|header| match header.name.len() {
+        7 => {
+            header.name.eq_ignore_ascii_case("upgrade")
+                && header.value.windows(WEBSOCKET.len()).any(|part| part.eq_ignore_ascii_case(WEBSOCKET))
+        }
+        len => {
+            (len == 17 && header.name.eq_ignore_ascii_case("sec-websocket-key"))
+                || (len == 21 && header.name.eq_ignore_ascii_case("sec-websocket-version"))
+        }
+    })
 }
 
 /// Whether the request asks for WebSocket, rightly or not: Upgrade names it. Anything else is ordinary HTTP.
@@ -109,14 +128,14 @@ pub fn put_switching<'h>(
     out: &mut Vec<u8>,
     key: &str,
     protocol: Option<&'h str>,
-    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+    headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
 ) -> Result<(), BadHeader> {
     let start = out.len();
     put_status(out, 101);
     out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
     let accept = derive_accept_key(key.as_bytes());
-    put_fields(out, start, [("Sec-WebSocket-Accept", accept.as_str())])?;
-    let protocol = protocol.map(|protocol| ("Sec-WebSocket-Protocol", protocol));
+    put_fields(out, start, [("Sec-WebSocket-Accept", accept.as_bytes())])?;
+    let protocol = protocol.map(|protocol| ("Sec-WebSocket-Protocol", protocol.as_bytes()));
     put_fields(out, start, protocol.into_iter().chain(headers))?;
     out.extend_from_slice(b"\r\n");
     Ok(())
@@ -150,11 +169,11 @@ pub fn put_request<'h>(
         ("Sec-WebSocket-Key", key),
         ("Sec-WebSocket-Version", "13"),
     ];
-    put_fields(out, start, own)?;
+    put_fields(out, start, own.map(|(name, value)| (name, value.as_bytes())))?;
     if !protocols.is_empty() {
-        put_fields(out, start, [("Sec-WebSocket-Protocol", protocols.as_str())])?;
+        put_fields(out, start, [("Sec-WebSocket-Protocol", protocols.as_bytes())])?;
     }
-    put_fields(out, start, headers)?;
+    put_fields(out, start, headers.into_iter().map(|(name, value)| (name, value.as_bytes())))?;
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
@@ -176,8 +195,8 @@ pub fn client_key(random: [u8; 16]) -> String {
 pub struct ClientHandshake {
     /// The subprotocol it chose; see [`ClientHandshake::check_protocol`].
     pub protocol: Option<String>,
-    /// All header fields; values that are not UTF-8 are made so.
-    pub headers: Vec<(String, String)>,
+    /// All header fields; values are bytes (RFC 9110 5.5).
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 impl ClientHandshake {
@@ -220,6 +239,40 @@ pub enum HandshakeError {
     Protocol,
 }
 
+/// How many bytes of interim responses (RFC 9110 15.2) are at the start of `bytes`, as far as they are whole. A client MUST
+/// be able to read them before the final one, whatever they say.
+///
+/// # Errors
+/// [`HandshakeError::TooLarge`] for more than [`RESPONSE_BYTES_MAX`] bytes of them, or more than
+/// [`INTERIM_RESPONSES_MAX`].
+pub fn interim_len(bytes: &[u8]) -> Result<usize, HandshakeError> {
+    let mut len = 0;
+    for _ in 0..=INTERIM_RESPONSES_MAX {
+        let mut fields = [httparse::EMPTY_HEADER; RESPONSE_HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut fields);
+        match response.parse(&bytes[len..]) {
+            Ok(httparse::Status::Complete(head)) if matches!(response.code, Some(100 | 102..200)) => len += head,
+            // The final one is judged elsewhere.
+            Ok(_) | Err(_) => return Ok(len),
+        }
+        if len > RESPONSE_BYTES_MAX {
+            break;
+        }
+    }
+    Err(HandshakeError::TooLarge)
+}
+
+/// Reads the server's answer behind any interim responses, as [`check_response`] does; the length that it tells includes
+/// them.
+///
+/// # Errors
+/// See [`HandshakeError`]; the connection must be closed.
+pub fn check_final_response(bytes: &[u8], key: &str) -> Result<Option<(ClientHandshake, usize)>, HandshakeError> {
+    let interim = interim_len(bytes)?;
+    let read = check_response(&bytes[interim..], key)?;
+    Ok(read.map(|(handshake, len)| (handshake, interim + len)))
+}
+
 /// Reads the server's answer at the start of `bytes`: what it said and how many bytes its head has, or `None` if more are
 /// needed. Frames may follow at once.
 ///
@@ -240,14 +293,12 @@ pub fn check_response(bytes: &[u8], key: &str) -> Result<Option<(ClientHandshake
         Some(status) if status >= 100 => return Err(HandshakeError::Status(status)),
         _ => return Err(HandshakeError::Malformed),
     }
-    let headers: Vec<(String, String)> = response
-        .headers
-        .iter()
-        .map(|field| (field.name.to_owned(), String::from_utf8_lossy(field.value).into_owned()))
-        .collect();
+    let headers: Vec<(String, Vec<u8>)> =
+        response.headers.iter().map(|field| (field.name.to_owned(), field.value.to_owned())).collect();
     let named = |name: &'static str| {
-        let is_named = move |header: &&(String, String)| header.0.eq_ignore_ascii_case(name);
-        headers.iter().filter(is_named).map(|header| header.1.trim())
+        let is_named = move |header: &&(String, Vec<u8>)| header.0.eq_ignore_ascii_case(name);
+        // None of what is looked for has anything but ASCII.
+        headers.iter().filter(is_named).map(|header| std::str::from_utf8(&header.1).unwrap_or("\u{FFFD}").trim())
     };
     if !has_token(named("upgrade"), "websocket")
         || !has_token(named("connection").flat_map(|value| value.split(',')), "upgrade")
@@ -272,7 +323,7 @@ pub fn check_response(bytes: &[u8], key: &str) -> Result<Option<(ClientHandshake
 fn put_fields<'h>(
     out: &mut Vec<u8>,
     start: usize,
-    fields: impl IntoIterator<Item = (&'h str, &'h str)>,
+    fields: impl IntoIterator<Item = (&'h str, &'h [u8])>,
 ) -> Result<(), BadHeader> {
     for (name, value) in fields {
         put_header(out, name, value).inspect_err(|_| out.truncate(start))?;
@@ -311,8 +362,8 @@ mod tests {
         assert_eq!(upgrade.extensions().count(), 0);
 
         let mut answer = Vec::new();
-        put_switching(&mut answer, upgrade.key(), Some("b"), [("X", "y")]).unwrap();
-        let text = std::str::from_utf8(&answer).unwrap();
+        put_switching(&mut answer, upgrade.key(), Some("b"), [("X", &b"y\xFF"[..])]).unwrap();
+        let text = String::from_utf8_lossy(&answer);
         assert!(text.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{text}");
         assert!(text.contains(&format!("\r\nSec-WebSocket-Accept: {ACCEPT}\r\n")), "{text}");
         for short in 0..answer.len() {
@@ -322,6 +373,7 @@ mod tests {
         answer.extend_from_slice(b"\x81\x00");
         let (handshake, consumed) = check_response(&answer, KEY).unwrap().unwrap();
         assert_eq!((consumed, handshake.protocol.as_deref()), (len, Some("b")));
+        assert_eq!(handshake.headers.last(), Some(&("X".to_owned(), b"y\xFF".to_vec())), "values are bytes");
         assert_eq!(handshake.check_protocol(&["b"]), Ok(()));
         assert_eq!(handshake.check_protocol(&["c"]), Err(HandshakeError::Protocol));
     }
@@ -364,6 +416,31 @@ mod tests {
         }
         let huge = format!("HTTP/1.1 101 X\r\nA: {}", "x".repeat(RESPONSE_BYTES_MAX));
         assert_eq!(check_response(huge.as_bytes(), KEY), Err(HandshakeError::TooLarge));
+    }
+
+    // RFC 9110 15.2: a client MUST be able to parse 1xx before the final response.
+    #[test]
+    fn interim_responses_are_skipped() {
+        let good = format!(
+            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+        );
+        let one = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+        for interim in ["", "HTTP/1.1 100 Continue\r\n\r\n", one, &one.repeat(3), &one.repeat(INTERIM_RESPONSES_MAX)] {
+            let all = [interim, &good, "\u{1}"].concat();
+            for short in 0..interim.len() + good.len() {
+                assert_eq!(check_final_response(&all.as_bytes()[..short], KEY), Ok(None), "{short} of {all}");
+            }
+            let (_, consumed) = check_final_response(all.as_bytes(), KEY).unwrap().unwrap();
+            assert_eq!(consumed, all.len() - 1);
+            let refused = [interim, "HTTP/1.1 403 No\r\n\r\n"].concat();
+            assert_eq!(check_final_response(refused.as_bytes(), KEY), Err(HandshakeError::Status(403)));
+            let none = [interim, "SSH-2.0"].concat();
+            assert_eq!(check_final_response(none.as_bytes(), KEY), Err(HandshakeError::Malformed));
+        }
+        let many = one.repeat(INTERIM_RESPONSES_MAX + 1);
+        assert_eq!(check_final_response(many.as_bytes(), KEY), Err(HandshakeError::TooLarge));
+        let large = format!("HTTP/1.1 103 X\r\nA: {}\r\n\r\n", "x".repeat(6000)).repeat(3);
+        assert_eq!(check_final_response(large.as_bytes(), KEY), Err(HandshakeError::TooLarge));
     }
 
     #[test]

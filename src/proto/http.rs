@@ -1,20 +1,28 @@
 //! HTTP/1.1 request heads (RFC 9112, RFC 9110), on httparse, with what it leaves open: where the head ends, which
 //! heads are refused, how long the body is.
 //!
-//! Order of calls: [`looks_like_http`] on the first bytes, [`head_end`] as bytes arrive, [`parse_head`] once it has found
-//! the end. Everything in a [`RequestHead`] borrows the head's bytes.
+//! Order of calls: [`empty_lines`] are skipped, [`looks_like_http`] is asked of the first bytes, [`head_end`] as bytes
+//! arrive, [`parse_head`] once it has found the end. However the bytes are cut, what is refused is refused for the same
+//! reason: whatever is checked before the end is there, `parse_head` checks first. Everything in a [`RequestHead`] borrows the
+//! head's bytes.
 
 use smallvec::SmallVec;
 use thiserror::Error;
 
 pub use super::http_body::{BodyDecoder, BodyError, BodyPiece};
-pub use super::http_response::{BadHeader, put_continue, put_response};
+pub use super::http_date::HttpDate;
+pub use super::http_response::{BadHeader, ResponseHead, put_continue, put_response};
+use super::http_target::{Target, TargetError, is_host};
 
 /// Most header fields that any setting can allow.
 pub const HEADERS_MAX: usize = 128;
 
-/// Longest method that [`looks_like_http`] believes in, in bytes.
-const METHOD_BYTES_MAX: usize = 24;
+/// Longest method, in bytes; the longest that is registered has 17.
+const METHOD_BYTES_MAX: usize = 64;
+
+/// Fields of one value that decide who may do what, besides Host: a head with several of one is refused, because whoever
+/// stands in between may have looked at another one (RFC 9110 5.3: a sender MUST NOT generate them).
+const SINGLE_FIELDS: [&str; 2] = ["origin", "authorization"];
 
 /// Bounds on a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +56,19 @@ pub enum HeadError {
     /// Neither HTTP/1.0 nor HTTP/1.1.
     #[error("HTTP version not supported")]
     Version,
+    /// A request target of none of the forms, with user information, a fragment or malformed percent-encoding, or not of
+    /// the form that its method has (RFC 9112 3.2).
+    #[error("malformed request target")]
+    Target,
+    /// A method longer than any (RFC 9112 3), or CONNECT: this is no proxy.
+    #[error("method not implemented")]
+    Method,
+    /// Several Origin or Authorization fields.
+    #[error("a field that must be single is repeated")]
+    Repeated,
+    /// An expectation other than `100-continue` (RFC 9110 10.1.1).
+    #[error("unknown expectation")]
+    Expectation,
     /// HTTP/1.1 without a Host field, or a head with several, or with one that is no host (RFC 9112 3.2).
     #[error("exactly one valid Host field is required")]
     Host,
@@ -68,26 +89,46 @@ impl HeadError {
         match self {
             Self::TooLarge | Self::TooManyHeaders => 431,
             Self::Version => 505,
-            Self::TransferCoding => 501,
+            Self::TransferCoding | Self::Method => 501,
+            Self::Expectation => 417,
             _ => 400,
         }
     }
 }
 
+/// How many bytes of empty lines are at the start of `bytes`. They are no part of a request, and whoever has sent nothing
+/// else has not begun one.
+pub fn empty_lines(bytes: &[u8]) -> usize {
+    // RFC 9112 2.2: at least one empty line before the request line SHOULD be ignored.
+    2 * bytes.chunks_exact(2).take_while(|line| *line == b"\r\n").count()
+}
+
 /// Whether the first bytes of a connection can still become an HTTP request. False as early as it is certain, so that a
 /// TLS hello or other noise is refused at its first byte instead of at the handshake timeout.
 pub fn looks_like_http(bytes: &[u8]) -> bool {
-    // RFC 9112 2.2: at least one empty line before the request line SHOULD be ignored.
-    let bytes = match bytes {
-        [b'\r', b'\n', rest @ ..] => rest,
-        [b'\r'] => return true,
-        all => all,
-    };
-    match bytes.iter().position(|&byte| byte == b' ') {
-        Some(0) => false,
-        Some(len) => len <= METHOD_BYTES_MAX && bytes[..len].iter().all(|&byte| is_token(byte)),
-        None => bytes.len() <= METHOD_BYTES_MAX && bytes.iter().all(|&byte| is_token(byte)),
+    check_method(&bytes[empty_lines(bytes)..]).is_ok()
+}
+
+/// Checks as much of the method as is there, behind the empty lines.
+///
+/// # Errors
+/// [`HeadError::Malformed`], or [`HeadError::Method`] for one that is too long.
+pub fn check_method(bytes: &[u8]) -> Result<(), HeadError> {
+    match bytes.iter().take(METHOD_BYTES_MAX + 1).position(|&byte| !is_token(byte)) {
+        None if bytes.len() > METHOD_BYTES_MAX => Err(HeadError::Method),
+        None => Ok(()),
+        // The first half of an empty line.
+        Some(0) if bytes == b"\r" => Ok(()),
+        Some(len) if len > 0 && bytes[len] == b' ' => Ok(()),
+        Some(_) => Err(HeadError::Malformed),
     }
+}
+
+/// Whether these are the first bytes of a request that is to be answered without content (RFC 9110 9.3.2), as far as
+/// they tell.
+pub fn asks_for_head(bytes: &[u8]) -> bool {
+    let bytes = &bytes[empty_lines(bytes)..];
+    bytes == b"HEAD" || bytes.starts_with(b"HEAD ")
 }
 
 /// Where the request head at the start of `buf` ends: the index behind its empty line. `from` is how many of the bytes an
@@ -96,9 +137,8 @@ pub fn looks_like_http(bytes: &[u8]) -> bool {
 ///
 /// An end in bare line feeds is found too; [`parse_head`] refuses it.
 pub fn head_end(buf: &[u8], from: usize) -> Option<usize> {
-    // The empty line that may come first is no end.
-    let first = if buf.starts_with(b"\r\n") { 2 } else { 0 };
-    let mut at = from.saturating_sub(2).max(first);
+    // The empty lines that may come first are no end.
+    let mut at = from.saturating_sub(2).max(empty_lines(buf));
     while let Some(offset) = memchr::memchr(b'\n', buf.get(at..)?) {
         at += offset + 1;
         match buf[at..] {
@@ -124,8 +164,11 @@ pub struct Header<'b> {
 pub struct RequestHead<'b> {
     method: &'b str,
     target: &'b str,
+    parts: Target<'b>,
     version_minor: u8,
     headers: SmallVec<[Header<'b>; 24]>,
+    authority: Option<&'b str>,
+    expects_continue: bool,
 }
 
 /// How the body behind a request head is delimited (RFC 9112 6.3).
@@ -145,6 +188,9 @@ pub enum Body {
 /// The first thing wrong with it; see [`HeadError`]. That includes the rules for Host (RFC 9112 3.2), but not those for
 /// the body: see [`RequestHead::body`].
 pub fn parse_head<'b>(head: &'b [u8], limits: &HeadLimits) -> Result<RequestHead<'b>, HeadError> {
+    let head = &head[empty_lines(head)..];
+    // What is refused before the end of the head is there is refused for the same reason when it is.
+    check_method(head)?;
     if head.len() > limits.bytes_max {
         return Err(HeadError::TooLarge);
     }
@@ -168,42 +214,68 @@ pub fn parse_head<'b>(head: &'b [u8], limits: &HeadLimits) -> Result<RequestHead
     };
     let header = |field: &httparse::Header<'b>| Header { name: field.name, value: field.value };
     let headers: SmallVec<[Header<'b>; 24]> = request.headers.iter().map(header).collect();
-    if headers.iter().any(|header| header.name.is_empty()) {
-        return Err(HeadError::Malformed);
-    }
-    let head = RequestHead { method, target, version_minor, headers };
-    // RFC 9112 3.2: 400 to an HTTP/1.1 request without Host, and to any with more than one or with an invalid value.
-    let mut hosts = values_bytes(&head.headers, "host");
-    match (hosts.next(), hosts.next()) {
-        (None, _) if version_minor == 0 => {}
-        (Some(host), None) if is_host(host) => {}
-        _ => return Err(HeadError::Host),
-    }
-    drop(hosts);
-    Ok(head)
+    let special = Special::of(&headers, version_minor)?;
+    let parts = Target::parse(method, target).map_err(|error| match error {
+        TargetError::Malformed => HeadError::Target,
+        TargetError::Connect => HeadError::Method,
+    })?;
+    // RFC 9112 3.2.2: a target in absolute form overrides the Host field.
+    let authority = parts.authority.or(special.host).filter(|authority| !authority.is_empty());
+    let expects_continue = special.expects_continue;
+    Ok(RequestHead { method, target, parts, version_minor, headers, authority, expects_continue })
 }
 
-/// Whether this is `uri-host [ ":" port ]` (RFC 9110 7.2), or nothing: what a target without an authority has.
-fn is_host(value: &[u8]) -> bool {
-    // RFC 3986 3.2.2: unreserved, sub-delims, percent-encoded.
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
-    let is_port = |rest: &[u8]| match rest {
-        [] => true,
-        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    match value {
-        [b'[', rest @ ..] => match memchr::memchr(b']', rest) {
-            Some(end) => {
-                end > 0 && rest[..end].iter().all(|byte| is_name(byte) || *byte == b':') && is_port(&rest[end + 1..])
+/// What the fields say that are looked at in every head.
+struct Special<'b> {
+    host: Option<&'b str>,
+    expects_continue: bool,
+}
+
+impl<'b> Special<'b> {
+    /// # Errors
+    /// [`HeadError::Malformed`], [`HeadError::Host`], [`HeadError::Repeated`] or [`HeadError::Expectation`].
+    fn of(headers: &[Header<'b>], version_minor: u8) -> Result<Special<'b>, HeadError> {
+        let (mut host, mut has_expect) = (None, false);
+        let mut seen = [false; SINGLE_FIELDS.len()];
+        for Header { name, value } in headers {
+            match name.len() {
+                0 => return Err(HeadError::Malformed),
+                4 if name.eq_ignore_ascii_case("host") => {
+                    // RFC 9112 3.2: 400 to a request with more than one Host field, or with an invalid one.
+                    let text = std::str::from_utf8(value).ok().filter(|text| is_host(text.as_bytes()));
+                    let text = text.filter(|_| host.is_none()).ok_or(HeadError::Host)?;
+                    host = Some(text);
+                }
+                6 if name.eq_ignore_ascii_case("expect") => has_expect = true,
+                _ => {
+                    let single = SINGLE_FIELDS.iter().position(|single| name.eq_ignore_ascii_case(single));
+                    if single.is_some_and(|index| std::mem::replace(&mut seen[index], true)) {
+                        return Err(HeadError::Repeated);
+                    }
+                }
             }
-            None => false,
-        },
-        _ => {
-            let (name, rest) = value.split_at(memchr::memchr(b':', value).unwrap_or(value.len()));
-            name.iter().all(is_name) && is_port(rest)
         }
+        // RFC 9112 3.2: and to one of HTTP/1.1 without any.
+        if host.is_none() && version_minor != 0 {
+            return Err(HeadError::Host);
+        }
+        // RFC 9110 10.1.1: HTTP/1.0 has no expectations.
+        let expects_continue = has_expect && version_minor == 1 && expects_continue(headers)?;
+        Ok(Special { host, expects_continue })
     }
+}
+
+/// Whether the one expectation that there is is among those of the head.
+fn expects_continue(headers: &[Header<'_>]) -> Result<bool, HeadError> {
+    let mut expects = false;
+    for expectation in list(headers, "expect") {
+        // RFC 9110 10.1.1: another one may be answered 417.
+        if !expectation.eq_ignore_ascii_case("100-continue") {
+            return Err(HeadError::Expectation);
+        }
+        expects = true;
+    }
+    Ok(expects)
 }
 
 impl<'b> RequestHead<'b> {
@@ -217,15 +289,25 @@ impl<'b> RequestHead<'b> {
         self.target
     }
 
-    /// The target's path, not percent-decoded, without the query; `*` and authorities as they are.
+    /// The target's path, not percent-decoded, without the query; `/` if it is empty, `*` if the target is that.
     pub fn path(&self) -> &'b str {
-        let origin = self.origin_form();
-        origin.split_once('?').map_or(origin, |(path, _)| path)
+        self.parts.path
     }
 
     /// The target's query, without its question mark.
     pub fn query(&self) -> Option<&'b str> {
-        self.origin_form().split_once('?').map(|(_, query)| query)
+        self.parts.query
+    }
+
+    /// The host, and port if any, that the request is for: that of a target in absolute form, which overrides the Host field
+    /// (RFC 9112 3.2.2), or else that field's.
+    pub fn authority(&self) -> Option<&'b str> {
+        self.authority
+    }
+
+    /// The same where the target has it.
+    pub fn target_authority(&self) -> Option<&'b str> {
+        self.parts.authority
     }
 
     /// The x of HTTP/1.x: 0 or 1.
@@ -270,9 +352,9 @@ impl<'b> RequestHead<'b> {
         keep_alive
     }
 
-    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 10.1.1).
+    /// Whether the client waits for `100 Continue` (RFC 9110 10.1.1).
     pub fn expects_continue(&self) -> bool {
-        self.version_minor == 1 && self.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
+        self.expects_continue
     }
 
     /// How the body is delimited (RFC 9112 6.3), by the rules that leave no room for two readings of it.
@@ -332,22 +414,6 @@ impl<'b> RequestHead<'b> {
         }
         Ok(length)
     }
-
-    /// The target without the scheme and authority of the absolute form (RFC 9112 3.2.2).
-    fn origin_form(&self) -> &'b str {
-        if self.target.starts_with('/') {
-            return self.target;
-        }
-        match self.target.split_once("://") {
-            Some((_, rest)) => match rest.find(['/', '?']) {
-                Some(at) if rest.as_bytes()[at] == b'/' => &rest[at..],
-                // An empty path; only the query is of use.
-                Some(at) => &rest[at..],
-                None => "/",
-            },
-            None => self.target,
-        }
-    }
 }
 
 /// The values of the fields called `name`.
@@ -376,7 +442,6 @@ pub(super) fn is_token(byte: u8) -> bool {
 
 /// Whether the request line ends in a version that is well-formed: it is then not supported, rather than malformed.
 fn has_other_version(head: &[u8]) -> bool {
-    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
     matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
@@ -397,11 +462,14 @@ mod tests {
         for (bytes, want) in [
             (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\nrest\r\n\r\n"[..], Some(27)),
             (b"\r\nGET / HTTP/1.1\r\n\r\n", Some(20)),
+            (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n", Some(24)),
             (b"GET / HTTP/1.1\n\nrest", Some(16)),
             (b"GET / HTTP/1.1\n\r\nrest", Some(17)),
             (b"GET / HTTP/1.1\r\nHost: x\r\n", None),
             (b"", None),
             (b"\r\n", None),
+            (b"\r\n\r\n", None),
+            (b"\r\n\r", None),
         ] {
             assert_eq!(head_end(bytes, 0), want);
             let found = (1..=bytes.len()).find_map(|len| head_end(&bytes[..len], len - 1));
@@ -417,8 +485,17 @@ mod tests {
         for noise in [&b"\x16\x03\x01"[..], b"\x00", b" GET", b"GE\x80", b"{", b"GET\t/", b"\n"] {
             assert!(!looks_like_http(noise), "{noise:?}");
         }
-        assert!(!looks_like_http(&[b'A'; 25]));
-        for good in [&b""[..], b"G", b"GET ", b"GET /\x00", b"\r", b"\r\n", b"\r\nPO", b"PRI * HT"] {
+        for (noise, error) in [
+            (&[b'A'; METHOD_BYTES_MAX + 1][..], HeadError::Method),
+            (&[b'A'; 20_000], HeadError::Method),
+            (b"\x16", HeadError::Malformed),
+            (b"\r\n\n", HeadError::Malformed),
+        ] {
+            assert_eq!(check_method(&noise[empty_lines(noise)..]), Err(error), "{noise:?}");
+            assert_eq!(parse_head(noise, &HeadLimits::default()).err(), Some(error), "{noise:?}");
+        }
+        assert!(looks_like_http(&[b'A'; METHOD_BYTES_MAX]));
+        for good in [&b""[..], b"G", b"GET ", b"GET /\x00", b"\r", b"\r\n", b"\r\n\r", b"\r\n\r\nPO", b"PRI * HT"] {
             assert!(looks_like_http(good), "{good:?}");
         }
     }
@@ -437,6 +514,41 @@ mod tests {
         assert_eq!((head.path(), head.query()), ("/", None));
         let head = parse("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         assert_eq!(head.path(), "*");
+    }
+
+    // RFC 9112 3.2.2
+    #[test]
+    fn the_target_overrides_the_host() {
+        for (target, host, authority, of_target) in [
+            ("/", "a:1", Some("a:1"), None),
+            ("http://b/", "a", Some("b"), Some("b")),
+            ("http://b:9?x", "a", Some("b:9"), Some("b:9")),
+            ("http://[::1]/", "", Some("[::1]"), Some("[::1]")),
+            ("/", "", None, None),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let head = parse(&text).unwrap();
+            assert_eq!((head.authority(), head.target_authority()), (authority, of_target), "{text}");
+        }
+        assert_eq!(parse("GET http://b/ HTTP/1.0\r\n\r\n").unwrap().authority(), Some("b"));
+        assert_eq!(parse("GET / HTTP/1.0\r\n\r\n").unwrap().authority(), None);
+    }
+
+    // RFC 9110 9.3.2
+    #[test]
+    fn requests_for_a_head_are_known_by_their_first_bytes() {
+        for (bytes, want) in [
+            (&b"HEAD / HTTP/1.1\r\n"[..], true),
+            (b"\r\n\r\nHEAD /", true),
+            (b"HEAD", true),
+            (b"HEA", false),
+            (b"HEADER /", false),
+            (b"head / HTTP/1.1", false),
+            (b"GET /HEAD ", false),
+            (b"", false),
+        ] {
+            assert_eq!(asks_for_head(bytes), want, "{bytes:?}");
+        }
     }
 
     // RFC 9112 9.3

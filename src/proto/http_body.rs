@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::http::Body;
+use super::http::{Body, is_token};
 
 /// Most bytes of chunk-size lines beyond the sizes themselves (extensions), and of trailers, in one body.
 const OVERHEAD_BYTES_MAX: usize = 8 * 1024;
@@ -56,6 +56,7 @@ enum State {
     /// In the extensions behind a chunk's size.
     Extension {
         size: u64,
+        at: Extension,
     },
     /// Behind the CR of a chunk-size line.
     SizeLf {
@@ -66,12 +67,60 @@ enum State {
     /// Behind a chunk: its CR, its LF.
     ChunkCr,
     ChunkLf,
-    /// In the trailer section: at the start of a line, within one, behind its CR, behind the last line's CR.
+    /// In the trailer section: at the start of a line, in a field's name, in its value, behind its CR, behind the last
+    /// line's CR.
     Trailer,
-    TrailerLine,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     LastLf,
     End,
+}
+
+/// Where in `*( BWS ";" BWS name [ BWS "=" BWS value ] )` (RFC 9112 7.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// Behind something whole and white space: only a semicolon can follow.
+    Space,
+    /// Behind a semicolon.
+    Start,
+    Name,
+    /// Behind a name and white space.
+    NameSpace,
+    /// Behind the equals sign.
+    Equals,
+    Value,
+    Quoted,
+    /// Behind a backslash within quotes.
+    Escape,
+    /// Behind the closing quote.
+    Unquoted,
+}
+
+impl Extension {
+    /// Behind one more byte; `None` for one that must not be there.
+    fn step(self, byte: u8) -> Option<Extension> {
+        let is_space = matches!(byte, b' ' | b'\t');
+        Some(match (self, byte) {
+            (Self::Quoted, b'"') => Self::Unquoted,
+            (Self::Quoted, b'\\') => Self::Escape,
+            (Self::Quoted | Self::Escape, _) => return is_text(byte).then_some(Self::Quoted),
+            (Self::Space | Self::Name | Self::NameSpace | Self::Value | Self::Unquoted, b';') => Self::Start,
+            (Self::Space | Self::Start | Self::NameSpace | Self::Equals, _) if is_space => self,
+            (Self::Name, _) if is_space => Self::NameSpace,
+            (Self::Value | Self::Unquoted, _) if is_space => Self::Space,
+            (Self::Name | Self::NameSpace, b'=') => Self::Equals,
+            (Self::Equals, b'"') => Self::Quoted,
+            (Self::Start | Self::Name, _) if is_token(byte) => Self::Name,
+            (Self::Equals | Self::Value, _) if is_token(byte) => Self::Value,
+            _ => return None,
+        })
+    }
+
+    /// Whether the line may end here.
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Name | Self::Value | Self::Unquoted)
+    }
 }
 
 /// Takes the framing off one request body. Trailers are read and dropped.
@@ -151,15 +200,9 @@ impl BodyDecoder {
             }
             (State::Size { digits: 0, .. }, _) => return malformed,
             (State::Size { value, .. }, b'\r') => State::SizeLf { size: value },
-            (State::Size { value, .. }, b';' | b' ' | b'\t') => {
-                self.overhead()?;
-                State::Extension { size: value }
-            }
-            (State::Extension { size }, b'\r') => State::SizeLf { size },
-            (State::Extension { size }, _) if is_text(byte) => {
-                self.overhead()?;
-                State::Extension { size }
-            }
+            (State::Extension { size, at }, b'\r') if at.is_whole() => State::SizeLf { size },
+            (State::Size { value: size, .. }, _) => self.extension(size, Extension::Space, byte)?,
+            (State::Extension { size, at }, _) => self.extension(size, at, byte)?,
             (State::SizeLf { size: 0 }, b'\n') => State::Trailer,
             (State::SizeLf { size }, b'\n') => {
                 if size > self.bytes_left {
@@ -171,15 +214,27 @@ impl BodyDecoder {
             (State::ChunkCr, b'\r') => State::ChunkLf,
             (State::ChunkLf, b'\n') => State::Size { value: 0, digits: 0 },
             (State::Trailer, b'\r') => State::LastLf,
-            (State::Trailer | State::TrailerLine, _) if is_text(byte) => {
+            (State::TrailerName, b':') => State::TrailerValue,
+            (State::Trailer | State::TrailerName, _) if is_token(byte) => {
                 self.overhead()?;
-                State::TrailerLine
+                State::TrailerName
             }
-            (State::TrailerLine, b'\r') => State::TrailerLf,
+            (State::TrailerValue, b'\r') => State::TrailerLf,
+            (State::TrailerValue, _) if is_text(byte) => {
+                self.overhead()?;
+                State::TrailerValue
+            }
             (State::TrailerLf, b'\n') => State::Trailer,
             (State::LastLf, b'\n') => State::End,
             _ => return malformed,
         })
+    }
+
+    /// One byte behind a chunk's size, or in its extensions.
+    fn extension(&mut self, size: u64, at: Extension, byte: u8) -> Result<State, BodyError> {
+        let at = at.step(byte).ok_or(BodyError::Malformed)?;
+        self.overhead()?;
+        Ok(State::Extension { size, at })
     }
 
     fn overhead(&mut self) -> Result<(), BodyError> {
@@ -218,7 +273,7 @@ mod tests {
     // RFC 9112 7.1
     #[test]
     fn chunked_in_any_pieces() {
-        let input = b"5\r\nhello\r\n06;a=\"b\" \r\n world\r\n0\r\nX: y\r\nZ: w\r\n\r\nGET /";
+        let input = b"5\r\nhello\r\n06 ;a = \"b;\\\"\"; c\t;d=e\r\n world\r\n0;f\r\nX: y\r\nZ:\xFFw\r\n\r\nGET /";
         for step in 1..=input.len() {
             let (content, consumed, done) = run(Body::Chunked, 11, input, step).unwrap();
             assert_eq!((&content[..], consumed, done), (&b"hello world"[..], input.len() - 5, true));
@@ -242,11 +297,52 @@ mod tests {
             b"0\r\nA\n",
             b"5\rX",
             b"1;a\n",
+            // Behind the size: extensions alone, which begin with a semicolon.
+            b"5 junk\r\n",
+            b"5\tff\r\n",
+            b"5 0\r\n",
+            b"5 \r\n",
+            b"5,\r\n",
+            b" 5\r\n",
+            b"+5\r\n",
+            b"5h\r\n",
+            b"5\x0B;a\r\n",
+            b"5;\r\n",
+            b"5;;a\r\n",
+            b"5;a b\r\n",
+            b"5;a \r\n",
+            b"5;a=\r\n",
+            b"5;a=b=c\r\n",
+            b"5;a=\"b\"c\r\n",
+            b"5;a=\"b\r\n",
+            b"5;a=\"b\\\r\n",
+            b"5;a\r\r\n",
+            // Behind a chunk: CRLF alone.
+            b"1\r\nx\r\r\n",
+            b"1\r\nx \r\n",
+            b"1\r\nx\n",
+            b"1\r\nx0\r\n",
+            // Trailers are fields.
+            b"0\r\nA\r\n\r\n",
+            b"0\r\n: a\r\n\r\n",
+            b"0\r\nA : b\r\n\r\n",
+            b"0\r\n A: b\r\n\r\n",
+            b"0\r\nA: b\r\n c\r\n\r\n",
+            b"0\r\nA: b\n\r\n",
+            b"0\r\nA: b\0\r\n\r\n",
+            b"0\r\nA: b\rc\r\n\r\n",
+            b"0\r\n\r\r\n",
         ] {
-            assert_eq!(run(Body::Chunked, 100, wrong, 1), Err(BodyError::Malformed), "{wrong:?}");
+            for step in [1, 2, wrong.len()] {
+                assert_eq!(run(Body::Chunked, 100, wrong, step), Err(BodyError::Malformed), "{wrong:?}");
+            }
         }
         let long = [&b"1;"[..], &[b'a'; 9000]].concat();
         assert_eq!(run(Body::Chunked, 100, &long, 100), Err(BodyError::OverheadTooLarge));
+        let many = b"1;abc\r\nx\r\n".repeat(2100);
+        assert_eq!(run(Body::Chunked, 9000, &many, 100), Err(BodyError::OverheadTooLarge));
+        let trailers = [&b"0\r\n"[..], &b"A: b\r\n".repeat(3000)].concat();
+        assert_eq!(run(Body::Chunked, 100, &trailers, 100), Err(BodyError::OverheadTooLarge));
         assert_eq!(run(Body::Chunked, 100, b"ffffffffffffffff\r\n", 1), Err(BodyError::TooLarge));
     }
 

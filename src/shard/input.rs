@@ -10,6 +10,7 @@ use crate::engine::{Completion, Filled, RecvEnd, Ring};
 use crate::hub::CoreHub;
 use crate::metrics::Side;
 use crate::outbox::OutboxReplies;
+use crate::proto::http::HttpDate;
 use crate::proto::{Event, HEADROOM, Incoming, Limits, OwnedPayload, Payload, ProtocolError};
 use crate::shard::service::{Ended, Service};
 
@@ -125,6 +126,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             admission: &self.admission,
             settings: &self.settings,
             now_ns: self.now_ns,
+            date: &self.date,
             request_timeout: self.request_timeout,
         };
         (Worker { conn: &mut self.conns[slot as usize], cx }, &mut self.ring)
@@ -226,6 +228,7 @@ pub(super) struct Context<'w, S> {
     pub(super) admission: &'w Admission,
     pub(super) settings: &'w Settings,
     pub(super) now_ns: u64,
+    pub(super) date: &'w HttpDate,
     pub(super) request_timeout: Duration,
 }
 

@@ -33,6 +33,7 @@ use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
 use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::Limits;
+use crate::proto::http::HttpDate;
 use crate::shard::service::{Answer, Service};
 use conn::{Conn, Phase, Receiving};
 use direct::Bulk;
@@ -147,6 +148,9 @@ pub struct Shard<R, S> {
     generations: Generations,
     timers: Timers,
     now_ns: u64,
+    /// What responses say of the time, and when the next second begins.
+    date: HttpDate,
+    next_date_ns: u64,
     completions: Vec<Completion>,
     /// Receives that found no buffer; armed again once buffers have been given back.
     starved: Vec<(u32, u32)>,
@@ -193,6 +197,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             accepts_wanted,
             accepts_per_listener,
             now_ns: ring.now(),
+            date: HttpDate::from_unix(0),
+            next_date_ns: 0,
             ring,
             service,
             hub: Box::new(hub),
@@ -267,6 +273,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.now_ns = self.ring.now();
         self.hub.now_ns = self.now_ns;
         self.hub.outbox.set_now_ms(self.now_ms());
+        if self.now_ns >= self.next_date_ns {
+            self.renew_date();
+        }
         self.service.begin_tick(self.now_ns);
         self.request_timeout = self.request_timeout();
         self.take_completions();
@@ -286,6 +295,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.service.end_tick();
         self.measure();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
+    }
+
+    /// Once a second, and only where there is something to do.
+    #[cold]
+    fn renew_date(&mut self) {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let unix_ns = self.ring.unix_ns();
+        self.date = HttpDate::from_unix(unix_ns / SECOND_NS);
+        self.next_date_ns = self.now_ns + SECOND_NS - unix_ns % SECOND_NS;
     }
 
     /// Takes down what the tick has cost.

@@ -8,14 +8,13 @@ use super::conn::{Phase, Stash, Unanswered};
 use super::input::{Next, Worker};
 use super::life::after;
 use crate::admission::Refused;
-use crate::config::Origins;
 use crate::engine::Ring;
 use crate::hub::CoreHub;
 use crate::metrics::{RefusalReason, TimeoutKind};
-use crate::proto::handshake::{self, Refusal};
+use crate::proto::handshake;
 use crate::proto::http::{
-    Body, BodyDecoder, BodyPiece, HeadError, HeadLimits, RequestHead, head_end, looks_like_http, parse_head,
-    put_continue, put_response,
+    Body, BodyDecoder, BodyPiece, HeadError, HeadLimits, HttpDate, RequestHead, ResponseHead, asks_for_head,
+    check_method, empty_lines, head_end, parse_head, put_continue, put_response,
 };
 use crate::shard::service::{Accept, Answer, Inbound, Reply, Service};
 
@@ -48,7 +47,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Answers a request that is not complete, and ends the connection, whose peer may still be sending.
     pub(super) fn refuse_late(&mut self, slot: u32, reply: &Reply) {
-        queue_reply(&mut self.hub, slot, reply, false, false);
+        let stash = self.conns[slot as usize].stash.as_deref();
+        let asked = stash.map(Stash::asked).unwrap_or_default();
+        queue_reply(&mut self.hub, slot, &self.date, reply, Then::Close, asks_for_head(asked));
         self.conns[slot as usize].lingers = true;
         self.start_flush(slot);
     }
@@ -69,7 +70,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let limits = worker.head_limits();
         let next = match parse_head(&unanswered.head, &limits) {
             Ok(head) => worker.answered(&head, answer),
-            Err(error) => worker.refuse_head(error),
+            Err(error) => worker.refuse_head(error, &unanswered.head),
         };
         // Further input has waited in the stash, or will come.
         self.resumable.push((slot, generation));
@@ -127,14 +128,20 @@ impl<S: Service> Worker<'_, S> {
     fn requests_in(&mut self, data: &mut [u8], mut searched: usize) -> Next {
         let limits = self.head_limits();
         let mut at = 0;
-        while at < data.len() {
+        loop {
+            // Whoever has sent nothing else has not begun a request.
+            let empty = empty_lines(&data[at..]);
+            (at, searched) = (at + empty, searched.saturating_sub(empty));
+            if at == data.len() {
+                return Next::Go;
+            }
             let rest = &mut data[at..];
             let Some(end) = head_end(rest, searched) else {
-                if rest.len() > limits.bytes_max {
-                    return self.refuse_head(HeadError::TooLarge);
+                if let Err(error) = check_method(rest) {
+                    return self.refuse_head(error, rest);
                 }
-                if !looks_like_http(rest) {
-                    return self.refuse_head(HeadError::Malformed);
+                if rest.len() > limits.bytes_max {
+                    return self.refuse_head(HeadError::TooLarge, rest);
                 }
                 let stash = Stash { bytes: rest.to_vec(), searched: rest.len(), ..Stash::default() };
                 self.conn.stash = Some(Box::new(stash));
@@ -144,18 +151,18 @@ impl<S: Service> Worker<'_, S> {
             let (head_bytes, rest) = rest.split_at_mut(end);
             let mut consumed = 0;
             let next = match parse_head(head_bytes, &limits) {
-                Err(error) => return self.refuse_head(error),
+                Err(error) => return self.refuse_head(error, head_bytes),
                 Ok(head) => match head.body() {
-                    Err(error) => return self.refuse_head(error),
+                    Err(error) => return self.refuse_head(error, head_bytes),
                     Ok(Body::None) => self.request(&head, head_bytes, Bytes::new()),
                     Ok(body) => match BodyDecoder::new(body, self.cx.settings.body_bytes_max) {
-                        Err(error) => return self.refuse(error.status(), &error.to_string()),
+                        Err(error) => return self.refuse(error.status(), &error.to_string(), head_bytes),
                         Ok(decoder) => {
                             // RFC 9110 10.1.1: the client waits for this, or for a final status, before it sends the body.
                             if head.expects_continue() && rest.is_empty() {
-                                if let Some(reply) = self.cx.service.refusal_of_head(&head) {
-                                    self.cx.hub.counters.refused.add(RefusalReason::App, 1);
-                                    queue_reply(self.cx.hub, self.cx.slot, &reply, false, head.method() == "HEAD");
+                                if let Some((reason, reply)) = self.refusal_of_head(&head) {
+                                    self.cx.hub.counters.refused.add(reason, 1);
+                                    self.queue_reply(&reply, Then::Close, head_bytes);
                                     return Next::Refuse;
                                 }
                                 let _ = self.cx.hub.outbox.queue_raw::<()>(self.cx.slot, |out| {
@@ -185,7 +192,6 @@ impl<S: Service> Worker<'_, S> {
                 return self.pause(&data[at..], Next::PauseForOutbox);
             }
         }
-        Next::Go
     }
 
     /// Reads on in a body; handles its request when it is complete.
@@ -199,27 +205,40 @@ impl<S: Service> Worker<'_, S> {
                     return Next::Go;
                 }
                 Ok(BodyPiece::End) => break,
-                Err(error) => return self.refuse(error.status(), &error.to_string()),
+                Err(error) => return self.refuse(error.status(), &error.to_string(), &unanswered.head),
             }
         }
         let body = Bytes::from(std::mem::take(&mut unanswered.received));
         let limits = self.head_limits();
         match parse_head(&unanswered.head, &limits) {
             Ok(head) => self.request(&head, &unanswered.head, body),
-            Err(error) => self.refuse_head(error),
+            Err(error) => self.refuse_head(error, &unanswered.head),
         }
     }
 
-    fn refuse_head(&mut self, error: HeadError) -> Next {
-        self.refuse(error.status(), &error.to_string())
+    /// Why the client need not send the body that it holds back: the final status alone is its answer then.
+    fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<(RefusalReason, Reply)> {
+        if let Some(reply) = self.cx.service.refusal_of_head(head) {
+            return Some((RefusalReason::App, reply));
+        }
+        handshake::check(head).is_ok().then(|| (RefusalReason::Handshake, body_of_handshake()))
     }
 
-    /// Answers with an error and ends the connection, whose peer may still be sending.
-    fn refuse(&mut self, status: u16, message: &str) -> Next {
+    fn refuse_head(&mut self, error: HeadError, asked: &[u8]) -> Next {
+        self.refuse(error.status(), &error.to_string(), asked)
+    }
+
+    /// Answers what was asked, as far as it is there, with an error and ends the connection, whose peer may still be sending.
+    fn refuse(&mut self, status: u16, message: &str, asked: &[u8]) -> Next {
         self.cx.hub.counters.refused.add(RefusalReason::Request, 1);
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        queue_reply(self.cx.hub, self.cx.slot, &Reply::error(status, message), false, false);
+        self.queue_reply(&Reply::error(status, message), Then::Close, asked);
         Next::Refuse
+    }
+
+    /// Answers what was asked, as far as it is there.
+    fn queue_reply(&mut self, reply: &Reply, then: Then, asked: &[u8]) {
+        queue_reply(self.cx.hub, self.cx.slot, self.cx.date, reply, then, asks_for_head(asked));
     }
 
     fn request(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], body: Bytes) -> Next {
@@ -252,21 +271,28 @@ impl<S: Service> Worker<'_, S> {
         }
         // Who is let in no further must not take the place of somebody who would be.
         let is_limit = matches!(reason, RefusalReason::Full | RefusalReason::Address | RefusalReason::Memory);
-        let keep_alive = head.keep_alive() && !is_limit && !self.cx.admission.is_draining();
-        queue_reply(self.cx.hub, self.cx.slot, &reply, keep_alive, head.method() == "HEAD");
-        if keep_alive { Next::Go } else { Next::Flush }
+        let is_draining = self.cx.admission.is_draining();
+        // What is sent behind a refused upgrade may be meant for a WebSocket, or hidden from a proxy that believes in one.
+        let is_refused_upgrade = handshake::is_attempt(head);
+        let keep_alive =
+            head.keep_alive() && !is_limit && !is_draining && !is_refused_upgrade && !asks_for_close(&reply);
+        let then = if keep_alive { Then::KeepAlive } else { Then::Close };
+        let is_head = head.method() == "HEAD";
+        queue_reply(self.cx.hub, self.cx.slot, self.cx.date, &reply, then, is_head);
+        match then {
+            Then::KeepAlive => Next::Go,
+            Then::Close if is_refused_upgrade && !is_limit && !is_draining => Next::Refuse,
+            Then::Close => Next::Flush,
+        }
     }
 
     /// Checks the handshake and opens the WebSocket; or says why not, and what to answer.
     fn upgrade(&mut self, head: &RequestHead<'_>, accept: Accept) -> Result<(), (RefusalReason, Reply)> {
-        let upgrade = handshake::check(head).map_err(|refusal| (RefusalReason::Handshake, refusal_reply(refusal)))?;
+        let upgrade = handshake::check(head).map_err(|refusal| (RefusalReason::Handshake, refusal.into()))?;
         if head.body() != Ok(Body::None) {
-            let reply = Reply::error(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body");
-            return Err((RefusalReason::Handshake, reply));
+            return Err((RefusalReason::Handshake, body_of_handshake()));
         }
-        if let (Origins::List(allowed), Some(origin)) = (&self.cx.settings.origins, upgrade.origin())
-            && !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-        {
+        if !self.cx.settings.origins.allow(upgrade.origin()) {
             // RFC 6455 10.2: a server that does not want this origin answers 403.
             return Err((RefusalReason::Origin, Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed")));
         }
@@ -288,13 +314,14 @@ impl<S: Service> Worker<'_, S> {
                 Refused::OutOfMemory => (RefusalReason::Memory, Reply::out_of_memory()),
             }
         })?;
-        let headers = || text_headers(&accept.headers);
         let protocol = accept.protocol.as_deref();
-        let switched = self
-            .cx
-            .hub
-            .outbox
-            .queue_raw(self.cx.slot, |out| handshake::put_switching(out, upgrade.key(), protocol, headers()));
+        let switched = self.cx.hub.outbox.queue_raw(self.cx.slot, |out| {
+            // RFC 9110 7.8: who expects 100 (Continue) MUST get it before 101.
+            if head.expects_continue() {
+                put_continue(out);
+            }
+            handshake::put_switching(out, upgrade.key(), protocol, fields(&accept.headers))
+        });
         if switched != Ok(true) {
             self.cx.admission.leave(self.conn.peer.ip());
             tracing::error!("the response to a handshake had a header that must not be written");
@@ -312,6 +339,11 @@ impl<S: Service> Worker<'_, S> {
 }
 
 impl Stash {
+    /// What the connection has asked and was not answered, as far as it is there.
+    fn asked(&self) -> &[u8] {
+        self.request.as_ref().map_or(&self.bytes, |request| &request.head)
+    }
+
     /// Whether the body that it has a part of has come at [`BODY_BYTES_PER_SECOND_MIN`] since this was asked last.
     fn goes_on(&mut self, now_ns: u64) -> bool {
         let Some(request) = self.request.as_mut().filter(|request| request.body.is_some()) else { return false };
@@ -321,26 +353,40 @@ impl Stash {
     }
 }
 
-fn refusal_reply(refusal: Refusal) -> Reply {
-    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-    refusal.headers.iter().fold(Reply::error(status, refusal.message), |reply, (name, value)| {
-        reply.with_header(HeaderName::from_static(name), HeaderValue::from_static(value))
-    })
+fn body_of_handshake() -> Reply {
+    Reply::error(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body")
 }
 
-fn text_headers(headers: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item = (&str, &str)> {
-    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+/// What becomes of a connection behind an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    KeepAlive,
+    Close,
 }
 
-fn queue_reply(hub: &mut CoreHub, slot: u32, reply: &Reply, keep_alive: bool, head_only: bool) {
-    let headers = || text_headers(&reply.headers);
+/// Whether a handler has asked for the connection to end behind its response.
+fn asks_for_close(reply: &Reply) -> bool {
+    let is_close = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"close");
+    reply.headers.iter().any(|(name, value)| *name == http::header::CONNECTION && is_close(value))
+}
+
+fn fields(headers: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
+/// Queues an answer, the one way that there is: with the date, and without content where HEAD has asked for it.
+fn queue_reply(hub: &mut CoreHub, slot: u32, date: &HttpDate, reply: &Reply, then: Then, head_only: bool) {
+    let head = |status| ResponseHead { status, date: Some(date), keep_alive: then == Then::KeepAlive, head_only };
     let status = reply.status.as_u16();
-    let queued =
-        hub.outbox.queue_raw(slot, |out| put_response(out, status, headers(), &reply.body, keep_alive, head_only));
-    if queued.is_err() {
-        tracing::error!(status, "a response had a header that must not be written");
-        let _ = hub.outbox.queue_raw(slot, |out| {
-            put_response(out, 500, std::iter::empty::<(&str, &str)>(), b"", keep_alive, head_only)
-        });
+    // RFC 9110 15.2: an interim status is no answer.
+    let queued = match status {
+        100..200 => None,
+        _ => {
+            hub.outbox.queue_raw(slot, |out| put_response(out, &head(status), fields(&reply.headers), &reply.body)).ok()
+        }
+    };
+    if queued.is_none() {
+        tracing::error!(status, "a response had a status or a header that must not be written");
+        let _ = hub.outbox.queue_raw(slot, |out| put_response(out, &head(500), [], b""));
     }
 }

@@ -10,6 +10,7 @@ use crate::hub::CoreHub;
 use crate::metrics::Side;
 use crate::outbox::Dropped;
 use crate::proto::Incoming;
+use crate::proto::handshake::Refusal;
 use crate::proto::http::RequestHead;
 
 /// A request with its whole body, before anything was answered.
@@ -53,7 +54,8 @@ pub struct Accept {
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
-    /// Headers besides Content-Length and Connection, which the server sets.
+    /// Headers besides Content-Length and Connection, which the server sets; `Connection: close` ends the connection. Date
+    /// is set where there is none.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Bytes,
@@ -87,6 +89,15 @@ impl Reply {
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Reply {
         self.headers.push((name, value));
         self
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Reply {
+        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+        refusal.headers.iter().fold(Reply::error(status, refusal.message), |reply, (name, value)| {
+            reply.with_header(HeaderName::from_static(name), HeaderValue::from_static(value))
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, HeaderValue, ORIGIN, VIA, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -82,11 +82,33 @@ fn check_local(request: &Request) -> Result<(), HttpError> {
     }
 }
 
+/// How the names of fields begin with which proxies and content delivery networks say for whom they ask, or that they do.
+const PROXY_FIELDS: [&str; 19] = [
+    "forwarded",
+    "x-forwarded",
+    "via",
+    "cdn-loop",
+    "cf-",
+    "client-ip",
+    "do-connecting-ip",
+    "fastly-",
+    "fly-",
+    "true-client-ip",
+    "x-amzn-",
+    "x-appengine-",
+    "x-azure-",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-",
+    "x-original-",
+    "x-real-ip",
+    "x-vercel-",
+];
+
 /// Whether a proxy has said that it is one.
 fn is_forwarded(headers: &HeaderMap) -> bool {
-    let names = [FORWARDED, VIA, HeaderName::from_static("x-real-ip")];
-    names.iter().any(|name| headers.contains_key(name))
-        || headers.keys().any(|name| name.as_str().starts_with("x-forwarded-"))
+    // The names in the map are in lower case.
+    headers.keys().any(|name| PROXY_FIELDS.iter().any(|start| name.as_str().starts_with(start)))
 }
 
 /// Whether the request is for an address or `localhost`. A name that is not this machine's own may be anybody's who lets it
@@ -102,8 +124,13 @@ fn is_for_no_name(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether the request is no browser's, or of a page of this server.
+/// Whether the request is no browser's, or of a page of this server, or of whoever sits before the browser.
 fn is_same_origin(headers: &HeaderMap) -> bool {
+    // Of a GET for an image or a script there is no Origin, but this (Fetch Metadata). A page of the same site is one of
+    // another port, as any program of this machine may show.
+    if headers.get_all("sec-fetch-site").iter().any(|site| site != "same-origin" && site != "none") {
+        return false;
+    }
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let authority = |value: &HeaderValue, prefixes: &[&str]| {
         let text = value.to_str().ok()?;

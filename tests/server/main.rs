@@ -15,3 +15,4 @@ mod rooms;
 #[cfg(feature = "cli")]
 mod shutdown;
 mod sockets;
+mod upgrades;

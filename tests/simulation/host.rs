@@ -16,10 +16,11 @@ use ringwire::hub::{CoreHub, Delivery, Letter, Tally};
 use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
+use ringwire::proto::http::RequestHead;
 use ringwire::proto::pool::Pool;
 use ringwire::proto::{Incoming, Limits};
 use ringwire::remote::Hub;
-use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Service};
+use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Reply, Service};
 use ringwire::shard::{Handover, Settings, Shard};
 use ringwire::{App, ConnectionId, Dropped, app, standalone};
 
@@ -107,6 +108,10 @@ impl Service for Watched {
             return Answer::WebSocket(Accept { route: DIRECT, ..Accept::default() });
         }
         self.inner.request(hub, slot, generation, inbound)
+    }
+
+    fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
+        self.inner.refusal_of_head(head)
     }
 
     fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>) {

@@ -103,18 +103,53 @@ fn without_a_token_nobody_is_let_in_by_way_of_this_machine() {
     let status = |headers: &[(&str, &str)]| ask_with(&server, "GET", LISTING, headers, "").status;
     assert_eq!(status(&[("Origin", "http://127.0.0.1")]), 200);
     assert_eq!(status(&[("Origin", "https://127.0.0.1")]), 200);
+    for site in ["same-origin", "none"] {
+        assert_eq!(status(&[("Sec-Fetch-Site", site)]), 200, "{site}");
+    }
+    for site in ["cross-site", "same-site", "CROSS-SITE", "new-site", ""] {
+        assert_eq!(status(&[("Sec-Fetch-Site", site)]), 403, "{site}");
+        assert_eq!(status(&[("Sec-Fetch-Site", "none"), ("sec-fetch-site", site)]), 403, "{site}");
+        assert_eq!(status(&[("Sec-Fetch-Site", site), ("Origin", "http://127.0.0.1")]), 403, "{site}");
+    }
     for other in ["http://evil.test", "http://127.0.0.1:81", "http://127.0.0.1.evil.test", "null", ""] {
         assert_eq!(status(&[("Origin", other)]), 403, "{other}");
     }
+    // Whatever the value, and however the name is written.
     for proxy in [
-        ("Forwarded", "for=192.0.2.1"),
-        ("Via", "1.1 proxy.test"),
-        ("X-Forwarded-For", "192.0.2.1"),
-        ("X-Forwarded-Proto", "https"),
-        ("X-Forwarded-Host", "ringwire.test"),
-        ("X-Real-IP", "192.0.2.1"),
+        "Forwarded",
+        "forwarded-for",
+        "Via",
+        "VIA",
+        "X-Forwarded",
+        "X-Forwarded-For",
+        "x-forwarded-proto",
+        "X-FORWARDED-HOST",
+        "X-Forwarded-Client-Cert",
+        "X-ForwardedFor",
+        "X-Real-IP",
+        "X-Client-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "cf-ray",
+        "CF-Visitor",
+        "X-Envoy-External-Address",
+        "x-envoy-attempt-count",
+        "Fly-Client-IP",
+        "fly-region",
+        "X-Azure-ClientIP",
+        "x-azure-ref",
+        "Fastly-Client-IP",
+        "X-Cluster-Client-IP",
+        "X-Amzn-Trace-Id",
+        "X-Original-Forwarded-For",
+        "CDN-Loop",
     ] {
-        assert_eq!(status(&[proxy]), 403, "{proxy:?}");
+        for value in ["192.0.2.1", "127.0.0.1", ""] {
+            assert_eq!(status(&[(proxy, value)]), 403, "{proxy}: {value}");
+        }
+    }
+    for harmless in ["X-Request-Id", "Traceparent", "User-Agent", "X-Fly", "Accept", "Referer", "Cache-Control"] {
+        assert_eq!(status(&[(harmless, "1")]), 200, "{harmless}");
     }
 }
 
@@ -138,6 +173,23 @@ fn without_a_token_requests_are_for_an_address_or_localhost() {
     }
     assert_eq!(status(&format!("evil.test:{port}"), &format!("Origin: http://evil.test:{port}\r\n")), 403);
     assert_eq!(status(&format!("127.0.0.1:{port}"), &format!("Origin: http://127.0.0.1:{port}\r\n")), 200);
+    // RFC 9112 3.2.2: a target in absolute form overrides the host.
+    for (target, host, origin, want) in [
+        ("http://evil.test", "127.0.0.1", "", 403),
+        ("http://127.0.0.1", "evil.test", "", 200),
+        ("HTTP://[::1]:9001", "evil.test", "", 200),
+        ("http://localhost.evil.test", "localhost", "", 403),
+        ("http://evil.test", "127.0.0.1", "Origin: http://127.0.0.1\r\n", 403),
+        ("http://127.0.0.1", "evil.test", "Origin: http://evil.test\r\n", 403),
+        ("http://127.0.0.1", "evil.test", "Origin: http://127.0.0.1\r\n", 200),
+        ("http://me@127.0.0.1", "127.0.0.1", "", 400),
+        ("http://127.0.0.1@evil.test", "127.0.0.1", "", 400),
+        ("http://", "127.0.0.1", "", 400),
+    ] {
+        let mut client = server.raw();
+        client.send(format!("GET {target}{LISTING} HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n").as_bytes());
+        assert_eq!(client.response(false).status, want, "{target}, Host: {host}, {origin}");
+    }
     // With a token the name is of no account.
     let server = with_token();
     let headers = [("Authorization", "Bearer c2VjcmV0")];

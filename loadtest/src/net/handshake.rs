@@ -1,6 +1,6 @@
 //! The opening handshake.
 
-use ringwire::proto::handshake::{HandshakeError, check_response, client_key};
+use ringwire::proto::handshake::{HandshakeError, check_final_response, client_key};
 
 use crate::{net::line::Line, target::Target};
 
@@ -16,10 +16,10 @@ pub(super) fn shake_hands(line: &mut Line, data: &[u8], target: &Target) -> Resu
     let key = handshake_key(line.key);
     let before = line.head.len();
     let checked = if before == 0 {
-        check_response(data, &key)?
+        check_final_response(data, &key)?
     } else {
         line.head.extend_from_slice(data);
-        check_response(&line.head, &key)?
+        check_final_response(&line.head, &key)?
     };
     let Some((handshake, len)) = checked else {
         if before == 0 {

@@ -70,6 +70,11 @@ impl engine::Ring for Ring {
         self.world.now()
     }
 
+    /// The world begins at the moment that RFC 9110 5.6.7 gives as an example.
+    fn unix_ns(&self) -> u64 {
+        784_111_777_000_000_000 + self.world.now()
+    }
+
     fn stats(&self) -> RingStats {
         self.stats
     }

@@ -18,7 +18,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
@@ -407,6 +407,12 @@ impl Ring for Uring {
     #[inline]
     fn now(&self) -> Nanos {
         self.started.elapsed().as_nanos() as u64
+    }
+
+    fn unix_ns(&self) -> u64 {
+        // A clock before 1970 was never set.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.as_nanos() as u64
     }
 
     fn stats(&self) -> RingStats {

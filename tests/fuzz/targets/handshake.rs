@@ -2,7 +2,9 @@
 //!
 //! Input: the answer's bytes; the same bytes, as text, are also tried as parts of a request.
 
-use ringwire::proto::handshake::{HandshakeError, RESPONSE_BYTES_MAX, check_response, put_request};
+use ringwire::proto::handshake::{
+    HandshakeError, RESPONSE_BYTES_MAX, check_final_response, check_response, interim_len, put_request,
+};
 use ringwire::proto::http::{HeadLimits, head_end, parse_head};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -28,6 +30,16 @@ fn answer(data: &[u8]) {
         Ok(None) => assert!(data.len() < RESPONSE_BYTES_MAX),
         Err(HandshakeError::Status(status)) => assert!((100..1000).contains(status) && *status != 101),
         Err(_) => {}
+    }
+    // Interim responses before it change nothing but its place.
+    const INTERIM: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+    match interim_len(data) {
+        Ok(0) => {
+            let moved = check_final_response(&[INTERIM, data].concat(), KEY);
+            assert_eq!(moved, read.map(|read| read.map(|(handshake, len)| (handshake, INTERIM.len() + len))));
+        }
+        Ok(len) => assert!(len <= data.len() && interim_len(&data[..len]) == Ok(len)),
+        Err(error) => assert_eq!((error, data.len() > 200), (HandshakeError::TooLarge, true)),
     }
 }
 

@@ -3,7 +3,10 @@
 //! Input: the size of the pieces, then the stream. However it is cut, the same is read.
 
 use ringwire::proto::handshake;
-use ringwire::proto::http::{Body, BodyDecoder, BodyPiece, HeadLimits, head_end, looks_like_http, parse_head};
+use ringwire::proto::http::{
+    Body, BodyDecoder, BodyPiece, HeadError, HeadLimits, asks_for_head, check_method, empty_lines, head_end,
+    looks_like_http, parse_head,
+};
 
 use super::take;
 
@@ -23,11 +26,12 @@ fn request(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
     let end = head_end(bytes, 0);
     assert_eq!(find_end(bytes, piece_bytes), end, "the end of a head does not depend on the pieces");
     let end = end?;
-    // Asked before anything else is read, so what it refuses is refused however it arrives.
-    if !looks_like_http(&bytes[..end]) {
+    let parsed = parse_head(&bytes[..end], &LIMITS);
+    if let Some(early) = refused_early(&bytes[..end]) {
+        assert_eq!(parsed.err(), Some(early), "what is refused before its end is refused for the same reason with it");
         return None;
     }
-    let head = match parse_head(&bytes[..end], &LIMITS) {
+    let head = match parsed {
         Ok(head) => head,
         Err(error) => {
             assert!((400..600).contains(&error.status()));
@@ -35,12 +39,15 @@ fn request(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
         }
     };
     assert!(head.all().len() <= LIMITS.headers_max && !head.method().is_empty());
+    assert_eq!(asks_for_head(&bytes[..end]), head.method() == "HEAD");
+    assert!(head.authority().is_none_or(|authority| !authority.is_empty() && !authority.contains('@')));
+    assert!(head.path() == "*" || head.path().starts_with('/'));
     assert!((0..end).all(|len| looks_like_http(&bytes[..len])), "refused at its first bytes, and yet it is a request");
     let _ = (head.query(), head.keep_alive(), head.expects_continue(), head.header("origin"));
     assert!(head.target().contains(head.path()));
     match handshake::check(&head) {
         Ok(upgrade) => {
-            assert!(handshake::is_upgrade_request(&head) && upgrade.key().len() == 24);
+            assert!(handshake::is_upgrade_request(&head) && handshake::is_attempt(&head) && upgrade.key().len() == 24);
             let protocol = upgrade.protocols().next();
             let mut answer = Vec::new();
             if handshake::put_switching(&mut answer, upgrade.key(), protocol, []).is_ok() {
@@ -58,6 +65,14 @@ fn request(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
     let (content, len) = whole?;
     assert!(content.len() <= BODY_BYTES_MAX);
     Some(end + len)
+}
+
+/// Why the first of these bytes are refused, if they are.
+fn refused_early(bytes: &[u8]) -> Option<HeadError> {
+    let begun = &bytes[empty_lines(bytes)..];
+    let early = (0..=begun.len().min(100)).find_map(|len| check_method(&begun[..len]).err());
+    assert_eq!(early.is_some(), !looks_like_http(bytes));
+    early
 }
 
 /// [`head_end`] as bytes arrive.
