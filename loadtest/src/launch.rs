@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ringwire::proto::event::Kind;
+use ringwire::proto::Kind;
 
 use crate::{
     Outcome, Verdict,

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::facts::Facts;
-use super::{Finding, Report, Verdict};
+use super::report::{Finding, Report, Verdict};
 use crate::config::{Config, Setting};
 
 /// The oldest kernel that has every operation that is needed.

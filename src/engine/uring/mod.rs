@@ -28,13 +28,11 @@ use tracing::debug;
 
 use self::address::AcceptAddress;
 pub use self::setup::Options;
-use self::setup::{build, register_buffers, register_slots};
+use self::setup::{BUFFER_GROUP, build, register_buffers, register_slots};
 use super::bell::Bell;
 use super::buffers::Buffers;
 use super::{BATCH_PIECES_MAX, BatchSend, Completion, Filled, Nanos, Op, Peer, Pieces, Ring, RingStats, Token, Wait};
 
-/// Group number of the only buffer ring.
-const BUFFER_GROUP: u16 = 0;
 /// `IORING_RECV_MULTISHOT`.
 const RECV_MULTISHOT: u16 = 2;
 /// `IORING_ENTER_GETEVENTS`: run deferred task work and flush overflown completions.
