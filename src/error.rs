@@ -1,6 +1,6 @@
 //! What can go wrong outside the protocol, and the exit code that tells it to a supervisor.
 //!
-//! Knows of this crate: nothing.
+//! A leaf: it knows no other module.
 
 use std::fmt;
 use std::io;

@@ -198,6 +198,7 @@ pub mod engine;
 pub mod error;
 #[doc(hidden)]
 pub mod hub;
+mod machine;
 #[doc(hidden)]
 pub mod mail;
 mod message;

@@ -1,6 +1,4 @@
 //! Messages as handlers see them, and what may be sent as one.
-//!
-//! Knows of this crate: `proto`.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ringwire::proto::Kind;
+use ringwire::{engine::uring::closes_late, proto::event::Kind};
 
 use crate::{
     Outcome, Verdict,
@@ -235,7 +235,10 @@ impl<'a> Launch<'a> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let pinned = opening.pin.len();
         let wanted = if pinned > 0 { pinned } else { (processors / 2).max(1) };
-        let wanted = opening.threads.unwrap_or(wanted).max(run::workers_needed(self.connections, descriptors));
+        // Where all threads share the process's descriptors, more of them hold no more connections.
+        let are_shared = closes_late().map_err(|error| format!("io_uring cannot be used: {error}"))?;
+        let least = if are_shared { 1 } else { run::workers_needed(self.connections, descriptors) };
+        let wanted = opening.threads.unwrap_or(wanted).max(least);
         let kind = if to.binary { Kind::Binary } else { Kind::Text };
         let window = self.duration.unwrap_or(WINDOW_GUESSED);
         Ok(run::Plan {

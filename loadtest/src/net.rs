@@ -21,8 +21,8 @@ mod sending;
 use std::{io, mem, sync::Arc, time::Instant};
 
 use ringwire::{
-    engine::{Completion, Op, Ring, Token, Wait, bell::Bell, uring},
-    proto::{Limits, Spares},
+    engine::{Completion, Descriptors, Op, Ring, Token, Wait, bell::Bell, uring},
+    proto::{Limits, Pool},
 };
 
 pub(crate) use self::app::{App, Gone, Io, Open, Received, Speaks};
@@ -52,7 +52,7 @@ pub(crate) struct Net {
     lines: Vec<Line>,
     free: Vec<u32>,
     live: usize,
-    spares: Spares,
+    pool: Pool,
     limits: Limits,
     completions: Vec<Completion>,
     starved: Vec<u32>,
@@ -62,20 +62,22 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// A ring for `slots` connections.
+    /// A ring for `slots` connections, one of so many `rings` of this process.
     ///
     /// # Errors
-    /// The kernel's; or if the table of direct descriptors would be too small.
+    /// The kernel's; or if there are too few descriptors for as many.
     pub(crate) fn new(
         target: Arc<Target>,
         messages: &'static Messages,
         slots: u32,
+        rings: u32,
         origin: Instant,
         seed: u64,
     ) -> io::Result<Net> {
         let large = messages.sizes.max() > 64 << 10;
         let options = uring::Options {
             slots,
+            rings,
             buffers: 2048,
             buffer_bytes: if large { 16 << 10 } else { 4 << 10 },
             incremental_bytes: if large { 256 << 10 } else { 64 << 10 },
@@ -83,8 +85,13 @@ impl Net {
         };
         let ring = uring::Uring::new(&options, Vec::new())?;
         if ring.slots() < slots {
-            let text =
-                format!("this process may have {} descriptors, {slots} are wanted: use more --threads", ring.slots());
+            let remedy = match ring.descriptors() {
+                Descriptors::Direct => "use more --threads",
+                Descriptors::Plain => {
+                    "all threads share them on this kernel: raise the limit of open files (ulimit -Hn)"
+                }
+            };
+            let text = format!("a thread may have {} descriptors, {slots} are wanted: {remedy}", ring.slots());
             return Err(io::Error::other(text));
         }
         let mut io = Io::new(messages, origin, seed);
@@ -99,7 +106,7 @@ impl Net {
             lines: Vec::new(),
             free: Vec::new(),
             live: 0,
-            spares: Spares::new(64 << 20),
+            pool: Pool::new(64 << 20),
             limits: Limits { message_bytes_max: 1 << 26, fragments_max: 1 << 20 },
             completions: Vec::new(),
             starved: Vec::new(),

@@ -294,7 +294,7 @@ impl Plan {
         let own = share.of(self.connections.max(self.slots));
         let slots = (own + own / 4 + 64).min(own + SPARE_DESCRIPTORS - 64) as u32;
         let seed = u64::from(std::process::id()) << 32 | worker as u64;
-        let mut net = Net::new(self.target.clone(), self.messages, slots, origin, seed)?;
+        let mut net = Net::new(self.target.clone(), self.messages, slots, self.workers as u32, origin, seed)?;
         let mut scenario = make(share, &net);
         let _ = told.bell.set(net.bell());
         let mut phase = Phase::Open;

@@ -6,7 +6,8 @@
 //! as much of the stamp as fits: the sequence comes first.
 
 use ringwire::proto::{
-    Kind, Opcode,
+    Opcode,
+    event::Kind,
     frame::{HEADER_BYTES_MAX, encode_header},
     mask,
 };

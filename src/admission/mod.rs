@@ -1,6 +1,4 @@
 //! Who may become a WebSocket, by the limits that hold for the whole process.
-//!
-//! Knows of this crate: nothing.
 
 mod memory;
 

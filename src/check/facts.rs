@@ -3,10 +3,20 @@
 use std::fs;
 use std::io;
 
-use io_uring::{IoUring, Probe, opcode};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::config::{Config, available_cpus};
+use crate::engine::uring::{Abilities, Options, probe};
+use crate::machine::Limits;
+
+/// How much of a ring is made to see whether there can be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// One of the size that a core's has.
+    Whole,
+    /// A small one: the kernel gives up its memory late, and a start needs that for its own.
+    Small,
+}
 
 /// Facts; `None` where the machine does not tell.
 #[derive(Debug)]
@@ -15,16 +25,20 @@ pub(super) struct Facts {
     pub(super) release: Option<String>,
     /// `kernel.io_uring_disabled`; kernels before 6.6 have no such switch.
     pub(super) io_uring_disabled: Option<u32>,
-    /// What came of making a ring: the operations that the kernel lacks, or why there is no ring.
-    pub(super) ring: io::Result<Vec<&'static str>>,
+    /// What came of making a ring and entering it.
+    pub(super) ring: io::Result<Abilities>,
     /// Whether a seccomp filter watches this process.
     pub(super) is_filtered: Option<bool>,
     /// Soft and hard limit of open files.
     pub(super) nofile: Option<(u64, u64)>,
     /// Soft and hard limit of locked memory in bytes.
     pub(super) memlock: Option<(u64, u64)>,
-    /// Memory that this process can have at most: the machine's, or its control group's.
+    /// Whether that limit is not this process's (CAP_IPC_LOCK).
+    pub(super) may_lock: Option<bool>,
+    /// Memory of the machine.
     pub(super) memory_bytes: Option<u64>,
+    /// What control groups leave to this process.
+    pub(super) limits: Limits,
     /// The longest backlog that the kernel grants.
     pub(super) somaxconn: Option<u32>,
     /// Processors of this process.
@@ -32,19 +46,35 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn gather(config: &Config) -> Facts {
+    pub(super) fn gather(config: &Config, attempt: Attempt) -> Facts {
+        let options = match attempt {
+            Attempt::Whole => {
+                Options { sq_entries: config.ring_entries, cq_entries: config.cq_entries, ..Options::default() }
+            }
+            Attempt::Small => Options::small(),
+        };
+        let status = read("/proc/self/status").unwrap_or_default();
         Facts {
             release: read("/proc/sys/kernel/osrelease"),
             io_uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
-            ring: try_ring(config),
-            is_filtered: is_filtered(),
+            ring: probe(&options),
+            is_filtered: is_filtered(&status),
             nofile: getrlimit(Resource::RLIMIT_NOFILE).ok(),
             memlock: getrlimit(Resource::RLIMIT_MEMLOCK).ok(),
-            memory_bytes: memory_bytes(),
+            may_lock: may_lock(&status),
+            memory_bytes: read("/proc/meminfo").and_then(|text| total_bytes(&text)),
+            limits: Limits::of_this_process(),
             somaxconn: number("/proc/sys/net/core/somaxconn"),
             // Whoever runs has a processor, even if the kernel does not tell which.
             cpus: available_cpus().ok().filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0]),
         }
+    }
+}
+
+impl Facts {
+    /// The processors that these settings make use of.
+    pub(super) fn usable_cpus(&self, config: &Config) -> &[usize] {
+        config.usable_cpus(&self.cpus, self.limits.cores(self.cpus.len()))
     }
 }
 
@@ -57,45 +87,45 @@ fn number(path: &str) -> Option<u32> {
     read(path)?.parse().ok()
 }
 
-fn memory_bytes() -> Option<u64> {
-    let meminfo = read("/proc/meminfo")?;
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let total = total.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10;
-    // Version 2 of control groups: `0::/path`. Without a limit it says `max`.
-    let group = read("/proc/self/cgroup").and_then(|text| Some(text.strip_prefix("0::")?.to_owned()));
-    let limit = group.and_then(|group| read(&format!("/sys/fs/cgroup{group}/memory.max"))?.parse().ok());
-    Some(total.min(limit.unwrap_or(u64::MAX)))
+/// The value of a line `NAME: VALUE`.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 
-fn is_filtered() -> Option<bool> {
-    let status = read("/proc/self/status")?;
-    let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"))?;
-    Some(mode.trim() == "2")
+/// Of `/proc/meminfo`.
+fn total_bytes(meminfo: &str) -> Option<u64> {
+    let kib: u64 = field(meminfo, "MemTotal")?.strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
 }
 
-/// Makes a ring as a core does, asks what it can do, and drops it.
-fn try_ring(config: &Config) -> io::Result<Vec<&'static str>> {
-    let ring: IoUring = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .setup_cqsize(config.cq_entries)
-        .setup_clamp()
-        .build(config.ring_entries)?;
-    let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe)?;
-    let needed = [
-        ("ACCEPT", opcode::Accept::CODE),
-        ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
-        ("CLOSE", opcode::Close::CODE),
-        ("CONNECT", opcode::Connect::CODE),
-        ("FILES_UPDATE", opcode::FilesUpdate::CODE),
-        ("MSG_RING", opcode::MsgRingData::CODE),
-        ("RECV", opcode::Recv::CODE),
-        ("SEND", opcode::Send::CODE),
-        // The newest of them, and new in 6.1: stands for vectored SEND and multishot RECV, which no probe tells.
-        ("SENDMSG_ZC", opcode::SendMsgZc::CODE),
-    ];
-    let lacks = needed.iter().filter(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| *name);
-    Ok(lacks.collect())
+/// Of `/proc/self/status`: 2 is a filter.
+fn is_filtered(status: &str) -> Option<bool> {
+    field(status, "Seccomp").map(|mode| mode == "2")
+}
+
+/// Of `/proc/self/status`: whether CAP_IPC_LOCK is among the capabilities in effect.
+fn may_lock(status: &str) -> Option<bool> {
+    const CAP_IPC_LOCK: u32 = 14;
+    let effective = u64::from_str_radix(field(status, "CapEff")?, 16).ok()?;
+    Some(effective >> CAP_IPC_LOCK & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proc_says() {
+        assert_eq!(total_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"), Some(16 << 10));
+        assert_eq!(total_bytes("MemFree: 1 kB\n"), None);
+        for (status, filtered, locks) in [
+            ("Seccomp:\t0\nSeccomp_filters:\t0\nCapEff:\t000001ffffffffff\n", Some(false), Some(true)),
+            ("CapPrm:\t0000000000004000\nCapEff:\t0000000000000000\nSeccomp:\t2\n", Some(true), Some(false)),
+            ("CapEff:\t0000000000004000\n", None, Some(true)),
+            ("CapEff:\t0000000000002000\n", None, Some(false)),
+            ("", None, None),
+        ] {
+            assert_eq!((is_filtered(status), may_lock(status)), (filtered, locks), "{status:?}");
+        }
+    }
 }

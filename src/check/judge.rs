@@ -3,13 +3,16 @@
 use std::io;
 
 use super::facts::Facts;
-use super::report::{Finding, Report, Verdict};
+use super::{Finding, Report, Verdict, needs};
 use crate::config::{Config, Setting};
+use crate::engine::uring::{Abilities, plain_slots};
 
 /// The oldest kernel that has every operation that is needed.
 const KERNEL_MIN: (u32, u32) = (6, 1);
 /// The oldest kernel that is advised.
 const KERNEL_ADVISED: (u32, u32) = (6, 12);
+/// The oldest kernel on which rings count for RLIMIT_MEMLOCK.
+const KERNEL_COUNTS_RINGS: (u32, u32) = (6, 14);
 /// The most descriptors that one ring's own table holds (IORING_MAX_FIXED_FILES).
 const RING_FILES_MAX: u64 = 1 << 20;
 /// Descriptors that a process has besides those that its cores need: standard streams, libraries, a connection or two.
@@ -21,11 +24,12 @@ pub(super) fn report(config: &Config, facts: &Facts) -> Report {
         switch(facts.io_uring_disabled, facts.ring.is_ok()),
         seccomp(facts.is_filtered, &facts.ring),
         ring(config, facts),
+        closes(facts),
         nofile(config, facts),
-        memlock(facts.memlock, &facts.ring),
-        memory(config, facts.memory_bytes),
+        memlock(config, facts),
+        memory(config, facts),
         backlog(config, facts.somaxconn),
-        processors(config, &facts.cpus),
+        processors(config, facts),
     ];
     Report { findings }
 }
@@ -73,15 +77,16 @@ fn switch(io_uring_disabled: Option<u32>, has_ring: bool) -> Finding {
 }
 
 const SECCOMP_REMEDY: &str = "allow io_uring_setup, io_uring_enter and io_uring_register: container runtimes \
-    block them by default. Docker, Podman: --security-opt seccomp=profile.json with the three added, or \
-    seccomp=unconfined; Kubernetes: a seccompProfile of type Localhost; systemd: SystemCallFilter=@io-event";
+    block them by default. Docker, Podman: --security-opt seccomp=FILE, where FILE is the runtime's own profile with the \
+    three added, or seccomp=unconfined; Kubernetes: such a file as a seccompProfile of type Localhost; systemd: \
+    SystemCallFilter=@system-service, or @aio beside what there is";
 
-fn is_forbidden(ring: &io::Result<Vec<&str>>) -> bool {
+fn is_forbidden(ring: &io::Result<Abilities>) -> bool {
     let errno = ring.as_ref().err().and_then(io::Error::raw_os_error);
     matches!(errno, Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
 }
 
-fn seccomp(is_filtered: Option<bool>, ring: &io::Result<Vec<&str>>) -> Finding {
+fn seccomp(is_filtered: Option<bool>, ring: &io::Result<Abilities>) -> Finding {
     let found = match (is_filtered, ring) {
         (Some(false), _) => "no filter",
         (Some(true), Ok(_)) => "a filter that lets io_uring pass",
@@ -98,9 +103,9 @@ fn seccomp(is_filtered: Option<bool>, ring: &io::Result<Vec<&str>>) -> Finding {
 fn ring(config: &Config, facts: &Facts) -> Finding {
     let wanted = format!("a ring of {} submission and {} completion entries", config.ring_entries, config.cq_entries);
     let error = match &facts.ring {
-        Ok(lacks) if lacks.is_empty() => return finding("io_uring", "works", wanted),
-        Ok(lacks) => {
-            let found = format!("works, but lacks {}", lacks.join(", "));
+        Ok(abilities) if abilities.lacks.is_empty() => return finding("io_uring", "works", wanted),
+        Ok(abilities) => {
+            let found = format!("works, but lacks {}", abilities.lacks.join(", "));
             return finding("io_uring", found, wanted).but(Verdict::Bad, "install a newer kernel");
         }
         Err(error) => error,
@@ -112,8 +117,8 @@ fn ring(config: &Config, facts: &Facts) -> Finding {
             "use a kernel with CONFIG_IO_URING; or a seccomp filter or sandbox (gVisor) hides it: run without that"
         }
         Some(libc::ENOMEM) => {
-            "lower RINGWIRE_RING_ENTRIES and RINGWIRE_CQ_ENTRIES, or raise the memory limit of the container and \
-             RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)"
+            "raise RLIMIT_MEMLOCK, see there, or the memory limit of the container; or lower RINGWIRE_RING_ENTRIES and \
+             RINGWIRE_CQ_ENTRIES"
         }
         Some(libc::EINVAL) => "install a newer kernel",
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files",
@@ -122,17 +127,55 @@ fn ring(config: &Config, facts: &Facts) -> Finding {
     finding("io_uring", format!("fails: {error}"), wanted).but(Verdict::Bad, remedy)
 }
 
+fn cores(config: &Config, facts: &Facts) -> u64 {
+    config.cores.cpus(facts.usable_cpus(config)).len() as u64
+}
+
+fn closes_late(facts: &Facts) -> bool {
+    facts.ring.as_ref().is_ok_and(|abilities| abilities.closes_late)
+}
+
+fn closes(facts: &Facts) -> Finding {
+    let found = match &facts.ring {
+        Ok(abilities) if abilities.closes_late => {
+            "late where descriptors are direct: those of connections are the process's instead, and RLIMIT_NOFILE bounds them \
+             all together"
+        }
+        Ok(_) => "in time: descriptors of connections are direct",
+        Err(_) => "unknown",
+    };
+    let finding = finding("closes", found, "in time, as by Linux 6.13 and later");
+    if closes_late(facts) { finding.but(Verdict::Advice, "install a newer kernel") } else { finding }
+}
+
+/// Slots of each core's ring.
+fn slots(config: &Config, facts: &Facts) -> u64 {
+    let limit = facts.nofile.map_or(RING_FILES_MAX, |(_, hard)| hard);
+    let most = match closes_late(facts) {
+        true => u64::from(plain_slots(limit, cores(config, facts) as u32)),
+        false => limit.min(RING_FILES_MAX),
+    };
+    most.min(u64::from(config.connections_max))
+}
+
 fn nofile(config: &Config, facts: &Facts) -> Finding {
-    let cores = config.cores.cpus(&facts.cpus).len() as u64;
-    // Connections live in the rings' own tables, each of which may be as large as this limit; only listeners, the ring
-    // and the doorbell of each core are descriptors of the process.
+    let cores = cores(config, facts);
+    // Where they are direct, connections live in the rings' own tables, each of which may be as large as this limit; then
+    // only listeners, the ring and the doorbell of each core are descriptors of the process.
     let needed = FILES_BASE + cores * (config.addresses.len() as u64 + 4);
-    let wanted = (u64::from(config.connections_max).div_ceil(cores) + FILES_BASE).max(needed);
+    let of_connections = match closes_late(facts) {
+        true => u64::from(config.connections_max) + needed,
+        false => u64::from(config.connections_max).div_ceil(cores) + FILES_BASE,
+    };
+    let wanted = of_connections.max(needed);
     let (soft, hard) = match facts.nofile {
         Some(limits) => limits,
         None => return finding("RLIMIT_NOFILE", "unknown", wanted.to_string()),
     };
-    let room = cores * hard.min(RING_FILES_MAX);
+    let room = match closes_late(facts) {
+        true => cores * u64::from(plain_slots(hard, cores as u32)),
+        false => cores * hard.min(RING_FILES_MAX),
+    };
     let finding = finding(
         "RLIMIT_NOFILE",
         format!("soft {}, hard {} (raised to it at start): room for {room} connections", limit(soft), limit(hard)),
@@ -145,38 +188,71 @@ fn nofile(config: &Config, facts: &Facts) -> Finding {
         finding.but(Verdict::Bad, remedy)
     } else if room >= u64::from(config.connections_max) {
         finding
-    } else if hard >= RING_FILES_MAX {
+    } else if hard >= RING_FILES_MAX && !closes_late(facts) {
         finding.but(Verdict::Advice, "raise RINGWIRE_CORES, or lower RINGWIRE_MAX_CONNECTIONS")
     } else {
         finding.but(Verdict::Advice, format!("{remedy}; or lower RINGWIRE_MAX_CONNECTIONS"))
     }
 }
 
-fn memlock(memlock: Option<(u64, u64)>, ring: &io::Result<Vec<&str>>) -> Finding {
-    let found = match memlock {
+fn memlock(config: &Config, facts: &Facts) -> Finding {
+    let found = match facts.memlock {
         Some((soft, hard)) => format!("soft {}, hard {}", limit(soft), limit(hard)),
         None => String::from("unknown"),
     };
-    let finding = finding(
-        "RLIMIT_MEMLOCK",
-        found,
-        "anything: rings count as the process's memory since Linux 5.12, and nothing else is locked",
-    );
-    match ring.as_ref().err().and_then(io::Error::raw_os_error) {
-        Some(libc::ENOMEM) => finding.but(
-            Verdict::Advice,
-            "ulimit -l unlimited as root; systemd: LimitMEMLOCK=infinity; Docker: --ulimit memlock=-1",
+    let cores = cores(config, facts);
+    let needed = needs::locked_bytes(config, cores);
+    let kernel = facts.release.as_deref().and_then(version);
+    let counts = kernel.is_none_or(|version| version >= KERNEL_COUNTS_RINGS);
+    let wanted = match facts.may_lock {
+        Some(true) => String::from("anything: it is not for processes with CAP_IPC_LOCK, such as this one"),
+        _ if counts => format!(
+            "{needed} for the rings of {cores} cores, and as much again for each other process of this user with rings: they \
+             count since Linux 6.14, unless a process has CAP_IPC_LOCK"
         ),
+        _ => String::from("anything: rings count since Linux 6.14"),
+    };
+    let finding = finding("RLIMIT_MEMLOCK", found, wanted);
+    let remedy = format!(
+        "ulimit -l {} as root; systemd: LimitMEMLOCK={needed}; Docker: --ulimit memlock={needed}:{needed}; or give it \
+         CAP_IPC_LOCK, or lower RINGWIRE_CORES, RINGWIRE_RING_ENTRIES or RINGWIRE_CQ_ENTRIES",
+        needed.div_ceil(1024)
+    );
+    let is_exempt = facts.may_lock == Some(true) || !counts;
+    let out_of_memory = facts.ring.as_ref().err().and_then(io::Error::raw_os_error) == Some(libc::ENOMEM);
+    match facts.memlock {
+        _ if is_exempt => finding,
+        Some((soft, _)) if soft < needed => finding.but(Verdict::Bad, remedy),
+        // What there would be is in use already.
+        Some(_) | None if out_of_memory => finding.but(Verdict::Advice, remedy),
         _ => finding,
     }
 }
 
-fn memory(config: &Config, memory_bytes: Option<u64>) -> Finding {
-    let found = memory_bytes.map_or_else(|| String::from("unknown"), |bytes| format!("{} MiB", bytes >> 20));
+fn memory(config: &Config, facts: &Facts) -> Finding {
+    let limit = facts.limits.memory_bytes.filter(|limit| facts.memory_bytes.is_none_or(|all| *limit < all));
+    let bytes = limit.or(facts.memory_bytes);
+    let found = match (bytes, limit) {
+        (None, _) => String::from("unknown"),
+        (Some(bytes), None) => format!("{} MiB", bytes >> 20),
+        (Some(bytes), Some(_)) => format!("{} MiB, by the limit of a control group", bytes >> 20),
+    };
+    let cores = cores(config, facts);
+    let direct_slots = if closes_late(facts) { 0 } else { slots(config, facts) };
+    let start_bytes = needs::start_bytes(config, cores, direct_slots);
     let setting = Setting::named("RINGWIRE_MAX_MEMORY").map(|it| it.value(config)).unwrap_or_default();
-    let finding = finding("memory", found, format!("more than RINGWIRE_MAX_MEMORY={setting}"));
-    match memory_bytes {
-        Some(bytes) if config.memory_bytes_max as u64 >= bytes => finding.but(
+    let wanted = format!(
+        "more than the {} MiB that a start with {cores} cores takes, and RINGWIRE_MAX_MEMORY={setting} beside it",
+        start_bytes.div_ceil(1 << 20)
+    );
+    let finding = finding("memory", found, wanted);
+    match bytes {
+        Some(bytes) if bytes < start_bytes => finding.but(
+            Verdict::Bad,
+            "give it more memory (systemd: MemoryMax=; Docker: --memory), or lower RINGWIRE_CORES or \
+             RINGWIRE_MAX_CONNECTIONS: the kernel would end the process while it starts",
+        ),
+        Some(bytes) if (config.memory_bytes_max as u64).saturating_add(start_bytes) > bytes => finding.but(
             Verdict::Advice,
             "lower RINGWIRE_MAX_MEMORY: the process would be ended before its budget is spent; or give it more memory",
         ),
@@ -197,17 +273,28 @@ fn backlog(config: &Config, somaxconn: Option<u32>) -> Finding {
     }
 }
 
-fn processors(config: &Config, cpus: &[usize]) -> Finding {
+fn processors(config: &Config, facts: &Facts) -> Finding {
+    let all = facts.cpus.len();
+    let usable = facts.usable_cpus(config);
     let setting = Setting::named("RINGWIRE_CORES").map(|it| it.value(config));
+    let found = match facts.limits.processors {
+        Some(quota) => format!("{all} for this process, and a CPU quota of {quota}"),
+        None => format!("{all} for this process"),
+    };
     let finding = finding(
         "processors",
-        format!("{} for this process", cpus.len()),
-        format!("those of RINGWIRE_CORES={}: {}", setting.unwrap_or_default(), config.cores.cpus(cpus).len()),
+        found,
+        format!("those of RINGWIRE_CORES={}: {}", setting.unwrap_or_default(), config.cores.cpus(usable).len()),
     );
-    match config.cpus(cpus) {
-        Ok(cores) if cores.len() > cpus.len() => {
+    match config.cpus(usable) {
+        Ok(cores) if cores.len() > all => {
             finding.but(Verdict::Advice, "lower RINGWIRE_CORES: cores that share a processor wait for each other")
         }
+        Ok(cores) if cores.len() > facts.limits.cores(cores.len()) => finding.but(
+            Verdict::Advice,
+            "lower RINGWIRE_CORES: once the CPU quota of a period is spent, all cores stand still until the next; or raise the \
+             quota (cpu.max; systemd: CPUQuota=; Docker: --cpus)",
+        ),
         Ok(_) => finding,
         Err(error) => finding.but(
             Verdict::Bad,
@@ -224,141 +311,5 @@ fn limit(value: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::CoreSet;
-
-    fn fine() -> Facts {
-        Facts {
-            release: Some(String::from("6.12.3-generic")),
-            io_uring_disabled: Some(0),
-            ring: Ok(Vec::new()),
-            is_filtered: Some(false),
-            nofile: Some((1024, 1_048_576)),
-            memlock: Some((65_536, u64::MAX)),
-            memory_bytes: Some(8 << 30),
-            somaxconn: Some(4096),
-            cpus: vec![0, 1],
-        }
-    }
-
-    fn judged(facts: &Facts, what: &str) -> Finding {
-        let report = report(&Config::default(), facts);
-        let finding = report.findings.into_iter().find(|finding| finding.what == what).expect(what);
-        assert_eq!(finding.remedy.is_none(), finding.verdict == Verdict::Good);
-        finding
-    }
-
-    fn failed(errno: i32) -> Facts {
-        Facts { ring: Err(io::Error::from_raw_os_error(errno)), ..fine() }
-    }
-
-    fn remedy(facts: &Facts, what: &str) -> String {
-        judged(facts, what).remedy.expect("a remedy")
-    }
-
-    #[test]
-    fn a_fine_machine() {
-        let report = report(&Config::default(), &fine());
-        for finding in &report.findings {
-            assert_eq!(finding.verdict, Verdict::Good, "{finding:?}");
-        }
-        assert_eq!(report.exit_code(), 0);
-    }
-
-    #[test]
-    fn kernels() {
-        let cases = [
-            ("7.0.0-rc1", Verdict::Good),
-            ("6.12.0", Verdict::Good),
-            ("6.11.9", Verdict::Advice),
-            ("6.1-cloud", Verdict::Advice),
-            ("6.0.19", Verdict::Bad),
-            ("5.15.0-91-generic", Verdict::Bad),
-            ("", Verdict::Advice),
-        ];
-        for (release, verdict) in cases {
-            assert_eq!(kernel(Some(release)).verdict, verdict, "{release}");
-        }
-    }
-
-    #[test]
-    fn a_forbidden_ring_is_traced_to_what_forbids_it() {
-        let mut facts = failed(libc::EPERM);
-        facts.is_filtered = Some(true);
-        assert!(remedy(&facts, "io_uring").contains("seccomp=unconfined"));
-        assert_eq!(judged(&facts, "seccomp").verdict, Verdict::Bad);
-
-        facts = failed(libc::EPERM);
-        facts.io_uring_disabled = Some(2);
-        assert_eq!(remedy(&facts, "io_uring"), "see kernel.io_uring_disabled");
-        assert!(remedy(&facts, "kernel.io_uring_disabled").contains("sysctl -w"));
-        assert_eq!(report(&Config::default(), &facts).exit_code(), 78);
-    }
-
-    #[test]
-    fn other_failures_of_the_ring() {
-        for (errno, says) in [
-            (libc::ENOSYS, "CONFIG_IO_URING"),
-            (libc::ENOMEM, "RINGWIRE_RING_ENTRIES"),
-            (libc::EINVAL, "newer kernel"),
-            (libc::EMFILE, "open files"),
-        ] {
-            let facts = failed(errno);
-            assert!(remedy(&facts, "io_uring").contains(says));
-        }
-        assert!(remedy(&failed(libc::ENOMEM), "RLIMIT_MEMLOCK").contains("LimitMEMLOCK"));
-        let old = Facts { ring: Ok(vec!["SENDMSG_ZC"]), ..fine() };
-        assert!(judged(&old, "io_uring").found.contains("SENDMSG_ZC"));
-        assert_eq!(judged(&old, "io_uring").verdict, Verdict::Bad);
-    }
-
-    #[test]
-    fn a_restricted_switch_is_fine_for_the_privileged() {
-        let privileged = Facts { io_uring_disabled: Some(1), ..fine() };
-        assert_eq!(judged(&privileged, "kernel.io_uring_disabled").verdict, Verdict::Good);
-    }
-
-    #[test]
-    fn limits() {
-        let with = |hard| Facts { nofile: Some((1024, hard)), ..fine() };
-        // Two cores, each with a table of its own.
-        assert_eq!(judged(&with(500_000), "RLIMIT_NOFILE").verdict, Verdict::Good);
-        let few = judged(&with(20_000), "RLIMIT_NOFILE");
-        assert_eq!(few.verdict, Verdict::Advice);
-        assert!(few.found.ends_with("room for 40000 connections"));
-        assert_eq!(judged(&with(70), "RLIMIT_NOFILE").verdict, Verdict::Bad);
-
-        let short = Facts { somaxconn: Some(128), ..fine() };
-        assert!(remedy(&short, "net.core.somaxconn").contains("somaxconn=4096"));
-    }
-
-    #[test]
-    fn one_ring_cannot_hold_more_than_its_table() {
-        let config = Config { cores: CoreSet::Count(1), connections_max: 2_000_000, ..Config::default() };
-        let mut facts = fine();
-        facts.nofile = Some((u64::MAX, u64::MAX));
-        let finding = nofile(&config, &facts);
-        assert_eq!(finding.verdict, Verdict::Advice);
-        assert!(finding.remedy.is_some_and(|it| it.contains("RINGWIRE_CORES")));
-    }
-
-    #[test]
-    fn the_memory_budget_is_less_than_the_memory() {
-        let with = |memory_bytes_max| Config { memory_bytes_max, ..Config::default() };
-        assert_eq!(memory(&with(0), Some(1 << 30)).verdict, Verdict::Good);
-        assert_eq!(memory(&with((1 << 30) - 1), Some(1 << 30)).verdict, Verdict::Good);
-        assert_eq!(memory(&with(1 << 30), None).verdict, Verdict::Good);
-        let finding = memory(&with(1 << 30), Some(1 << 30));
-        assert_eq!((finding.verdict, finding.wanted.as_str()), (Verdict::Advice, "more than RINGWIRE_MAX_MEMORY=1GiB"));
-    }
-
-    #[test]
-    fn processors_must_be_there() {
-        let with = |cores| Config { cores, ..Config::default() };
-        let bad = processors(&with(CoreSet::List(vec![0, 9])), &[0, 1]);
-        assert_eq!(bad.verdict, Verdict::Bad);
-        let crowded = processors(&with(CoreSet::Count(4)), &[0, 1]);
-        assert_eq!(crowded.verdict, Verdict::Advice);
-    }
-}
+#[path = "judge_tests.rs"]
+mod tests;

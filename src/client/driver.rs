@@ -21,7 +21,7 @@ use super::line::Ended;
 use super::resolve::Resolve;
 use crate::engine::{BatchSend, Completion, Generations, Op, Ring, Token, Wait};
 use crate::message::OwnedMessage;
-use crate::proto::Spares;
+use crate::proto::pool::Pool;
 
 /// Memory kept for assembling messages.
 const POOL_BYTES: usize = 8 << 20;
@@ -61,7 +61,7 @@ pub struct Driver<R> {
     pub(super) resolve: Resolve,
     pub(super) conns: Slab<Conn>,
     pub(super) generations: Generations,
-    pub(super) spares: Spares,
+    pub(super) pool: Pool,
     pub(super) now_ns: u64,
     completions: Vec<Completion>,
     /// Connections that may have something to send.
@@ -92,7 +92,7 @@ impl<R: Ring> Driver<R> {
             resolve,
             conns: Slab::new(),
             generations: Generations::default(),
-            spares: Spares::new(POOL_BYTES),
+            pool: Pool::new(POOL_BYTES),
             completions: Vec::new(),
             dirty: Vec::new(),
             batch: Vec::new(),
@@ -281,7 +281,7 @@ impl<R: Ring> Driver<R> {
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             match completion.token.op() {
-                Op::Recv => self.received(&completion),
+                Op::Recv => self.received(completion),
                 Op::Send => self.sent(&completion),
                 Op::Connect => self.connected(&completion),
                 Op::Close => self.descriptor_closed(completion.token),
@@ -422,7 +422,7 @@ impl<R: Ring> Driver<R> {
         let was = std::mem::replace(&mut conn.phase, Phase::Dead);
         debug_assert_ne!(was, Phase::Dead);
         conn.stash = Vec::new();
-        conn.machine.take_buffers(&mut self.spares);
+        conn.machine.take_buffers(&mut self.pool);
         // While retrying, its descriptor is being closed already.
         if conn.has_descriptor && was != Phase::Retrying {
             if conn.in_flight > 0 {

@@ -31,28 +31,29 @@ enum Next {
 
 impl<R: Ring> Driver<R> {
     /// A multishot receive brought data, or ended, or both.
-    pub(super) fn received(&mut self, completion: &Completion) {
+    pub(super) fn received(&mut self, completion: Completion) {
         let slot = completion.token.index();
         let current = self.is_current(completion.token);
+        let end = completion.recv_end();
         if let Some(filled) = completion.filled {
             if current {
-                self.feed(slot, filled);
+                self.feed(slot, &filled);
             }
             self.ring.recycle(filled);
         }
         if current && !completion.more {
-            self.receive_ended(slot, completion);
+            self.receive_ended(slot, end);
         }
     }
 
-    fn receive_ended(&mut self, slot: u32, completion: &Completion) {
+    fn receive_ended(&mut self, slot: u32, end: RecvEnd) {
         let conn = &mut self.conns[slot as usize];
         conn.in_flight -= 1;
         conn.receiving = Receiving::Idle;
         if conn.phase == Phase::Dead {
             return self.free_if_done(slot);
         }
-        let errno = match completion.recv_end() {
+        let errno = match end {
             RecvEnd::Interrupted => return self.start_receiving(slot),
             RecvEnd::NoBuffers => return self.starve(slot),
             RecvEnd::EndOfFile => 0,
@@ -85,7 +86,7 @@ impl<R: Ring> Driver<R> {
         self.finish(slot, ClientError::Broken(error));
     }
 
-    fn feed(&mut self, slot: u32, filled: Filled) {
+    fn feed(&mut self, slot: u32, filled: &Filled) {
         let cancel = self.token(Op::Recv, slot);
         let conn = &mut self.conns[slot as usize];
         conn.last_inbound_ns = self.now_ns;
@@ -100,7 +101,7 @@ impl<R: Ring> Driver<R> {
             }
             Phase::Open | Phase::Closing => {
                 let next =
-                    Worker { conn, spares: &mut self.spares, wakers: &mut self.wakers, messages: &mut self.messages }
+                    Worker { conn, pool: &mut self.pool, wakers: &mut self.wakers, messages: &mut self.messages }
                         .frames(self.ring.buffer(filled));
                 self.after_frames(slot, next);
             }
@@ -162,8 +163,8 @@ impl<R: Ring> Driver<R> {
 
     fn frames(&mut self, slot: u32, data: &mut [u8]) {
         let conn = &mut self.conns[slot as usize];
-        let (spares, wakers, messages) = (&mut self.spares, &mut self.wakers, &mut self.messages);
-        let next = Worker { conn, spares, wakers, messages }.frames(data);
+        let (pool, wakers, messages) = (&mut self.pool, &mut self.wakers, &mut self.messages);
+        let next = Worker { conn, pool, wakers, messages }.frames(data);
         self.after_frames(slot, next);
     }
 
@@ -223,7 +224,7 @@ impl<R: Ring> Driver<R> {
 /// Reads one connection's frames.
 struct Worker<'w> {
     conn: &'w mut Conn,
-    spares: &'w mut crate::proto::Spares,
+    pool: &'w mut crate::proto::Pool,
     wakers: &'w mut Vec<std::task::Waker>,
     messages: &'w mut Vec<crate::message::OwnedMessage>,
 }
@@ -245,7 +246,7 @@ impl Worker<'_> {
             }
             let line = &self.conn.line;
             let mut replies = |opcode: Opcode, payload: &[u8]| line.control(opcode, payload);
-            let Some(event) = self.conn.machine.next(data, &mut consumed, &limits, self.spares, &mut replies) else {
+            let Some(event) = self.conn.machine.next(data, &mut consumed, &limits, self.pool, &mut replies) else {
                 break Next::Go;
             };
             match event {

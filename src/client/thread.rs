@@ -65,6 +65,8 @@ fn options() -> Options {
         sq_entries: 256,
         cq_entries: 4096,
         slots: u32::try_from(files).unwrap_or(u32::MAX).min(SLOTS_MAX),
+        descriptors: None,
+        rings: 1,
         buffers: 1024,
         buffer_bytes: 4096,
         incremental_bytes: 64 << 10,

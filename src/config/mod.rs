@@ -2,8 +2,6 @@
 //!
 //! The table below makes [`Config`], the parsing of variables and flags, `--help`, `ringwire config` and the table in
 //! README; a setting that is added here is everywhere. A leaf: it reads no clock and opens nothing.
-//!
-//! Knows of this crate: `error`.
 
 mod origin;
 mod types;
@@ -94,7 +92,9 @@ settings! {
          LISTEN_FDS are used instead";
     cores: CoreSet = "CORES", "all",
         Allowed::Text("all, a number from 1 to 1024, or a list of different processors such as 0,2,4-7", "CORES"),
-        "number of cores, or a list of processors such as 0,2,4-7 (one alone: 3-3)";
+        "number of cores, or a list of processors such as 0,2,4-7 (one alone: 3-3); all = one for each processor that the \
+         process may use, but no more than its CPU quota (cpu.max), rounded up, can keep busy: where that makes fewer, they \
+         are not pinned";
     pin: bool = "PIN", "true", Allowed::Switch,
         "pin each core's thread to its processor";
     ring_entries: u32 = "RING_ENTRIES", "1024", Allowed::Count(range(8, 32_768)),
@@ -306,6 +306,15 @@ impl Config {
             return conflict("RINGWIRE_DRAIN_SPREAD", reason);
         }
         Ok(())
+    }
+
+    /// Those of the `available` processors that there are cores for, of which `busy_max` can be kept busy: where
+    /// [`Config::cores`] is `all`, there are no more than that.
+    pub fn usable_cpus<'a>(&self, available: &'a [usize], busy_max: usize) -> &'a [usize] {
+        match self.cores {
+            CoreSet::All => &available[..busy_max.min(available.len())],
+            CoreSet::Count(_) | CoreSet::List(_) => available,
+        }
     }
 
     /// The processor of each core.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use super::Filled;
+use super::{Extent, Filled};
 
 /// Bytes of buffers that are likely to stay in a core's second-level cache.
 const CACHED_BYTES: u32 = 1 << 20;
@@ -136,11 +136,11 @@ impl Buffers {
     pub fn filled(&mut self, buffer: u16, len: u32, buffer_more: bool) -> Filled {
         debug_assert!(buffer < self.spare_from && len <= self.buffer_bytes);
         if !self.incremental {
-            return Filled { buffer, offset: 0, len, last: true };
+            return Filled(Extent { buffer, offset: 0, len, last: true });
         }
         let offset = self.filled_to[usize::from(buffer)];
         self.filled_to[usize::from(buffer)] = if buffer_more { offset + len } else { 0 };
-        Filled { buffer, offset, len, last: !buffer_more }
+        Filled(Extent { buffer, offset, len, last: !buffer_more })
     }
 
     /// The bytes of a stretch.
@@ -148,23 +148,25 @@ impl Buffers {
     /// # Panics
     /// If the stretch does not lie within its buffer.
     #[inline]
-    pub fn slice(&mut self, filled: Filled) -> &mut [u8] {
+    pub fn slice(&mut self, filled: &Filled) -> &mut [u8] {
+        let Filled(filled) = filled;
         let end = filled.offset as usize + filled.len as usize;
         assert!(filled.buffer < self.count && end <= self.buffer_bytes as usize);
         let start = usize::from(filled.buffer) * self.buffer_bytes as usize + filled.offset as usize;
         // SAFETY: by the assertion `start + len <= count * buffer_bytes`, the mapping's length. The mapping is
         // initialised (anonymous memory is zero) and lives as long as `self`. The kernel writes to a buffer only while it
         // is lent; a filled stretch is not written again before its buffer has been consumed and lent anew, which
-        // `recycle` (exclusive access to `self`) alone does. Incremental consumption only writes behind the stretches
-        // it has already reported.
+        // `recycle` alone does, and only with the last stretch of the buffer in its hands: each `Filled` is made once, by
+        // `filled`, cannot be copied or made up, and is borrowed here. Incremental consumption only writes behind the
+        // stretches it has already reported.
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(start), filled.len as usize) }
     }
 
     /// Gives a stretch back; the buffer is lent again once its last stretch is.
     #[inline]
     pub fn recycle(&mut self, filled: Filled) {
-        if filled.last {
-            self.lend(filled.buffer);
+        if filled.0.last {
+            self.lend(filled.0.buffer);
         }
     }
 
@@ -204,9 +206,9 @@ mod tests {
     fn whole_buffers_start_at_their_front() {
         let mut buffers = Buffers::new(4, 64, false, 4).unwrap();
         let filled = buffers.filled(2, 10, false);
-        assert_eq!(filled, Filled { buffer: 2, offset: 0, len: 10, last: true });
-        buffers.slice(filled).fill(7);
-        assert_eq!(buffers.slice(filled), &[7; 10]);
+        assert_eq!(filled, Filled(Extent { buffer: 2, offset: 0, len: 10, last: true }));
+        buffers.slice(&filled).fill(7);
+        assert_eq!(buffers.slice(&filled), &[7; 10]);
         buffers.recycle(filled);
         assert_eq!(buffers.tail, 5);
     }
@@ -217,12 +219,12 @@ mod tests {
         let first = buffers.filled(0, 20, true);
         let second = buffers.filled(0, 30, true);
         let third = buffers.filled(0, 14, false);
-        assert_eq!([first.offset, second.offset, third.offset], [0, 20, 50]);
+        assert_eq!([first.0.offset, second.0.offset, third.0.offset], [0, 20, 50]);
         for filled in [first, second, third] {
             buffers.recycle(filled);
         }
         assert_eq!(buffers.tail, 3, "one buffer came back once");
-        assert_eq!(buffers.filled(0, 5, true).offset, 0, "and starts at its front again");
+        assert_eq!(buffers.filled(0, 5, true).0.offset, 0, "and starts at its front again");
     }
 
     #[test]
@@ -247,6 +249,6 @@ mod tests {
     #[should_panic(expected = "filled.buffer < self.count")]
     fn a_stretch_beyond_its_buffer_is_refused() {
         let mut buffers = Buffers::new(2, 64, false, 2).unwrap();
-        buffers.slice(Filled { buffer: 1, offset: 60, len: 5, last: true });
+        buffers.slice(&Filled(Extent { buffer: 1, offset: 60, len: 5, last: true }));
     }
 }

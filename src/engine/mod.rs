@@ -7,8 +7,6 @@
 //! Order of calls in one tick: any number of `accept`, `recv`, `send`, `close` … queue operations; one [`Ring::turn`]
 //! submits them together with the tick's batch of sends and waits; [`Ring::completion`] until `None` takes the results;
 //! each received buffer is read by [`Ring::buffer`] and given back by [`Ring::recycle`] before the next `turn`.
-//!
-//! Knows of this crate: nothing.
 
 pub mod bell;
 pub mod buffers;
@@ -38,6 +36,23 @@ pub enum Peer {
     Unix,
 }
 
+/// Where the sockets of a ring's slots are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptors {
+    /// In the ring's own table, at the slot's number: the process has no descriptors of them.
+    Direct,
+    /// Among the process's descriptors, with a table from slot to descriptor in the ring.
+    Plain,
+}
+
+impl Descriptors {
+    /// The way that serves on a kernel that [closes late](uring::closes_late), or not: a socket that is closed must end for
+    /// its peer, whatever other connections do.
+    pub fn suiting(closes_late: bool) -> Descriptors {
+        if closes_late { Descriptors::Plain } else { Descriptors::Direct }
+    }
+}
+
 /// How [`Ring::turn`] waits once everything is submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -49,21 +64,36 @@ pub enum Wait {
     Until(Nanos),
 }
 
-/// A stretch of a provided buffer that a receive filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Filled {
-    /// The buffer's number in its ring.
-    pub buffer: u16,
-    /// First byte of the stretch in that buffer.
-    pub offset: u32,
+/// A stretch of a provided buffer that a receive filled: the right to its bytes, until [`Ring::recycle`] takes it back.
+///
+/// Only a ring makes one, once for each stretch, and it is no copy of another: so no stretch is given back twice, and none is
+/// looked at after it was. Dropped instead, its buffer is lost to the ring.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "its buffer is lost unless it is recycled"]
+pub struct Filled(Extent);
+
+impl Filled {
     /// Bytes in the stretch; never 0.
-    pub len: u32,
+    #[inline]
+    pub fn byte_count(&self) -> u32 {
+        self.0.len
+    }
+}
+
+/// Where a stretch is: what rings, which lend and take back, know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    /// The buffer's number in its ring.
+    buffer: u16,
+    /// First byte of the stretch in that buffer.
+    offset: u32,
+    len: u32,
     /// Whether the kernel is done with the buffer: giving this stretch back gives the whole buffer back.
-    pub last: bool,
+    last: bool,
 }
 
 /// One result from the ring.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Completion {
     /// The operation it answers.
     pub token: Token,
@@ -118,7 +148,8 @@ impl Completion {
 pub struct BatchSend<'a> {
     /// Names slot and generation; its op is [`Op::SendNow`].
     pub token: Token,
-    /// The pieces to send, in order, as one message of bytes. At most [`BATCH_PIECES_MAX`].
+    /// The pieces to send, in order, as one message of bytes. At most [`BATCH_PIECES_MAX`]; of more than
+    /// [`SEND_BYTES_MAX`] bytes only those are sent, which is a short send.
     pub pieces: Pieces<'a>,
 }
 
@@ -144,6 +175,9 @@ pub struct RingStats {
 
 /// Most pieces that one [`BatchSend`] may have.
 pub const BATCH_PIECES_MAX: usize = 64;
+/// Most bytes that one operation moves. The kernel cuts what is longer at `INT_MAX`, rounded down to whole pages, of which
+/// the largest that Linux knows have 64 KiB.
+pub const SEND_BYTES_MAX: usize = 0x7fff_0000;
 
 /// What a core asks of its ring. Queued operations take effect at the next [`Ring::turn`] at the latest.
 ///
@@ -208,7 +242,8 @@ pub trait Ring {
     /// The buffer of a completed [`Ring::recv_into`]; must be taken once, when its completion is seen.
     fn take_received(&mut self, token: Token) -> Vec<u8>;
 
-    /// Sends all of `data`, waiting for room as long as it takes: for what a batch send could not. At most one per slot.
+    /// Sends all of `data`, waiting for room as long as it takes: for what a batch send could not. At most one per slot, and
+    /// at most [`SEND_BYTES_MAX`].
     /// Completes with the count sent, short only if the connection failed or the operation was cancelled.
     fn send(&mut self, token: Token, data: Bytes);
 
@@ -249,8 +284,8 @@ pub trait Ring {
     }
 
     /// The bytes of a received stretch, to read or to unmask in place.
-    fn buffer(&mut self, filled: Filled) -> &mut [u8];
+    fn buffer(&mut self, filled: &Filled) -> &mut [u8];
 
-    /// Gives a received stretch back, exactly once.
+    /// Gives a received stretch back, to the ring that it came from.
     fn recycle(&mut self, filled: Filled);
 }

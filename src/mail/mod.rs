@@ -11,11 +11,13 @@
 //! their order among themselves and are read before the others.
 //!
 //! Nobody sleeps through a letter: `mail/parked.rs` says why.
-//!
-//! Knows of this crate: `engine`.
 
 mod parked;
-mod sync;
+
+/// The atomics of [`parked`], which `tests/mail_model.rs` replaces by those of a model checker.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
 
 use std::collections::VecDeque;
 use std::sync::Arc;

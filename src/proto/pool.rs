@@ -2,7 +2,9 @@
 //!
 //! Invariant: `bytes` = sum of the capacities kept <= `bytes_max`, and `buffers` is sorted by capacity.
 
-/// Most buffers kept.
+use super::partial::Partial;
+
+/// Most buffers kept, and most records of partial messages.
 const COUNT_MAX: usize = 64;
 
 /// The smallest buffer made, in bytes.
@@ -18,12 +20,15 @@ pub struct Pool {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
     bytes_max: usize,
+    // Boxed because a connection holds its record by one pointer, and it must move between the two without a copy.
+    #[allow(clippy::vec_box)]
+    partials: Vec<Box<Partial>>,
 }
 
 impl Pool {
     /// A cache that keeps at most `bytes_max` bytes of buffers.
     pub fn new(bytes_max: usize) -> Self {
-        Self { buffers: Vec::new(), bytes: 0, bytes_max }
+        Self { buffers: Vec::new(), bytes: 0, bytes_max, partials: Vec::new() }
     }
 
     /// An empty buffer with at least `min_capacity` bytes of capacity: the best fit of the cache, or a new one of the next
@@ -91,6 +96,17 @@ impl Pool {
     /// Whether no buffer is kept.
     pub fn is_empty(&self) -> bool {
         self.buffers.is_empty()
+    }
+
+    pub(super) fn take_partial(&mut self) -> Box<Partial> {
+        self.partials.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_partial(&mut self, partial: Box<Partial>) {
+        debug_assert!(partial.is_idle(), "a record with content");
+        if self.partials.len() < COUNT_MAX {
+            self.partials.push(partial);
+        }
     }
 
     fn invariants(&self) {

@@ -1,9 +1,7 @@
 //! Starts the cores and ends them.
-//!
-//! Knows of this crate: `admission`, `app`, `check`, `config`, `engine`, `error`, `hub`, `mail`, `outbox`, `proto`,
-//! `remote`, `shard`.
 
 pub mod listen;
+mod nofile;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,17 +20,18 @@ use signal_hook::iterator::Signals;
 use crate::admission::{Admission, Memory};
 use crate::app::App;
 use crate::app::serve::CoreApp;
-use crate::check;
 use crate::config::{Config, available_cpus};
-use crate::engine::Ring as _;
 use crate::engine::bell::Bell;
 use crate::engine::uring::{Options, Uring};
+use crate::engine::{Descriptors, Ring as _};
 use crate::error::{Error, Result};
 use crate::hub::IdKey;
 use crate::hub::{CoreHub, Letter};
+use crate::machine;
 use crate::mail::{MailError, Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
-use crate::proto::{Limits, Spares};
+use crate::proto::Limits;
+use crate::proto::pool::Pool;
 use crate::remote::Hub;
 use crate::server::listen::{BoundAddress, SocketFile};
 use crate::shard::service::Service;
@@ -92,9 +91,10 @@ impl Server {
 
     /// Starts an app and returns once all cores accept connections. `make` runs once on each core.
     ///
-    /// The soft limit of open files (RLIMIT_NOFILE) is raised to the hard one, for the whole process: a core's connections
-    /// lie in a table of its ring, which the kernel allows to be as large as the soft limit. Where the hard limit is too
-    /// low for [`Config::connections_max`](crate::Config), a warning says so, and a core answers upgrades with 503 as soon
+    /// The soft limit of open files (RLIMIT_NOFILE) is raised to the hard one, for the whole process: a core's
+    /// connections lie in a table of its ring, which the kernel allows to be as large as the soft limit; before Linux
+    /// 6.13 they are descriptors of the process, of which each core has an equal part. Where the hard limit is too low
+    /// for [`Config::connections_max`](crate::Config), a warning says so, and a core answers upgrades with 503 as soon
     /// as its table has room for no more.
     ///
     /// # Errors
@@ -155,8 +155,19 @@ impl Server {
         let config = Arc::new(self.config);
         config.validate()?;
         let available = available_cpus().map_err(Error::io("reading the processor affinity"))?;
-        let cpus = config.cpus(&available)?;
-        if let Err(error) = check::raise_nofile() {
+        let limits = machine::Limits::of_this_process();
+        let usable = config.usable_cpus(&available, limits.cores(available.len()));
+        let cpus = config.cpus(usable)?;
+        let is_part = usable.len() < available.len();
+        if let (true, Some(quota)) = (is_part, limits.processors) {
+            let cores = cpus.len();
+            tracing::info!(
+                quota,
+                cores,
+                "as many cores as the CPU quota can keep busy, not pinned: RINGWIRE_CORES is all"
+            );
+        }
+        if let Err(error) = nofile::raise() {
             tracing::warn!(%error, "the soft limit of open files stays");
         }
         let listeners = listen::bind_all(&config, cpus.len())?;
@@ -182,7 +193,9 @@ impl Server {
             bells_out.push(bells_in);
             let start = CoreStart {
                 core,
-                cpu,
+                cores: cpus.len() as u32,
+                // On whichever processors the quota is spent: others may be on the first ones too.
+                pin: (config.pin && !is_part).then_some(cpu),
                 config: Arc::clone(&config),
                 admission: Arc::clone(&admission),
                 ids: ids.clone(),
@@ -210,11 +223,20 @@ impl Server {
         let introduce = || {
             let mut bells: Vec<Option<Arc<Bell>>> = vec![None; cpus.len()];
             let mut room = 0;
+            let mut are_plain = false;
             for _ in &cpus {
-                if let (core, News::Ring { bell, slots }) = next_step(&news)? {
+                if let (core, News::Ring { bell, slots, descriptors }) = next_step(&news)? {
                     bells[core] = Some(bell);
                     room += u64::from(slots);
+                    are_plain |= descriptors == Descriptors::Plain;
                 }
+            }
+            if are_plain {
+                tracing::info!(
+                    room,
+                    "this kernel closes direct descriptors late, as Linux before 6.13 does: connections are descriptors of the \
+                     process, and the cores share its limit of open files"
+                );
             }
             warn_of_little_room(&config, room);
             let bells: Vec<Arc<Bell>> = bells.into_iter().flatten().collect();
@@ -257,8 +279,8 @@ impl Server {
 
 /// What a core tells of itself, in this order.
 enum News {
-    /// It has a ring: how to wake it, and the slots of its table.
-    Ring { bell: Arc<Bell>, slots: u32 },
+    /// It has a ring: how to wake it, how many slots there are, and where their sockets are.
+    Ring { bell: Arc<Bell>, slots: u32, descriptors: Descriptors },
     /// It has its app.
     Made,
     /// It has ended, well or not.
@@ -283,7 +305,10 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 /// What a core's thread starts with.
 struct CoreStart {
     core: usize,
-    cpu: usize,
+    /// Cores of the server.
+    cores: u32,
+    /// The processor to pin its thread to.
+    pin: Option<usize>,
     config: Arc<Config>,
     admission: Arc<Admission>,
     ids: IdKey,
@@ -302,20 +327,28 @@ impl CoreStart {
         listeners: Vec<std::os::fd::OwnedFd>,
         make: &(impl Fn(&mut CoreHub, Hub) -> S + Send + Sync),
     ) -> Result<()> {
-        if self.config.pin {
-            pin(self.cpu);
+        if let Some(cpu) = self.pin {
+            pin(cpu);
         }
         let listener_count = listeners.len() as u8;
-        let mut ring = Uring::new(&ring_options(&self.config), listeners).map_err(|error| {
-            Error::Unavailable(format!("io_uring cannot be used: {error}; `ringwire check` tells more"))
+        let mut ring = Uring::new(&ring_options(&self.config, self.cores), listeners).map_err(|error| {
+            let why = match error.raw_os_error() {
+                Some(libc::ENOMEM) => {
+                    "RLIMIT_MEMLOCK has no room for this ring beside those that its user has, or a memory limit; \
+                     `ringwire check` tells how much it takes"
+                }
+                _ => "`ringwire check` tells more",
+            };
+            Error::Unavailable(format!("io_uring cannot be used: {error}; {why}"))
         })?;
-        let _ = self.news.send((self.core, News::Ring { bell: ring.bell(), slots: ring.slots() }));
+        let (bell, slots, descriptors) = (ring.bell(), ring.slots(), ring.descriptors());
+        let _ = self.news.send((self.core, News::Ring { bell, slots, descriptors }));
         // Without the others' bells the start has failed elsewhere, and was reported there.
         let Ok((bells, handle)) = self.bells.recv() else { return Ok(()) };
         ring.set_bells(bells);
         let config = &self.config;
         let outbox = Outbox::new(config.outbox_bytes_max);
-        let mut hub = CoreHub::new(self.ids, self.post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
+        let mut hub = CoreHub::new(self.ids, self.post, outbox, Pool::new(POOL_BYTES), config.slow_consumer);
         let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
             Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_message(&*panic)))
         })?;
@@ -339,11 +372,13 @@ fn pin(cpu: usize) {
     }
 }
 
-fn ring_options(config: &Config) -> Options {
+fn ring_options(config: &Config, rings: u32) -> Options {
     Options {
         sq_entries: config.ring_entries,
         cq_entries: config.cq_entries,
         slots: config.connections_max.saturating_add(SPARE_SLOTS),
+        descriptors: None,
+        rings,
         buffers: config.recv_buffers,
         buffer_bytes: config.recv_buffer_bytes,
         incremental_bytes: INCREMENTAL_BUFFER_BYTES,

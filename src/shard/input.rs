@@ -35,28 +35,29 @@ pub(super) enum Next {
 
 impl<R: Ring, S: Service> Shard<R, S> {
     /// A multishot receive brought data, or ended, or both.
-    pub(super) fn received(&mut self, completion: &Completion) {
+    pub(super) fn received(&mut self, completion: Completion) {
         let slot = completion.token.index();
         let current = self.is_current(completion.token);
+        let end = completion.recv_end();
         if let Some(filled) = completion.filled {
             if current {
-                self.feed(slot, filled);
+                self.feed(slot, &filled);
             }
             self.ring.recycle(filled);
         }
         if current && !completion.more {
-            self.receive_ended(slot, completion);
+            self.receive_ended(slot, end);
         }
     }
 
-    pub(super) fn receive_ended(&mut self, slot: u32, completion: &Completion) {
+    pub(super) fn receive_ended(&mut self, slot: u32, end: RecvEnd) {
         let conn = &mut self.conns[slot as usize];
         conn.in_flight -= 1;
         conn.receiving = Receiving::Idle;
         if conn.phase == Phase::Dead {
             return self.free_if_done(slot);
         }
-        match completion.recv_end() {
+        match end {
             RecvEnd::Interrupted => self.start_receiving(slot),
             RecvEnd::NoBuffers => {
                 self.hub.counters.buffers_missing += 1;
@@ -90,10 +91,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
     }
 
     #[inline]
-    fn feed(&mut self, slot: u32, filled: Filled) {
+    fn feed(&mut self, slot: u32, filled: &Filled) {
         let conn = &mut self.conns[slot as usize];
         conn.last_inbound_ms = self.now_ns / 1_000_000;
-        self.hub.counters.bytes_in += u64::from(filled.len);
+        self.hub.counters.bytes_in += u64::from(filled.byte_count());
         if !matches!(conn.phase, Phase::Open | Phase::Http | Phase::Closing) {
             return;
         }
@@ -134,7 +135,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Input of a paused connection waits in its stash; if there is much of it, no more is received.
     #[cold]
-    fn hold_back(&mut self, slot: u32, filled: Filled) {
+    fn hold_back(&mut self, slot: u32, filled: &Filled) {
         let stash = self.conns[slot as usize].stash.get_or_insert_default();
         stash.bytes.extend_from_slice(self.ring.buffer(filled));
         if stash.bytes.len() > STASH_BYTES_MAX {
@@ -299,7 +300,7 @@ impl<S: Service> Worker<'_, S> {
         loop {
             let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
             let machine = &mut self.conn.machine;
-            let Some(event) = machine.next(data, &mut consumed, &limits, &mut self.cx.hub.spares, &mut replies) else {
+            let Some(event) = machine.next(data, &mut consumed, &limits, &mut self.cx.hub.pool, &mut replies) else {
                 // Of a peer's Close after a failure there is no event.
                 return match (failed || self.conn.phase == Phase::Closing, self.conn.machine.close_received()) {
                     (true, true) => Next::Flush,
@@ -317,7 +318,7 @@ impl<S: Service> Worker<'_, S> {
                     let payload = match message.payload {
                         Payload::Owned(payload) => payload,
                         Payload::Borrowed(payload) => {
-                            OwnedPayload::copy_of(payload, self.cx.hub.spares.take(payload.len() + HEADROOM))
+                            OwnedPayload::copy_of(payload, self.cx.hub.pool.take(payload.len() + HEADROOM))
                         }
                     };
                     let held = (message.kind, payload);

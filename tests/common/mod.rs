@@ -4,7 +4,6 @@
 // Each test program uses its own part of it.
 #![allow(dead_code)]
 
-pub(crate) mod bytes;
 #[cfg(feature = "cli")]
 pub(crate) mod program;
 pub(crate) mod raw;
@@ -21,8 +20,18 @@ use tungstenite::{Message, WebSocket};
 /// Longer than anything takes on a machine that is busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// `TEST_DESCRIPTORS=plain` has this process take the way of kernels that close direct descriptors late.
+pub(crate) fn choose_descriptors() {
+    match std::env::var("TEST_DESCRIPTORS").as_deref() {
+        Ok("plain") => ringwire::engine::uring::assume_closes_late(),
+        Ok(other) => panic!("TEST_DESCRIPTORS={other}: it must be plain, or not set"),
+        Err(_) => {}
+    }
+}
+
 /// Two cores on a free port, small enough to be started for every test.
 pub(crate) fn config() -> Config {
+    choose_descriptors();
     Config {
         addresses: vec![ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 }],
         cores: CoreSet::Count(2),

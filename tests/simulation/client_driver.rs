@@ -119,6 +119,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
             let visits: Vec<_> = left.iter().map(|&user| format!("{:?}", run.visits[user].borrow().last())).collect();
             return Err(format!("users {left:?} are stuck in round {round}: {}", visits.join("; ")));
         }
+        run.world.unended().map_or(Ok(()), Err)?;
     }
     run.end()?;
     run.judge()
@@ -263,6 +264,7 @@ impl Run {
         for _ in 0..50 {
             self.round(1.0);
         }
+        self.world.unended().map_or(Ok(()), Err)?;
         self.client.tick();
         self.client.check_over()?;
         self.cores.all.iter_mut().try_for_each(|core| core.check_over())

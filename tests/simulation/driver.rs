@@ -132,6 +132,7 @@ pub fn ring(rng: &mut Rng) -> RingOptions {
         buffer_bytes: rng.between(16, 2_048) as u32,
         incremental: rng.chance(0.5),
         bounds_receives: rng.chance(0.5),
+        closes_late: rng.chance(0.5),
         sq_entries: rng.between(2, 64) as u32,
         cq_entries: rng.between(8, 256) as u32,
         listeners: 1,
@@ -354,7 +355,7 @@ impl Run {
             // A core whose thread has ended may leave completions behind; they must not stop the clock.
             self.world.advance(step.max(1_000));
         }
-        Ok(())
+        self.world.unended().map_or(Ok(()), Err)
     }
 
     fn states(&self) -> String {

@@ -98,6 +98,7 @@ impl Rig {
         }
         self.cores.all.iter_mut().try_for_each(|core| core.check_over()).expect("nothing is left");
         assert_eq!(self.cores.admission.connections(), 0);
+        assert_eq!(self.world.unended(), None);
     }
 }
 

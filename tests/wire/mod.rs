@@ -5,7 +5,7 @@
 
 pub mod oracle;
 
-use ringwire::proto::{Event, Incoming, Kind, Limits, Machine, Opcode, Payload, ProtocolError, Role, Spares};
+use ringwire::proto::{Event, Incoming, Kind, Limits, Machine, Opcode, Payload, Pool, ProtocolError, Role};
 
 pub const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
@@ -91,7 +91,7 @@ impl Run {
 /// A machine and everything it said.
 pub struct Peer {
     pub machine: Machine,
-    pub spares: Spares,
+    pub pool: Pool,
     pub limits: Limits,
     pub seen: Vec<Seen>,
     pub sent: Vec<Sent>,
@@ -103,7 +103,7 @@ impl Peer {
     pub fn new(role: Role, limits: Limits) -> Self {
         Self {
             machine: Machine::new(role),
-            spares: Spares::new(1 << 22),
+            pool: Pool::new(1 << 22),
             limits,
             seen: Vec::new(),
             sent: Vec::new(),
@@ -114,7 +114,7 @@ impl Peer {
     /// Receives one piece: into the lent buffer as far as one is lent, else as an input.
     pub fn receive(&mut self, piece: &[u8]) {
         let mut piece = piece;
-        while let Some(lent) = self.lend.and_then(|least| self.machine.lend(least, &mut self.spares)) {
+        while let Some(lent) = self.lend.and_then(|least| self.machine.lend(least, &mut self.pool)) {
             let mut buffer = lent.buffer;
             let room = buffer.capacity() - buffer.len();
             assert!(room > 0 && lent.len_max > 0);
@@ -123,8 +123,8 @@ impl Peer {
             piece = &piece[n..];
             let sent = &mut self.sent;
             let mut replies = |opcode, payload: &[u8]| sent.push((opcode, payload.to_vec()));
-            let event = self.machine.give_back(buffer, n, &self.limits, &mut self.spares, &mut replies);
-            self.seen.extend(event.map(|event| seen(event, &mut self.spares)));
+            let event = self.machine.give_back(buffer, n, &self.limits, &mut self.pool, &mut replies);
+            self.seen.extend(event.map(|event| seen(event, &mut self.pool)));
             if piece.is_empty() {
                 return;
             }
@@ -133,17 +133,16 @@ impl Peer {
         let mut consumed = 0;
         let sent = &mut self.sent;
         let mut replies = |opcode, payload: &[u8]| sent.push((opcode, payload.to_vec()));
-        while let Some(event) =
-            self.machine.next(&mut input, &mut consumed, &self.limits, &mut self.spares, &mut replies)
+        while let Some(event) = self.machine.next(&mut input, &mut consumed, &self.limits, &mut self.pool, &mut replies)
         {
-            // They are lent to `next` only.
+            // The pool is lent to `next` only.
             let event = match event {
                 Event::Message(Incoming { kind, payload: Payload::Owned(owned) }) => {
                     let bytes = owned.as_slice().to_vec();
-                    self.spares.give(owned.into_parts().0);
+                    self.pool.give(owned.into_parts().0);
                     message(kind, bytes)
                 }
-                other => seen(other, &mut self.spares),
+                other => seen(other, &mut self.pool),
             };
             self.seen.push(event);
         }
@@ -168,12 +167,12 @@ impl Peer {
     }
 }
 
-fn seen(event: Event<'_>, spares: &mut Spares) -> Seen {
+fn seen(event: Event<'_>, pool: &mut Pool) -> Seen {
     match event {
         Event::Message(Incoming { kind, payload }) => {
             let bytes = payload.as_slice().to_vec();
             if let Payload::Owned(owned) = payload {
-                spares.give(owned.into_parts().0);
+                pool.give(owned.into_parts().0);
             }
             message(kind, bytes)
         }

@@ -24,16 +24,16 @@ impl Net {
 
     /// Data, the end, or an error of a receive.
     pub(super) fn filled<A: App>(&mut self, app: &mut A, conn: u32, completion: Completion) {
-        let filled = completion.filled;
-        if let Some(filled) = filled {
-            self.take(app, conn, filled);
+        let has_data = completion.filled.is_some();
+        if let Some(filled) = completion.filled {
+            self.take(app, conn, &filled);
             self.ring.recycle(filled);
         }
         if completion.more || !self.is_live(conn) {
             return;
         }
         match completion.result {
-            Ok(_) if filled.is_some() => self.receive(conn),
+            Ok(_) if has_data => self.receive(conn),
             Err(errno) if errno == nix::libc::ENOBUFS => self.starved.push(conn),
             Err(_) if self.lines[conn as usize].paused => {}
             Err(errno) => self.broken(app, conn, errno),
@@ -42,7 +42,7 @@ impl Net {
     }
 
     /// Takes received bytes.
-    fn take<A: App>(&mut self, app: &mut A, conn: u32, filled: Filled) {
+    fn take<A: App>(&mut self, app: &mut A, conn: u32, filled: &Filled) {
         let line = &mut self.lines[conn as usize];
         let data = self.ring.buffer(filled);
         self.io.tally.bytes_in += data.len() as u64;
@@ -65,7 +65,7 @@ impl Net {
         // Borrowed anew: telling the app needs all of `self`.
         let data = &mut self.ring.buffer(filled)[at..];
         let ended = match line.speaks {
-            Speaks::WebSocket => read_frames(line, &mut self.io, app, conn, data, &self.limits, &mut self.spares),
+            Speaks::WebSocket => read_frames(line, &mut self.io, app, conn, data, &self.limits, &mut self.pool),
             Speaks::Raw => read_raw(line, &mut self.io, app, conn, data),
             Speaks::Http => read_http(line, &mut self.io, app, conn, data),
         };

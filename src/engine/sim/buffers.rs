@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::{Filled, Nanos};
+use crate::engine::{Extent, Filled, Nanos};
 
 #[derive(Debug)]
 struct Stretch {
-    filled: Filled,
+    extent: Extent,
     /// Its completion was taken: the core may use it.
     lent: bool,
 }
@@ -64,48 +64,50 @@ impl Buffers {
         } else {
             self.head_filled += len;
         }
-        let filled = Filled { buffer, offset, len, last };
-        self.out[buffer as usize].push(Stretch { filled, lent: false });
-        filled
+        let extent = Extent { buffer, offset, len, last };
+        self.out[buffer as usize].push(Stretch { extent, lent: false });
+        Filled(extent)
     }
 
-    pub(super) fn range(&self, filled: Filled) -> std::ops::Range<usize> {
-        let start = filled.buffer as usize * self.bytes as usize + filled.offset as usize;
-        start..start + filled.len as usize
+    pub(super) fn range(&self, Filled(extent): &Filled) -> std::ops::Range<usize> {
+        let start = extent.buffer as usize * self.bytes as usize + extent.offset as usize;
+        start..start + extent.len as usize
     }
 
-    pub(super) fn lend(&mut self, filled: Filled) {
-        let stretch = self.out[filled.buffer as usize].iter_mut().find(|s| s.filled == filled);
+    pub(super) fn lend(&mut self, Filled(extent): &Filled) {
+        let stretch = self.out[extent.buffer as usize].iter_mut().find(|s| s.extent == *extent);
         stretch.expect("a filled stretch is recorded").lent = true;
     }
 
-    pub(super) fn assert_lent(&self, filled: Filled) {
-        let out = self.out.get(filled.buffer as usize);
-        let lent = out.is_some_and(|out| out.iter().any(|s| s.lent && s.filled == filled));
-        assert!(lent, "{filled:?} is not lent: its bytes are not the core's to use");
+    /// Only for what other rings have made can it fail.
+    pub(super) fn assert_lent(&self, Filled(extent): &Filled) {
+        let out = self.out.get(extent.buffer as usize);
+        let lent = out.is_some_and(|out| out.iter().any(|s| s.lent && s.extent == *extent));
+        assert!(lent, "{extent:?} is not lent: its bytes are not the core's to use");
     }
 
-    pub(super) fn recycle(&mut self, filled: Filled) {
-        let out = self.out.get_mut(filled.buffer as usize);
-        let found = out.and_then(|out| out.iter().position(|s| s.lent && s.filled == filled).map(|i| (out, i)));
+    pub(super) fn recycle(&mut self, filled: &Filled) {
+        let extent = filled.0;
+        let out = self.out.get_mut(extent.buffer as usize);
+        let found = out.and_then(|out| out.iter().position(|s| s.lent && s.extent == extent).map(|i| (out, i)));
         let Some((out, i)) = found else {
-            panic!("{filled:?} was recycled twice, or never lent");
+            panic!("{extent:?} was recycled twice, or never lent");
         };
         out.remove(i);
-        if filled.last {
-            assert!(out.is_empty(), "{filled:?} gives its buffer back while other stretches of it are in use");
-            self.free.push_back(filled.buffer);
+        if extent.last {
+            assert!(out.is_empty(), "{extent:?} gives its buffer back while other stretches of it are in use");
+            self.free.push_back(extent.buffer);
         }
     }
 
     /// A stretch that the core has taken and not given back.
-    pub(super) fn any_lent(&self) -> Option<Filled> {
-        self.out.iter().flatten().find(|s| s.lent).map(|s| s.filled)
+    pub(super) fn any_lent(&self) -> Option<impl std::fmt::Debug> {
+        self.out.iter().flatten().find(|s| s.lent).map(|s| s.extent)
     }
 
     /// A stretch that is out in any way, be its completion taken or not.
-    pub(super) fn any_out(&self) -> Option<Filled> {
-        self.out.iter().flatten().next().map(|s| s.filled)
+    pub(super) fn any_out(&self) -> Option<impl std::fmt::Debug> {
+        self.out.iter().flatten().next().map(|s| s.extent)
     }
 }
 
@@ -115,7 +117,7 @@ mod tests {
 
     fn filled_and_lent(buffers: &mut Buffers, len: usize) -> Filled {
         let filled = buffers.fill(len);
-        buffers.lend(filled);
+        buffers.lend(&filled);
         filled
     }
 
@@ -124,10 +126,10 @@ mod tests {
         let mut buffers = Buffers::new(2, 8, false);
         let a = filled_and_lent(&mut buffers, 3);
         let b = filled_and_lent(&mut buffers, 8);
-        assert_eq!((a.buffer, a.last, b.buffer, buffers.room()), (0, true, 1, 0));
-        buffers.recycle(b);
-        buffers.recycle(a);
-        assert_eq!((buffers.fill(1).buffer, buffers.fill(1).buffer), (1, 0));
+        assert_eq!((a.0.buffer, a.0.last, b.0.buffer, buffers.room()), (0, true, 1, 0));
+        buffers.recycle(&b);
+        buffers.recycle(&a);
+        assert_eq!((buffers.fill(1).0.buffer, buffers.fill(1).0.buffer), (1, 0));
     }
 
     #[test]
@@ -135,21 +137,21 @@ mod tests {
         let mut buffers = Buffers::new(2, 8, true);
         let a = filled_and_lent(&mut buffers, 3);
         let b = filled_and_lent(&mut buffers, 5);
-        assert_eq!((a.offset, a.last, b.offset, b.last, b.buffer), (0, false, 3, true, 0));
+        assert_eq!((a.0.offset, a.0.last, b.0.offset, b.0.last, b.0.buffer), (0, false, 3, true, 0));
         assert_eq!((buffers.out_count(), buffers.room()), (1, 8));
-        buffers.recycle(a);
+        buffers.recycle(&a);
         assert_eq!(buffers.out_count(), 1);
-        buffers.recycle(b);
-        assert_eq!((buffers.out_count(), buffers.any_out()), (0, None));
+        buffers.recycle(&b);
+        assert_eq!((buffers.out_count(), buffers.any_out().is_none()), (0, true));
     }
 
     #[test]
     #[should_panic(expected = "while other stretches of it are in use")]
     fn last_stretch_first() {
         let mut buffers = Buffers::new(1, 8, true);
-        filled_and_lent(&mut buffers, 3);
+        let _first = filled_and_lent(&mut buffers, 3);
         let last = filled_and_lent(&mut buffers, 5);
-        buffers.recycle(last);
+        buffers.recycle(&last);
     }
 
     #[test]
@@ -157,14 +159,14 @@ mod tests {
     fn recycling_twice() {
         let mut buffers = Buffers::new(2, 8, false);
         let filled = filled_and_lent(&mut buffers, 3);
-        buffers.recycle(filled);
-        buffers.recycle(filled);
+        buffers.recycle(&filled);
+        buffers.recycle(&filled);
     }
 
     #[test]
     #[should_panic(expected = "or never lent")]
     fn recycling_what_was_never_lent() {
         let mut buffers = Buffers::new(2, 8, false);
-        buffers.recycle(Filled { buffer: 9, offset: 0, len: 1, last: true });
+        buffers.recycle(&Filled(Extent { buffer: 9, offset: 0, len: 1, last: true }));
     }
 }

@@ -249,7 +249,7 @@ fn reordering_is_between_slots_only() {
         orders.insert(completions.iter().map(|c| c.token.index()).collect::<Vec<_>>());
         for completion in completions {
             let filled = completion.filled.unwrap();
-            received[completion.token.index() as usize].extend_from_slice(bench.ring.buffer(filled));
+            received[completion.token.index() as usize].extend_from_slice(bench.ring.buffer(&filled));
             bench.ring.recycle(filled);
         }
     }

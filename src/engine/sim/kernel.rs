@@ -2,85 +2,18 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-
 use crate::engine::{BatchSend, Completion, Nanos, Op, Peer, Token};
 
-use super::core::{Core, Listener, Net, Queued, Slot};
+use super::net::Net;
+use super::ops::{Cancelled, Closed, ConnectOp, Hold, RecvIntoOp, RecvOp, SendOp, due};
+use super::rules::{Core, Listener, Queued, Slot};
 use super::socket::{Readable, Socket};
 use super::{Fault, Mutant, WINDOW_BYTES};
 
+/// Turns in which a closed socket may be late.
+const LATE_TURNS_MAX: u32 = 16;
 /// How many times a receive is retried in one turn, as in the kernel, before other sockets come first.
 const ROUNDS_MAX: usize = 32;
-
-/// Keeps back something that is ready, where chance wants it so. Chance is asked once.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hold {
-    asked: bool,
-    until: Nanos,
-}
-
-impl Hold {
-    fn passes(&mut self, net: &mut Net) -> bool {
-        if !self.asked {
-            self.asked = true;
-            if net.hit(Fault::Postponed) {
-                self.until = net.later();
-            }
-        }
-        self.until <= net.now
-    }
-}
-
-/// A connection being made.
-pub(super) struct ConnectOp {
-    token: Token,
-    hold: Hold,
-    cancelled: Option<Cancelled>,
-}
-
-/// An armed multishot receive.
-pub(super) struct RecvOp {
-    token: Token,
-    /// Bytes that it may still bring.
-    left: usize,
-    hold: Hold,
-    cancelled: Option<Cancelled>,
-}
-
-/// A single-shot receive.
-pub(super) struct RecvIntoOp {
-    token: Token,
-    buffer: Vec<u8>,
-    len_max: usize,
-    waits: bool,
-    hold: Hold,
-    cancelled: Option<Cancelled>,
-}
-
-/// An asynchronous send.
-pub(super) struct SendOp {
-    token: Token,
-    data: Bytes,
-    sent: usize,
-    hold: Hold,
-    cancelled: Option<Cancelled>,
-}
-
-/// When a cancelled operation ends, and whether it does some work before.
-#[derive(Clone, Copy)]
-struct Cancelled {
-    at: Nanos,
-    works: bool,
-}
-
-/// When an operation has something to do: `ready` says whether its socket lets it.
-fn due(hold: Hold, cancelled: Option<Cancelled>, ready: bool) -> Option<Nanos> {
-    match cancelled {
-        Some(cancelled) => Some(cancelled.at),
-        None => ready.then_some(hold.until),
-    }
-}
 
 /// Breaks a connection in the middle of something, where chance wants it so.
 fn break_by_chance(socket: usize, net: &mut Net) {
@@ -96,7 +29,18 @@ fn break_by_chance(socket: usize, net: &mut Net) {
 impl Slot {
     /// Whether an operation holds its socket.
     fn is_held(&self) -> bool {
-        self.connect_op.is_some() || self.recv_op.is_some() || self.recv_into_op.is_some() || self.send_op.is_some()
+        self.oldest().is_some()
+    }
+
+    /// The place of its oldest operation among those of the ring.
+    fn oldest(&self) -> Option<u64> {
+        let numbers = [
+            self.connect_op.as_ref().map(|op| op.number),
+            self.recv_op.as_ref().map(|op| op.number),
+            self.recv_into_op.as_ref().map(|op| op.number),
+            self.send_op.as_ref().map(|op| op.number),
+        ];
+        numbers.into_iter().flatten().min()
     }
 }
 
@@ -104,17 +48,21 @@ impl Core {
     /// Submits what is queued.
     pub(super) fn execute(&mut self, net: &mut Net) {
         while let Some(queued) = self.queue.pop_front() {
+            self.submitted += 1;
+            let number = self.submitted;
             match queued {
                 Queued::Accept { listener, token } => self.listeners[listener as usize].armed.push_back(token),
                 Queued::StopAccepting => self.execute_stop_accepting(net),
-                Queued::Connect { token, address } => self.execute_connect(token, address, net),
+                Queued::Connect { token, address } => self.execute_connect(token, number, address, net),
                 Queued::Recv { token, bytes_max } => {
                     let left = if bytes_max == 0 { usize::MAX } else { bytes_max as usize };
-                    self.slot(token).recv_op = Some(RecvOp { token, left, hold: Hold::default(), cancelled: None });
+                    let op = RecvOp { token, number, left, hold: Hold::default(), cancelled: None };
+                    self.slot(token).recv_op = Some(op);
                     self.live.insert(token.index());
                 }
                 Queued::RecvInto { token, buffer, len_max, waits } => {
-                    let op = RecvIntoOp { token, buffer, len_max, waits, hold: Hold::default(), cancelled: None };
+                    let (hold, cancelled) = (Hold::default(), None);
+                    let op = RecvIntoOp { token, number, buffer, len_max, waits, hold, cancelled };
                     self.slot(token).recv_into_op = Some(op);
                     self.live.insert(token.index());
                 }
@@ -123,13 +71,18 @@ impl Core {
                     if net.hit(Fault::DelayedSend) {
                         hold.until = net.later();
                     }
-                    self.slot(token).send_op = Some(SendOp { token, data, sent: 0, hold, cancelled: None });
+                    self.slot(token).send_op = Some(SendOp { token, number, data, sent: 0, hold, cancelled: None });
                     self.live.insert(token.index());
                 }
                 Queued::Cancel(token) => self.execute_cancel(token, false, net),
                 Queued::CancelRecv(token) => self.execute_cancel(token, true, net),
                 Queued::Close(token) => {
-                    self.slot(token).descriptor_open = false;
+                    let slot = self.slot(token);
+                    slot.descriptor_open = false;
+                    slot.closed_number = number;
+                    if let Some(socket) = slot.socket {
+                        self.closed.push_back(Closed { socket, number, at: net.now, late_turns: 0 });
+                    }
                     self.post(token, Ok(0));
                     self.release_if_unheld(token.index(), net);
                 }
@@ -148,12 +101,12 @@ impl Core {
         }
     }
 
-    fn execute_connect(&mut self, token: Token, address: Option<SocketAddr>, net: &mut Net) {
+    fn execute_connect(&mut self, token: Token, number: u64, address: Option<SocketAddr>, net: &mut Net) {
         let socket = net.sockets.len();
         net.sockets.push(Socket::new(address.map_or(Peer::Unix, Peer::Inet), WINDOW_BYTES));
         net.dialled.push_back((socket, address));
         self.install(token, socket, net);
-        self.slot(token).connect_op = Some(ConnectOp { token, hold: Hold::default(), cancelled: None });
+        self.slot(token).connect_op = Some(ConnectOp { token, number, hold: Hold::default(), cancelled: None });
         self.live.insert(token.index());
     }
 
@@ -235,6 +188,46 @@ impl Core {
                 self.live.remove(&index);
             }
         }
+        self.release_kept(net);
+        self.judge_ends(net);
+    }
+
+    /// Lets go of the sockets that were kept for operations older than their close, once there are none.
+    fn release_kept(&mut self, net: &mut Net) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let oldest = self.live.iter().filter_map(|&index| self.slots[index as usize].oldest()).min();
+        let mutant = self.options.mutant;
+        self.kept.retain(|&(socket, closed)| {
+            let is_kept = oldest.is_some_and(|number| number < closed);
+            if !is_kept {
+                net.sockets[socket].release(mutant, false);
+            }
+            is_kept
+        });
+    }
+
+    /// Sees to it that what was closed ends, in its time and after some turns: in a turn everything due happens, but for what
+    /// chance holds up once more.
+    fn judge_ends(&mut self, net: &mut Net) {
+        while let Some(closed) = self.closed.front_mut() {
+            if !net.sockets[closed.socket].has_ended() {
+                closed.late_turns += u32::from(closed.is_overdue(net));
+                if closed.late_turns > LATE_TURNS_MAX {
+                    net.unended.get_or_insert_with(|| closed.to_string());
+                }
+                return;
+            }
+            self.closed.pop_front();
+        }
+    }
+
+    /// What was closed, should have ended, and will not by anything that is due.
+    pub(super) fn unended(&self, net: &Net) -> Option<String> {
+        let late = self.closed.iter().find(|closed| !net.sockets[closed.socket].has_ended())?;
+        let is_at_rest = self.queue.is_empty() && self.next_event(net).is_none_or(|at| at > net.now);
+        (is_at_rest && late.is_overdue(net)).then(|| late.to_string())
     }
 
     fn ring_doorbells(&mut self, net: &Net) {
@@ -423,7 +416,7 @@ impl Core {
         let spent = op.left == 0;
         let filled = self.buffers.fill(len);
         let from = &mut net.sockets[socket];
-        from.take(&mut memory[self.buffers.range(filled)]);
+        from.take(&mut memory[self.buffers.range(&filled)]);
         let at_end = from.readable() == Readable::End;
         // The kernel ends a multishot receive whose completion finds the queue full.
         if full || spent || net.hit(Fault::LostMore) || (at_end && net.hit(Fault::EofAfterRearm)) {
@@ -485,9 +478,14 @@ impl Core {
     /// A socket lives until its descriptor is closed and no operation holds it.
     fn release_if_unheld(&mut self, index: u32, net: &mut Net) {
         let mutant: Option<Mutant> = self.options.mutant;
+        let keeps = self.keeps_closed();
         let slot = &mut self.slots[index as usize];
         if let (false, false, Some(socket)) = (slot.is_held(), slot.descriptor_open, slot.socket) {
             slot.socket = None;
+            if keeps {
+                self.kept.push((socket, slot.closed_number));
+                return;
+            }
             let discard = net.hit(Fault::ResetDiscards);
             net.sockets[socket].release(mutant, discard);
         }
@@ -527,6 +525,9 @@ impl Core {
             if let Some(socket) = slot.socket.take() {
                 net.sockets[socket].release(self.options.mutant, false);
             }
+        }
+        for (socket, _) in self.kept.drain(..) {
+            net.sockets[socket].release(self.options.mutant, false);
         }
     }
 }

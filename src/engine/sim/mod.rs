@@ -22,11 +22,13 @@
 
 mod buffers;
 mod client;
-mod core;
 mod faults;
 mod kernel;
+mod net;
+mod ops;
 mod ring;
 mod rng;
+mod rules;
 mod socket;
 
 #[cfg(test)]
@@ -50,7 +52,8 @@ pub use faults::{Fault, FaultCounts, Faults};
 pub use ring::Ring;
 pub use rng::Rng;
 
-use self::core::{Core, Net};
+use net::Net;
+use rules::Core;
 use socket::Socket;
 
 /// Bytes that a socket holds in each direction, until told otherwise.
@@ -67,11 +70,14 @@ pub enum Mutant {
     ReorderSends,
     /// A closed connection sends no FIN.
     ForgetFin,
+    /// Direct descriptors on a kernel that closes them late.
+    DirectThoughLate,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Mutant; 4] = [Mutant::LoseByte, Mutant::DuplicateByte, Mutant::ReorderSends, Mutant::ForgetFin];
+    pub const ALL: [Mutant; 5] =
+        [Mutant::LoseByte, Mutant::DuplicateByte, Mutant::ReorderSends, Mutant::ForgetFin, Mutant::DirectThoughLate];
 }
 
 /// How a simulated ring is set up.
@@ -87,6 +93,9 @@ pub struct RingOptions {
     pub incremental: bool,
     /// Whether multishot receives may be bounded.
     pub bounds_receives: bool,
+    /// Whether the kernel keeps a closed direct descriptor's socket open until all older operations on any direct
+    /// descriptor of the ring have ended (Linux before 6.13). The ring then has none, unless it is a [`Mutant`].
+    pub closes_late: bool,
     /// Operations that can be queued before they are submitted unasked.
     pub sq_entries: u32,
     /// Completions shown at a time.
@@ -106,6 +115,7 @@ impl Default for RingOptions {
             buffer_bytes: 512,
             incremental: false,
             bounds_receives: true,
+            closes_late: false,
             sq_entries: 256,
             cq_entries: 1024,
             listeners: 1,
@@ -164,6 +174,7 @@ impl World {
             dialled: VecDeque::new(),
             slots_reused: 0,
             fingerprint: 0xcbf2_9ce4_8422_2325,
+            unended: None,
         };
         World { inner: Rc::new(RefCell::new(Inner { seed, net, cores: Vec::new() })) }
     }
@@ -326,6 +337,15 @@ impl World {
     /// A digest of everything that the cores were told so far.
     pub fn fingerprint(&self) -> u64 {
         self.inner.borrow().net.fingerprint
+    }
+
+    /// A connection that a core has closed and that has not ended for its peer, although that is ten times as long ago as
+    /// anything is delayed, and nothing else is due on the core or many turns have passed. A socket that is closed ends for
+    /// its peer, whatever others do: there is none such unless the ring is wrong, or the way in which it is used.
+    pub fn unended(&self) -> Option<String> {
+        let inner = self.inner.borrow();
+        let cores = inner.cores.iter().flatten().filter(|core| !core.gone);
+        inner.net.unended.clone().or_else(|| cores.filter_map(|core| core.unended(&inner.net)).next())
     }
 
     /// Verifies that core number `core` is at rest: every buffer given back, no descriptor open, nothing in flight (so

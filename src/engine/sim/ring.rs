@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use socket2::SockAddr;
 
-use super::core::{Core, Net, Queued};
+use super::net::Net;
+use super::rules::{Core, Queued};
 use super::{Fault, World};
 use crate::engine::{self, BatchSend, Completion, Filled, Nanos, Peer, RingStats, Token, Wait};
 
@@ -171,7 +172,7 @@ impl engine::Ring for Ring {
         completion
     }
 
-    fn buffer(&mut self, filled: Filled) -> &mut [u8] {
+    fn buffer(&mut self, filled: &Filled) -> &mut [u8] {
         let range = self.with(|core, _| {
             core.buffers.assert_lent(filled);
             core.buffers.range(filled)
@@ -181,8 +182,8 @@ impl engine::Ring for Ring {
 
     fn recycle(&mut self, filled: Filled) {
         let range = self.with(|core, _| {
-            core.buffers.recycle(filled);
-            core.buffers.range(filled)
+            core.buffers.recycle(&filled);
+            core.buffers.range(&filled)
         });
         self.memory[range].fill(POISON);
     }

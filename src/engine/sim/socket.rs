@@ -98,6 +98,11 @@ impl Socket {
         self.broken || self.error.is_some() || self.client_closed || self.outbound.room() > 0
     }
 
+    /// Whether the client can know that the server has closed the connection.
+    pub(super) fn has_ended(&self) -> bool {
+        self.outbound.fin || self.client_reset || self.client_closed || self.was_broken
+    }
+
     pub(super) fn take_error(&mut self) -> Option<i32> {
         self.error.take()
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::engine::{BatchSend, Completion, Op, Pieces, Ring as _, Token, Wait};
+use crate::engine::{BatchSend, Completion, Filled, Op, Pieces, Ring as _, Token, Wait};
 
 /// A world with one core and one connection accepted into slot 0 under generation 1.
 pub(super) struct Bench {
@@ -51,8 +51,8 @@ impl Bench {
         let mut rest = Vec::new();
         for completion in completions {
             if let Some(filled) = completion.filled {
-                assert_eq!(completion.result, Ok(filled.len));
-                data.extend_from_slice(self.ring.buffer(filled));
+                assert_eq!(completion.result, Ok(filled.byte_count()));
+                data.extend_from_slice(self.ring.buffer(&filled));
                 self.ring.recycle(filled);
             }
             rest.push((completion.token.op(), completion.result, completion.more));
@@ -114,12 +114,12 @@ fn incremental_buffers_hold_several_stretches() {
     bench.ring.recv(RECV);
     bench.client.send(b"0123456789");
     let completions = bench.turn();
-    let first = completions[0].filled.unwrap();
+    let first = completions[0].filled.as_ref().unwrap().0;
     assert_eq!((first.offset, first.len, first.last), (0, 10, false));
     bench.consume(completions);
     bench.client.send(b"abcdefghij");
     let completions = bench.turn();
-    let stretches: Vec<_> = completions.iter().map(|c| c.filled.unwrap()).collect();
+    let stretches: Vec<_> = completions.iter().map(|c| c.filled.as_ref().unwrap().0).collect();
     assert_eq!((stretches[0].buffer, stretches[0].offset, stretches[0].len, stretches[0].last), (0, 10, 6, true));
     assert_eq!((stretches[1].buffer, stretches[1].offset, stretches[1].len), (1, 0, 4));
     assert_eq!(bench.consume(completions).0, b"abcdefghij");
@@ -390,12 +390,13 @@ fn recycled_bytes_are_overwritten() {
     let completions = bench.turn();
     bench.consume(completions);
     bench.client.send(b"x");
-    let completions = bench.turn();
-    let mut filled = completions[0].filled.unwrap();
-    assert_eq!((filled.offset, filled.len), (6, 1));
+    let filled = bench.turn().remove(0).filled.unwrap();
+    let mut extent = filled.0;
+    assert_eq!((extent.offset, extent.len), (6, 1));
     bench.ring.recycle(filled);
-    filled.offset = 0;
-    let reading = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.ring.buffer(filled).to_vec()));
+    extent.offset = 0;
+    let forged = Filled(extent);
+    let reading = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.ring.buffer(&forged).to_vec()));
     assert!(reading.is_err());
 }
 

@@ -5,7 +5,10 @@
 //! seen, or borrowed by [`Ring::turn`] for sends that cannot outlive the call.
 
 mod address;
+mod batch;
+mod probe;
 mod setup;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod turn_away;
@@ -21,18 +24,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use socket2::SockAddr;
 use tracing::debug;
 
 use self::address::AcceptAddress;
-pub use self::setup::Options;
-use self::setup::{BUFFER_GROUP, build, register_buffers, register_slots};
+use self::batch::Vectors;
+pub use self::probe::{Abilities, SMALL_RING_BYTES, assume_closes_late, closes_late, probe};
+pub use self::setup::{Options, plain_slots};
+use self::setup::{build, register_buffers, register_slots};
+use self::sockets::Sockets;
 use super::bell::Bell;
 use super::buffers::Buffers;
-use super::{BATCH_PIECES_MAX, BatchSend, Completion, Filled, Nanos, Op, Peer, Pieces, Ring, RingStats, Token, Wait};
+use super::{
+    BatchSend, Completion, Descriptors, Filled, Nanos, Op, Peer, Ring, RingStats, SEND_BYTES_MAX, Token, Wait,
+};
 
+/// Group number of the only buffer ring.
+const BUFFER_GROUP: u16 = 0;
 /// `IORING_RECV_MULTISHOT`.
 const RECV_MULTISHOT: u16 = 2;
 /// `IORING_ENTER_GETEVENTS`: run deferred task work and flush overflown completions.
@@ -41,18 +51,9 @@ const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 8;
 /// Sends submitted at once: more would keep the loop in the kernel for over half a millisecond.
 const SENDS_PER_ENTER: usize = 256;
-/// Vectored sends between two enters, each with up to [`BATCH_PIECES_MAX`] pieces.
-const VECTORED_PER_ENTER: usize = 64;
 /// Generations of internal tokens with [`Op::Doorbell`]: the armed read of the eventfd, and a `MSG_RING` that failed.
 const BELL_READ: u32 = 1;
 const BELL_SENT: u32 = 2;
-
-/// Memory of vectored sends between two enters: fixed arrays, since the kernel holds pointers into them.
-struct Vectors {
-    iovecs: Box<[libc::iovec]>,
-    headers: Box<[libc::msghdr]>,
-    used: usize,
-}
 
 /// The kernel's ring. Made on the thread that drives it, and never moved off it.
 pub struct Uring {
@@ -63,6 +64,7 @@ pub struct Uring {
     ring: NonNull<IoUring>,
     started: Instant,
     slots: u32,
+    sockets: Sockets,
     spin: Duration,
     buffers: ManuallyDrop<Buffers>,
     listeners: Vec<OwnedFd>,
@@ -87,6 +89,9 @@ pub struct Uring {
     stats: RingStats,
     /// Set when an enter failed for good: the kernel is never entered again.
     broken: bool,
+    /// Submissions that one enter takes, as if the kernel were short of memory.
+    #[cfg(test)]
+    submits_max: u32,
 }
 
 impl Uring {
@@ -96,9 +101,15 @@ impl Uring {
     /// # Errors
     /// What the kernel says: EPERM or ENOSYS where io_uring is forbidden or missing, ENOMEM, EMFILE.
     pub fn new(options: &Options, listeners: Vec<OwnedFd>) -> io::Result<Uring> {
+        let descriptors = match options.descriptors {
+            Some(descriptors) => descriptors,
+            None => Descriptors::suiting(closes_late()?),
+        };
         let ring = build(options)?;
-        // RLIMIT_NOFILE bounds the table: offer less until the kernel takes it.
-        let slots = register_slots(&ring, options.slots)?;
+        let slots = match descriptors {
+            Descriptors::Direct => register_slots(&ring, options.slots)?,
+            Descriptors::Plain => options.slots.min(options.plain_slots()),
+        };
         let buffers = register_buffers(&ring, options)?;
         // SAFETY: IoUring's descriptor stays open while `ring` lives, which is longer than this borrow.
         let bell = Arc::new(Bell::new(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) })?);
@@ -110,13 +121,6 @@ impl Uring {
         if let Err(error) = submitter.register_ring_fd() {
             debug!(%error, "the ring's descriptor could not be registered");
         }
-        let empty_iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let vectors = Vectors {
-            iovecs: vec![empty_iovec; VECTORED_PER_ENTER * BATCH_PIECES_MAX].into_boxed_slice(),
-            // SAFETY: msghdr is a C struct for which all zeroes is the documented empty value.
-            headers: vec![unsafe { std::mem::zeroed() }; VECTORED_PER_ENTER].into_boxed_slice(),
-            used: 0,
-        };
         let mut uring = Uring {
             submitter: ManuallyDrop::new(submitter),
             sq: ManuallyDrop::new(sq),
@@ -124,6 +128,7 @@ impl Uring {
             ring,
             started: Instant::now(),
             slots,
+            sockets: Sockets::new(descriptors),
             spin: options.spin,
             buffers: ManuallyDrop::new(buffers),
             listeners,
@@ -139,10 +144,12 @@ impl Uring {
             bounds_receives: false,
             received: HashMap::new(),
             sending: HashMap::new(),
-            vectors: ManuallyDrop::new(vectors),
+            vectors: ManuallyDrop::new(Vectors::new()),
             held: VecDeque::new(),
             stats: RingStats::default(),
             broken: false,
+            #[cfg(test)]
+            submits_max: u32::MAX,
         };
         uring.bounds_receives = uring.probe_bound()?;
         uring.arm_bell();
@@ -152,6 +159,11 @@ impl Uring {
     /// Bytes of each provided buffer: more than asked for where buffers are consumed incrementally.
     pub fn buffer_bytes(&self) -> u32 {
         self.buffers.buffer_bytes()
+    }
+
+    /// Where its sockets are.
+    pub fn descriptors(&self) -> Descriptors {
+        self.sockets.descriptors()
     }
 
     /// This core's bell, for others to ring.
@@ -187,6 +199,23 @@ impl Uring {
         entry.user_data(token.user_data())
     }
 
+    /// Closes the sockets that are descriptors of the process, which the ring's end does not close.
+    fn close_plain(&mut self) {
+        self.cq.sync();
+        self.sq.sync();
+        let waiting = self.sq.len();
+        for entry in self.held.drain(..).chain(&mut *self.cq) {
+            let token = Token::from_user_data(entry.user_data()).filter(|token| token.op() == Op::Accept);
+            if let (Some(token), Ok(brought)) = (token, u32::try_from(entry.result())) {
+                // Nobody has taken this completion, or will.
+                self.sockets.accepted(token.index(), brought);
+            }
+        }
+        if let Sockets::Plain(plain) = &mut self.sockets {
+            plain.close_all(waiting);
+        }
+    }
+
     fn arm_bell(&mut self) {
         let count: *mut u64 = &mut *self.bell_count;
         let token = Token::new(Op::Doorbell, BELL_READ, 0);
@@ -194,9 +223,20 @@ impl Uring {
         self.push(&entry.user_data(token.user_data()));
     }
 
-    /// Queues one entry, entering the kernel first if the queue is full.
+    /// Queues one entry, entering the kernel first if the queue is full. Every submission goes through here.
     #[inline]
     fn push(&mut self, entry: &squeue::Entry) {
+        match &mut self.sockets {
+            Sockets::Direct => self.queue(entry),
+            Sockets::Plain(plain) => {
+                let aimed = plain.aimed(entry, self.sq.len());
+                self.queue(&aimed);
+            }
+        }
+    }
+
+    #[inline]
+    fn queue(&mut self, entry: &squeue::Entry) {
         // SAFETY: every caller's entry points only to memory that this value owns until the operation's completion
         // (addresses of accepts, buffers of receives and sends in their maps, the bell's counter), or that `turn` borrows
         // for sends which complete inside the enter that submits them.
@@ -234,6 +274,10 @@ impl Uring {
         let mut tries = 0;
         loop {
             let queued = self.sq.len() as u32;
+            #[cfg(test)]
+            let queued = queued.min(self.submits_max);
+            // What is held is at hand: the kernel, which does not count it, must not wait for more.
+            let min_complete = if self.held.is_empty() { min_complete } else { 0 };
             self.stats.enters += 1;
             // SAFETY: the flags match the argument (EXT_ARG exactly when a SubmitArgs is passed), and the memory behind
             // the queued entries is valid, see `push`.
@@ -305,35 +349,6 @@ impl Uring {
         false
     }
 
-    /// Queues one send of the batch. The caller keeps its bytes borrowed until the next enter has returned.
-    #[inline]
-    fn push_batch_send(&mut self, send: &BatchSend<'_>) {
-        let fd = Fixed(send.token.index());
-        let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let entry = match send.pieces {
-            Pieces::One(bytes) => {
-                debug_assert!(!bytes.is_empty());
-                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                opcode::Send::new(fd, bytes.as_ptr(), len).flags(flags).build()
-            }
-            Pieces::Many(pieces) => {
-                assert!(pieces.len() <= BATCH_PIECES_MAX && self.vectors.used < VECTORED_PER_ENTER);
-                let vectors = &mut *self.vectors;
-                let first = vectors.used * BATCH_PIECES_MAX;
-                for (iovec, piece) in vectors.iovecs[first..].iter_mut().zip(pieces) {
-                    *iovec = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
-                }
-                let header = &mut vectors.headers[vectors.used];
-                header.msg_iov = vectors.iovecs[first..].as_mut_ptr();
-                header.msg_iovlen = pieces.len() as _;
-                let header: *const libc::msghdr = header;
-                vectors.used += 1;
-                opcode::SendMsg::new(fd, header).flags(flags as u32).build()
-            }
-        };
-        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(send.token.user_data()));
-    }
-
     /// What an entry of the kernel's queue means to the core; `None` for what concerns only the ring itself.
     #[inline]
     fn translate(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
@@ -360,6 +375,10 @@ impl Uring {
             }
             Op::SendNow => {}
             Op::Accept => {
+                if let Ok(brought) = result {
+                    self.sockets.accepted(token.index(), brought);
+                    completion.result = Ok(0);
+                }
                 if let Some(address) = self.accepts.remove(&token.index()) {
                     if result.is_ok() {
                         self.peers.push((token.index(), address.peer()));
@@ -429,8 +448,8 @@ impl Ring for Uring {
         address.reset();
         let storage: *mut libc::sockaddr_storage = &mut address.storage;
         let len: *mut libc::socklen_t = &mut address.len;
-        let slot = DestinationSlot::try_from_slot_target(token.index()).expect("slots are below the table's size");
-        let entry = opcode::Accept::new(Fd(fd), storage.cast(), len).file_index(Some(slot)).build();
+        let accept = opcode::Accept::new(Fd(fd), storage.cast(), len);
+        let entry = self.sockets.accepting(accept, token.index()).build();
         let former = self.accepts.insert(token.index(), address);
         assert!(former.is_none(), "one accept per slot");
         self.push(&entry.user_data(token.user_data()));
@@ -456,7 +475,12 @@ impl Ring for Uring {
     }
 
     fn connect(&mut self, token: Token, socket: OwnedFd, address: SockAddr) -> io::Result<()> {
-        self.submitter.register_files_update(token.index(), &[socket.as_raw_fd()])?;
+        match &mut self.sockets {
+            Sockets::Direct => {
+                self.submitter.register_files_update(token.index(), &[socket.as_raw_fd()])?;
+            }
+            Sockets::Plain(plain) => plain.install(token.index(), socket),
+        }
         let address = Box::new(address);
         let entry = opcode::Connect::new(Fixed(token.index()), address.as_ptr().cast(), address.len()).build();
         let former = self.connecting.insert(token.index(), address);
@@ -491,8 +515,8 @@ impl Ring for Uring {
 
     fn send(&mut self, token: Token, data: Bytes) {
         assert!(!data.is_empty(), "a send needs bytes");
-        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Send::new(Fixed(token.index()), data.as_ptr(), len)
+        assert!(data.len() <= SEND_BYTES_MAX, "a send of {} bytes, more than {SEND_BYTES_MAX}", data.len());
+        let entry = opcode::Send::new(Fixed(token.index()), data.as_ptr(), data.len() as u32)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build();
         // The bytes stay in the map, and so alive and in place, until completion.
@@ -508,14 +532,14 @@ impl Ring for Uring {
     }
 
     fn cancel(&mut self, token: Token) {
-        let builder = CancelBuilder::fd(Fixed(token.index())).all();
+        let builder = self.sockets.cancellation(token.index());
         let token = Token::new(Op::Cancel, 0, token.index());
         let entry = opcode::AsyncCancel2::new(builder).build();
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
     }
 
     fn close(&mut self, token: Token) {
-        let entry = opcode::Close::new(Fixed(token.index())).build();
+        let entry = self.sockets.close(token.index());
         self.push(&entry.user_data(token.user_data()));
     }
 
@@ -532,14 +556,16 @@ impl Ring for Uring {
         let chunk = SENDS_PER_ENTER.min(self.sq.capacity());
         let mut sends = 0;
         for send in batch {
-            if sends == chunk || self.vectors.used == VECTORED_PER_ENTER {
+            if sends == chunk || self.vectors.are_used_up() {
                 self.enter(Wait::No)?;
                 // Room in the completion queue for the next chunk's failures.
                 self.hold_completions()?;
-                self.vectors.used = 0;
+                self.vectors.reuse();
                 sends = 0;
             }
-            self.push_batch_send(&send);
+            // The caller keeps its bytes borrowed until the next enter has returned.
+            let entry = self.vectors.entry(&send);
+            self.push(&entry);
             sends += 1;
         }
         let mut after_sends = std::mem::take(&mut self.after_sends);
@@ -561,7 +587,7 @@ impl Ring for Uring {
                 self.enter(wait)
             })
         };
-        self.vectors.used = 0;
+        self.vectors.reuse();
         if entered.is_ok() && self.sq.cq_overflow() {
             self.stats.overflows += 1;
             self.hold_completions()?;
@@ -587,7 +613,7 @@ impl Ring for Uring {
     }
 
     #[inline]
-    fn buffer(&mut self, filled: Filled) -> &mut [u8] {
+    fn buffer(&mut self, filled: &Filled) -> &mut [u8] {
         self.buffers.slice(filled)
     }
 
@@ -608,6 +634,7 @@ impl Drop for Uring {
         // What was cancelled completes in task work, which runs here, while its memory is valid. Nothing is submitted.
         // SAFETY: no argument is passed, as the flags say.
         let _ = unsafe { self.submitter.enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) };
+        self.close_plain();
         // A registered descriptor keeps the ring, and with it every socket, until the thread ends.
         let _ = self.submitter.unregister_ring_fd();
         // SAFETY: the three parts are dropped once, here, and before the ring that they borrow from; the box is the one

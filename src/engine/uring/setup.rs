@@ -6,10 +6,10 @@ use std::time::Duration;
 use io_uring::IoUring;
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::BUFFER_GROUP;
+use crate::engine::Descriptors;
 use crate::engine::buffers::Buffers;
 
-/// Group number of the only buffer ring.
-pub(super) const BUFFER_GROUP: u16 = 0;
 /// `IOU_PBUF_RING_INC`, Linux 6.12: consume buffers incrementally.
 const BUFFER_RING_INCREMENTAL: u16 = 2;
 /// `IORING_MAX_FIXED_FILES`: the largest table of direct descriptors.
@@ -24,8 +24,12 @@ pub struct Options {
     pub sq_entries: u32,
     /// Completion entries.
     pub cq_entries: u32,
-    /// Direct descriptors wanted; the kernel allows at most RLIMIT_NOFILE.
+    /// Slots wanted. Of direct descriptors the kernel allows at most RLIMIT_NOFILE; for plain ones see [`plain_slots`].
     pub slots: u32,
+    /// Where the slots' sockets are; `None`: where this kernel closes them in time.
+    pub descriptors: Option<Descriptors>,
+    /// Rings of this process that share its descriptors, this one included.
+    pub rings: u32,
     /// Provided buffers, a power of two up to 32,768.
     pub buffers: u16,
     /// Bytes in each.
@@ -43,12 +47,36 @@ impl Default for Options {
             sq_entries: 1024,
             cq_entries: 8192,
             slots: 1024,
+            descriptors: None,
+            rings: 1,
             buffers: 4096,
             buffer_bytes: 2048,
             incremental_bytes: 64 << 10,
             spin: Duration::ZERO,
         }
     }
+}
+
+impl Options {
+    /// [`plain_slots`] under the limit that holds now.
+    pub(super) fn plain_slots(&self) -> u32 {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        plain_slots(limit, self.rings)
+    }
+}
+
+/// How many sockets each of so many rings may have as descriptors of a process that may have `limit`: what is left of them
+/// in equal parts.
+pub fn plain_slots(limit: u64, rings: u32) -> u32 {
+    /// Those of the process besides its rings': standard streams, libraries, files, a connection or two.
+    const OF_PROCESS: u64 = 64;
+    /// Those of each ring: its own twice, its bell's, and a few listeners.
+    const OF_RING: u64 = 6;
+    /// However few there are: accepts and connects then fail for want of them, and are tried again.
+    const SLOTS_MIN: u64 = 8;
+    let rings = u64::from(rings.max(1));
+    let left = limit.saturating_sub(OF_PROCESS + OF_RING * rings) / rings;
+    left.clamp(SLOTS_MIN, SLOTS_MAX) as u32
 }
 
 /// The best ring that this kernel makes: 6.1 has all flags but `NO_SQARRAY` (6.6).
@@ -122,6 +150,24 @@ fn incremental_count(buffers: u16, buffer_bytes: u32, large: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rings_share_the_process_s_descriptors() {
+        for (limit, rings, slots) in [
+            (1024, 1, 954),
+            (1024, 2, 474),
+            (1024, 0, 954),
+            (200, 2, 62),
+            (64, 2, 8),
+            (0, 1024, 8),
+            (1 << 20, 4, (1 << 18) - 22),
+            (u64::MAX, 1, 1 << 20),
+        ] {
+            assert_eq!(plain_slots(limit, rings), slots, "{limit} for {rings}");
+            let all = u64::from(slots) * u64::from(rings);
+            assert!(slots == 8 || all < limit, "more than there are");
+        }
+    }
 
     /// Kills: a product that does not fit into 32 bits.
     #[test]

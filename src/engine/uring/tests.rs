@@ -1,5 +1,6 @@
 //! The real ring over loopback: what [`Ring`] promises, kept by this machine's kernel.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
@@ -11,6 +12,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::setup::BUFFER_BYTES_AT_FIRST;
 use super::*;
+use crate::engine::{BATCH_PIECES_MAX, Pieces};
 
 /// Far longer than anything here takes.
 pub(super) const LONG: Duration = Duration::from_secs(10);
@@ -21,9 +23,15 @@ pub(super) fn token(op: Op, slot: u32) -> Token {
     Token::new(op, GENERATION, slot)
 }
 
+thread_local! {
+    /// Where the sockets of this test's rings are; `None`: where this kernel closes them in time.
+    static DESCRIPTORS: Cell<Option<Descriptors>> = const { Cell::new(None) };
+}
+
 /// A small ring; its buffers are consumed incrementally where the kernel can.
 pub(super) fn small() -> Options {
-    Options { sq_entries: 64, cq_entries: 256, slots: 64, buffers: 64, ..Options::default() }
+    let descriptors = DESCRIPTORS.get();
+    Options { sq_entries: 64, cq_entries: 256, slots: 64, buffers: 64, descriptors, ..Options::default() }
 }
 
 /// The same with whole buffers.
@@ -137,8 +145,8 @@ impl Bench {
         while bytes.len() < len {
             let seen = self.until(Op::Recv, slot);
             if let Some(filled) = seen.filled {
-                assert_eq!(seen.result, Ok(filled.len));
-                bytes.extend_from_slice(self.ring.buffer(filled));
+                assert_eq!(seen.result, Ok(filled.byte_count()));
+                bytes.extend_from_slice(self.ring.buffer(&filled));
                 self.ring.recycle(filled);
             } else {
                 assert_eq!((seen.result, seen.more), (Err(libc::ENOBUFS), false));
@@ -237,7 +245,7 @@ fn slots_are_as_many_as_the_process_may_have_descriptors() {
     let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit).unwrap();
     // More than the kernel gives to anybody.
-    let options = Options { slots: 1 << 21, ..small() };
+    let options = Options { slots: 1 << 21, descriptors: Some(Descriptors::Direct), ..small() };
     let ring = Uring::new(&options, Vec::new()).unwrap();
     assert_eq!(u64::from(ring.slots()), limit.min(1 << 20));
 }
@@ -308,13 +316,13 @@ fn starved_receives_get_more_buffers() {
                 bench.ring.recv(token(Op::Recv, 0));
             }
         }
-        let bytes: usize = held.iter().map(|filled| filled.len as usize).sum();
+        let bytes: usize = held.iter().map(|filled| filled.byte_count() as usize).sum();
         assert!(bytes > BUFFER_BYTES_AT_FIRST as usize || options.incremental_bytes == 0);
         assert!(held_at_want.windows(2).all(|pair| pair[0] < pair[1]), "{held_at_want:?}");
         // All are in circulation; give them back, and it goes on.
         let mut received = Vec::new();
         for filled in held {
-            received.extend_from_slice(bench.ring.buffer(filled));
+            received.extend_from_slice(bench.ring.buffer(&filled));
             bench.ring.recycle(filled);
         }
         received.extend(bench.receive(0, data.len() - received.len()));
@@ -572,6 +580,50 @@ fn cancel_and_close_in_one_turn_deliver_the_end() {
     bench.assert_quiet();
 }
 
+/// Kills: direct descriptors where the kernel closes them late.
+#[test]
+fn a_closed_connection_ends_beside_one_that_is_silent() {
+    let mut bench = Bench::new(&small());
+    let _silent = bench.connect(0);
+    bench.ring.recv(token(Op::Recv, 0));
+    let mut client = bench.connect(1);
+    bench.ring.recv(token(Op::Recv, 1));
+    bench.turn(Wait::No);
+    bench.ring.cancel(token(Op::Cancel, 1));
+    bench.ring.close(token(Op::Close, 1));
+    assert_eq!(bench.until(Op::Close, 1).result, Ok(0));
+    assert_eq!(bench.until(Op::Recv, 1).result, Err(libc::ECANCELED));
+    assert_eq!(client.read(&mut [0]).expect("its end, and in time"), 0);
+}
+
+#[test]
+fn a_connection_that_is_made_is_like_one_that_is_accepted() {
+    let mut bench = Bench::new(&small());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bench.ring.connect(token(Op::Connect, 7), socket.into(), address.into()).unwrap();
+    assert_eq!(bench.until(Op::Connect, 7).result, Ok(0));
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.set_read_timeout(Some(LONG)).unwrap();
+    bench.ring.recv(token(Op::Recv, 7));
+    peer.write_all(b"hello").unwrap();
+    assert_eq!(bench.receive(7, 5), b"hello");
+    assert_eq!(bench.send_now(&[(7, b"well")]), []);
+    assert_eq!(read_exactly(&mut peer, 4), b"well");
+    bench.ring.cancel(token(Op::Cancel, 7));
+    bench.ring.close(token(Op::Close, 7));
+    assert_eq!(bench.until(Op::Close, 7).result, Ok(0));
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    // Nobody listens any more: the slot has a descriptor all the same.
+    drop(listener);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bench.ring.connect(token(Op::Connect, 7), socket.into(), address.into()).unwrap();
+    assert_eq!(bench.until(Op::Connect, 7).result, Err(libc::ECONNREFUSED));
+    bench.ring.close(token(Op::Close, 7));
+    assert_eq!(bench.until(Op::Close, 7).result, Ok(0));
+}
+
 #[test]
 fn what_was_sent_before_a_close_arrives() {
     let mut bench = Bench::new(&small());
@@ -613,3 +665,6 @@ fn a_ring_can_be_dropped_with_everything_in_flight() {
         }
     }
 }
+
+#[path = "plain_tests.rs"]
+mod plain;

@@ -41,6 +41,22 @@ fn a_send_that_fails_ends_the_wait() {
     assert_eq!(bench.failed_sends(), [(0, Err(libc::EBADF))]);
 }
 
+/// Kills: a sleep until more comes than the ring holds already.
+#[test]
+fn a_turn_does_not_sleep_on_what_it_holds() {
+    let mut bench = Bench::new(&small());
+    let _silent = bench.connect(0);
+    // One enter takes the first of the two, which is done at once, and the next one the second, which never is.
+    bench.ring.submits_max = 1;
+    bench.ring.close(token(Op::Close, 9));
+    bench.ring.recv(token(Op::Recv, 0));
+    let began = Instant::now();
+    bench.turn(Wait::Until(bench.ring.now() + LONG_NS));
+    let seen: Vec<_> = bench.seen.iter().map(|seen| (seen.token.op(), seen.result)).collect();
+    assert_eq!(seen, [(Op::Close, Err(libc::EBADF))]);
+    assert!(began.elapsed() < LONG / 2, "it slept until its time was up");
+}
+
 #[test]
 fn one_ring_wakes_another() {
     let mut bench = Bench::new(&small());

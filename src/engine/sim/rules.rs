@@ -8,46 +8,14 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Nanos, Op, Peer, Pieces, Token, Wait};
+use crate::engine::{
+    BATCH_PIECES_MAX, BatchSend, Completion, Descriptors, Nanos, Op, Peer, Pieces, SEND_BYTES_MAX, Token, Wait,
+};
 
 use super::buffers::Buffers;
-use super::kernel::{ConnectOp, RecvIntoOp, RecvOp, SendOp};
-use super::socket::Socket;
-use super::{Fault, FaultCounts, Faults, RingOptions, Rng};
-
-/// What all cores share: the clock, chance, and the connections.
-pub(super) struct Net {
-    pub(super) now: Nanos,
-    pub(super) rng: Rng,
-    pub(super) faults: Faults,
-    pub(super) counts: FaultCounts,
-    pub(super) sockets: Vec<Socket>,
-    /// Connections that cores have asked for and nobody has looked at yet.
-    pub(super) dialled: VecDeque<(usize, Option<SocketAddr>)>,
-    pub(super) slots_reused: u64,
-    pub(super) fingerprint: u64,
-}
-
-impl Net {
-    /// Whether `fault` happens now, where it could.
-    pub(super) fn hit(&mut self, fault: Fault) -> bool {
-        let hit = self.rng.chance(self.faults.chance(fault));
-        if hit {
-            self.counts.count(fault);
-        }
-        hit
-    }
-
-    /// A time to which something is delayed.
-    pub(super) fn later(&mut self) -> Nanos {
-        self.now + 1 + self.rng.below(self.faults.delay_ns_max.max(1))
-    }
-
-    pub(super) fn record(&mut self, what: u64) {
-        // FNV-1a, a word at a time.
-        self.fingerprint = (self.fingerprint ^ what).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(5);
-    }
-}
+use super::net::Net;
+use super::ops::{Closed, ConnectOp, RecvIntoOp, RecvOp, SendOp};
+use super::{Fault, Mutant, RingOptions};
 
 /// An operation as the core that queued it sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +52,8 @@ pub(super) struct Slot {
     // The kernel's own view, ahead of what the core has been told.
     pub(super) socket: Option<usize>,
     pub(super) descriptor_open: bool,
+    /// The last close's place among the ring's operations.
+    pub(super) closed_number: u64,
     pub(super) connect_op: Option<ConnectOp>,
     pub(super) recv_op: Option<RecvOp>,
     pub(super) recv_into_op: Option<RecvIntoOp>,
@@ -108,6 +78,7 @@ impl Slot {
             peer: Peer::Unix,
             socket: None,
             descriptor_open: false,
+            closed_number: 0,
             connect_op: None,
             recv_op: None,
             recv_into_op: None,
@@ -161,6 +132,12 @@ pub(super) struct Core {
     pub(super) listeners: Vec<Listener>,
     pub(super) queue: VecDeque<Queued>,
     pub(super) buffers: Buffers,
+    /// Operations on slots submitted so far.
+    pub(super) submitted: u64,
+    /// Sockets that nothing but the kernel's lateness keeps open, and the number of their close.
+    pub(super) kept: Vec<(usize, u64)>,
+    /// What was closed and may not have ended, by age.
+    pub(super) closed: VecDeque<Closed>,
     /// Doorbells on their way to this core, by arrival.
     pub(super) doorbells: VecDeque<Nanos>,
     /// Cores whose doorbell this one rang since it was last asked.
@@ -191,6 +168,9 @@ impl Core {
             listeners: (0..options.listeners).map(|_| listener()).collect(),
             queue: VecDeque::new(),
             buffers: Buffers::new(options.buffers, options.buffer_bytes, options.incremental),
+            submitted: 0,
+            kept: Vec::new(),
+            closed: VecDeque::new(),
             doorbells: VecDeque::new(),
             rung: Vec::new(),
             completions: VecDeque::new(),
@@ -203,6 +183,14 @@ impl Core {
             gone: false,
             options,
         }
+    }
+
+    /// Whether closed sockets are kept open by older operations: where the kernel is late and descriptors are direct.
+    pub(super) fn keeps_closed(&self) -> bool {
+        let is_blind = self.options.mutant == Some(Mutant::DirectThoughLate);
+        let is_late = self.options.closes_late || is_blind;
+        let descriptors = if is_blind { Descriptors::Direct } else { Descriptors::suiting(is_late) };
+        is_late && descriptors == Descriptors::Direct
     }
 
     // Queueing: each call is checked where the core makes it, so that a failure points there.
@@ -272,6 +260,7 @@ impl Core {
     pub(super) fn queue_send(&mut self, token: Token, data: Bytes) {
         self.expect_op(token, Op::Send);
         assert!(!data.is_empty(), "{token:?}: send of no bytes");
+        assert!(data.len() <= SEND_BYTES_MAX, "{token:?}: send of more bytes than one operation moves");
         let slot = self.open_slot(token, "send");
         assert!(slot.send == Flight::No, "{token:?}: two sends in flight for one slot");
         assert!(!slot.send_now, "{token:?}: send before the result of a batch send was taken");
@@ -373,8 +362,8 @@ impl Core {
 
     /// The rules that bind the core at the start of each turn.
     pub(super) fn begin_turn(&mut self) {
-        if let Some(filled) = self.buffers.any_lent() {
-            panic!("{filled:?} was not recycled before the next turn");
+        if let Some(extent) = self.buffers.any_lent() {
+            panic!("{extent:?} was not recycled before the next turn");
         }
         for (index, slot) in self.slots.iter_mut().enumerate() {
             assert!(!slot.received_untaken, "slot {index}: the buffer of a completed recv_into was not taken");
@@ -427,11 +416,13 @@ impl Core {
         }
         self.visible -= 1;
         let completion = self.completions.pop_front()?;
-        let Completion { token, result, filled, more } = completion;
+        let Completion { token, result, filled, more } = &completion;
+        let (token, result, more) = (*token, *result, *more);
         net.record(token.user_data());
         net.record(result.map_or_else(|errno| 1 << 32 | errno as u64, u64::from) << 2 | u64::from(more));
         if let Some(filled) = filled {
-            net.record(u64::from(filled.buffer) << 48 | u64::from(filled.offset) << 24 | u64::from(filled.len));
+            let extent = filled.0;
+            net.record(u64::from(extent.buffer) << 48 | u64::from(extent.offset) << 24 | u64::from(extent.len));
             self.buffers.lend(filled);
         }
         if token.op() != Op::Doorbell {
@@ -498,8 +489,8 @@ impl Core {
         if !self.completions.is_empty() {
             what.push(format!("completions not taken: {:?}", self.completions));
         }
-        if let Some(filled) = self.buffers.any_out() {
-            what.push(format!("a buffer that was not given back: {filled:?}"));
+        if let Some(extent) = self.buffers.any_out() {
+            what.push(format!("a buffer that was not given back: {extent:?}"));
         }
         for (index, slot) in self.slots.iter().enumerate() {
             if slot.stage != Stage::Free || slot.socket.is_some() {
