@@ -9,13 +9,13 @@ use ringwire::hub::CoreHub;
 use ringwire::hub::IdKey;
 use ringwire::mail::PostOffice;
 use ringwire::outbox::Outbox;
-use ringwire::proto::{Kind, Pool};
+use ringwire::proto::{Kind, Spares};
 
 const MEMBERS: u32 = 1000;
 
 fn hub() -> CoreHub {
     let (post, _) = PostOffice::new(1, 1).take(0);
-    let mut hub = CoreHub::new(IdKey::default(), post, Outbox::new(1 << 20), Pool::new(1 << 20), SlowConsumer::Close);
+    let mut hub = CoreHub::new(IdKey::default(), post, Outbox::new(1 << 20), Spares::new(1 << 20), SlowConsumer::Close);
     for slot in 0..MEMBERS {
         hub.outbox.open(slot, 0);
         hub.enter(slot, 0, 0);

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringwire::proto::frame::{put_frame, put_masked_frame};
-use ringwire::proto::{Event, Limits, Machine, Opcode, Pool, Role};
+use ringwire::proto::{Event, Limits, Machine, Opcode, Role, Spares};
 
 const FRAMES: usize = 16;
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
@@ -13,10 +13,10 @@ const LIMITS: Limits = Limits { message_bytes_max: 1 << 24, fragments_max: 1 << 
 
 /// One pass over `input`; what it does with each message is up to `each`. Unmasking scrambles the input, which is copied
 /// fresh each time: `decode/copy` is the price of that alone.
-fn decode(machine: &mut Machine, pool: &mut Pool, input: &mut [u8], mut each: impl FnMut(&[u8])) {
+fn decode(machine: &mut Machine, spares: &mut Spares, input: &mut [u8], mut each: impl FnMut(&[u8])) {
     let mut consumed = 0;
     let mut replies = |_: Opcode, _: &[u8]| {};
-    while let Some(event) = machine.next(input, &mut consumed, &LIMITS, pool, &mut replies) {
+    while let Some(event) = machine.next(input, &mut consumed, &LIMITS, spares, &mut replies) {
         match event {
             Event::Message(message) => each(message.payload.as_slice()),
             other => panic!("{other:?}"),
@@ -35,7 +35,7 @@ fn bench(criterion: &mut Criterion) {
             }
             let mut input = bytes.clone();
             let mut machine = Machine::new(Role::Server);
-            let mut pool = Pool::new(1 << 20);
+            let mut spares = Spares::new(1 << 20);
             if opcode == Opcode::Binary {
                 group.bench_function(BenchmarkId::new("decode/copy", len), |bencher| {
                     bencher.iter(|| input.copy_from_slice(black_box(&bytes)));
@@ -44,7 +44,7 @@ fn bench(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(format!("decode/{name}"), len), |bencher| {
                 bencher.iter(|| {
                     input.copy_from_slice(black_box(&bytes));
-                    decode(&mut machine, &mut pool, &mut input, |payload| {
+                    decode(&mut machine, &mut spares, &mut input, |payload| {
                         black_box(payload);
                     });
                 });
@@ -54,7 +54,7 @@ fn bench(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     out.clear();
                     input.copy_from_slice(black_box(&bytes));
-                    decode(&mut machine, &mut pool, &mut input, |payload| {
+                    decode(&mut machine, &mut spares, &mut input, |payload| {
                         put_frame(&mut out, opcode, payload);
                     });
                     black_box(&out);

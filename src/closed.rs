@@ -1,4 +1,6 @@
 //! How a WebSocket ended, for servers and clients alike.
+//!
+//! Knows of this crate: nothing.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What can go wrong outside the protocol, and the exit code that tells it to a supervisor.
 //!
-//! A leaf: it knows no other module.
+//! Knows of this crate: nothing.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,6 @@
 //! Messages as handlers see them, and what may be sent as one.
+//!
+//! Knows of this crate: `proto`.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;

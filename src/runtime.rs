@@ -7,6 +7,8 @@
 //!
 //! Tasks end with their core, on its thread: [`Runtime::end`] drops those that are not done. Wakers may be used later, and
 //! do nothing then.
+//!
+//! Knows of this crate: `hub`, `mail`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Who waits for something to happen: wakers, each under the number of the future that it belongs to, so that a future
 //! that is polled again or dropped leaves none behind.
+//!
+//! Knows of this crate: nothing.
 
 use std::cell::RefCell;
 use std::task::Waker;

@@ -647,13 +647,13 @@ mod section_10_4_limits {
         assert!(peer.machine.memory_bytes() < 4096, "{}", peer.machine.memory_bytes());
         peer.receive(&[0; 3000]);
         assert!(peer.machine.memory_bytes() < 8192, "{}", peer.machine.memory_bytes());
-        let lent = peer.machine.lend(1000, &mut peer.pool).unwrap();
+        let lent = peer.machine.lend(1000, &mut peer.spares).unwrap();
         assert!(lent.buffer.capacity() < 100_000, "{}", lent.buffer.capacity());
         assert!(peer.machine.memory_bytes() >= lent.buffer.capacity());
         let mut replies = |_, _: &[u8]| {};
-        let pool = &mut peer.pool;
-        assert!(peer.machine.give_back(lent.buffer, 0, &limits, pool, &mut replies).is_none());
-        peer.machine.take_buffers(pool);
+        let spares = &mut peer.spares;
+        assert!(peer.machine.give_back(lent.buffer, 0, &limits, spares, &mut replies).is_none());
+        peer.machine.take_buffers(spares);
         assert_eq!(peer.machine.memory_bytes(), 0);
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ringwire::{engine::uring::closes_late, proto::event::Kind};
+use ringwire::{engine::uring::closes_late, proto::Kind};
 
 use crate::{
     Outcome, Verdict,

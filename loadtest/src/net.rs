@@ -22,7 +22,7 @@ use std::{io, mem, sync::Arc, time::Instant};
 
 use ringwire::{
     engine::{Completion, Descriptors, Op, Ring, Token, Wait, bell::Bell, uring},
-    proto::{Limits, Pool},
+    proto::{Limits, Spares},
 };
 
 pub(crate) use self::app::{App, Gone, Io, Open, Received, Speaks};
@@ -52,7 +52,7 @@ pub(crate) struct Net {
     lines: Vec<Line>,
     free: Vec<u32>,
     live: usize,
-    pool: Pool,
+    spares: Spares,
     limits: Limits,
     completions: Vec<Completion>,
     starved: Vec<u32>,
@@ -106,7 +106,7 @@ impl Net {
             lines: Vec::new(),
             free: Vec::new(),
             live: 0,
-            pool: Pool::new(64 << 20),
+            spares: Spares::new(64 << 20),
             limits: Limits { message_bytes_max: 1 << 26, fragments_max: 1 << 20 },
             completions: Vec::new(),
             starved: Vec::new(),

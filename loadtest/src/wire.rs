@@ -6,8 +6,7 @@
 //! as much of the stamp as fits: the sequence comes first.
 
 use ringwire::proto::{
-    Opcode,
-    event::Kind,
+    Kind, Opcode,
     frame::{HEADER_BYTES_MAX, encode_header},
     mask,
 };

@@ -1,4 +1,6 @@
 //! Who may become a WebSocket, by the limits that hold for the whole process.
+//!
+//! Knows of this crate: nothing.
 
 mod memory;
 

@@ -100,17 +100,36 @@ impl Connection {
         self.queue_event(event, data, Some(Key::of(key.as_ref())))
     }
 
-    /// Sends all messages of a stream, no faster than the peer reads. Ends early when the connection does.
+    /// Sends all messages of a stream, no faster than the peer reads: the next one is taken when most of what is queued has
+    /// been sent, so none is lost if the future is dropped. Ends early when the connection does, with [`Sent::Gone`], or when
+    /// a message is not queued.
     pub async fn send_stream<M: IntoMessage>(&mut self, stream: impl Stream<Item = M>) -> Sent {
         let mut stream = pin!(stream);
-        while let Some(message) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+        loop {
             self.ready().await;
-            let sent = self.send(message);
+            let next = {
+                let mut waiter = self.inbox.sender();
+                poll_fn(|cx| {
+                    if self.is_closed() {
+                        return Poll::Ready(Err(Sent::Gone));
+                    }
+                    let next = stream.as_mut().poll_next(cx);
+                    if next.is_pending() {
+                        waiter.wait(cx.waker());
+                    }
+                    next.map(Ok)
+                })
+                .await
+            };
+            let sent = match next {
+                Ok(Some(message)) => self.send(message),
+                Ok(None) => return Sent::Queued,
+                Err(gone) => gone,
+            };
             if sent != Sent::Queued {
                 return sent;
             }
         }
-        Sent::Queued
     }
 
     /// Waits until most of what is queued has been taken by the socket, or the connection has ended.

@@ -3,6 +3,8 @@
 //! In come requests, messages and ends, from the shard by way of `serve`; out go calls of the user's handlers, and what
 //! these queue by way of the hub that they are lent. It never knows a ring or a socket's descriptor, never blocks, and
 //! calls nothing of the user's but through `guard`.
+//!
+//! Knows of this crate: `closed`, `config`, `hub`, `mail`, `message`, `outbox`, `proto`, `remote`, `runtime`, `shard`, `wakers`.
 
 pub(crate) mod connection;
 pub(crate) mod context;

@@ -3,7 +3,8 @@
 use std::io;
 
 use super::facts::Facts;
-use super::{Finding, Report, Verdict, needs};
+use super::needs;
+use super::report::{Finding, Report, Verdict};
 use crate::config::{Config, Setting};
 use crate::engine::uring::{Abilities, plain_slots};
 

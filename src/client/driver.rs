@@ -21,7 +21,7 @@ use super::line::Ended;
 use super::resolve::Resolve;
 use crate::engine::{BatchSend, Completion, Generations, Op, Ring, Token, Wait};
 use crate::message::OwnedMessage;
-use crate::proto::pool::Pool;
+use crate::proto::Spares;
 
 /// Memory kept for assembling messages.
 const POOL_BYTES: usize = 8 << 20;
@@ -61,7 +61,7 @@ pub struct Driver<R> {
     pub(super) resolve: Resolve,
     pub(super) conns: Slab<Conn>,
     pub(super) generations: Generations,
-    pub(super) pool: Pool,
+    pub(super) spares: Spares,
     pub(super) now_ns: u64,
     completions: Vec<Completion>,
     /// Connections that may have something to send.
@@ -92,7 +92,7 @@ impl<R: Ring> Driver<R> {
             resolve,
             conns: Slab::new(),
             generations: Generations::default(),
-            pool: Pool::new(POOL_BYTES),
+            spares: Spares::new(POOL_BYTES),
             completions: Vec::new(),
             dirty: Vec::new(),
             batch: Vec::new(),
@@ -422,7 +422,7 @@ impl<R: Ring> Driver<R> {
         let was = std::mem::replace(&mut conn.phase, Phase::Dead);
         debug_assert_ne!(was, Phase::Dead);
         conn.stash = Vec::new();
-        conn.machine.take_buffers(&mut self.pool);
+        conn.machine.take_buffers(&mut self.spares);
         // While retrying, its descriptor is being closed already.
         if conn.has_descriptor && was != Phase::Retrying {
             if conn.in_flight > 0 {

@@ -101,7 +101,7 @@ impl<R: Ring> Driver<R> {
             }
             Phase::Open | Phase::Closing => {
                 let next =
-                    Worker { conn, pool: &mut self.pool, wakers: &mut self.wakers, messages: &mut self.messages }
+                    Worker { conn, spares: &mut self.spares, wakers: &mut self.wakers, messages: &mut self.messages }
                         .frames(self.ring.buffer(filled));
                 self.after_frames(slot, next);
             }
@@ -163,8 +163,8 @@ impl<R: Ring> Driver<R> {
 
     fn frames(&mut self, slot: u32, data: &mut [u8]) {
         let conn = &mut self.conns[slot as usize];
-        let (pool, wakers, messages) = (&mut self.pool, &mut self.wakers, &mut self.messages);
-        let next = Worker { conn, pool, wakers, messages }.frames(data);
+        let (spares, wakers, messages) = (&mut self.spares, &mut self.wakers, &mut self.messages);
+        let next = Worker { conn, spares, wakers, messages }.frames(data);
         self.after_frames(slot, next);
     }
 
@@ -224,7 +224,7 @@ impl<R: Ring> Driver<R> {
 /// Reads one connection's frames.
 struct Worker<'w> {
     conn: &'w mut Conn,
-    pool: &'w mut crate::proto::Pool,
+    spares: &'w mut crate::proto::Spares,
     wakers: &'w mut Vec<std::task::Waker>,
     messages: &'w mut Vec<crate::message::OwnedMessage>,
 }
@@ -246,7 +246,7 @@ impl Worker<'_> {
             }
             let line = &self.conn.line;
             let mut replies = |opcode: Opcode, payload: &[u8]| line.control(opcode, payload);
-            let Some(event) = self.conn.machine.next(data, &mut consumed, &limits, self.pool, &mut replies) else {
+            let Some(event) = self.conn.machine.next(data, &mut consumed, &limits, self.spares, &mut replies) else {
                 break Next::Go;
             };
             match event {

@@ -36,6 +36,8 @@
 //! use all of these. Of the server it knows nothing: no hub, no shard, no app.
 //!
 //! Not in here: TLS, compression, proxies, redirects.
+//!
+//! Knows of this crate: `closed`, `engine`, `mail`, `message`, `proto`, `wakers`.
 
 pub mod blocking;
 mod conn;

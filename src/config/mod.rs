@@ -2,6 +2,8 @@
 //!
 //! The table below makes [`Config`], the parsing of variables and flags, `--help`, `ringwire config` and the table in
 //! README; a setting that is added here is everywhere. A leaf: it reads no clock and opens nothing.
+//!
+//! Knows of this crate: `error`.
 
 mod origin;
 mod types;

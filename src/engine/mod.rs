@@ -7,6 +7,8 @@
 //! Order of calls in one tick: any number of `accept`, `recv`, `send`, `close` … queue operations; one [`Ring::turn`]
 //! submits them together with the tick's batch of sends and waits; [`Ring::completion`] until `None` takes the results;
 //! each received buffer is read by [`Ring::buffer`] and given back by [`Ring::recycle`] before the next `turn`.
+//!
+//! Knows of this crate: nothing.
 
 pub mod bell;
 pub mod buffers;

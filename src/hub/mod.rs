@@ -10,6 +10,8 @@
 //!
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
+//!
+//! Knows of this crate: `config`, `mail`, `metrics`, `outbox`, `proto`.
 
 mod id;
 mod kept;
@@ -41,8 +43,7 @@ use crate::metrics::Counters;
 use crate::outbox::FrameBuf;
 use crate::outbox::{Dropped, Key, Outbox, Outgoing, Queued};
 use crate::proto::frame::Opcode;
-use crate::proto::pool::Pool;
-use crate::proto::{Incoming, Kind, Payload};
+use crate::proto::{Incoming, Kind, Payload, Spares};
 use room::Room;
 use routes::RouteNames;
 
@@ -112,7 +113,7 @@ pub struct CoreHub {
     /// The outbound queues.
     pub outbox: Outbox,
     /// Buffers for assembled messages.
-    pub pool: Pool,
+    pub spares: Spares,
     /// What happened so far.
     pub counters: Counters,
     ids: IdKey,
@@ -151,10 +152,10 @@ pub struct CoreHub {
 impl CoreHub {
     /// A core without connections.
     #[doc(hidden)]
-    pub fn new(ids: IdKey, post: Post<Letter>, outbox: Outbox, pool: Pool, slow_consumer: SlowConsumer) -> CoreHub {
+    pub fn new(ids: IdKey, post: Post<Letter>, outbox: Outbox, spares: Spares, slow_consumer: SlowConsumer) -> CoreHub {
         CoreHub {
             outbox,
-            pool,
+            spares,
             counters: Counters::default(),
             ids,
             core: post.core(),
@@ -182,7 +183,7 @@ impl CoreHub {
 
     /// A hub of no core, to stand in while a core's hub is lent.
     pub(crate) fn stand_in() -> CoreHub {
-        CoreHub::new(IdKey::default(), Post::nowhere(), Outbox::new(0), Pool::new(0), SlowConsumer::Close)
+        CoreHub::new(IdKey::default(), Post::nowhere(), Outbox::new(0), Spares::new(0), SlowConsumer::Close)
     }
 
     /// This core's number.
@@ -276,7 +277,7 @@ impl CoreHub {
             }
             Payload::Owned(payload) => {
                 let queued = self.reply_borrowed(slot, message.kind.into(), payload.as_slice());
-                self.pool.give(payload.into_parts().0);
+                self.spares.give(payload.into_parts().0);
                 queued
             }
             Payload::Borrowed(payload) => self.reply_borrowed(slot, message.kind.into(), payload),
@@ -360,7 +361,7 @@ impl CoreHub {
             }
             Payload::Owned(payload) => {
                 let delivery = self.publish(room, message.kind, payload.as_slice(), except, None);
-                self.pool.give(payload.into_parts().0);
+                self.spares.give(payload.into_parts().0);
                 delivery
             }
             Payload::Borrowed(payload) => self.publish(room, message.kind, payload, except, None),

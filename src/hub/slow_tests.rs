@@ -42,7 +42,7 @@ impl Model {
     fn new(seed: u64) -> Model {
         let (post, _) = crate::mail::PostOffice::new(1, 1).take(0);
         let outbox = Outbox::new(BYTES_MAX);
-        let mut hub = CoreHub::new(IdKey::default(), post, outbox, Pool::new(1 << 20), SlowConsumer::Close);
+        let mut hub = CoreHub::new(IdKey::default(), post, outbox, Spares::new(1 << 20), SlowConsumer::Close);
         let limits = |policy: &SlowConsumer| RouteLimits {
             slow_consumer: Some(*policy),
             reports_drops: true,

@@ -34,7 +34,7 @@ impl World {
         let (hubs, mailboxes) = (0..cores)
             .map(|core| {
                 let (post, mailbox) = office.take(core);
-                let hub = CoreHub::new(ids.clone(), post, Outbox::new(bytes_max), Pool::new(1 << 20), policy);
+                let hub = CoreHub::new(ids.clone(), post, Outbox::new(bytes_max), Spares::new(1 << 20), policy);
                 (hub, mailbox)
             })
             .unzip();

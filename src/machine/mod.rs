@@ -1,6 +1,8 @@
 //! What the machine leaves to this process beside what it has: the limits of control groups, on processors and memory.
 //!
-//! In: the files below `/proc` and `/sys`, or below another root for tests. Out: numbers. A leaf, which changes nothing.
+//! In: the files below `/proc` and `/sys`, or below another root for tests. Out: numbers. It changes nothing.
+//!
+//! Knows of this crate: nothing.
 
 mod groups;
 

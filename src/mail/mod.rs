@@ -11,13 +11,11 @@
 //! their order among themselves and are read before the others.
 //!
 //! Nobody sleeps through a letter: `mail/parked.rs` says why.
+//!
+//! Knows of this crate: `engine`.
 
 mod parked;
-
-/// The atomics of [`parked`], which `tests/mail_model.rs` replaces by those of a model checker.
-mod sync {
-    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
-}
+mod sync;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

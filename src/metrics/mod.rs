@@ -11,6 +11,8 @@
 //! println!("{open} WebSockets\n{}", metrics.to_prometheus());
 //! # }
 //! ```
+//!
+//! Knows of this crate: nothing.
 
 mod histogram;
 mod kinds;
@@ -117,11 +119,4 @@ pub struct Metrics {
     pub memory_bytes_max: u64,
     /// Whether that budget was spent, and not enough of it is free again.
     pub memory_over: bool,
-}
-
-impl Metrics {
-    /// The text that a Prometheus server scrapes, of the media type [`CONTENT_TYPE`].
-    pub fn to_prometheus(&self) -> String {
-        prometheus::text(self)
-    }
 }

@@ -7,16 +7,18 @@ use super::{CloseCode, CoreMetrics, Counts, Kind, Metrics, Side};
 /// The text's media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Writes a server's metrics.
-pub(super) fn text(metrics: &Metrics) -> String {
-    let mut text = Text { out: String::with_capacity(16 << 10), cores: &metrics.cores };
-    process(&mut text, metrics);
-    connections(&mut text);
-    messages(&mut text);
-    memory(&mut text);
-    mail(&mut text);
-    ring(&mut text);
-    text.out
+impl Metrics {
+    /// The text that a Prometheus server scrapes, of the media type [`CONTENT_TYPE`].
+    pub fn to_prometheus(&self) -> String {
+        let mut text = Text { out: String::with_capacity(16 << 10), cores: &self.cores };
+        process(&mut text, self);
+        connections(&mut text);
+        messages(&mut text);
+        memory(&mut text);
+        mail(&mut text);
+        ring(&mut text);
+        text.out
+    }
 }
 
 fn process(text: &mut Text<'_>, metrics: &Metrics) {

@@ -14,8 +14,9 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
+use super::dropped::Dropped;
 use super::key::Key;
-use super::{Dropped, PIECES_MAX, Stretch};
+use super::stretch::{PIECES_MAX, Stretch};
 use crate::proto::frame::frame_len;
 
 /// Small messages of a backlog are sent together up to this many bytes.

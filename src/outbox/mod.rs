@@ -15,8 +15,11 @@
 //! has something to send and no waiting send is in flight; `queued_bytes <= bytes_max` unless a single frame is larger
 //! (replies to the connection's own messages and control frames are bounded by its input); a waiting send owns no more than
 //! a quarter of `bytes_max`, or one message, so most of a queue can be dropped or replaced (see `overflow.rs`).
+//!
+//! Knows of this crate: `proto`.
 
 mod backlog;
+mod dropped;
 mod frame_buf;
 #[cfg(test)]
 mod frame_tests;
@@ -28,6 +31,7 @@ mod overflow;
 #[cfg(test)]
 mod overflow_tests;
 mod replies;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -36,10 +40,12 @@ use bytes::Bytes;
 use crate::proto::frame::{Opcode, put_frame};
 use backlog::{Backlog, RESEND_BYTES};
 
+pub use dropped::Dropped;
 pub use frame_buf::FrameBuf;
 pub use key::Key;
-pub use overflow::{Dropped, Outgoing};
+pub use overflow::Outgoing;
 pub use replies::OutboxReplies;
+pub use stretch::{PIECES_MAX, Stretch, ToSend};
 
 /// What became of one frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,26 +72,6 @@ impl ArenaFrame {
     }
 }
 
-/// What one connection has to send in this tick.
-#[derive(Clone, Copy, Debug)]
-pub struct ToSend<'a> {
-    /// The connection.
-    pub slot: u32,
-    /// Its generation.
-    pub generation: u32,
-    /// The bytes, in order.
-    pub bytes: Stretch<'a>,
-}
-
-/// Bytes that leave in one send.
-#[derive(Clone, Copy, Debug)]
-pub enum Stretch<'a> {
-    /// In one piece.
-    One(&'a [u8]),
-    /// In at most [`PIECES_MAX`].
-    Many(&'a [Bytes]),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// No connection: nothing may be queued.
@@ -109,8 +95,6 @@ struct Slot {
     backlog: Option<Box<Backlog>>,
 }
 
-/// Most pieces of one send.
-pub const PIECES_MAX: usize = 64;
 /// Bytes that one tick's arena may hold.
 const ARENA_BYTES_MAX: usize = 1 << 30;
 /// An arena larger than this is given up when it has been nearly empty for a while.

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use super::ProtocolError;
 use super::frame::Opcode;
-use super::partial::OwnedPayload;
+use super::payload::{Kind, OwnedPayload};
 
 /// Which end of the connection the machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,25 +22,6 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Most frames of one message; more closes 1008.
     pub fragments_max: u32,
-}
-
-/// What a data message carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// UTF-8 text.
-    Text,
-    /// Any bytes.
-    Binary,
-}
-
-impl From<Kind> for Opcode {
-    #[inline]
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Text => Self::Text,
-            Kind::Binary => Self::Binary,
-        }
-    }
 }
 
 /// A message's bytes, unmasked.

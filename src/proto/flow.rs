@@ -25,13 +25,11 @@ pub(super) struct Flow {
     pub(super) close_sent: bool,
     pub(super) close_received: bool,
     pub(super) failed: bool,
-    /// permessage-deflate was negotiated, so RSV1 has a meaning (RFC 7692). Nothing negotiates it yet.
-    pub(super) deflate: bool,
 }
 
 impl Flow {
     pub(super) fn new(role: Role) -> Self {
-        Self { role, mode: Mode::Open, close_sent: false, close_received: false, failed: false, deflate: false }
+        Self { role, mode: Mode::Open, close_sent: false, close_received: false, failed: false }
     }
 
     /// A complete control frame while open.

@@ -10,11 +10,13 @@
 //!
 //! Invariant: the record of what is incomplete exists only while a frame or a message is.
 
-use super::event::{Event, Incoming, Kind, Lent, Limits, Payload, Replies, Role};
+use super::assembly::{Assembly, Frame};
+use super::event::{Event, Incoming, Lent, Limits, Payload, Replies, Role};
 use super::flow::{Flow, Mode};
 use super::frame::{Expect, Opcode, decode_header_as};
-use super::partial::{Assembly, Frame, Partial};
-use super::pool::Pool;
+use super::partial::Partial;
+use super::payload::Kind;
+use super::spares::Spares;
 use super::{ProtocolError, close, mask, utf8};
 
 /// Fewest bytes of room that a loan has, where so many are to come.
@@ -58,7 +60,7 @@ impl Machine {
         input: &'a mut [u8],
         consumed: &mut usize,
         limits: &Limits,
-        pool: &mut Pool,
+        spares: &mut Spares,
         replies: &mut impl Replies,
     ) -> Option<Event<'a>> {
         if self.flow.mode == Mode::Open
@@ -73,11 +75,11 @@ impl Machine {
             }
             let payload: &'a [u8] = payload;
             if whole.kind == Kind::Text && !utf8::is_valid(payload) {
-                return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, pool, replies));
+                return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies));
             }
             return Some(Event::Message(Incoming { kind: whole.kind, payload: Payload::Borrowed(payload) }));
         }
-        self.next_slow(input, consumed, limits, pool, replies)
+        self.next_slow(input, consumed, limits, spares, replies)
     }
 
     /// Begins the closing handshake: queues a Close frame, with an empty payload where `code` is `None`. False, and
@@ -108,7 +110,7 @@ impl Machine {
     /// declares, unless the pool has a buffer of that size.
     ///
     /// Fails to lend (`None`) elsewhere, and once closing. Until [`Machine::give_back`], `next` must not be called.
-    pub fn lend(&mut self, threshold: usize, pool: &mut Pool) -> Option<Lent> {
+    pub fn lend(&mut self, threshold: usize, spares: &mut Spares) -> Option<Lent> {
         let partial = self.partial.as_deref_mut()?;
         let frame = partial.frame?;
         if self.flow.mode != Mode::Open
@@ -124,7 +126,7 @@ impl Machine {
         let step = message.len().clamp(LEND_BYTES_MIN, LEND_BYTES_MAX).min(len_max);
         // Less than half a step of room is not worth a receive.
         if message.buffer.capacity() - message.buffer.len() < step.div_ceil(2) {
-            message.make_room(step, &frame, pool);
+            message.make_room(step, &frame, &mut spares.pool);
         }
         if message.buffer.is_empty() {
             message.set_headroom();
@@ -144,17 +146,17 @@ impl Machine {
         buffer: Vec<u8>,
         fresh: usize,
         limits: &Limits,
-        pool: &mut Pool,
+        spares: &mut Spares,
         replies: &mut impl Replies,
     ) -> Option<Event<'a>> {
         let _ = limits; // The frame's header was held against them.
         let Some(partial) = self.partial.as_deref_mut() else {
-            pool.give(buffer);
+            spares.give(buffer);
             return None;
         };
         let lent = partial.lent.take();
         let (Some(_), Some(mut frame)) = (lent, partial.frame) else {
-            pool.give(buffer);
+            spares.give(buffer);
             return None;
         };
         assert!(fresh as u64 <= frame.remaining, "more received than the loan allowed");
@@ -162,7 +164,7 @@ impl Machine {
             (Some(message), Mode::Open) => message.restore(&frame, buffer, fresh),
             // Closed meanwhile: the bytes count, their content does not.
             _ => {
-                pool.give(buffer);
+                spares.give(buffer);
                 Ok(())
             }
         };
@@ -170,30 +172,30 @@ impl Machine {
         partial.frame = (frame.remaining > 0).then_some(frame);
         if let Err(error) = taken {
             let rest = if frame.remaining > 0 { Rest::Of(frame) } else { Rest::Frames };
-            return Some(self.fail(error, rest, pool, replies));
+            return Some(self.fail(error, rest, spares, replies));
         }
         if frame.remaining > 0 || !frame.fin || self.flow.mode != Mode::Open {
             return None;
         }
-        Some(self.deliver(pool, replies))
+        Some(self.deliver(spares, replies))
     }
 
     /// Gives up the message that is being assembled, after [`Machine::close`]: what follows is read only for the peer's
     /// Close. A lent buffer is given up when it comes back.
-    pub fn forget_message(&mut self, pool: &mut Pool) {
+    pub fn forget_message(&mut self, spares: &mut Spares) {
         debug_assert!(self.flow.mode != Mode::Open, "the rest of the message would be taken for a message");
         if let Some(partial) = self.partial.as_mut().filter(|partial| partial.lent.is_none()) {
-            partial.drop_message(pool);
+            partial.drop_message(&mut spares.pool);
         }
     }
 
     /// Gives all storage to the pool: the connection is over, nothing more will be read from it.
-    pub fn take_buffers(&mut self, pool: &mut Pool) {
+    pub fn take_buffers(&mut self, spares: &mut Spares) {
         self.flow.mode = Mode::Deaf;
         if let Some(mut partial) = self.partial.take() {
-            partial.clear(pool);
+            partial.clear(&mut spares.pool);
             partial.lent = None;
-            pool.give_partial(partial);
+            spares.give_record(partial);
         }
     }
 
@@ -246,32 +248,32 @@ impl Machine {
         input: &'a mut [u8],
         consumed: &mut usize,
         limits: &Limits,
-        pool: &mut Pool,
+        spares: &mut Spares,
         replies: &mut impl Replies,
     ) -> Option<Event<'a>> {
         debug_assert!(self.partial.as_ref().is_none_or(|p| p.lent.is_none()), "buffer is lent");
         loop {
             match self.flow.mode {
                 Mode::Open => {}
-                Mode::Skimming => return self.skim(input, consumed, pool),
+                Mode::Skimming => return self.skim(input, consumed, spares),
                 Mode::Deaf => {
                     *consumed = input.len();
-                    self.discard(pool);
+                    self.discard(spares);
                     return None;
                 }
             }
-            let mut frame = match self.frame(input, consumed, pool) {
+            let mut frame = match self.frame(input, consumed, spares) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
-                    self.release_if_idle(pool);
+                    self.release_if_idle(spares);
                     return None;
                 }
-                Err(error) => return Some(self.fail(error, Rest::Lost, pool, replies)),
+                Err(error) => return Some(self.fail(error, Rest::Lost, spares, replies)),
             };
             if !frame.begun
                 && let Err(error) = self.admit(&frame, limits)
             {
-                return Some(self.fail(error, Rest::Of(frame), pool, replies));
+                return Some(self.fail(error, Rest::Of(frame), spares, replies));
             }
             let start = *consumed;
             let share = frame.share(input.len() - start);
@@ -280,7 +282,7 @@ impl Machine {
             let in_message = self.partial.as_ref().is_some_and(|p| p.message.is_some());
 
             if whole && (frame.opcode.is_control() || (frame.fin && !in_message)) {
-                self.set_frame(None, pool);
+                self.set_frame(None, spares);
                 let payload = &mut input[start..start + share];
                 if let Some(key) = frame.key {
                     mask::apply(key, 0, payload);
@@ -294,14 +296,14 @@ impl Machine {
                         return Some(event);
                     }
                 };
-                self.release_if_idle(pool);
+                self.release_if_idle(spares);
                 if kind == Kind::Text && !utf8::is_valid(payload) {
-                    return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, pool, replies));
+                    return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies));
                 }
                 return Some(Event::Message(Incoming { kind, payload: Payload::Borrowed(payload) }));
             }
 
-            let partial = self.partial.get_or_insert_with(|| pool.take_partial());
+            let partial = self.partial.get_or_insert_with(|| spares.take_record());
             let piece = &input[start..start + share];
             if frame.opcode.is_control() {
                 partial.push_control(&frame, piece);
@@ -321,27 +323,32 @@ impl Machine {
                 Assembly::new(if text { Kind::Text } else { Kind::Binary })
             });
             message.fragments += u32::from(!frame.begun);
-            let taken = message.append(&frame, piece, pool);
+            let taken = message.append(&frame, piece, &mut spares.pool);
             frame.advance(share);
             frame.begun = true;
             let more = frame.remaining > 0;
             partial.frame = more.then_some(frame);
             if let Err(error) = taken {
                 let rest = if more { Rest::Of(frame) } else { Rest::Frames };
-                return Some(self.fail(error, rest, pool, replies));
+                return Some(self.fail(error, rest, spares, replies));
             }
             if more {
                 return None;
             }
             if frame.fin {
-                return Some(self.deliver(pool, replies));
+                return Some(self.deliver(spares, replies));
             }
         }
     }
 
     /// The frame to go on with: the one under way, or the next of the input once its header is complete. `None`: the input
     /// ended before.
-    fn frame(&mut self, input: &[u8], consumed: &mut usize, pool: &mut Pool) -> Result<Option<Frame>, ProtocolError> {
+    fn frame(
+        &mut self,
+        input: &[u8],
+        consumed: &mut usize,
+        spares: &mut Spares,
+    ) -> Result<Option<Frame>, ProtocolError> {
         if let Some(frame) = self.partial.as_ref().and_then(|partial| partial.frame) {
             return Ok(Some(frame));
         }
@@ -353,7 +360,7 @@ impl Machine {
         let in_message = self.partial.as_ref().is_some_and(|partial| partial.message.is_some());
         let expect = Expect {
             masked: Some(self.flow.role == Role::Server),
-            rsv1: self.flow.deflate,
+            rsv1: false,
             continuation: open.then_some(in_message),
         };
         let stored = self.partial.as_ref().map_or(0, |partial| usize::from(partial.head_len));
@@ -374,7 +381,7 @@ impl Machine {
                 Ok(Some(Frame::new(header)))
             }
             Ok(None) => {
-                self.partial.get_or_insert_with(|| pool.take_partial()).keep_head(bytes);
+                self.partial.get_or_insert_with(|| spares.take_record()).keep_head(bytes);
                 *consumed = input.len();
                 Ok(None)
             }
@@ -404,20 +411,26 @@ impl Machine {
     }
 
     /// The assembled message is complete.
-    fn deliver<'a>(&mut self, pool: &mut Pool, replies: &mut impl Replies) -> Event<'a> {
+    fn deliver<'a>(&mut self, spares: &mut Spares, replies: &mut impl Replies) -> Event<'a> {
         let message = self.partial.as_mut().and_then(|partial| partial.message.take());
         let Some(message) = message else { unreachable!("a complete frame without a message") };
-        self.release_if_idle(pool);
+        self.release_if_idle(spares);
         let kind = message.kind;
         match message.finish() {
             Ok(payload) => Event::Message(Incoming { kind, payload: Payload::Owned(payload) }),
-            Err(error) => self.fail(error, Rest::Frames, pool, replies),
+            Err(error) => self.fail(error, Rest::Frames, spares, replies),
         }
     }
 
     /// Fails the connection (RFC 6455 7.1.7).
     #[cold]
-    fn fail<'a>(&mut self, error: ProtocolError, rest: Rest, pool: &mut Pool, replies: &mut impl Replies) -> Event<'a> {
+    fn fail<'a>(
+        &mut self,
+        error: ProtocolError,
+        rest: Rest,
+        spares: &mut Spares,
+        replies: &mut impl Replies,
+    ) -> Event<'a> {
         let frame = match rest {
             Rest::Of(frame) if frame.remaining > 0 => Some(frame),
             _ => None,
@@ -427,27 +440,27 @@ impl Machine {
             self.flow.mode = Mode::Deaf;
         }
         if let Some(partial) = &mut self.partial {
-            partial.clear(pool);
+            partial.clear(&mut spares.pool);
         }
-        self.set_frame(frame, pool);
-        self.release_if_idle(pool);
+        self.set_frame(frame, spares);
+        self.release_if_idle(spares);
         Event::Failed(error)
     }
 
     /// Looks for the peer's Close behind our own; reads no more than headers of what comes before it.
-    fn skim<'a>(&'a mut self, input: &'a mut [u8], consumed: &mut usize, pool: &mut Pool) -> Option<Event<'a>> {
+    fn skim<'a>(&'a mut self, input: &'a mut [u8], consumed: &mut usize, spares: &mut Spares) -> Option<Event<'a>> {
         if let Some(partial) = &mut self.partial {
-            partial.drop_message(pool);
+            partial.drop_message(&mut spares.pool);
         }
         loop {
-            let mut frame = match self.frame(input, consumed, pool) {
+            let mut frame = match self.frame(input, consumed, spares) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
-                    self.release_if_idle(pool);
+                    self.release_if_idle(spares);
                     return None;
                 }
                 Err(error) => {
-                    self.discard(pool);
+                    self.discard(spares);
                     return self.flow.end(Err(error));
                 }
             };
@@ -455,12 +468,12 @@ impl Machine {
             let share = frame.share(input.len() - start);
             *consumed += share;
             if frame.opcode == Opcode::Close {
-                let partial = self.partial.get_or_insert_with(|| pool.take_partial());
+                let partial = self.partial.get_or_insert_with(|| spares.take_record());
                 partial.push_control(&frame, &input[start..start + share]);
             }
             frame.advance(share);
             let more = frame.remaining > 0;
-            self.set_frame(more.then_some(frame), pool);
+            self.set_frame(more.then_some(frame), spares);
             if more {
                 return None;
             }
@@ -474,24 +487,24 @@ impl Machine {
     }
 
     /// Notes which frame is under way; takes a record only if there is one.
-    fn set_frame(&mut self, frame: Option<Frame>, pool: &mut Pool) {
+    fn set_frame(&mut self, frame: Option<Frame>, spares: &mut Spares) {
         if frame.is_some() || self.partial.is_some() {
-            self.partial.get_or_insert_with(|| pool.take_partial()).frame = frame;
+            self.partial.get_or_insert_with(|| spares.take_record()).frame = frame;
         }
     }
 
     /// Nothing that is incomplete matters any more.
-    fn discard(&mut self, pool: &mut Pool) {
+    fn discard(&mut self, spares: &mut Spares) {
         if let Some(partial) = &mut self.partial {
-            partial.clear(pool);
+            partial.clear(&mut spares.pool);
         }
-        self.release_if_idle(pool);
+        self.release_if_idle(spares);
     }
 
-    fn release_if_idle(&mut self, pool: &mut Pool) {
+    fn release_if_idle(&mut self, spares: &mut Spares) {
         self.flow.invariants();
         if let Some(partial) = self.partial.take_if(|partial| partial.is_idle()) {
-            pool.give_partial(partial);
+            spares.give_record(partial);
         }
     }
 }

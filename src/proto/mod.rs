@@ -3,7 +3,10 @@
 //! Nothing here knows a descriptor, a clock, a ring or a hub, and a peer's bytes never panic: they give an event or an
 //! error. The way through it: [`http::parse_head`] reads the request, [`handshake::check`] decides on the upgrade,
 //! [`machine::Machine`] turns everything behind it into events; [`frame::put_frame`] writes what goes back.
+//!
+//! Knows of this crate: nothing.
 
+mod assembly;
 pub mod close;
 pub mod error;
 pub mod event;
@@ -18,12 +21,15 @@ mod http_target;
 pub mod machine;
 pub mod mask;
 mod partial;
+pub mod payload;
 pub mod pool;
+mod spares;
 pub mod utf8;
 
 pub use error::ProtocolError;
-pub use event::{Event, Incoming, Kind, Lent, Limits, Payload, Replies, Role};
+pub use event::{Event, Incoming, Lent, Limits, Payload, Replies, Role};
 pub use frame::{FrameHeader, Opcode};
 pub use machine::Machine;
-pub use partial::{HEADROOM, OwnedPayload};
+pub use payload::{HEADROOM, Kind, OwnedPayload};
 pub use pool::Pool;
+pub use spares::Spares;

@@ -2,9 +2,7 @@
 //!
 //! Invariant: `bytes` = sum of the capacities kept <= `bytes_max`, and `buffers` is sorted by capacity.
 
-use super::partial::Partial;
-
-/// Most buffers kept, and most records of partial messages.
+/// Most buffers kept.
 const COUNT_MAX: usize = 64;
 
 /// The smallest buffer made, in bytes.
@@ -20,15 +18,12 @@ pub struct Pool {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
     bytes_max: usize,
-    // Boxed because a connection holds its record by one pointer, and it must move between the two without a copy.
-    #[allow(clippy::vec_box)]
-    partials: Vec<Box<Partial>>,
 }
 
 impl Pool {
     /// A cache that keeps at most `bytes_max` bytes of buffers.
     pub fn new(bytes_max: usize) -> Self {
-        Self { buffers: Vec::new(), bytes: 0, bytes_max, partials: Vec::new() }
+        Self { buffers: Vec::new(), bytes: 0, bytes_max }
     }
 
     /// An empty buffer with at least `min_capacity` bytes of capacity: the best fit of the cache, or a new one of the next
@@ -96,17 +91,6 @@ impl Pool {
     /// Whether no buffer is kept.
     pub fn is_empty(&self) -> bool {
         self.buffers.is_empty()
-    }
-
-    pub(super) fn take_partial(&mut self) -> Box<Partial> {
-        self.partials.pop().unwrap_or_default()
-    }
-
-    pub(super) fn give_partial(&mut self, partial: Box<Partial>) {
-        debug_assert!(partial.is_idle(), "a record with content");
-        if self.partials.len() < COUNT_MAX {
-            self.partials.push(partial);
-        }
     }
 
     fn invariants(&self) {

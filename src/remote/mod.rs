@@ -3,6 +3,8 @@
 //!
 //! In comes what a user sends, from any thread; out go letters to cores, and answers. Nothing here knows a ring, a
 //! connection's state or a handler: what a core does with a letter is `hub`'s.
+//!
+//! Knows of this crate: `admission`, `hub`, `mail`, `message`, `metrics`, `outbox`, `proto`, `runtime`.
 
 mod hub;
 mod receivers;

@@ -1,4 +1,7 @@
 //! Starts the cores and ends them.
+//!
+//! Knows of this crate: `admission`, `app`, `config`, `engine`, `error`, `hub`, `machine`, `mail`, `outbox`, `proto`,
+//! `remote`, `shard`.
 
 pub mod listen;
 mod nofile;
@@ -30,8 +33,7 @@ use crate::hub::{CoreHub, Letter};
 use crate::machine;
 use crate::mail::{MailError, Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
-use crate::proto::Limits;
-use crate::proto::pool::Pool;
+use crate::proto::{Limits, Spares};
 use crate::remote::Hub;
 use crate::server::listen::{BoundAddress, SocketFile};
 use crate::shard::service::Service;
@@ -348,7 +350,7 @@ impl CoreStart {
         ring.set_bells(bells);
         let config = &self.config;
         let outbox = Outbox::new(config.outbox_bytes_max);
-        let mut hub = CoreHub::new(self.ids, self.post, outbox, Pool::new(POOL_BYTES), config.slow_consumer);
+        let mut hub = CoreHub::new(self.ids, self.post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
         let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
             Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_message(&*panic)))
         })?;

@@ -12,7 +12,7 @@ use super::input::{Next, Worker};
 use super::{Shard, conn::Conn};
 use crate::engine::{Completion, Op, Ring};
 use crate::outbox::OutboxReplies;
-use crate::proto::{Event, Lent, Payload, Pool};
+use crate::proto::{Event, Lent, Payload, Spares};
 use crate::shard::service::Service;
 
 /// Most bytes received at once of what is at hand.
@@ -71,7 +71,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 // It starts anew when it goes on.
                 continue;
             }
-            let Some(lent) = lend(conn, self.settings.direct_bytes_min, &mut self.hub.pool) else {
+            let Some(lent) = lend(conn, self.settings.direct_bytes_min, &mut self.hub.spares) else {
                 self.start_receiving(slot);
                 continue;
             };
@@ -92,7 +92,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if conn.paused {
             return;
         }
-        let Some(lent) = lend(conn, self.settings.direct_bytes_min, &mut self.hub.pool) else {
+        let Some(lent) = lend(conn, self.settings.direct_bytes_min, &mut self.hub.spares) else {
             return self.start_receiving(slot);
         };
         conn.receiving = Receiving::Direct;
@@ -111,7 +111,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         let conn = &mut self.conns[slot as usize];
         if conn.phase == Phase::Dead {
-            self.hub.pool.give(buffer);
+            self.hub.spares.give(buffer);
             return self.receive_ended(slot, completion.recv_end());
         }
         let fresh = completion.result.unwrap_or(0);
@@ -151,11 +151,11 @@ fn wants_direct(conn: &Conn, direct_bytes_min: usize) -> bool {
     conn.phase == Phase::Open && conn.machine.payload_to_come() >= bytes_min as u64
 }
 
-fn lend(conn: &mut Conn, direct_bytes_min: usize, pool: &mut Pool) -> Option<Lent> {
+fn lend(conn: &mut Conn, direct_bytes_min: usize, spares: &mut Spares) -> Option<Lent> {
     if !wants_direct(conn, direct_bytes_min) {
         return None;
     }
-    conn.machine.lend(1, pool)
+    conn.machine.lend(1, spares)
 }
 
 impl<S: Service> Worker<'_, S> {
@@ -164,7 +164,7 @@ impl<S: Service> Worker<'_, S> {
         let limits = self.cx.limits();
         let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
         let machine = &mut self.conn.machine;
-        let message = match machine.give_back(buffer, fresh, &limits, &mut self.cx.hub.pool, &mut replies) {
+        let message = match machine.give_back(buffer, fresh, &limits, &mut self.cx.hub.spares, &mut replies) {
             Some(Event::Message(message)) => message,
             Some(Event::Failed(error)) => {
                 self.failed(error);

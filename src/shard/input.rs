@@ -300,7 +300,7 @@ impl<S: Service> Worker<'_, S> {
         loop {
             let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
             let machine = &mut self.conn.machine;
-            let Some(event) = machine.next(data, &mut consumed, &limits, &mut self.cx.hub.pool, &mut replies) else {
+            let Some(event) = machine.next(data, &mut consumed, &limits, &mut self.cx.hub.spares, &mut replies) else {
                 // Of a peer's Close after a failure there is no event.
                 return match (failed || self.conn.phase == Phase::Closing, self.conn.machine.close_received()) {
                     (true, true) => Next::Flush,
@@ -318,7 +318,7 @@ impl<S: Service> Worker<'_, S> {
                     let payload = match message.payload {
                         Payload::Owned(payload) => payload,
                         Payload::Borrowed(payload) => {
-                            OwnedPayload::copy_of(payload, self.cx.hub.pool.take(payload.len() + HEADROOM))
+                            OwnedPayload::copy_of(payload, self.cx.hub.spares.take(payload.len() + HEADROOM))
                         }
                     };
                     let held = (message.kind, payload);

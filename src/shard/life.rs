@@ -377,7 +377,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         conn.stash = None;
         conn.awaits_answer = false;
-        conn.machine.take_buffers(&mut self.hub.pool);
+        conn.machine.take_buffers(&mut self.hub.spares);
         self.hub.partial_bytes -= std::mem::take(&mut conn.held_bytes) as usize;
         self.hub.counters.released += 1;
         let ended = conn.ended.take();

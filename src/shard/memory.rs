@@ -169,7 +169,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.close_doomed();
             let conn = &mut self.conns[slot as usize];
             if matches!(conn.phase, Phase::Closing | Phase::Flushing) {
-                conn.machine.forget_message(&mut self.hub.pool);
+                conn.machine.forget_message(&mut self.hub.spares);
                 conn.deadline_ms = conn.deadline_ms.min(now_ms + SHED_MS);
                 conn.hurried = true;
                 let deadline_ms = conn.deadline_ms;

@@ -9,6 +9,8 @@
 //! Invariants: a slot is freed only when no operation of it is in flight; at most one receive and one waiting send are in
 //! flight for a slot; a socket is closed only after what was queued to it before has been sent, unless it is broken or its
 //! time is up.
+//!
+//! Knows of this crate: `admission`, `config`, `engine`, `hub`, `mail`, `metrics`, `outbox`, `proto`.
 
 mod conn;
 mod direct;
@@ -384,8 +386,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// The batch is over: what it has sent is forgotten, and whoever waited for that goes on.
     fn settle(&mut self) {
-        let pool = &mut self.hub.pool;
-        self.hub.outbox.settle(|buffer| pool.give(buffer));
+        let spares = &mut self.hub.spares;
+        self.hub.outbox.settle(|buffer| spares.give(buffer));
         for (slot, generation) in std::mem::take(&mut self.broken) {
             if self.generations.of(slot) == generation && self.conns.contains(slot as usize) {
                 self.finish(slot, 1006, "the connection broke");
@@ -514,8 +516,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if !whole {
             return self.finish(slot, 1006, "the connection broke");
         }
-        let pool = &mut self.hub.pool;
-        match self.hub.outbox.sent_async(slot, |buffer| pool.give(buffer)) {
+        let spares = &mut self.hub.spares;
+        match self.hub.outbox.sent_async(slot, |buffer| spares.give(buffer)) {
             Some(next) => {
                 self.conns[slot as usize].in_flight += 1;
                 self.ring.send(self.token(Op::Send, slot), next);

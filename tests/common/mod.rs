@@ -4,6 +4,7 @@
 // Each test program uses its own part of it.
 #![allow(dead_code)]
 
+pub(crate) mod bytes;
 #[cfg(feature = "cli")]
 pub(crate) mod program;
 pub(crate) mod raw;

@@ -17,8 +17,7 @@ use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
 use ringwire::proto::http::RequestHead;
-use ringwire::proto::pool::Pool;
-use ringwire::proto::{Incoming, Limits};
+use ringwire::proto::{Incoming, Limits, Spares};
 use ringwire::remote::Hub;
 use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Reply, Service};
 use ringwire::shard::{Handover, Settings, Shard};
@@ -318,7 +317,7 @@ impl Cores {
         let all = bells.iter().enumerate().map(|(number, bell)| {
             let (post, mailbox) = office.take(number);
             let outbox = Outbox::new(setup.outbox_bytes_max);
-            let mut hub = CoreHub::new(ids.clone(), post, outbox, Pool::new(1 << 20), setup.slow_consumer);
+            let mut hub = CoreHub::new(ids.clone(), post, outbox, Spares::new(1 << 20), setup.slow_consumer);
             let inner = Box::new(app::service((setup.app)(), &mut hub, handle.clone()));
             let service = Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
             let ring = world.ring(number, setup.ring.clone());

@@ -98,6 +98,10 @@ fn answers_to<'p>(rig: &mut Rig, pieces: impl IntoIterator<Item = &'p [u8]>) -> 
         client.send(piece);
         rig.settle();
         received.extend(client.received());
+        // Whoever sees the end sends no more.
+        if client.saw_fin() {
+            break;
+        }
     }
     let has_ended = client.saw_fin();
     assert!(!client.saw_reset());

@@ -6,7 +6,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringwire::{App, BoxError, Connection, interval, sleep, spawn_local, timeout, ws};
+use futures_util::stream::{self, StreamExt as _};
+use ringwire::{App, BoxError, Connection, Sent, interval, sleep, spawn_local, timeout, ws};
 
 use crate::host::Setup;
 use crate::rig::Rig;
@@ -82,6 +83,51 @@ fn who_waits_for_a_slow_peer_hears_of_its_end() {
     socket.client.reset();
     rig.pass_ms(10);
     assert!(done.get());
+    rig.finish();
+}
+
+/// Kills: messages that are taken off a stream before there is room for them, and are lost with the future.
+#[test]
+fn a_stream_that_is_given_up_and_gone_on_with_loses_nothing() {
+    let app = || {
+        let task = async |mut connection: Connection| {
+            let mut numbers = stream::iter((0..300).map(|number| format!("{number:01000}")));
+            while timeout(Duration::from_millis(5), connection.send_stream(&mut numbers)).await.is_err() {}
+        };
+        App::new().ws("/", ws().task(task))
+    };
+    let mut rig = Rig::new(&setup(app));
+    let mut socket = rig.open(0, "/");
+    let mut got = Vec::new();
+    while got.len() < 300 {
+        let most = 256 << 10;
+        assert!(rig.cores.all[0].shard.hub().outbox.queued_bytes(0) < most, "no faster than the peer reads");
+        rig.pass_ms(3);
+        got.extend(socket.texts().into_iter().map(|text| text.parse::<usize>().expect("a number")));
+    }
+    assert_eq!(got, (0..300).collect::<Vec<_>>());
+    rig.finish();
+}
+
+/// Kills: a stream that has nothing to say and outlives its connection.
+#[test]
+fn who_streams_hears_of_the_end() {
+    let told = Rc::new(Cell::new(None));
+    let told_in = Rc::clone(&told);
+    let app = move || {
+        let told = Rc::clone(&told_in);
+        let task = async move |mut connection: Connection| {
+            let sent = connection.send_stream(stream::iter(["first"]).chain(stream::pending())).await;
+            told.set(Some(sent));
+        };
+        App::new().ws("/", ws().task(task))
+    };
+    let mut rig = Rig::new(&setup(app));
+    let mut socket = rig.open(0, "/");
+    assert_eq!(socket.texts(), ["first"]);
+    socket.client.reset();
+    rig.pass_ms(1);
+    assert_eq!(told.get(), Some(Sent::Gone));
     rig.finish();
 }
 

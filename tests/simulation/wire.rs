@@ -2,6 +2,10 @@
 
 use ringwire::engine::sim::Rng;
 
+#[path = "../common/bytes.rs"]
+mod bytes;
+pub(crate) use bytes::request;
+
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
@@ -23,15 +27,6 @@ pub enum Event {
     Pong(Vec<u8>),
     /// With its code, if it had one.
     Close(Option<u16>),
-}
-
-/// An opening handshake for `path`.
-pub fn request(path: &str, key: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: ringwire.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    .into_bytes()
 }
 
 /// The key of an opening handshake, once all of it is there.
@@ -71,21 +66,7 @@ pub fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
 
 /// Appends one masked frame.
 pub fn frame(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], rng: &mut Rng) {
-    out.push(u8::from(fin) << 7 | opcode);
-    match payload.len() {
-        n @ 0..=125 => out.push(0x80 | n as u8),
-        n @ 126..=0xffff => {
-            out.push(0x80 | 126);
-            out.extend((n as u16).to_be_bytes());
-        }
-        n => {
-            out.push(0x80 | 127);
-            out.extend((n as u64).to_be_bytes());
-        }
-    }
-    let mask = (rng.next_u64() as u32).to_be_bytes();
-    out.extend(mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes::put_frame(out, u8::from(fin) << 7 | opcode, payload, (rng.next_u64() as u32).to_be_bytes());
 }
 
 /// Appends `message` in up to `frames_max` frames, sometimes with a ping between them.

@@ -5,7 +5,7 @@
 
 pub mod oracle;
 
-use ringwire::proto::{Event, Incoming, Kind, Limits, Machine, Opcode, Payload, Pool, ProtocolError, Role};
+use ringwire::proto::{Event, Incoming, Kind, Limits, Machine, Opcode, Payload, ProtocolError, Role, Spares};
 
 pub const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
@@ -91,7 +91,7 @@ impl Run {
 /// A machine and everything it said.
 pub struct Peer {
     pub machine: Machine,
-    pub pool: Pool,
+    pub spares: Spares,
     pub limits: Limits,
     pub seen: Vec<Seen>,
     pub sent: Vec<Sent>,
@@ -103,7 +103,7 @@ impl Peer {
     pub fn new(role: Role, limits: Limits) -> Self {
         Self {
             machine: Machine::new(role),
-            pool: Pool::new(1 << 22),
+            spares: Spares::new(1 << 22),
             limits,
             seen: Vec::new(),
             sent: Vec::new(),
@@ -114,7 +114,7 @@ impl Peer {
     /// Receives one piece: into the lent buffer as far as one is lent, else as an input.
     pub fn receive(&mut self, piece: &[u8]) {
         let mut piece = piece;
-        while let Some(lent) = self.lend.and_then(|least| self.machine.lend(least, &mut self.pool)) {
+        while let Some(lent) = self.lend.and_then(|least| self.machine.lend(least, &mut self.spares)) {
             let mut buffer = lent.buffer;
             let room = buffer.capacity() - buffer.len();
             assert!(room > 0 && lent.len_max > 0);
@@ -123,8 +123,8 @@ impl Peer {
             piece = &piece[n..];
             let sent = &mut self.sent;
             let mut replies = |opcode, payload: &[u8]| sent.push((opcode, payload.to_vec()));
-            let event = self.machine.give_back(buffer, n, &self.limits, &mut self.pool, &mut replies);
-            self.seen.extend(event.map(|event| seen(event, &mut self.pool)));
+            let event = self.machine.give_back(buffer, n, &self.limits, &mut self.spares, &mut replies);
+            self.seen.extend(event.map(|event| seen(event, &mut self.spares)));
             if piece.is_empty() {
                 return;
             }
@@ -133,16 +133,17 @@ impl Peer {
         let mut consumed = 0;
         let sent = &mut self.sent;
         let mut replies = |opcode, payload: &[u8]| sent.push((opcode, payload.to_vec()));
-        while let Some(event) = self.machine.next(&mut input, &mut consumed, &self.limits, &mut self.pool, &mut replies)
+        while let Some(event) =
+            self.machine.next(&mut input, &mut consumed, &self.limits, &mut self.spares, &mut replies)
         {
-            // The pool is lent to `next` only.
+            // They are lent to `next` only.
             let event = match event {
                 Event::Message(Incoming { kind, payload: Payload::Owned(owned) }) => {
                     let bytes = owned.as_slice().to_vec();
-                    self.pool.give(owned.into_parts().0);
+                    self.spares.give(owned.into_parts().0);
                     message(kind, bytes)
                 }
-                other => seen(other, &mut self.pool),
+                other => seen(other, &mut self.spares),
             };
             self.seen.push(event);
         }
@@ -167,12 +168,12 @@ impl Peer {
     }
 }
 
-fn seen(event: Event<'_>, pool: &mut Pool) -> Seen {
+fn seen(event: Event<'_>, spares: &mut Spares) -> Seen {
     match event {
         Event::Message(Incoming { kind, payload }) => {
             let bytes = payload.as_slice().to_vec();
             if let Payload::Owned(owned) = payload {
-                pool.give(owned.into_parts().0);
+                spares.give(owned.into_parts().0);
             }
             message(kind, bytes)
         }

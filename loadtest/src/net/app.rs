@@ -5,7 +5,7 @@ use std::{convert::Infallible, fmt, time::Instant};
 
 use ringwire::{
     outbox::Outbox,
-    proto::{Opcode, event::Kind, frame::put_masked_frame},
+    proto::{Kind, Opcode, frame::put_masked_frame},
 };
 
 use crate::{

@@ -1,7 +1,7 @@
 //! Reading WebSocket frames: what is due is compared piece by piece as it comes; what differs goes through the protocol
 //! machine.
 
-use ringwire::proto::{Event, Limits, Pool, frame::put_masked_frame};
+use ringwire::proto::{Event, Limits, Spares, frame::put_masked_frame};
 
 use crate::{
     net::{
@@ -19,7 +19,7 @@ pub(super) fn read_frames<A: App>(
     conn: u32,
     data: &mut [u8],
     limits: &Limits,
-    pool: &mut Pool,
+    spares: &mut Spares,
 ) -> Option<Gone> {
     let tag = line.tag;
     let messages = io.messages;
@@ -49,7 +49,7 @@ pub(super) fn read_frames<A: App>(
                         let mut again = parts.prefix(before);
                         let (mut used, mut ended) = (0, None);
                         while ended.is_none() && used < again.len() {
-                            ended = read_event(line, io, app, conn, &mut again, &mut used, limits, pool);
+                            ended = read_event(line, io, app, conn, &mut again, &mut used, limits, spares);
                         }
                         if ended.is_some() {
                             return ended;
@@ -59,7 +59,7 @@ pub(super) fn read_frames<A: App>(
                 }
             }
         }
-        if let Some(gone) = read_event(line, io, app, conn, data, &mut at, limits, pool) {
+        if let Some(gone) = read_event(line, io, app, conn, data, &mut at, limits, spares) {
             return Some(gone);
         }
     }
@@ -76,7 +76,7 @@ fn read_event<A: App>(
     data: &mut [u8],
     at: &mut usize,
     limits: &Limits,
-    pool: &mut Pool,
+    spares: &mut Spares,
 ) -> Option<Gone> {
     let tag = line.tag;
     let leaving = matches!(line.state, State::Leaving(_));
@@ -85,7 +85,7 @@ fn read_event<A: App>(
         let key = keys.key();
         outbox.put(conn, |out| put_masked_frame(out, opcode, payload, key));
     };
-    match line.machine.next(data, at, limits, pool, &mut reply)? {
+    match line.machine.next(data, at, limits, spares, &mut reply)? {
         Event::Message(message) => {
             app.received(io, conn, tag, Received { kind: message.kind, payload: &message.payload });
             None

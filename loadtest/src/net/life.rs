@@ -121,7 +121,7 @@ impl Net {
             return;
         }
         line.state = State::Dead;
-        line.machine.take_buffers(&mut self.pool);
+        line.machine.take_buffers(&mut self.spares);
         self.io.outbox.0.close(conn);
         let token = Token::new(Op::Close, line.generation, conn);
         // The kernel looks through all operations of the ring for those of a descriptor: only where there is one to find.

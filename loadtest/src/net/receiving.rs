@@ -65,7 +65,7 @@ impl Net {
         // Borrowed anew: telling the app needs all of `self`.
         let data = &mut self.ring.buffer(filled)[at..];
         let ended = match line.speaks {
-            Speaks::WebSocket => read_frames(line, &mut self.io, app, conn, data, &self.limits, &mut self.pool),
+            Speaks::WebSocket => read_frames(line, &mut self.io, app, conn, data, &self.limits, &mut self.spares),
             Speaks::Raw => read_raw(line, &mut self.io, app, conn, data),
             Speaks::Http => read_http(line, &mut self.io, app, conn, data),
         };

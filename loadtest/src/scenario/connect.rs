@@ -9,6 +9,9 @@ use crate::{
 };
 use ringwire::proto::Opcode;
 
+/// Pings that are due within so long of each other are sent together.
+const PING_EVERY_MIN: Nanos = 1_000_000;
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -96,15 +99,18 @@ impl Connect {
             Stage::Wait | Stage::Over => None,
             Stage::Ping(mut asked, since) | Stage::LastPing(mut asked, since) => {
                 let all = self.ping(io, &mut asked, since);
-                let pinging_ns = (self.conns.len() as f64 / self.pings_per_second * 1e9) as Nanos;
-                let over = all && (self.unanswered == 0 || io.now > since + pinging_ns + self.plan.patience);
+                let at = |nth: usize| since + (nth as f64 / self.pings_per_second * 1e9) as Nanos;
+                let give_up_at = at(self.conns.len()) + self.plan.patience;
+                let over = all && (self.unanswered == 0 || io.now > give_up_at);
+                // Pongs wake by themselves.
+                let next_at = if all { give_up_at + 1 } else { at(asked).max(io.now + PING_EVERY_MIN) };
                 self.stage = match self.stage {
                     Stage::Ping(..) if over => Stage::Hold,
                     Stage::Ping(..) => Stage::Ping(asked, since),
                     _ if over => Stage::Over,
                     _ => Stage::LastPing(asked, since),
                 };
-                Some(io.now + 1_000_000)
+                Some(if over { io.now } else { next_at })
             }
             Stage::Hold if io.now >= self.hold_until => {
                 let again = self.plan.ping && self.plan.hold > 0;

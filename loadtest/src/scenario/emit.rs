@@ -14,7 +14,7 @@ use crate::{
     track::Tracker,
     wire::Name,
 };
-use ringwire::proto::event::Kind;
+use ringwire::proto::Kind;
 
 /// What to do.
 #[derive(Clone, Debug)]

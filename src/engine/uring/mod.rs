@@ -32,8 +32,8 @@ use tracing::debug;
 use self::address::AcceptAddress;
 use self::batch::Vectors;
 pub use self::probe::{Abilities, SMALL_RING_BYTES, assume_closes_late, closes_late, probe};
+use self::setup::{BUFFER_GROUP, build, register_buffers, register_slots};
 pub use self::setup::{Options, plain_slots};
-use self::setup::{build, register_buffers, register_slots};
 use self::sockets::Sockets;
 use super::bell::Bell;
 use super::buffers::Buffers;
@@ -41,8 +41,6 @@ use super::{
     BatchSend, Completion, Descriptors, Filled, Nanos, Op, Peer, Ring, RingStats, SEND_BYTES_MAX, Token, Wait,
 };
 
-/// Group number of the only buffer ring.
-const BUFFER_GROUP: u16 = 0;
 /// `IORING_RECV_MULTISHOT`.
 const RECV_MULTISHOT: u16 = 2;
 /// `IORING_ENTER_GETEVENTS`: run deferred task work and flush overflown completions.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use io_uring::IoUring;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::BUFFER_GROUP;
 use crate::engine::Descriptors;
 use crate::engine::buffers::Buffers;
 
+/// Group number of the only buffer ring.
+pub(super) const BUFFER_GROUP: u16 = 0;
 /// `IOU_PBUF_RING_INC`, Linux 6.12: consume buffers incrementally.
 const BUFFER_RING_INCREMENTAL: u16 = 2;
 /// `IORING_MAX_FIXED_FILES`: the largest table of direct descriptors.

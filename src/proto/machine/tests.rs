@@ -27,9 +27,9 @@ fn a_whole_message_is_borrowed_from_the_input() {
     for len in [0, 5, 125, 126, 65_535, 65_536, 100_000] {
         let mut input = masked(len);
         let behind = input.as_ptr_range().end;
-        let (mut machine, mut pool) = (Machine::new(Role::Server), Pool::new(0));
+        let (mut machine, mut spares) = (Machine::new(Role::Server), Spares::new(0));
         let mut consumed = 0;
-        let event = machine.next(&mut input, &mut consumed, &LIMITS, &mut pool, &mut no_replies);
+        let event = machine.next(&mut input, &mut consumed, &LIMITS, &mut spares, &mut no_replies);
         match event {
             Some(Event::Message(Incoming { payload: Payload::Borrowed(payload), .. })) => {
                 assert_eq!(payload.as_ptr_range().end, behind);
@@ -44,16 +44,16 @@ fn a_whole_message_is_borrowed_from_the_input() {
 /// An echo of an assembled message needs neither a copy nor, once warm, an allocation.
 #[test]
 fn an_owned_payload_becomes_a_frame_where_it_is() {
-    let (mut machine, mut pool) = (Machine::new(Role::Server), Pool::new(1 << 20));
+    let (mut machine, mut spares) = (Machine::new(Role::Server), Spares::new(1 << 20));
     let mut storage = None;
     for len in [70_000, 126, 5, 70_000] {
         let mut input = masked(len);
         let (head, tail) = input.split_at_mut(len + 1);
         let mut consumed = 0;
-        let event = machine.next(head, &mut consumed, &LIMITS, &mut pool, &mut no_replies);
+        let event = machine.next(head, &mut consumed, &LIMITS, &mut spares, &mut no_replies);
         assert!(event.is_none() && machine.memory_bytes() > 0);
         consumed = 0;
-        let event = machine.next(tail, &mut consumed, &LIMITS, &mut pool, &mut no_replies);
+        let event = machine.next(tail, &mut consumed, &LIMITS, &mut spares, &mut no_replies);
         let Some(Event::Message(Incoming { payload: Payload::Owned(payload), .. })) = event else {
             panic!("not assembled: {len}");
         };
@@ -67,7 +67,7 @@ fn an_owned_payload_becomes_a_frame_where_it_is() {
         if len == 70_000 {
             assert_eq!(*storage.get_or_insert(buffer.as_ptr()), buffer.as_ptr());
         }
-        pool.give(buffer);
+        spares.give(buffer);
         assert_eq!(machine.memory_bytes(), 0, "nothing incomplete, nothing held");
     }
 }
@@ -75,30 +75,30 @@ fn an_owned_payload_becomes_a_frame_where_it_is() {
 #[test]
 fn a_loan_outlives_a_close_and_the_end() {
     for end in [false, true] {
-        let (mut machine, mut pool) = (Machine::new(Role::Server), Pool::new(1 << 20));
+        let (mut machine, mut spares) = (Machine::new(Role::Server), Spares::new(1 << 20));
         let mut replies = |_: Opcode, _: &[u8]| {};
         let mut input = masked(100_000);
         let mut consumed = 0;
         let head = &mut input[..1000];
-        assert!(machine.next(head, &mut consumed, &LIMITS, &mut pool, &mut replies).is_none());
-        assert!(machine.lend(100_000, &mut pool).is_none(), "less than that is to come");
-        let mut lent = machine.lend(99_000, &mut pool).unwrap();
-        assert!(machine.lend(1, &mut pool).is_none(), "lent already");
+        assert!(machine.next(head, &mut consumed, &LIMITS, &mut spares, &mut replies).is_none());
+        assert!(machine.lend(100_000, &mut spares).is_none(), "less than that is to come");
+        let mut lent = machine.lend(99_000, &mut spares).unwrap();
+        assert!(machine.lend(1, &mut spares).is_none(), "lent already");
         assert_eq!(lent.len_max, 100_000 + 14 - 1000);
         lent.buffer.extend_from_slice(&[0; 5000]);
         if end {
-            machine.take_buffers(&mut pool);
+            machine.take_buffers(&mut spares);
         } else {
             assert!(machine.close(Some(1001), "", &mut replies));
         }
-        let kept = pool.bytes();
-        let event = machine.give_back(lent.buffer, 5000, &LIMITS, &mut pool, &mut replies);
-        assert!(event.is_none() && pool.bytes() > kept);
+        let kept = spares.bytes();
+        let event = machine.give_back(lent.buffer, 5000, &LIMITS, &mut spares, &mut replies);
+        assert!(event.is_none() && spares.bytes() > kept);
         if !end {
             let mut rest = input[6000..].to_vec();
             rest.extend_from_slice(&[0x88, 0x80, 0, 0, 0, 0]);
             consumed = 0;
-            let event = machine.next(&mut rest, &mut consumed, &LIMITS, &mut pool, &mut replies);
+            let event = machine.next(&mut rest, &mut consumed, &LIMITS, &mut spares, &mut replies);
             assert_eq!(event, Some(Event::Close { code: None, reason: "" }));
             assert!(machine.is_done());
         }

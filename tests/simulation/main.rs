@@ -10,51 +10,28 @@
 
 #![allow(unreachable_pub, reason = "the modules of a test crate are reachable from nowhere else")]
 
-#[path = "simulation/apps.rs"]
 mod apps;
-#[path = "simulation/chatter.rs"]
 mod chatter;
-#[path = "simulation/client_driver.rs"]
 mod client_driver;
-#[path = "simulation/client_host.rs"]
 mod client_host;
-#[path = "simulation/client_judge.rs"]
 mod client_judge;
-#[path = "simulation/client_lives.rs"]
 mod client_lives;
-#[path = "simulation/client_runs.rs"]
 mod client_runs;
-#[path = "simulation/client_users.rs"]
 mod client_users;
-#[path = "simulation/driver.rs"]
 mod driver;
-#[path = "simulation/endpoint.rs"]
 mod endpoint;
-#[path = "simulation/host.rs"]
 mod host;
-#[path = "simulation/lives.rs"]
 mod lives;
-#[path = "simulation/mail.rs"]
 mod mail;
-#[path = "simulation/memory.rs"]
 mod memory;
-#[path = "simulation/oracle.rs"]
 mod oracle;
-#[path = "simulation/pitfalls.rs"]
 mod pitfalls;
-#[path = "simulation/requests.rs"]
 mod requests;
-#[path = "simulation/rig.rs"]
 mod rig;
-#[path = "simulation/routes.rs"]
 mod routes;
-#[path = "simulation/slow.rs"]
 mod slow;
-#[path = "simulation/table.rs"]
 mod table;
-#[path = "simulation/tasks.rs"]
 mod tasks;
-#[path = "simulation/wire.rs"]
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
