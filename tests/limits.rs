@@ -143,9 +143,8 @@ fn a_request_head_has_its_time() {
     let mut silent = server.raw();
     // Who says nothing is accepted after a second.
     let start = Instant::now();
-    assert_eq!(silent.response(false).status, 408);
+    assert_eq!(silent.rest(), (Vec::new(), End::Finished), "it has not asked for anything");
     assert!((SHORT..SHORT + 10 * LATE).contains(&start.elapsed()), "{:?}", start.elapsed());
-    assert_eq!(silent.rest(), (Vec::new(), End::Finished));
 
     let start = Instant::now();
     let mut partial = server.raw();
@@ -172,7 +171,7 @@ fn a_request_head_has_its_time() {
 // RFC 9112 9.3: a kept-alive connection may be closed whenever it is idle, and 408 would answer no request.
 #[test]
 fn a_kept_alive_connection_ends_without_an_answer() {
-    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    let server = TestServer::with(Config { keep_alive: SHORT, ..config() });
     let mut client = server.raw();
     let mut start = Instant::now();
     for _ in 0..3 {
@@ -182,6 +181,50 @@ fn a_kept_alive_connection_ends_without_an_answer() {
         assert_eq!(client.response(false).status, 200);
     }
     takes(start, SHORT, || assert_eq!(client.rest(), (Vec::new(), End::Finished)));
+}
+
+/// A proxy keeps its connections for longer than a head may take. Kills: one limit for a head and for the silence before it.
+#[test]
+fn a_kept_alive_connection_outlives_the_time_of_a_head() {
+    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    let mut client = server.raw();
+    for _ in 0..3 {
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(false).status, 200);
+        thread::sleep(3 * SHORT);
+    }
+    client.send(b"GET /healthz HTTP");
+    assert_eq!(client.response(false).status, 408, "and then a head has its time");
+}
+
+/// Kills: requests that are handled whatever is queued to their connection, one after the other as each is answered.
+#[test]
+fn requests_whose_answers_nobody_reads_wait() {
+    const COUNT: usize = 3000;
+    let server = TestServer::with(Config { outbox_bytes_max: 128 << 10, ..config() });
+    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
+    let mut probe = server.raw();
+    probe.send(&one("/"));
+    let page_bytes = probe.response(false).body.len() as u64;
+    for request in [one("/"), one("/nowhere").repeat(50)] {
+        let client = narrow(&server, 4096);
+        let mut writer = client.stream.try_clone().expect("a second handle");
+        writer.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+        // One by one, each in a packet of its own, as long as they are taken.
+        writer.set_nodelay(true).expect("an option");
+        let mut sent = 0;
+        while sent < COUNT && std::io::Write::write_all(&mut writer, &request).is_ok() {
+            sent += 1;
+        }
+        let hub = server.handle().hub();
+        let queued = || hub.ask_all(|hub| hub.outbox.held_bytes().1).expect("the cores answer");
+        let most = (0..20).flat_map(|_| {
+            thread::sleep(Duration::from_millis(20));
+            queued()
+        });
+        let most = most.max().expect("there are cores") as u64;
+        assert!(most > 0 && most < (64 << 10) + 2 * page_bytes, "{most} bytes for {sent} requests");
+    }
 }
 
 // A handshake done in time has no more to do with the limit of it.
@@ -553,7 +596,7 @@ fn read_slowly(client: &mut Raw) -> Vec<u8> {
 /// and of closing that end while a response is being read.
 #[test]
 fn a_response_is_read_at_leisure() {
-    let limits = Config { handshake_timeout: SHORT, close_timeout: SHORT, ..config() };
+    let limits = Config { handshake_timeout: SHORT, keep_alive: SHORT, close_timeout: SHORT, ..config() };
     let server = TestServer::with(limits);
     for last in ["close", "keep-alive"] {
         let mut client = narrow(&server, 64 << 10);

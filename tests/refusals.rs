@@ -149,7 +149,6 @@ fn refused_requests() {
             Stays,
         ),
         ("half a head", request("GET /echo HTTP/1.1\nHost:"), 408, &[], Ends),
-        ("nothing", Vec::new(), 408, &[], Ends),
         (
             "no Upgrade",
             request("GET /echo HTTP/1.1\nHost: x\n\n"),

@@ -21,6 +21,8 @@ pub struct Admission {
     per_ip: Mutex<HashMap<IpAddr, OfAddress>>,
     accept_interval_ns: u64,
     accept_due_ns: AtomicU64,
+    /// The server is about to drain, or does.
+    noticed: AtomicBool,
     draining: AtomicBool,
     memory: Memory,
 }
@@ -63,6 +65,7 @@ impl Admission {
             per_ip: Mutex::default(),
             accept_interval_ns: 1_000_000_000u64.checked_div(u64::from(accept_rate_per_second)).unwrap_or(0),
             accept_due_ns: AtomicU64::new(0),
+            noticed: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             memory: Memory::default(),
         }
@@ -161,13 +164,24 @@ impl Admission {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Whether the server is shutting down.
+    /// Whether the server is shutting down, or about to: whoever can choose should go elsewhere.
+    pub fn is_leaving(&self) -> bool {
+        self.noticed.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is told that the server is about to shut down.
+    pub fn give_notice(&self) {
+        self.noticed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is shutting down, and lets in no WebSocket.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
     /// From now on no WebSocket is let in.
     pub fn drain(&self) {
+        self.give_notice();
         self.draining.store(true, Ordering::Relaxed);
     }
 }

@@ -131,9 +131,12 @@ settings! {
     fragments_max: u32 = "MAX_FRAGMENTS", "131072", Allowed::Count(range(1, COUNT_MAX)),
         "frames in one message; close 1008 past it";
     handshake_timeout: Duration = "HANDSHAKE_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
-        "from accept to a complete request head, and from the first byte of each further one; 408 past it. A body has as long \
-         again whenever it has come at 1KiB a second; while fewer than 64 places for connections are left, nobody has more than a \
-         second";
+        "from accept to a complete request head, and from the first byte of each further one; past it 408 to who has begun one, \
+         and nothing to others. A body has as long again whenever it has come at 1KiB a second; while fewer than 64 places for \
+         connections are left, and in a drain, nobody has more than a second";
+    keep_alive: Duration = "KEEP_ALIVE", "75s", Allowed::Time(range(MILLISECOND, DAY)),
+        "close an HTTP connection after this much silence between two requests: longer than a proxy in front keeps its own; while \
+         fewer than 64 places for connections are left, after a second";
     idle_timeout: Duration = "IDLE_TIMEOUT", "120s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "drop a connection after this long without an inbound byte";
     ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
@@ -165,8 +168,10 @@ settings! {
          set one behind any proxy, for not every proxy can be told from this machine; printed as (set)";
     mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
         "messages waiting for one core from the others";
+    drain_notice: Duration = "DRAIN_NOTICE", "0s", Allowed::Time(range(MILLISECOND, DAY).or_zero("at once")),
+        "before it shuts down, serve and accept for this long as ever, while /readyz says 503: until load balancers have seen it";
     drain_timeout: Duration = "DRAIN_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
-        "shutdown takes no longer than this";
+        "shutdown takes no longer than this, counted from the end of RINGWIRE_DRAIN_NOTICE";
     drain_spread: Duration = "DRAIN_SPREAD", "1s", Allowed::Time(range(MILLISECOND, DAY).or_zero("at once")),
         "shutdown spreads its Close frames over this long, so that clients do not all come back at once";
     log: String = "LOG", "info",

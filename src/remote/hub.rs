@@ -23,9 +23,10 @@ impl Hub {
         Hub { courier, envelope: Arc::default(), admission }
     }
 
-    /// Whether the server is shutting down.
+    /// Whether the server is shutting down, or about to: it is true from the beginning of `RINGWIRE_DRAIN_NOTICE`, in which
+    /// everybody is still served and let in.
     pub fn is_draining(&self) -> bool {
-        self.admission.is_draining()
+        self.admission.is_leaving()
     }
 
     /// Whether the memory budget was spent, and not enough of it is free again: no WebSocket is let in.

@@ -1,12 +1,14 @@
 //! What a core knows of one connection. Small, because a server holds mostly idle ones: whatever only some connections
 //! need is behind a pointer.
 
+use bytes::Bytes;
+
 use crate::hub::CompactPeer;
 use crate::metrics::Side;
 use crate::proto::OwnedPayload;
 use crate::proto::http::BodyDecoder;
 use crate::proto::{Kind, Machine, Role};
-use crate::shard::service::Ended;
+use crate::shard::service::{Answer, Ended};
 
 /// Where a connection is in its life. Transitions only go down the list, except that `Http` may become `Flushing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,17 @@ pub(super) enum Phase {
     Flushing,
     /// Cancelled and closed; waits for its operations to complete.
     Dead,
+}
+
+/// What a connection's input waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// What is queued to this connection has to be sent, or its task to take the messages that it has.
+    Outbox,
+    /// Letters to other cores have to be delivered.
+    Mail,
+    /// The request before it has to be answered.
+    Answer,
 }
 
 /// What receives for a connection.
@@ -51,14 +64,12 @@ pub(super) struct Conn {
     pub(super) receiving: Receiving,
     /// Operations whose completion is still to come.
     pub(super) in_flight: u8,
-    /// Input is held back: see `stash`.
-    pub(super) paused: bool,
+    /// Why its input is held back, if it is: see `stash`.
+    pub(super) waits_for: Option<WaitsFor>,
     /// Its last message was received straight into its buffer: so will the next one be, perhaps.
     pub(super) had_bulk: bool,
     /// On the list of connections to look at when their outbox is empty.
     pub(super) watched: bool,
-    /// Its request is being answered: nothing else of it is handled.
-    pub(super) awaits_answer: bool,
     /// Entered into hub and admission.
     pub(super) entered: bool,
     /// The peer has finished sending.
@@ -89,40 +100,67 @@ pub(super) struct Conn {
     pub(super) ended: Option<Box<Ended>>,
 }
 
+/// What of a connection's input waits, in this order: a message or a request, and the bytes behind it.
 #[derive(Default)]
 pub(super) struct Stash {
-    /// A complete message that is held back, before the bytes.
+    /// A complete message that is held back.
     pub(super) message: Option<(Kind, OwnedPayload)>,
+    /// A request that is not complete, or not answered.
+    pub(super) request: Option<Box<Unanswered>>,
     pub(super) bytes: Vec<u8>,
     /// How far the bytes have been searched for the end of a head.
     pub(super) searched: usize,
-    /// A request that is not complete, or not answered.
-    pub(super) request: Option<Box<Unanswered>>,
 }
 
 /// A request on its way to its answer.
 pub(super) struct Unanswered {
     /// Its head, as it was sent.
     pub(super) head: Vec<u8>,
-    /// Reads the rest of its body; `None` when it is complete and the answer is awaited.
-    pub(super) body: Option<BodyDecoder>,
-    pub(super) received: Vec<u8>,
-    /// When its time was last looked at, in nanoseconds, and how many bytes of the body were there.
-    pub(super) seen: (u64, usize),
-    /// Bytes of the body that the handler has now.
-    pub(super) handled_bytes: usize,
+    pub(super) stage: Stage,
+}
+
+/// How far a request has come.
+pub(super) enum Stage {
+    /// More of its body is to come.
+    Body {
+        decoder: BodyDecoder,
+        received: Vec<u8>,
+        /// When its time was last looked at, in nanoseconds, and how many bytes of the body were there.
+        seen: (u64, usize),
+    },
+    /// It is complete, with this body, and waits to be handled.
+    Complete(Bytes),
+    /// Its handler is at work, with so many bytes of the body.
+    Handled(usize),
+    /// Its handler has decided, and what it has decided waits to be done.
+    Answered(Answer),
 }
 
 impl Stash {
     /// Bytes of heap that it holds.
     pub(super) fn memory_bytes(&self) -> usize {
         let message = self.message.as_ref().map_or(0, |(_, payload)| payload.len());
-        let request = self
-            .request
-            .as_ref()
-            .map_or(0, |request| request.head.capacity() + request.received.capacity() + request.handled_bytes);
+        let request = self.request.as_ref().map_or(0, |request| {
+            let body = match &request.stage {
+                Stage::Body { received, .. } => received.capacity(),
+                Stage::Complete(body) => body.len(),
+                Stage::Handled(bytes) => *bytes,
+                Stage::Answered(_) => 0,
+            };
+            size_of::<Unanswered>() + request.head.capacity() + body
+        });
         size_of::<Stash>() + message + self.bytes.capacity() + request
     }
+
+    /// Whether any of a request is there: an empty line before it is nothing (RFC 9112 2.2).
+    pub(super) fn has_request(&self) -> bool {
+        self.request.is_some() || has_begun(&self.bytes)
+    }
+}
+
+/// Whether a head has begun within these bytes.
+pub(super) fn has_begun(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
 }
 
 impl Conn {
@@ -132,10 +170,9 @@ impl Conn {
             phase: Phase::Accepting,
             receiving: Receiving::Idle,
             in_flight: 1,
-            paused: false,
+            waits_for: None,
             had_bulk: false,
             watched: false,
-            awaits_answer: false,
             entered: false,
             peer_finished: false,
             answered: false,
@@ -151,6 +188,16 @@ impl Conn {
             stash: None,
             ended: None,
         }
+    }
+
+    /// Whether it has been answered and has not begun to ask again.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.answered && self.waits_for.is_none() && !self.has_request()
+    }
+
+    /// Whether any of a request is there that has not been answered.
+    pub(super) fn has_request(&self) -> bool {
+        self.stash.as_ref().is_some_and(|stash| stash.has_request())
     }
 
     /// Whether it holds anything that counts, or did when that was last counted.

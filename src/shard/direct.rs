@@ -8,11 +8,12 @@
 use std::collections::VecDeque;
 
 use super::conn::{Phase, Receiving};
-use super::input::{Next, Worker};
+use super::gate::Worker;
+use super::input::Next;
 use super::{Shard, conn::Conn};
 use crate::engine::{Completion, Op, Ring};
 use crate::outbox::OutboxReplies;
-use crate::proto::{Event, Lent, Payload, Spares};
+use crate::proto::{Event, Lent, Spares};
 use crate::shard::service::Service;
 
 /// Most bytes received at once of what is at hand.
@@ -67,7 +68,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 continue;
             }
             conn.receiving = Receiving::Idle;
-            if conn.paused {
+            if conn.waits_for.is_some() {
                 // It starts anew when it goes on.
                 continue;
             }
@@ -89,7 +90,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn await_direct(&mut self, slot: u32) {
         let conn = &mut self.conns[slot as usize];
         debug_assert_eq!(conn.receiving, Receiving::Idle);
-        if conn.paused {
+        if conn.waits_for.is_some() {
             return;
         }
         let Some(lent) = lend(conn, self.settings.direct_bytes_min, &mut self.hub.spares) else {
@@ -172,16 +173,7 @@ impl<S: Service> Worker<'_, S> {
             }
             _ => return Next::Go,
         };
-        match (self.cx.must_pause(), message.payload) {
-            (Some(why), Payload::Owned(payload)) => {
-                let held = (message.kind, payload);
-                self.conn.stash.get_or_insert_default().message = Some(held);
-                why
-            }
-            (_, payload) => {
-                self.cx.deliver(&mut self.conn.rate_due_ns, crate::proto::Incoming { kind: message.kind, payload });
-                Next::Go
-            }
-        }
+        let handled = self.cx.message(&mut self.conn.rate_due_ns, &mut self.conn.stash, message);
+        handled.map_or_else(Next::Wait, |()| Next::Go)
     }
 }

@@ -1,11 +1,14 @@
-//! How connections come and go: accepts, time limits, closing, draining.
+//! How connections come and go: accepts, time limits, closing.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-use super::conn::{Conn, Phase, Receiving};
-use super::{ACCEPT_BACKOFF_MS, Drain, FIRST_REQUEST_MS, Handover, LINGER_MS, QUIET_TICKS, Shard, TURNED_AWAY_MS};
+use super::conn::{Conn, Phase, Receiving, WaitsFor};
+use super::drain::Leaving;
+use super::gate::Times;
+use super::timers::after;
+use super::{ACCEPT_BACKOFF_MS, LINGER_MS, Shard};
 use crate::engine::{Completion, Op, Peer, Ring, Token};
 use crate::metrics::{RefusalReason, Side, TimeoutKind};
 use crate::outbox::OutboxReplies;
@@ -13,8 +16,8 @@ use crate::proto::Replies;
 use crate::proto::frame::Opcode;
 use crate::shard::service::{Ended, Reply, Service};
 
-/// The time for a request when places are few.
-const CROWDED_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time for a request when places are few, or the core is about to end.
+const HURRIED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a connection is looked at whose time is up but for what it still reads.
 const LOOK_AT_READER_MS: u64 = 500;
 
@@ -23,8 +26,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Keeps accepts in flight as long as there are slots to accept into.
     pub(super) fn arm_accepts(&mut self) {
-        let accepts = self.drain.as_ref().is_none_or(|drain| drain.accept_until_ms.is_some());
-        if self.accepts_wanted.is_empty() || !accepts {
+        if self.accepts_wanted.is_empty() || !self.accepts() {
             return;
         }
         if self.accept_again_ms > self.now_ms() {
@@ -78,14 +80,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         };
         conn.last_inbound_ms = now_ms;
         let is_welcome = self.admission.arrive(conn.peer.ip());
-        let due_ns = match &mut self.drain {
-            Some(drain) => {
+        let due_ns = match &mut self.leaving {
+            Leaving::Draining(drain) => {
                 drain.quiet_ticks = 0;
                 Some(self.now_ns)
             }
             // Who is refused for other reasons takes no turn from anybody.
-            None if !is_welcome => None,
-            None => self.admission.accept_due_ns(self.now_ns),
+            _ if !is_welcome => None,
+            _ => self.admission.accept_due_ns(self.now_ns),
         };
         self.hub.outbox.open(slot, self.generations.of(slot));
         match due_ns {
@@ -113,28 +115,56 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.refuse_late(slot, &Reply::error(status, message).with_retry_after());
     }
 
-    fn start_http(&mut self, slot: u32) {
+    pub(super) fn start_http(&mut self, slot: u32) {
         self.conns[slot as usize].phase = Phase::Http;
         self.give_time(slot);
         self.start_receiving(slot);
     }
 
-    /// Gives a connection time for a request: less where places have become few, so that those who only take one up do
-    /// not keep out the others for long.
+    /// Gives a connection time for what it is about to do: for a request, or for none.
     pub(super) fn give_time(&mut self, slot: u32) {
-        let deadline_ms = after(self.now_ms(), self.request_timeout());
-        self.conns[slot as usize].deadline_ms = deadline_ms;
-        if deadline_ms != u64::MAX {
-            self.look_at(slot, deadline_ms);
+        let is_between = self.conns[slot as usize].is_between_requests();
+        let times = self.times();
+        let limit = if is_between { times.between } else { times.request };
+        self.conns[slot as usize].deadline_ms = after(self.now_ms(), limit);
+        self.look_at_deadline(slot);
+    }
+
+    /// The times for requests now. Less where places have become few, so that those who only take one up do not keep out
+    /// the others for long; and in a drain, which ends when all have gone.
+    pub(super) fn times(&self) -> Times {
+        let is_crowded = self.is_crowded();
+        let in_time = |limit: Duration, is_short| if is_short { limit.min(HURRIED_TIMEOUT) } else { limit };
+        Times {
+            request: in_time(self.settings.handshake_timeout, is_crowded || self.drain().is_some()),
+            between: in_time(self.settings.keep_alive, is_crowded),
         }
     }
 
-    /// The time for a request now.
-    pub(super) fn request_timeout(&self) -> Duration {
+    fn is_crowded(&self) -> bool {
         let vacant = (self.ring.slots() as usize).saturating_sub(self.conns.len());
-        let limit = self.settings.handshake_timeout;
-        let is_crowded = vacant < self.settings.crowded_slots as usize && !limit.is_zero();
-        if is_crowded { limit.min(CROWDED_TIMEOUT) } else { limit }
+        vacant < self.settings.crowded_slots as usize
+    }
+
+    /// Where places have become few, those who were given more time have no more than the others, either.
+    pub(super) fn make_room(&mut self) {
+        let now_ms = self.now_ms();
+        if self.is_crowded() && self.make_room_again_ms <= now_ms {
+            self.make_room_again_ms = now_ms + HURRIED_TIMEOUT.as_millis() as u64;
+            self.hurry(|_| true);
+        }
+    }
+
+    /// Gives connections that are to ask for something, and are meant, no more time than this.
+    pub(super) fn hurry(&mut self, is_meant: impl Fn(&Conn) -> bool) {
+        let until_ms = after(self.now_ms(), HURRIED_TIMEOUT);
+        let is_late =
+            |conn: &Conn| conn.phase == Phase::Http && conn.waits_for.is_none() && conn.deadline_ms > until_ms;
+        let late = self.conns.iter().filter(|(_, conn)| is_late(conn) && is_meant(conn));
+        for slot in late.map(|(slot, _)| slot as u32).collect::<Vec<u32>>() {
+            self.conns[slot as usize].deadline_ms = until_ms;
+            self.look_at_deadline(slot);
+        }
     }
 
     // ---- time limits ----------------------------------------------------------------------------------------------
@@ -145,6 +175,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if at_ms < conn.look_at_ms {
             conn.look_at_ms = at_ms;
             self.timers.insert(at_ms, slot, self.generations.of(slot));
+        }
+    }
+
+    /// Has timers look at a connection when the deadline of its phase has passed.
+    pub(super) fn look_at_deadline(&mut self, slot: u32) {
+        let deadline_ms = self.conns[slot as usize].deadline_ms;
+        if deadline_ms != u64::MAX {
+            self.look_at(slot, deadline_ms);
         }
     }
 
@@ -208,11 +246,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn look_at_open(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
-        if self.hub.outbox.is_held(slot) {
-            // It is we who do not read.
-            self.conns[slot as usize].last_inbound_ms = now_ms;
-        }
-        let last_inbound_ms = self.conns[slot as usize].last_inbound_ms;
+        let last_inbound_ms = self.quiet_since_ms(slot);
+        self.conns[slot as usize].last_inbound_ms = last_inbound_ms;
         let limits = self.hub.limits(slot);
         let idle_timeout = limits.idle_timeout.unwrap_or(self.settings.idle_timeout);
         let ping_interval = in_time(limits.ping_interval.unwrap_or(self.settings.ping_interval), idle_timeout);
@@ -235,7 +270,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// all has gone: see [`Shard::flushed`].
     fn is_read(&self, slot: u32) -> bool {
         let conn = &self.conns[slot as usize];
-        let is_exempt = conn.phase == Phase::Delayed || conn.awaits_answer || conn.hurried;
+        let is_exempt = conn.phase == Phase::Delayed || conn.waits_for == Some(WaitsFor::Answer) || conn.hurried;
         if is_exempt || self.hub.outbox.is_empty(slot) {
             return false;
         }
@@ -319,7 +354,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.start_flush(slot);
         } else {
             // Input that was held back may contain the peer's Close.
-            if self.conns[slot as usize].paused {
+            if self.conns[slot as usize].waits_for.is_some() {
                 self.resumable.push((slot, self.generations.of(slot)));
             }
             self.await_close(slot);
@@ -345,7 +380,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.phase = Phase::Flushing;
         conn.deadline_ms = deadline_ms;
         conn.stash = None;
-        conn.paused = false;
+        conn.waits_for = None;
         self.account(slot);
         self.hub.outbox.seal(slot);
         if self.hub.outbox.is_empty(slot) {
@@ -376,7 +411,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             conn.receiving = Receiving::Idle;
         }
         conn.stash = None;
-        conn.awaits_answer = false;
+        conn.waits_for = None;
         conn.machine.take_buffers(&mut self.hub.spares);
         self.hub.partial_bytes -= std::mem::take(&mut conn.held_bytes) as usize;
         self.hub.counters.released += 1;
@@ -424,111 +459,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.generations.end(slot);
         }
     }
-
-    // ---- draining -------------------------------------------------------------------------------------------------
-
-    /// Stops accepting and plans when each connection is told to go.
-    pub(super) fn start_drain(&mut self) {
-        if self.drain.is_some() {
-            return;
-        }
-        self.admission.drain();
-        let now_ms = self.now_ms();
-        let accept_until_ms = match self.settings.handover {
-            Handover::Close => Some(now_ms),
-            Handover::Share => {
-                self.ring.turn_away();
-                Some(now_ms + TURNED_AWAY_MS)
-            }
-            Handover::Leave => {
-                self.ring.stop_accepting();
-                None
-            }
-        };
-        let open = || self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Open);
-        let count = open().count() as u64;
-        let spread_ms = self.settings.drain_spread.as_millis() as u64;
-        let plan = open()
-            .enumerate()
-            .map(|(nth, (slot, _))| {
-                (now_ms + spread_ms * nth as u64 / count, slot as u32, self.generations.of(slot as u32))
-            })
-            .collect();
-        let delayed = |(slot, conn): (usize, &Conn)| (conn.phase == Phase::Delayed).then_some(slot as u32);
-        for slot in self.conns.iter().filter_map(delayed).collect::<Vec<u32>>() {
-            self.start_http(slot);
-        }
-        let stop_at_ms = now_ms + self.settings.drain_timeout.as_millis() as u64;
-        self.drain = Some(Drain { plan, stop_at_ms, accept_until_ms, quiet_ticks: 0, look_at_ms: u64::MAX });
-    }
-
-    /// Stops accepting in a drain when nobody waits in the listeners' queues any more.
-    fn end_accepting(&mut self) {
-        let now_ms = self.now_ms();
-        let Some(drain) = &mut self.drain else { return };
-        if drain.accept_until_ms.is_none_or(|until_ms| until_ms > now_ms) {
-            return;
-        }
-        let in_flight = |listener| {
-            let wanted = self.accepts_wanted.iter().filter(|wanted| **wanted == listener).count();
-            self.accepts_per_listener - wanted
-        };
-        if (0..self.settings.listeners).any(|listener| in_flight(listener) == 0) {
-            // No slot or no descriptor is free: some will be, as connections end.
-            drain.accept_until_ms = Some(now_ms + ACCEPT_BACKOFF_MS);
-            return;
-        }
-        // Whoever waits in a queue would have completed an accept in this turn.
-        drain.quiet_ticks += 1;
-        if drain.quiet_ticks > QUIET_TICKS {
-            drain.accept_until_ms = None;
-            self.ring.stop_accepting();
-        }
-    }
-
-    pub(super) fn drain_some(&mut self) {
-        self.end_accepting();
-        let now_ms = self.now_ms();
-        let Some(drain) = &mut self.drain else { return };
-        while let Some(&(at_ms, slot, generation)) = drain.plan.front()
-            && at_ms <= now_ms
-        {
-            drain.plan.pop_front();
-            if self.generations.of(slot) == generation {
-                self.hub.close(slot, Some(1001), "server shutting down");
-            }
-        }
-        let is_late = now_ms >= drain.stop_at_ms;
-        if is_late {
-            self.stop();
-        } else if self.websockets() == 0 {
-            // Requests can be made on kept-alive connections until the last WebSocket has gone. Who was accepted a moment
-            // ago and has not asked for anything yet is about to.
-            let look_at_ms = |conn: &Conn| if conn.answered { 0 } else { conn.last_inbound_ms + FIRST_REQUEST_MS };
-            let is_waiting = |conn: &&Conn| conn.phase == Phase::Http && conn.stash.is_none();
-            let of_drain = self.drain.as_mut().expect("it is under way");
-            let times = self.conns.iter().map(|(_, conn)| conn).filter(is_waiting).map(look_at_ms);
-            of_drain.look_at_ms = times.filter(|at_ms| *at_ms > now_ms).min().unwrap_or(u64::MAX);
-            let is_due = |(_, conn): &(usize, &Conn)| is_waiting(conn) && look_at_ms(conn) <= now_ms;
-            let due: Vec<u32> = self.conns.iter().filter(is_due).map(|(slot, _)| slot as u32).collect();
-            for slot in due {
-                self.start_flush(slot);
-            }
-        }
-    }
-
-    /// Ends every connection at once.
-    pub(super) fn stop(&mut self) {
-        self.stopped = true;
-        for slot in self.conns.iter().map(|(slot, _)| slot as u32).collect::<Vec<u32>>() {
-            self.finish(slot, 1006, "the server stopped");
-        }
-    }
-}
-
-/// `from` plus a limit that is none when it is 0.
-pub(super) fn after(from_ms: u64, limit: std::time::Duration) -> u64 {
-    if limit.is_zero() { u64::MAX } else { from_ms.saturating_add((limit.as_millis() as u64).max(1)) }
 }
 
 /// The ping interval, but short enough for an answer to come before the idle timeout: a client that is only quiet is not to

@@ -14,7 +14,7 @@
 //! number has a limit of its own.
 
 use super::Shard;
-use super::conn::{Conn, Phase};
+use super::conn::{Conn, Phase, WaitsFor};
 use crate::engine::Ring;
 use crate::metrics::{RefusalReason, ShedReason};
 use crate::shard::service::{Reply, Service};
@@ -151,7 +151,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn can_be_shed(&self, slot: u32, conn: &Conn) -> bool {
         match conn.phase {
             Phase::Open => self.hub.is_open(slot),
-            Phase::Http => !conn.awaits_answer,
+            Phase::Http => conn.waits_for != Some(WaitsFor::Answer),
             _ => false,
         }
     }

@@ -14,6 +14,8 @@
 
 mod conn;
 mod direct;
+mod drain;
+mod gate;
 mod input;
 mod life;
 mod memory;
@@ -37,8 +39,10 @@ use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::Limits;
 use crate::proto::http::HttpDate;
 use crate::shard::service::{Answer, Service};
-use conn::{Conn, Phase, Receiving};
+use conn::{Conn, Phase, Receiving, WaitsFor};
 use direct::Bulk;
+use drain::Leaving;
+use gate::Times;
 use memory::Minding;
 use timers::Timers;
 
@@ -50,12 +54,6 @@ const ACCEPTS_IN_FLIGHT_MAX: usize = 32;
 const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
-/// How long handshakes of TCP that have begun may take to end up in a listener's queue.
-const TURNED_AWAY_MS: u64 = 500;
-/// Ticks in a row without an accept after which nobody waits in the listeners' queues.
-const QUIET_TICKS: u32 = 2;
-/// How long a drain waits for the first request of a connection.
-const FIRST_REQUEST_MS: u64 = 1000;
 /// After a large message the next receive brings so much less: only the start of the next one.
 const RECV_SHARE_AFTER_BULK: u32 = 16;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
@@ -70,8 +68,10 @@ pub struct Settings {
     pub head_bytes_max: usize,
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
-    /// From accept to a complete request head.
+    /// From accept to a complete request head, and from the first byte of each further one.
     pub handshake_timeout: Duration,
+    /// Between two requests of a connection.
+    pub keep_alive: Duration,
     /// While fewer slots than this are left, a request has no longer than a second.
     pub crowded_slots: u32,
     /// Without any inbound byte.
@@ -99,6 +99,8 @@ pub struct Settings {
     pub origins: Origins,
     /// WebSockets that this core takes, however many the process may have: what its table has room for.
     pub websockets_max: u32,
+    /// From the word to drain to the drain.
+    pub drain_notice: Duration,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// Over how long a drain spreads its Close frames.
@@ -120,19 +122,6 @@ pub enum Handover {
     Share,
     /// Others have the same sockets, and their queues with them: it stops accepting.
     Leave,
-}
-
-/// A drain under way.
-struct Drain {
-    /// When which connection is told to go.
-    plan: VecDeque<(u64, u32, u32)>,
-    stop_at_ms: u64,
-    /// Accepts at least until then, and until nobody waits in the queues; `None` when that is over.
-    accept_until_ms: Option<u64>,
-    /// Ticks in a row in which nobody waited.
-    quiet_ticks: u32,
-    /// When to look at connections that have not said anything yet.
-    look_at_ms: u64,
 }
 
 /// One core. See the module.
@@ -171,9 +160,11 @@ pub struct Shard<R, S> {
     accepts_per_listener: usize,
     accepts_in_flight: u32,
     accept_again_ms: u64,
-    /// [`Shard::request_timeout`] at the start of the tick.
-    request_timeout: Duration,
-    drain: Option<Drain>,
+    /// [`Shard::times`] at the start of the tick.
+    times: Times,
+    leaving: Leaving,
+    /// When it is looked again for who takes up one of few places.
+    make_room_again_ms: u64,
     minding: Minding,
     stopped: bool,
 }
@@ -221,8 +212,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
             congested: Vec::new(),
             accepts_in_flight: 0,
             accept_again_ms: 0,
-            request_timeout: Duration::ZERO,
-            drain: None,
+            times: Times::default(),
+            leaving: Leaving::No,
+            make_room_again_ms: 0,
             minding: Minding::default(),
             stopped: false,
         }
@@ -241,8 +233,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Whether there is nothing left to do: stopped, or drained to the last connection.
     pub fn is_finished(&self) -> bool {
-        let accepts_no_more = self.drain.as_ref().is_some_and(|drain| drain.accept_until_ms.is_none());
-        self.stopped || (accepts_no_more && self.conns.is_empty())
+        self.stopped || (!self.accepts() && self.conns.is_empty())
     }
 
     /// One turn of the loop. See the module.
@@ -279,7 +270,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.renew_date();
         }
         self.service.begin_tick(self.now_ns);
-        self.request_timeout = self.request_timeout();
+        self.times = self.times();
+        self.make_room();
         self.take_completions();
         self.settle();
         self.mind_memory();
@@ -288,7 +280,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.resume();
         self.run_tasks();
         self.fire_timers();
-        self.drain_some();
+        self.leave();
         self.tell_of_slowness();
         self.close_doomed();
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
@@ -337,14 +329,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
         {
             return Wait::No;
         }
-        let accepts = self.drain.as_ref().is_none_or(|drain| drain.accept_until_ms.is_some());
-        let accepts_later = accepts && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
+        let accepts_later = self.accepts() && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
         let accept_ms = accepts_later.then_some(self.accept_again_ms);
-        let drain_ms = self.drain.as_ref().map(Drain::next_ms);
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
-        let dues_ms = [self.timers.next_due_ms(), accept_ms, drain_ms, congestion_ms, task_ms, self.next_look_ms()];
+        let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
+        let dues_ms = [timer_ms, accept_ms, leaving_ms, congestion_ms, task_ms, look_ms];
         let due_ms = dues_ms.into_iter().flatten().min();
         if !self.mailbox.park() {
             return Wait::No;
@@ -419,12 +410,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Phase::Flushing => self.teardown(slot),
             Phase::Http | Phase::Open | Phase::Closing => {
                 // Input that a task does not take yet waits for the task, not for the socket.
-                if conn.paused && !self.hub.outbox.is_held(slot) {
+                if conn.waits_for == Some(WaitsFor::Outbox) && !self.hub.outbox.is_held(slot) {
                     self.resumable.push((slot, self.generations.of(slot)));
                 }
                 // The time that the peer took to read is not the time that it has to say something.
                 match conn.phase {
-                    Phase::Http if !conn.awaits_answer => self.give_time(slot),
+                    Phase::Http if conn.waits_for.is_none() => self.give_time(slot),
                     Phase::Closing if !conn.hurried => self.await_close(slot),
                     _ => {}
                 }
@@ -461,7 +452,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn read_letter(&mut self, letter: Letter) {
         match self.hub.read(letter) {
             None => {}
-            Some(Letter::Drain) => self.start_drain(),
+            Some(Letter::Drain) => self.give_notice(),
             Some(_) => self.stop(),
         }
     }
@@ -538,7 +529,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Arms a multishot receive where one is wanted and none is.
     fn start_receiving(&mut self, slot: u32) {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
-        if conn.receiving != Receiving::Idle || conn.paused || conn.peer_finished {
+        if conn.receiving != Receiving::Idle || conn.waits_for.is_some() || conn.peer_finished {
             return;
         }
         if self.start_direct(slot) {
@@ -594,14 +585,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Slots in use by connections.
     pub fn connections(&self) -> usize {
         self.conns.len() - self.accepts_in_flight as usize
-    }
-}
-
-impl Drain {
-    /// When it goes on.
-    fn next_ms(&self) -> u64 {
-        let plan_ms = self.plan.front().map_or(self.stop_at_ms, |(at_ms, ..)| *at_ms);
-        plan_ms.min(self.accept_until_ms.unwrap_or(u64::MAX)).min(self.look_at_ms)
     }
 }
 

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Shard;
-use super::conn::{Phase, Stash, Unanswered};
-use super::input::{Next, Worker};
-use super::life::after;
+use super::conn::{Conn, Phase, Stage, Stash, Unanswered, WaitsFor, has_begun};
+use super::gate::{Turn, Worker};
+use super::input::Next;
+use super::timers::after;
 use crate::admission::Refused;
 use crate::engine::Ring;
 use crate::hub::CoreHub;
@@ -22,23 +23,30 @@ use crate::shard::service::{Accept, Answer, Inbound, Reply, Service};
 const BODY_BYTES_PER_SECOND_MIN: u128 = 1024;
 
 impl<R: Ring, S: Service> Shard<R, S> {
-    /// The time for a request is up: 503 where it is we who have not answered, 408 to whoever has begun one or never
-    /// tried, nothing to a kept-alive connection that has no more requests.
+    /// The time for a request is up: 503 where it is we who have not answered, 408 to whoever has begun one, nothing to
+    /// whoever has not: nobody has asked.
     pub(super) fn request_timed_out(&mut self, slot: u32) {
         let conn = &mut self.conns[slot as usize];
-        if conn.awaits_answer {
-            // The answer may still come: nobody waits for it then.
-            conn.awaits_answer = false;
-            self.hub.counters.timeouts.add(TimeoutKind::Answer, 1);
-            self.hub.counters.refused.add(RefusalReason::Unanswered, 1);
-            let reply = Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long");
-            return self.refuse_late(slot, &reply);
+        match conn.waits_for {
+            Some(WaitsFor::Answer) => {
+                self.hub.counters.timeouts.add(TimeoutKind::Answer, 1);
+                self.hub.counters.refused.add(RefusalReason::Unanswered, 1);
+                // The answer may still come: nobody waits for it then.
+                let reply = Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long");
+                return self.refuse_late(slot, &reply);
+            }
+            Some(_) => {
+                self.hub.counters.timeouts.add(TimeoutKind::Write, 1);
+                return self.finish(slot, 1006, "it does not read");
+            }
+            None => {}
         }
         if conn.stash.as_mut().is_some_and(|stash| stash.goes_on(self.now_ns)) {
             return self.give_time(slot);
         }
-        self.hub.counters.timeouts.add(TimeoutKind::Handshake, 1);
-        if conn.stash.is_none() && conn.answered {
+        let is_between = conn.is_between_requests();
+        self.hub.counters.timeouts.add(if is_between { TimeoutKind::Idle } else { TimeoutKind::Handshake }, 1);
+        if !conn.has_request() {
             return self.teardown(slot);
         }
         self.hub.counters.refused.add(RefusalReason::Timeout, 1);
@@ -56,32 +64,21 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Gives a connection the answer that it waits for.
     pub(super) fn answer(&mut self, slot: u32, generation: u32, answer: Answer) {
-        let conn = match self.conns.get_mut(slot as usize) {
-            Some(conn) if self.generations.of(slot) == generation && conn.awaits_answer => conn,
-            _ => return,
-        };
-        conn.awaits_answer = false;
-        let unanswered = conn.stash.as_mut().and_then(|stash| stash.request.take());
-        let was = conn.phase;
-        // The time that the answer took is not the peer's: the next head has as long as the first one had.
-        self.give_time(slot);
-        let (Some(unanswered), Phase::Http) = (unanswered, was) else { return };
-        let (mut worker, _) = self.worker(slot);
-        let limits = worker.head_limits();
-        let next = match parse_head(&unanswered.head, &limits) {
-            Ok(head) => worker.answered(&head, answer),
-            Err(error) => worker.refuse_head(error, &unanswered.head),
-        };
-        // Further input has waited in the stash, or will come.
-        self.resumable.push((slot, generation));
-        self.after_input(slot, was, next);
+        let waits = |conn: &Conn| conn.waits_for == Some(WaitsFor::Answer);
+        if self.generations.of(slot) != generation || !self.conns.get(slot as usize).is_some_and(waits) {
+            return;
+        }
+        if let Some(request) = self.conns[slot as usize].stash.as_mut().and_then(|stash| stash.request.as_mut()) {
+            request.stage = Stage::Answered(answer);
+            self.go_on(slot);
+        }
     }
 }
 
 impl<S: Service> Worker<'_, S> {
-    /// The request has as long, from now on, as a head has.
+    /// What comes now has as long as a head has.
     fn give_time(&mut self) {
-        self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.request_timeout);
+        self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.times.request);
     }
 
     fn head_limits(&self) -> HeadLimits {
@@ -89,39 +86,58 @@ impl<S: Service> Worker<'_, S> {
     }
 
     pub(super) fn requests(&mut self, data: &mut [u8]) -> Next {
-        let Some(mut stash) = self.conn.stash.take() else {
-            // What the connection has been silent since the last request does not count against this one.
-            if self.conn.answered {
-                self.give_time();
-            }
-            return self.requests_in(data, 0);
-        };
-        if let Some(unanswered) = stash.request.take() {
+        let Some(mut stash) = self.conn.stash.take() else { return self.requests_in(data, 0) };
+        if let Some(request) = stash.request.take() {
             debug_assert!(stash.bytes.is_empty());
             let mut consumed = 0;
-            let next = self.body(unanswered, data, &mut consumed);
-            return self.go_on(next, &mut data[consumed..]);
+            let next = self.body(request, data, &mut consumed);
+            return self.behind(next, &mut data[consumed..]);
         }
         stash.bytes.extend_from_slice(data);
         self.requests_in(&mut stash.bytes, stash.searched)
     }
 
     /// After one request, the rest of the input.
-    fn go_on(&mut self, next: Next, rest: &mut [u8]) -> Next {
-        if next == Next::AwaitAnswer {
-            return self.pause(rest, next);
-        }
-        if next != Next::Go || rest.is_empty() {
-            return next;
-        }
-        if self.conn.phase != Phase::Http {
+    fn behind(&mut self, next: Next, rest: &mut [u8]) -> Next {
+        match next {
+            Next::Wait(wait) => self.pause(rest, wait),
+            Next::Go if rest.is_empty() => next,
+            Next::Go if self.conn.phase == Phase::Http => self.requests_in(rest, 0),
             // Frames sent right behind the handshake.
-            return self.frames(rest);
+            Next::Go => self.frames(rest),
+            Next::Flush | Next::Refuse | Next::Failed => next,
         }
-        if self.cx.hub.outbox.must_wait(self.cx.slot, self.cx.settings.pause_bytes) {
-            return self.pause(rest, Next::PauseForOutbox);
+    }
+
+    /// Goes on with a request that was held back.
+    pub(super) fn held_request(&mut self, mut request: Box<Unanswered>) -> Next {
+        match std::mem::replace(&mut request.stage, Stage::Handled(0)) {
+            stage @ Stage::Body { .. } => {
+                request.stage = stage;
+                self.body(request, &[], &mut 0)
+            }
+            Stage::Complete(body) => {
+                self.with_head(&request.head, |worker, head| worker.request(head, &request.head, body))
+            }
+            Stage::Answered(answer) => {
+                self.with_head(&request.head, |worker, head| worker.answered(head, &request.head, answer))
+            }
+            Stage::Handled(_) => unreachable!("nothing goes on before the answer"),
         }
-        self.requests_in(rest, 0)
+    }
+
+    fn with_head(&mut self, head: &[u8], go_on: impl FnOnce(&mut Self, &RequestHead<'_>) -> Next) -> Next {
+        match parse_head(head, &self.head_limits()) {
+            Ok(head) => go_on(self, &head),
+            Err(error) => self.refuse_head(error, head),
+        }
+    }
+
+    /// Keeps a request, and nothing of the connection is handled before it.
+    fn hold_request(&mut self, head: &[u8], stage: Stage, wait: WaitsFor) -> Next {
+        let request = Unanswered { head: head.to_vec(), stage };
+        self.conn.stash.get_or_insert_default().request = Some(Box::new(request));
+        Next::Wait(wait)
     }
 
     /// Handles the requests in `data`, whose first `searched` bytes contain no end of a head.
@@ -142,6 +158,10 @@ impl<S: Service> Worker<'_, S> {
                 }
                 if rest.len() > limits.bytes_max {
                     return self.refuse_head(HeadError::TooLarge, rest);
+                }
+                // What the connection has been silent since the last request does not count against this one.
+                if self.conn.answered && has_begun(rest) && !has_begun(&rest[..searched]) {
+                    self.give_time();
                 }
                 let stash = Stash { bytes: rest.to_vec(), searched: rest.len(), ..Stash::default() };
                 self.conn.stash = Some(Box::new(stash));
@@ -171,14 +191,9 @@ impl<S: Service> Worker<'_, S> {
                                 });
                             }
                             self.give_time();
-                            let unanswered = Unanswered {
-                                head: head_bytes.to_vec(),
-                                body: Some(decoder),
-                                received: Vec::new(),
-                                seen: (self.cx.now_ns, 0),
-                                handled_bytes: 0,
-                            };
-                            self.body(Box::new(unanswered), rest, &mut consumed)
+                            let stage = Stage::Body { decoder, received: Vec::new(), seen: (self.cx.now_ns, 0) };
+                            let request = Unanswered { head: head_bytes.to_vec(), stage };
+                            self.body(Box::new(request), rest, &mut consumed)
                         }
                     },
                 },
@@ -186,39 +201,32 @@ impl<S: Service> Worker<'_, S> {
             at += end + consumed;
             let is_body_to_come = self.conn.stash.as_ref().is_some_and(|stash| stash.request.is_some());
             if next != Next::Go || self.conn.phase != Phase::Http || is_body_to_come {
-                return self.go_on(next, &mut data[at..]);
-            }
-            if self.cx.hub.outbox.must_wait(self.cx.slot, self.cx.settings.pause_bytes) && at < data.len() {
-                return self.pause(&data[at..], Next::PauseForOutbox);
+                return self.behind(next, &mut data[at..]);
             }
         }
     }
 
     /// Reads on in a body; handles its request when it is complete.
-    fn body(&mut self, mut unanswered: Box<Unanswered>, input: &[u8], consumed: &mut usize) -> Next {
-        let Some(decoder) = &mut unanswered.body else { return Next::Go };
+    fn body(&mut self, mut request: Box<Unanswered>, input: &[u8], consumed: &mut usize) -> Next {
+        let Stage::Body { decoder, received, .. } = &mut request.stage else { return self.held_request(request) };
         loop {
             match decoder.next(input, consumed) {
-                Ok(BodyPiece::Data(piece)) => unanswered.received.extend_from_slice(piece),
+                Ok(BodyPiece::Data(piece)) => received.extend_from_slice(piece),
                 Ok(BodyPiece::More) => {
-                    self.conn.stash = Some(Box::new(Stash { request: Some(unanswered), ..Stash::default() }));
+                    self.conn.stash = Some(Box::new(Stash { request: Some(request), ..Stash::default() }));
                     return Next::Go;
                 }
                 Ok(BodyPiece::End) => break,
-                Err(error) => return self.refuse(error.status(), &error.to_string(), &unanswered.head),
+                Err(error) => return self.refuse(error.status(), &error.to_string(), &request.head),
             }
         }
-        let body = Bytes::from(std::mem::take(&mut unanswered.received));
-        let limits = self.head_limits();
-        match parse_head(&unanswered.head, &limits) {
-            Ok(head) => self.request(&head, &unanswered.head, body),
-            Err(error) => self.refuse_head(error, &unanswered.head),
-        }
+        request.stage = Stage::Complete(Bytes::from(std::mem::take(received)));
+        self.held_request(request)
     }
 
     /// Why the client need not send the body that it holds back: the final status alone is its answer then.
     fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<(RefusalReason, Reply)> {
-        if let Some(reply) = self.cx.service.refusal_of_head(head) {
+        if let Some(reply) = self.cx.refusal_of_head(head) {
             return Some((RefusalReason::App, reply));
         }
         handshake::check(head).is_ok().then(|| (RefusalReason::Handshake, body_of_handshake()))
@@ -241,29 +249,37 @@ impl<S: Service> Worker<'_, S> {
         queue_reply(self.cx.hub, self.cx.slot, self.cx.date, reply, then, asks_for_head(asked));
     }
 
+    /// Has a complete request handled when it is its turn.
     fn request(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], body: Bytes) -> Next {
+        let turn = match self.cx.turn() {
+            Ok(turn) => turn,
+            Err(wait) => return self.hold_request(head_bytes, Stage::Complete(body), wait),
+        };
         self.conn.answered = true;
-        let handled_bytes = body.len();
+        let body_bytes = body.len();
         let inbound = Inbound { head, body, peer: self.conn.peer.into() };
-        match self.cx.service.request(self.cx.hub, self.cx.slot, self.cx.generation, &inbound) {
-            Answer::Later => {
-                let head = head_bytes.to_vec();
-                let unanswered =
-                    Unanswered { head, body: None, received: Vec::new(), seen: (self.cx.now_ns, 0), handled_bytes };
-                self.conn.stash.get_or_insert_default().request = Some(Box::new(unanswered));
-                Next::AwaitAnswer
-            }
-            answer => self.answered(head, answer),
+        match self.cx.request(turn, &inbound) {
+            Answer::Later => self.hold_request(head_bytes, Stage::Handled(body_bytes), WaitsFor::Answer),
+            answer => self.answered(head, head_bytes, answer),
         }
     }
 
-    fn answered(&mut self, head: &RequestHead<'_>, answer: Answer) -> Next {
+    /// Does what was decided about a request; a WebSocket opens when it is its turn.
+    fn answered(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], answer: Answer) -> Next {
         let (reason, reply) = match answer {
             Answer::Response(reply) => (RefusalReason::App, reply),
-            Answer::WebSocket(accept) => match self.upgrade(head, accept) {
-                Ok(()) => return Next::Go,
-                Err(refusal) => refusal,
-            },
+            Answer::WebSocket(accept) => {
+                let turn = match self.cx.turn() {
+                    Ok(turn) => turn,
+                    Err(wait) => {
+                        return self.hold_request(head_bytes, Stage::Answered(Answer::WebSocket(accept)), wait);
+                    }
+                };
+                match self.upgrade(turn, head, accept) {
+                    Ok(()) => return Next::Go,
+                    Err(refusal) => refusal,
+                }
+            }
             Answer::Later => unreachable!("an answer is not put off twice"),
         };
         if reply.status.is_client_error() || reply.status.is_server_error() {
@@ -276,6 +292,7 @@ impl<S: Service> Worker<'_, S> {
         let is_refused_upgrade = handshake::is_attempt(head);
         let keep_alive =
             head.keep_alive() && !is_limit && !is_draining && !is_refused_upgrade && !asks_for_close(&reply);
+        self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.times.between);
         let then = if keep_alive { Then::KeepAlive } else { Then::Close };
         let is_head = head.method() == "HEAD";
         queue_reply(self.cx.hub, self.cx.slot, self.cx.date, &reply, then, is_head);
@@ -287,7 +304,7 @@ impl<S: Service> Worker<'_, S> {
     }
 
     /// Checks the handshake and opens the WebSocket; or says why not, and what to answer.
-    fn upgrade(&mut self, head: &RequestHead<'_>, accept: Accept) -> Result<(), (RefusalReason, Reply)> {
+    fn upgrade(&mut self, turn: Turn, head: &RequestHead<'_>, accept: Accept) -> Result<(), (RefusalReason, Reply)> {
         let upgrade = handshake::check(head).map_err(|refusal| (RefusalReason::Handshake, refusal.into()))?;
         if head.body() != Ok(Body::None) {
             return Err((RefusalReason::Handshake, body_of_handshake()));
@@ -333,7 +350,7 @@ impl<S: Service> Worker<'_, S> {
         self.cx.hub.enter(self.cx.slot, self.cx.generation, accept.route);
         self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
         self.cx.hub.counters.opened += 1;
-        self.cx.service.open(self.cx.hub, self.cx.slot, accept.context);
+        self.cx.open(turn, accept.context);
         Ok(())
     }
 }
@@ -346,10 +363,11 @@ impl Stash {
 
     /// Whether the body that it has a part of has come at [`BODY_BYTES_PER_SECOND_MIN`] since this was asked last.
     fn goes_on(&mut self, now_ns: u64) -> bool {
-        let Some(request) = self.request.as_mut().filter(|request| request.body.is_some()) else { return false };
-        let (at_ns, bytes) = std::mem::replace(&mut request.seen, (now_ns, request.received.len()));
+        let Some(request) = &mut self.request else { return false };
+        let Stage::Body { received, seen, .. } = &mut request.stage else { return false };
+        let (at_ns, bytes) = std::mem::replace(seen, (now_ns, received.len()));
         let expected = u128::from(now_ns.saturating_sub(at_ns)) * BODY_BYTES_PER_SECOND_MIN / 1_000_000_000;
-        (request.received.len() - bytes) as u128 >= expected
+        (received.len() - bytes) as u128 >= expected
     }
 }
 

@@ -5,6 +5,7 @@
 //! nothing, an idle connection one entry.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Milliseconds that one bucket covers, as a power of two: entries are up to one bucket late.
 const BUCKET_BITS: u32 = 4;
@@ -42,6 +43,11 @@ impl Timers {
             self.free.push(list);
         }
     }
+}
+
+/// `from` plus a limit that is none when it is 0.
+pub(super) fn after(from_ms: u64, limit: Duration) -> u64 {
+    if limit.is_zero() { u64::MAX } else { from_ms.saturating_add((limit.as_millis() as u64).max(1)) }
 }
 
 #[cfg(test)]

@@ -79,6 +79,53 @@ fn while_draining_it_is_not_ready_and_lets_nobody_in() {
     assert_eq!(program.ended().code(), Some(0));
 }
 
+/// Balancers must see it before they are refused: on connections that they keep and on new ones.
+#[test]
+fn before_it_drains_it_says_so_and_serves() {
+    let program = Program::start(&["--drain-notice=3s", "--drain-spread=0", "--drain-timeout=8s"]);
+    let ready = |probe: &mut Raw| {
+        probe.send(&get("/readyz"));
+        let response = probe.response(false);
+        (response.status, response.header("connection") == Some("keep-alive"))
+    };
+    let mut kept = Raw::connect(program.address);
+    assert_eq!(ready(&mut kept), (200, true));
+    let mut before = client(program.address, "/echo");
+    let start = Instant::now();
+    program.signal(Signal::SIGTERM);
+    let mut told = (0, true);
+    while told.0 != 503 && start.elapsed() < Duration::from_secs(2) {
+        told = ready(&mut kept);
+    }
+    assert_eq!(told, (503, true));
+    assert_eq!(ready(&mut Raw::connect(program.address)), (503, true));
+    let mut during = client(program.address, "/echo");
+    for socket in [&mut before, &mut during] {
+        socket.send(Message::text("served")).expect("sent");
+        assert_eq!(socket.read().expect("a message"), Message::text("served"));
+    }
+    assert_eq!([close_code(&mut before), close_code(&mut during)], [Some(1001); 2]);
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(2900), "{took:?}");
+    assert_eq!(program.ended().code(), Some(0));
+}
+
+/// Kills: a drain that waits its whole time for the rest of a head.
+#[test]
+fn half_a_request_does_not_keep_it() {
+    let program = Program::start(&["--drain-timeout=60s"]);
+    let mut half = Raw::connect(program.address);
+    half.send(b"GET /echo HTTP/1.1\r\nHost:");
+    let mut kept = Raw::connect(program.address);
+    kept.send(&get("/healthz"));
+    assert_eq!(kept.response(false).status, 200);
+    let start = Instant::now();
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.ended().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert_eq!(half.response(false).status, 408);
+}
+
 #[test]
 fn what_is_queued_is_delivered_first() {
     let program = Program::start(&["--max-outbox=64MiB", "--drain-spread=0", "--drain-timeout=8s"]);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ringwire::config::SlowConsumer;
-use ringwire::engine::sim::{Fault, Faults, RingOptions, Rng};
+use ringwire::engine::sim::{Client, Fault, Faults, RingOptions, Rng};
+use ringwire::shard::Handover;
 
 use crate::host::Setup;
 use crate::rig::{Rig, Socket};
@@ -330,24 +331,110 @@ fn where_places_are_few_a_request_has_less_time() {
     rig.finish();
 }
 
+/// What a client has sent, how long it may then be silent, and how the connection ends.
+type Silence = (&'static str, &'static [&'static [u8]], u64, &'static [u8]);
+
+const GET: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// From accept to the first head and from the first byte of each further one it is 10 s, and 408 to who has begun; between
+/// two it is 75 s. Nothing is said to who has not asked for anything.
+///
+/// Kills: one limit for both; a limit that starts anew with each byte or empty line; an answer to nobody's question.
 #[test]
-fn a_request_that_takes_too_long_gets_408() {
+fn heads_and_the_silence_between_them_have_their_own_limits() {
+    const LATE: &[u8] = b"HTTP/1.1 408 ";
+    let silences: [Silence; 9] = [
+        ("nothing", &[], 10_000, b""),
+        ("an empty line", &[b"\r\n"], 10_000, b""),
+        ("half an empty line", &[b"\r"], 10_000, b""),
+        ("half a head", &[b"GET /echo HTTP/1.1\r\nHost:"], 10_000, LATE),
+        ("an empty line and half a head", &[b"\r\n", b"GET /echo HTT"], 10_000, LATE),
+        ("a head without its body", &[b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"], 10_000, LATE),
+        ("a request", &[GET], 75_000, b""),
+        ("a request and an empty line", &[GET, b"\r\n"], 75_000, b""),
+        ("a request and half a head", &[GET, b"GE"], 10_000, LATE),
+    ];
+    for (what, pieces, limit_ms, end) in silences {
+        let mut rig = Rig::new(&Setup::default());
+        let client = rig.connect(0);
+        rig.settle();
+        for piece in pieces {
+            client.send(piece);
+            rig.settle();
+        }
+        let answers = client.received();
+        assert_eq!(answers.starts_with(b"HTTP/1.1 200 "), pieces.contains(&GET), "{what}");
+        rig.pass_ms(limit_ms - 100);
+        assert_eq!((client.readable(), client.saw_fin()), (0, false), "{what}");
+        rig.pass_ms(200);
+        let said = client.received();
+        assert!(said.starts_with(end) && said.is_empty() == end.is_empty(), "{what}: {said:?}");
+        rig.pass_ms(1_000);
+        assert!(client.saw_fin(), "{what}");
+        assert_eq!((rig.counters(0).timeouts.total(), rig.connections()), (1, 0), "{what}");
+        rig.finish();
+    }
+}
+
+/// Each head counts from its own first byte, however long it was silent before, and no byte starts it anew.
+#[test]
+fn a_further_head_counts_from_its_first_byte() {
     let mut rig = Rig::new(&Setup::default());
-    let silent = rig.connect(0);
-    let begun = rig.connect(0);
-    begun.send(b"GET /echo HTTP/1.1\r\nHost:");
-    let kept = rig.connect(0);
-    kept.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
-    rig.pass_ms(9_900);
-    assert_eq!((silent.readable(), begun.readable()), (0, 0));
-    assert!(kept.received().starts_with(b"HTTP/1.1 200 "));
-    rig.pass_ms(200);
-    assert!(silent.received().starts_with(b"HTTP/1.1 408 "));
-    assert!(begun.received().starts_with(b"HTTP/1.1 408 "));
-    assert_eq!((kept.readable(), kept.saw_fin()), (0, true), "nothing to say between requests");
-    rig.pass_ms(2_000);
-    assert!(silent.saw_fin() && begun.saw_fin());
-    assert_eq!(rig.connections(), 0);
+    let client = rig.connect(0);
+    for _ in 0..3 {
+        client.send(GET);
+        rig.pass_ms(70_000);
+        assert!(client.received().starts_with(b"HTTP/1.1 200 ") && !client.saw_fin());
+        client.send(&GET[..1]);
+        rig.pass_ms(9_000);
+        client.send(&GET[1..]);
+        rig.settle();
+        assert!(client.received().starts_with(b"HTTP/1.1 200 "));
+    }
+    for byte in &GET[..20] {
+        client.send(&[*byte]);
+        rig.pass_ms(490);
+    }
+    assert_eq!((client.readable(), client.saw_fin()), (0, false));
+    rig.pass_ms(300);
+    assert!(client.received().starts_with(b"HTTP/1.1 408 "));
+    client.close();
+    rig.finish();
+}
+
+/// Empty lines are no requests: they keep no place.
+#[test]
+fn empty_lines_keep_no_connection_alive() {
+    for first in [&b""[..], GET] {
+        let mut rig = Rig::new(&Setup::default());
+        let client = rig.connect(0);
+        client.send(first);
+        for _ in 0..76 {
+            if !client.saw_fin() {
+                client.send(b"\r\n");
+            }
+            rig.pass_ms(1_000);
+            client.received();
+        }
+        assert!(client.saw_fin(), "{first:?}");
+        rig.finish();
+    }
+}
+
+/// Places that were given away when there were many are given back when there are few.
+#[test]
+fn where_places_become_few_silence_ends_sooner() {
+    let ring = RingOptions { slots: 24, ..RingOptions::default() };
+    let mut setup = Setup { ring, ..Setup::default() };
+    setup.settings.crowded_slots = 8;
+    let mut rig = Rig::new(&setup);
+    let kept: Vec<_> = (0..8).map(|_| rig.connect(0)).collect();
+    kept.iter().for_each(|client| client.send(GET));
+    rig.pass_ms(10_000);
+    assert!(kept.iter().all(|client| client.received().starts_with(b"HTTP/1.1 200 ") && !client.saw_fin()));
+    let _sockets: Vec<Socket> = (0..10).map(|_| rig.open(0, "/echo")).collect();
+    rig.pass_ms(2_500);
+    assert!(kept.iter().all(|client| client.saw_fin()));
     rig.finish();
 }
 
@@ -409,7 +496,7 @@ fn clock_jumps_fire_what_is_due_and_nothing_else() {
     rig.world.advance(40_000_000_000);
     rig.settle();
     assert_eq!(socket.events(), [Event::Ping(vec![])]);
-    assert!(half.received().starts_with(b"HTTP/1.1 408 "));
+    assert!(half.saw_fin(), "it has not asked for anything");
     socket.text("still here");
     rig.settle();
     assert_eq!(socket.texts(), ["still here"]);
@@ -474,6 +561,105 @@ fn a_drain_ends_in_time_whoever_does_not_answer() {
     assert_eq!(rig.cores.admission.connections(), 0);
     drop(rig.cores);
     assert!(socket.client.is_released());
+}
+
+/// Half a request is waited for as long as a first one, not for the whole drain; whoever has been answered, for the last
+/// WebSocket.
+#[test]
+fn a_drain_waits_a_second_for_what_has_begun() {
+    for begun in [&b"GET /echo HTT"[..], b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nx", b"", b"\r\n"]
+    {
+        for kept in [false, true] {
+            let mut rig = Rig::new(&Setup::default());
+            let client = rig.connect(0);
+            if kept {
+                client.send(GET);
+                rig.settle();
+                assert!(client.received().starts_with(b"HTTP/1.1 200 "));
+            }
+            client.send(begun);
+            rig.settle();
+            rig.drain();
+            let has_begun = begun.len() > 2;
+            if has_begun || !kept {
+                rig.pass_ms(900);
+                assert!(!rig.cores.is_drained() && !client.saw_fin(), "{begun:?}");
+            }
+            rig.pass_ms(200);
+            assert_eq!(client.received().starts_with(b"HTTP/1.1 408 "), has_begun, "{begun:?}");
+            rig.pass_ms(600);
+            assert!(rig.cores.is_drained() && client.saw_fin(), "{begun:?} {kept}");
+            rig.finish();
+        }
+    }
+}
+
+/// A request that begins before the drain is answered within it.
+#[test]
+fn a_drain_answers_what_has_begun() {
+    let mut rig = Rig::new(&Setup::default());
+    let client = rig.connect(0);
+    client.send(&GET[..10]);
+    rig.settle();
+    rig.drain();
+    rig.pass_ms(800);
+    client.send(&GET[10..]);
+    rig.settle();
+    let answer = String::from_utf8(client.received()).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert!(client.saw_fin());
+    rig.finish();
+}
+
+/// During the notice everybody is served as before and told that the server is about to go, on new connections and kept
+/// ones; then it drains, in a time of its own.
+#[test]
+fn notice_is_given_before_a_drain() {
+    for handover in [Handover::Close, Handover::Share, Handover::Leave] {
+        let mut setup = Setup { cores: 2, ..Setup::default() };
+        setup.settings.drain_notice = Duration::from_secs(20);
+        setup.settings.handover = handover;
+        setup.settings.close_timeout = Duration::from_secs(60);
+        let mut rig = Rig::new(&setup);
+        let ready = |client: &Client, rig: &mut Rig| {
+            client.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+            rig.settle();
+            String::from_utf8(client.received()).expect("text")
+        };
+        let kept = rig.connect(0);
+        assert!(ready(&kept, &mut rig).starts_with("HTTP/1.1 200 "));
+        let mut before = rig.open(1, "/echo");
+        rig.drain();
+        let mut later = Vec::new();
+        for second in 0..19 {
+            rig.pass_ms(1_000);
+            if second % 3 == 0 {
+                // A second word changes nothing.
+                rig.drain();
+            }
+            let fresh = rig.connect(second % 2);
+            for client in [&kept, &fresh] {
+                let answer = ready(client, &mut rig);
+                assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("keep-alive"), "{answer}");
+            }
+            later.push(rig.open(second % 2, "/echo"));
+        }
+        for socket in later.iter_mut().chain([&mut before]) {
+            socket.text("served");
+            rig.settle();
+            assert_eq!(socket.texts(), ["served"]);
+        }
+        rig.pass_ms(2_100);
+        for socket in later.iter_mut().chain([&mut before]) {
+            assert_eq!(socket.close_code(), Some(1001));
+        }
+        // Nobody answers: it ends at its timeout, which began with the drain.
+        rig.pass_ms(8_500);
+        assert!(!rig.cores.all.iter().any(|core| core.shard.is_finished()));
+        rig.pass_ms(2_000);
+        assert!(rig.cores.all.iter().all(|core| core.shard.is_finished()));
+        assert_eq!(rig.cores.admission.connections(), 0);
+    }
 }
 
 #[test]

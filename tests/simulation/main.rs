@@ -32,6 +32,7 @@ mod routes;
 mod slow;
 mod table;
 mod tasks;
+mod waits;
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

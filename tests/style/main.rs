@@ -415,3 +415,15 @@ fn prints_levels() {
 fn room(file: &str) -> String {
     String::from(file.split(['/', '.']).next().unwrap_or(file))
 }
+
+/// One place decides whether a connection's next input may be handled: nothing else in the shard calls those handlers.
+#[test]
+fn input_reaches_handlers_through_the_gate_alone() {
+    let callers = |call: &str| {
+        let shard = sources().into_iter().filter(|source| source.is_in(&["src/shard"]));
+        shard.filter(|source| source.text.contains(call)).map(|source| source.path).collect::<Vec<String>>()
+    };
+    for call in ["service.message(", "service.request(", "service.open("] {
+        assert_eq!(callers(call), ["src/shard/gate.rs"], "{call}");
+    }
+}

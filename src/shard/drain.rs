@@ -1,0 +1,177 @@
+//! A core's last minutes: it gives notice, then drains, then ends.
+//!
+//! During the notice it accepts and serves as ever, and only says that it is about to go (`/readyz`), so that balancers stop
+//! sending it new connections before it refuses any. Then no WebSocket is let in any more, those that are open are told to
+//! go one after the other, and each connection that has been answered ends. The core is done when all have gone, or at the
+//! drain's timeout, which counts from the end of the notice.
+
+use std::collections::VecDeque;
+
+use super::conn::{Conn, Phase};
+use super::{ACCEPT_BACKOFF_MS, Handover, Shard};
+use crate::engine::Ring;
+use crate::shard::service::Service;
+
+/// How long handshakes of TCP that have begun may take to end up in a listener's queue.
+const TURNED_AWAY_MS: u64 = 500;
+/// Ticks in a row without an accept after which nobody waits in the listeners' queues.
+const QUIET_TICKS: u32 = 2;
+
+/// How far a core is from its end.
+pub(super) enum Leaving {
+    /// It stays.
+    No,
+    /// It will drain then.
+    Noticed {
+        until_ms: u64,
+    },
+    Draining(Drain),
+}
+
+/// A drain under way.
+pub(super) struct Drain {
+    /// When which connection is told to go.
+    plan: VecDeque<(u64, u32, u32)>,
+    stop_at_ms: u64,
+    /// Accepts at least until then, and until nobody waits in the queues; `None` when that is over.
+    accept_until_ms: Option<u64>,
+    /// Ticks in a row in which nobody waited.
+    pub(super) quiet_ticks: u32,
+}
+
+impl<R: Ring, S: Service> Shard<R, S> {
+    pub(super) fn drain(&self) -> Option<&Drain> {
+        match &self.leaving {
+            Leaving::Draining(drain) => Some(drain),
+            Leaving::No | Leaving::Noticed { .. } => None,
+        }
+    }
+
+    /// Whether connections are accepted.
+    pub(super) fn accepts(&self) -> bool {
+        self.drain().is_none_or(|drain| drain.accept_until_ms.is_some())
+    }
+
+    /// When leaving goes on.
+    pub(super) fn next_leaving_ms(&self) -> Option<u64> {
+        match &self.leaving {
+            Leaving::No => None,
+            Leaving::Noticed { until_ms } => Some(*until_ms),
+            Leaving::Draining(drain) => {
+                let plan_ms = drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms);
+                Some(plan_ms.min(drain.accept_until_ms.unwrap_or(u64::MAX)))
+            }
+        }
+    }
+
+    /// Says that the core is about to go, which it does after its notice. Once.
+    pub(super) fn give_notice(&mut self) {
+        if let Leaving::No = self.leaving {
+            self.admission.give_notice();
+            let until_ms = self.now_ms().saturating_add(self.settings.drain_notice.as_millis() as u64);
+            self.leaving = Leaving::Noticed { until_ms };
+        }
+    }
+
+    /// Goes on with leaving, if it is.
+    pub(super) fn leave(&mut self) {
+        match self.leaving {
+            Leaving::No => {}
+            Leaving::Noticed { until_ms } if until_ms > self.now_ms() => {}
+            Leaving::Noticed { .. } => {
+                self.start_drain();
+                self.drain_some();
+            }
+            Leaving::Draining(_) => self.drain_some(),
+        }
+    }
+
+    /// Stops accepting and plans when each connection is told to go.
+    fn start_drain(&mut self) {
+        self.admission.drain();
+        let now_ms = self.now_ms();
+        let accept_until_ms = match self.settings.handover {
+            Handover::Close => Some(now_ms),
+            Handover::Share => {
+                self.ring.turn_away();
+                Some(now_ms + TURNED_AWAY_MS)
+            }
+            Handover::Leave => {
+                self.ring.stop_accepting();
+                None
+            }
+        };
+        let open = || self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Open);
+        let count = open().count() as u64;
+        let spread_ms = self.settings.drain_spread.as_millis() as u64;
+        let plan = open()
+            .enumerate()
+            .map(|(nth, (slot, _))| {
+                (now_ms + spread_ms * nth as u64 / count, slot as u32, self.generations.of(slot as u32))
+            })
+            .collect();
+        let stop_at_ms = now_ms + self.settings.drain_timeout.as_millis() as u64;
+        self.leaving = Leaving::Draining(Drain { plan, stop_at_ms, accept_until_ms, quiet_ticks: 0 });
+        let delayed = |(slot, conn): (usize, &Conn)| (conn.phase == Phase::Delayed).then_some(slot as u32);
+        for slot in self.conns.iter().filter_map(delayed).collect::<Vec<u32>>() {
+            self.start_http(slot);
+        }
+        // A request that has begun, or is about to, is waited for, but not as long as usual.
+        self.hurry(|conn| !conn.is_between_requests());
+    }
+
+    /// Stops accepting in a drain when nobody waits in the listeners' queues any more.
+    fn end_accepting(&mut self) {
+        let now_ms = self.now_ms();
+        let Leaving::Draining(drain) = &mut self.leaving else { return };
+        if drain.accept_until_ms.is_none_or(|until_ms| until_ms > now_ms) {
+            return;
+        }
+        let in_flight = |listener| {
+            let wanted = self.accepts_wanted.iter().filter(|wanted| **wanted == listener).count();
+            self.accepts_per_listener - wanted
+        };
+        if (0..self.settings.listeners).any(|listener| in_flight(listener) == 0) {
+            // No slot or no descriptor is free: some will be, as connections end.
+            drain.accept_until_ms = Some(now_ms + ACCEPT_BACKOFF_MS);
+            return;
+        }
+        drain.quiet_ticks += 1;
+        if drain.quiet_ticks > QUIET_TICKS {
+            drain.accept_until_ms = None;
+            self.ring.stop_accepting();
+        }
+    }
+
+    fn drain_some(&mut self) {
+        self.end_accepting();
+        let now_ms = self.now_ms();
+        let Leaving::Draining(drain) = &mut self.leaving else { return };
+        while let Some(&(at_ms, slot, generation)) = drain.plan.front()
+            && at_ms <= now_ms
+        {
+            drain.plan.pop_front();
+            if self.generations.of(slot) == generation {
+                self.hub.close(slot, Some(1001), "server shutting down");
+            }
+        }
+        if now_ms >= drain.stop_at_ms {
+            self.stop();
+        } else if self.websockets() == 0 {
+            // Requests can be made on kept-alive connections until the last WebSocket has gone.
+            let is_due = |(_, conn): &(usize, &Conn)| conn.phase == Phase::Http && conn.is_between_requests();
+            let due: Vec<u32> = self.conns.iter().filter(is_due).map(|(slot, _)| slot as u32).collect();
+            for slot in due {
+                self.start_flush(slot);
+            }
+        }
+    }
+
+    /// Ends every connection at once.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        for slot in self.conns.iter().map(|(slot, _)| slot as u32).collect::<Vec<u32>>() {
+            self.finish(slot, 1006, "the server stopped");
+        }
+    }
+}
