@@ -207,6 +207,8 @@ pub mod metrics;
 pub mod outbox;
 pub mod proto;
 #[doc(hidden)]
+pub mod quote;
+#[doc(hidden)]
 pub mod remote;
 mod runtime;
 mod server;
@@ -216,13 +218,14 @@ pub mod standalone;
 mod wakers;
 
 pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};
-pub use app::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent, Undecodable, Ws, ws};
+pub use app::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
 pub use closed::Closed;
 pub use config::{Config, SlowConsumer};
 pub use error::{Error, Result};
 pub use hub::{ConnectionId, ConnectionInfo, Delivery, JoinError, ParseIdError};
+
 pub use mail::MailError;
-pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage};
+pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage, RawJson};
 pub use outbox::Dropped;
 pub use proto::close::IllegalCloseCode;
 pub use remote::{Asking, Delivering, Hub, Receivers, Sender};

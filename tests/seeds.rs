@@ -9,6 +9,7 @@ mod seeds {
     mod arcade_hooks;
     mod dart;
     mod finch;
+    mod limits;
     mod revali;
     mod revali_life;
     mod rig;

@@ -6,6 +6,8 @@ pub(crate) mod echo;
 pub(crate) mod emit;
 pub(crate) mod fanout;
 
+use ringwire::proto::Kind;
+
 use crate::{
     net::{App, Io, Nanos, Open, Received, Speaks},
     track::{Arrival, Tracker},
@@ -218,7 +220,8 @@ pub(crate) fn judge(
             let (kind, len) = (message.kind, message.payload.len());
             let want = io.messages.size(near);
             let what = if !right_kind && known.is_some() {
-                format!("is {kind:?} instead of {:?}", io.messages.kind)
+                let word = |kind| if kind == Kind::Text { "text" } else { "binary" };
+                format!("is {} instead of {}", word(kind), word(io.messages.kind))
             } else if len != want {
                 format!("has {len} bytes instead of {want}, or another content")
             } else {

@@ -1,5 +1,6 @@
 //! Service level objectives: `p99<5ms,lost=0,rate>10000`.
 
+use ringwire::quote::quoted;
 use serde_json::{Value, json};
 
 use crate::{
@@ -50,13 +51,14 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Rule>, String> {
 
 fn parse_rule(text: &str) -> Result<Rule, String> {
     let found = RELATIONS.iter().find_map(|(sign, relation)| Some((text.split_once(sign)?, *relation)));
-    let ((name, bound), relation) = found.ok_or_else(|| format!("{text:?} has none of < <= = >= >"))?;
+    let ((name, bound), relation) = found.ok_or_else(|| format!("{} has none of < <= = >= >", quoted(text)))?;
     let (name, bound) = (name.trim(), bound.trim());
     let (pointer, unit) = target(name).ok_or_else(|| {
         let times: Vec<&str> = TIMES.iter().skip(1).map(|(key, _)| key.trim_end_matches("_us")).collect();
         format!(
-            "{name:?} is not one of {} (also with {}. before), lost, duplicated, reordered, corrupted, unexpected, \
+            "{} is not one of {} (also with {}. before), lost, duplicated, reordered, corrupted, unexpected, \
              failed, problems, rate, connect_rate, server_cpu, rss_per_connection",
+            quoted(name),
             TIMES_OF.join(", "),
             times.join("., ")
         )
@@ -69,10 +71,11 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
         (Unit::Microseconds, "s") => 1e6,
         (Unit::Bytes, "KiB") => 1024.0,
         (Unit::Bytes, "MiB") => 1024.0 * 1024.0,
-        (Unit::Microseconds, _) => return Err(format!("{text:?}: a time needs ns, us, ms or s")),
-        _ => return Err(format!("{text:?}: unknown unit")),
+        (Unit::Microseconds, _) => return Err(format!("{}: a time needs ns, us, ms or s", quoted(text))),
+        _ => return Err(format!("{}: unknown unit", quoted(text))),
     };
-    let number = digits.trim().parse::<f64>().map_err(|_| format!("{text:?}: {digits:?} is not a number"))?;
+    let number =
+        digits.trim().parse::<f64>().map_err(|_| format!("{}: {} is not a number", quoted(text), quoted(digits)))?;
     Ok(Rule { text: text.to_owned(), pointer, unit, relation, bound: number * scale })
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
-use ringwire::proto::handshake::put_request;
+use ringwire::{proto::handshake::put_request, quote::quoted};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections per source address before the next one is taken: Linux has 28,232 ephemeral ports by default, and looks
@@ -111,7 +111,8 @@ impl Target {
 
 /// Reads `127.0.0.1,127.0.0.9` or `127.0.0.1-127.0.0.20`, or both.
 pub(crate) fn parse_sources(text: &str) -> Result<Vec<Ipv4Addr>, String> {
-    let ip = |text: &str| text.trim().parse::<Ipv4Addr>().map_err(|_| format!("{text:?} is not an IPv4 address"));
+    let ip =
+        |text: &str| text.trim().parse::<Ipv4Addr>().map_err(|_| format!("{} is not an IPv4 address", quoted(text)));
     let mut sources = Vec::new();
     for part in text.split(',') {
         match part.split_once('-') {
@@ -119,7 +120,7 @@ pub(crate) fn parse_sources(text: &str) -> Result<Vec<Ipv4Addr>, String> {
             Some((first, last)) => {
                 let (first, last) = (u32::from(ip(first)?), u32::from(ip(last)?));
                 if last < first || last - first > 4096 {
-                    return Err(format!("{part:?} is not a range of at most 4096 addresses"));
+                    return Err(format!("{} is not a range of at most 4096 addresses", quoted(part)));
                 }
                 sources.extend((first..=last).map(Ipv4Addr::from));
             }

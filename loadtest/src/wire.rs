@@ -10,6 +10,7 @@ use ringwire::proto::{
     frame::{HEADER_BYTES_MAX, encode_header},
     mask,
 };
+use ringwire::quote::quoted;
 
 /// Bodies start at one of this many places of the table.
 const WINDOWS: usize = 4096;
@@ -94,8 +95,10 @@ impl Sizes {
                 text if text.ends_with("KiB") => (&text[..text.len() - 3], 1 << 10),
                 text => (text, 1),
             };
-            let bytes =
-                digits.trim().parse::<usize>().map_err(|_| format!("{text:?} is not a size such as 64 or 4KiB"))?;
+            let bytes = digits
+                .trim()
+                .parse::<usize>()
+                .map_err(|_| format!("{} is not a size such as 64 or 4KiB", quoted(text)))?;
             if bytes > 1 << 24 { Err("payloads may have at most 16777216 bytes".to_owned()) } else { Ok(bytes * unit) }
         };
         if let Some((low, high)) = text.split_once("..") {
@@ -109,7 +112,7 @@ impl Sizes {
         for part in text.split(',') {
             let (bytes, weight) = part.split_once(':').unwrap_or((part, "1"));
             let weight = weight.parse().ok().filter(|weight| (1..=1_000_000).contains(weight));
-            parts.push((size(bytes)?, weight.ok_or_else(|| format!("{part:?} is not SIZE:WEIGHT"))?));
+            parts.push((size(bytes)?, weight.ok_or_else(|| format!("{} is not SIZE:WEIGHT", quoted(part)))?));
         }
         Ok(Self::Mix(parts))
     }

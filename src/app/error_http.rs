@@ -35,6 +35,11 @@ impl HttpError {
         HttpError::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// 400: a body that is no JSON, or not of the type that is wanted.
+    pub(crate) fn invalid_json(error: impl Into<DecodeError>) -> HttpError {
+        HttpError::bad_request(format!("invalid JSON: {}", error.into().why()))
+    }
+
     /// 401
     pub fn unauthorized(message: impl Into<Cow<'static, str>>) -> HttpError {
         HttpError::new(StatusCode::UNAUTHORIZED, message)

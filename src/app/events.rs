@@ -12,10 +12,13 @@ use crate::app::reply::{BoxError, IntoReply};
 use crate::app::socket::Socket;
 use crate::app::ws::{Discard, Handler, IntoWs, Ws, ws};
 use crate::closed::Closed;
-use crate::message::{DecodeError, Envelope, Message, object};
+use crate::message::json::object;
+use crate::message::{DecodeError, Envelope, Message};
+use crate::quote::quoted;
 
 /// The last argument tells whether replies are discarded.
-type OnEvent = Box<dyn Fn(&mut Socket<'_>, &str, bool) -> Result<(), Fault>>;
+type OnEvent = Box<dyn Fn(&mut Socket<'_>, &RawValue, bool) -> Result<(), Fault>>;
+type OnUnhandled = Box<dyn Fn(&mut Socket<'_>, &Unhandled<'_>, bool) -> Result<(), BoxError>>;
 type OnOther = Box<dyn Fn(&mut Socket<'_>, Message<'_>, bool) -> Result<(), BoxError>>;
 
 enum Fault {
@@ -33,6 +36,23 @@ pub enum Undecodable {
     /// The client gets the event `error` with `{"event":NAME,"message":TEXT}`, and the connection stays open. What
     /// exactly is wrong goes to the log.
     Tell,
+}
+
+/// A message that no handler of [`Events`] is for.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Unhandled<'m> {
+    /// An event of another name.
+    Event {
+        /// Its name.
+        name: Cow<'m, str>,
+        /// Its data, as it was written.
+        data: &'m RawValue,
+    },
+    /// A text message that is no event.
+    Text(DecodeError),
+    /// A binary message.
+    Binary,
 }
 
 /// A WebSocket route of named events.
@@ -72,6 +92,7 @@ pub struct Events {
     /// `None` for the names that are known and have no handler.
     named: HashMap<String, Option<OnEvent>>,
     other: Option<OnOther>,
+    unhandled: Option<OnUnhandled>,
     undecodable: Undecodable,
 }
 
@@ -86,11 +107,11 @@ impl Events {
     /// No handlers: every message is discarded.
     #[track_caller]
     pub fn new() -> Events {
-        Events { ws: ws(), named: HashMap::new(), other: None, undecodable: Undecodable::default() }
+        Events { ws: ws(), named: HashMap::new(), other: None, unhandled: None, undecodable: Undecodable::default() }
     }
 
     fn add(mut self, name: String, handler: Option<OnEvent>) -> Events {
-        assert!(!self.named.contains_key(&name), "two handlers of the event {name:?}");
+        assert!(!self.named.contains_key(&name), "two handlers of the event {}", quoted(&name));
         self.named.insert(name, handler);
         self
     }
@@ -105,11 +126,32 @@ impl Events {
         T: DeserializeOwned,
         R: IntoReply,
     {
-        let run = move |socket: &mut Socket<'_>, data: &str, discards: bool| {
-            let data: T = serde_json::from_str(data).map_err(|error| Fault::Undecodable(error.into()))?;
-            let reply = handler(socket, data);
-            let replied = if discards { reply.reply(&mut Discard) } else { reply.reply(socket) };
-            replied.map_err(Fault::Failed)
+        let run = move |socket: &mut Socket<'_>, data: &RawValue, discards: bool| {
+            let data: T = serde_json::from_str(data.get()).map_err(|error| Fault::Undecodable(error.into()))?;
+            reply(handler(socket, data), socket, discards).map_err(Fault::Failed)
+        };
+        self.add(name.into(), Some(Box::new(run)))
+    }
+
+    /// Handles the events of this name, with their data as it was written: to pass it on, or to decode it into a type that
+    /// borrows from it.
+    ///
+    /// ```
+    /// use ringwire::Events;
+    ///
+    /// Events::new().on_raw("say", |socket, data| socket.to_all().emit("said", data));
+    /// ```
+    ///
+    /// # Panics
+    /// If the name has a handler.
+    #[must_use]
+    pub fn on_raw<R: IntoReply>(
+        self,
+        name: impl Into<String>,
+        handler: impl Fn(&mut Socket<'_>, &RawValue) -> R + 'static,
+    ) -> Events {
+        let run = move |socket: &mut Socket<'_>, data: &RawValue, discards: bool| {
+            reply(handler(socket, data), socket, discards).map_err(Fault::Failed)
         };
         self.add(name.into(), Some(Box::new(run)))
     }
@@ -133,10 +175,17 @@ impl Events {
     /// Handles every message that is not for a named handler, as it came.
     #[must_use]
     pub fn on_message<R: IntoReply>(mut self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Events {
-        self.other = Some(Box::new(move |socket, message, discards| {
-            let reply = handler(socket, message);
-            if discards { reply.reply(&mut Discard) } else { reply.reply(socket) }
-        }));
+        self.other = Some(Box::new(move |socket, message, discards| reply(handler(socket, message), socket, discards)));
+        self
+    }
+
+    /// Handles every message that is not for a named handler, by what it is; [`Events::on_message`] does not get it then.
+    #[must_use]
+    pub fn on_unhandled<R: IntoReply>(
+        mut self,
+        handler: impl Fn(&mut Socket<'_>, &Unhandled<'_>) -> R + 'static,
+    ) -> Events {
+        self.unhandled = Some(Box::new(move |socket, what, discards| reply(handler(socket, what), socket, discards)));
         self
     }
 
@@ -163,20 +212,24 @@ impl Events {
     /// App::new().get("/ws", async move |request: Request| request.upgrade(&socket));
     /// ```
     pub fn into_ws(self) -> Ws {
-        let Events { mut ws, named, other, undecodable } = self;
+        let Events { mut ws, named, other, unhandled, undecodable } = self;
         let handler = move |socket: &mut Socket<'_>, message: Message<'_>, discards: bool| {
             let event = Event::read(&message, socket.core.envelope());
-            let handler = event.as_ref().and_then(|event| Some((event, named.get(event.name.as_ref())?)));
-            let Some((event, handler)) = handler else {
+            let Some(handler) = event.as_ref().ok().and_then(|event| named.get(event.name.as_ref())) else {
+                if let Some(unhandled) = &unhandled {
+                    let what = event.map_or_else(|what| what, |Event { name, data }| Unhandled::Event { name, data });
+                    return unhandled(socket, &what, discards);
+                }
+                drop(event);
                 return other.as_ref().map_or(Ok(()), |other| other(socket, message, discards));
             };
-            let Some(handler) = handler else { return Ok(()) };
+            let (Some(handler), Ok(event)) = (handler, event) else { return Ok(()) };
             match handler(socket, event.data, discards) {
                 Ok(()) => Ok(()),
                 Err(Fault::Failed(error)) => Err(error),
                 Err(Fault::Undecodable(error)) if undecodable == Undecodable::Fail => Err(error.into()),
                 Err(Fault::Undecodable(error)) => {
-                    tracing::debug!(id = %socket.id(), event = %event.name, %error, "undecodable data");
+                    tracing::debug!(id = %socket.id(), event = %quoted(&*event.name), %error, "undecodable data");
                     let what = serde_json::json!({"event": event.name, "message": "the data cannot be decoded"});
                     let _ = socket.emit("error", &what)?;
                     Ok(())
@@ -200,10 +253,14 @@ impl IntoWs<()> for Events {
     }
 }
 
+fn reply(reply: impl IntoReply, socket: &mut Socket<'_>, discards: bool) -> Result<(), BoxError> {
+    if discards { reply.reply(&mut Discard) } else { reply.reply(socket) }
+}
+
 /// A message that has an event's form.
 struct Event<'m> {
     name: Cow<'m, str>,
-    data: &'m str,
+    data: &'m RawValue,
 }
 
 #[derive(Deserialize)]
@@ -223,21 +280,16 @@ struct ByPath<'m> {
 }
 
 impl<'m> Event<'m> {
-    fn read(message: &'m Message<'_>, envelope: Envelope) -> Option<Event<'m>> {
+    fn read(message: &'m Message<'_>, envelope: Envelope) -> Result<Event<'m>, Unhandled<'m>> {
         if !message.is_text() {
-            return None;
+            return Err(Unhandled::Binary);
         }
-        let (name, data) = match envelope {
-            Envelope::Event => {
-                let ByEvent { event, data } = object(message.as_bytes()).ok()?;
-                (event, data)
-            }
-            Envelope::Path => {
-                let ByPath { path, data } = object(message.as_bytes()).ok()?;
-                (path, data)
-            }
+        let event = match envelope {
+            Envelope::Event => object(message.as_bytes()).map(|ByEvent { event, data }| (event, data)),
+            Envelope::Path => object(message.as_bytes()).map(|ByPath { path, data }| (path, data)),
         };
-        Some(Event { name, data: data.map_or("null", RawValue::get) })
+        let (name, data) = event.map_err(|error| Unhandled::Text(error.into()))?;
+        Ok(Event { name, data: data.unwrap_or(RawValue::NULL) })
     }
 }
 
@@ -251,7 +303,7 @@ mod tests {
     fn only_text_objects_with_a_name_are_events() {
         let read = |text: &str, envelope| {
             let message = borrowed(Kind::Text, text.as_bytes());
-            Event::read(&message, envelope).map(|event| (event.name.into_owned(), event.data.to_owned()))
+            Event::read(&message, envelope).ok().map(|event| (event.name.into_owned(), event.data.get().to_owned()))
         };
         let is = |name: &str, data: &str| Some((name.to_owned(), data.to_owned()));
         assert_eq!(read(r#"{"event":"a","data":[1, 2]}"#, Envelope::Event), is("a", "[1, 2]"));
@@ -268,6 +320,6 @@ mod tests {
             assert_eq!(read(other, Envelope::Event), None, "{other}");
         }
         let binary = borrowed(Kind::Binary, br#"{"event":"a"}"#);
-        assert!(Event::read(&binary, Envelope::Event).is_none());
+        assert!(matches!(Event::read(&binary, Envelope::Event), Err(Unhandled::Binary)));
     }
 }

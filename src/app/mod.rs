@@ -4,7 +4,7 @@
 //! these queue by way of the hub that they are lent. It never knows a ring or a socket's descriptor, never blocks, and
 //! calls nothing of the user's but through `guard`.
 //!
-//! Knows of this crate: `closed`, `config`, `hub`, `mail`, `message`, `outbox`, `proto`, `remote`, `runtime`, `shard`, `wakers`.
+//! Knows of this crate: `closed`, `config`, `hub`, `mail`, `message`, `outbox`, `proto`, `quote`, `remote`, `runtime`, `shard`, `wakers`.
 
 pub(crate) mod connection;
 pub(crate) mod context;
@@ -27,7 +27,7 @@ pub(crate) mod ws;
 
 pub use connection::Connection;
 pub use error_http::HttpError;
-pub use events::{Events, Undecodable};
+pub use events::{Events, Undecodable, Unhandled};
 pub use group::{App, Group};
 pub use reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
 pub use request::Request;

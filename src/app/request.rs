@@ -138,7 +138,7 @@ impl Request {
     /// # Errors
     /// A 400 if it is not JSON, or not of that type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
-        serde_json::from_slice(&self.body).map_err(|error| HttpError::bad_request(format!("invalid JSON: {error}")))
+        serde_json::from_slice(&self.body).map_err(HttpError::invalid_json)
     }
 
     /// The peer's address; `None` on a Unix socket.

@@ -11,6 +11,7 @@ use crate::app::error_http::HttpError;
 use crate::app::request::Request;
 use crate::app::ws::Ws;
 use crate::message::Json;
+use crate::message::RawJson;
 use crate::shard::service::Reply;
 
 /// An HTTP response with its whole body, or an upgrade.
@@ -150,6 +151,12 @@ impl<T: Serialize> IntoResponse for Json<T> {
 impl IntoResponse for serde_json::Value {
     fn into_response(self) -> Response {
         Json(self).into_response()
+    }
+}
+
+impl IntoResponse for RawJson {
+    fn into_response(self) -> Response {
+        Response::bytes("application/json", self.as_str().to_owned())
     }
 }
 

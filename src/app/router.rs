@@ -56,7 +56,7 @@ impl Router {
         }
         let index = self.endpoints.len();
         if let Err(error) = self.paths.insert(path, index) {
-            panic!("the route {path:?} cannot be added: {error}");
+            panic!("the route {path} cannot be added: {error}");
         }
         self.endpoints.push(Endpoint { path: path.into(), ..Endpoint::default() });
         index

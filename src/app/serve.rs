@@ -33,6 +33,7 @@ use crate::outbox::Dropped;
 use crate::proto::Incoming;
 use crate::proto::handshake;
 use crate::proto::http::RequestHead;
+use crate::quote::line;
 use crate::remote::Hub;
 use crate::runtime::Runtime;
 use crate::shard::service::{Accept, Answer, Ended, Inbound, Reply, Service};
@@ -169,7 +170,7 @@ impl CoreApp {
     fn failed(&mut self, hub: &mut CoreHub, slot: u32, route: &Route, error: Option<&BoxError>) {
         let mut socket = self.socket(hub, slot);
         if let Some(error) = error {
-            tracing::error!(id = %socket.id(), %error, "a handler failed");
+            tracing::error!(id = %socket.id(), error = %line(error), "a handler failed");
             if let Some(on_error) = &route.on_error {
                 guarded("on_error", || on_error(&mut socket, error.as_ref()));
             }
@@ -192,7 +193,7 @@ impl CoreApp {
                     self.failed(hub, slot, &route, error.as_ref());
                 }
                 None => {
-                    let error = error.as_ref().map_or("a panic".to_owned(), ToString::to_string);
+                    let error = error.as_ref().map_or("a panic".to_owned(), |error| line(error).to_string());
                     tracing::error!(%id, %error, "a task failed after its connection had ended");
                 }
             }

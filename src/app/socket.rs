@@ -13,6 +13,7 @@ use crate::app::reply::{ReplySink, Sent};
 use crate::app::request::Request;
 use crate::hub::ConnectionId;
 use crate::hub::{CoreHub, Delivery, JoinError, Scope};
+use crate::message::RawJson;
 use crate::message::{EncodeError, Envelope, IntoMessage, Message, borrowed};
 use crate::outbox::Key;
 use crate::proto::Kind;
@@ -123,6 +124,9 @@ impl Socket<'_> {
 
     /// Joins a room; nothing happens if it is in it. Rooms are left by themselves when the connection ends.
     ///
+    /// A name has at most 256 bytes ([`Ws::max_room_name`](crate::Ws::max_room_name)), and a connection is in at most
+    /// [`Config::rooms_max`](crate::Config::rooms_max) rooms, 256 by default ([`Ws::max_rooms`](crate::Ws::max_rooms)).
+    ///
     /// # Errors
     /// If the connection is closing, or a limit is reached.
     pub fn join(&mut self, room: impl AsRef<str>) -> Result<(), JoinError> {
@@ -181,12 +185,17 @@ impl Socket<'_> {
 
     /// The connection's JSON data, which every core and thread can read; `null` at first.
     pub fn data(&self) -> Value {
+        self.raw_data().to_value()
+    }
+
+    /// The connection's JSON data as it was written, with all digits of its numbers.
+    pub fn raw_data(&self) -> RawJson {
         self.hub.data(self.slot)
     }
 
-    /// Sets the connection's JSON data.
-    pub fn set_data(&mut self, data: Value) {
-        self.hub.set_data(self.slot, data);
+    /// Sets the connection's JSON data: a [`Value`], or a [`RawJson`], which stays as it is written.
+    pub fn set_data(&mut self, data: impl Into<RawJson>) {
+        self.hub.set_data(self.slot, data.into());
     }
 
     /// Typed values attached to the connection, those that hooks attached to its request among them.

@@ -338,6 +338,18 @@ impl Ws {
         self.with(|route| route.limits.slow_consumer = Some(policy))
     }
 
+    /// Rooms that a connection may be in; a join past it fails.
+    #[must_use]
+    pub fn max_rooms(self, rooms: u32) -> Ws {
+        self.with(|route| route.limits.rooms_max = Some(rooms))
+    }
+
+    /// Bytes of the name of a room that a connection joins, where 256 are not right: a join with a longer one fails.
+    #[must_use]
+    pub fn max_room_name(self, bytes: usize) -> Ws {
+        self.with(|route| route.limits.room_name_bytes_max = Some(bytes))
+    }
+
     /// Sends a ping after so much inbound silence, and at the latest after half of the idle timeout; zero = never.
     #[must_use]
     pub fn ping_interval(self, interval: Duration) -> Ws {

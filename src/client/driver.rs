@@ -410,7 +410,8 @@ impl<R: Ring> Driver<R> {
         }
         if let Some(ended) = conn.ended.take() {
             let open_for = conn.opened_ns.map(|at_ns| std::time::Duration::from_nanos(self.now_ns - at_ns));
-            tracing::debug!(code = ended.code, clean = ended.clean, error = ?ended.error, "a client's connection ended");
+            let error = ended.error.as_ref().map(tracing::field::display);
+            tracing::debug!(code = ended.code, clean = ended.clean, error, "a client's connection ended");
             conn.line.end(ended, open_for, &mut self.wakers);
         }
     }

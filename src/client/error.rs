@@ -11,6 +11,7 @@ use crate::message::EncodeError;
 use crate::proto::ProtocolError;
 use crate::proto::handshake::HandshakeError;
 use crate::proto::http::{Body, BodyDecoder, BodyPiece};
+use crate::quote::quoted;
 
 /// Most bytes of a refusal's body that are kept.
 const EXCERPT_BYTES_MAX: usize = 4096;
@@ -21,7 +22,7 @@ const HEADERS_MAX: usize = 64;
 #[non_exhaustive]
 pub enum ClientError {
     /// The URL is not that of a WebSocket (RFC 6455 3).
-    #[error("{url:?} is not a WebSocket URL: {reason}")]
+    #[error("{} is not a WebSocket URL: {reason}", quoted(url))]
     Url {
         /// As it was given.
         url: String,
@@ -30,14 +31,14 @@ pub enum ClientError {
     },
 
     /// The URL begins with `wss:`.
-    #[error("TLS is not built in: {url:?} cannot be reached, a ws:// URL can")]
+    #[error("TLS is not built in: {} cannot be reached, a ws:// URL can", quoted(url))]
     Tls {
         /// As it was given.
         url: String,
     },
 
     /// A header field or subprotocol must not be sent, or is the client's own to write.
-    #[error("{0:?} cannot be sent in the handshake")]
+    #[error("{} cannot be sent in the handshake", quoted(.0))]
     Header(String),
 
     /// The host's name has no address.
@@ -83,7 +84,7 @@ pub enum ClientError {
     Closing,
 
     /// The connection is closed.
-    #[error("the connection is closed: {} {}", .0.code, .0.reason)]
+    #[error("the connection is closed: {} {}", .0.code, quoted(&.0.reason))]
     Closed(Closed),
 
     /// There is no connection at the moment; see [`Reconnecting`](super::Reconnecting).
@@ -146,8 +147,9 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// The server's answer to a handshake that it did not accept. Redirects are not followed: they arrive here.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The server's answer to a handshake that it did not accept. Redirects are not followed: they arrive here. `Debug` shows
+/// the body's beginning, and of the header fields how many there are.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server answered the handshake with {status}")]
 pub struct Refused {
     /// The status.
@@ -156,6 +158,13 @@ pub struct Refused {
     pub headers: HeaderMap,
     /// The body's first 4 KiB, as far as they came within a second.
     pub body: Bytes,
+}
+
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused { status, headers, body } = self;
+        write!(f, "Refused({status}, {} header fields, body of {} bytes: {})", headers.len(), body.len(), quoted(body))
+    }
 }
 
 /// What the bytes of an answer other than 101 are.

@@ -37,7 +37,7 @@
 //!
 //! Not in here: TLS, compression, proxies, redirects.
 //!
-//! Knows of this crate: `closed`, `engine`, `mail`, `message`, `proto`, `wakers`.
+//! Knows of this crate: `closed`, `engine`, `mail`, `message`, `proto`, `quote`, `wakers`.
 
 pub mod blocking;
 mod conn;

@@ -154,6 +154,8 @@ settings! {
     slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
         "when an outbox is full: close (1013), drop-new or drop-old; keep-latest: while a client is behind, a message with a \
          key replaces the waiting one with the same key, else as drop-old";
+    rooms_max: u32 = "MAX_ROOMS", "256", Allowed::Count(range(1, 65_536)),
+        "rooms that one connection may be in; a join past it is refused";
     memory_bytes_max: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),
         "queued and partial messages of the whole process, and connections' data and memberships past a KiB each; past it \
          upgrades get 503, and the connections that hold the most are closed with 1013";

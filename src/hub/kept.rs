@@ -1,9 +1,8 @@
 //! What connections have the hub keep beside messages: the rooms that they are in, and their JSON data. A peer decides how
 //! many rooms and how long their names are, so it counts in the memory budget.
 
-use serde_json::Value;
-
 use super::CoreHub;
+use crate::message::RawJson;
 
 /// So many bytes a connection are part of what an idle one costs, and not counted.
 const FREE_BYTES: u32 = 1 << 10;
@@ -11,26 +10,17 @@ const FREE_BYTES: u32 = 1 << 10;
 const ROOM_BYTES: usize = 192;
 /// What each other core keeps of it; the name is shared.
 const PRESENCE_BYTES: usize = 160;
+/// Data: its entry in the table, and what it is shared by.
+const DATA_BYTES: usize = 48;
 
 /// What a membership costs, as if the room had no other member.
 pub(super) fn membership_bytes(name: &str, cores: usize) -> u32 {
     (name.len() + ROOM_BYTES + PRESENCE_BYTES * cores.saturating_sub(1)) as u32
 }
 
-/// What a value takes in memory.
-pub(super) fn value_bytes(value: &Value) -> u32 {
-    fn bytes(value: &Value) -> usize {
-        let inside = match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-            Value::String(text) => text.capacity(),
-            Value::Array(values) => values.iter().map(bytes).sum(),
-            Value::Object(map) => {
-                map.iter().map(|(key, value)| size_of::<String>() + key.capacity() + bytes(value)).sum()
-            }
-        };
-        size_of::<Value>() + inside
-    }
-    u32::try_from(bytes(value)).unwrap_or(u32::MAX)
+/// What a connection's data takes in memory.
+pub(super) fn data_bytes(data: &RawJson) -> u32 {
+    u32::try_from(data.as_str().len() + DATA_BYTES).unwrap_or(u32::MAX)
 }
 
 impl CoreHub {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::CoreHub;
+use super::{CoreHub, ROOM_NAME_BYTES_MAX};
 use crate::config::SlowConsumer;
 
 /// Limits of a route, where they differ from the server's settings.
@@ -20,6 +20,10 @@ pub struct RouteLimits {
     pub idle_timeout: Option<Duration>,
     /// How long the socket may take none of what waits for it; zero = for ever.
     pub write_timeout: Option<Duration>,
+    /// Rooms of a connection.
+    pub rooms_max: Option<u32>,
+    /// Bytes of the name of a room that a connection joins.
+    pub room_name_bytes_max: Option<usize>,
     /// Whether somebody wants to know of messages that are dropped.
     pub reports_drops: bool,
     /// Somebody wants to know when no more than so many bytes are queued any more.
@@ -33,6 +37,8 @@ static NO_LIMITS: RouteLimits = RouteLimits {
     ping_interval: None,
     idle_timeout: None,
     write_timeout: None,
+    rooms_max: None,
+    room_name_bytes_max: None,
     reports_drops: false,
     drain_below_bytes: None,
 };
@@ -58,6 +64,21 @@ impl CoreHub {
         if let Some(bytes) = limits.drain_below_bytes {
             self.outbox.note_falls_from(bytes);
         }
+    }
+
+    /// Sets how many rooms a connection may be in, unless its route says otherwise.
+    pub(crate) fn set_rooms_max(&mut self, rooms: u32) {
+        self.rooms_max = rooms;
+    }
+
+    /// How many rooms a connection may be in.
+    pub(super) fn rooms_max(&self, slot: u32) -> usize {
+        self.limits(slot).rooms_max.unwrap_or(self.rooms_max) as usize
+    }
+
+    /// Bytes of the name of a room that a connection may join.
+    pub(super) fn room_name_bytes_max(&self, slot: u32) -> usize {
+        self.limits(slot).room_name_bytes_max.unwrap_or(ROOM_NAME_BYTES_MAX)
     }
 
     /// The limits of a connection's route.

@@ -11,7 +11,7 @@
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
 //!
-//! Knows of this crate: `config`, `mail`, `metrics`, `outbox`, `proto`.
+//! Knows of this crate: `config`, `mail`, `message`, `metrics`, `outbox`, `proto`.
 
 mod id;
 mod kept;
@@ -33,12 +33,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde_json::Value;
 use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::config::SlowConsumer;
 use crate::mail::Post;
+use crate::message::RawJson;
 use crate::metrics::Counters;
 use crate::outbox::FrameBuf;
 use crate::outbox::{Dropped, Key, Outbox, Outgoing, Queued};
@@ -53,13 +53,14 @@ pub use limits::RouteLimits;
 pub(crate) use peer::CompactPeer;
 pub use room::RoomId;
 pub use routes::RouteName;
-pub use scope::ConnectionInfo;
+pub use scope::{ConnectionInfo, ConnectionPage};
 
 /// Messages at least this long travel by reference; shorter ones are copied, which is cheaper.
 const SHARED_BYTES_MIN: usize = 4096;
-/// Rooms that one connection may be in: a peer decides how many it joins, so there must be a bound.
-pub const ROOMS_PER_CONNECTION_MAX: usize = 256;
-/// Bytes of a room's name.
+/// Rooms that one connection may be in, unless a setting or its route says otherwise: a peer decides how many it joins, so
+/// there must be a bound.
+const ROOMS_MAX_DEFAULT: u32 = 256;
+/// Bytes of a room's name, unless the connection's route says otherwise.
 pub const ROOM_NAME_BYTES_MAX: usize = 256;
 
 #[derive(Default)]
@@ -100,12 +101,18 @@ pub enum JoinError {
     /// The connection is closing or has gone.
     #[error("the connection is closing")]
     Gone,
-    /// It is in [`ROOMS_PER_CONNECTION_MAX`] rooms already.
-    #[error("the connection is in {ROOMS_PER_CONNECTION_MAX} rooms already")]
-    TooManyRooms,
-    /// The name is longer than [`ROOM_NAME_BYTES_MAX`].
-    #[error("a room's name has at most {ROOM_NAME_BYTES_MAX} bytes")]
-    NameTooLong,
+    /// It is in as many rooms as it may be: [`Config::rooms_max`](crate::Config::rooms_max), or what its route says.
+    #[error("the connection is in {max} rooms already, and may be in no more")]
+    TooManyRooms {
+        /// How many it may be in.
+        max: usize,
+    },
+    /// The name is longer than 256 bytes, or than what the route says.
+    #[error("a room's name has at most {max} bytes")]
+    NameTooLong {
+        /// How many it may have.
+        max: usize,
+    },
 }
 
 /// Connections and rooms of one core. See the module.
@@ -127,13 +134,14 @@ pub struct CoreHub {
     dooms: Vec<Doom>,
     /// Per route: what happens to a connection that does not keep up.
     slow_consumer: SlowConsumer,
+    rooms_max: u32,
     overflown: Vec<u32>,
     /// What connections have lost since they were told last, by slot and generation; of those that want to know.
     losses: BTreeMap<(u32, u32), Dropped>,
     routes: RouteNames,
     route_limits: Vec<RouteLimits>,
     /// JSON data of the connections that have some.
-    data: HashMap<u32, Value>,
+    data: HashMap<u32, RawJson>,
     /// Connections whose messages may be handled again.
     released: Vec<(u32, u32)>,
     /// Connections whose last sender outside was dropped, and of which senders it was the last.
@@ -166,6 +174,7 @@ impl CoreHub {
             post,
             dooms: Vec::new(),
             slow_consumer,
+            rooms_max: ROOMS_MAX_DEFAULT,
             overflown: Vec::new(),
             losses: BTreeMap::new(),
             routes: RouteNames::default(),

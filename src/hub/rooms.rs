@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::kept::membership_bytes;
 use super::room::Elsewhere;
-use super::{CoreHub, JoinError, Letter, ROOM_NAME_BYTES_MAX, ROOMS_PER_CONNECTION_MAX, Room, RoomId};
+use super::{CoreHub, JoinError, Letter, Room, RoomId};
 
 impl CoreHub {
     /// The room of this name, made if there is none, and kept: its id stays valid.
@@ -37,19 +37,21 @@ impl CoreHub {
     /// # Errors
     /// If the connection is closing, in too many rooms, or the name is too long.
     pub fn join(&mut self, slot: u32, name: &str) -> Result<RoomId, JoinError> {
-        if name.len() > ROOM_NAME_BYTES_MAX {
-            return Err(JoinError::NameTooLong);
-        }
         if !self.is_open(slot) {
             return Err(JoinError::Gone);
+        }
+        let max = self.room_name_bytes_max(slot);
+        if name.len() > max {
+            return Err(JoinError::NameTooLong { max });
         }
         if let Some(room) = self.names.get(name)
             && self.is_member(slot, *room)
         {
             return Ok(*room);
         }
-        if self.members[slot as usize].rooms.len() >= ROOMS_PER_CONNECTION_MAX {
-            return Err(JoinError::TooManyRooms);
+        let max = self.rooms_max(slot);
+        if self.members[slot as usize].rooms.len() >= max {
+            return Err(JoinError::TooManyRooms { max });
         }
         let id = self.find_or_make(name, || name.into());
         self.keep(slot, membership_bytes(name, self.post.cores()), 0);

@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::kept::value_bytes;
+use super::kept::data_bytes;
 use super::{CoreHub, Delivery, Letter, SHARED_BYTES_MIN, Scope, Tally};
 use crate::hub::ConnectionId;
+use crate::message::RawJson;
 use crate::outbox::FrameBuf;
 use crate::outbox::{Key, Outgoing};
 use crate::proto::{Incoming, Payload};
@@ -27,8 +26,23 @@ pub struct ConnectionInfo {
     /// How long it has been open, in milliseconds.
     pub connected_ms: u64,
     /// Its JSON data.
-    pub data: Value,
+    pub data: RawJson,
 }
+
+/// A part of one core's connections, bounded in number and bytes.
+#[derive(Debug, Default)]
+pub struct ConnectionPage {
+    pub(crate) connections: Vec<ConnectionInfo>,
+    /// How many were passed over.
+    pub(crate) passed: usize,
+    /// What they take, of the bytes that were allowed.
+    pub(crate) bytes: usize,
+    /// The slot to go on from; `None` if that was all.
+    pub(crate) next: Option<u32>,
+}
+
+/// What a connection takes in a listing, beside its data.
+const LISTED_BYTES: usize = 256;
 
 impl CoreHub {
     /// Sends a message to a set of connections, on every core. The count is of this core's.
@@ -156,38 +170,49 @@ impl CoreHub {
     }
 
     /// A connection's JSON data; `null` if none was set.
-    pub fn data(&self, slot: u32) -> Value {
+    pub fn data(&self, slot: u32) -> RawJson {
         self.data.get(&slot).cloned().unwrap_or_default()
     }
 
     /// Sets a connection's JSON data.
-    pub fn set_data(&mut self, slot: u32, data: Value) {
+    pub fn set_data(&mut self, slot: u32, data: RawJson) {
         if self.members.get(slot as usize).is_some_and(|member| member.open) {
-            let more = value_bytes(&data);
-            let less = self.data.insert(slot, data).map_or(0, |old| value_bytes(&old));
+            let more = data_bytes(&data);
+            let less = self.data.insert(slot, data).map_or(0, |old| data_bytes(&old));
             self.keep(slot, more, less);
         }
     }
 
-    /// The connections of this core.
-    pub fn connections(&mut self) -> Vec<ConnectionInfo> {
-        self.connections_page(0, usize::MAX).0
-    }
-
-    /// At most `limit` connections of this core after the first `skip`, and how many were passed over.
-    pub(crate) fn connections_page(&self, skip: usize, limit: usize) -> (Vec<ConnectionInfo>, usize) {
-        let open = |slot: &u32| self.members[*slot as usize].open;
-        let info = |slot: u32| ConnectionInfo {
+    /// What is known of a connection.
+    pub(crate) fn info(&self, slot: u32) -> ConnectionInfo {
+        ConnectionInfo {
             id: self.id(slot),
             route: self.route_path(slot),
             core: self.core,
             peer: self.peer(slot),
             connected_ms: self.now_ns.saturating_sub(self.opened_ns(slot)) / 1_000_000,
             data: self.data(slot),
-        };
-        let mut slots = (0..self.members.len() as u32).filter(open);
-        let passed = slots.by_ref().take(skip).count();
-        (slots.take(limit).map(info).collect(), passed)
+        }
+    }
+
+    /// Connections of this core in the order of their slots, from slot `from` on: after the first `skip`, at most `limit`,
+    /// and no more than `bytes_max` bytes of them, but one if there is one and `limit` allows it.
+    pub(crate) fn connections_page(&self, from: u32, skip: usize, limit: usize, bytes_max: usize) -> ConnectionPage {
+        let mut page = ConnectionPage::default();
+        let open = |slot: &u32| self.members[*slot as usize].open;
+        let mut slots = (from..self.members.len() as u32).filter(open);
+        page.passed = slots.by_ref().take(skip).count();
+        for slot in slots {
+            let bytes = LISTED_BYTES + self.data.get(&slot).map_or(0, |data| data.as_str().len());
+            let is_full = !page.connections.is_empty() && page.bytes + bytes > bytes_max;
+            if page.connections.len() == limit || is_full {
+                page.next = Some(slot);
+                break;
+            }
+            page.bytes += bytes;
+            page.connections.push(self.info(slot));
+        }
+        page
     }
 
     /// How many connections this core has.

@@ -89,7 +89,7 @@ impl Machine {
         if self.flow.close_sent {
             return false;
         }
-        debug_assert!(code.is_none_or(close::is_legal), "code {code:?} must not be sent");
+        debug_assert!(code.is_none_or(close::is_legal), "a code that must not be sent");
         self.flow.close_sent = true;
         if self.flow.mode == Mode::Open {
             self.flow.mode = Mode::Skimming;

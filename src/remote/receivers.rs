@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::hub::ConnectionId;
 use crate::hub::{ConnectionInfo, CoreHub, Delivery, Letter, Scope, Tally};
 use crate::mail::MailError;
+use crate::message::RawJson;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::metrics::{CoreMetrics, Metrics};
 use crate::outbox::FrameBuf;
@@ -19,6 +20,9 @@ use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::remote::Hub;
 use crate::runtime::Runtime;
+
+/// Bytes of connections in one page, unless it is one connection's.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
@@ -248,11 +252,18 @@ impl Hub {
 
     /// A connection's JSON data; `None` inside if it has gone.
     pub fn data(&self, id: ConnectionId) -> Asking<Option<Value>> {
+        self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot).to_value()))
+    }
+
+    /// A connection's JSON data as it was written, with all digits of its numbers; `None` inside if it has gone.
+    pub fn raw_data(&self, id: ConnectionId) -> Asking<Option<RawJson>> {
         self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot)))
     }
 
-    /// Sets a connection's JSON data. The answer is false if it had gone.
-    pub fn set_data(&self, id: ConnectionId, data: Value) -> Asking<bool> {
+    /// Sets a connection's JSON data: a [`Value`], or a [`RawJson`], which stays as it is written. The answer is false if
+    /// the connection had gone.
+    pub fn set_data(&self, id: ConnectionId, data: impl Into<RawJson>) -> Asking<bool> {
+        let data = data.into();
         self.ask(id.core(), move |hub| {
             let slot = hub.find(id);
             if let Some(slot) = slot {
@@ -262,32 +273,56 @@ impl Hub {
         })
     }
 
-    /// All connections, core by core.
+    /// What is known of one connection; `None` inside if it has gone.
+    pub fn connection(&self, id: ConnectionId) -> Asking<Option<ConnectionInfo>> {
+        self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.info(slot)))
+    }
+
+    /// All connections, core by core, which are asked for a part at a time: whoever is there all the while is in it, once.
+    /// Their data is shared with the hub, and not copied.
     ///
     /// # Errors
     /// If a core's mailbox is full: nothing is known of its connections.
     pub async fn connections(&self) -> Result<Vec<ConnectionInfo>, MailError> {
-        Ok(self.gather(CoreHub::connections).await?.into_iter().flatten().collect())
+        const PART_LEN: usize = 1024;
+        let mut all = Vec::new();
+        for core in 0..self.cores() {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let question = self.question(core, move |hub| hub.connections_page(slot, 0, PART_LEN, usize::MAX));
+                let Some(page) = answered(question).await? else { break };
+                all.extend(page.connections);
+                from = page.next;
+            }
+        }
+        Ok(all)
     }
 
-    /// A part of all connections, core by core: at most `limit` of them after the first `offset`.
+    /// A part of all connections, core by core: at most `limit` of them after the first `offset`, and no more than 4 MiB,
+    /// where each counts 256 bytes and its data, but at least one if there is one. The next part begins as many further on
+    /// as there are in this one.
     ///
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn connections_page(&self, offset: usize, limit: usize) -> Result<Vec<ConnectionInfo>, MailError> {
-        let (mut skip, mut wanted) = (offset, limit);
-        let mut page = Vec::new();
+        let (mut skip, mut bytes_left) = (offset, PAGE_BYTES_MAX);
+        let mut all: Vec<ConnectionInfo> = Vec::new();
         for core in 0..self.cores() {
-            if wanted == 0 {
+            let wanted = limit - all.len();
+            let question = self.question(core, move |hub| hub.connections_page(0, skip, wanted, bytes_left));
+            let Some(mut page) = answered(question).await? else { continue };
+            // A core gives one however many bytes it has, and this may be in the place of one that is not the first.
+            if !all.is_empty() && page.bytes > bytes_left {
                 break;
             }
-            let question = self.question(core, move |hub| hub.connections_page(skip, wanted));
-            let Some((found, passed)) = answered(question).await? else { continue };
-            skip -= passed;
-            wanted -= found.len();
-            page.extend(found);
+            skip -= page.passed;
+            bytes_left = bytes_left.saturating_sub(page.bytes);
+            all.append(&mut page.connections);
+            if page.next.is_some() {
+                break;
+            }
         }
-        Ok(page)
+        Ok(all)
     }
 
     /// The ids of all connections.

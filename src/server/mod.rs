@@ -351,6 +351,7 @@ impl CoreStart {
         let config = &self.config;
         let outbox = Outbox::new(config.outbox_bytes_max);
         let mut hub = CoreHub::new(self.ids, self.post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
+        hub.set_rooms_max(config.rooms_max);
         let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
             Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_message(&*panic)))
         })?;

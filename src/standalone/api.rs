@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::uri::Authority;
-use serde::{Deserialize, Serialize};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::events;
+use super::{events, rooms};
 use crate::app::Group;
 use crate::app::error_http::HttpError;
 use crate::app::request::Request;
@@ -18,7 +18,10 @@ use crate::config::{ApiToken, Config};
 use crate::hub::ConnectionId;
 use crate::hub::{ConnectionInfo, Delivery};
 use crate::mail::MailError;
-use crate::message::{Json, object};
+use crate::message::Json;
+use crate::message::RawJson;
+use crate::message::json::check_nesting;
+use crate::message::json::object;
 
 /// Connections in one answer, unless the request says otherwise.
 const PAGE_LEN_DEFAULT: usize = 1_000;
@@ -149,12 +152,27 @@ struct Outgoing<'b> {
     event: Option<String>,
     #[serde(borrow)]
     data: Option<&'b RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "some")]
     message: Option<&'b RawValue>,
 }
 
+/// A `null` is a message too.
+fn some<'b, D: Deserializer<'b>>(deserializer: D) -> Result<Option<&'b RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl<'b> Outgoing<'b> {
+    fn read(request: &'b Request) -> Result<Outgoing<'b>, HttpError> {
+        let outgoing: Outgoing<'_> = object(request.body()).map_err(HttpError::invalid_json)?;
+        for passed_on in [outgoing.data, outgoing.message].into_iter().flatten() {
+            check_nesting(passed_on).map_err(HttpError::invalid_json)?;
+        }
+        Ok(outgoing)
+    }
+}
+
 async fn broadcast(request: Request) -> Result<Value, HttpError> {
-    let outgoing: Outgoing<'_> = object(request.body()).map_err(invalid)?;
+    let outgoing = Outgoing::read(&request)?;
     let hub = request.hub();
     let delivering = match (outgoing.event, outgoing.message) {
         (Some(event), _) => hub.emit_to_route(events::PATH, &event, &outgoing.data)?,
@@ -174,8 +192,9 @@ struct Broadcast<'b> {
 }
 
 async fn room(request: Request) -> Result<Value, HttpError> {
-    let outgoing: Outgoing<'_> = object(request.body()).map_err(invalid)?;
+    let outgoing = Outgoing::read(&request)?;
     let event = outgoing.event.ok_or(HttpError::bad_request("the event is missing"))?;
+    rooms::check(request.param("room")).map_err(HttpError::bad_request)?;
     let room = events::room_name(request.param("room"));
     sent_to(request.hub().emit_to_room(&room, &event, &outgoing.data)?.await)
 }
@@ -189,12 +208,26 @@ fn sent_to(delivery: Delivery) -> Result<Value, HttpError> {
 
 async fn message(request: Request) -> Result<Value, HttpError> {
     let id = id(&request, USER_GONE)?;
-    let data: &RawValue = read(&request)?;
+    let data: &RawValue = serde_json::from_slice(request.body()).map_err(HttpError::invalid_json)?;
+    check_nesting(data).map_err(HttpError::invalid_json)?;
+    if !has_events(&request, id, USER_GONE).await? {
+        let message = format!("the connection is on another route than {}: it takes no events", events::PATH);
+        return Err(HttpError::new(StatusCode::CONFLICT, message));
+    }
     match request.hub().emit_to(id, "private-message", data)?.await {
         Delivery { queued: 1.., .. } => Ok(json!({ "sent": true })),
         Delivery { refused: 1.., .. } => Err(MailError::Full.into()),
         Delivery { dropped: 1.., .. } => Err(HttpError::unavailable("the user does not keep up")),
         _ => Err(HttpError::not_found(USER_GONE)),
+    }
+}
+
+/// Whether a connection speaks events: on the other routes they would be messages like any other.
+async fn has_events(request: &Request, id: ConnectionId, gone: &'static str) -> Result<bool, HttpError> {
+    match request.hub().connection(id).await {
+        Some(Some(connection)) => Ok(&*connection.route == events::PATH),
+        Some(None) => Err(HttpError::not_found(gone)),
+        None => Err(MailError::Full.into()),
     }
 }
 
@@ -204,6 +237,9 @@ async fn message(request: Request) -> Result<Value, HttpError> {
 struct Listing {
     count: usize,
     connections: Vec<Entry>,
+    /// Where the next part begins, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -213,7 +249,7 @@ struct Entry {
     core: usize,
     peer: Option<SocketAddr>,
     connected_ms: u64,
-    data: Value,
+    data: RawJson,
 }
 
 impl From<ConnectionInfo> for Entry {
@@ -229,36 +265,40 @@ async fn connections(request: Request) -> Result<Json<Listing>, HttpError> {
     let hub = request.hub();
     let count = hub.count().await?;
     let page = hub.connections_page(offset, limit).await?;
-    Ok(Json(Listing { count, connections: page.into_iter().map(Entry::from).collect() }))
+    let end = offset.saturating_add(page.len());
+    let next = (!page.is_empty() && end < count).then_some(end);
+    Ok(Json(Listing { count, connections: page.into_iter().map(Entry::from).collect(), next }))
 }
 
 async fn disconnect(request: Request) -> Result<Value, HttpError> {
     const REASON: &str = "Admin action";
     let id = id(&request, CONNECTION_GONE)?;
     let hub = request.hub();
-    // Both go the same way, so the event is queued before the Close frame.
-    drop(hub.emit_to(id, "disconnect", &json!({ "reason": REASON }))?);
+    if has_events(&request, id, CONNECTION_GONE).await? {
+        // Both go the same way, so the event is queued before the Close frame.
+        drop(hub.emit_to(id, "disconnect", &json!({ "reason": REASON }))?);
+    }
     let asked = hub.disconnect(id, 1008, REASON).expect("the code may be sent");
     found(asked.await, json!({ "disconnected": true }))
 }
 
-async fn data(request: Request) -> Result<Value, HttpError> {
+async fn data(request: Request) -> Result<RawJson, HttpError> {
     let id = id(&request, CONNECTION_GONE)?;
-    match request.hub().data(id).await {
+    match request.hub().raw_data(id).await {
         Some(Some(data)) => Ok(data),
         Some(None) => Err(HttpError::not_found(CONNECTION_GONE)),
         None => Err(MailError::Full.into()),
     }
 }
 
-async fn set_data(request: Request) -> Result<Value, HttpError> {
+async fn set_data(request: Request) -> Result<RawJson, HttpError> {
     let id = id(&request, CONNECTION_GONE)?;
-    let data: Value = read(&request)?;
+    let data: RawJson = serde_json::from_slice(request.body()).map_err(HttpError::invalid_json)?;
     found(request.hub().set_data(id, data.clone()).await, data)
 }
 
 /// The answer to a question to a connection: 404 if it has gone, 503 if its core could not be asked.
-fn found(answer: Option<bool>, body: Value) -> Result<Value, HttpError> {
+fn found<B>(answer: Option<bool>, body: B) -> Result<B, HttpError> {
     match answer {
         Some(true) => Ok(body),
         Some(false) => Err(HttpError::not_found(CONNECTION_GONE)),
@@ -272,15 +312,6 @@ fn id(request: &Request, gone: &'static str) -> Result<ConnectionId, HttpError> 
     let id: Option<ConnectionId> = request.param("id").parse().ok();
     // An id that was made up may name a core that is not there.
     id.filter(|id| id.core() < request.hub().cores()).ok_or(HttpError::not_found(gone))
-}
-
-/// The body as JSON, parts of it borrowed.
-fn read<'r, T: Deserialize<'r>>(request: &'r Request) -> Result<T, HttpError> {
-    serde_json::from_slice(request.body()).map_err(invalid)
-}
-
-fn invalid(error: serde_json::Error) -> HttpError {
-    HttpError::bad_request(format!("invalid JSON: {error}"))
 }
 
 fn number(request: &Request, name: &str) -> Result<Option<usize>, HttpError> {

@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::rooms;
 use crate::app::socket::Socket;
 use crate::app::ws::{Ws, ws};
-use crate::message::{EncodeError, Message, object};
+use crate::message::json::{check_nesting, object};
+use crate::message::{DecodeError, EncodeError, Message};
+use crate::quote::{excerpt, quoted};
 
 /// The route's path.
 pub(super) const PATH: &str = "/ws";
@@ -30,6 +33,7 @@ pub(super) fn route() -> Ws {
     // One per core, as the app is.
     let ids = MessageIds::default();
     ws().forget_request()
+        .max_room_name(rooms::NAME_BYTES_MAX + ROOM_PREFIX.len())
         .on_connect(|socket| {
             let id = socket.id().to_string();
             emit(socket, "connected", &json!({ "id": id }));
@@ -49,9 +53,9 @@ pub(super) fn route() -> Ws {
 /// Why an event was not handled; the client is told.
 struct Refused(Cow<'static, str>);
 
-impl From<serde_json::Error> for Refused {
-    fn from(error: serde_json::Error) -> Refused {
-        Refused(format!("invalid data: {error}").into())
+impl From<DecodeError> for Refused {
+    fn from(error: DecodeError) -> Refused {
+        Refused(format!("invalid data: {}", error.why()).into())
     }
 }
 
@@ -65,7 +69,7 @@ struct Event<'m> {
 
 impl<'m> Event<'m> {
     fn data<D: Deserialize<'m>>(&self) -> Result<D, Refused> {
-        Ok(object(self.data.map_or("null", RawValue::get).as_bytes())?)
+        Ok(object(self.data.map_or("null", RawValue::get).as_bytes()).map_err(DecodeError::from)?)
     }
 }
 
@@ -97,7 +101,7 @@ fn handle(socket: &mut Socket<'_>, message: &Message<'_>, ids: &MessageIds) -> R
     let text = message.as_text().ok_or(Refused("events are text messages".into()))?;
     let event: Event<'_> = object(text.as_bytes()).map_err(|error| {
         // What is wrong with it, for somebody who types events by hand.
-        Refused(format!(r#"not an event such as {{"event":"ping","data":null}}: {error}"#).into())
+        Refused(format!(r#"not an event such as {{"event":"ping","data":null}}: {}"#, excerpt(&error)).into())
     })?;
     match &*event.event {
         "join" => join(socket, &event.data::<InRoom<'_>>()?.room),
@@ -109,17 +113,16 @@ fn handle(socket: &mut Socket<'_>, message: &Message<'_>, ids: &MessageIds) -> R
             Ok(())
         }
         "ping" => {
+            event.data.map_or(Ok(()), check_nesting)?;
             emit(socket, "pong", &event.data);
             Ok(())
         }
-        other => Err(Refused(format!("unknown event {other:?}: join, leave, message, typing or ping").into())),
+        other => Err(Refused(format!("unknown event {}: join, leave, message, typing or ping", quoted(other)).into())),
     }
 }
 
 fn join(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
-    if room.is_empty() {
-        return Err(Refused("a room has a name".into()));
-    }
+    rooms::check(room).map_err(|why| Refused(why.into()))?;
     let name = room_name(room);
     let is_new = !socket.is_in(&name);
     socket.join(&name).map_err(|error| Refused(error.to_string().into()))?;
@@ -140,6 +143,7 @@ fn leave(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
 
 fn say(socket: &mut Socket<'_>, saying: &Saying<'_>, ids: &MessageIds) -> Result<(), Refused> {
     let name = member_of(socket, &saying.room)?;
+    check_nesting(saying.message)?;
     let id = socket.id();
     let said =
         Said { id: ids.make(), user_id: id.to_string(), room: &saying.room, message: saying.message, timestamp: now() };
@@ -150,7 +154,7 @@ fn say(socket: &mut Socket<'_>, saying: &Saying<'_>, ids: &MessageIds) -> Result
 /// The hub's name of a room that the connection is in.
 fn member_of(socket: &Socket<'_>, room: &str) -> Result<String, Refused> {
     let name = room_name(room);
-    let refused = || Refused(format!("not in the room {room:?}").into());
+    let refused = || Refused(format!("not in the room {}", quoted(room)).into());
     socket.is_in(&name).then_some(name).ok_or_else(refused)
 }
 

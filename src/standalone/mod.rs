@@ -1,10 +1,11 @@
 //! The routes of the stand-alone program, written with the public API alone.
 //!
-//! Knows of this crate: `app`, `config`, `error`, `hub`, `mail`, `message`, `metrics`, `server`.
+//! Knows of this crate: `app`, `config`, `error`, `hub`, `mail`, `message`, `metrics`, `quote`, `server`.
 
 mod api;
 mod console;
 mod events;
+mod rooms;
 
 use std::io::Write;
 
@@ -19,7 +20,6 @@ use crate::app::ws::{Ws, ws};
 use crate::app::{App, Group};
 use crate::config::Config;
 use crate::error::Result;
-use crate::hub::ROOM_NAME_BYTES_MAX;
 use crate::message::Message;
 use crate::metrics::CONTENT_TYPE;
 use crate::server::{Handle, Server};
@@ -72,22 +72,23 @@ fn load_routes(group: Group) -> Group {
         .ws("/broadcast", room_route(|_| "broadcast".to_owned()))
         .group("/rooms", |rooms| {
             rooms
-                .before(|request| match room_name(request.param("room")) {
-                    name if name.len() <= ROOM_NAME_BYTES_MAX => Ok(()),
-                    _ => Err(HttpError::bad_request("the room's name is too long")),
-                })
+                .before(|request| rooms::check(request.param("room")).map_err(HttpError::bad_request))
                 .ws("/{room}", room_route(|socket| room_name(socket.param("room"))))
         })
 }
 
 /// The rooms of a route are not those of `/ws`, nor the one of `/broadcast`.
 fn room_name(room: &str) -> String {
-    format!("rooms/{room}")
+    format!("{ROOM_PREFIX}{room}")
 }
+
+const ROOM_PREFIX: &str = "rooms/";
 
 /// Every message to all members of the room that a connection joins when it opens, the sender included.
 fn room_route(room: impl Fn(&Socket<'_>) -> String + 'static) -> Ws {
     ws().forget_request()
+        // What clients may call a room does not depend on what it is called here.
+        .max_room_name(rooms::NAME_BYTES_MAX + ROOM_PREFIX.len())
         .on_connect(move |socket| {
             let room = room(socket);
             socket.join(room)

@@ -15,9 +15,9 @@ use tungstenite::http::{Request, Response};
 use tungstenite::{Error, Message};
 
 use crate::common::raw::Raw;
-use crate::common::{self, Client, PATIENCE, config, eventually};
+use crate::common::{self, Client, PATIENCE, eventually};
 
-pub(crate) use crate::common::{close_code, raw, text};
+pub(crate) use crate::common::{close_code, config, raw, text};
 
 /// A server in this process; ends when it is dropped.
 pub(crate) struct Served {

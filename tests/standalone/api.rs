@@ -72,6 +72,45 @@ fn a_message_to_nobody_is_404() {
     }
 }
 
+/// Kills: events as plain messages to clients that know nothing of events.
+#[test]
+fn only_event_sockets_get_events() {
+    let server = TestServer::new();
+    let mut user = User::new(&server);
+    user.join("den");
+    for path in ["/echo", "/broadcast", "/rooms/den"] {
+        let mut other = server.client(path);
+        server.await_connections(2);
+        let (_, listing) = ask(&server, "GET", "/api/ws/connections", "");
+        let entries = listing["connections"].as_array().expect("a list");
+        let id = entries.iter().find(|entry| entry["id"] != user.id.as_str()).expect("it")["id"].clone();
+        let id = id.as_str().expect("an id");
+
+        let (status, body) = ask(&server, "POST", &format!("/api/message/{id}"), "1");
+        assert_eq!(status, 409, "{path}: {body}");
+        assert!(body["error"].as_str().is_some_and(|error| error.contains("/ws")), "{body}");
+        for path in ["/api/broadcast", "/api/rooms/den"] {
+            let answer = ask(&server, "POST", path, r#"{"event":"news"}"#);
+            assert_eq!(answer, (200, json!({ "sent": true, "recipients": 1 })));
+            user.expect("news");
+        }
+        other.send(tungstenite::Message::text("mine")).expect("sent");
+        assert_eq!(crate::text(&mut other), "mine", "{path}: nothing else came before");
+
+        let path = format!("/api/ws/connections/{id}");
+        assert_eq!(ask(&server, "DELETE", &path, ""), (200, json!({ "disconnected": true })));
+        match other.read().expect("a message") {
+            tungstenite::Message::Close(Some(frame)) => {
+                assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1008, "Admin action"));
+            }
+            message => panic!("{message:?}"),
+        }
+        drop(other);
+        server.await_connections(1);
+    }
+    user.has_nothing_more();
+}
+
 #[test]
 fn a_room_is_reached_over_all_cores() {
     let server = TestServer::new();
@@ -135,6 +174,35 @@ fn a_listing_has_pages() {
         let (status, body) = ask(&server, "GET", &format!("/api/ws/connections?{query}"), "");
         assert_eq!(status, 400, "{query}: {body}");
     }
+}
+
+/// Kills: answers as large as all the data that clients' programs have put there.
+#[test]
+fn a_listing_is_bounded_in_bytes() {
+    let server = TestServer::with(ringwire::Config { body_bytes_max: 8 << 20, ..config() });
+    let users: Vec<User> = (0..6).map(|_| User::new(&server)).collect();
+    let put = |user: &User, bytes: usize| {
+        let path = format!("/api/ws/connections/{}/data", user.id);
+        assert_eq!(ask(&server, "PUT", &path, &json!("x".repeat(bytes)).to_string()).0, 200);
+    };
+    users.iter().for_each(|user| put(user, 1_500_000));
+    put(&users[3], 5 << 20);
+    let (mut seen, mut at) = (BTreeSet::new(), Some(0));
+    while let Some(offset) = at {
+        let response = ask_with(&server, "GET", &format!("/api/ws/connections?offset={offset}"), &[], "");
+        let listing = json_of(&response);
+        assert_eq!(listing["count"], 6);
+        let entries = listing["connections"].as_array().expect("a list");
+        let is_alone = entries.len() == 1;
+        assert!(response.body.len() < if is_alone { 6 << 20 } else { 5 << 20 }, "{}", response.body.len());
+        assert!(!entries.is_empty() && entries.len() <= 2, "{}", entries.len());
+        for entry in entries {
+            assert!(seen.insert(entry["id"].as_str().expect("an id").to_owned()), "listed twice");
+        }
+        at = listing["next"].as_u64();
+        assert!(at.is_none_or(|next| next == seen.len() as u64), "{at:?}");
+    }
+    assert_eq!(seen, users.iter().map(|user| user.id.clone()).collect());
 }
 
 #[test]

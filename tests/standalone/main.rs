@@ -7,9 +7,12 @@ mod common;
 
 mod access;
 mod api;
+mod bounds;
 mod events;
 mod metrics;
+mod numbers;
 mod page;
+mod peer_text;
 
 use std::fmt::Write as _;
 

@@ -32,13 +32,14 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ("machine", &[]),
         ("metrics", &[]),
         ("proto", &[]),
+        ("quote", &[]),
         ("wakers", &[]),
     ],
-    &[("config", &["error"]), ("mail", &["engine"]), ("message", &["proto"]), ("outbox", &["proto"])],
+    &[("config", &["error"]), ("mail", &["engine"]), ("message", &["proto", "quote"]), ("outbox", &["proto"])],
     &[
         ("check", &["config", "engine", "error", "machine"]),
-        ("client", &["closed", "engine", "mail", "message", "proto", "wakers"]),
-        ("hub", &["config", "mail", "metrics", "outbox", "proto"]),
+        ("client", &["closed", "engine", "mail", "message", "proto", "quote", "wakers"]),
+        ("hub", &["config", "mail", "message", "metrics", "outbox", "proto"]),
     ],
     &[
         ("runtime", &["hub", "mail"]),
@@ -47,7 +48,10 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
     &[("remote", &["admission", "hub", "mail", "message", "metrics", "outbox", "proto", "runtime"])],
     &[(
         "app",
-        &["closed", "config", "hub", "mail", "message", "outbox", "proto", "remote", "runtime", "shard", "wakers"],
+        &[
+            "closed", "config", "hub", "mail", "message", "outbox", "proto", "quote", "remote", "runtime", "shard",
+            "wakers",
+        ],
     )],
     &[(
         "server",
@@ -66,7 +70,7 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
             "shard",
         ],
     )],
-    &[("standalone", &["app", "config", "error", "hub", "mail", "message", "metrics", "server"])],
+    &[("standalone", &["app", "config", "error", "hub", "mail", "message", "metrics", "quote", "server"])],
     &[("bin", &[])],
 ];
 
@@ -94,9 +98,13 @@ impl Source {
 
 /// All of `src/`.
 fn sources() -> Vec<Source> {
+    sources_in("src")
+}
+
+fn sources_in(directory: &str) -> Vec<Source> {
     let root = root_file("");
     let mut paths: Vec<PathBuf> = Vec::new();
-    let mut directories = vec![root.join("src")];
+    let mut directories = vec![root.join(directory)];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).expect("a directory") {
             let path = entry.expect("an entry").path();
@@ -220,6 +228,63 @@ fn misplaced_clocks(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// What formats with `Debug` outside tests: texts of others come back seven times as long from that, and whole. They are
+/// shown by `quote`, and everything else by its `Display`. Assertions are about our own bugs, and the engine sees no text.
+fn debug_formats(source: &Source) -> Vec<String> {
+    if source.is_in(&["src/engine/", "src/quote.rs"]) || source.path.ends_with("tests.rs") {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    find_debug_formats(source, &source.tokens, &mut found);
+    found
+}
+
+fn find_debug_formats(source: &Source, tokens: &TokenStream, found: &mut Vec<String>) {
+    let tokens: Vec<TokenTree> = tokens.clone().into_iter().collect();
+    let punct = |index: usize| match tokens.get(index) {
+        Some(TokenTree::Punct(punct)) => Some(punct.as_char()),
+        _ => None,
+    };
+    let ident = |index: usize| match tokens.get(index) {
+        Some(TokenTree::Ident(ident)) => Some(ident.to_string()),
+        _ => None,
+    };
+    for (index, token) in tokens.iter().enumerate() {
+        let before = |places: usize| index.checked_sub(places);
+        match token {
+            // `mod tests { .. }`
+            TokenTree::Group(_)
+                if before(2).and_then(ident).is_some_and(|word| word == "mod")
+                    && before(1).and_then(ident).is_some_and(|name| name.ends_with("tests")) => {}
+            // `assert!(..)` and its like
+            TokenTree::Group(_)
+                if before(1).and_then(punct) == Some('!')
+                    && before(2).and_then(ident).is_some_and(|name| name.contains("assert")) => {}
+            // `#[doc = ".."]`, and whatever else is an attribute but `#[error("..")]`.
+            TokenTree::Group(group)
+                if before(1).and_then(punct).is_some_and(|sign| sign == '#' || sign == '!')
+                    && group.delimiter() == Delimiter::Bracket
+                    && !group.stream().to_string().starts_with("error") => {}
+            TokenTree::Group(group) => find_debug_formats(source, &group.stream(), found),
+            TokenTree::Literal(literal) => {
+                let text = literal.to_string();
+                if text.contains(":?}") || text.contains(":#?}") {
+                    found.push(format!("{}:{}: {text}", source.path, literal.span().start().line));
+                }
+            }
+            // `error = ?error` and `, ?error` of a log line; behind an expression it is the operator.
+            TokenTree::Punct(sign) if sign.as_char() == '?' => {
+                let is_sigil = before(1).is_none_or(|before| matches!(punct(before), Some('=' | ',')));
+                let is_bound = ident(index + 1).is_some_and(|next| next == "Sized");
+                if is_sigil && !is_bound {
+                    found.push(format!("{}:{}: ?", source.path, sign.span().start().line));
+                }
+            }
+            TokenTree::Ident(_) | TokenTree::Punct(_) => {}
+        }
+    }
+}
+
 #[track_caller]
 fn none(rule: &str, check: impl Fn(&Source) -> Vec<String>) {
     let wrong: Vec<String> = sources().iter().flat_map(check).collect();
@@ -315,6 +380,18 @@ fn time_is_an_argument() {
 }
 
 #[test]
+fn texts_of_others_are_not_shown_with_debug() {
+    none("show it by Display, or by quote::quoted if a peer may have written it", debug_formats);
+    // What the load generator sees of a server.
+    let wrong: Vec<String> = sources_in("loadtest/src")
+        .iter()
+        .filter(|source| !source.is_in(&["loadtest/src/usage.rs", "loadtest/src/report.rs", "loadtest/src/output.rs"]))
+        .flat_map(debug_formats)
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn files_are_short() {
     none("split the file", |source| {
         let lines = source.text.lines().count();
@@ -356,6 +433,22 @@ fn the_rules_are_awake() {
     assert_eq!(other_event_loops(&source("use nix::sys::epoll; use mio::Poll;")).len(), 2);
     assert_eq!(misplaced_clocks(&source("fn f() { std::time::Instant::now(); }")).len(), 1);
     assert!(misplaced_clocks(&source("fn f(now: Instant) {}")).is_empty());
+    for wrong in [
+        "fn f() { format!(\"{name:?}\") }",
+        "fn f() { g(|| panic!(\"{:#?}\", name)) }",
+        "fn f() { tracing::debug!(?name, \"x\") }",
+        "fn f() { tracing::debug!(id = %id, name = ?name) }",
+        "#[error(\"{0:?} is wrong\")] struct E(String);",
+    ] {
+        assert_eq!(debug_formats(&source(wrong)).len(), 1, "{wrong}");
+    }
+    for fine in [
+        "/// `{:?}`\nfn f<T: ?Sized>() -> Option<u8> { let a = b?; f(a?, c?) }",
+        "fn f() { assert!(a, \"{b:?}\"); debug_assert_eq!(a, b, \"{b:?}\") }",
+        "mod tests { fn f() { panic!(\"{b:?}\") } }",
+    ] {
+        assert_eq!(debug_formats(&source(fine)), [""; 0], "{fine}");
+    }
 }
 
 /// The crates whose files are looked at, by their root files.

@@ -1,7 +1,10 @@
 //! Reading WebSocket frames: what is due is compared piece by piece as it comes; what differs goes through the protocol
 //! machine.
 
-use ringwire::proto::{Event, Limits, Spares, frame::put_masked_frame};
+use ringwire::{
+    proto::{Event, Limits, Spares, frame::put_masked_frame},
+    quote::quoted,
+};
 
 use crate::{
     net::{
@@ -102,7 +105,7 @@ fn read_event<A: App>(
                 return None;
             }
             if !app.is_expendable(tag) {
-                io.tally.say(|| format!("connection {tag}: Close {} {reason:?}", code.unwrap_or(1005)));
+                io.tally.say(|| format!("connection {tag}: Close {} {}", code.unwrap_or(1005), quoted(reason)));
             }
             Some(Gone::Failed)
         }

@@ -14,7 +14,7 @@ use crate::{
     track::Tracker,
     wire::Name,
 };
-use ringwire::proto::Kind;
+use ringwire::{proto::Kind, quote::quoted};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -200,7 +200,7 @@ impl Emit {
                 }
                 Ok(())
             }
-            other => Err(format!("event {other:?}, which nothing asked for")),
+            other => Err(format!("event {}, which nothing asked for", quoted(other.unwrap_or_default()))),
         }
     }
 }

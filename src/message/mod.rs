@@ -1,16 +1,24 @@
-//! Messages as handlers see them, and what may be sent as one.
+//! Messages as handlers see them, what may be sent as one, and JSON that stays as it was written.
 //!
-//! Knows of this crate: `proto`.
+//! Knows of this crate: `proto`, `quote`.
+
+mod error;
+pub(crate) mod json;
+
+use std::fmt;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::proto::{Incoming, Kind, Payload};
+use crate::quote::quoted;
+
+pub use error::{DecodeError, EncodeError};
+pub use json::RawJson;
 
 /// A received message, borrowed from the receive buffer where it came in one piece: reading it copies nothing, and
-/// sending it on does not copy a large one either.
-#[derive(Debug)]
+/// sending it on does not copy a large one either. `Debug` shows its beginning.
 pub struct Message<'a>(pub(crate) Incoming<'a>);
 
 impl Message<'_> {
@@ -67,8 +75,8 @@ impl Message<'_> {
     }
 }
 
-/// A message that owns its payload; cloning it copies nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A message that owns its payload; cloning it copies nothing. `Debug` shows its beginning.
+#[derive(Clone, PartialEq, Eq)]
 pub struct OwnedMessage {
     kind: Kind,
     bytes: Bytes,
@@ -119,6 +127,23 @@ impl OwnedMessage {
     }
 }
 
+fn show(f: &mut fmt::Formatter<'_>, name: &str, kind: Kind, bytes: &[u8]) -> fmt::Result {
+    let kind = if kind == Kind::Text { "text" } else { "binary" };
+    write!(f, "{name}({kind} of {} bytes: {})", bytes.len(), quoted(bytes))
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, "Message", self.0.kind, self.as_bytes())
+    }
+}
+
+impl fmt::Debug for OwnedMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, "OwnedMessage", self.kind, &self.bytes)
+    }
+}
+
 /// A value that is sent, or was received, as JSON text.
 ///
 /// ```
@@ -129,16 +154,6 @@ impl OwnedMessage {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<T>(pub T);
-
-/// A payload that could not be decoded; a handler that fails with it closes the connection with 1007.
-#[derive(Debug, thiserror::Error)]
-#[error("the message cannot be decoded: {0}")]
-pub struct DecodeError(#[from] serde_json::Error);
-
-/// A value that could not be written as JSON.
-#[derive(Debug, thiserror::Error)]
-#[error("the value cannot be written as JSON: {0}")]
-pub struct EncodeError(#[from] serde_json::Error);
 
 /// What can be sent as a message: text as text, bytes as binary, [`Json`] as text.
 pub trait IntoMessage {
@@ -196,15 +211,6 @@ payloads! {
 impl<const N: usize> IntoMessage for [u8; N] {
     fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
         Ok(send(borrowed(Kind::Binary, &self)))
-    }
-}
-
-/// Decodes a JSON object. Structs are also decoded from arrays of their fields, which no event and no body is.
-pub(crate) fn object<'d, T: Deserialize<'d>>(json: &'d [u8]) -> Result<T, serde_json::Error> {
-    // RFC 8259 2: white space may come first.
-    match json.trim_ascii_start() {
-        [b'{', ..] => serde_json::from_slice(json),
-        _ => Err(serde::de::Error::custom("expected an object")),
     }
 }
 

@@ -1,0 +1,279 @@
+//! JSON that is kept or passed on and not interpreted: it stays as it was written, so that no number loses a digit and no
+//! object its order.
+//!
+//! What is passed on must be JSON (RFC 8259) and not nested deeper than most readers follow: [`check_nesting`]. What is kept
+//! is also read here as a [`Value`], so it must be what that can hold: [`RawJson::parse`]. Both cost in proportion to the
+//! text's length, and what recurses stops at that depth.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::error::DecodeError;
+use crate::quote::quoted;
+
+/// How deep arrays and objects may be in each other. `serde_json`, as one reader among others, follows 127, and an event or
+/// a listing puts up to three more around them.
+pub(crate) const NESTING_MAX: usize = 100;
+
+/// JSON text as it was written, such as a connection's data: numbers have all their digits, however large or small. Clones
+/// share it.
+///
+/// ```
+/// use ringwire::RawJson;
+/// use serde_json::json;
+///
+/// let data = RawJson::parse(r#"{"n": 123456789012345678901}"#).unwrap();
+/// assert_eq!(data.as_str(), r#"{"n": 123456789012345678901}"#);
+/// assert_eq!(RawJson::from(json!({"x": 1})), json!({"x": 1}));
+/// ```
+#[derive(Clone)]
+pub struct RawJson(Arc<RawValue>);
+
+impl RawJson {
+    /// Takes a text as it is, without white space around it.
+    ///
+    /// # Errors
+    /// If it is not JSON, is nested deeper than 100 arrays and objects, or has what no [`Value`] can hold: a number beyond
+    /// the largest double, or half of a surrogate pair.
+    pub fn parse(text: &str) -> Result<RawJson, DecodeError> {
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The value; large integers are the nearest double in it.
+    pub fn to_value(&self) -> Value {
+        // `null` for what has been made of a `Value` that is nested too deeply to be read again.
+        self.decode().unwrap_or_default()
+    }
+
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// If it is not of that type.
+    pub fn decode<'d, T: Deserialize<'d>>(&'d self) -> Result<T, DecodeError> {
+        Ok(serde_json::from_str(self.as_str())?)
+    }
+}
+
+impl Default for RawJson {
+    /// `null`
+    fn default() -> RawJson {
+        Value::Null.into()
+    }
+}
+
+impl From<&Value> for RawJson {
+    fn from(value: &Value) -> RawJson {
+        RawJson(serde_json::value::to_raw_value(value).expect("a value is JSON").into())
+    }
+}
+
+impl From<Value> for RawJson {
+    fn from(value: Value) -> RawJson {
+        (&value).into()
+    }
+}
+
+impl PartialEq for RawJson {
+    /// Whether they are written the same.
+    fn eq(&self, other: &RawJson) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for RawJson {}
+
+impl PartialEq<Value> for RawJson {
+    fn eq(&self, value: &Value) -> bool {
+        self.to_value() == *value
+    }
+}
+
+impl fmt::Debug for RawJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawJson({})", quoted(self.as_str()))
+    }
+}
+
+impl fmt::Display for RawJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for RawJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawJson, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let Readable = serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
+        check_nesting(&text).map_err(|error| serde::de::Error::custom(error.why()))?;
+        Ok(RawJson(text.into()))
+    }
+}
+
+/// Decodes a JSON object. Structs are also decoded from arrays of their fields, which no event and no body is.
+pub(crate) fn object<'d, T: Deserialize<'d>>(json: &'d [u8]) -> Result<T, serde_json::Error> {
+    // RFC 8259 2: white space may come first.
+    match json.trim_ascii_start() {
+        [b'{', ..] => serde_json::from_slice(json),
+        _ => Err(serde::de::Error::custom("expected an object")),
+    }
+}
+
+/// Reads everything that a [`Value`] would hold, and keeps nothing.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Readable, D::Error> {
+        deserializer.deserialize_any(Readable)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Readable;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Readable, A::Error> {
+        while let Some(Readable) = elements.next_element()? {}
+        Ok(Readable)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Readable, A::Error> {
+        while let Some((Readable, Readable)) = entries.next_entry()? {}
+        Ok(Readable)
+    }
+}
+
+/// Checks that JSON which is passed on is not nested deeper than [`NESTING_MAX`].
+///
+/// # Errors
+/// If it is.
+pub(crate) fn check_nesting(json: &RawValue) -> Result<(), DecodeError> {
+    // It is JSON, so outside of strings a bracket is a bracket.
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json.get().bytes() {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'[' | b'{') => {
+                depth += 1;
+                if depth > NESTING_MAX {
+                    let why = format!("nested deeper than {NESTING_MAX} arrays and objects");
+                    return Err(<serde_json::Error as serde::de::Error>::custom(why).into());
+                }
+            }
+            (false, b']' | b'}') => depth -= 1,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    #[test]
+    fn what_is_kept_stays_as_it_was_written() {
+        for text in [
+            "null",
+            "0.9215686321258545",
+            "123456789012345678901234567890",
+            "-0",
+            "-0.0",
+            "1E+2",
+            "1.0",
+            "5e-324",
+            "1.7976931348623157e308",
+            r#"{"b": 1,"a":2 ,"b":3}"#,
+            r#""\u0041\/\ud83e\udd80""#,
+            "[1,\n\t2]",
+        ] {
+            let raw = RawJson::parse(&format!(" \n{text}\t")).expect("JSON");
+            assert_eq!(raw.as_str(), text);
+            assert_eq!(serde_json::to_string(&[&raw]).expect("JSON"), format!("[{text}]"));
+            assert_eq!(serde_json::from_str::<RawJson>(text).expect("JSON"), raw);
+            assert_eq!(raw.to_value(), serde_json::from_str::<Value>(text).expect("JSON"));
+        }
+        assert_eq!(RawJson::default().as_str(), "null");
+        assert_eq!(RawJson::from(json!({"x": [1.5, u64::MAX]})).as_str(), r#"{"x":[1.5,18446744073709551615]}"#);
+    }
+
+    #[test]
+    fn what_is_kept_can_be_read() {
+        for wrong in ["", "{", "1 2", "01", "nan", "1e400", r#""\ud83e""#, r#"{"\udd80":1}"#, "\"\n\"", "{1:2}"] {
+            assert!(RawJson::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(RawJson::parse(&nested(NESTING_MAX)).is_ok());
+        let error = RawJson::parse(&nested(NESTING_MAX + 1)).expect_err("too deep");
+        assert!(error.to_string().contains("nested deeper than 100"), "{error}");
+        assert!(serde_json::from_str::<RawJson>(&nested(100_000)).is_err());
+    }
+
+    #[test]
+    fn what_is_passed_on_is_not_nested_too_deeply() {
+        let check = |text: &str| check_nesting(&serde_json::from_str::<Box<RawValue>>(text).expect("JSON"));
+        assert!(check(&nested(NESTING_MAX)).is_ok());
+        let error = check(&nested(NESTING_MAX + 1)).expect_err("too deep").to_string();
+        assert!(error.ends_with("nested deeper than 100 arrays and objects"), "{error}");
+        let objects = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+        assert!(check(&objects(NESTING_MAX)).is_ok() && check(&objects(NESTING_MAX + 1)).is_err());
+        for flat in [
+            format!(r#"["{}"]"#, "[".repeat(1000)),
+            format!(r#"["\"{}\\"]"#, "{".repeat(1000)),
+            format!("[{}0]", "[],".repeat(1000)),
+            // Half of a pair is JSON (RFC 8259 8.2), and so is a number that no double is near to.
+            r#"["\ud83e",1e400]"#.to_owned(),
+        ] {
+            assert!(check(&flat).is_ok(), "{flat}");
+        }
+    }
+}
