@@ -1,40 +1,13 @@
-//! Finch: named events, in both envelopes.
+//! Named events, in both envelopes.
 
 use ringwire::{App, Events, Undecodable};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tungstenite::Message;
 
-use super::rig::{Served, close_frame, event, json, log, request, say, serve, text};
 use crate::common::Client;
-
-#[allow(dead_code)]
-#[path = "../../examples/finch_events.rs"]
-mod finch_events;
-
-fn example() -> Served {
-    serve(finch_events::app)
-}
-
-/// The next event of the form `{"path","data"}`.
-fn path_event(client: &mut Client) -> (String, Value) {
-    let mut value = json(client);
-    let path = value["path"].as_str().unwrap_or_else(|| panic!("no path: {value}")).to_owned();
-    (path, value["data"].take())
-}
-
-fn output(text: impl Into<String>) -> (String, Value) {
-    ("output".to_owned(), Value::String(text.into()))
-}
-
-/// A client that has been greeted, as the number `number`.
-fn greeted(served: &Served, number: u32) -> Client {
-    let mut client = served.client("/ws");
-    assert_eq!(path_event(&mut client), output(format!("A user connected. Total: {number}")));
-    let greeting = json!({"message": "Successfully connected to socket!"});
-    assert_eq!(path_event(&mut client), ("connected".to_owned(), greeting));
-    client
-}
+use crate::examples::{finch, greeted, output, path_event};
+use crate::rig::{close_frame, event, log, say, serve, text};
 
 #[derive(Deserialize)]
 struct Add {
@@ -44,7 +17,7 @@ struct Add {
 
 #[test]
 fn f01_named_routes_and_the_root() {
-    let served = example();
+    let served = finch();
     let mut client = greeted(&served, 1);
     for unmatched in ["hello", r#"{"path":"unknown","data":1}"#, r#"{"event":"time"}"#, "[]", r#"{"path":7}"#] {
         say(&mut client, unmatched);
@@ -93,38 +66,8 @@ fn f01_named_routes_and_the_root() {
 }
 
 #[test]
-fn f02_send_to_one_to_all_and_to_all_but_one() {
-    let served = example();
-    let mut first = greeted(&served, 1);
-    let mut second = greeted(&served, 2);
-    assert_eq!(path_event(&mut first), output("A user connected. Total: 2"));
-
-    say(&mut first, r#"{"path":"others","data":"not to me"}"#);
-    assert_eq!(path_event(&mut second), output("not to me"));
-    assert_eq!(served.http_json("POST", "/announce", r#""to all""#), (200, json!({"recipients": 2})));
-    for client in [&mut first, &mut second] {
-        assert_eq!(path_event(client), output("to all"));
-    }
-    say(&mut first, r#"{"path":"test","data":null}"#);
-    assert_eq!(path_event(&mut first).0, "test");
-
-    // The same from outside.
-    let ids = ringwire_ids(&served);
-    let told = served.hub().emit_to_all_except(ids[0], "output", "but one").expect("text").wait();
-    assert_eq!(told.queued, 1);
-    assert_eq!(served.hub().emit_to(ids[0], "output", "but one").expect("text").wait().queued, 1);
-    for client in [&mut first, &mut second] {
-        assert_eq!(path_event(client), output("but one"));
-    }
-}
-
-fn ringwire_ids(served: &Served) -> Vec<ringwire::ConnectionId> {
-    super::rig::block_on(served.hub().ids()).expect("the cores answer")
-}
-
-#[test]
 fn f03_the_leaver_is_still_counted() {
-    let served = example();
+    let served = finch();
     let mut clients: Vec<Client> = Vec::new();
     for number in 1..=5 {
         clients.push(greeted(&served, number));
@@ -146,7 +89,7 @@ fn f03_the_leaver_is_still_counted() {
 
 #[test]
 fn f04_the_newcomer_hears_the_broadcast_and_then_its_greeting() {
-    let served = example();
+    let served = finch();
     // In this order, which is what `greeted` asserts; and only the newcomer is greeted.
     let mut first = greeted(&served, 1);
     let mut others = Vec::new();
@@ -161,7 +104,7 @@ fn f04_the_newcomer_hears_the_broadcast_and_then_its_greeting() {
 
 #[test]
 fn f05_test_replies_headers_and_time_replies_on_output() {
-    let served = example();
+    let served = finch();
     let (mut client, _) = served.connect("/ws", &[("X-Seed", "four")]).expect("an upgrade");
     assert_eq!(path_event(&mut client).0, "output");
     assert_eq!(path_event(&mut client).0, "connected");
@@ -174,22 +117,4 @@ fn f05_test_replies_headers_and_time_replies_on_output() {
     let (path, time) = path_event(&mut client);
     assert_eq!(path, "output");
     assert!(humantime::parse_rfc3339(time.as_str().expect("text")).is_ok());
-}
-
-#[test]
-fn f06_an_http_handler_decides_about_the_upgrade() {
-    let served = example();
-    greeted(&served, 1);
-    assert_eq!(served.connect("/ws?banned=1", &[]).err(), Some(403));
-    // The handler takes all methods; the handshake is a GET (RFC 6455 4.1).
-    for method in ["POST", "PUT", "DELETE"] {
-        let mut client = served.raw();
-        client.send(&request(method, "/ws", ""));
-        let refused = client.response(false);
-        assert_eq!((refused.status, refused.header("allow").is_some()), (405, true), "{method}");
-    }
-    let mut client = served.raw();
-    client.send(&request("GET", "/ws", ""));
-    let refused = client.response(false);
-    assert_eq!((refused.status, refused.header("upgrade")), (426, Some("websocket")));
 }
