@@ -197,6 +197,8 @@ pub mod config;
 pub mod engine;
 pub mod error;
 #[doc(hidden)]
+pub mod guard;
+#[doc(hidden)]
 pub mod hub;
 mod machine;
 #[doc(hidden)]

@@ -8,13 +8,12 @@
 //! Tasks end with their core, on its thread: [`Runtime::end`] drops those that are not done. Wakers may be used later, and
 //! do nothing then.
 //!
-//! Knows of this crate: `hub`, `mail`.
+//! Knows of this crate: `guard`, `hub`, `mail`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -25,6 +24,7 @@ use async_task::Runnable;
 use crossbeam_channel::{Receiver, Sender};
 use slab::Slab;
 
+use crate::guard::{self, Guarded, GuardedFuture};
 use crate::hub::{CoreHub, Letter};
 use crate::mail::{CoreWaker, Courier};
 
@@ -33,7 +33,43 @@ thread_local! {
 }
 
 /// A spawned future. Dropping it cancels the future; [`Task::detach`] lets it run on. Awaiting it gives its output.
-pub type Task<T> = async_task::Task<T>;
+///
+/// # Panics
+/// Awaiting it panics if the future did, or if its core has ended before it was done.
+#[must_use = "a task that is dropped is cancelled"]
+pub struct Task<T>(async_task::Task<Option<Guarded<T>>>);
+
+impl<T> Task<T> {
+    /// Lets the future run on, whatever becomes of its output.
+    pub fn detach(self) {
+        self.0.detach();
+    }
+
+    /// Cancels the future, and waits until it has been dropped. Its output, if it was done before.
+    pub async fn cancel(self) -> Option<T> {
+        self.0.cancel().await.flatten().map(Guarded::into_inner)
+    }
+
+    /// Whether the future is done, was cancelled, or has panicked.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let output = Pin::new(&mut self.0).poll(cx);
+        output.map(|output| output.expect("the task panicked").into_inner())
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("is_finished", &self.is_finished()).finish_non_exhaustive()
+    }
+}
 
 /// How the waker side reaches the core.
 struct Ready {
@@ -56,6 +92,8 @@ pub(crate) struct Runtime {
     now_ns: Cell<u64>,
     /// Handlers or tasks of the core are running: what is deferred now is done in this tick or the next.
     in_tick: Cell<bool>,
+    /// The core has ended, and only destructors run.
+    is_ending: Cell<bool>,
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
@@ -73,6 +111,7 @@ impl Runtime {
             sequence: Cell::new(0),
             now_ns: Cell::new(0),
             in_tick: Cell::new(false),
+            is_ending: Cell::new(false),
             hub: RefCell::new(None),
             deferred: RefCell::default(),
         })
@@ -94,6 +133,19 @@ impl Runtime {
         let is_of = |runtime: &Rc<Runtime>| runtime.in_tick.get() && is_core(runtime);
         // A thread that is ending has none.
         CURRENT.try_with(|current| current.borrow().clone().filter(is_of)).ok().flatten()
+    }
+
+    /// For what blocks its thread until a core has done something.
+    ///
+    /// # Panics
+    /// Where what is called runs on a core: the core would wait for itself, and so would all of its connections.
+    pub(crate) fn refuse_to_block(call: &str) {
+        let on_core = |runtime: &Rc<Runtime>| runtime.in_tick.get() || runtime.is_ending.get();
+        let is_on_core = CURRENT.try_with(|current| current.borrow().as_ref().is_some_and(on_core)).unwrap_or(false);
+        assert!(
+            !is_on_core,
+            "{call} blocks its thread, and this one is a core's, which would wait for itself: await instead"
+        );
     }
 
     fn current() -> Rc<Runtime> {
@@ -124,29 +176,31 @@ impl Runtime {
         let mut active = self.active.borrow_mut();
         let entry = active.vacant_entry();
         let is_active = Active { runtime: Rc::clone(self), key: entry.key() };
+        let future = GuardedFuture::new(Box::pin(future));
+        // Nothing in it panics, and nothing when it is dropped: that would abort the process.
         let future = async move {
             let _is_active = is_active;
-            future.await
+            future.await.map(Guarded::new)
         };
         let (runnable, task) = async_task::spawn_local(future, schedule);
         entry.insert(runnable.waker());
         drop(active);
         runnable.schedule();
-        task
+        Task(task)
     }
 
     /// Ends with the core: drops all tasks.
     pub(crate) fn end(self: &Rc<Runtime>) {
+        self.is_ending.set(true);
         let wakers: Vec<Waker> = self.active.borrow().iter().map(|(_, waker)| waker.clone()).collect();
         wakers.into_iter().for_each(Waker::wake);
         // Every task is in the queue now, or some other thread is about to put it there.
         while !self.active.borrow().is_empty() {
             let Ok(runnable) = self.queue.recv_timeout(Duration::from_secs(1)) else { break };
-            if catch_unwind(AssertUnwindSafe(|| drop(runnable))).is_err() {
-                tracing::error!("a task panicked while it was dropped");
-            }
+            drop(runnable);
         }
-        drop(self.dues.take());
+        // Those of executors within tasks are a user's.
+        self.dues.take().into_values().for_each(|waker| drop(Guarded::new(waker)));
         drop(self.deferred.take());
         let is_current = |current: &mut Rc<Runtime>| Rc::ptr_eq(current, self);
         drop(CURRENT.with_borrow_mut(|current| current.take_if(is_current)));
@@ -173,16 +227,14 @@ impl Runtime {
         for _ in 0..self.queue.len() {
             let Ok(runnable) = self.queue.try_recv() else { break };
             // A panic ends the task alone: its future is dropped, and whoever awaits it panics too.
-            if catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
-                tracing::error!("a task panicked");
-            }
+            runnable.run();
         }
         std::mem::swap(&mut *self.hub.borrow_mut(), hub);
     }
 
     fn fire(&self) {
         while let Some(waker) = self.take_due() {
-            waker.wake();
+            guard::wake(waker);
         }
     }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering},
     },
     thread,
@@ -71,6 +71,8 @@ struct Told {
     problems: AtomicU64,
     ready: AtomicBool,
     finished: AtomicBool,
+    /// It has ended by an error or a panic: there is nothing to measure.
+    failed: AtomicBool,
     thread: AtomicI32,
     bell: OnceLock<Arc<Bell>>,
 }
@@ -83,6 +85,19 @@ struct Shared {
     /// Latencies by interval, until the measuring thread takes them.
     intervals: Mutex<BTreeMap<u64, Histogram<u64>>>,
     interval_ns: Nanos,
+}
+
+/// However a worker ends, nobody waits for it; by a panic it has failed.
+struct Ended<'a>(&'a Told);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+        }
+        self.0.ready.store(true, Ordering::Release);
+        self.0.finished.store(true, Ordering::Release);
+    }
 }
 
 /// Ends the run for the workers, which go on until they are told, whatever becomes of the measuring thread.
@@ -114,6 +129,10 @@ impl Shared {
 
     fn ring_bells(&self) {
         self.workers.iter().filter_map(|told| told.bell.get()).for_each(|bell| bell.ring());
+    }
+
+    fn has_failed(&self) -> bool {
+        self.workers.iter().any(|told| told.failed.load(Ordering::Acquire))
     }
 
     fn all(&self, flag: impl Fn(&Told) -> &AtomicBool) -> bool {
@@ -149,6 +168,15 @@ fn pin(cpu: usize) -> io::Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}
+
+/// What a worker has brought; an error if it failed.
+fn joined<T>(ended: thread::Result<io::Result<T>>) -> io::Result<T> {
+    ended.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Err(io::Error::other(format!("a worker panicked: {}", text.unwrap_or("it does not say why"))))
+    })
 }
 
 impl Plan {
@@ -199,10 +227,11 @@ impl Plan {
                 .map(|worker| {
                     let (shared, make) = (&shared, &make);
                     scope.spawn(move || {
-                        let result = self.work(worker, shared, make, origin);
                         let told = &shared.workers[worker];
-                        told.ready.store(true, Ordering::Release);
-                        told.finished.store(true, Ordering::Release);
+                        let ended = Ended(told);
+                        let result = self.work(worker, shared, make, origin);
+                        told.failed.store(result.is_err(), Ordering::Release);
+                        drop(ended);
                         result
                     })
                 })
@@ -220,7 +249,7 @@ impl Plan {
                 enter(Phase::Stop);
                 let mut why = "no connection could be opened".to_owned();
                 for worker in workers {
-                    let (tally, _) = worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
+                    let (tally, _) = joined(worker.join())?;
                     why.extend(tally.problems.first().map(|problem| format!(": {problem}")));
                 }
                 return Err(io::Error::other(why));
@@ -249,7 +278,7 @@ impl Plan {
             let mut tally = Tally::new();
             let mut timed: Vec<(Timed, Histogram<u64>)> = Vec::new();
             for worker in workers {
-                let (theirs, late) = worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
+                let (theirs, late) = joined(worker.join())?;
                 watch.keep_late(late);
                 merge(&mut tally, &mut timed, &theirs);
             }
@@ -313,7 +342,7 @@ impl Plan {
             }
             if now / shared.interval_ns != interval {
                 if !net.io.tally.interval.is_empty() {
-                    let mut intervals = shared.intervals.lock().expect("no holder panics");
+                    let mut intervals = shared.intervals.lock().unwrap_or_else(PoisonError::into_inner);
                     let kept = intervals.entry(interval).or_insert_with(latencies);
                     kept.add(&net.io.tally.interval).map_err(io::Error::other)?;
                     drop(intervals);
@@ -401,7 +430,7 @@ impl<'a> Watch<'a> {
     }
 
     fn until(&mut self, what: &str, measured: bool, over: impl Fn() -> bool) {
-        while !over() {
+        while !over() && !self.shared.has_failed() {
             thread::sleep(LOOK_EVERY);
             let now = Instant::now();
             if now >= self.ring_again {
@@ -442,7 +471,7 @@ impl<'a> Watch<'a> {
         }
         self.sampled_at = now;
         self.last = counts;
-        let intervals = std::mem::take(&mut *self.shared.intervals.lock().expect("no holder panics"));
+        let intervals = std::mem::take(&mut *self.shared.intervals.lock().unwrap_or_else(PoisonError::into_inner));
         for (interval, histogram) in intervals {
             self.keep(interval, &histogram);
         }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use crate::app::inbox::Inbox;
 use crate::app::request::Request;
+use crate::guard::{Guarded, guarded};
 use crate::hub::ConnectionId;
 use crate::message::Envelope;
 use crate::remote::Hub;
@@ -37,7 +38,7 @@ impl CoreContext {
 #[derive(Default)]
 pub(crate) struct ConnState {
     pub(crate) request: Option<Rc<Request>>,
-    pub(crate) extensions: http::Extensions,
+    pub(crate) extensions: Guarded<http::Extensions>,
     pub(crate) cleanups: Vec<Box<dyn FnOnce()>>,
     pub(crate) inbox: Option<Rc<Inbox>>,
     /// What must not be dropped before the connection has ended.
@@ -73,9 +74,7 @@ impl Drop for ConnState {
             gone.store(true, Ordering::Relaxed);
         }
         while let Some(clean) = self.cleanups.pop() {
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(clean)).is_err() {
-                tracing::error!("a clean-up panicked");
-            }
+            guarded("a clean-up", clean);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::app::reply::{BoxError, IntoReply};
 use crate::app::socket::Socket;
 use crate::app::ws::{Discard, Handler, IntoWs, Ws, ws};
 use crate::closed::Closed;
+use crate::guard::Guarded;
 use crate::message::json::object;
 use crate::message::{DecodeError, Envelope, Message};
 use crate::quote::quoted;
@@ -126,6 +127,7 @@ impl Events {
         T: DeserializeOwned,
         R: IntoReply,
     {
+        let handler = Guarded::new(handler);
         let run = move |socket: &mut Socket<'_>, data: &RawValue, discards: bool| {
             let data: T = serde_json::from_str(data.get()).map_err(|error| Fault::Undecodable(error.into()))?;
             reply(handler(socket, data), socket, discards).map_err(Fault::Failed)
@@ -150,6 +152,7 @@ impl Events {
         name: impl Into<String>,
         handler: impl Fn(&mut Socket<'_>, &RawValue) -> R + 'static,
     ) -> Events {
+        let handler = Guarded::new(handler);
         let run = move |socket: &mut Socket<'_>, data: &RawValue, discards: bool| {
             reply(handler(socket, data), socket, discards).map_err(Fault::Failed)
         };
@@ -175,6 +178,7 @@ impl Events {
     /// Handles every message that is not for a named handler, as it came.
     #[must_use]
     pub fn on_message<R: IntoReply>(mut self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Events {
+        let handler = Guarded::new(handler);
         self.other = Some(Box::new(move |socket, message, discards| reply(handler(socket, message), socket, discards)));
         self
     }
@@ -185,6 +189,7 @@ impl Events {
         mut self,
         handler: impl Fn(&mut Socket<'_>, &Unhandled<'_>) -> R + 'static,
     ) -> Events {
+        let handler = Guarded::new(handler);
         self.unhandled = Some(Box::new(move |socket, what, discards| reply(handler(socket, what), socket, discards)));
         self
     }

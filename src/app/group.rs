@@ -12,6 +12,7 @@ use crate::app::router::Router;
 use crate::app::socket::Socket;
 use crate::app::ws::IntoWs;
 use crate::closed::Closed;
+use crate::guard::Guarded;
 use crate::message::Envelope;
 
 /// Routes that share a prefix and hooks; see [`App::group`].
@@ -76,7 +77,8 @@ impl Group {
     /// groups first; one that refuses is the last.
     #[must_use]
     pub fn before(mut self, check: impl Fn(&mut Request) -> Result<(), HttpError> + 'static) -> Group {
-        self.hooks.before.push(Before::Now(Rc::new(check)));
+        let check = Guarded::new(check);
+        self.hooks.before.push(Before::Now(Rc::new(move |request| check(request))));
         self
     }
 
@@ -86,7 +88,7 @@ impl Group {
     where
         F: AsyncFn(&mut Request) -> Result<(), HttpError> + 'static,
     {
-        let check = Rc::new(check);
+        let check = Rc::new(Guarded::new(check));
         self.hooks.before.push(Before::Later(Rc::new(move |request| {
             let check = Rc::clone(&check);
             Box::pin(async move { check(request).await })
@@ -97,21 +99,24 @@ impl Group {
     /// Runs once for every WebSocket of this group when it has ended, after its route's `on_close`.
     #[must_use]
     pub fn after(mut self, hook: impl Fn(&mut Socket<'_>, &Closed) + 'static) -> Group {
-        self.hooks.after.push(Rc::new(hook));
+        let hook = Guarded::new(hook);
+        self.hooks.after.push(Rc::new(move |socket, closed| hook(socket, closed)));
         self
     }
 
     /// Sees every request of this group before its hooks.
     #[must_use]
     pub fn observe(mut self, observer: impl Fn(&Request) + 'static) -> Group {
-        self.hooks.observers.push(Rc::new(observer));
+        let observer = Guarded::new(observer);
+        self.hooks.observers.push(Rc::new(move |request| observer(request)));
         self
     }
 
     /// Sees the end of every WebSocket of this group before its route's `on_close`.
     #[must_use]
     pub fn observe_close(mut self, observer: impl Fn(&Closed) + 'static) -> Group {
-        self.hooks.closed_observers.push(Rc::new(observer));
+        let observer = Guarded::new(observer);
+        self.hooks.closed_observers.push(Rc::new(move |closed| observer(closed)));
         self
     }
 }
@@ -121,7 +126,7 @@ where
     F: AsyncFn(Request) -> R + 'static,
     R: IntoResponse,
 {
-    let handler = Rc::new(handler);
+    let handler = Rc::new(Guarded::new(handler));
     Rc::new(move |request| {
         let handler = Rc::clone(&handler);
         Box::pin(async move { handler(request).await.into_response() })

@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::Waker;
 
+use crate::guard;
 use crate::message::OwnedMessage;
 use crate::wakers::{Waiter, Wakers};
 
@@ -125,7 +125,7 @@ impl Inbox {
 
 fn wake(wakers: &RefCell<Wakers>) {
     let wakers = wakers.borrow_mut().take();
-    wakers.for_each(Waker::wake);
+    wakers.for_each(guard::wake);
 }
 
 impl Drop for Inbox {

@@ -2,9 +2,10 @@
 //!
 //! In come requests, messages and ends, from the shard by way of `serve`; out go calls of the user's handlers, and what
 //! these queue by way of the hub that they are lent. It never knows a ring or a socket's descriptor, never blocks, and
-//! calls nothing of the user's but through `guard`.
+//! calls nothing of the user's but through [`guard`](crate::guard).
 //!
-//! Knows of this crate: `closed`, `config`, `hub`, `mail`, `message`, `outbox`, `proto`, `quote`, `remote`, `runtime`, `shard`, `wakers`.
+//! Knows of this crate: `closed`, `config`, `guard`, `hub`, `mail`, `message`, `outbox`, `proto`, `quote`, `remote`,
+//! `runtime`, `shard`, `wakers`.
 
 pub(crate) mod connection;
 pub(crate) mod context;
@@ -12,7 +13,6 @@ pub(crate) mod definition;
 pub(crate) mod error_http;
 pub(crate) mod events;
 pub(crate) mod group;
-pub(crate) mod guard;
 pub(crate) mod inbox;
 pub(crate) mod path;
 pub(crate) mod queue;

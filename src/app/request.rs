@@ -12,8 +12,9 @@ use smallvec::SmallVec;
 
 use crate::app::error_http::HttpError;
 use crate::app::path;
+use crate::guard::Guarded;
 use crate::remote::Hub;
-use crate::shard::service::Inbound;
+use crate::shard::service::{Headers, Inbound};
 
 /// A request with its whole body. Hooks may attach typed values, add headers to the response, and choose a subprotocol.
 pub struct Request {
@@ -26,9 +27,9 @@ pub struct Request {
     body: Bytes,
     peer: Option<SocketAddr>,
     hub: Hub,
-    extensions: Extensions,
+    extensions: Guarded<Extensions>,
     /// What hooks add to the response.
-    pub(crate) added_headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) added_headers: Guarded<Headers>,
     pub(crate) protocol: Option<String>,
 }
 
@@ -60,8 +61,8 @@ impl Request {
             body: inbound.body.clone(),
             peer: inbound.peer,
             hub,
-            extensions: Extensions::new(),
-            added_headers: Vec::new(),
+            extensions: Guarded::default(),
+            added_headers: Guarded::default(),
             protocol: None,
         })
     }
@@ -161,7 +162,7 @@ impl Request {
         &mut self.extensions
     }
 
-    pub(crate) fn take_extensions(&mut self) -> Extensions {
+    pub(crate) fn take_extensions(&mut self) -> Guarded<Extensions> {
         std::mem::take(&mut self.extensions)
     }
 

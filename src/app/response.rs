@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::app::error_http::HttpError;
 use crate::app::request::Request;
 use crate::app::ws::Ws;
+use crate::guard::Guarded;
 use crate::message::Json;
 use crate::message::RawJson;
 use crate::shard::service::Reply;
@@ -30,7 +31,11 @@ impl Response {
 
     fn with_body(status: StatusCode, content_type: Option<&'static str>, body: Bytes) -> Response {
         let headers = content_type.map(|content_type| (CONTENT_TYPE, HeaderValue::from_static(content_type)));
-        Response(Outcome::Reply(Reply { status, headers: headers.into_iter().collect(), body }))
+        Response(Outcome::Reply(Reply {
+            status,
+            headers: Guarded::new(headers.into_iter().collect()),
+            body: body.into(),
+        }))
     }
 
     /// A page.

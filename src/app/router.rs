@@ -74,7 +74,7 @@ impl Router {
         for endpoint in &self.endpoints {
             allowed.extend(endpoint.allowed().filter(|method| !allowed.contains(method)).collect::<Vec<_>>());
         }
-        let reply = Reply { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: bytes::Bytes::new() };
+        let reply = Reply { status: StatusCode::NO_CONTENT, headers: Default::default(), body: Default::default() };
         Some(reply.with_header(http::header::ALLOW, allow(&allowed)))
     }
 

@@ -2,21 +2,17 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 
 use crate::app::connection::{Connection, READY_BYTES_MAX, Reader};
 use crate::app::context::{CoreContext, States};
 use crate::app::definition::{Before, Hooks, HttpHandler};
 use crate::app::error_http::HttpError;
 use crate::app::group::App;
-use crate::app::guard::guarded;
 use crate::app::inbox::{Inbox, Pushed};
 use crate::app::reply::BoxError;
 use crate::app::request::Request;
@@ -26,6 +22,7 @@ use crate::app::routes::{HeldRoute, Routes};
 use crate::app::socket::Socket;
 use crate::app::ws::{Handler, LocalBoxFuture, Mode, OnClose, Route};
 use crate::closed::Closed;
+use crate::guard::{Guarded, GuardedFuture, guarded, text};
 use crate::hub::ConnectionId;
 use crate::hub::{CoreHub, RouteName};
 use crate::message::{Message, OwnedMessage};
@@ -56,8 +53,11 @@ pub(crate) struct CoreApp {
 
 /// What tasks have answered, with the slots and generations of the requests.
 type Answers = Rc<RefCell<Vec<(u32, u32, Answer)>>>;
-/// Tasks' handlers that have failed: by an error, or by a panic.
-type Failures = Rc<RefCell<Vec<(ConnectionId, Option<BoxError>)>>>;
+/// Tasks' handlers that have failed.
+type Failures = Rc<RefCell<Vec<(ConnectionId, Failure)>>>;
+
+/// How a handler has failed: with its error, or by a panic.
+type Failure = Option<Guarded<BoxError>>;
 
 /// What a request leaves to the WebSocket that it opens.
 struct Opening {
@@ -148,12 +148,12 @@ impl CoreApp {
             let added = std::mem::take(&mut request.added_headers);
             let answer = match handler(request).await.0 {
                 Outcome::Reply(mut reply) => {
-                    reply.headers.extend(added);
+                    reply.headers.extend(added.into_inner());
                     Answer::Response(reply)
                 }
                 Outcome::Upgrade(upgrade) => {
                     let (mut request, ws) = *upgrade;
-                    request.added_headers.extend(added);
+                    request.added_headers.extend(added.into_inner());
                     match Routes::hold(&routes, &ws.0, &hooks, path) {
                         Some(held) => open_or_refuse(&ws.0, request, held.number(), Some(held)),
                         None => Answer::Response(HttpError::unavailable("too many routes").into()),
@@ -167,10 +167,11 @@ impl CoreApp {
     }
 
     /// A handler failed: with an error, or by a panic.
-    fn failed(&mut self, hub: &mut CoreHub, slot: u32, route: &Route, error: Option<&BoxError>) {
+    fn failed(&mut self, hub: &mut CoreHub, slot: u32, route: &Route, failure: Failure) {
+        let error = failure.as_deref();
         let mut socket = self.socket(hub, slot);
         if let Some(error) = error {
-            tracing::error!(id = %socket.id(), error = %line(error), "a handler failed");
+            tracing::error!(id = %socket.id(), error = text(&line(error)), "a handler failed");
             if let Some(on_error) = &route.on_error {
                 guarded("on_error", || on_error(&mut socket, error.as_ref()));
             }
@@ -185,16 +186,16 @@ impl CoreApp {
     /// Does for tasks that failed what is done for handlers at once.
     fn handle_failures(&mut self, hub: &mut CoreHub) {
         let failures = self.failures.take();
-        for (id, error) in failures {
+        for (id, failure) in failures {
             // Closing or not: the handler's failure is its author's to know.
             match hub.find(id) {
                 Some(slot) => {
                     let (route, _) = self.route(hub.route(slot));
-                    self.failed(hub, slot, &route, error.as_ref());
+                    self.failed(hub, slot, &route, failure);
                 }
                 None => {
-                    let error = error.as_ref().map_or("a panic".to_owned(), |error| line(error).to_string());
-                    tracing::error!(%id, %error, "a task failed after its connection had ended");
+                    let error = failure.as_deref().map_or("a panic".to_owned(), |error| text(&line(error)));
+                    tracing::error!(%id, error, "a task failed after its connection had ended");
                 }
             }
         }
@@ -212,7 +213,7 @@ impl CoreApp {
         match guarded("a handler", || call(&mut socket)) {
             Some(Ok(())) => true,
             Some(Err(error)) => {
-                self.failed(hub, slot, route, Some(&error));
+                self.failed(hub, slot, route, Some(error.into()));
                 false
             }
             None => {
@@ -276,7 +277,7 @@ async fn handle_messages(
     let mut next = if route.triggers() { Some(OwnedMessage::text("")) } else { connection.recv().await };
     while let Some(message) = next {
         if let Err(failure) = caught(handler(connection.clone(), message)).await {
-            let is_over = route.failure.close_for(failure.as_ref()).is_some();
+            let is_over = route.failure.close_for(failure.as_deref()).is_some();
             failures.borrow_mut().push((connection.id, failure));
             if is_over {
                 return;
@@ -286,13 +287,12 @@ async fn handle_messages(
     }
 }
 
-/// Runs what a user wrote; `Err(None)` is a panic.
-async fn caught(mut future: LocalBoxFuture<'static, Result<(), BoxError>>) -> Result<(), Option<BoxError>> {
-    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(poll) => poll.map_err(Some),
-        Err(_) => Poll::Ready(Err(None)),
-    })
-    .await
+/// Runs what a user wrote.
+async fn caught(future: LocalBoxFuture<'static, Result<(), BoxError>>) -> Result<(), Failure> {
+    match GuardedFuture::new(future).await {
+        Some(result) => result.map_err(|error| Some(error.into())),
+        None => Err(None),
+    }
 }
 
 impl Drop for CoreApp {
@@ -597,7 +597,7 @@ fn open_or_refuse(route: &Route, mut request: Request, number: u16, held: Option
             return Answer::Response(refusal(HttpError::bad_request("unsupported subprotocol"), &request));
         }
     }
-    let headers: Vec<(HeaderName, HeaderValue)> = std::mem::take(&mut request.added_headers);
+    let headers = std::mem::take(&mut request.added_headers);
     let protocol = request.protocol.clone();
     Answer::WebSocket(Accept { route: number, protocol, headers, context: Some(Box::new(Opening { request, held })) })
 }

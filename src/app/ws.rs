@@ -13,6 +13,7 @@ use crate::app::reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
 use crate::app::socket::Socket;
 use crate::closed::Closed;
 use crate::config::SlowConsumer;
+use crate::guard::Guarded;
 use crate::hub::RouteLimits;
 use crate::message::{DecodeError, Message, OwnedMessage, borrowed};
 use crate::outbox::Dropped;
@@ -139,6 +140,7 @@ impl Ws {
     /// to everybody reach it.
     #[must_use]
     pub fn on_connect<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>) -> R + 'static) -> Ws {
+        let handler = Guarded::new(handler);
         self.with(|route| {
             route.on_connect = Some(Rc::new(move |socket| {
                 let reply = handler(socket);
@@ -150,6 +152,7 @@ impl Ws {
     /// Runs for each message; what it returns is the reply. An error, or a panic, does what [`Ws::on_failure`] says.
     #[must_use]
     pub fn on_message<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Ws {
+        let handler = Guarded::new(handler);
         self.with(|route| {
             route.handler = Handler::Message(Rc::new(move |socket, message, discards| {
                 let reply = handler(socket, message);
@@ -180,7 +183,7 @@ impl Ws {
         F: AsyncFn(Connection) -> R + 'static,
         R: IntoReply,
     {
-        let task = Rc::new(task);
+        let task = Rc::new(Guarded::new(task));
         self.with(|route| {
             route.handler = Handler::Task(Rc::new(move |connection: Connection| {
                 let task = Rc::clone(&task);
@@ -198,7 +201,7 @@ impl Ws {
         F: AsyncFn(Connection, OwnedMessage) -> R + 'static,
         R: IntoReply,
     {
-        let handler = Rc::new(handler);
+        let handler = Rc::new(Guarded::new(handler));
         self.with(|route| {
             route.handler = Handler::MessageAsync(Rc::new(move |connection: Connection, message| {
                 let handler = Rc::clone(&handler);
@@ -211,14 +214,16 @@ impl Ws {
     /// Runs when a handler failed, before the failure policy.
     #[must_use]
     pub fn on_error(self, handler: impl Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync)) + 'static) -> Ws {
-        self.with(|route| route.on_error = Some(Rc::new(handler)))
+        let handler = Guarded::new(handler);
+        self.with(|route| route.on_error = Some(Rc::new(move |socket, error| handler(socket, error))))
     }
 
     /// Runs exactly once for each connection that opened, when it has ended, however it did. The connection is still
     /// counted, and its rooms and data are still there; nothing more can be sent to it.
     #[must_use]
     pub fn on_close(self, handler: impl Fn(&mut Socket<'_>, &Closed) + 'static) -> Ws {
-        self.with(|route| route.on_close = Some(Rc::new(handler)))
+        let handler = Guarded::new(handler);
+        self.with(|route| route.on_close = Some(Rc::new(move |socket, closed| handler(socket, closed))))
     }
 
     /// Runs when messages to a connection were dropped because it does not keep up, whoever sent them: once in a tick for
@@ -234,9 +239,10 @@ impl Ws {
     /// ```
     #[must_use]
     pub fn on_drop(self, handler: impl Fn(&mut Socket<'_>, &Dropped) + 'static) -> Ws {
+        let handler = Guarded::new(handler);
         self.with(|route| {
             route.limits.reports_drops = true;
-            route.on_drop = Some(Rc::new(handler));
+            route.on_drop = Some(Rc::new(move |socket, dropped| handler(socket, dropped)));
         })
     }
 
@@ -253,15 +259,17 @@ impl Ws {
     /// ```
     #[must_use]
     pub fn on_drain(self, below_bytes: usize, handler: impl Fn(&mut Socket<'_>) + 'static) -> Ws {
+        let handler = Guarded::new(handler);
         self.with(|route| {
             route.limits.drain_below_bytes = Some(below_bytes);
-            route.on_drain = Some(Rc::new(handler));
+            route.on_drain = Some(Rc::new(move |socket| handler(socket)));
         })
     }
 
     /// Runs before each message's handler; an error keeps the message from it.
     #[must_use]
     pub fn before_message<R: IntoReply>(self, intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static) -> Ws {
+        let intercept = Guarded::new(intercept);
         self.with(|route| {
             route.before_message.push(Rc::new(move |socket, message| {
                 let reply = intercept(socket, message);
@@ -273,7 +281,8 @@ impl Ws {
     /// Runs after each message's handler.
     #[must_use]
     pub fn after_message(self, intercept: impl Fn(&mut Socket<'_>) + 'static) -> Ws {
-        self.with(|route| route.after_message.push(Rc::new(intercept)))
+        let intercept = Guarded::new(intercept);
+        self.with(|route| route.after_message.push(Rc::new(move |socket| intercept(socket))))
     }
 
     /// Also runs the message handler when the connection opens, with an empty text message.

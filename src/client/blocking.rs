@@ -1,6 +1,7 @@
 //! The client without futures: each call blocks its thread until it is done.
 //!
-//! Not for a ringwire core's own thread, nor for an asynchronous runtime's: what blocks there blocks everybody.
+//! Not for a ringwire core's own thread, where every call panics, nor for an asynchronous runtime's: what blocks there blocks
+//! everybody.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), ringwire::client::ClientError> {
@@ -26,6 +27,7 @@ use http::HeaderMap;
 use super::{ClientError, Connect, Sender, Waiting};
 use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
+use crate::runtime::Runtime;
 
 /// Connects to a `ws://` URL with the default settings; [`Connect::wait`] does so with others.
 ///
@@ -169,6 +171,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
+    Runtime::refuse_to_block("the blocking client");
     let mut future = std::pin::pin!(future);
     let parker = Arc::new(Parker { thread: thread::current(), is_woken: AtomicBool::new(false) });
     let waker = Waker::from(Arc::clone(&parker));

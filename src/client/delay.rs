@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::guard;
+
 /// What the thread and the future share.
 #[derive(Default)]
 struct DelayState(Mutex<(bool, Option<Waker>)>);
@@ -19,7 +21,7 @@ impl Drop for DelayEnd {
             state.0 = true;
             state.1.take()
         };
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(guard::wake);
     }
 }
 

@@ -20,6 +20,7 @@ use super::letter::{Letter, Letters};
 use super::line::Ended;
 use super::resolve::Resolve;
 use crate::engine::{BatchSend, Completion, Generations, Op, Ring, Token, Wait};
+use crate::guard;
 use crate::message::OwnedMessage;
 use crate::proto::Spares;
 
@@ -80,6 +81,14 @@ pub struct Driver<R> {
     pub(super) wakers: Vec<Waker>,
     /// Messages on their way into an inbox.
     pub(super) messages: Vec<OwnedMessage>,
+}
+
+/// However the thread ends, whoever was about to be woken is: they learn of the end from their lines.
+impl<R> Drop for Driver<R> {
+    fn drop(&mut self) {
+        self.conns.clear();
+        self.wakers.drain(..).for_each(guard::wake);
+    }
 }
 
 impl<R: Ring> Driver<R> {
@@ -150,7 +159,7 @@ impl<R: Ring> Driver<R> {
         self.resume();
         self.fire_timers();
         self.rearm_starved();
-        self.wakers.drain(..).for_each(Waker::wake);
+        self.wakers.drain(..).for_each(guard::wake);
         debug_assert!(self.conns.len() > 64 || self.conns.iter().all(|(_, conn)| conn.invariants()));
     }
 

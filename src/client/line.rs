@@ -21,6 +21,7 @@ use super::error::ClientError;
 use super::keys;
 use super::out::{JOIN_BYTES_MAX, Out, SEND_BYTES_MAX};
 use crate::closed::Closed;
+use crate::guard;
 use crate::message::{IntoMessage, OwnedMessage};
 use crate::proto::close;
 use crate::proto::frame::{Opcode, put_masked_frame};
@@ -515,7 +516,7 @@ impl Drop for LineEnd {
         let mut wakers = Vec::new();
         let error = ClientError::Unavailable("the client thread has ended".into());
         self.0.end(Ended::abnormal(error), None, &mut wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(guard::wake);
     }
 }
 

@@ -37,7 +37,7 @@
 //!
 //! Not in here: TLS, compression, proxies, redirects.
 //!
-//! Knows of this crate: `closed`, `engine`, `mail`, `message`, `proto`, `quote`, `wakers`.
+//! Knows of this crate: `closed`, `engine`, `guard`, `mail`, `message`, `proto`, `quote`, `runtime`, `wakers`.
 
 pub mod blocking;
 mod conn;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::SigSet;
@@ -12,6 +12,7 @@ use super::error::ClientError;
 use super::letter::Courier;
 use super::resolve::resolve;
 use crate::engine::uring::{Options, Uring};
+use crate::guard::guarded;
 
 /// Most connections of the thread; RLIMIT_NOFILE may allow fewer.
 const SLOTS_MAX: u32 = 1 << 16;
@@ -43,7 +44,8 @@ fn start() -> Result<Arc<Courier>, ClientError> {
         };
         let (courier, letters) = Courier::new(ring.bell());
         let _ = ready.send(Ok(courier));
-        if let Err(error) = Driver::new(ring, letters, resolve).run() {
+        // However it ends, its connections end with it, and the next one starts a thread anew.
+        if let Some(Err(error)) = guarded("the client thread", move || Driver::new(ring, letters, resolve).run()) {
             tracing::error!(%error, "the client thread's ring failed");
         }
     };
@@ -71,5 +73,6 @@ fn options() -> Options {
         buffer_bytes: 4096,
         incremental_bytes: 64 << 10,
         spin: Duration::ZERO,
+        epoch: Instant::now(),
     }
 }

@@ -31,6 +31,7 @@ mod overflow;
 #[cfg(test)]
 mod overflow_tests;
 mod replies;
+mod spares;
 mod stretch;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use bytes::Bytes;
 
 use crate::proto::frame::{Opcode, put_frame};
 use backlog::{Backlog, RESEND_BYTES};
+use spares::ARENA_BYTES_AT_FIRST;
 
 pub use dropped::Dropped;
 pub use frame_buf::FrameBuf;
@@ -97,15 +99,10 @@ struct Slot {
 
 /// Bytes that one tick's arena may hold.
 const ARENA_BYTES_MAX: usize = 1 << 30;
-/// An arena larger than this is given up when it has been nearly empty for a while.
-const ARENA_BYTES_KEPT: usize = 1 << 20;
 /// Two stretches up to this long together are joined in the arena; longer ones are kept as pieces.
 const JOIN_BYTES_MAX: usize = 16 << 10;
 /// Empty backlogs kept for reuse.
 const BACKLOGS_KEPT: usize = 256;
-/// Ticks of little use after which a large arena is given up.
-const SHRINK_AFTER_TICKS: u32 = 1024;
-
 /// The outbound queues of a core. See the module.
 pub struct Outbox {
     arena: Vec<u8>,
@@ -124,6 +121,8 @@ pub struct Outbox {
     /// Bytes of the batch's sends that have failed.
     failed_bytes: u64,
     little_used_ticks: u32,
+    /// The most that was in the arena since [`Outbox::trim_unused`] was called last.
+    arena_used_bytes: usize,
     /// The keys of frames in the arena, by where they start.
     marks: Vec<(u32, Key)>,
     /// How many of the first bytes of a connection's stretch are no frames.
@@ -140,7 +139,7 @@ impl Outbox {
     /// Empty queues, each of which will take up to `bytes_max` bytes (or a single larger frame).
     pub fn new(bytes_max: usize) -> Outbox {
         Outbox {
-            arena: Vec::with_capacity(64 << 10),
+            arena: Vec::with_capacity(ARENA_BYTES_AT_FIRST),
             slots: Vec::new(),
             dirty: Vec::new(),
             bytes_max,
@@ -151,6 +150,7 @@ impl Outbox {
             sent_bytes: 0,
             failed_bytes: 0,
             little_used_ticks: 0,
+            arena_used_bytes: 0,
             marks: Vec::new(),
             raw: Vec::new(),
             now_ms: 0,
@@ -620,18 +620,6 @@ impl Outbox {
         self.shrink();
         self.arena.clear();
         debug_assert!(self.slots.len() > 4096 || self.invariants());
-    }
-
-    fn shrink(&mut self) {
-        if self.arena.capacity() <= ARENA_BYTES_KEPT || self.arena.len() > self.arena.capacity() / 4 {
-            self.little_used_ticks = 0;
-            return;
-        }
-        self.little_used_ticks += 1;
-        if self.little_used_ticks > SHRINK_AFTER_TICKS || self.arena.capacity() > 64 * ARENA_BYTES_KEPT {
-            self.arena = Vec::with_capacity(64 << 10);
-            self.little_used_ticks = 0;
-        }
     }
 
     fn keep_backlog(&mut self, mut backlog: Box<Backlog>) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::backlog::RESEND_BYTES;
+use super::spares::{ARENA_BYTES_KEPT, SHRINK_AFTER_TICKS};
 use super::*;
 use crate::proto::Replies as _;
 

@@ -1,6 +1,8 @@
 //! A core's cache of byte buffers for messages that do not fit into one receive buffer.
 //!
 //! Invariant: `bytes` = sum of the capacities kept <= `bytes_max`, and `buffers` is sorted by capacity.
+//!
+//! [`Pool::trim_unused`], called now and then, frees what nobody has used since it was called last.
 
 /// Most buffers kept.
 const COUNT_MAX: usize = 64;
@@ -18,12 +20,14 @@ pub struct Pool {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
     bytes_max: usize,
+    /// The fewest bytes that were kept since the pool was trimmed last: so many were not used.
+    bytes_low: usize,
 }
 
 impl Pool {
     /// A cache that keeps at most `bytes_max` bytes of buffers.
     pub fn new(bytes_max: usize) -> Self {
-        Self { buffers: Vec::new(), bytes: 0, bytes_max }
+        Self { buffers: Vec::new(), bytes: 0, bytes_max, bytes_low: 0 }
     }
 
     /// An empty buffer with at least `min_capacity` bytes of capacity: the best fit of the cache, or a new one of the next
@@ -46,6 +50,7 @@ impl Pool {
         }
         let buffer = self.buffers.remove(index);
         self.bytes -= buffer.capacity();
+        self.bytes_low = self.bytes_low.min(self.bytes);
         self.invariants();
         Some(buffer)
     }
@@ -63,6 +68,7 @@ impl Pool {
                 return;
             }
             self.bytes -= self.buffers.remove(0).capacity();
+            self.bytes_low = self.bytes_low.min(self.bytes);
         }
         if self.bytes + capacity > self.bytes_max {
             return;
@@ -76,6 +82,30 @@ impl Pool {
     /// Frees everything kept.
     pub fn trim(&mut self) {
         *self = Self::new(self.bytes_max);
+    }
+
+    /// Frees as many bytes, in the largest buffers, as were kept all the time since this was called last. All of them when
+    /// none was used; those that are in use all the time are not among them.
+    pub fn trim_unused(&mut self) {
+        let mut unused = self.bytes_low;
+        while let Some(buffer) = self.buffers.pop_if(|largest| largest.capacity() <= unused) {
+            unused -= buffer.capacity();
+            self.bytes -= buffer.capacity();
+        }
+        // A large one that is used stands above smaller ones that are not.
+        self.buffers.retain(|buffer| {
+            let keeps = buffer.capacity() > unused;
+            if !keeps {
+                unused -= buffer.capacity();
+                self.bytes -= buffer.capacity();
+            }
+            keeps
+        });
+        if self.buffers.is_empty() {
+            self.buffers = Vec::new();
+        }
+        self.bytes_low = self.bytes;
+        self.invariants();
     }
 
     /// Bytes of the buffers kept.
@@ -157,6 +187,32 @@ mod tests {
         assert_eq!(pool.take_cached(2000, 80_000).unwrap().capacity(), 65_536);
         assert_eq!(pool.take_cached(2000, 80_000).unwrap().capacity(), 4096);
         assert!(pool.take_cached(0, 0).is_none());
+    }
+
+    /// Kills: buffers that stay for ever, and those in use that are given up.
+    #[test]
+    fn what_is_not_used_between_two_looks_is_freed() {
+        let mut pool = Pool::new(1 << 20);
+        for capacity in [2048, 4096, 300_000] {
+            pool.give(Vec::with_capacity(capacity));
+        }
+        pool.trim_unused();
+        assert_eq!(pool.len(), 3, "they have come since");
+        for _ in 0..3 {
+            let used = pool.take(4096);
+            pool.give(used);
+            pool.trim_unused();
+            assert_eq!(pool.bytes(), 4096, "of the others nobody had need");
+        }
+        pool.trim_unused();
+        assert_eq!((pool.len(), pool.bytes()), (0, 0));
+        pool.give(Vec::with_capacity(2048));
+        pool.give(Vec::with_capacity(300_000));
+        pool.trim_unused();
+        let used = pool.take(300_000);
+        pool.give(used);
+        pool.trim_unused();
+        assert_eq!(pool.bytes(), 300_000);
     }
 
     #[test]

@@ -37,6 +37,14 @@ impl Spares {
         self.records = Vec::new();
     }
 
+    /// Frees what nobody has used since this was called last.
+    pub fn trim_unused(&mut self) {
+        self.pool.trim_unused();
+        if self.pool.is_empty() {
+            self.records = Vec::new();
+        }
+    }
+
     /// Bytes of the buffers kept.
     pub fn bytes(&self) -> usize {
         self.pool.bytes()

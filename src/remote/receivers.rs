@@ -30,8 +30,12 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 pub struct Delivering(oneshot::Receiver<Delivery>);
 
 impl Delivering {
-    /// Blocks until the answer is there. Not on a core's thread, which would wait for itself.
+    /// Blocks until the answer is there.
+    ///
+    /// # Panics
+    /// On a core: in a handler, a hook or a task, which would wait for itself. Await it there.
     pub fn wait(self) -> Delivery {
+        Runtime::refuse_to_block("Delivering::wait");
         self.0.recv().unwrap_or_default()
     }
 }
@@ -66,9 +70,12 @@ impl<A, O> Future for Answer<A, O> {
 pub struct Asking<A>(Option<oneshot::Receiver<A>>);
 
 impl<A> Asking<A> {
-    /// Blocks until the answer is there; `None` if there will be none: the server has ended, or the core's mailbox is full. Not on a core's
-    /// thread, which would wait for itself.
+    /// Blocks until the answer is there; `None` if there will be none: the server has ended, or the core's mailbox is full.
+    ///
+    /// # Panics
+    /// On a core: in a handler, a hook or a task, which would wait for itself. Await it there.
     pub fn wait(self) -> Option<A> {
+        Runtime::refuse_to_block("Asking::wait");
         self.0?.recv().ok()
     }
 }

@@ -10,11 +10,11 @@
 //! waiting.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
@@ -75,24 +75,28 @@ impl fmt::Display for BoundAddress {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    /// Keeps the file's inode, whose number another file could have otherwise once this one is gone.
+    file: File,
 }
 
 impl SocketFile {
     fn new(path: &Path) -> io::Result<SocketFile> {
         // The working directory may be another one by the time of the drop.
         let path = std::path::absolute(path)?;
-        let file = fs::symlink_metadata(&path)?;
-        Ok(SocketFile { path, device: file.dev(), inode: file.ino() })
+        let file = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&path)?;
+        Ok(SocketFile { path, file })
+    }
+
+    /// Whether the file at its path is the one that was made.
+    fn is_own(&self) -> bool {
+        let (Ok(own), Ok(there)) = (self.file.metadata(), fs::symlink_metadata(&self.path)) else { return false };
+        (own.dev(), own.ino()) == (there.dev(), there.ino())
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_own =
-            fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
-        if is_own {
+        if self.is_own() {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -310,10 +314,10 @@ fn take_over_unix(path: &Path, backlog: i32) -> io::Result<(Socket, SocketFile)>
     let mut other = path.as_os_str().to_owned();
     other.push(format!(".{}", std::process::id()));
     let other = PathBuf::from(other);
-    let (socket, at_other) = bind_unix(&other, backlog)?;
+    let (socket, mut file) = bind_unix(&other, backlog)?;
     fs::rename(&other, path)?;
-    drop(at_other);
-    Ok((socket, SocketFile::new(path)?))
+    file.path = std::path::absolute(path)?;
+    Ok((socket, file))
 }
 
 /// Removes the socket file of a process that is gone.

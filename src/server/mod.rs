@@ -1,48 +1,56 @@
 //! Starts the cores and ends them.
 //!
-//! Knows of this crate: `admission`, `app`, `config`, `engine`, `error`, `hub`, `machine`, `mail`, `outbox`, `proto`,
-//! `remote`, `shard`.
+//! A core that fails ends the server: it stops the others, whoever holds what of it. What a core is told at its end it is
+//! told by letters for which there is always room, and nobody waits for a core for longer than it may take.
+//!
+//! Knows of this crate: `admission`, `app`, `config`, `engine`, `error`, `guard`, `hub`, `machine`, `mail`, `outbox`,
+//! `proto`, `remote`, `runtime`, `shard`.
 
 pub mod listen;
+mod news;
 mod nofile;
+mod signals;
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::admission::{Admission, Memory};
 use crate::app::App;
 use crate::app::serve::CoreApp;
 use crate::config::{Config, available_cpus};
-use crate::engine::bell::Bell;
+use crate::engine::bell::Doorbell;
 use crate::engine::uring::{Options, Uring};
 use crate::engine::{Descriptors, Ring as _};
 use crate::error::{Error, Result};
+use crate::guard::{Guarded, drop_panic, panic_text};
 use crate::hub::IdKey;
 use crate::hub::{CoreHub, Letter};
 use crate::machine;
-use crate::mail::{MailError, Mailbox, Post, PostOffice, Wake};
+use crate::mail::{Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
 use crate::proto::{Limits, Spares};
 use crate::remote::Hub;
+use crate::runtime::Runtime;
 use crate::server::listen::{BoundAddress, SocketFile};
 use crate::shard::service::Service;
 use crate::shard::{Handover, Settings, Shard};
+use news::{Ending, News, next_step};
+use signals::Taken;
 
 /// Slots beyond the allowed WebSockets, so that those over the limit can be told so; of a small table an eighth.
 const SPARE_SLOTS: u32 = 256;
 /// How long a start that has failed waits for its other cores.
 const ABANDONED_AFTER: Duration = Duration::from_secs(1);
+/// How long after the time that it has a core that was told to end may take: its last handlers run, and its ring waits for
+/// the kernel.
+const END_GRACE: Duration = Duration::from_secs(10);
 /// Memory that a core keeps for assembling messages.
 const POOL_BYTES: usize = 16 << 20;
 /// Bytes that one arming of a receive brings: a quarter of what stays in the cache.
@@ -116,33 +124,20 @@ impl Server {
         make: impl Fn(&mut CoreHub, Hub) -> S + Send + Sync + 'static,
         started: impl FnOnce(&Handle),
     ) -> Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::io("taking signals"))?;
-        // The cores inherit this and are not interrupted. Threads that an embedder started before may still get them.
-        let blocked = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-        blocked.thread_block().map_err(|errno| Error::io("blocking signals")(errno.into()))?;
-        let (hub_in, hub) = mpsc::channel::<Hub>();
-        let taken = signals.handle();
-        let spawned = thread::Builder::new().name("ringwire-signals".into()).spawn(move || {
-            if let Err(error) = blocked.thread_unblock() {
-                tracing::error!(%error, "signals cannot be unblocked");
-            }
-            let mut signals = signals.forever();
-            if let Some(signal) = signals.next() {
-                // As long as apps are being made there is nothing to drain, and perhaps something that hangs.
-                let Ok(hub) = hub.try_recv() else { std::process::exit(128 + signal) };
-                tracing::info!(signal, "draining");
-                tell_all(&hub, || Letter::Drain);
-            }
-            if let Some(signal) = signals.next() {
-                std::process::exit(128 + signal);
-            }
-        });
-        spawned.map_err(Error::io("starting the signal thread"))?;
-        let handle = self.start_service(make).inspect_err(|_| taken.close())?;
+        let taken = Taken::new()?;
+        let handle = self.start_service(make)?;
         // The thread has it before anybody can know that the server has started.
-        let _ = hub_in.send(handle.hub.clone());
-        started(&handle);
-        handle.join()
+        taken.drain_with(handle.ending.clone());
+        let seen = catch_unwind(AssertUnwindSafe(|| started(&handle)));
+        if seen.is_err() {
+            handle.ending.stop();
+        }
+        let ended = handle.join();
+        drop(taken);
+        if let Err(panic) = seen {
+            resume_unwind(panic);
+        }
+        ended
     }
 
     /// Starts the cores and returns once all of them accept connections. `make` runs once on each core.
@@ -178,7 +173,9 @@ impl Server {
             (false, true) => Handover::Share,
             (false, false) => Handover::Close,
         };
-        let make = Arc::new(make);
+        let make = Arc::new(Guarded::new(make));
+        let files = Arc::new(listeners.files);
+        let epoch = Instant::now();
         let admission =
             Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
                 .with_memory(Memory::new(config.memory_bytes_max as u64, cpus.len()));
@@ -187,11 +184,12 @@ impl Server {
         let mut office = PostOffice::new(cpus.len(), config.mail_depth as usize);
         let (news_in, news) = crossbeam_channel::unbounded();
         let (go, gone) = crossbeam_channel::unbounded();
+        let ending = Arc::<OnceLock<Ending>>::default();
         let mut threads = Vec::new();
         let mut bells_out = Vec::new();
         for (core, (cpu, fds)) in cpus.iter().copied().zip(listeners.per_core).enumerate() {
             let (post, mailbox) = office.take(core);
-            let (bells_in, bells) = mpsc::channel::<(Vec<Arc<Bell>>, Hub)>();
+            let (bells_in, bells) = mpsc::channel::<(Vec<Arc<Doorbell>>, Hub)>();
             bells_out.push(bells_in);
             let start = CoreStart {
                 core,
@@ -207,23 +205,29 @@ impl Server {
                 go: gone.clone(),
                 news: news_in.clone(),
                 handover,
+                epoch,
+                _files: Arc::clone(&files),
             };
-            let (make, news) = (Arc::clone(&make), news_in.clone());
+            let (make, news, ending) = (Arc::clone(&make), news_in.clone(), Arc::clone(&ending));
             let thread = thread::Builder::new()
                 .name(format!("ringwire-{core}"))
                 .spawn(move || {
                     // However a core ends, whoever waits for it is told.
-                    let ended = catch_unwind(AssertUnwindSafe(|| start.run(fds, &*make))).unwrap_or_else(|panic| {
-                        Err(Error::Internal(format!("core {core} panicked: {}", panic_message(&*panic))))
+                    let ended = catch_unwind(AssertUnwindSafe(|| start.run(fds, &**make))).unwrap_or_else(|panic| {
+                        Err(Error::Internal(format!("core {core} panicked: {}", panic_text(panic))))
                     });
+                    if let (Err(error), Some(ending)) = (&ended, ending.get()) {
+                        ending.stop();
+                        tracing::error!(%error, "a core failed, and the server ends");
+                    }
                     let _ = news.send((core, News::Ended(ended)));
                 })
                 .map_err(Error::io("starting a core's thread"))?;
             threads.push(thread);
         }
-        drop((gone, news_in));
+        drop((gone, files));
         let introduce = || {
-            let mut bells: Vec<Option<Arc<Bell>>> = vec![None; cpus.len()];
+            let mut bells: Vec<Option<Arc<Doorbell>>> = vec![None; cpus.len()];
             let mut room = 0;
             let mut are_plain = false;
             for _ in &cpus {
@@ -241,9 +245,11 @@ impl Server {
                 );
             }
             warn_of_little_room(&config, room);
-            let bells: Vec<Arc<Bell>> = bells.into_iter().flatten().collect();
-            let wakes = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn Wake>).collect();
+            let bells: Vec<Arc<Doorbell>> = bells.into_iter().flatten().collect();
+            let wakes = bells.iter().map(|bell| Arc::clone(bell.bell()) as Arc<dyn Wake>).collect();
             let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
+            let told = Ending { hub: hub.clone(), news: news_in };
+            let _ = ending.set(told.clone());
             for out in bells_out {
                 // A core that has ended meanwhile is seen by the next step.
                 let _ = out.send((bells.clone(), hub.clone()));
@@ -255,12 +261,15 @@ impl Server {
             for _ in &cpus {
                 let _ = go.send(());
             }
-            Ok(hub)
+            Ok(told)
         };
         let introduced = introduce();
         drop(go);
         match introduced {
-            Ok(hub) => Ok(Handle { hub, threads, news, addresses: listeners.bound, files: listeners.files, admission }),
+            Ok(ending) => {
+                let drain_max = config.drain_timeout.saturating_add(END_GRACE);
+                Ok(Handle { ending, threads, news, addresses: listeners.bound, admission, drain_max })
+            }
             Err(error) => {
                 // The others wait for bells or for the word to go, which will not come: they end, and with them their
                 // listeners. One whose app is still being made may hang in that, and is not waited for.
@@ -279,31 +288,6 @@ impl Server {
     }
 }
 
-/// What a core tells of itself, in this order.
-enum News {
-    /// It has a ring: how to wake it, how many slots there are, and where their sockets are.
-    Ring { bell: Arc<Bell>, slots: u32, descriptors: Descriptors },
-    /// It has its app.
-    Made,
-    /// It has ended, well or not.
-    Ended(Result<()>),
-}
-
-/// What the next core has done on its way to a start; an error if it has ended instead.
-fn next_step(news: &Receiver<(usize, News)>) -> Result<(usize, News)> {
-    let early = || Error::Internal("a core ended while starting".into());
-    match news.recv() {
-        Ok((_, News::Ended(ended))) => Err(ended.err().unwrap_or_else(early)),
-        Ok(step) => Ok(step),
-        Err(_) => Err(early()),
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
-}
-
 /// What a core's thread starts with.
 struct CoreStart {
     core: usize,
@@ -316,11 +300,15 @@ struct CoreStart {
     ids: IdKey,
     post: Post<Letter>,
     mailbox: Mailbox<Letter>,
-    bells: mpsc::Receiver<(Vec<Arc<Bell>>, Hub)>,
+    bells: mpsc::Receiver<(Vec<Arc<Doorbell>>, Hub)>,
     /// Says once to each core that all have their apps; closed if one has not.
     go: Receiver<()>,
     news: Sender<(usize, News)>,
     handover: Handover,
+    /// What the clocks of all cores count from.
+    epoch: Instant,
+    /// Files of Unix sockets, which the last core takes away when its listeners are closed.
+    _files: Arc<Vec<SocketFile>>,
 }
 
 impl CoreStart {
@@ -333,7 +321,8 @@ impl CoreStart {
             pin(cpu);
         }
         let listener_count = listeners.len() as u8;
-        let mut ring = Uring::new(&ring_options(&self.config, self.cores), listeners).map_err(|error| {
+        let options = Options { epoch: self.epoch, ..ring_options(&self.config, self.cores) };
+        let mut ring = Uring::new(&options, listeners).map_err(|error| {
             let why = match error.raw_os_error() {
                 Some(libc::ENOMEM) => {
                     "RLIMIT_MEMLOCK has no room for this ring beside those that its user has, or a memory limit; \
@@ -343,17 +332,17 @@ impl CoreStart {
             };
             Error::Unavailable(format!("io_uring cannot be used: {error}; {why}"))
         })?;
-        let (bell, slots, descriptors) = (ring.bell(), ring.slots(), ring.descriptors());
+        let (bell, slots, descriptors) = (ring.doorbell(), ring.slots(), ring.descriptors());
         let _ = self.news.send((self.core, News::Ring { bell, slots, descriptors }));
         // Without the others' bells the start has failed elsewhere, and was reported there.
         let Ok((bells, handle)) = self.bells.recv() else { return Ok(()) };
-        ring.set_bells(bells);
+        ring.set_doorbells(bells);
         let config = &self.config;
         let outbox = Outbox::new(config.outbox_bytes_max);
         let mut hub = CoreHub::new(self.ids, self.post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
         hub.set_rooms_max(config.rooms_max);
         let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
-            Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_message(&*panic)))
+            Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_text(panic)))
         })?;
         let _ = self.news.send((self.core, News::Made));
         if self.go.recv().is_err() {
@@ -362,8 +351,7 @@ impl CoreStart {
         let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
         let settings = Settings { handover: self.handover, websockets_max: websockets_max(ring.slots()), ..settings };
         let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
-        let ended = shard.run().map_err(Error::io(format!("core {}", self.core)));
-        ended.inspect_err(|error| tracing::error!(%error, "a core failed"))
+        shard.run().map_err(Error::io(format!("core {}", self.core)))
     }
 }
 
@@ -386,6 +374,7 @@ fn ring_options(config: &Config, rings: u32) -> Options {
         buffer_bytes: config.recv_buffer_bytes,
         incremental_bytes: INCREMENTAL_BUFFER_BYTES,
         spin: config.spin,
+        ..Options::default()
     }
 }
 
@@ -435,24 +424,16 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: 
     }
 }
 
-/// Writes a letter to every core, however full their mailboxes are.
-fn tell_all(hub: &Hub, letter: impl Fn() -> Letter) {
-    for core in 0..hub.cores() {
-        while hub.letter(core, letter()) == Err(MailError::Full) {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
 /// A running server. Dropping it lets the server run on; [`Handle::shutdown`] and [`Handle::join`] end it.
 pub struct Handle {
-    hub: Hub,
+    ending: Ending,
     threads: Vec<JoinHandle<()>>,
     /// The cores' ends.
     news: Receiver<(usize, News)>,
     addresses: Vec<BoundAddress>,
-    files: Vec<SocketFile>,
     admission: Arc<Admission>,
+    /// How long the cores may take to drain.
+    drain_max: Duration,
 }
 
 impl Handle {
@@ -468,7 +449,7 @@ impl Handle {
 
     /// The way to its connections from any thread.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        &self.ending.hub
     }
 
     /// WebSockets now, over all cores.
@@ -476,29 +457,59 @@ impl Handle {
         self.admission.connections()
     }
 
-    /// Begins to drain: no more is accepted, every connection gets Close 1001, what is queued is delivered.
+    /// Begins to drain: no more is accepted, every connection gets Close 1001, what is queued is delivered. Waits for
+    /// nothing.
     pub fn shutdown(&self) {
-        tell_all(&self.hub, || Letter::Drain);
+        self.ending.drain();
     }
 
-    /// Waits until every core has ended.
+    /// Waits until every core has ended: after that every connection has, too, and nobody listens on the addresses. Hubs and
+    /// senders that are still held find the server gone.
+    ///
+    /// Once it is to drain, or a core has failed, each core has its time, [`Config::drain_timeout`](crate::Config) for the
+    /// former, and ten seconds.
     ///
     /// # Errors
-    /// If a core failed: as soon as one does, the others are stopped.
+    /// If a core failed: as soon as one does, the others are stopped. If a core has not ended in its time, because a handler
+    /// of it does not return: its thread, which nothing can end, is left behind.
+    ///
+    /// # Panics
+    /// On a core: in a handler, a hook or a task, which would wait for itself.
     pub fn join(self) -> Result<()> {
+        Runtime::refuse_to_block("Handle::join");
         let mut result = Ok(());
+        let mut running: Vec<usize> = (0..self.threads.len()).collect();
+        let mut until: Option<Instant> = None;
         // In the order in which they end: the first one may be fine, and the last one gone for long.
-        for _ in &self.threads {
-            let Ok((_, news)) = self.news.recv() else { break };
-            if let (News::Ended(Err(error)), Ok(())) = (news, &result) {
-                tell_all(&self.hub, || Letter::Stop);
-                result = Err(error);
+        while !running.is_empty() {
+            let news = match until {
+                None => self.news.recv().ok(),
+                Some(until) => self.news.recv_deadline(until).ok(),
+            };
+            match news {
+                Some((core, News::Ended(ended))) => {
+                    running.retain(|other| *other != core);
+                    if ended.is_err() {
+                        let stopped_by = Instant::now() + END_GRACE;
+                        until = Some(until.map_or(stopped_by, |until| until.min(stopped_by)));
+                        result = result.and(ended);
+                    }
+                }
+                Some((_, News::Draining(since))) if until.is_none() => until = since.checked_add(self.drain_max),
+                Some(_) => {}
+                None => break,
             }
         }
-        for thread in self.threads {
-            let _ = thread.join();
+        if let Some(core) = running.first() {
+            let hangs = format!("core {core} has not ended in its time: a handler of it does not return");
+            tracing::error!("{hangs}");
+            return result.and(Err(Error::Internal(hangs)));
         }
-        drop(self.files);
+        for thread in self.threads {
+            if let Err(panic) = thread.join() {
+                drop_panic(panic);
+            }
+        }
         result
     }
 }

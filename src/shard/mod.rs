@@ -10,7 +10,7 @@
 //! flight for a slot; a socket is closed only after what was queued to it before has been sent, unless it is broken or its
 //! time is up.
 //!
-//! Knows of this crate: `admission`, `config`, `engine`, `hub`, `mail`, `metrics`, `outbox`, `proto`.
+//! Knows of this crate: `admission`, `config`, `engine`, `guard`, `hub`, `mail`, `metrics`, `outbox`, `proto`.
 
 mod conn;
 mod direct;
@@ -21,6 +21,7 @@ mod life;
 mod memory;
 mod requests;
 pub mod service;
+mod spares;
 mod timers;
 
 use std::collections::VecDeque;
@@ -44,6 +45,7 @@ use direct::Bulk;
 use drain::Leaving;
 use gate::Times;
 use memory::Minding;
+use spares::Spares;
 use timers::Timers;
 
 /// Completions for which there is room from the start.
@@ -142,6 +144,7 @@ pub struct Shard<R, S> {
     /// What responses say of the time, and when the next second begins.
     date: HttpDate,
     next_date_ns: u64,
+    core: usize,
     completions: Vec<Completion>,
     /// Receives that found no buffer; armed again once buffers have been given back.
     starved: Vec<(u32, u32)>,
@@ -166,6 +169,7 @@ pub struct Shard<R, S> {
     /// When it is looked again for who takes up one of few places.
     make_room_again_ms: u64,
     minding: Minding,
+    spares: Spares,
     stopped: bool,
 }
 
@@ -194,6 +198,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             next_date_ns: 0,
             ring,
             service,
+            core: hub.core(),
             hub: Box::new(hub),
             stand_in: Some(Box::new(CoreHub::stand_in())),
             answers: Vec::new(),
@@ -216,6 +221,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             leaving: Leaving::No,
             make_room_again_ms: 0,
             minding: Minding::default(),
+            spares: Spares::default(),
             stopped: false,
         }
     }
@@ -228,7 +234,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
         while !self.is_finished() {
             self.tick()?;
         }
+        self.submit_last();
         Ok(())
+    }
+
+    /// Submits what the last tick queued: descriptors to close, and bells of cores that are to read its letters.
+    fn submit_last(&mut self) {
+        if let Err(error) = self.ring.turn(self.hub.outbox.batch().map(batch_send), Wait::No) {
+            tracing::debug!(%error, "the last submission failed");
+        }
     }
 
     /// Whether there is nothing left to do: stopped, or drained to the last connection.
@@ -288,6 +302,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.say_what_is_held();
         self.service.end_tick();
         self.measure();
+        self.mind_spares();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
     }
 
@@ -335,7 +350,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
         let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
-        let dues_ms = [timer_ms, accept_ms, leaving_ms, congestion_ms, task_ms, look_ms];
+        let dues_ms = [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, congestion_ms, task_ms, look_ms];
         let due_ms = dues_ms.into_iter().flatten().min();
         if !self.mailbox.park() {
             return Wait::No;
@@ -585,6 +600,25 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Slots in use by connections.
     pub fn connections(&self) -> usize {
         self.conns.len() - self.accepts_in_flight as usize
+    }
+}
+
+/// However a core ends, what it has taken of the whole process's limits is free again: a core that fails takes no place
+/// with it.
+impl<R, S> Drop for Shard<R, S> {
+    fn drop(&mut self) {
+        for (_, conn) in &self.conns {
+            match conn.phase {
+                Phase::Accepting | Phase::Dead => {}
+                _ if conn.entered => self.admission.leave(conn.peer.ip()),
+                _ => self.admission.depart(conn.peer.ip()),
+            }
+        }
+        let memory = self.admission.memory();
+        if memory.is_limited() {
+            memory.publish(self.core, 0);
+            memory.forget(self.core);
+        }
     }
 }
 

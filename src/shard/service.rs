@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::guard::Guarded;
 use crate::hub::CoreHub;
 use crate::metrics::Side;
 use crate::outbox::Dropped;
@@ -43,7 +44,7 @@ pub struct Accept {
     /// The subprotocol chosen out of the offered ones.
     pub protocol: Option<String>,
     /// Headers to add to the response.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Guarded<Headers>,
     /// What the service wants back in [`Service::open`]. It is dropped if the WebSocket is refused after all, or its
     /// connection has ended meanwhile.
     pub context: Option<Box<dyn Any>>,
@@ -56,16 +57,19 @@ pub struct Reply {
     pub status: StatusCode,
     /// Headers besides Content-Length and Connection, which the server sets; `Connection: close` ends the connection. Date
     /// is set where there is none.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Guarded<Headers>,
     /// The body.
-    pub body: Bytes,
+    pub body: Guarded<Bytes>,
 }
+
+/// Header fields. Their values may share a user's bytes, and bodies too, with a destructor of the user's.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
 impl Reply {
     /// A JSON response.
     pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
         let content_type = (http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Reply { status, headers: vec![content_type], body: body.into() }
+        Reply { status, headers: vec![content_type].into(), body: Guarded::new(body.into()) }
     }
 
     /// An error as the HTTP side tells it: `{"error":"…"}`.

@@ -9,8 +9,11 @@ mod common;
 mod close;
 mod cores;
 mod echo;
+mod ends;
+mod frail;
 mod http;
 mod hub;
+mod panics;
 mod rooms;
 #[cfg(feature = "cli")]
 mod shutdown;

@@ -184,3 +184,115 @@ fn an_embedded_server_ends_by_its_handle() {
     server.shutdown().expect("it ends well");
     assert_eq!(reading.join().expect("no panic"), [Some(1001); 4]);
 }
+
+/// A program whose handlers hang: it is this test program, which runs itself.
+struct Hanging {
+    child: std::process::Child,
+    address: std::net::SocketAddr,
+}
+
+impl Hanging {
+    fn start(how: &str) -> Hanging {
+        use std::io::{BufRead as _, BufReader};
+        use std::process::{Command, Stdio};
+
+        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        command.args(["--exact", "shutdown::hangs_in_a_handler", "--ignored", "--nocapture"]);
+        command.env("HANG_IN", how).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("it runs");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let address = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening ")?.parse().ok());
+        Hanging { child, address: address.expect("an address") }
+    }
+
+    fn signal(&self) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("it runs");
+    }
+
+    fn code(&mut self, patience: Duration) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < patience {
+            if let Some(status) = self.child.try_wait().expect("it can be asked") {
+                return Some(status.code().unwrap_or(-1));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+#[ignore = "started by the tests below"]
+fn hangs_in_a_handler() {
+    use ringwire::config::CoreSet;
+    use ringwire::{App, Config, Message, Server, Socket, ws};
+
+    fn hang(place: &str) {
+        while std::env::var("HANG_IN").is_ok_and(|how| how == place) {
+            std::thread::park();
+        }
+    }
+    struct Slow;
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            hang("destructor");
+        }
+    }
+    let app = || {
+        let on_connect = |socket: &mut Socket<'_>| socket.on_cleanup(|| drop(Slow));
+        let on_message = |socket: &mut Socket<'_>, message: Message<'_>| {
+            let _ = socket.send(message);
+            hang("message");
+        };
+        App::new().ws("/echo", ws().on_connect(on_connect).on_message(on_message).on_close(|_, _| hang("on_close")))
+    };
+    let config = Config { cores: CoreSet::Count(2), drain_timeout: Duration::from_millis(300), ..config() };
+    let announce = |handle: &ringwire::Handle| {
+        println!("listening {}", handle.addresses()[0].inet().expect("TCP"));
+        hang("started");
+    };
+    let ended = Server::new(config).run_with(app, announce);
+    std::process::exit(ended.map_or(70, |()| 0));
+}
+
+/// Kills: a second signal that waits for a core, a mailbox or a thread before it ends the program.
+#[test]
+fn a_second_signal_ends_it_whatever_hangs() {
+    for how in ["message", "on_close", "destructor", "started", "nothing"] {
+        let mut program = Hanging::start(how);
+        let mut client = Raw::connect(program.address);
+        client.upgrade("/echo");
+        client.send(&raw::text("x"));
+        if how != "message" {
+            assert_eq!(client.frame().payload, b"x", "{how}");
+        }
+        program.signal();
+        std::thread::sleep(Duration::from_millis(500));
+        match how {
+            "nothing" => assert_eq!(program.code(crate::common::PATIENCE), Some(0), "{how}"),
+            _ => {
+                assert_eq!(program.code(Duration::ZERO), None, "{how}");
+                program.signal();
+                assert_eq!(program.code(crate::common::PATIENCE), Some(128 + 15), "{how}");
+            }
+        }
+    }
+}
+
+/// With one signal it ends, too, if not at once and not well: a handler that does not return is waited for no longer than
+/// its core may take.
+#[test]
+fn a_handler_that_hangs_does_not_keep_it_for_ever() {
+    let mut program = Hanging::start("on_close");
+    let mut client = Raw::connect(program.address);
+    client.upgrade("/echo");
+    program.signal();
+    assert_eq!(program.code(4 * crate::common::PATIENCE), Some(70));
+}

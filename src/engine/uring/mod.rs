@@ -6,6 +6,7 @@
 
 mod address;
 mod batch;
+mod ending;
 mod probe;
 mod setup;
 mod sockets;
@@ -35,7 +36,7 @@ pub use self::probe::{Abilities, SMALL_RING_BYTES, assume_closes_late, closes_la
 use self::setup::{BUFFER_GROUP, build, register_buffers, register_slots};
 pub use self::setup::{Options, plain_slots};
 use self::sockets::Sockets;
-use super::bell::Bell;
+use super::bell::{Bell, Doorbell};
 use super::buffers::Buffers;
 use super::{
     BatchSend, Completion, Descriptors, Filled, Nanos, Op, Peer, Ring, RingStats, SEND_BYTES_MAX, Token, Wait,
@@ -60,15 +61,15 @@ pub struct Uring {
     cq: ManuallyDrop<cqueue::CompletionQueue<'static>>,
     /// What the three above borrow from; freed after them.
     ring: NonNull<IoUring>,
-    started: Instant,
+    epoch: Instant,
     slots: u32,
     sockets: Sockets,
     spin: Duration,
     buffers: ManuallyDrop<Buffers>,
     listeners: Vec<OwnedFd>,
-    bell: Arc<Bell>,
+    doorbell: Arc<Doorbell>,
     bell_count: Box<u64>,
-    bells: Vec<Arc<Bell>>,
+    doorbells: Vec<Arc<Doorbell>>,
     accepts: HashMap<u32, Box<AcceptAddress>>,
     #[expect(clippy::vec_box, reason = "the kernel has pointers into them: they move between the two, not in memory")]
     accept_addresses_free: Vec<Box<AcceptAddress>>,
@@ -110,7 +111,7 @@ impl Uring {
         };
         let buffers = register_buffers(&ring, options)?;
         // SAFETY: IoUring's descriptor stays open while `ring` lives, which is longer than this borrow.
-        let bell = Arc::new(Bell::new(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) })?);
+        let doorbell = Arc::new(Doorbell::new(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) })?);
 
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: the box was just leaked, so the reference is unique and lives until `drop` takes the box back, after
@@ -124,15 +125,15 @@ impl Uring {
             sq: ManuallyDrop::new(sq),
             cq: ManuallyDrop::new(cq),
             ring,
-            started: Instant::now(),
+            epoch: options.epoch,
             slots,
             sockets: Sockets::new(descriptors),
             spin: options.spin,
             buffers: ManuallyDrop::new(buffers),
             listeners,
-            bell,
+            doorbell,
             bell_count: Box::new(0),
-            bells: Vec::new(),
+            doorbells: Vec::new(),
             accepts: HashMap::new(),
             accept_addresses_free: Vec::new(),
             peers: Vec::new(),
@@ -164,14 +165,19 @@ impl Uring {
         self.sockets.descriptors()
     }
 
-    /// This core's bell, for others to ring.
+    /// This core's bell, for any thread to ring.
     pub fn bell(&self) -> Arc<Bell> {
-        Arc::clone(&self.bell)
+        Arc::clone(self.doorbell.bell())
+    }
+
+    /// This core's bell, for other cores to ring.
+    pub fn doorbell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.doorbell)
     }
 
     /// The bells that [`Ring::ring_doorbell`] rings, by core number.
-    pub fn set_bells(&mut self, bells: Vec<Arc<Bell>>) {
-        self.bells = bells;
+    pub fn set_doorbells(&mut self, doorbells: Vec<Arc<Doorbell>>) {
+        self.doorbells = doorbells;
     }
 
     /// Whether the kernel knows a bound on multishot receives: one that does not refuses the entry (EINVAL) before it
@@ -197,27 +203,10 @@ impl Uring {
         entry.user_data(token.user_data())
     }
 
-    /// Closes the sockets that are descriptors of the process, which the ring's end does not close.
-    fn close_plain(&mut self) {
-        self.cq.sync();
-        self.sq.sync();
-        let waiting = self.sq.len();
-        for entry in self.held.drain(..).chain(&mut *self.cq) {
-            let token = Token::from_user_data(entry.user_data()).filter(|token| token.op() == Op::Accept);
-            if let (Some(token), Ok(brought)) = (token, u32::try_from(entry.result())) {
-                // Nobody has taken this completion, or will.
-                self.sockets.accepted(token.index(), brought);
-            }
-        }
-        if let Sockets::Plain(plain) = &mut self.sockets {
-            plain.close_all(waiting);
-        }
-    }
-
     fn arm_bell(&mut self) {
         let count: *mut u64 = &mut *self.bell_count;
         let token = Token::new(Op::Doorbell, BELL_READ, 0);
-        let entry = opcode::Read::new(Fd(self.bell.eventfd()), count.cast(), 8).build();
+        let entry = opcode::Read::new(Fd(self.doorbell.bell().eventfd()), count.cast(), 8).build();
         self.push(&entry.user_data(token.user_data()));
     }
 
@@ -401,8 +390,8 @@ impl Uring {
                     self.arm_bell();
                 } else if token.is_of_generation(BELL_SENT) {
                     // The other ring could not take the message: use the way of threads that have no ring.
-                    if let Some(bell) = self.bells.get(token.index() as usize) {
-                        bell.ring();
+                    if let Some(doorbell) = self.doorbells.get(token.index() as usize) {
+                        doorbell.bell().ring();
                     }
                     return None;
                 }
@@ -421,7 +410,7 @@ impl Uring {
 impl Ring for Uring {
     #[inline]
     fn now(&self) -> Nanos {
-        self.started.elapsed().as_nanos() as u64
+        self.epoch.elapsed().as_nanos() as u64
     }
 
     fn unix_ns(&self) -> u64 {
@@ -542,9 +531,9 @@ impl Ring for Uring {
     }
 
     fn ring_doorbell(&mut self, core: usize) {
-        let Some(bell) = self.bells.get(core) else { return };
+        let Some(doorbell) = self.doorbells.get(core) else { return };
         let arrives_as = Token::new(Op::Doorbell, 0, 0).user_data();
-        let entry = opcode::MsgRingData::new(Fd(bell.ring_fd()), 0, arrives_as, None).build();
+        let entry = opcode::MsgRingData::new(Fd(doorbell.ring_fd()), 0, arrives_as, None).build();
         let token = Token::new(Op::Doorbell, BELL_SENT, core as u32);
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
     }
@@ -632,8 +621,10 @@ impl Drop for Uring {
         // What was cancelled completes in task work, which runs here, while its memory is valid. Nothing is submitted.
         // SAFETY: no argument is passed, as the flags say.
         let _ = unsafe { self.submitter.enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) };
-        self.close_plain();
-        // A registered descriptor keeps the ring, and with it every socket, until the thread ends.
+        self.end_sockets(idle);
+        // No buffer can be picked any more, and the kernel forgets where they are.
+        let has_no_buffers = self.submitter.unregister_buf_ring(BUFFER_GROUP).is_ok();
+        // A registered descriptor keeps the ring until the thread ends.
         let _ = self.submitter.unregister_ring_fd();
         // SAFETY: the three parts are dropped once, here, and before the ring that they borrow from; the box is the one
         // that `new` leaked.
@@ -643,8 +634,10 @@ impl Drop for Uring {
             ManuallyDrop::drop(&mut self.submitter);
             drop(Box::from_raw(self.ring.as_ptr()));
         }
-        if idle {
-            // SAFETY: dropped once, here; nothing is in flight any more, and the ring that knew them is closed.
+        if idle && has_no_buffers {
+            // SAFETY: dropped once, here. Nothing is in flight any more that could write to a buffer or read a header, and
+            // nothing can be submitted: the queues are gone with `ring`. The buffer ring was taken from the kernel, so that
+            // it knows neither mapping, even where another core's `Doorbell` keeps the ring itself open.
             unsafe {
                 ManuallyDrop::drop(&mut self.buffers);
                 ManuallyDrop::drop(&mut self.vectors);

@@ -1,7 +1,7 @@
 //! Sets a ring up: its flags, its table of direct descriptors, its provided buffers, as this kernel can.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
 use nix::sys::resource::{Resource, getrlimit};
@@ -40,6 +40,8 @@ pub struct Options {
     pub incremental_bytes: u32,
     /// Busy-poll this long before sleeping.
     pub spin: Duration,
+    /// What the ring's clock counts from: the same for rings whose times are compared.
+    pub epoch: Instant,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             buffer_bytes: 2048,
             incremental_bytes: 64 << 10,
             spin: Duration::ZERO,
+            epoch: Instant::now(),
         }
     }
 }

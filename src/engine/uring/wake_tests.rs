@@ -64,7 +64,7 @@ fn one_ring_wakes_another() {
     let (woken, wakes) = mpsc::channel();
     let sleeper = thread::spawn(move || {
         let mut ring = Uring::new(&small(), Vec::new()).unwrap();
-        bells.send(ring.bell()).unwrap();
+        bells.send(ring.doorbell()).unwrap();
         for _ in 0..3 {
             let began = Instant::now();
             let seen = loop {
@@ -78,7 +78,7 @@ fn one_ring_wakes_another() {
             woken.send(()).unwrap();
         }
     });
-    bench.ring.set_bells(vec![bench.ring.bell(), bell_of.recv().unwrap()]);
+    bench.ring.set_doorbells(vec![bench.ring.doorbell(), bell_of.recv().unwrap()]);
     for _ in 0..3 {
         thread::sleep(Duration::from_millis(20));
         bench.ring.ring_doorbell(1);

@@ -1,0 +1,60 @@
+//! What cores tell whoever has started them, and what they are told at their end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::engine::Descriptors;
+use crate::engine::bell::Doorbell;
+use crate::error::{Error, Result};
+use crate::hub::Letter;
+use crate::remote::Hub;
+
+/// What a core tells of itself, in this order.
+pub(super) enum News {
+    /// It has a ring: how to wake it, how many slots there are, and where their sockets are.
+    Ring { bell: Arc<Doorbell>, slots: u32, descriptors: Descriptors },
+    /// It has its app.
+    Made,
+    /// It has ended, well or not.
+    Ended(Result<()>),
+    /// All were told to drain, at that time.
+    Draining(Instant),
+}
+
+/// Ends a server from any thread, whatever its cores do, and waits for none of them.
+#[derive(Clone)]
+pub(super) struct Ending {
+    pub(super) hub: Hub,
+    pub(super) news: Sender<(usize, News)>,
+}
+
+impl Ending {
+    pub(super) fn drain(&self) {
+        self.tell_all(|| Letter::Drain);
+        // Whoever joins has so long to wait.
+        let _ = self.news.send((0, News::Draining(Instant::now())));
+    }
+
+    pub(super) fn stop(&self) {
+        self.tell_all(|| Letter::Stop);
+    }
+
+    fn tell_all(&self, letter: impl Fn() -> Letter) {
+        for core in 0..self.hub.cores() {
+            // One that has ended needs no telling.
+            let _ = self.hub.courier().send_urgent(core, letter());
+        }
+    }
+}
+
+/// What the next core has done on its way to a start; an error if it has ended instead.
+pub(super) fn next_step(news: &Receiver<(usize, News)>) -> Result<(usize, News)> {
+    let early = || Error::Internal("a core ended while starting".into());
+    match news.recv() {
+        Ok((_, News::Ended(ended))) => Err(ended.err().unwrap_or_else(early)),
+        Ok(step) => Ok(step),
+        Err(_) => Err(early()),
+    }
+}
