@@ -14,6 +14,7 @@ pub mod bell;
 pub mod buffers;
 pub mod listener;
 pub mod sim;
+pub mod slots;
 pub mod token;
 pub mod uring;
 
@@ -24,6 +25,7 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use socket2::SockAddr;
 
+pub use slots::{Key, Slots};
 pub use token::{Generations, Op, Token};
 
 /// Nanoseconds on the ring's monotonic clock; its zero is the ring's own start.
