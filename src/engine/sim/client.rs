@@ -1,9 +1,13 @@
 //! The other end of a simulated connection.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use super::World;
+use crate::engine::Peer;
+
+use super::faults::Fault;
+use super::options::WINDOW_BYTES;
 use super::socket::Socket;
+use super::world::World;
 
 /// A client's socket, in the hands of the test. Clones are the same socket. Of a connection that the core has made it is
 /// the server's socket, and what is said here of the server holds for the core.
@@ -14,6 +18,48 @@ use super::socket::Socket;
 pub struct Client {
     pub(super) world: World,
     pub(super) socket: usize,
+}
+
+impl World {
+    /// Connects to a listener of a core, from an address of its own. Where the core accepts no more, the client sees a
+    /// reset.
+    ///
+    /// # Panics
+    /// If there is no such core or listener.
+    pub fn connect(&self, core: usize, listener: u32) -> Client {
+        let n = self.inner.borrow().net.sockets.len();
+        let address = Ipv4Addr::new(10, (n >> 16) as u8, (n >> 8) as u8, n as u8);
+        self.connect_from(core, listener, Peer::Inet(SocketAddr::from((address, 40_000))))
+    }
+
+    /// [`World::connect`] from a given address.
+    ///
+    /// # Panics
+    /// If there is no such core or listener.
+    pub fn connect_from(&self, core: usize, listener: u32, peer: Peer) -> Client {
+        let mut inner = self.inner.borrow_mut();
+        let (core, net) = inner.core(core);
+        let socket = net.sockets.len();
+        net.sockets.push(Socket::new(peer, WINDOW_BYTES));
+        let at = if net.hit(Fault::Postponed) { net.later() } else { net.now };
+        let listener = core.listeners.get_mut(listener as usize).expect("connect to a listener that exists");
+        if listener.open {
+            // In order of arrival, however late each shows.
+            let at = listener.pending.back().map_or(at, |&(_, before)| at.max(before));
+            listener.pending.push_back((socket, at));
+        } else {
+            net.sockets[socket].break_both();
+            net.sockets[socket].released = true;
+        }
+        drop(inner);
+        Client { world: self.clone(), socket }
+    }
+
+    /// The next connection that a core has asked for. The core waits until it is answered.
+    pub fn next_dial(&self) -> Option<Dial> {
+        let (socket, address) = self.inner.borrow_mut().net.dialled.pop_front()?;
+        Some(Dial { client: Client { world: self.clone(), socket }, address })
+    }
 }
 
 impl Client {

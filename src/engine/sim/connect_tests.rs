@@ -2,6 +2,8 @@
 
 use socket2::SockAddr;
 
+use std::net::SocketAddr;
+
 use super::rule_tests::panics_with;
 use super::tests::{Bench, CANCEL, CLOSE, Outcome, RECV, SEND_NOW};
 use super::*;

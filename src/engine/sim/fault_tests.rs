@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::tests::{Bench, CANCEL, CLOSE, Outcome, RECV, RECV_INTO, SEND, SEND_NOW};
 use super::*;
-use crate::engine::{Op, Ring as _, Token, Wait};
+use crate::engine::{Nanos, Op, Ring as _, Token, Wait};
 
 fn bench_with(fault: Fault, options: RingOptions) -> Bench {
     let bench = Bench::new(options);

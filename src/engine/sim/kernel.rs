@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use crate::engine::{BatchSend, Completion, Nanos, Op, Peer, Token};
 
+use super::faults::Fault;
 use super::net::Net;
 use super::ops::{Cancelled, Closed, ConnectOp, Hold, RecvIntoOp, RecvOp, SendOp, due};
+use super::options::{Mutant, WINDOW_BYTES};
 use super::rules::{Core, Listener, Queued, Slot};
 use super::socket::{Readable, Socket};
-use super::{Fault, Mutant, WINDOW_BYTES};
 
 /// Turns in which a closed socket may be late.
 const LATE_TURNS_MAX: u32 = 16;

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use crate::engine::Nanos;
 
+use super::faults::{Fault, FaultCounts, Faults};
+use super::rng::Rng;
 use super::socket::Socket;
-use super::{Fault, FaultCounts, Faults, Rng};
 
 /// What all cores share: the clock, chance, and the connections.
 pub(super) struct Net {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::engine::{Nanos, Token};
 
-use super::Fault;
+use super::faults::Fault;
 use super::net::Net;
 
 /// Keeps back something that is ready, where chance wants it so. Chance is asked once.

@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use socket2::SockAddr;
 
+use super::faults::Fault;
 use super::net::Net;
+use super::options::RingOptions;
 use super::rules::{Core, Queued};
-use super::{Fault, World};
+use super::world::World;
 use crate::engine::{self, BatchSend, Completion, Filled, Nanos, Peer, RingStats, Token, Wait};
 
 /// What the bytes of a buffer read as while they are nobody's.
@@ -22,6 +24,23 @@ pub struct Ring {
     /// The provided buffers, one after the other.
     memory: Vec<u8>,
     stats: RingStats,
+}
+
+impl World {
+    /// The ring of core number `core`.
+    ///
+    /// # Panics
+    /// If that core has a ring.
+    pub fn ring(&self, core: usize, options: RingOptions) -> Ring {
+        let mut inner = self.inner.borrow_mut();
+        if inner.cores.len() <= core {
+            inner.cores.resize_with(core + 1, || None);
+        }
+        assert!(inner.cores[core].is_none(), "core {core} has a ring");
+        let memory = vec![POISON; options.buffers as usize * options.buffer_bytes as usize];
+        inner.cores[core] = Some(Core::new(options));
+        Ring::new(self.clone(), core, memory)
+    }
 }
 
 impl Ring {

@@ -13,9 +13,10 @@ use crate::engine::{
 };
 
 use super::buffers::Buffers;
+use super::faults::Fault;
 use super::net::Net;
 use super::ops::{Closed, ConnectOp, RecvIntoOp, RecvOp, SendOp};
-use super::{Fault, Mutant, RingOptions};
+use super::options::{Mutant, RingOptions};
 
 /// An operation as the core that queued it sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::engine::Peer;
 
-use super::{Mutant, Rng};
+use super::options::Mutant;
+use super::rng::Rng;
 
 /// Bytes under way in one direction: the sender's and the receiver's socket buffers taken together.
 #[derive(Debug)]

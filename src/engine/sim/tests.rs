@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::engine::{BatchSend, Completion, Filled, Op, Pieces, Ring as _, Token, Wait};
+use crate::engine::{BatchSend, Completion, Filled, Nanos, Op, Peer, Pieces, Ring as _, Token, Wait};
 
 /// A world with one core and one connection accepted into slot 0 under generation 1.
 pub(super) struct Bench {
