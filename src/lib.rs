@@ -203,6 +203,8 @@ pub mod hub;
 mod machine;
 #[doc(hidden)]
 pub mod mail;
+#[doc(hidden)]
+pub mod marks;
 mod message;
 pub mod metrics;
 #[doc(hidden)]

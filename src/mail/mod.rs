@@ -12,7 +12,7 @@
 //!
 //! Nobody sleeps through a letter: `mail/parked.rs` says why.
 //!
-//! Knows of this crate: `engine`.
+//! Knows of this crate: `engine`, `marks`.
 
 mod parked;
 mod sync;
@@ -25,6 +25,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 pub(crate) use parked::Parked;
 
 use crate::engine::bell::Bell;
+use crate::marks::{Mark, reach};
 
 /// Wakes a core that sleeps in its ring, from any thread.
 pub trait Wake: Send + Sync {
@@ -195,6 +196,7 @@ impl<T> Post<T> {
     }
 
     fn wait(&mut self, core: usize, letter: T) {
+        reach(Mark::LetterWaits);
         self.waiting[core].push_back(letter);
         self.waiting_count += 1;
     }
@@ -236,6 +238,9 @@ impl<T> Post<T> {
                         }
                     }
                     Err(TrySendError::Full(letter)) => {
+                        if !self.waiting[core].is_empty() {
+                            reach(Mark::LetterKeepsItsPlace);
+                        }
                         self.waiting[core].push_front(letter);
                         break;
                     }

@@ -16,7 +16,7 @@
 //! (replies to the connection's own messages and control frames are bounded by its input); a waiting send owns no more than
 //! a quarter of `bytes_max`, or one message, so most of a queue can be dropped or replaced (see `overflow.rs`).
 //!
-//! Knows of this crate: `proto`.
+//! Knows of this crate: `marks`, `proto`.
 
 mod backlog;
 mod dropped;
@@ -38,6 +38,7 @@ mod tests;
 
 use bytes::Bytes;
 
+use crate::marks::{Mark, reach};
 use crate::proto::frame::{Opcode, put_frame};
 use backlog::{Backlog, RESEND_BYTES};
 use spares::ARENA_BYTES_AT_FIRST;
@@ -540,6 +541,7 @@ impl Outbox {
         if queue.state == State::Vacant || !queue.dirty {
             return None;
         }
+        reach(Mark::SentShort);
         let before = queue.queued_bytes();
         debug_assert!(!queue.is_parked() && sent < before);
         self.sent_bytes += sent as u64;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::backlog::{is_control, is_raw};
 use super::dropped::Dropped;
 use super::{ArenaFrame, Key, Outbox, Queued};
+use crate::marks::{Mark, reach};
 use crate::outbox::FrameBuf;
 use crate::proto::frame::{CONTROL_BYTES_MAX, Opcode, frame_len, put_frame};
 
@@ -101,6 +102,7 @@ impl Outbox {
         };
         self.backlog_bytes += bytes.len();
         if let Some(old) = backlog.replace(bytes, key) {
+            reach(Mark::Replaced);
             self.backlog_bytes -= old.len();
             dropped.add_replaced(old.len());
         }

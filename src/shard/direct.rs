@@ -12,6 +12,7 @@ use super::gate::Worker;
 use super::input::Next;
 use super::{Shard, conn::Conn};
 use crate::engine::{Completion, Op, Ring};
+use crate::marks::{Mark, reach};
 use crate::outbox::OutboxReplies;
 use crate::proto::{Event, Lent, Spares};
 use crate::shard::service::Service;
@@ -130,6 +131,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.account(slot);
         let nothing_there = drained && completion.result == Err(libc::EAGAIN);
         if fresh == 0 && !nothing_there {
+            reach(Mark::DirectReceiveCut);
             return self.receive_ended(slot, completion.recv_end());
         }
         let conn = &mut self.conns[slot as usize];

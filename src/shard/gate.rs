@@ -21,6 +21,7 @@ use super::{STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::Admission;
 use crate::engine::{Filled, Ring};
 use crate::hub::CoreHub;
+use crate::marks::{Mark, reach};
 use crate::proto::http::{HttpDate, RequestHead};
 use crate::proto::{HEADROOM, Incoming, Limits, OwnedPayload, Payload};
 use crate::shard::service::{Answer, Inbound, Reply, Service};
@@ -195,6 +196,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Input of a connection that waits goes into its stash; if there is much of it, no more is received.
     #[cold]
     pub(super) fn hold_back(&mut self, slot: u32, filled: &Filled) {
+        reach(Mark::InputHeldBack);
         let stash = self.conns[slot as usize].stash.get_or_insert_default();
         stash.bytes.extend_from_slice(self.ring.buffer(filled));
         if stash.bytes.len() > STASH_BYTES_MAX {
@@ -224,6 +226,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let stash = conn.stash.take();
         conn.deadline_ms = if was == Phase::Http { after(now_ms, self.times.request) } else { conn.deadline_ms };
         if let (Some(stash), Phase::Http | Phase::Open | Phase::Closing) = (stash, was) {
+            reach(Mark::InputResumed);
             let next = self.worker(slot).0.stashed(*stash);
             self.after_input(slot, was, next);
         }

@@ -4,6 +4,7 @@ use super::Shard;
 use super::conn::{Phase, Receiving, Stash, WaitsFor};
 use super::gate::Worker;
 use crate::engine::{Completion, Filled, RecvEnd, Ring};
+use crate::marks::{Mark, reach};
 use crate::metrics::Side;
 use crate::outbox::OutboxReplies;
 use crate::proto::{Event, Incoming, Payload, ProtocolError};
@@ -49,8 +50,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return self.free_if_done(slot);
         }
         match end {
-            RecvEnd::Interrupted => self.start_receiving(slot),
+            RecvEnd::Interrupted => {
+                reach(Mark::ReceiveInterrupted);
+                self.start_receiving(slot);
+            }
             RecvEnd::NoBuffers => {
+                reach(Mark::ReceiveStarves);
                 self.hub.counters.buffers_missing += 1;
                 self.starved.push((slot, self.generations.of(slot)));
             }

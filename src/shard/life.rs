@@ -10,6 +10,7 @@ use super::gate::Times;
 use super::timers::after;
 use super::{ACCEPT_BACKOFF_MS, LINGER_MS, Shard};
 use crate::engine::{Completion, Op, Peer, Ring, Token};
+use crate::marks::{Mark, reach};
 use crate::metrics::{RefusalReason, Side, TimeoutKind};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;
@@ -66,6 +67,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
             // Out of descriptors or memory: the connection stays in the backlog, and asking again at once would spin.
             if !matches!(errno, libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) {
+                reach(Mark::AcceptBacksOff);
                 tracing::warn!(errno, "accepting failed; trying again in {ACCEPT_BACKOFF_MS} ms");
                 self.accept_again_ms = self.now_ms() + ACCEPT_BACKOFF_MS;
             }

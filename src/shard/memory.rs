@@ -16,6 +16,7 @@
 use super::Shard;
 use super::conn::{Conn, Phase, WaitsFor};
 use crate::engine::Ring;
+use crate::marks::{Mark, reach};
 use crate::metrics::{RefusalReason, ShedReason};
 use crate::shard::service::{Reply, Service};
 
@@ -159,6 +160,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Closes a connection that holds so many bytes; returns how many it still holds.
     fn shed_one(&mut self, slot: u32, bytes: u64) -> u64 {
         let now_ms = self.now_ms();
+        reach(Mark::ShedForMemory);
         self.hub.counters.shed.add(ShedReason::Memory, 1);
         if self.conns[slot as usize].phase == Phase::Http {
             self.shed_request(slot);

@@ -10,7 +10,7 @@
 //! flight for a slot; a socket is closed only after what was queued to it before has been sent, unless it is broken or its
 //! time is up.
 //!
-//! Knows of this crate: `admission`, `config`, `engine`, `guard`, `hub`, `mail`, `metrics`, `outbox`, `proto`.
+//! Knows of this crate: `admission`, `config`, `engine`, `guard`, `hub`, `mail`, `marks`, `metrics`, `outbox`, `proto`.
 
 mod conn;
 mod direct;
@@ -36,6 +36,7 @@ use crate::config::Origins;
 use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Generations, Op, Pieces, Ring, Token, Wait};
 use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
+use crate::marks::{Mark, reach};
 use crate::outbox::{PIECES_MAX, Stretch, ToSend};
 use crate::proto::Limits;
 use crate::proto::http::HttpDate;
@@ -460,6 +461,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         self.hub.close_without_senders();
         if !self.hub.is_congested() && !self.congested.is_empty() {
+            reach(Mark::MailFlowsAgain);
             self.resumable.append(&mut self.congested);
         }
     }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use ringwire::engine::sim::{Client, Fault, Faults, RingOptions, Rng};
 use ringwire::{
-    App, BoxError, Connection, ConnectionId, FailurePolicy, Message, Mode, OwnedMessage, Request, Sender, sleep, ws,
+    App, BoxError, Closed, Connection, ConnectionId, FailurePolicy, Message, Mode, OwnedMessage, Request, Sender,
+    sleep, ws,
 };
 
 use crate::driver::{self, Scenario};
+use crate::ends::Heard;
 use crate::host::Setup;
 use crate::oracle::Route;
 use crate::rig::{Rig, Socket};
@@ -54,6 +56,24 @@ pub fn waiting_task() -> App {
         }
     };
     App::new().ws("/echo", ws().inbox_depth(1).task(echo))
+}
+
+thread_local! {
+    static TOLD: RefCell<Heard> = const { RefCell::new(Vec::new()) };
+}
+
+/// An echo that writes down what its `on_close` is told, for [`take_told`].
+pub fn told() -> App {
+    let note = |socket: &mut ringwire::Socket<'_>, closed: &Closed| {
+        TOLD.with_borrow_mut(|told| told.push((socket.id(), closed.clone())))
+    };
+    let echo = |socket: &mut ringwire::Socket<'_>, message: Message<'_>| socket.send(message);
+    App::new().ws("/echo", ws().on_message(echo).on_close(note))
+}
+
+/// What every `on_close` of [`told`] on this thread has been told since the last call.
+pub fn take_told() -> Heard {
+    TOLD.take()
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl Chatter {
         self.reader.push(&self.client.received());
         loop {
             match self.reader.next() {
-                Ok(Some(event)) => self.hear(event)?,
+                Ok(Some(event)) => self.hear(event, may_be_dropped)?,
                 Ok(None) => break,
                 Err(why) if may_be_dropped && wire::is_refusal(&why) => {
                     self.client.close();
@@ -83,7 +83,7 @@ impl Chatter {
         Ok(())
     }
 
-    fn hear(&mut self, event: Event) -> Result<(), String> {
+    fn hear(&mut self, event: Event, may_be_dropped: bool) -> Result<(), String> {
         match event {
             Event::Message(message) => {
                 let text = String::from_utf8(message.payload).map_err(|_| "a text that is none")?;
@@ -98,11 +98,17 @@ impl Chatter {
                 self.heard.push(number);
             }
             Event::Close(code) => {
+                let is_answer = self.close_sent && code == Some(1000);
+                if !is_answer && !(may_be_dropped && code == Some(1001)) {
+                    let reason = self.reader.close_reason();
+                    return Err(format!("a chatter got a Close that nothing has earned: {code:?} {reason:?}"));
+                }
                 self.server_closed = true;
                 self.say_goodbye(code.unwrap_or(1000));
             }
             Event::Ping(payload) if !self.close_sent => self.frame(wire::PONG, &payload),
-            Event::Ping(_) | Event::Pong(_) => {}
+            Event::Ping(_) => {}
+            Event::Pong(_) => return Err(String::from("a pong to a chatter, which sends no pings")),
         }
         Ok(())
     }

@@ -13,10 +13,12 @@ use std::time::Duration;
 use ringwire::config::SlowConsumer;
 use ringwire::engine::Nanos;
 use ringwire::engine::sim::{Fault, Faults, Mutant, RingOptions, Rng, World};
-use ringwire::{App, standalone};
+use ringwire::{App, marks, standalone};
 
+use crate::apps;
 use crate::chatter::Chatter;
 use crate::endpoint::{Endpoint, Plan};
+use crate::ends::{self, Told};
 use crate::host::{Cores, Setup};
 use crate::oracle::{self, End, Log, Route};
 use crate::table::Table;
@@ -42,6 +44,8 @@ pub struct Scenario {
     pub patient: bool,
     /// What the cores serve.
     pub app: fn() -> App,
+    /// Whether the app writes down what its `on_close` is told: see [`apps::told`].
+    pub tells: bool,
     /// Whether every client stays until all are through and nothing is under way.
     pub stay: bool,
     /// Whether the server is drained while clients are at work.
@@ -81,6 +85,7 @@ impl Scenario {
             drops: false,
             patient: false,
             app: || standalone::app(&ringwire::Config::default()),
+            tells: false,
             stay: seed.is_multiple_of(2),
             drains: seed % 5 == 4,
             mail_depth: if seed % 3 == 2 { 2 } else { 1024 },
@@ -93,6 +98,23 @@ impl Scenario {
     /// The same without faults, and with nobody who does anything unusual.
     pub fn calm(self) -> Scenario {
         Scenario { faults: Faults::none(), leavers: 0.0, drains: false, ..self }
+    }
+
+    /// Whether what is sent to a connection may be more than its queue holds: answers to its own messages never are.
+    fn fills_queues(&self) -> bool {
+        let most = self.clients * self.messages_max * (self.payload_bytes_max + 100);
+        let bytes_max = self.lossy.map_or(self.outbox_bytes_max, |lossy| lossy.outbox_bytes_max);
+        self.route != Route::Echo && most > bytes_max
+    }
+
+    /// Codes with which the server may begin to close a connection.
+    fn earned(&self) -> &'static [u16] {
+        match (self.drains, self.fills_queues() && self.lossy.is_none()) {
+            (false, false) => &[],
+            (true, false) => &[1001],
+            (false, true) => &[1013],
+            (true, true) => &[1001, 1013],
+        }
     }
 
     /// The same with time limits that are reached.
@@ -143,6 +165,8 @@ pub fn ring(rng: &mut Rng) -> RingOptions {
 /// Runs `scenario`. `Err` says what was wrong.
 pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let _blame = Blame(scenario);
+    apps::take_told();
+    marks::take();
     let world = World::new(scenario.seed, scenario.faults.clone());
     let mut rng = world.fork_rng();
     let options = RingOptions {
@@ -268,7 +292,7 @@ impl Run {
         let room = if self.scenario.route == Route::Rooms { id % 3 } else { 0 };
         let plan = Plan {
             id,
-            path: self.scenario.route.path(room),
+            path: format!("{}?n={id}", self.scenario.route.path(room)),
             room,
             messages: rng.between(0, self.scenario.messages_max),
             payload_bytes_max: self.scenario.payload_bytes_max,
@@ -277,11 +301,13 @@ impl Run {
             leaves: rng.chance(self.scenario.leavers),
             vanishes: self.scenario.drops,
             may_be_dropped: self.scenario.drops || self.scenario.drains,
+            earned: self.scenario.earned(),
+            owed_pongs: !self.scenario.fills_queues(),
             window: rng.pick(&[50, 1_000, 64 * 1024]),
             reads: rng.pick(&[0.1, 0.5, 1.0]),
         };
         let core = rng.between(0, self.scenario.cores - 1);
-        let mut endpoint = Endpoint::new(plan, self.world.connect(core, 0), rng.fork());
+        let mut endpoint = Endpoint::new(plan, self.world.connect(core, 0), self.world.now(), rng.fork());
         endpoint.may_finish = !self.scenario.stay;
         endpoint
     }
@@ -378,6 +404,13 @@ impl Run {
         if self.scenario.lossy.is_none() && self.scenario.stay && self.scenario.route != Route::Echo {
             oracle::judge_complete(&logs, self.scenario.grace_ns)?;
         }
+        let ends = self.cores.all.iter_mut().flat_map(|core| std::mem::take(&mut core.shard.service().ends));
+        let told = ends.map(|(client, id, ended, ns)| Told { client, id, ended, duration: Duration::from_nanos(ns) });
+        let told: Vec<Told> = told.collect();
+        ends::judge(&logs, &told, self.scenario.earned(), self.scenario.drops)?;
+        if self.scenario.tells {
+            ends::judge_heard(&told, &apps::take_told())?;
+        }
         let letters = self.cores.letters();
         if letters == 0 && self.chatters.iter().all(|chatter| chatter.said > 0) {
             return Err("the cores did not talk to each other".to_owned());
@@ -399,6 +432,9 @@ impl Run {
         let faults = self.world.fault_counts();
         for &fault in Fault::ALL {
             self.table.add(format!("fault {fault:?}"), faults.of(fault));
+        }
+        for (mark, count) in marks::take().unwrap_or_default() {
+            self.table.add(format!("mark {mark:?}"), count);
         }
         self.table.add("letter between cores", letters);
         self.table.add("run with letters between cores", u64::from(letters > 0));

@@ -3,14 +3,15 @@
 use ringwire::engine::Nanos;
 use ringwire::engine::sim::{Client, Rng};
 
+use crate::ends::Said;
 use crate::oracle::{End, Log, tag};
-use crate::wire::{self, BINARY, CLOSE, Event, Message, PING, PONG, Reader, TEXT};
+use crate::wire::{self, BINARY, CLOSE, Event, Message, PONG, Pings, Reader, TEXT};
 
 /// What a client is going to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub id: usize,
-    pub path: &'static str,
+    pub path: String,
     /// For the judges.
     pub room: usize,
     pub messages: usize,
@@ -24,6 +25,10 @@ pub struct Plan {
     pub patient: bool,
     /// Whether the server may end a healthy connection without a Close, as after a timeout.
     pub may_be_dropped: bool,
+    /// Codes with which the server may begin to close.
+    pub earned: &'static [u16],
+    /// Whether its pings are answered whatever it reads: not where its queue may be at its limit.
+    pub owed_pongs: bool,
     /// Bytes that its socket takes before it reads.
     pub window: usize,
     /// The chance that it reads at all in one step.
@@ -40,9 +45,11 @@ pub struct Endpoint {
     /// Bytes composed and not written, and where messages of the log end in them (place, number).
     writing: Vec<u8>,
     marks: Vec<(usize, usize)>,
+    pings: Pings,
     close_sent: bool,
     /// It has finished sending without a Close, and still reads.
     half_closed: bool,
+    /// The server's Close code, and whether the client had said Close before.
     server_close: Option<(Option<u16>, bool)>,
     /// What happened to its connection, and in which phase.
     pub fate: Option<(&'static str, Phase)>,
@@ -66,21 +73,23 @@ pub enum Phase {
     Closed,
 }
 
-const CLOSE_CODE: u16 = 1000;
+/// What clients say when they go; none is one with which a server begins.
+const CLOSE_CODES: [u16; 4] = [1000, 1000, 3000, 4999];
 
 impl Endpoint {
-    pub fn new(plan: Plan, client: Client, mut rng: Rng) -> Endpoint {
+    pub fn new(plan: Plan, client: Client, now: Nanos, mut rng: Rng) -> Endpoint {
         client.set_window(plan.window);
         let key = format!("{:016x}{:05x}g==", rng.next_u64(), plan.id);
-        let writing = wire::request(plan.path, &key);
+        let writing = wire::request(&plan.path, &key);
         Endpoint {
-            log: Log { room: plan.room, ..Log::default() },
+            log: Log { room: plan.room, asked_at: now, ..Log::default() },
             plan,
             client,
             rng,
             reader: Reader::new(&key),
             writing,
             marks: Vec::new(),
+            pings: Pings::default(),
             close_sent: false,
             half_closed: false,
             server_close: None,
@@ -150,13 +159,13 @@ impl Endpoint {
             return Ok(());
         }
         if self.client.saw_fin() || self.client.saw_reset() {
-            return self.ended();
+            return self.ended(now);
         }
         if self.half_closed {
             return Ok(());
         }
         if self.plan.leaves && self.rng.chance(0.01) {
-            self.leave();
+            self.leave(now);
             return Ok(());
         }
         self.compose();
@@ -165,7 +174,7 @@ impl Endpoint {
     }
 
     /// Goes without a Close, in one of the ways in which clients do.
-    fn leave(&mut self) {
+    fn leave(&mut self, now: Nanos) {
         let phase = self.phase();
         let way = match self.rng.below(if self.plan.vanishes { 4 } else { 3 }) {
             0 => {
@@ -186,7 +195,7 @@ impl Endpoint {
             _ => "vanished",
         };
         self.fate = Some((way, phase));
-        self.log.end = Some(End::Left);
+        self.is_over_with(End::Left, now);
     }
 
     fn events(&mut self, now: Nanos) -> Result<(), String> {
@@ -195,7 +204,7 @@ impl Endpoint {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(why) if self.plan.may_be_dropped && wire::is_refusal(&why) => {
-                    self.log.end = Some(End::Broken);
+                    self.is_over_with(End::Broken, now);
                     self.client.close();
                     return Ok(());
                 }
@@ -206,11 +215,13 @@ impl Endpoint {
                 Event::Ping(payload) if !self.close_sent && !self.half_closed => {
                     wire::frame(&mut self.writing, true, PONG, &payload, &mut self.rng);
                 }
-                Event::Ping(_) | Event::Pong(_) => {}
+                Event::Ping(_) => {}
+                Event::Pong(payload) => self.pings.pong(&payload)?,
                 Event::Close(code) => {
                     self.server_close = Some((code, self.close_sent));
+                    self.log.heard = Some(Said { code, reason: self.reader.close_reason().to_owned() });
                     if !self.close_sent {
-                        self.say_close(code.unwrap_or(CLOSE_CODE));
+                        self.say_close(code.unwrap_or(1000), "");
                     }
                 }
             }
@@ -221,22 +232,38 @@ impl Endpoint {
         Ok(())
     }
 
-    fn ended(&mut self) -> Result<(), String> {
+    fn is_over_with(&mut self, end: End, now: Nanos) {
+        self.log.end = Some(end);
+        self.log.over_at = Some(now);
+    }
+
+    fn ended(&mut self, now: Nanos) -> Result<(), String> {
         let reset = self.client.saw_reset();
         if self.client.was_broken() {
+            self.log.was_broken = true;
             self.fate.get_or_insert(("broken under both", self.phase()));
         }
         // Time can be up in the middle of something.
         if !reset && self.reader.is_within_something() && !self.plan.vanishes {
             return Err("the server's FIN came in the middle of something".to_owned());
         }
-        self.log.end = Some(match self.server_close {
+        let own = self.log.said.as_ref().and_then(|said| said.code);
+        let end = match self.server_close {
             _ if self.half_closed => End::Left,
-            Some((Some(CLOSE_CODE), true)) => End::Clean,
-            Some((code, _)) => End::ServerClosed(code),
+            Some((code, true)) if code == own && self.reader.close_reason().is_empty() => End::Clean,
+            Some((Some(code), _)) if self.plan.earned.contains(&code) => End::ServerClosed(Some(code)),
+            Some((code, _)) => {
+                let reason = self.reader.close_reason();
+                return Err(format!("a Close that nothing has earned: {code:?} {reason:?}; {}", self.state()));
+            }
             None if self.client.was_broken() || self.plan.may_be_dropped => End::Broken,
             None => return Err(format!("a healthy connection ended without a Close: {}", self.state())),
-        });
+        };
+        // Its pings all came before its Close.
+        if end == End::Clean && self.plan.owed_pongs && self.pings.unanswered() > 0 {
+            return Err(format!("{} pings without a pong: {}", self.pings.unanswered(), self.state()));
+        }
+        self.is_over_with(end, now);
         self.client.close();
         Ok(())
     }
@@ -252,16 +279,18 @@ impl Endpoint {
         }
         if self.log.sent.len() == self.plan.messages {
             if self.may_finish && (!self.plan.patient || self.log.received.len() == self.log.sent.len()) {
-                self.say_close(CLOSE_CODE);
+                let code = self.rng.pick(&CLOSE_CODES);
+                let reason = if self.rng.chance(0.5) { format!("bye from {}", self.plan.id) } else { String::new() };
+                self.say_close(code, &reason);
             }
             return;
         }
         for _ in 0..self.rng.between(1, 4).min(self.plan.messages - self.log.sent.len()) {
             if self.rng.chance(0.1) {
-                wire::frame(&mut self.writing, true, PING, b"ping", &mut self.rng);
+                self.pings.ping(&mut self.writing, &mut self.rng);
             }
             let message = self.next_message();
-            wire::message(&mut self.writing, &message, self.plan.frames_max, &mut self.rng);
+            wire::message(&mut self.writing, &message, self.plan.frames_max, &mut self.pings, &mut self.rng);
             self.marks.push((self.writing.len(), self.log.sent.len()));
             self.log.sent.push((message, None));
         }
@@ -282,12 +311,14 @@ impl Endpoint {
         Message { opcode, payload }
     }
 
-    fn say_close(&mut self, code: u16) {
+    fn say_close(&mut self, code: u16, reason: &str) {
         if self.half_closed {
             return;
         }
         // Messages that are composed and not begun would follow; what is begun must be finished.
-        wire::frame(&mut self.writing, true, CLOSE, &code.to_be_bytes(), &mut self.rng);
+        let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
+        wire::frame(&mut self.writing, true, CLOSE, &payload, &mut self.rng);
+        self.log.said = Some(Said { code: Some(code), reason: reason.to_owned() });
         self.close_sent = true;
     }
 
@@ -299,6 +330,9 @@ impl Endpoint {
         let n = if self.rng.chance(0.6) { all } else { self.rng.between(1, all) };
         self.client.send(&self.writing[..n]);
         self.writing.drain(..n);
+        if self.writing.is_empty() && self.close_sent {
+            self.log.said_at = Some(now);
+        }
         let sent = &mut self.log.sent;
         self.marks.retain_mut(|(end, number)| {
             if *end <= n {

@@ -89,6 +89,12 @@ pub struct Watched {
     open: BTreeMap<u32, ConnectionId>,
     /// Every connection that has ended, in order.
     pub ended: Vec<(ConnectionId, Ended)>,
+    /// By slot, the number that whoever asked for a WebSocket gave itself with `?n=`, and by id once it is open.
+    asking: BTreeMap<u32, usize>,
+    now_ns: u64,
+    clients: BTreeMap<ConnectionId, usize>,
+    /// The ends of those that gave themselves a number: the number, and how long they were open, in nanoseconds.
+    pub ends: Vec<(usize, ConnectionId, Ended, u64)>,
     /// The text of each message on `/direct`, and what became of it.
     pub asked: Vec<(String, oneshot::Receiver<Delivery>)>,
     /// Closes this many of the slots that follow a sender's own, itself included, when it says `close`.
@@ -97,6 +103,7 @@ pub struct Watched {
 
 impl Service for Watched {
     fn begin_tick(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
         self.inner.begin_tick(now_ns);
     }
 
@@ -105,6 +112,11 @@ impl Service for Watched {
     }
 
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
+        let number = inbound.head.query().and_then(|query| query.strip_prefix("n=")?.parse().ok());
+        match number {
+            Some(number) => self.asking.insert(slot, number),
+            None => self.asking.remove(&slot),
+        };
         if inbound.head.path() == "/direct" {
             return Answer::WebSocket(Accept { route: DIRECT, ..Accept::default() });
         }
@@ -118,6 +130,9 @@ impl Service for Watched {
     fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>) {
         let id = hub.id(slot);
         assert_eq!(self.open.insert(slot, id), None, "slot {slot} opened twice");
+        if let Some(number) = self.asking.remove(&slot) {
+            self.clients.insert(id, number);
+        }
         if hub.route(slot) == DIRECT {
             hub.send(slot, Opcode::Text, format!("id {id}").as_bytes());
         } else {
@@ -150,6 +165,9 @@ impl Service for Watched {
         assert_eq!(hub.send(slot, Opcode::Text, b"too late"), ringwire::outbox::Queued::Gone);
         hub.close(slot, Some(1000), "too late");
         self.ended.push((id, ended.clone()));
+        if let Some(number) = self.clients.remove(&id) {
+            self.ends.push((number, id, ended.clone(), self.now_ns.saturating_sub(hub.opened_ns(slot))));
+        }
         if hub.route(slot) != DIRECT {
             self.inner.close(hub, slot, ended);
         }
@@ -321,7 +339,17 @@ impl Cores {
             let outbox = Outbox::new(setup.outbox_bytes_max);
             let mut hub = CoreHub::new(ids.clone(), post, outbox, Spares::new(1 << 20), setup.slow_consumer);
             let inner = Box::new(app::service((setup.app)(), &mut hub, handle.clone()));
-            let service = Watched { inner, open: BTreeMap::new(), ended: Vec::new(), asked: Vec::new(), closes: 1 };
+            let service = Watched {
+                inner,
+                open: BTreeMap::new(),
+                ended: Vec::new(),
+                asking: BTreeMap::new(),
+                now_ns: 0,
+                clients: BTreeMap::new(),
+                ends: Vec::new(),
+                asked: Vec::new(),
+                closes: 1,
+            };
             let ring = world.ring(number, setup.ring.clone());
             let settings = setup.settings.clone();
             let shard = Shard::new(ring, service, hub, mailbox, Arc::clone(&admission), settings);

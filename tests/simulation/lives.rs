@@ -1,10 +1,13 @@
 //! Backpressure, slow consumers, mail, time limits, draining and ids, on the real shard under the virtual clock.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringwire::config::SlowConsumer;
 use ringwire::engine::sim::{Client, Fault, Faults, RingOptions, Rng};
+use ringwire::marks::{self, Mark};
 use ringwire::shard::Handover;
+use ringwire::{App, Message, ws};
 
 use crate::host::Setup;
 use crate::rig::{Rig, Socket};
@@ -115,6 +118,54 @@ fn a_slow_consumer_misses_the_oldest_where_they_are_dropped() {
 }
 
 // ---- between cores ------------------------------------------------------------------------------------------------
+
+/// Each core's handler sends a message to 20 rooms in one call, all of them to the same core, whose mailbox holds one letter.
+/// Kills: a letter that is tried again and gets behind those that were written after it.
+#[test]
+fn a_burst_to_many_rooms_keeps_its_order_through_a_mailbox_of_one() {
+    const ROOMS: usize = 20;
+    const MESSAGES: usize = 10;
+    let app = || {
+        let join_all = |socket: &mut ringwire::Socket<'_>| {
+            (0..ROOMS).for_each(|room| socket.join(format!("{room}")).expect("room"))
+        };
+        let to_all = |socket: &mut ringwire::Socket<'_>, message: Message<'_>| {
+            let text = message.as_text().expect("text").to_owned();
+            for room in 0..ROOMS {
+                let _ = socket.to(&room.to_string()).send(format!("{text} {room}")).expect("text");
+            }
+        };
+        App::new().ws("/bursts", ws().on_connect(join_all).on_message(to_all))
+    };
+    marks::take();
+    let mut rig = Rig::new(&Setup { cores: 2, mail_depth: 1, app: Rc::new(app), ..Setup::default() });
+    let mut sockets: Vec<Socket> = (0..4).map(|n| rig.open(n % 2, "/bursts")).collect();
+    rig.pass_ms(100);
+    for number in 0..MESSAGES {
+        for (sender, socket) in sockets.iter_mut().enumerate() {
+            socket.text(&format!("{sender} {number}"));
+        }
+    }
+    let mut got = vec![Vec::new(); sockets.len()];
+    for _ in 0..2_000 {
+        rig.pass(Duration::from_micros(500));
+        sockets.iter_mut().zip(&mut got).for_each(|(socket, got)| got.extend(socket.texts()));
+        if got.iter().all(|got| got.len() == sockets.len() * MESSAGES * ROOMS) {
+            break;
+        }
+    }
+    for got in got {
+        for sender in 0..sockets.len() {
+            let of_sender = got.iter().filter(|text| text.starts_with(&format!("{sender} "))).cloned();
+            let numbers =
+                (0..MESSAGES).flat_map(|number| (0..ROOMS).map(move |room| format!("{sender} {number} {room}")));
+            assert_eq!(of_sender.collect::<Vec<_>>(), numbers.collect::<Vec<_>>());
+        }
+    }
+    let kept = marks::take().map(|marks| marks.into_iter().find(|(mark, _)| *mark == Mark::LetterKeepsItsPlace));
+    assert!(kept.flatten().is_none_or(|(_, count)| count > 0), "no letter of several was tried again");
+    rig.finish();
+}
 
 #[test]
 fn a_full_mailbox_pauses_publishers_and_loses_nothing() {

@@ -20,6 +20,7 @@ mod client_runs;
 mod client_users;
 mod driver;
 mod endpoint;
+mod ends;
 mod host;
 mod lives;
 mod mail;
@@ -43,6 +44,7 @@ use std::thread;
 use driver::{Report, Scenario};
 use oracle::Route;
 use ringwire::engine::sim::{Fault, Faults, Mutant};
+use ringwire::marks::Mark;
 use table::Table;
 
 /// The seeds to run: all of them in a row, or the one that the environment names.
@@ -76,12 +78,13 @@ fn everybody_is_served_without_faults() {
 /// A way to use a server, and the run of it that a seed makes.
 type Variant = (&'static str, fn(u64) -> Scenario);
 
-const VARIANTS: [Variant; 9] = [
+const VARIANTS: [Variant; 10] = [
     ("echo", |seed| Scenario::of(seed, Route::Echo)),
     ("broadcast", |seed| Scenario::of(seed, Route::Broadcast)),
     ("rooms", |seed| Scenario::of(seed, Route::Rooms)),
     ("a handler that waits", |seed| patient(apps::waiting_handler, seed)),
     ("a task", |seed| patient(apps::waiting_task, seed)),
+    ("an on_close", |seed| Scenario { app: apps::told, tells: true, ..Scenario::of(seed, Route::Echo) }),
     ("echo within time limits", |seed| Scenario::of(seed, Route::Echo).dropping()),
     ("broadcast within time limits", |seed| Scenario::of(seed, Route::Broadcast).dropping()),
     // Nobody is owed everything here: a Close of one's own may cross with the 1013, and is then answered as it was said.
@@ -146,6 +149,13 @@ fn harsh_faults_of_every_kind_are_survived() {
         "connection dropped by a time limit",
     ] {
         assert!(table.of(what) > 0, "never: {what}");
+    }
+    // No budget here, and descriptors enough; two letters of one call for one core are in `lives.rs`.
+    let elsewhere = [Mark::ShedForMemory, Mark::AcceptBacksOff, Mark::LetterKeepsItsPlace];
+    if cfg!(debug_assertions) {
+        for mark in Mark::ALL.iter().filter(|mark| !elsewhere.contains(mark)) {
+            assert!(table.of(&format!("mark {mark:?}")) > 0, "never: {mark:?}\n{table}");
+        }
     }
 }
 

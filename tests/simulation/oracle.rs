@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ringwire::engine::Nanos;
 
+use crate::ends::Said;
 use crate::wire::Message;
 
 /// What the server does with a message.
@@ -53,6 +54,16 @@ pub struct Log {
     pub sent: Vec<(Message, Option<Nanos>)>,
     pub received: Vec<Message>,
     pub end: Option<End>,
+    /// When its connection was begun, and when it was over.
+    pub asked_at: Nanos,
+    pub over_at: Option<Nanos>,
+    /// Its own Close, and when it was written.
+    pub said: Option<Said>,
+    pub said_at: Option<Nanos>,
+    /// The server's Close.
+    pub heard: Option<Said>,
+    /// A fault broke the connection under both.
+    pub was_broken: bool,
 }
 
 /// What tells a message's sender and number in its payload.
@@ -222,7 +233,7 @@ mod tests {
 
     fn log(sent: Vec<Message>, received: Vec<Message>, end: End) -> Log {
         let sent = sent.into_iter().map(|message| (message, Some(100))).collect();
-        Log { room: 0, opened_at: Some(50), sent, received, end: Some(end) }
+        Log { opened_at: Some(50), sent, received, end: Some(end), ..Log::default() }
     }
 
     #[test]

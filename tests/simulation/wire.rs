@@ -1,5 +1,7 @@
 //! RFC 6455 as a strict client speaks it, written apart from the library so that it can judge it.
 
+use std::collections::VecDeque;
+
 use ringwire::engine::sim::Rng;
 
 #[path = "../common/bytes.rs"]
@@ -11,6 +13,8 @@ pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
+/// Most bytes of a control frame's payload (RFC 6455 5.5).
+const CONTROL_BYTES_MAX: usize = 125;
 
 /// A data message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +73,46 @@ pub fn frame(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], rng: &mut
     bytes::put_frame(out, u8::from(fin) << 7 | opcode, payload, (rng.next_u64() as u32).to_be_bytes());
 }
 
+/// A client's pings, each with a payload of its own, and the pongs that they are owed.
+#[derive(Debug, Default)]
+pub struct Pings {
+    sent: usize,
+    /// Those without a pong, in order.
+    due: VecDeque<Vec<u8>>,
+}
+
+impl Pings {
+    /// Appends a ping.
+    pub fn ping(&mut self, out: &mut Vec<u8>, rng: &mut Rng) {
+        let mut payload = format!("ping {} ", self.sent).into_bytes();
+        let filler = rng.between(0, CONTROL_BYTES_MAX - payload.len());
+        payload.resize(payload.len() + if rng.chance(0.8) { filler.min(10) } else { filler }, b'.');
+        frame(out, true, PING, &payload, rng);
+        self.sent += 1;
+        self.due.push_back(payload);
+    }
+
+    /// Takes a pong. RFC 6455 5.5.3: it has a ping's data, and one for the latest of several pings is enough.
+    pub fn pong(&mut self, payload: &[u8]) -> Result<(), String> {
+        let Some(answered) = self.due.iter().position(|due| due == payload) else {
+            let text = String::from_utf8_lossy(payload);
+            return Err(format!(
+                "the pong {text:?} is no answer to {:?}",
+                self.due.iter().map(Vec::len).collect::<Vec<_>>()
+            ));
+        };
+        self.due.drain(..=answered);
+        Ok(())
+    }
+
+    /// How many have no pong.
+    pub fn unanswered(&self) -> usize {
+        self.due.len()
+    }
+}
+
 /// Appends `message` in up to `frames_max` frames, sometimes with a ping between them.
-pub fn message(out: &mut Vec<u8>, message: &Message, frames_max: usize, rng: &mut Rng) {
+pub fn message(out: &mut Vec<u8>, message: &Message, frames_max: usize, pings: &mut Pings, rng: &mut Rng) {
     let frames = rng.between(1, frames_max);
     let mut rest = message.payload.as_slice();
     for i in 1..=frames {
@@ -79,7 +121,7 @@ pub fn message(out: &mut Vec<u8>, message: &Message, frames_max: usize, rng: &mu
         frame(out, i == frames, if i == 1 { message.opcode } else { 0 }, part, rng);
         rest = after;
         if i < frames && rng.chance(0.2) {
-            frame(out, true, PING, b"between", rng);
+            pings.ping(out, rng);
         }
     }
 }
@@ -99,15 +141,29 @@ pub struct Reader {
     /// A message of which fragments came.
     partial: Option<Message>,
     closed: bool,
+    /// The reason in its Close frame.
+    close_reason: String,
 }
 
 impl Reader {
     pub fn new(key: &str) -> Reader {
-        Reader { key: key.to_owned(), bytes: Vec::new(), upgraded: false, partial: None, closed: false }
+        Reader {
+            key: key.to_owned(),
+            bytes: Vec::new(),
+            upgraded: false,
+            partial: None,
+            closed: false,
+            close_reason: String::new(),
+        }
     }
 
     pub fn is_upgraded(&self) -> bool {
         self.upgraded
+    }
+
+    /// The reason that came in its Close frame.
+    pub fn close_reason(&self) -> &str {
+        &self.close_reason
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
@@ -188,7 +244,7 @@ impl Reader {
         if first & 0x70 != 0 {
             return Err(format!("RFC 6455 5.2: reserved bits are set: {first:#x}"));
         }
-        if opcode >= 8 && (!fin || payload.len() > 125) {
+        if opcode >= 8 && (!fin || payload.len() > CONTROL_BYTES_MAX) {
             return Err("RFC 6455 5.5: a control frame is fragmented or long".to_owned());
         }
         match opcode {
@@ -203,7 +259,11 @@ impl Reader {
                 return match payload.as_slice() {
                     [] => Ok(Some(Event::Close(None))),
                     [_] => Err("RFC 6455 5.5.1: a Close with half a code".to_owned()),
-                    [a, b, ..] => Ok(Some(Event::Close(Some(u16::from_be_bytes([*a, *b]))))),
+                    [a, b, reason @ ..] => {
+                        let reason = String::from_utf8(reason.to_vec());
+                        self.close_reason = reason.map_err(|_| "RFC 6455 5.5.1: a Close reason that is not UTF-8")?;
+                        Ok(Some(Event::Close(Some(u16::from_be_bytes([*a, *b])))))
+                    }
                 };
             }
             PING => return Ok(Some(Event::Ping(payload))),
@@ -230,6 +290,7 @@ fn reader_refuses_what_a_server_must_not_send() {
         (&[0x01, 0, 0x81, 0], "within a fragmented"),
         (&[0x81, 1, 0xff], "UTF-8"),
         (&[0x88, 1, 3], "half a code"),
+        (&[0x88, 3, 3, 232, 0xff], "reason that is not UTF-8"),
         (&[0x88, 0, 0x81, 0], "after the Close"),
     ];
     for (bytes, complaint) in cases {
@@ -244,4 +305,15 @@ fn reader_refuses_what_a_server_must_not_send() {
         };
         assert!(why.contains(complaint), "{bytes:?}: {why}");
     }
+}
+
+#[test]
+fn pongs_answer_pings_in_order_and_once() {
+    let (mut pings, mut rng, mut out) = (Pings::default(), Rng::new(1), Vec::new());
+    (0..4).for_each(|_| pings.ping(&mut out, &mut rng));
+    let sent: Vec<Vec<u8>> = pings.due.iter().cloned().collect();
+    assert!(pings.pong(b"something else").is_err());
+    assert_eq!(pings.pong(&sent[1]), Ok(()), "the first is answered with the second");
+    assert!(pings.pong(&sent[0]).is_err() && pings.pong(&sent[1]).is_err());
+    assert_eq!((pings.pong(&sent[3]), pings.unanswered()), (Ok(()), 0));
 }

@@ -31,19 +31,25 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ("error", &[]),
         ("guard", &[]),
         ("machine", &[]),
+        ("marks", &[]),
         ("metrics", &[]),
         ("proto", &[]),
         ("quote", &[]),
         ("wakers", &[]),
     ],
-    &[("config", &["error"]), ("mail", &["engine"]), ("message", &["proto", "quote"]), ("outbox", &["proto"])],
+    &[
+        ("config", &["error"]),
+        ("mail", &["engine", "marks"]),
+        ("message", &["proto", "quote"]),
+        ("outbox", &["marks", "proto"]),
+    ],
     &[
         ("check", &["config", "engine", "error", "machine"]),
         ("hub", &["config", "mail", "message", "metrics", "outbox", "proto"]),
     ],
     &[
         ("runtime", &["guard", "hub", "mail"]),
-        ("shard", &["admission", "config", "engine", "guard", "hub", "mail", "metrics", "outbox", "proto"]),
+        ("shard", &["admission", "config", "engine", "guard", "hub", "mail", "marks", "metrics", "outbox", "proto"]),
     ],
     &[
         ("client", &["closed", "engine", "guard", "mail", "message", "proto", "quote", "runtime", "wakers"]),
