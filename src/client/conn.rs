@@ -49,8 +49,6 @@ pub(super) struct Conn {
     pub(super) machine: Machine,
     pub(super) phase: Phase,
     pub(super) receiving: Receiving,
-    /// Operations whose completion is still to come.
-    pub(super) in_flight: u8,
     /// There is a descriptor in its slot.
     pub(super) has_descriptor: bool,
     /// On the list of connections that may have something to send.
@@ -97,7 +95,6 @@ impl Conn {
             machine: Machine::new(Role::Client),
             phase: Phase::Resolving,
             receiving: Receiving::Idle,
-            in_flight: 0,
             has_descriptor: false,
             dirty: false,
             sending: false,
@@ -136,9 +133,9 @@ impl Conn {
         }
     }
 
-    pub(super) fn invariants(&self) -> bool {
+    pub(super) fn invariants(&self, in_flight: u8) -> bool {
         let is_idle = self.receiving == Receiving::Idle && !self.sending;
-        is_idle || self.in_flight > 0 && (self.has_descriptor || self.phase == Phase::Dead)
+        is_idle || in_flight > 0 && (self.has_descriptor || self.phase == Phase::Dead)
     }
 }
 

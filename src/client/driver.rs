@@ -11,15 +11,13 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::task::Waker;
 
-use slab::Slab;
-
 use super::conn::{Conn, Phase, Receiving};
 use super::delay::DelayEnd;
 use super::error::ClientError;
 use super::letter::{Letter, Letters};
 use super::line::Ended;
 use super::resolve::Resolve;
-use crate::engine::{BatchSend, Completion, Generations, Op, Ring, Token, Wait};
+use crate::engine::{BatchSend, Completion, Key, Op, Ring, Slots, Token, Wait};
 use crate::guard;
 use crate::message::OwnedMessage;
 use crate::proto::Spares;
@@ -60,22 +58,21 @@ pub struct Driver<R> {
     pub(super) ring: R,
     pub(super) letters: Letters,
     pub(super) resolve: Resolve,
-    pub(super) conns: Slab<Conn>,
-    pub(super) generations: Generations,
+    pub(super) conns: Slots<Conn>,
     pub(super) spares: Spares,
     pub(super) now_ns: u64,
     completions: Vec<Completion>,
     /// Connections that may have something to send.
-    dirty: Vec<(u32, u32)>,
+    dirty: Vec<Key>,
     /// Connections of the batch that is being sent.
     batch: Vec<u32>,
     /// Connections whose send failed.
-    broken: Vec<(u32, u32, i32)>,
+    broken: Vec<(Key, i32)>,
     /// Receives that found no buffer; armed again once buffers have been given back.
-    starved: Vec<(u32, u32)>,
+    pub(super) starved: Vec<Key>,
     /// Connections whose held-back input may be handled now.
-    pub(super) resumable: Vec<(u32, u32)>,
-    timers: BinaryHeap<Due<(u32, u32)>>,
+    pub(super) resumable: Vec<Key>,
+    timers: BinaryHeap<Due<Key>>,
     delays: BinaryHeap<Due<DelayEnd>>,
     /// Users to wake at the end of the tick.
     pub(super) wakers: Vec<Waker>,
@@ -86,7 +83,7 @@ pub struct Driver<R> {
 /// However the thread ends, whoever was about to be woken is: they learn of the end from their lines.
 impl<R> Drop for Driver<R> {
     fn drop(&mut self) {
-        self.conns.clear();
+        drop(std::mem::take(&mut self.conns));
         self.wakers.drain(..).for_each(guard::wake);
     }
 }
@@ -99,8 +96,7 @@ impl<R: Ring> Driver<R> {
             ring,
             letters,
             resolve,
-            conns: Slab::new(),
-            generations: Generations::default(),
+            conns: Slots::default(),
             spares: Spares::new(POOL_BYTES),
             completions: Vec::new(),
             dirty: Vec::new(),
@@ -139,11 +135,11 @@ impl<R: Ring> Driver<R> {
     pub fn turn(&mut self) -> io::Result<()> {
         let watched = self.gather();
         let wait = self.wait(watched);
-        let (conns, generations) = (&self.conns, &self.generations);
-        let batch = self.batch.iter().map(|&slot| BatchSend {
-            token: generations.token(Op::SendNow, slot),
-            pieces: conns[slot as usize].out.as_pieces(),
-        });
+        let conns = &self.conns;
+        let batch = self
+            .batch
+            .iter()
+            .map(|&slot| BatchSend { token: conns.token(Op::SendNow, slot), pieces: conns[slot].out.as_pieces() });
         self.ring.turn(batch, wait)
     }
 
@@ -160,7 +156,8 @@ impl<R: Ring> Driver<R> {
         self.fire_timers();
         self.rearm_starved();
         self.wakers.drain(..).for_each(guard::wake);
-        debug_assert!(self.conns.len() > 64 || self.conns.iter().all(|(_, conn)| conn.invariants()));
+        let conns = &self.conns;
+        debug_assert!(conns.len() > 64 || conns.iter().all(|(slot, conn)| conn.invariants(conns.in_flight(slot))));
     }
 
     /// Slots in use, those included whose connection has ended and whose operations have not.
@@ -171,11 +168,8 @@ impl<R: Ring> Driver<R> {
     /// Takes what users have queued; true if somebody waits until it is sent, of which no completion tells.
     fn gather(&mut self) -> bool {
         let mut watched = false;
-        for (slot, generation) in std::mem::take(&mut self.dirty) {
-            if self.generations.of(slot) != generation {
-                continue;
-            }
-            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+        for key in std::mem::take(&mut self.dirty) {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
             conn.dirty = false;
             if conn.sending
                 || matches!(conn.phase, Phase::Resolving | Phase::Retrying | Phase::Connecting | Phase::Dead)
@@ -186,7 +180,7 @@ impl<R: Ring> Driver<R> {
             conn.has_more = taken.more;
             watched |= taken.watched || taken.more || conn.phase == Phase::Flushing;
             if !conn.out.is_empty() {
-                self.batch.push(slot);
+                self.batch.push(key.slot());
             }
         }
         watched
@@ -212,28 +206,23 @@ impl<R: Ring> Driver<R> {
     }
 
     fn sent_short(&mut self, completion: &Completion) {
-        let slot = completion.token.index();
-        if !self.is_current(completion.token) {
-            return;
-        }
+        let Some(key) = self.conns.owner(completion.token) else { return };
         let sent = match completion.sent() {
             Ok(sent) => sent,
-            Err(errno) => return self.broken.push((slot, self.generations.of(slot), errno)),
+            Err(errno) => return self.broken.push((key, errno)),
         };
-        self.conns[slot as usize].sending = true;
-        self.send_rest(slot, sent);
+        self.conns[key.slot()].sending = true;
+        self.send_rest(key.slot(), sent);
     }
 
     /// `sent` bytes more have left: sends what is left of the queue, a piece at a time, waiting for room.
     fn send_rest(&mut self, slot: u32, sent: usize) {
-        let token = self.token(Op::Send, slot);
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         conn.line.sent(sent, &mut self.wakers);
         match conn.out.advance(sent) {
             Some(piece) => {
                 conn.piece = piece.clone();
-                conn.in_flight += 1;
-                self.ring.send(token, piece);
+                self.ring.send(self.conns.launch(Op::Send, slot), piece);
             }
             None => {
                 conn.sending = false;
@@ -249,7 +238,7 @@ impl<R: Ring> Driver<R> {
     fn settle(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         for slot in batch.drain(..) {
-            let conn = &mut self.conns[slot as usize];
+            let conn = &mut self.conns[slot];
             if conn.sending {
                 continue;
             }
@@ -262,7 +251,7 @@ impl<R: Ring> Driver<R> {
 
     /// What was taken of a connection's queue has been sent.
     fn flushed(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if conn.has_more {
             self.mark_dirty(slot);
         } else if conn.phase == Phase::Flushing {
@@ -276,7 +265,7 @@ impl<R: Ring> Driver<R> {
             let Some(letter) = self.letters.next() else { break };
             match letter {
                 Letter::Connect(line, order) => self.start(line, order),
-                Letter::Resolved(slot, generation, found) => self.resolved(slot, generation, found),
+                Letter::Resolved(key, found) => self.resolved(key, found),
                 Letter::Look(line) => self.look(&line),
                 Letter::Delay(duration, what) => {
                     let at_ns = self.now_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
@@ -304,51 +293,41 @@ impl<R: Ring> Driver<R> {
 
     /// A waiting send is done.
     fn sent(&mut self, completion: &Completion) {
-        let slot = completion.token.index();
-        if !self.is_current(completion.token) {
-            return;
-        }
-        let conn = &mut self.conns[slot as usize];
-        conn.in_flight -= 1;
-        if conn.phase == Phase::Dead {
-            conn.sending = false;
-            return self.free_if_done(slot);
-        }
+        let Some(slot) = self.landed(completion.token) else { return };
+        let conn = &mut self.conns[slot];
         let want = conn.piece.len();
         match completion.result {
             Ok(sent) if sent as usize == want => self.send_rest(slot, want),
             result => {
                 conn.sending = false;
                 let errno = result.err().unwrap_or(libc::EPIPE);
-                self.broken.push((slot, self.generations.of(slot), errno));
+                self.broken.push((self.conns.key(slot), errno));
             }
         }
     }
 
     fn break_broken(&mut self) {
-        for (slot, generation, errno) in std::mem::take(&mut self.broken) {
-            if self.generations.of(slot) == generation && self.conns.contains(slot as usize) {
-                self.finish(slot, ClientError::Broken(io::Error::from_raw_os_error(errno)));
+        for (key, errno) in std::mem::take(&mut self.broken) {
+            if self.conns.contains(key) {
+                self.finish(key.slot(), ClientError::Broken(io::Error::from_raw_os_error(errno)));
             }
         }
     }
 
     fn fire_timers(&mut self) {
         while let Some(due) = self.timers.peek().filter(|due| due.at_ns <= self.now_ns) {
-            let (slot, generation) = due.what;
-            let at_ns = due.at_ns;
+            let (at_ns, key) = (due.at_ns, due.what);
             self.timers.pop();
-            if self.generations.of(slot) != generation {
-                continue;
-            }
-            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+            let Some(conn) = self.conns.get_mut(key) else { continue };
             if conn.look_at_ns == at_ns {
                 conn.look_at_ns = u64::MAX;
             }
             if conn.due_ns() <= self.now_ns {
-                self.overdue(slot);
+                self.overdue(key.slot());
             }
-            self.watch_over(slot);
+            if self.conns.contains(key) {
+                self.watch_over(key.slot());
+            }
         }
         while self.delays.peek().is_some_and(|due| due.at_ns <= self.now_ns) {
             // Its drop wakes whoever waits.
@@ -358,51 +337,44 @@ impl<R: Ring> Driver<R> {
 
     /// Makes timers look at a connection when it is due.
     pub(super) fn watch_over(&mut self, slot: u32) {
-        let generation = self.generations.of(slot);
-        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        let conn = &mut self.conns[slot];
         let at_ns = conn.due_ns();
         if at_ns < conn.look_at_ns {
             conn.look_at_ns = at_ns;
-            self.timers.push(Due { at_ns, what: (slot, generation) });
+            self.timers.push(Due { at_ns, what: self.conns.key(slot) });
         }
     }
 
     pub(super) fn mark_dirty(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if !conn.dirty {
             conn.dirty = true;
-            self.dirty.push((slot, self.generations.of(slot)));
+            self.dirty.push(self.conns.key(slot));
         }
     }
 
-    pub(super) fn starve(&mut self, slot: u32) {
-        self.starved.push((slot, self.generations.of(slot)));
-    }
-
     fn rearm_starved(&mut self) {
-        for (slot, generation) in std::mem::take(&mut self.starved) {
-            if self.generations.of(slot) == generation {
-                self.start_receiving(slot);
+        for key in std::mem::take(&mut self.starved) {
+            if self.conns.contains(key) {
+                self.start_receiving(key.slot());
             }
         }
     }
 
     /// Arms a receive where one is wanted and none is.
     pub(super) fn start_receiving(&mut self, slot: u32) {
-        let token = self.token(Op::Recv, slot);
-        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        let conn = &mut self.conns[slot];
         let wants =
             matches!(conn.phase, Phase::Handshaking | Phase::Refused | Phase::Open | Phase::Closing | Phase::Flushing);
         if wants && conn.receiving == Receiving::Idle && !conn.paused && conn.finished.is_none() {
             conn.receiving = Receiving::Multi;
-            conn.in_flight += 1;
-            self.ring.recv(token);
+            self.ring.recv(self.conns.launch(Op::Recv, slot));
         }
     }
 
     /// Ends a connection as was decided before, or else with this error.
     pub(super) fn finish(&mut self, slot: u32, error: ClientError) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if conn.phase == Phase::Dead {
             return;
         }
@@ -413,7 +385,7 @@ impl<R: Ring> Driver<R> {
 
     /// Tells users how the connection ended.
     pub(super) fn tell(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if std::mem::replace(&mut conn.told, true) {
             return;
         }
@@ -426,54 +398,38 @@ impl<R: Ring> Driver<R> {
     }
 
     /// Cancels a connection's operations and closes its descriptor. The slot is free when the last of them has completed.
-    pub(super) fn teardown(&mut self, slot: u32) {
-        let (cancel, close) = (self.token(Op::Cancel, slot), self.token(Op::Close, slot));
-        let conn = &mut self.conns[slot as usize];
+    fn teardown(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot];
         let was = std::mem::replace(&mut conn.phase, Phase::Dead);
         debug_assert_ne!(was, Phase::Dead);
         conn.stash = Vec::new();
         conn.machine.take_buffers(&mut self.spares);
         // While retrying, its descriptor is being closed already.
         if conn.has_descriptor && was != Phase::Retrying {
-            if conn.in_flight > 0 {
-                self.ring.cancel(cancel);
+            if self.conns.in_flight(slot) > 0 {
+                self.ring.cancel(self.conns.token(Op::Cancel, slot));
             }
-            conn.in_flight += 1;
-            self.ring.close(close);
+            self.ring.close(self.conns.launch(Op::Close, slot));
         }
-        self.free_if_done(slot);
+        self.conns.free_if_done(slot);
     }
 
     fn descriptor_closed(&mut self, token: Token) {
-        if !self.is_current(token) {
-            return;
-        }
-        let slot = token.index();
-        let conn = &mut self.conns[slot as usize];
-        conn.in_flight -= 1;
+        let Some(slot) = self.landed(token) else { return };
+        let conn = &mut self.conns[slot];
+        debug_assert_eq!(conn.phase, Phase::Retrying);
         conn.has_descriptor = false;
-        if conn.phase == Phase::Retrying {
-            self.try_next_address(slot);
-        } else {
-            self.free_if_done(slot);
+        self.try_next_address(slot);
+    }
+
+    /// An operation is over: the slot of its connection, unless that is over too, which then may be freed.
+    pub(super) fn landed(&mut self, token: Token) -> Option<u32> {
+        let slot = self.conns.owner(token)?.slot();
+        self.conns.land(slot);
+        if self.conns[slot].phase == Phase::Dead {
+            self.conns.free_if_done(slot);
+            return None;
         }
-    }
-
-    pub(super) fn free_if_done(&mut self, slot: u32) {
-        let conn = &self.conns[slot as usize];
-        if conn.phase == Phase::Dead && conn.in_flight == 0 {
-            debug_assert!(conn.told || conn.ended.is_none());
-            self.conns.remove(slot as usize);
-            self.generations.end(slot);
-        }
-    }
-
-    pub(super) fn token(&self, op: Op, slot: u32) -> Token {
-        self.generations.token(op, slot)
-    }
-
-    /// Whether the connection that this token was made for is still the slot's.
-    pub(super) fn is_current(&self, token: Token) -> bool {
-        self.generations.is_current(token) && self.conns.contains(token.index() as usize)
+        Some(slot)
     }
 }

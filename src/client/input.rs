@@ -8,7 +8,7 @@ use super::conn::{Conn, Phase, Receiving};
 use super::driver::{Driver, LINGER_NS};
 use super::error::ClientError;
 use super::line::{Ended, Line, Opened};
-use crate::engine::{Completion, Filled, Op, RecvEnd, Ring};
+use crate::engine::{Completion, Filled, Op, RecvEnd, Ring, Token};
 use crate::message::Message;
 use crate::proto::frame::Opcode;
 use crate::proto::handshake::{ClientHandshake, HandshakeError, check_final_response, interim_len};
@@ -32,30 +32,25 @@ enum Next {
 impl<R: Ring> Driver<R> {
     /// A multishot receive brought data, or ended, or both.
     pub(super) fn received(&mut self, completion: Completion) {
-        let slot = completion.token.index();
-        let current = self.is_current(completion.token);
         let end = completion.recv_end();
         if let Some(filled) = completion.filled {
-            if current {
-                self.feed(slot, &filled);
+            if let Some(key) = self.conns.owner(completion.token) {
+                self.feed(key.slot(), &filled);
             }
             self.ring.recycle(filled);
         }
-        if current && !completion.more {
-            self.receive_ended(slot, end);
+        if !completion.more {
+            self.receive_ended(completion.token, end);
         }
     }
 
-    fn receive_ended(&mut self, slot: u32, end: RecvEnd) {
-        let conn = &mut self.conns[slot as usize];
-        conn.in_flight -= 1;
+    fn receive_ended(&mut self, token: Token, end: RecvEnd) {
+        let Some(slot) = self.landed(token) else { return };
+        let conn = &mut self.conns[slot];
         conn.receiving = Receiving::Idle;
-        if conn.phase == Phase::Dead {
-            return self.free_if_done(slot);
-        }
         let errno = match end {
             RecvEnd::Interrupted => return self.start_receiving(slot),
-            RecvEnd::NoBuffers => return self.starve(slot),
+            RecvEnd::NoBuffers => return self.starved.push(self.conns.key(slot)),
             RecvEnd::EndOfFile => 0,
             RecvEnd::Failed(errno) => errno,
         };
@@ -68,7 +63,7 @@ impl<R: Ring> Driver<R> {
 
     /// The server will send nothing more, and everything it sent has been handled.
     fn end_of_input(&mut self, slot: u32, errno: i32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         let error = match errno {
             0 => io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"),
             errno => io::Error::from_raw_os_error(errno),
@@ -87,8 +82,7 @@ impl<R: Ring> Driver<R> {
     }
 
     fn feed(&mut self, slot: u32, filled: &Filled) {
-        let cancel = self.token(Op::Recv, slot);
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         conn.last_inbound_ns = self.now_ns;
         conn.pinged_ns = None;
         match conn.phase {
@@ -96,7 +90,7 @@ impl<R: Ring> Driver<R> {
                 conn.stash.extend_from_slice(self.ring.buffer(filled));
                 if conn.stash.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi {
                     conn.receiving = Receiving::Stopping;
-                    self.ring.cancel_recv(cancel);
+                    self.ring.cancel_recv(self.conns.token(Op::Recv, slot));
                 }
             }
             Phase::Open | Phase::Closing => {
@@ -117,7 +111,7 @@ impl<R: Ring> Driver<R> {
 
     fn answer(&mut self, slot: u32) {
         let now_ns = self.now_ns;
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if conn.phase == Phase::Refused {
             return self.refused(slot, false);
         }
@@ -137,7 +131,7 @@ impl<R: Ring> Driver<R> {
     }
 
     fn opened(&mut self, slot: u32, handshake: ClientHandshake, consumed: usize) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         let offered: Vec<&str> = conn.order.protocols.iter().map(String::as_str).collect();
         if let Err(error) = handshake.check_protocol(&offered) {
             return self.finish(slot, ClientError::Handshake(error));
@@ -162,7 +156,7 @@ impl<R: Ring> Driver<R> {
     // ---- frames ---------------------------------------------------------------------------------------------------
 
     fn frames(&mut self, slot: u32, data: &mut [u8]) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         let (spares, wakers, messages) = (&mut self.spares, &mut self.wakers, &mut self.messages);
         let next = Worker { conn, spares, wakers, messages }.frames(data);
         self.after_frames(slot, next);
@@ -172,7 +166,7 @@ impl<R: Ring> Driver<R> {
         match next {
             Next::Go => {}
             Next::Pause => {
-                self.conns[slot as usize].paused = true;
+                self.conns[slot].paused = true;
                 return;
             }
             Next::Closed => self.start_flushing(slot),
@@ -183,30 +177,28 @@ impl<R: Ring> Driver<R> {
                     clean: false,
                     error: Some(ClientError::Protocol(error)),
                 };
-                self.conns[slot as usize].ended.get_or_insert(ended);
+                self.conns[slot].ended.get_or_insert(ended);
                 self.start_flushing(slot);
             }
         }
         // Pongs and Close frames may have been queued.
-        if self.conns.get(slot as usize).is_some_and(|conn| conn.phase != Phase::Dead) {
+        if self.conns.is_taken(slot) && self.conns[slot].phase != Phase::Dead {
             self.mark_dirty(slot);
         }
     }
 
     /// Handles the input that was held back from connections whose users have received.
     pub(super) fn resume(&mut self) {
-        for (slot, generation) in std::mem::take(&mut self.resumable) {
-            if self.generations.of(slot) != generation {
-                continue;
-            }
-            let Some(conn) = self.conns.get_mut(slot as usize).filter(|conn| conn.paused) else { continue };
+        for key in std::mem::take(&mut self.resumable) {
+            let slot = key.slot();
+            let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.paused) else { continue };
             conn.paused = false;
             conn.last_inbound_ns = self.now_ns;
             let mut stash = std::mem::take(&mut conn.stash);
             if matches!(conn.phase, Phase::Open | Phase::Closing) {
                 self.frames(slot, &mut stash);
             }
-            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+            let Some(conn) = self.conns.get_mut(key) else { continue };
             if conn.paused || conn.phase == Phase::Dead {
                 continue;
             }

@@ -16,6 +16,7 @@ use super::delay::{Delay, DelayEnd};
 use super::error::ClientError;
 use super::line::{Line, LineEnd, Noticed, Queued, Waiter};
 use super::order::Order;
+use crate::engine::Key;
 use crate::mail::{CoreWaker, Parked, Wake};
 use crate::message::{IntoMessage, OwnedMessage};
 
@@ -24,8 +25,8 @@ use crate::message::{IntoMessage, OwnedMessage};
 pub(super) enum Letter {
     /// Make this connection.
     Connect(LineEnd, Box<Order>),
-    /// The addresses of the connection in this slot, of this generation.
-    Resolved(u32, u32, io::Result<Vec<SocketAddr>>),
+    /// The addresses of this connection.
+    Resolved(Key, io::Result<Vec<SocketAddr>>),
     /// The user of this connection wants something.
     Look(Arc<Line>),
     /// Drop this later, which wakes somebody.

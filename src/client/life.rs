@@ -14,7 +14,7 @@ use super::error::{ClientError, Waiting, read_answer};
 use super::letter::Letter;
 use super::line::{Ended, Line, LineEnd};
 use super::order::{Destination, Order};
-use crate::engine::{Completion, Op, Ring};
+use crate::engine::{Completion, Key, Op, Ring};
 use crate::proto::frame::Opcode;
 
 /// The shortest time that one of several addresses gets.
@@ -23,23 +23,20 @@ const ATTEMPT_NS_MIN: u64 = 250_000_000;
 impl<R: Ring> Driver<R> {
     /// A connection is asked for.
     pub(super) fn start(&mut self, line: LineEnd, order: Box<Order>) {
-        let slot = self.conns.vacant_key() as u32;
+        let slot = self.conns.next_vacant();
         if slot >= self.ring.slots() {
             let source = io::Error::from_raw_os_error(libc::EMFILE);
             let error = ClientError::Connect { address: "any server".into(), source };
             return line.end(Ended::abnormal(error), None, &mut self.wakers);
         }
-        self.generations.begin(slot);
-        let generation = self.generations.of(slot);
-        line.set_place(slot, generation);
         let deadline_ns = after(self.now_ns, order.settings.handshake_timeout);
         let destination = order.destination.clone();
-        let courier = self.letters.courier();
-        self.conns.insert(Conn::new(line, order, deadline_ns));
+        let key = self.conns.insert(Conn::new(line, order, deadline_ns));
+        self.conns[slot].line.set_key(key);
         self.watch_over(slot);
         match destination {
             Destination::Address(address) => {
-                self.conns[slot as usize].addresses.push(address);
+                self.conns[slot].addresses.push(address);
                 self.try_next_address(slot);
             }
             Destination::Unix(path) => match SockAddr::unix(&path) {
@@ -49,40 +46,36 @@ impl<R: Ring> Driver<R> {
                 }
             },
             Destination::Name(host, port) => {
-                let then = move |found| courier.post(Letter::Resolved(slot, generation, found));
+                let courier = self.letters.courier();
+                let then = move |found| courier.post(Letter::Resolved(key, found));
                 (self.resolve)(host, port, Box::new(then));
             }
         }
     }
 
-    pub(super) fn resolved(&mut self, slot: u32, generation: u32, found: io::Result<Vec<SocketAddr>>) {
-        if self.generations.of(slot) != generation {
-            return;
-        }
-        let Some(conn) = self.conns.get_mut(slot as usize).filter(|conn| conn.phase == Phase::Resolving) else {
-            return;
-        };
+    pub(super) fn resolved(&mut self, key: Key, found: io::Result<Vec<SocketAddr>>) {
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.phase == Phase::Resolving) else { return };
         match found {
             Ok(addresses) => {
                 let bind = conn.order.settings.bind;
                 let fits = |address: &SocketAddr| bind.is_none_or(|bind| bind.is_ipv4() == address.is_ipv4());
                 conn.addresses = addresses.into_iter().filter(fits).collect();
                 conn.addresses.reverse();
-                self.try_next_address(slot);
+                self.try_next_address(key.slot());
             }
             Err(source) => {
                 let host = match &conn.order.destination {
                     Destination::Name(host, _) => host.clone(),
                     _ => String::new(),
                 };
-                self.finish(slot, ClientError::Resolve { host, source });
+                self.finish(key.slot(), ClientError::Resolve { host, source });
             }
         }
     }
 
     /// Connects to the next address, or fails if there is none.
     pub(super) fn try_next_address(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         match conn.addresses.pop() {
             Some(address) => self.try_address(slot, SockAddr::from(address), address.to_string()),
             None => {
@@ -97,9 +90,8 @@ impl<R: Ring> Driver<R> {
     }
 
     fn try_address(&mut self, slot: u32, address: SockAddr, text: String) {
-        let token = self.token(Op::Connect, slot);
         let now_ns = self.now_ns;
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         conn.phase = Phase::Connecting;
         // An address that does not answer leaves time for the others.
         conn.attempt_ns = match conn.addresses.len() as u64 {
@@ -107,33 +99,26 @@ impl<R: Ring> Driver<R> {
             more => now_ns + (conn.deadline_ns.saturating_sub(now_ns) / (more + 1)).max(ATTEMPT_NS_MIN),
         };
         let bind = conn.order.settings.bind.filter(|_| !address.is_unix());
+        let token = self.conns.launch(Op::Connect, slot);
         let connecting = socket(&address, bind).and_then(|socket| self.ring.connect(token, socket, address));
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         match connecting {
             Ok(()) => {
                 conn.failure = Some(ClientError::Connect { address: text, source: io::ErrorKind::TimedOut.into() });
-                conn.in_flight += 1;
                 conn.has_descriptor = true;
                 self.watch_over(slot);
             }
             Err(source) => {
                 conn.failure = Some(ClientError::Connect { address: text, source });
+                self.conns.land(slot);
                 self.try_next_address(slot);
             }
         }
     }
 
     pub(super) fn connected(&mut self, completion: &Completion) {
-        let slot = completion.token.index();
-        if !self.is_current(completion.token) {
-            return;
-        }
-        let close = self.token(Op::Close, slot);
-        let conn = &mut self.conns[slot as usize];
-        conn.in_flight -= 1;
-        if conn.phase == Phase::Dead {
-            return self.free_if_done(slot);
-        }
+        let Some(slot) = self.landed(completion.token) else { return };
+        let conn = &mut self.conns[slot];
         match completion.result {
             Ok(_) => {
                 conn.phase = Phase::Handshaking;
@@ -153,20 +138,17 @@ impl<R: Ring> Driver<R> {
                     return self.try_next_address(slot);
                 }
                 conn.phase = Phase::Retrying;
-                conn.in_flight += 1;
-                self.ring.close(close);
+                self.ring.close(self.conns.launch(Op::Close, slot));
             }
         }
     }
 
     /// Does what the user of a connection wants.
     pub(super) fn look(&mut self, line: &Arc<Line>) {
-        let Some((slot, generation)) = line.place() else { return };
-        if self.generations.of(slot) != generation || !self.conns.contains(slot as usize) {
-            return;
-        }
+        let Some(key) = line.key() else { return };
+        let Some(phase) = self.conns.get(key).map(|conn| conn.phase) else { return };
+        let slot = key.slot();
         let wants = line.take_wants();
-        let phase = self.conns[slot as usize].phase;
         match phase {
             Phase::Dead => return,
             Phase::Resolving | Phase::Retrying | Phase::Connecting | Phase::Handshaking | Phase::Refused => {
@@ -187,14 +169,14 @@ impl<R: Ring> Driver<R> {
             }
         }
         if wants.resume || wants.gone {
-            self.resumable.push((slot, generation));
+            self.resumable.push(key);
         }
     }
 
     /// Begins the closing handshake.
     fn begin_close(&mut self, slot: u32, code: u16, reason: &str) {
         let now_ns = self.now_ns;
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         let line = &conn.line;
         let mut replies = |opcode: Opcode, payload: &[u8]| line.control(opcode, payload);
         conn.machine.close(Some(code), reason, &mut replies);
@@ -202,7 +184,7 @@ impl<R: Ring> Driver<R> {
         conn.deadline_ns = after(now_ns, conn.order.settings.close_timeout);
         // What it holds back is not wanted any more, but the server's Close may be behind it.
         if conn.paused {
-            self.resumable.push((slot, self.generations.of(slot)));
+            self.resumable.push(self.conns.key(slot));
         }
         self.mark_dirty(slot);
         self.watch_over(slot);
@@ -210,7 +192,7 @@ impl<R: Ring> Driver<R> {
 
     /// Everything is said: the connection ends when it is sent.
     pub(super) fn start_flushing(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if matches!(conn.phase, Phase::Flushing | Phase::Dead) {
             return;
         }
@@ -224,7 +206,7 @@ impl<R: Ring> Driver<R> {
     /// Tells the user of the end once our Close is on its way, and then gives the server a moment to close first: RFC 6455
     /// 7.1.1 wants the TIME_WAIT to be the server's.
     pub(super) fn end_if_flushed(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         debug_assert_eq!(conn.phase, Phase::Flushing);
         if !conn.told && !conn.line.is_flushed() {
             return;
@@ -241,14 +223,13 @@ impl<R: Ring> Driver<R> {
 
     /// A connection's time is up.
     pub(super) fn overdue(&mut self, slot: u32) {
-        let cancel = self.token(Op::Cancel, slot);
         let now_ns = self.now_ns;
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         let waiting = match conn.phase {
             Phase::Connecting if now_ns < conn.deadline_ns => {
                 // The connect completes as cancelled, and the next address has its turn.
                 conn.attempt_ns = u64::MAX;
-                return self.ring.cancel(cancel);
+                return self.ring.cancel(self.conns.token(Op::Cancel, slot));
             }
             Phase::Resolving => Waiting::Resolve,
             Phase::Connecting | Phase::Retrying => Waiting::Connect,
@@ -276,7 +257,7 @@ impl<R: Ring> Driver<R> {
 
     /// Ends a connection whose handshake was refused, if the answer is complete or nothing more will come of it.
     pub(super) fn refused(&mut self, slot: u32, finished: bool) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         let error = match read_answer(&conn.stash) {
             Ok(Answer::Partial(_)) if !finished => return,
             Ok(Answer::Partial(refused) | Answer::Whole(refused)) => ClientError::Refused(Box::new(refused)),

@@ -21,6 +21,7 @@ use super::error::ClientError;
 use super::keys;
 use super::out::{JOIN_BYTES_MAX, Out, SEND_BYTES_MAX};
 use crate::closed::Closed;
+use crate::engine::Key;
 use crate::guard;
 use crate::message::{IntoMessage, OwnedMessage};
 use crate::proto::close;
@@ -99,8 +100,8 @@ struct State {
 /// See the module.
 pub(super) struct Line {
     state: Mutex<State>,
-    /// Slot and generation, set by the thread.
-    place: OnceLock<(u32, u32)>,
+    /// Set by the thread.
+    key: OnceLock<Key>,
     out_bytes_max: usize,
     inbox_bytes_max: usize,
 }
@@ -166,7 +167,7 @@ pub(super) fn no_random(error: getrandom::Error) -> ClientError {
 
 impl Line {
     pub(super) fn new(out_bytes_max: usize, inbox_bytes_max: usize) -> Arc<Line> {
-        Arc::new(Line { state: Mutex::default(), place: OnceLock::new(), out_bytes_max, inbox_bytes_max })
+        Arc::new(Line { state: Mutex::default(), key: OnceLock::new(), out_bytes_max, inbox_bytes_max })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -380,12 +381,12 @@ impl Line {
 
     // ---- the thread's side ----------------------------------------------------------------------------------------
 
-    pub(super) fn place(&self) -> Option<(u32, u32)> {
-        self.place.get().copied()
+    pub(super) fn key(&self) -> Option<Key> {
+        self.key.get().copied()
     }
 
-    pub(super) fn set_place(&self, slot: u32, generation: u32) {
-        let _ = self.place.set((slot, generation));
+    pub(super) fn set_key(&self, key: Key) {
+        let _ = self.key.set(key);
     }
 
     /// What the letter was for.
