@@ -41,6 +41,7 @@ use bytes::Bytes;
 use crate::marks::{Mark, reach};
 use crate::proto::frame::{Opcode, put_frame};
 use backlog::{Backlog, RESEND_BYTES};
+use overflow::Fall;
 use spares::ARENA_BYTES_AT_FIRST;
 
 pub use dropped::Dropped;
@@ -100,6 +101,8 @@ struct Slot {
 
 /// Bytes that one tick's arena may hold.
 const ARENA_BYTES_MAX: usize = 1 << 30;
+/// What is written at once and longer than this is queued by itself.
+const IN_ARENA_BYTES_MAX: usize = 4 << 20;
 /// Two stretches up to this long together are joined in the arena; longer ones are kept as pieces.
 const JOIN_BYTES_MAX: usize = 16 << 10;
 /// Empty backlogs kept for reuse.
@@ -133,7 +136,7 @@ pub struct Outbox {
     /// Falls from more than this are noted.
     drain_floor: usize,
     /// Connections of whose queues something was sent, with what was in them before.
-    drained: Vec<(u32, usize)>,
+    drained: Vec<Fall>,
 }
 
 impl Outbox {
@@ -208,7 +211,6 @@ impl Outbox {
         self.slots[index].held = false;
         self.slots[index].start = 0;
         self.slots[index].end = 0;
-        self.drained.retain(|(of, _)| *of != slot);
         if let Some(backlog) = self.slots[index].backlog.take() {
             self.backlog_bytes -= backlog.queue_bytes + backlog.in_flight_bytes;
             self.keep_backlog(backlog);
@@ -380,6 +382,10 @@ impl Outbox {
             self.arena.truncate(start);
             return Err(error);
         }
+        if self.arena.len() - start > IN_ARENA_BYTES_MAX {
+            self.take_tail(slot, start);
+            return Ok(true);
+        }
         self.force(slot, ArenaFrame { start: start as u32, end: self.arena.len() as u32 });
         let queue = &self.slots[slot as usize];
         if queue.backlog.is_none() {
@@ -397,8 +403,21 @@ impl Outbox {
             return false;
         }
         write(&mut self.arena);
+        if self.arena.len() - start > IN_ARENA_BYTES_MAX {
+            self.take_tail(slot, start);
+            return true;
+        }
         self.force(slot, ArenaFrame { start: start as u32, end: self.arena.len() as u32 });
         true
+    }
+
+    /// Queues what was just written behind `start`, and is too long for the arena, by itself: stretches of the arena have
+    /// places of 32 bits, and what is written at once has no bound.
+    #[cold]
+    fn take_tail(&mut self, slot: u32, start: usize) {
+        let bytes = Bytes::from(self.arena.split_off(start));
+        self.spill(slot);
+        self.push_back(slot, bytes, None);
     }
 
     fn queue_control(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
@@ -597,11 +616,12 @@ impl Outbox {
             slot.start = 0;
             slot.end = 0;
             if in_arena > self.drain_floor {
-                self.drained.push((index, in_arena));
+                self.drained.push(Fall { slot: index, generation: slot.generation, bytes_before: in_arena });
             }
             if let Some(mut backlog) = slot.backlog.take_if(|backlog| backlog.in_flight_bytes == 0) {
                 if backlog.queue_bytes > self.drain_floor {
-                    self.drained.push((index, backlog.queue_bytes));
+                    let bytes_before = backlog.queue_bytes;
+                    self.drained.push(Fall { slot: index, generation: slot.generation, bytes_before });
                 }
                 self.backlog_bytes -= backlog.queue_bytes;
                 self.sent_bytes += backlog.queue_bytes as u64;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::backlog::{is_control, is_raw};
 use super::dropped::Dropped;
-use super::{ArenaFrame, Key, Outbox, Queued};
+use super::{ArenaFrame, Key, Outbox, Queued, State};
 use crate::marks::{Mark, reach};
 use crate::outbox::FrameBuf;
 use crate::proto::frame::{CONTROL_BYTES_MAX, Opcode, frame_len, put_frame};
@@ -31,6 +31,14 @@ impl Outgoing<'_> {
             Outgoing::Shared(frame) => frame.len(),
         }
     }
+}
+
+/// A queue that has become shorter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fall {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+    pub(super) bytes_before: usize,
 }
 
 impl Outbox {
@@ -114,7 +122,7 @@ impl Outbox {
     /// RFC 6455 5.5.3: of pings that pile up only the most recent one need be answered. So there is at most one pong in
     /// the queue of a peer that does not read, however many pings it sends.
     pub(super) fn queue_late_pong(&mut self, slot: u32, payload: &[u8]) {
-        if matches!(self.slots[slot as usize].state, super::State::Open | super::State::Sealed) {
+        if matches!(self.slots[slot as usize].state, State::Open | State::Sealed) {
             let mut frame = Vec::with_capacity(2 + CONTROL_BYTES_MAX);
             put_frame(&mut frame, Opcode::Pong, payload);
             self.replace(slot, frame.into(), Key::PONG, &mut Dropped::default());
@@ -236,13 +244,19 @@ impl Outbox {
 
     pub(crate) fn note_fall(&mut self, slot: u32, bytes_before: usize) {
         if bytes_before > self.drain_floor {
-            self.drained.push((slot, bytes_before));
+            let generation = self.slots[slot as usize].generation;
+            self.drained.push(Fall { slot, generation, bytes_before });
         }
     }
 
     /// The falls since the last call: connection, and what was queued to it before.
     pub fn take_falls(&mut self) -> Vec<(u32, usize)> {
-        std::mem::take(&mut self.drained)
+        let drained = std::mem::take(&mut self.drained);
+        let is_there = |fall: &Fall| {
+            let queue = &self.slots[fall.slot as usize];
+            queue.generation == fall.generation && queue.state != State::Vacant
+        };
+        drained.into_iter().filter(is_there).map(|fall| (fall.slot, fall.bytes_before)).collect()
     }
 
     /// Whether the next turn may let a queue fall: one that is sent whole wakes nobody.

@@ -265,6 +265,24 @@ fn falls_are_noted_from_where_somebody_wants_to_know() {
     assert_eq!(outbox.take_falls(), []);
 }
 
+/// Kills: a fall that is told of whoever has the place next.
+#[test]
+fn a_fall_is_not_told_of_who_has_gone() {
+    for comes_next in [false, true] {
+        let mut outbox = outbox(2);
+        outbox.note_falls_from(0);
+        for slot in [0, 1] {
+            outbox.send(slot, Opcode::Binary, &[0; 98]);
+        }
+        flush(&mut outbox);
+        outbox.close(0);
+        if comes_next {
+            outbox.open(0, 77);
+        }
+        assert_eq!(outbox.take_falls(), [(1, 100)]);
+    }
+}
+
 #[test]
 fn what_waits_is_timed_by_the_sends_that_were_done() {
     let mut outbox = outbox(1);

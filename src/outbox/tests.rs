@@ -300,6 +300,24 @@ fn raw_bytes_are_all_or_nothing() {
     assert_eq!(flush(&mut outbox), [(0, response.repeat(2))]);
 }
 
+/// Kills: places in the arena that overflow; a long response that overtakes others, or is cut by what comes behind it.
+#[test]
+fn what_is_too_long_for_the_arena_is_queued_by_itself_in_its_turn() {
+    let long = vec![b'y'; super::IN_ARENA_BYTES_MAX + 1];
+    let texts: [&[u8]; 5] = [b"HTTP a", &long, b"HTTP b", &long, b"HTTP c"];
+    let mut outbox = outbox(1);
+    for text in texts {
+        let queued: Result<bool, ()> = outbox.queue_raw(0, |out| {
+            out.extend_from_slice(text);
+            Ok(())
+        });
+        assert_eq!(queued, Ok(true));
+    }
+    assert!(outbox.arena.len() < 100, "it does not stay there");
+    assert_eq!(outbox.queued_bytes(0), texts.concat().len());
+    assert!(flush(&mut outbox) == [(0, texts.concat())]);
+}
+
 // ---- sockets that refuse ------------------------------------------------------------------------------------------
 
 #[test]
