@@ -10,7 +10,22 @@ use crate::proto::http::BodyDecoder;
 use crate::proto::{Kind, Machine, Role};
 use crate::shard::service::{Answer, Ended};
 
-/// Where a connection is in its life. Transitions only go down the list, except that `Http` may become `Flushing`.
+/// Where a connection is in its life. [`Conn::turn_to`] is the only way from one to the next.
+///
+/// ```text
+///              turn has come            upgrade          we say Close, or the
+///  Accepting ----> Delayed ----> Http ----------> Open ---- peer has failed ---> Closing
+///      |  |                     ^  |               |                                |
+///      |  '-- accepted at once -'  | last answer,  | the peer has said Close,       | so it has
+///      |                           | end of file   | or sends no more               |
+///      |  turned away              v               v                                v
+///      '------------------------> Flushing <----------------------------------------'
+///                                    | all is sent, or time is up
+///                                    v
+///  from Delayed, Http,  ---------> Dead ---- nothing is in flight any more ----> (the place is free)
+///  Open, Closing: the connection
+///  broke, or its time is up
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// An accept into this slot is in flight.
@@ -27,6 +42,21 @@ pub(super) enum Phase {
     Flushing,
     /// Cancelled and closed; waits for its operations to complete.
     Dead,
+}
+
+impl Phase {
+    /// The arrows of the picture; a connection that closes may do so for one more reason.
+    fn may_become(self, next: Phase) -> bool {
+        match self {
+            Phase::Accepting => matches!(next, Phase::Delayed | Phase::Http | Phase::Flushing),
+            Phase::Delayed => matches!(next, Phase::Http | Phase::Dead),
+            Phase::Http => matches!(next, Phase::Open | Phase::Flushing | Phase::Dead),
+            Phase::Open => matches!(next, Phase::Closing | Phase::Flushing | Phase::Dead),
+            Phase::Closing => matches!(next, Phase::Closing | Phase::Flushing | Phase::Dead),
+            Phase::Flushing => matches!(next, Phase::Flushing | Phase::Dead),
+            Phase::Dead => false,
+        }
+    }
 }
 
 /// What a connection's input waits for.
@@ -62,8 +92,6 @@ pub(super) struct Conn {
     pub(super) machine: Machine,
     pub(super) phase: Phase,
     pub(super) receiving: Receiving,
-    /// Operations whose completion is still to come.
-    pub(super) in_flight: u8,
     /// Why its input is held back, if it is: see `stash`.
     pub(super) waits_for: Option<WaitsFor>,
     /// Its last message was received straight into its buffer: so will the next one be, perhaps.
@@ -169,7 +197,6 @@ impl Conn {
             machine: Machine::new(Role::Server),
             phase: Phase::Accepting,
             receiving: Receiving::Idle,
-            in_flight: 1,
             waits_for: None,
             had_bulk: false,
             watched: false,
@@ -188,6 +215,13 @@ impl Conn {
             stash: None,
             ended: None,
         }
+    }
+
+    /// Goes on to another phase.
+    #[inline]
+    pub(super) fn turn_to(&mut self, next: Phase) {
+        debug_assert!(self.phase.may_become(next), "{:?} -> {next:?}", self.phase);
+        self.phase = next;
     }
 
     /// Whether it has been answered and has not begun to ask again.

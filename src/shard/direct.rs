@@ -11,7 +11,7 @@ use super::conn::{Phase, Receiving};
 use super::gate::Worker;
 use super::input::Next;
 use super::{Shard, conn::Conn};
-use crate::engine::{Completion, Op, Ring};
+use crate::engine::{Completion, Key, Op, Ring};
 use crate::marks::{Mark, reach};
 use crate::outbox::OutboxReplies;
 use crate::proto::{Event, Lent, Spares};
@@ -25,8 +25,7 @@ const DIRECT_BYTES_MAX: usize = 128 << 10;
 /// Connections with more of a large message at hand.
 #[derive(Default)]
 pub(super) struct Bulk {
-    /// Slots with generations.
-    queue: VecDeque<(u32, u32)>,
+    queue: VecDeque<Key>,
     /// Most bytes that the receive in flight may bring.
     asked: usize,
 }
@@ -35,8 +34,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Ends the multishot receive of a connection, if it has one.
     #[cold]
     pub(super) fn stop_receiving(&mut self, slot: u32) {
-        let token = self.token(Op::Recv, slot);
-        let conn = &mut self.conns[slot as usize];
+        let token = self.conns.token(Op::Recv, slot);
+        let conn = &mut self.conns[slot];
         if conn.receiving == Receiving::Multi {
             conn.receiving = Receiving::Stopping;
             self.ring.cancel_recv(token);
@@ -46,24 +45,22 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Queues a connection to receive the rest of a large message into its own buffer; false where there is no such
     /// message.
     pub(super) fn start_direct(&mut self, slot: u32) -> bool {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if !wants_direct(conn, self.settings.direct_bytes_min) {
             return false;
         }
         conn.had_bulk = true;
         conn.receiving = Receiving::Queued;
-        self.bulk.queue.push_back((slot, self.generations.of(slot)));
+        self.bulk.queue.push_back(self.conns.key(slot));
         true
     }
 
     /// Lets the connection whose turn it is receive what is there.
     #[inline]
     pub(super) fn receive_bulk(&mut self) {
-        while let Some((slot, generation)) = self.bulk.queue.pop_front() {
-            if self.generations.of(slot) != generation {
-                continue;
-            }
-            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+        while let Some(key) = self.bulk.queue.pop_front() {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            let slot = key.slot();
             debug_assert!(conn.receiving == Receiving::Queued || conn.phase == Phase::Dead);
             if conn.receiving != Receiving::Queued {
                 continue;
@@ -78,10 +75,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 continue;
             };
             conn.receiving = Receiving::Bulk;
-            conn.in_flight += 1;
             let room = lent.buffer.capacity() - lent.buffer.len();
             self.bulk.asked = lent.len_max.min(room).min(BULK_BYTES_MAX);
-            self.ring.recv_into_now(self.token(Op::RecvInto, slot), lent.buffer, self.bulk.asked);
+            let token = self.conns.launch(Op::RecvInto, slot);
+            self.ring.recv_into_now(token, lent.buffer, self.bulk.asked);
             // A loan may have made room.
             return self.account(slot);
         }
@@ -89,7 +86,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Waits for more of a large message.
     fn await_direct(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         debug_assert_eq!(conn.receiving, Receiving::Idle);
         if conn.waits_for.is_some() {
             return;
@@ -98,8 +95,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return self.start_receiving(slot);
         };
         conn.receiving = Receiving::Direct;
-        conn.in_flight += 1;
-        self.ring.recv_into(self.token(Op::RecvInto, slot), lent.buffer, lent.len_max.min(DIRECT_BYTES_MAX));
+        let token = self.conns.launch(Op::RecvInto, slot);
+        self.ring.recv_into(token, lent.buffer, lent.len_max.min(DIRECT_BYTES_MAX));
         // A loan may have made room.
         self.account(slot);
     }
@@ -108,10 +105,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn received_direct(&mut self, completion: &Completion) {
         let slot = completion.token.index();
         let buffer = self.ring.take_received(completion.token);
-        if !self.is_current(completion.token) {
+        if self.conns.owner(completion.token).is_none() {
             return;
         }
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if conn.phase == Phase::Dead {
             self.hub.spares.give(buffer);
             return self.receive_ended(slot, completion.recv_end());
@@ -134,8 +131,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             reach(Mark::DirectReceiveCut);
             return self.receive_ended(slot, completion.recv_end());
         }
-        let conn = &mut self.conns[slot as usize];
-        conn.in_flight -= 1;
+        self.conns.land(slot);
+        let conn = &mut self.conns[slot];
         conn.receiving = Receiving::Idle;
         if conn.phase == Phase::Dead {
             self.free_if_done(slot);

@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 
-use super::conn::{Conn, Phase};
+use super::conn::Phase;
 use super::{ACCEPT_BACKOFF_MS, Handover, Shard};
-use crate::engine::Ring;
+use crate::engine::{Key, Ring};
 use crate::shard::service::Service;
 
 /// How long handshakes of TCP that have begun may take to end up in a listener's queue.
@@ -31,7 +31,7 @@ pub(super) enum Leaving {
 /// A drain under way.
 pub(super) struct Drain {
     /// When which connection is told to go.
-    plan: VecDeque<(u64, u32, u32)>,
+    plan: VecDeque<(u64, Key)>,
     stop_at_ms: u64,
     /// Accepts at least until then, and until nobody waits in the queues; `None` when that is over.
     accept_until_ms: Option<u64>,
@@ -58,7 +58,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Leaving::No => None,
             Leaving::Noticed { until_ms } => Some(*until_ms),
             Leaving::Draining(drain) => {
-                let plan_ms = drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, ..)| *at_ms);
+                let plan_ms = drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, _)| *at_ms);
                 Some(plan_ms.min(drain.accept_until_ms.unwrap_or(u64::MAX)))
             }
         }
@@ -101,20 +101,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 None
             }
         };
-        let open = || self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Open);
-        let count = open().count() as u64;
-        let spread_ms = self.settings.drain_spread.as_millis() as u64;
-        let plan = open()
-            .enumerate()
-            .map(|(nth, (slot, _))| {
-                (now_ms + spread_ms * nth as u64 / count, slot as u32, self.generations.of(slot as u32))
-            })
-            .collect();
+        let open = self.conns.keys_where(|conn| conn.phase == Phase::Open);
+        let (count, spread_ms) = (open.len() as u64, self.settings.drain_spread.as_millis() as u64);
+        let plan =
+            open.into_iter().enumerate().map(|(nth, key)| (now_ms + spread_ms * nth as u64 / count, key)).collect();
         let stop_at_ms = now_ms + self.settings.drain_timeout.as_millis() as u64;
         self.leaving = Leaving::Draining(Drain { plan, stop_at_ms, accept_until_ms, quiet_ticks: 0 });
-        let delayed = |(slot, conn): (usize, &Conn)| (conn.phase == Phase::Delayed).then_some(slot as u32);
-        for slot in self.conns.iter().filter_map(delayed).collect::<Vec<u32>>() {
-            self.start_http(slot);
+        for key in self.conns.keys_where(|conn| conn.phase == Phase::Delayed) {
+            self.start_http(key.slot());
         }
         // A request that has begun, or is about to, is waited for, but not as long as usual.
         self.hurry(|conn| !conn.is_between_requests());
@@ -128,8 +122,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return;
         }
         let in_flight = |listener| {
-            let wanted = self.accepts_wanted.iter().filter(|wanted| **wanted == listener).count();
-            self.accepts_per_listener - wanted
+            let wanted = self.accepting.wanted.iter().filter(|wanted| **wanted == listener).count();
+            self.accepting.per_listener - wanted
         };
         if (0..self.settings.listeners).any(|listener| in_flight(listener) == 0) {
             // No slot or no descriptor is free: some will be, as connections end.
@@ -147,22 +141,20 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.end_accepting();
         let now_ms = self.now_ms();
         let Leaving::Draining(drain) = &mut self.leaving else { return };
-        while let Some(&(at_ms, slot, generation)) = drain.plan.front()
+        while let Some(&(at_ms, key)) = drain.plan.front()
             && at_ms <= now_ms
         {
             drain.plan.pop_front();
-            if self.generations.of(slot) == generation {
-                self.hub.close(slot, Some(1001), "server shutting down");
+            if self.conns.contains(key) {
+                self.hub.close(key.slot(), Some(1001), "server shutting down");
             }
         }
         if now_ms >= drain.stop_at_ms {
             self.stop();
         } else if self.websockets() == 0 {
             // Requests can be made on kept-alive connections until the last WebSocket has gone.
-            let is_due = |(_, conn): &(usize, &Conn)| conn.phase == Phase::Http && conn.is_between_requests();
-            let due: Vec<u32> = self.conns.iter().filter(is_due).map(|(slot, _)| slot as u32).collect();
-            for slot in due {
-                self.start_flush(slot);
+            for key in self.conns.keys_where(|conn| conn.phase == Phase::Http && conn.is_between_requests()) {
+                self.start_flush(key.slot());
             }
         }
     }
@@ -170,8 +162,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Ends every connection at once.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
-        for slot in self.conns.iter().map(|(slot, _)| slot as u32).collect::<Vec<u32>>() {
-            self.finish(slot, 1006, "the server stopped");
+        for key in self.conns.keys_where(|_| true) {
+            self.finish(key.slot(), 1006, "the server stopped");
         }
     }
 }

@@ -19,7 +19,7 @@ use super::conn::{Conn, Phase, Stash, WaitsFor};
 use super::timers::after;
 use super::{STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::Admission;
-use crate::engine::{Filled, Ring};
+use crate::engine::{Filled, Key, Ring};
 use crate::hub::CoreHub;
 use crate::marks::{Mark, reach};
 use crate::proto::http::{HttpDate, RequestHead};
@@ -154,13 +154,22 @@ impl<S: Service> Context<'_, S> {
     }
 }
 
+/// Connections whose input is held back, as far as somebody has to look after that. Any of them may have gone.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Those that wait until letters to other cores have been delivered.
+    pub(super) congested: Vec<Key>,
+    /// Those that may go on now.
+    pub(super) resumable: Vec<Key>,
+}
+
 impl<R: Ring, S: Service> Shard<R, S> {
     /// What handles a connection's input, and the ring that its bytes are in.
     #[inline]
     pub(super) fn worker(&mut self, slot: u32) -> (Worker<'_, S>, &mut R) {
         let cx = Context {
             slot,
-            generation: self.generations.of(slot),
+            generation: self.conns.key(slot).generation(),
             hub: &mut self.hub,
             service: &mut self.service,
             admission: &self.admission,
@@ -169,13 +178,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
             date: &self.date,
             times: self.times,
         };
-        (Worker { conn: &mut self.conns[slot as usize], cx }, &mut self.ring)
+        (Worker { conn: &mut self.conns[slot], cx }, &mut self.ring)
     }
 
     /// Handles no more of a connection's input until this is over. What could not be handled is in its stash.
     pub(super) fn start_waiting(&mut self, slot: u32, wait: WaitsFor) {
         let now_ms = self.now_ms();
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         conn.waits_for = Some(wait);
         if conn.phase == Phase::Http {
             conn.deadline_ms = match wait {
@@ -188,7 +197,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         match wait {
             WaitsFor::Outbox => self.watch(slot),
-            WaitsFor::Mail => self.congested.push((slot, self.generations.of(slot))),
+            WaitsFor::Mail => self.waiting.congested.push(self.conns.key(slot)),
             WaitsFor::Answer => {}
         }
     }
@@ -197,7 +206,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     #[cold]
     pub(super) fn hold_back(&mut self, slot: u32, filled: &Filled) {
         reach(Mark::InputHeldBack);
-        let stash = self.conns[slot as usize].stash.get_or_insert_default();
+        let stash = self.conns[slot].stash.get_or_insert_default();
         stash.bytes.extend_from_slice(self.ring.buffer(filled));
         if stash.bytes.len() > STASH_BYTES_MAX {
             self.stop_receiving(slot);
@@ -207,10 +216,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Handles the input that was held back from connections that may go on.
     pub(super) fn resume(&mut self) {
-        for (slot, generation) in std::mem::take(&mut self.resumable) {
+        for key in std::mem::take(&mut self.waiting.resumable) {
             let waits = |conn: &Conn| conn.waits_for.is_some_and(|wait| wait != WaitsFor::Answer);
-            if self.generations.of(slot) == generation && self.conns.get(slot as usize).is_some_and(waits) {
-                self.go_on(slot);
+            if self.conns.get(key).is_some_and(waits) {
+                self.go_on(key.slot());
             }
         }
     }
@@ -218,7 +227,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Handles what a connection holds, in the order in which it came, as far as each of it may be handled.
     pub(super) fn go_on(&mut self, slot: u32) {
         let now_ms = self.now_ms();
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         conn.waits_for = None;
         // The silence was ours.
         conn.last_inbound_ms = now_ms;
@@ -231,7 +240,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.after_input(slot, was, next);
         }
         self.account(slot);
-        let conn = &self.conns[slot as usize];
+        let conn = &self.conns[slot];
         if conn.phase != Phase::Dead && conn.waits_for.is_none() {
             if conn.peer_finished {
                 self.end_of_input(slot);
@@ -244,7 +253,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Since when a WebSocket's silence is its own: not as long as it is we who do not read. One that we do not read from
     /// because it does not read is quiet since it last took something.
     pub(super) fn quiet_since_ms(&self, slot: u32) -> u64 {
-        let conn = &self.conns[slot as usize];
+        let conn = &self.conns[slot];
         let outbox = &self.hub.outbox;
         match conn.waits_for {
             _ if outbox.is_held(slot) => self.now_ms(),

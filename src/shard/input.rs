@@ -3,12 +3,15 @@
 use super::Shard;
 use super::conn::{Phase, Receiving, Stash, WaitsFor};
 use super::gate::Worker;
-use crate::engine::{Completion, Filled, RecvEnd, Ring};
+use crate::engine::{Completion, Filled, Op, RecvEnd, Ring};
 use crate::marks::{Mark, reach};
 use crate::metrics::Side;
 use crate::outbox::OutboxReplies;
 use crate::proto::{Event, Incoming, Payload, ProtocolError};
 use crate::shard::service::{Ended, Service};
+
+/// After a large message the next receive brings so much less: only the start of the next one.
+const RECV_SHARE_AFTER_BULK: u32 = 16;
 
 /// What a connection's input leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// A multishot receive brought data, or ended, or both.
     pub(super) fn received(&mut self, completion: Completion) {
         let slot = completion.token.index();
-        let current = self.is_current(completion.token);
+        let current = self.conns.owner(completion.token).is_some();
         let end = completion.recv_end();
         if let Some(filled) = completion.filled {
             if current {
@@ -43,8 +46,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     }
 
     pub(super) fn receive_ended(&mut self, slot: u32, end: RecvEnd) {
-        let conn = &mut self.conns[slot as usize];
-        conn.in_flight -= 1;
+        self.conns.land(slot);
+        let conn = &mut self.conns[slot];
         conn.receiving = Receiving::Idle;
         if conn.phase == Phase::Dead {
             return self.free_if_done(slot);
@@ -57,7 +60,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             RecvEnd::NoBuffers => {
                 reach(Mark::ReceiveStarves);
                 self.hub.counters.buffers_missing += 1;
-                self.starved.push((slot, self.generations.of(slot)));
+                self.starved.push(self.conns.key(slot));
             }
             RecvEnd::EndOfFile => {
                 conn.peer_finished = true;
@@ -71,7 +74,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// The peer will send nothing more, and everything it sent has been handled.
     pub(super) fn end_of_input(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         match conn.phase {
             // It is to be closed at the end of this tick, and told so before.
             Phase::Open if !self.hub.is_open(slot) => {}
@@ -88,7 +91,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     #[inline]
     fn feed(&mut self, slot: u32, filled: &Filled) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         conn.last_inbound_ms = self.now_ns / 1_000_000;
         self.hub.counters.bytes_in += u64::from(filled.byte_count());
         if !matches!(conn.phase, Phase::Open | Phase::Http | Phase::Closing) {
@@ -112,9 +115,37 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
+    pub(super) fn rearm_starved(&mut self) {
+        for key in std::mem::take(&mut self.starved) {
+            if self.conns.contains(key) {
+                self.start_receiving(key.slot());
+            }
+        }
+    }
+
+    /// Arms a multishot receive where one is wanted and none is.
+    pub(super) fn start_receiving(&mut self, slot: u32) {
+        let conn = &self.conns[slot];
+        if conn.receiving != Receiving::Idle || conn.waits_for.is_some() || conn.peer_finished {
+            return;
+        }
+        if self.start_direct(slot) {
+            return;
+        }
+        let conn = &mut self.conns[slot];
+        if let Phase::Http | Phase::Open | Phase::Closing | Phase::Flushing = conn.phase {
+            conn.receiving = Receiving::Multi;
+            let had_bulk = std::mem::take(&mut conn.had_bulk);
+            let share = if had_bulk { RECV_SHARE_AFTER_BULK } else { 1 };
+            let bytes_max = (self.settings.recv_bytes_max / share).max(1);
+            let token = self.conns.launch(Op::Recv, slot);
+            self.ring.recv_at_most(token, bytes_max);
+        }
+    }
+
     pub(super) fn after_input(&mut self, slot: u32, was: Phase, next: Next) {
         if was == Phase::Http {
-            if self.conns[slot as usize].phase == Phase::Http {
+            if self.conns[slot].phase == Phase::Http {
                 self.look_at_deadline(slot);
             } else {
                 self.watch_over(slot);
@@ -124,11 +155,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Next::Go => {}
             Next::Flush => self.start_flush(slot),
             Next::Refuse => {
-                self.conns[slot as usize].lingers = true;
+                self.conns[slot].lingers = true;
                 self.start_flush(slot);
             }
             Next::Failed => {
-                self.conns[slot as usize].phase = Phase::Closing;
+                self.conns[slot].turn_to(Phase::Closing);
                 self.await_close(slot);
             }
             Next::Wait(wait) => self.start_waiting(slot, wait),

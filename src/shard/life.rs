@@ -1,15 +1,16 @@
 //! How connections come and go: accepts, time limits, closing.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use super::conn::{Conn, Phase, Receiving, WaitsFor};
+use super::conn::{Conn, Phase, Receiving};
 use super::drain::Leaving;
 use super::gate::Times;
 use super::timers::after;
 use super::{ACCEPT_BACKOFF_MS, LINGER_MS, Shard};
-use crate::engine::{Completion, Op, Peer, Ring, Token};
+use crate::engine::{Completion, Key, Op, Peer, Ring, Token};
 use crate::marks::{Mark, reach};
 use crate::metrics::{RefusalReason, Side, TimeoutKind};
 use crate::outbox::OutboxReplies;
@@ -17,51 +18,69 @@ use crate::proto::Replies;
 use crate::proto::frame::Opcode;
 use crate::shard::service::{Ended, Reply, Service};
 
+/// Most accepts in flight per listener.
+const ACCEPTS_IN_FLIGHT_MAX: usize = 32;
 /// The time for a request when places are few, or the core is about to end.
 const HURRIED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a connection is looked at whose time is up but for what it still reads.
 const LOOK_AT_READER_MS: u64 = 500;
+
+/// Accepts in flight and to come. Each has a place.
+pub(super) struct Accepting {
+    /// Listeners of which one more is to be accepted, in turn.
+    pub(super) wanted: VecDeque<u8>,
+    /// Accepts to keep in flight for each listener.
+    pub(super) per_listener: usize,
+    pub(super) in_flight: u32,
+    /// Nobody is accepted before that; 0 = at once.
+    pub(super) again_ms: u64,
+    /// When it is looked again for who takes up one of few places.
+    make_room_again_ms: u64,
+}
+
+impl Accepting {
+    /// As many accepts as a table of so many places has room for: with few of them, they are for connections.
+    pub(super) fn new(slots: usize, listeners: u8) -> Accepting {
+        let per_listener = (slots / 8 / usize::from(listeners).max(1)).clamp(1, ACCEPTS_IN_FLIGHT_MAX);
+        let wanted = (0..per_listener).flat_map(|_| 0..listeners).collect();
+        Accepting { wanted, per_listener, in_flight: 0, again_ms: 0, make_room_again_ms: 0 }
+    }
+}
 
 impl<R: Ring, S: Service> Shard<R, S> {
     // ---- coming ---------------------------------------------------------------------------------------------------
 
     /// Keeps accepts in flight as long as there are slots to accept into.
     pub(super) fn arm_accepts(&mut self) {
-        if self.accepts_wanted.is_empty() || !self.accepts() {
+        if self.accepting.wanted.is_empty() || !self.accepts() {
             return;
         }
-        if self.accept_again_ms > self.now_ms() {
+        if self.accepting.again_ms > self.now_ms() {
             return;
         }
-        self.accept_again_ms = 0;
+        self.accepting.again_ms = 0;
         // In turn, so that no listener goes without where there are few slots.
-        while let Some(listener) = self.accepts_wanted.pop_front() {
-            let vacant = self.conns.vacant_entry();
-            let slot = vacant.key() as u32;
-            if slot >= self.ring.slots() {
+        while let Some(listener) = self.accepting.wanted.pop_front() {
+            if self.conns.next_vacant() >= self.ring.slots() {
                 // All taken: the backlog waits until a connection goes.
-                self.accepts_wanted.push_front(listener);
+                self.accepting.wanted.push_front(listener);
                 return;
             }
-            vacant.insert(Conn::accepting(listener));
-            self.generations.begin(slot);
-            self.accepts_in_flight += 1;
-            self.ring.accept(u32::from(listener), self.token(Op::Accept, slot));
+            let slot = self.conns.insert(Conn::accepting(listener)).slot();
+            self.accepting.in_flight += 1;
+            let token = self.conns.launch(Op::Accept, slot);
+            self.ring.accept(u32::from(listener), token);
         }
     }
 
     pub(super) fn accepted(&mut self, completion: &Completion) {
-        let slot = completion.token.index();
-        if !self.is_current(completion.token) {
-            return;
-        }
-        self.accepts_in_flight -= 1;
-        let conn = &mut self.conns[slot as usize];
-        conn.in_flight -= 1;
-        self.accepts_wanted.push_back(conn.listener);
+        let Some(key) = self.conns.owner(completion.token) else { return };
+        let slot = key.slot();
+        self.accepting.in_flight -= 1;
+        self.conns.land(slot);
+        self.accepting.wanted.push_back(self.conns[slot].listener);
         if let Err(errno) = completion.result {
-            self.conns.remove(slot as usize);
-            self.generations.end(slot);
+            self.conns.free_if_done(slot);
             if errno != libc::ECANCELED {
                 self.hub.counters.accept_errors += 1;
             }
@@ -69,13 +88,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
             if !matches!(errno, libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) {
                 reach(Mark::AcceptBacksOff);
                 tracing::warn!(errno, "accepting failed; trying again in {ACCEPT_BACKOFF_MS} ms");
-                self.accept_again_ms = self.now_ms() + ACCEPT_BACKOFF_MS;
+                self.accepting.again_ms = self.now_ms() + ACCEPT_BACKOFF_MS;
             }
             return;
         }
         self.hub.counters.accepted += 1;
         let now_ms = self.now_ms();
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         conn.peer = match self.ring.peer(slot) {
             Peer::Inet(address) => Some(address).into(),
             Peer::Unix => None.into(),
@@ -91,7 +110,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             _ if !is_welcome => None,
             _ => self.admission.accept_due_ns(self.now_ns),
         };
-        self.hub.outbox.open(slot, self.generations.of(slot));
+        self.hub.outbox.open(slot, key.generation());
         match due_ns {
             _ if !is_welcome => {
                 let message = "too many connections from this address";
@@ -102,7 +121,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.turn_away(slot, RefusalReason::Rate, StatusCode::SERVICE_UNAVAILABLE, message);
             }
             Some(due_ns) if due_ns > self.now_ns => {
-                conn.phase = Phase::Delayed;
+                conn.turn_to(Phase::Delayed);
                 conn.deadline_ms = due_ns.div_ceil(1_000_000);
                 let deadline_ms = conn.deadline_ms;
                 self.look_at(slot, deadline_ms);
@@ -118,17 +137,17 @@ impl<R: Ring, S: Service> Shard<R, S> {
     }
 
     pub(super) fn start_http(&mut self, slot: u32) {
-        self.conns[slot as usize].phase = Phase::Http;
+        self.conns[slot].turn_to(Phase::Http);
         self.give_time(slot);
         self.start_receiving(slot);
     }
 
     /// Gives a connection time for what it is about to do: for a request, or for none.
     pub(super) fn give_time(&mut self, slot: u32) {
-        let is_between = self.conns[slot as usize].is_between_requests();
+        let is_between = self.conns[slot].is_between_requests();
         let times = self.times();
         let limit = if is_between { times.between } else { times.request };
-        self.conns[slot as usize].deadline_ms = after(self.now_ms(), limit);
+        self.conns[slot].deadline_ms = after(self.now_ms(), limit);
         self.look_at_deadline(slot);
     }
 
@@ -151,8 +170,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Where places have become few, those who were given more time have no more than the others, either.
     pub(super) fn make_room(&mut self) {
         let now_ms = self.now_ms();
-        if self.is_crowded() && self.make_room_again_ms <= now_ms {
-            self.make_room_again_ms = now_ms + HURRIED_TIMEOUT.as_millis() as u64;
+        if self.is_crowded() && self.accepting.make_room_again_ms <= now_ms {
+            self.accepting.make_room_again_ms = now_ms + HURRIED_TIMEOUT.as_millis() as u64;
             self.hurry(|_| true);
         }
     }
@@ -162,10 +181,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let until_ms = after(self.now_ms(), HURRIED_TIMEOUT);
         let is_late =
             |conn: &Conn| conn.phase == Phase::Http && conn.waits_for.is_none() && conn.deadline_ms > until_ms;
-        let late = self.conns.iter().filter(|(_, conn)| is_late(conn) && is_meant(conn));
-        for slot in late.map(|(slot, _)| slot as u32).collect::<Vec<u32>>() {
-            self.conns[slot as usize].deadline_ms = until_ms;
-            self.look_at_deadline(slot);
+        for key in self.conns.keys_where(|conn| is_late(conn) && is_meant(conn)) {
+            self.conns[key.slot()].deadline_ms = until_ms;
+            self.look_at_deadline(key.slot());
         }
     }
 
@@ -173,16 +191,16 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Has timers look at a connection at `at_ms` at the latest.
     pub(super) fn look_at(&mut self, slot: u32, at_ms: u64) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if at_ms < conn.look_at_ms {
             conn.look_at_ms = at_ms;
-            self.timers.insert(at_ms, slot, self.generations.of(slot));
+            self.timers.insert(at_ms, self.conns.key(slot));
         }
     }
 
     /// Has timers look at a connection when the deadline of its phase has passed.
     pub(super) fn look_at_deadline(&mut self, slot: u32) {
-        let deadline_ms = self.conns[slot as usize].deadline_ms;
+        let deadline_ms = self.conns[slot].deadline_ms;
         if deadline_ms != u64::MAX {
             self.look_at(slot, deadline_ms);
         }
@@ -190,16 +208,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     pub(super) fn fire_timers(&mut self) {
         while let Some(due) = self.timers.take_due(self.now_ms()) {
-            for &(slot, generation) in &due {
-                let is_it = self.generations.of(slot) == generation;
-                if let Some(conn) = self.conns.get_mut(slot as usize)
-                    && is_it
-                    // An entry that was overtaken by an earlier one has been replaced by what that one found.
+            for &key in &due {
+                // An entry that was overtaken by an earlier one has been replaced by what that one found.
+                if let Some(conn) = self.conns.get_mut(key)
                     && conn.look_at_ms <= self.now_ns / 1_000_000
                 {
                     conn.look_at_ms = u64::MAX;
-                    if let Some(at_ms) = self.look(slot) {
-                        self.look_at(slot, at_ms);
+                    if let Some(at_ms) = self.look(key.slot()) {
+                        self.look_at(key.slot(), at_ms);
                     }
                 }
             }
@@ -217,12 +233,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return None;
         }
         let next_ms = self.look_by_phase(slot).into_iter().chain([write_due_ms]).min();
-        next_ms.filter(|at_ms| *at_ms != u64::MAX && self.conns[slot as usize].phase != Phase::Dead)
+        next_ms.filter(|at_ms| *at_ms != u64::MAX && self.conns[slot].phase != Phase::Dead)
     }
 
     fn look_by_phase(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
-        let conn = &self.conns[slot as usize];
+        let conn = &self.conns[slot];
         let (phase, deadline_ms, lingers) = (conn.phase, conn.deadline_ms, conn.lingers);
         match phase {
             Phase::Accepting | Phase::Dead => None,
@@ -249,7 +265,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn look_at_open(&mut self, slot: u32) -> Option<u64> {
         let now_ms = self.now_ms();
         let last_inbound_ms = self.quiet_since_ms(slot);
-        self.conns[slot as usize].last_inbound_ms = last_inbound_ms;
+        self.conns[slot].last_inbound_ms = last_inbound_ms;
         let limits = self.hub.limits(slot);
         let idle_timeout = limits.idle_timeout.unwrap_or(self.settings.idle_timeout);
         let ping_interval = in_time(limits.ping_interval.unwrap_or(self.settings.ping_interval), idle_timeout);
@@ -268,41 +284,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
         Some(ping_at_ms.min(idle_at_ms)).filter(|at_ms| *at_ms != u64::MAX)
     }
 
-    /// Whether a connection whose time is up still has something queued that its peer is reading. The time begins anew when
-    /// all has gone: see [`Shard::flushed`].
-    fn is_read(&self, slot: u32) -> bool {
-        let conn = &self.conns[slot as usize];
-        let is_exempt = conn.phase == Phase::Delayed || conn.waits_for == Some(WaitsFor::Answer) || conn.hurried;
-        if is_exempt || self.hub.outbox.is_empty(slot) {
-            return false;
-        }
-        let Some(since_ms) = self.hub.outbox.waiting_since_ms(slot) else { return true };
-        // For a response the limit of writing holds, if there is one. A WebSocket that is to close has less patience: it
-        // may be closed because its peer does not read.
-        let is_watched = !conn.entered && self.write_due_ms(slot) != u64::MAX;
-        is_watched || after(since_ms, self.settings.close_timeout) > self.now_ms()
-    }
-
-    /// When a socket that is full has been so for too long.
-    fn write_due_ms(&self, slot: u32) -> u64 {
-        let conn = &self.conns[slot as usize];
-        if matches!(conn.phase, Phase::Accepting | Phase::Delayed | Phase::Dead) {
-            return u64::MAX;
-        }
-        let Some(since_ms) = self.hub.outbox.waiting_since_ms(slot) else { return u64::MAX };
-        let own = if conn.entered { self.hub.limits(slot).write_timeout } else { None };
-        after(since_ms, own.unwrap_or(self.settings.write_timeout))
-    }
-
-    /// Has timers look at a connection whose socket has just refused bytes. As long as it goes on taking some, they find
-    /// out when to look next.
-    pub(super) fn watch_write(&mut self, slot: u32) {
-        let due_ms = self.write_due_ms(slot);
-        if due_ms != u64::MAX {
-            self.look_at(slot, due_ms);
-        }
-    }
-
     /// When timers must first look at a WebSocket.
     pub(super) fn watch_over(&mut self, slot: u32) {
         if let Some(at_ms) = self.look_at_open(slot) {
@@ -316,15 +297,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// told in a later tick, and does not make one.
     pub(super) fn tell_of_slowness(&mut self) {
         for (slot, dropped) in self.hub.take_losses() {
-            if self.conns.get(slot as usize).is_some_and(|conn| conn.entered) {
+            if self.is_entered(slot) {
                 self.service.dropped(&mut self.hub, slot, &dropped);
             }
         }
         for (slot, from_bytes) in self.hub.take_falls() {
-            if self.conns.get(slot as usize).is_some_and(|conn| conn.entered) {
+            if self.is_entered(slot) {
                 self.service.drained(&mut self.hub, slot, from_bytes);
             }
         }
+    }
+
+    fn is_entered(&self, slot: u32) -> bool {
+        self.conns.is_taken(slot) && self.conns[slot].entered
     }
 
     // ---- going ----------------------------------------------------------------------------------------------------
@@ -333,7 +318,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn close_doomed(&mut self) {
         while self.hub.has_dooms() {
             for doom in self.hub.take_dooms() {
-                if self.generations.of(doom.slot) == doom.generation && self.conns.contains(doom.slot as usize) {
+                if self.conns.contains(Key::new(doom.slot, doom.generation)) {
                     self.start_close(doom.slot, doom.code, &doom.reason);
                 }
             }
@@ -342,7 +327,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Says Close to a WebSocket and waits for the peer's.
     fn start_close(&mut self, slot: u32, code: Option<u16>, reason: &str) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if conn.phase != Phase::Open {
             return;
         }
@@ -351,13 +336,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let mut replies = OutboxReplies { outbox: &mut self.hub.outbox, slot };
         conn.machine.close(code, reason, &mut replies);
         conn.end(code.unwrap_or(1005), reason, Side::Local);
-        conn.phase = Phase::Closing;
+        conn.turn_to(Phase::Closing);
         if conn.peer_finished {
             self.start_flush(slot);
         } else {
             // Input that was held back may contain the peer's Close.
-            if self.conns[slot as usize].waits_for.is_some() {
-                self.resumable.push((slot, self.generations.of(slot)));
+            if self.conns[slot].waits_for.is_some() {
+                self.waiting.resumable.push(self.conns.key(slot));
             }
             self.await_close(slot);
         }
@@ -366,7 +351,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// From now on the peer has so long to answer Close.
     pub(super) fn await_close(&mut self, slot: u32) {
         let now_ms = self.now_ms();
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         // Where frames cannot be told apart any more, the peer's Close will not be recognised.
         let timeout_ms = after(0, self.settings.close_timeout);
         let limit_ms = if conn.machine.is_done() { LINGER_MS.min(timeout_ms) } else { timeout_ms };
@@ -378,8 +363,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Closes the socket once what is queued has been sent, or time is up.
     pub(super) fn start_flush(&mut self, slot: u32) {
         let deadline_ms = after(self.now_ms(), self.settings.close_timeout);
-        let conn = &mut self.conns[slot as usize];
-        conn.phase = Phase::Flushing;
+        let conn = &mut self.conns[slot];
+        conn.turn_to(Phase::Flushing);
         conn.deadline_ms = deadline_ms;
         conn.stash = None;
         conn.waits_for = None;
@@ -397,18 +382,18 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Ends a connection whose peer cannot be reached any more, or is not waited for.
     pub(super) fn finish(&mut self, slot: u32, code: u16, reason: &str) {
-        self.conns[slot as usize].end(code, reason, Side::Nobody);
+        self.conns[slot].end(code, reason, Side::Nobody);
         self.teardown(slot);
     }
 
     /// Ends a connection: its last handler runs, its operations are cancelled, its descriptor is closed. The slot is free
     /// when the last of them has completed.
     pub(super) fn teardown(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         if matches!(conn.phase, Phase::Dead | Phase::Accepting) {
             return;
         }
-        conn.phase = Phase::Dead;
+        conn.turn_to(Phase::Dead);
         if conn.receiving == Receiving::Queued {
             conn.receiving = Receiving::Idle;
         }
@@ -431,34 +416,30 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.admission.depart(conn.peer.ip());
         }
         self.hub.outbox.close(slot);
-        let conn = &self.conns[slot as usize];
-        match (conn.in_flight, conn.receiving) {
+        match (self.conns.in_flight(slot), self.conns[slot].receiving) {
             (0, _) | (1, Receiving::Stopping) => {}
             // By its own name: to find whatever is in flight on a slot the kernel would search all of the ring, which made
             // the end of ten thousand connections cost more than their life.
-            (1, Receiving::Multi) => self.ring.cancel_recv(self.token(Op::Recv, slot)),
-            _ => self.ring.cancel(self.token(Op::Cancel, slot)),
+            (1, Receiving::Multi) => self.ring.cancel_recv(self.conns.token(Op::Recv, slot)),
+            _ => self.ring.cancel(self.conns.token(Op::Cancel, slot)),
         }
-        self.conns[slot as usize].in_flight += 1;
-        self.ring.close(self.token(Op::Close, slot));
+        let token = self.conns.launch(Op::Close, slot);
+        self.ring.close(token);
     }
 
     pub(super) fn descriptor_closed(&mut self, token: Token) {
-        if self.is_current(token) {
-            let slot = token.index();
-            debug_assert_eq!(self.conns[slot as usize].phase, Phase::Dead);
-            self.conns[slot as usize].in_flight -= 1;
-            self.free_if_done(slot);
+        if let Some(key) = self.conns.owner(token) {
+            debug_assert_eq!(self.conns[key.slot()].phase, Phase::Dead);
+            self.conns.land(key.slot());
+            self.free_if_done(key.slot());
         }
     }
 
     /// Frees a dead connection's slot when nothing of it is in flight.
     pub(super) fn free_if_done(&mut self, slot: u32) {
-        let conn = &self.conns[slot as usize];
-        if conn.phase == Phase::Dead && conn.in_flight == 0 {
-            debug_assert_eq!(conn.receiving, Receiving::Idle);
-            self.conns.remove(slot as usize);
-            self.generations.end(slot);
+        if self.conns[slot].phase == Phase::Dead {
+            debug_assert!(self.conns.in_flight(slot) > 0 || self.conns[slot].receiving == Receiving::Idle);
+            self.conns.free_if_done(slot);
         }
     }
 }

@@ -109,10 +109,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let core = self.hub.core();
         let mut leaving = 0;
         let mut holders: Vec<(u64, u32)> = Vec::new();
-        for (slot, conn) in &self.conns {
-            let bytes = self.held_by(slot as u32, conn);
-            if bytes > 0 && self.can_be_shed(slot as u32, conn) {
-                holders.push((bytes, slot as u32));
+        for (slot, conn) in self.conns.iter() {
+            let bytes = self.held_by(slot, conn);
+            if bytes > 0 && self.can_be_shed(slot, conn) {
+                holders.push((bytes, slot));
             } else if matches!(conn.phase, Phase::Closing | Phase::Flushing) {
                 leaving += bytes;
             }
@@ -162,14 +162,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let now_ms = self.now_ms();
         reach(Mark::ShedForMemory);
         self.hub.counters.shed.add(ShedReason::Memory, 1);
-        if self.conns[slot as usize].phase == Phase::Http {
+        if self.conns[slot].phase == Phase::Http {
             self.shed_request(slot);
         } else {
             self.hub.close(slot, Some(1013), "out of memory");
             self.hub.outbox.discard(slot);
             self.service.empty_inbox(slot);
             self.close_doomed();
-            let conn = &mut self.conns[slot as usize];
+            let conn = &mut self.conns[slot];
             if matches!(conn.phase, Phase::Closing | Phase::Flushing) {
                 conn.machine.forget_message(&mut self.hub.spares);
                 conn.deadline_ms = conn.deadline_ms.min(now_ms + SHED_MS);
@@ -179,7 +179,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
             self.account(slot);
         }
-        let left = self.held_by(slot, &self.conns[slot as usize]);
+        let left = self.held_by(slot, &self.conns[slot]);
         self.hub.counters.shed_bytes += bytes.saturating_sub(left);
         left
     }
@@ -196,7 +196,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Counts what a connection holds of messages and requests that are incomplete or held back.
     pub(super) fn account(&mut self, slot: u32) {
-        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        if !self.conns.is_taken(slot) {
+            return;
+        }
+        let conn = &mut self.conns[slot];
         let stash = conn.stash.as_ref().map_or(0, |stash| stash.memory_bytes());
         let held_bytes = u32::try_from(conn.machine.memory_bytes() + stash).unwrap_or(u32::MAX);
         self.hub.partial_bytes -= conn.held_bytes as usize;

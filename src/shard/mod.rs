@@ -1,14 +1,35 @@
-//! One core: its tick, and the life of its connections. Generic over [`Ring`], so that the whole of it also runs on the
-//! simulated one.
+//! One core: its tick, and the lives of its connections. Generic over [`Ring`], so that the whole of it also runs on the
+//! simulated one, and over [`Service`](service::Service), what is built on it.
+//!
+//! In come completions from the ring, letters from other cores and threads through the mailbox, and time, read from the ring
+//! once a tick. Out go operations to the ring, calls of the service's handlers, and letters through the hub. It never knows
+//! what a message or a path means, what a handler does, any clock but its ring's, or another core's connections.
+//!
+//! Whoever drives it calls [`Shard::tick`] until [`Shard::is_finished`], or [`Shard::run`], which does; a simulation calls the
+//! two halves of a tick, [`Shard::turn`], which sleeps, and [`Shard::work`], when the sleep is over. Between ticks anybody may
+//! write letters; nothing else reaches a shard.
 //!
 //! A tick, in this order: submit what the last tick queued and wait; take the completions; settle the sends of the batch;
 //! read the mail; run parser and handlers over what was received; fire due timers; tell handlers who does not keep up; close
-//! the doomed; ring other cores' bells. The mail comes before the handlers so that what a core was told before a message arrived is known when the
-//! message is handled. Nothing in a tick blocks, and nothing allocates per message once warm.
+//! the doomed; ring other cores' bells. The mail comes before the handlers so that what a core was told before a message
+//! arrived is known when the message is handled. Nothing in a tick blocks, and nothing allocates per message once warm.
+//!
+//! | part | owns | does |
+//! | --- | --- | --- |
+//! | `conn` | one connection's state | its phases, and which may follow which |
+//! | `life` | `accepting` | accepts, deadlines, closing, the end |
+//! | `timers` | `timers` | when to look at whom |
+//! | `input`, `direct` | `starved`, `bulk` | receives, and bytes to messages |
+//! | `requests` | | bytes to requests, answers, upgrades |
+//! | `gate` | `waiting` | whether input may be handled now: the only way to its handlers |
+//! | `sending` | `sending` | the batch, what sockets refuse, how long they may |
+//! | `memory` | `minding` | who is shed when the budget is spent |
+//! | `spares` | `spares` | what is given back to the system |
+//! | `drain` | `leaving` | notice, drain, end |
 //!
 //! Invariants: a slot is freed only when no operation of it is in flight; at most one receive and one waiting send are in
 //! flight for a slot; a socket is closed only after what was queued to it before has been sent, unless it is broken or its
-//! time is up.
+//! time is up; what is kept from one tick to another names connections by their keys.
 //!
 //! Knows of this crate: `admission`, `config`, `engine`, `guard`, `hub`, `mail`, `marks`, `metrics`, `outbox`, `proto`.
 
@@ -20,112 +41,42 @@ mod input;
 mod life;
 mod memory;
 mod requests;
+mod sending;
 pub mod service;
+mod settings;
 mod spares;
 mod timers;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-
-use slab::Slab;
 
 use crate::admission::Admission;
-use crate::config::Origins;
-use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Generations, Op, Pieces, Ring, Token, Wait};
+use crate::engine::{Completion, Key, Op, Ring, Slots, Wait};
 use crate::hub::{CoreHub, Letter};
 use crate::mail::Mailbox;
 use crate::marks::{Mark, reach};
-use crate::outbox::{PIECES_MAX, Stretch, ToSend};
-use crate::proto::Limits;
 use crate::proto::http::HttpDate;
 use crate::shard::service::{Answer, Service};
-use conn::{Conn, Phase, Receiving, WaitsFor};
+use conn::{Conn, Phase};
 use direct::Bulk;
 use drain::Leaving;
-use gate::Times;
+use gate::{Times, Waiting};
+use life::Accepting;
 use memory::Minding;
+use sending::Sending;
 use spares::Spares;
 use timers::Timers;
 
+pub use settings::{Handover, Settings};
+
 /// Completions for which there is room from the start.
 const COMPLETIONS_USUAL: usize = 1024;
-/// Most accepts in flight per listener.
-const ACCEPTS_IN_FLIGHT_MAX: usize = 32;
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
-/// After a large message the next receive brings so much less: only the start of the next one.
-const RECV_SHARE_AFTER_BULK: u32 = 16;
 /// How long a peer that broke the protocol has to read our answer before the socket is closed.
 const LINGER_MS: u64 = 500;
-
-/// What a shard goes by. Durations of 0 mean "never".
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Limits of messages.
-    pub limits: Limits,
-    /// Bytes of a request head.
-    pub head_bytes_max: usize,
-    /// Bytes of a request's body.
-    pub body_bytes_max: usize,
-    /// From accept to a complete request head, and from the first byte of each further one.
-    pub handshake_timeout: Duration,
-    /// Between two requests of a connection.
-    pub keep_alive: Duration,
-    /// While fewer slots than this are left, a request has no longer than a second.
-    pub crowded_slots: u32,
-    /// Without any inbound byte.
-    pub idle_timeout: Duration,
-    /// Inbound silence after which a ping is sent.
-    pub ping_interval: Duration,
-    /// For which a socket may take nothing of what waits for it.
-    pub write_timeout: Duration,
-    /// From a request to its answer.
-    pub answer_timeout: Duration,
-    /// From our Close to the peer's.
-    pub close_timeout: Duration,
-    /// Messages a second and connection.
-    pub message_rate_per_second: u32,
-    /// Queued bytes above which no more input of the same connection is handled.
-    pub pause_bytes: usize,
-    /// Bytes that one arming of a receive brings, where it can be bounded: the rest of a large message is received straight
-    /// into its own buffer, and no connection brings more in one tick.
-    pub recv_bytes_max: u32,
-    /// Payload bytes to come from which a message is received straight into its own buffer; at least 8.
-    pub direct_bytes_min: usize,
-    /// Whether a multishot receive is cancelled for it: where receives cannot be bounded and bring little at a time.
-    pub direct_interrupts: bool,
-    /// Whose pages may open WebSockets.
-    pub origins: Origins,
-    /// WebSockets that this core takes, however many the process may have: what its table has room for.
-    pub websockets_max: u32,
-    /// From the word to drain to the drain.
-    pub drain_notice: Duration,
-    /// How long a drain may take.
-    pub drain_timeout: Duration,
-    /// Over how long a drain spreads its Close frames.
-    pub drain_spread: Duration,
-    /// Listeners of the ring.
-    pub listeners: u8,
-    /// What becomes of them in a drain.
-    pub handover: Handover,
-}
-
-/// What becomes of the listeners when a shard drains.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Handover {
-    /// They are the shard's own: it answers whoever is in their queues and closes them.
-    #[default]
-    Close,
-    /// Another process listens on the same address by sockets of its own. Closing a listener resets whoever is in its queue
-    /// or about to be, so first new connections are turned away, which come again and find the other process.
-    Share,
-    /// Others have the same sockets, and their queues with them: it stops accepting.
-    Leave,
-}
 
 /// One core. See the module.
 pub struct Shard<R, S> {
@@ -138,8 +89,7 @@ pub struct Shard<R, S> {
     mailbox: Mailbox<Letter>,
     admission: Arc<Admission>,
     settings: Settings,
-    conns: Slab<Conn>,
-    generations: Generations,
+    conns: Slots<Conn>,
     timers: Timers,
     now_ns: u64,
     /// What responses say of the time, and when the next second begins.
@@ -148,27 +98,15 @@ pub struct Shard<R, S> {
     core: usize,
     completions: Vec<Completion>,
     /// Receives that found no buffer; armed again once buffers have been given back.
-    starved: Vec<(u32, u32)>,
+    starved: Vec<Key>,
     /// Connections with more of a large message at hand, in turn.
     bulk: Bulk,
-    /// Connections to look at once what is queued to them has been sent.
-    watched: Vec<u32>,
-    /// Connections whose held-back input may be handled now.
-    resumable: Vec<(u32, u32)>,
-    /// Connections whose send failed.
-    broken: Vec<(u32, u32)>,
-    /// Connections that wait until letters to other cores have been delivered.
-    congested: Vec<(u32, u32)>,
-    accepts_wanted: VecDeque<u8>,
-    /// Accepts to keep in flight for each listener.
-    accepts_per_listener: usize,
-    accepts_in_flight: u32,
-    accept_again_ms: u64,
+    sending: Sending,
+    waiting: Waiting,
+    accepting: Accepting,
     /// [`Shard::times`] at the start of the tick.
     times: Times,
     leaving: Leaving,
-    /// When it is looked again for who takes up one of few places.
-    make_room_again_ms: u64,
     minding: Minding,
     spares: Spares,
     stopped: bool,
@@ -188,12 +126,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         // be costs addresses only: pages that nothing has touched are no memory.
         let slots = ring.slots() as usize;
         hub.reserve(slots);
-        // Each has a slot: with few of them, they are for connections.
-        let accepts_per_listener = (slots / 8 / usize::from(settings.listeners).max(1)).clamp(1, ACCEPTS_IN_FLIGHT_MAX);
-        let accepts_wanted = (0..accepts_per_listener).flat_map(|_| 0..settings.listeners).collect();
         Shard {
-            accepts_wanted,
-            accepts_per_listener,
             now_ns: ring.now(),
             date: HttpDate::from_unix(0),
             next_date_ns: 0,
@@ -205,22 +138,17 @@ impl<R: Ring, S: Service> Shard<R, S> {
             answers: Vec::new(),
             mailbox,
             admission,
+            accepting: Accepting::new(slots, settings.listeners),
             settings,
-            conns: Slab::with_capacity(slots),
-            generations: Generations::with_capacity(slots),
+            conns: Slots::with_capacity(slots),
             timers: Timers::default(),
             completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),
             bulk: Bulk::default(),
-            watched: Vec::new(),
-            resumable: Vec::new(),
-            broken: Vec::new(),
-            congested: Vec::new(),
-            accepts_in_flight: 0,
-            accept_again_ms: 0,
+            sending: Sending::default(),
+            waiting: Waiting::default(),
             times: Times::default(),
             leaving: Leaving::No,
-            make_room_again_ms: 0,
             minding: Minding::default(),
             spares: Spares::default(),
             stopped: false,
@@ -241,7 +169,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Submits what the last tick queued: descriptors to close, and bells of cores that are to read its letters.
     fn submit_last(&mut self) {
-        if let Err(error) = self.ring.turn(self.hub.outbox.batch().map(batch_send), Wait::No) {
+        if let Err(error) = self.ring.turn(self.hub.outbox.batch().map(sending::wire), Wait::No) {
             tracing::debug!(%error, "the last submission failed");
         }
     }
@@ -271,7 +199,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.arm_accepts();
         self.receive_bulk();
         let wait = self.wait();
-        self.ring.turn(self.hub.outbox.batch().map(batch_send), wait)
+        self.ring.turn(self.hub.outbox.batch().map(sending::wire), wait)
     }
 
     /// The second half of a tick.
@@ -333,10 +261,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn wait(&mut self) -> Wait {
         // What is watched may be sent whole by this turn, and a send that succeeds wakes nobody. Nor does the end of a
         // congestion for which connections wait.
-        let mail_flows_again = !self.congested.is_empty() && !self.hub.is_congested();
-        if !self.resumable.is_empty()
-            || !self.broken.is_empty()
-            || !self.watched.is_empty()
+        let mail_flows_again = !self.waiting.congested.is_empty() && !self.hub.is_congested();
+        if !self.waiting.resumable.is_empty()
+            || !self.sending.broken.is_empty()
+            || !self.sending.watched.is_empty()
             || mail_flows_again
             || self.hub.has_dooms()
             || self.hub.has_released()
@@ -345,8 +273,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         {
             return Wait::No;
         }
-        let accepts_later = self.accepts() && !self.accepts_wanted.is_empty() && self.accept_again_ms > 0;
-        let accept_ms = accepts_later.then_some(self.accept_again_ms);
+        let accepts_later = self.accepts() && !self.accepting.wanted.is_empty() && self.accepting.again_ms > 0;
+        let accept_ms = accepts_later.then_some(self.accepting.again_ms);
         // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
         let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
@@ -367,88 +295,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.now_ns / 1_000_000
     }
 
-    /// Takes all completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena
-    /// only until it is settled, so none of them may stay behind.
-    fn take_completions(&mut self) {
-        while let Some(completion) = self.ring.failed_send(&mut self.completions) {
-            self.sent_short(&completion);
-        }
-    }
-
-    fn sent_short(&mut self, completion: &Completion) {
-        let slot = completion.token.index();
-        if !self.is_current(completion.token) {
-            return;
-        }
-        let Ok(sent) = completion.sent() else {
-            self.hub.outbox.send_failed(slot);
-            return self.broken.push((slot, self.generations.of(slot)));
-        };
-        if let Some(rest) = self.hub.outbox.sent_short(slot, sent) {
-            self.conns[slot as usize].in_flight += 1;
-            self.ring.send(self.token(Op::Send, slot), rest);
-            self.watch_write(slot);
-        }
-    }
-
-    /// The batch is over: what it has sent is forgotten, and whoever waited for that goes on.
-    fn settle(&mut self) {
-        let spares = &mut self.hub.spares;
-        self.hub.outbox.settle(|buffer| spares.give(buffer));
-        for (slot, generation) in std::mem::take(&mut self.broken) {
-            if self.generations.of(slot) == generation && self.conns.contains(slot as usize) {
-                self.finish(slot, 1006, "the connection broke");
-            }
-        }
-        let mut watched = std::mem::take(&mut self.watched);
-        for slot in watched.drain(..) {
-            if let Some(conn) = self.conns.get_mut(slot as usize) {
-                conn.watched = false;
-                if self.hub.outbox.is_empty(slot) {
-                    self.flushed(slot);
-                }
-            }
-        }
-        if self.watched.is_empty() {
-            self.watched = watched;
-        }
-    }
-
-    /// Everything queued to a connection has been sent.
-    fn flushed(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
-        match conn.phase {
-            Phase::Flushing if conn.lingers && !conn.peer_finished => {
-                let deadline_ms = self.now_ms() + LINGER_MS;
-                self.conns[slot as usize].deadline_ms = deadline_ms;
-                self.look_at(slot, deadline_ms);
-            }
-            Phase::Flushing => self.teardown(slot),
-            Phase::Http | Phase::Open | Phase::Closing => {
-                // Input that a task does not take yet waits for the task, not for the socket.
-                if conn.waits_for == Some(WaitsFor::Outbox) && !self.hub.outbox.is_held(slot) {
-                    self.resumable.push((slot, self.generations.of(slot)));
-                }
-                // The time that the peer took to read is not the time that it has to say something.
-                match conn.phase {
-                    Phase::Http if conn.waits_for.is_none() => self.give_time(slot),
-                    Phase::Closing if !conn.hurried => self.await_close(slot),
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Looks at a connection again when its outbox is empty, which it may be after the next turn.
-    fn watch(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
-        if !conn.watched {
-            conn.watched = true;
-            self.watched.push(slot);
-        }
-    }
-
     fn read_mail(&mut self) {
         // As many as were there: what arrives meanwhile waits for the next tick.
         for _ in 0..self.mailbox.urgent_len() {
@@ -460,9 +306,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.read_letter(letter);
         }
         self.hub.close_without_senders();
-        if !self.hub.is_congested() && !self.congested.is_empty() {
+        if !self.hub.is_congested() && !self.waiting.congested.is_empty() {
             reach(Mark::MailFlowsAgain);
-            self.resumable.append(&mut self.congested);
+            self.waiting.resumable.append(&mut self.waiting.congested);
         }
     }
 
@@ -489,7 +335,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.answer(slot, generation, answer);
         }
         if self.hub.has_released() {
-            self.resumable.append(&mut self.hub.take_released());
+            let released = self.hub.take_released();
+            self.waiting.resumable.extend(released.into_iter().map(|(slot, generation)| Key::new(slot, generation)));
         }
     }
 
@@ -508,70 +355,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
         }
         self.completions = completions;
-    }
-
-    /// A waiting send is done.
-    fn sent(&mut self, completion: &Completion) {
-        let slot = completion.token.index();
-        if !self.is_current(completion.token) {
-            return;
-        }
-        self.conns[slot as usize].in_flight -= 1;
-        if self.conns[slot as usize].phase == Phase::Dead {
-            return self.free_if_done(slot);
-        }
-        let whole = completion.result.is_ok_and(|sent| sent as usize == self.hub.outbox.in_flight_bytes(slot));
-        if !whole {
-            return self.finish(slot, 1006, "the connection broke");
-        }
-        let spares = &mut self.hub.spares;
-        match self.hub.outbox.sent_async(slot, |buffer| spares.give(buffer)) {
-            Some(next) => {
-                self.conns[slot as usize].in_flight += 1;
-                self.ring.send(self.token(Op::Send, slot), next);
-            }
-            None if self.hub.outbox.is_empty(slot) => self.flushed(slot),
-            None => {}
-        }
-    }
-
-    fn rearm_starved(&mut self) {
-        for (slot, generation) in std::mem::take(&mut self.starved) {
-            if self.generations.of(slot) == generation {
-                self.start_receiving(slot);
-            }
-        }
-    }
-
-    /// Arms a multishot receive where one is wanted and none is.
-    fn start_receiving(&mut self, slot: u32) {
-        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
-        if conn.receiving != Receiving::Idle || conn.waits_for.is_some() || conn.peer_finished {
-            return;
-        }
-        if self.start_direct(slot) {
-            return;
-        }
-        let conn = &mut self.conns[slot as usize];
-        if let Phase::Http | Phase::Open | Phase::Closing | Phase::Flushing = conn.phase {
-            conn.receiving = Receiving::Multi;
-            conn.in_flight += 1;
-            let had_bulk = std::mem::take(&mut conn.had_bulk);
-            let share = if had_bulk { RECV_SHARE_AFTER_BULK } else { 1 };
-            let bytes_max = (self.settings.recv_bytes_max / share).max(1);
-            self.ring.recv_at_most(self.token(Op::Recv, slot), bytes_max);
-        }
-    }
-
-    #[inline]
-    fn token(&self, op: Op, slot: u32) -> Token {
-        self.generations.token(op, slot)
-    }
-
-    /// Whether the connection that this token was made for is still the slot's.
-    #[inline]
-    fn is_current(&self, token: Token) -> bool {
-        self.generations.is_current(token) && self.conns.contains(token.index() as usize)
     }
 
     /// WebSockets on this core.
@@ -601,7 +384,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Slots in use by connections.
     pub fn connections(&self) -> usize {
-        self.conns.len() - self.accepts_in_flight as usize
+        self.conns.len() - self.accepting.in_flight as usize
     }
 }
 
@@ -609,7 +392,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 /// with it.
 impl<R, S> Drop for Shard<R, S> {
     fn drop(&mut self) {
-        for (_, conn) in &self.conns {
+        for (_, conn) in self.conns.iter() {
             match conn.phase {
                 Phase::Accepting | Phase::Dead => {}
                 _ if conn.entered => self.admission.leave(conn.peer.ip()),
@@ -622,16 +405,4 @@ impl<R, S> Drop for Shard<R, S> {
             memory.forget(self.core);
         }
     }
-}
-
-const _: () = assert!(PIECES_MAX <= BATCH_PIECES_MAX);
-
-#[inline]
-fn batch_send(to_send: ToSend<'_>) -> BatchSend<'_> {
-    let token = Token::new(Op::SendNow, to_send.generation, to_send.slot);
-    let pieces = match to_send.bytes {
-        Stretch::One(bytes) => Pieces::One(bytes),
-        Stretch::Many(pieces) => Pieces::Many(pieces),
-    };
-    BatchSend { token, pieces }
 }

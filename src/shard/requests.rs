@@ -9,7 +9,7 @@ use super::gate::{Turn, Worker};
 use super::input::Next;
 use super::timers::after;
 use crate::admission::Refused;
-use crate::engine::Ring;
+use crate::engine::{Key, Ring};
 use crate::hub::CoreHub;
 use crate::metrics::{RefusalReason, TimeoutKind};
 use crate::proto::handshake;
@@ -26,7 +26,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// The time for a request is up: 503 where it is we who have not answered, 408 to whoever has begun one, nothing to
     /// whoever has not: nobody has asked.
     pub(super) fn request_timed_out(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot as usize];
+        let conn = &mut self.conns[slot];
         match conn.waits_for {
             Some(WaitsFor::Answer) => {
                 self.hub.counters.timeouts.add(TimeoutKind::Answer, 1);
@@ -55,20 +55,20 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Answers a request that is not complete, and ends the connection, whose peer may still be sending.
     pub(super) fn refuse_late(&mut self, slot: u32, reply: &Reply) {
-        let stash = self.conns[slot as usize].stash.as_deref();
+        let stash = self.conns[slot].stash.as_deref();
         let asked = stash.map(Stash::asked).unwrap_or_default();
         queue_reply(&mut self.hub, slot, &self.date, reply, Then::Close, asks_for_head(asked));
-        self.conns[slot as usize].lingers = true;
+        self.conns[slot].lingers = true;
         self.start_flush(slot);
     }
 
     /// Gives a connection the answer that it waits for.
     pub(super) fn answer(&mut self, slot: u32, generation: u32, answer: Answer) {
         let waits = |conn: &Conn| conn.waits_for == Some(WaitsFor::Answer);
-        if self.generations.of(slot) != generation || !self.conns.get(slot as usize).is_some_and(waits) {
+        if !self.conns.get(Key::new(slot, generation)).is_some_and(waits) {
             return;
         }
-        if let Some(request) = self.conns[slot as usize].stash.as_mut().and_then(|stash| stash.request.as_mut()) {
+        if let Some(request) = self.conns[slot].stash.as_mut().and_then(|stash| stash.request.as_mut()) {
             request.stage = Stage::Answered(answer);
             self.go_on(slot);
         }
@@ -344,7 +344,7 @@ impl<S: Service> Worker<'_, S> {
             tracing::error!("the response to a handshake had a header that must not be written");
             return Err((RefusalReason::App, Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error")));
         }
-        self.conn.phase = Phase::Open;
+        self.conn.turn_to(Phase::Open);
         self.conn.entered = true;
         self.cx.admission.depart(self.conn.peer.ip());
         self.cx.hub.enter(self.cx.slot, self.cx.generation, accept.route);

@@ -1,0 +1,71 @@
+//! What a shard goes by.
+
+use std::time::Duration;
+
+use crate::config::Origins;
+use crate::proto::Limits;
+
+/// What a shard goes by. Durations of 0 mean "never".
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Limits of messages.
+    pub limits: Limits,
+    /// Bytes of a request head.
+    pub head_bytes_max: usize,
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// From accept to a complete request head, and from the first byte of each further one.
+    pub handshake_timeout: Duration,
+    /// Between two requests of a connection.
+    pub keep_alive: Duration,
+    /// While fewer slots than this are left, a request has no longer than a second.
+    pub crowded_slots: u32,
+    /// Without any inbound byte.
+    pub idle_timeout: Duration,
+    /// Inbound silence after which a ping is sent.
+    pub ping_interval: Duration,
+    /// For which a socket may take nothing of what waits for it.
+    pub write_timeout: Duration,
+    /// From a request to its answer.
+    pub answer_timeout: Duration,
+    /// From our Close to the peer's.
+    pub close_timeout: Duration,
+    /// Messages a second and connection.
+    pub message_rate_per_second: u32,
+    /// Queued bytes above which no more input of the same connection is handled.
+    pub pause_bytes: usize,
+    /// Bytes that one arming of a receive brings, where it can be bounded: the rest of a large message is received straight
+    /// into its own buffer, and no connection brings more in one tick.
+    pub recv_bytes_max: u32,
+    /// Payload bytes to come from which a message is received straight into its own buffer; at least 8.
+    pub direct_bytes_min: usize,
+    /// Whether a multishot receive is cancelled for it: where receives cannot be bounded and bring little at a time.
+    pub direct_interrupts: bool,
+    /// Whose pages may open WebSockets.
+    pub origins: Origins,
+    /// WebSockets that this core takes, however many the process may have: what its table has room for.
+    pub websockets_max: u32,
+    /// From the word to drain to the drain.
+    pub drain_notice: Duration,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// Over how long a drain spreads its Close frames.
+    pub drain_spread: Duration,
+    /// Listeners of the ring.
+    pub listeners: u8,
+    /// What becomes of them in a drain.
+    pub handover: Handover,
+}
+
+/// What becomes of the listeners when a shard drains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// They are the shard's own: it answers whoever is in their queues and closes them.
+    #[default]
+    Close,
+    /// Another process listens on the same address by sockets of its own. Closing a listener resets whoever is in its queue
+    /// or about to be, so first new connections are turned away, which come again and find the other process.
+    Share,
+    /// Others have the same sockets, and their queues with them: it stops accepting.
+    Leave,
+}
