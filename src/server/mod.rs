@@ -66,12 +66,22 @@ const INCREMENTAL_BUFFER_BYTES: u32 = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct Server {
     config: Config,
+    release_memory: Option<fn()>,
 }
 
 impl Server {
     /// A server with these settings.
     pub fn new(config: Config) -> Server {
-        Server { config }
+        Server { config, release_memory: None }
+    }
+
+    /// Calls `release` on each core's own thread when that core has given up memory which it kept to be used again (buffers
+    /// of large messages, about a second after their last use), and is not busy with large messages otherwise: for what the
+    /// program's allocator has to be told, such as mimalloc's `mi_collect` or glibc's `malloc_trim`. Without it the memory is
+    /// free for the process, but perhaps not for the system.
+    #[must_use]
+    pub fn release_memory_with(self, release: fn()) -> Server {
+        Server { release_memory: Some(release), ..self }
     }
 
     /// A server with the settings of the environment's `RINGWIRE_*` variables.
@@ -79,7 +89,7 @@ impl Server {
     /// # Errors
     /// If a variable has a bad value, or there is no setting of that name.
     pub fn from_env() -> Result<Server> {
-        Ok(Server { config: Config::from_env()? })
+        Ok(Server::new(Config::from_env()?))
     }
 
     /// Serves an app until SIGTERM or SIGINT, then drains; a second signal ends the process at once. `make` runs once on
@@ -206,6 +216,7 @@ impl Server {
                 news: news_in.clone(),
                 handover,
                 epoch,
+                release_memory: self.release_memory,
                 _files: Arc::clone(&files),
             };
             let (make, news, ending) = (Arc::clone(&make), news_in.clone(), Arc::clone(&ending));
@@ -267,7 +278,7 @@ impl Server {
         drop(go);
         match introduced {
             Ok(ending) => {
-                let drain_max = config.drain_timeout.saturating_add(END_GRACE);
+                let drain_max = config.drain_notice.saturating_add(config.drain_timeout).saturating_add(END_GRACE);
                 Ok(Handle { ending, threads, news, addresses: listeners.bound, admission, drain_max })
             }
             Err(error) => {
@@ -307,6 +318,7 @@ struct CoreStart {
     handover: Handover,
     /// What the clocks of all cores count from.
     epoch: Instant,
+    release_memory: Option<fn()>,
     /// Files of Unix sockets, which the last core takes away when its listeners are closed.
     _files: Arc<Vec<SocketFile>>,
 }
@@ -351,6 +363,9 @@ impl CoreStart {
         let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
         let settings = Settings { handover: self.handover, websockets_max: websockets_max(ring.slots()), ..settings };
         let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
+        if let Some(release) = self.release_memory {
+            shard.release_memory_with(release);
+        }
         shard.run().map_err(Error::io(format!("core {}", self.core)))
     }
 }

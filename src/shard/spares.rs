@@ -3,8 +3,8 @@
 //! Nothing is counted per message. While there is something that could be given back, or connections come and go, the core
 //! looks once in [`LOOK_INTERVAL_MS`] at what was not used since it looked last, frees that, and has the allocator look after
 //! what was freed before; after [`QUIET_LOOKS`] in a row that found nothing it sleeps as long as before. So memory is back
-//! with the system a few seconds after its last use, as far as the allocator gives it back: mimalloc, which the program has,
-//! does; an embedder's may have a call of its own for it, such as glibc's `malloc_trim`. The ring's registered buffers stay.
+//! with the system a few seconds after its last use, as far as the allocator gives it back. It may have a call of its own for
+//! that ([`Shard::release_memory_with`]): mimalloc has, which the program uses, and so has glibc. The ring's registered buffers stay.
 
 use super::Shard;
 use crate::engine::Ring;
@@ -16,6 +16,8 @@ const LOOK_INTERVAL_MS: u64 = 1_000;
 const QUIET_LOOKS: u8 = 3;
 /// Bytes received and sent since the last look that are worth one.
 const MOVED_BYTES_MIN: u64 = 1 << 20;
+/// Bytes freed at a look of which the allocator is told at once, however busy the core is.
+const FREED_BYTES_MIN: usize = 1 << 20;
 /// More than allocators put beside other blocks: to give it back makes them look at what else they may give back.
 const NUDGE_BYTES: usize = 2 << 20;
 
@@ -29,9 +31,16 @@ pub(super) struct Spares {
     released: u64,
     /// Bytes that had been received and sent.
     moved_bytes: u64,
+    /// Tells the allocator.
+    release: Option<fn()>,
 }
 
 impl<R: Ring, S: Service> Shard<R, S> {
+    /// Has `release` called on the core's thread when memory was given up.
+    pub fn release_memory_with(&mut self, release: fn()) {
+        self.spares.release = Some(release);
+    }
+
     /// Once a tick, at its end.
     #[inline]
     pub(super) fn mind_spares(&mut self) {
@@ -61,13 +70,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let counters = &self.hub.counters;
         self.spares.released = counters.released;
         self.spares.moved_bytes = counters.bytes_in + counters.bytes_out;
+        let kept_bytes = self.hub.spares.bytes();
         self.hub.spares.trim_unused();
+        let freed_bytes = kept_bytes - self.hub.spares.bytes();
         self.hub.outbox.trim_unused();
         if self.completions.capacity() > super::COMPLETIONS_USUAL && self.completions.is_empty() {
             self.completions.shrink_to(super::COMPLETIONS_USUAL);
         }
-        // Black-boxed, or there would be no allocation.
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES)));
+        match self.spares.release {
+            Some(release) if is_quiet || freed_bytes >= FREED_BYTES_MIN => release(),
+            Some(_) => {}
+            // Black-boxed, or there would be no allocation.
+            None => drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES))),
+        }
         self.spares.quiet_looks = if is_quiet { self.spares.quiet_looks + 1 } else { 0 };
         let goes_on = self.spares.quiet_looks < QUIET_LOOKS;
         self.spares.look_at_ms = goes_on.then(|| self.now_ms() + LOOK_INTERVAL_MS);

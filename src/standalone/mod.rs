@@ -25,12 +25,13 @@ use crate::metrics::CONTENT_TYPE;
 use crate::server::{Handle, Server};
 
 /// Serves the stand-alone program's routes until a signal ends it; the first line on standard output says where.
+/// `release_memory` is for the allocator: see [`Server::release_memory_with`].
 ///
 /// # Errors
 /// If the server cannot be started, or a core fails.
-pub fn run(config: Config) -> Result<()> {
+pub fn run(config: Config, release_memory: fn()) -> Result<()> {
     let settings = config.clone();
-    Server::new(config).run_with(move || app(&settings), announce)
+    Server::new(config).release_memory_with(release_memory).run_with(move || app(&settings), announce)
 }
 
 /// Starts the stand-alone program's routes and returns once they accept connections.

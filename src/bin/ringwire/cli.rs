@@ -60,7 +60,7 @@ fn print(text: &str) -> Result<()> {
 
 fn serve(config: Config) -> Result<ExitCode> {
     check::require(&config)?;
-    ringwire::standalone::run(config)?;
+    ringwire::standalone::run(config, crate::allocator::release)?;
     Ok(ExitCode::SUCCESS)
 }
 
