@@ -81,7 +81,8 @@
 //! # Rooms
 //!
 //! A connection joins and leaves rooms by name, and leaves them all when it ends. Messages from one core to one connection
-//! arrive in order; nothing is promised between messages that start on different cores.
+//! arrive in order, whatever they are sent with, in handlers and tasks: sockets, rooms, [`Hub`] or [`Sender`]; nothing is
+//! promised between messages that start on different cores. [`Socket::join_then`] answers a join once every core knows of it.
 //!
 //! ```
 //! use ringwire::{App, ws};
@@ -222,7 +223,7 @@ pub mod standalone;
 mod wakers;
 
 pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};
-pub use app::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
+pub use app::{BoxError, FailurePolicy, IntoReply, Notice, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
 pub use closed::Closed;
 pub use config::{Config, SlowConsumer};
 pub use error::{Error, Result};

@@ -127,9 +127,9 @@ impl Runtime {
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(self)));
     }
 
-    /// This thread's, if it is in a tick of this core of this server: what the core asks of itself needs no letter.
-    pub(crate) fn of(courier: &Courier<Letter>, core: usize) -> Option<Rc<Runtime>> {
-        let is_core = |runtime: &Runtime| runtime.ready.core.get().is_some_and(|waker| courier.is_of(waker, core));
+    /// This thread's, if it is in a tick of a core of this server: what that core sends goes through its hub.
+    pub(crate) fn of(courier: &Courier<Letter>) -> Option<Rc<Runtime>> {
+        let is_core = |runtime: &Runtime| runtime.ready.core.get().is_some_and(|waker| courier.has(waker));
         let is_of = |runtime: &Rc<Runtime>| runtime.in_tick.get() && is_core(runtime);
         // A thread that is ending has none.
         CURRENT.try_with(|current| current.borrow().clone().filter(is_of)).ok().flatten()
@@ -220,10 +220,10 @@ impl Runtime {
     /// Wakes due sleepers and runs the tasks that are ready now; those that become ready meanwhile wait for the next call.
     pub(crate) fn run(&self, hub: &mut Option<Box<CoreHub>>) {
         self.fire();
-        std::mem::swap(&mut *self.hub.borrow_mut(), hub);
-        for deferred in std::mem::take(&mut *self.deferred.borrow_mut()) {
-            self.with_hub(deferred);
+        if let Some(hub) = hub {
+            self.catch_up(hub);
         }
+        std::mem::swap(&mut *self.hub.borrow_mut(), hub);
         for _ in 0..self.queue.len() {
             let Ok(runnable) = self.queue.try_recv() else { break };
             // A panic ends the task alone: its future is dropped, and whoever awaits it panics too.
@@ -244,13 +244,35 @@ impl Runtime {
         Some(first.remove())
     }
 
+    /// Does what was asked of the hub while it was not lent: before whoever has it does anything else with it, so that
+    /// everything is done in the order in which it was asked.
+    #[inline]
+    pub(crate) fn catch_up(&self, hub: &mut CoreHub) {
+        if !self.deferred.borrow().is_empty() {
+            self.do_deferred(hub);
+        }
+    }
+
+    #[cold]
+    fn do_deferred(&self, hub: &mut CoreHub) {
+        loop {
+            let deferred = std::mem::take(&mut *self.deferred.borrow_mut());
+            if deferred.is_empty() {
+                return;
+            }
+            deferred.into_iter().for_each(|ask| ask(hub));
+        }
+    }
+
     /// Gives `ask` the hub while tasks run; `None` at other times.
     pub(crate) fn try_with_hub<A>(&self, ask: impl FnOnce(&mut CoreHub) -> A) -> Option<A> {
         let mut hub = self.hub.try_borrow_mut().ok()?;
-        hub.as_deref_mut().map(ask)
+        let hub = hub.as_deref_mut()?;
+        self.catch_up(hub);
+        Some(ask(hub))
     }
 
-    /// Gives `ask` the hub, now or in the next phase of tasks.
+    /// Gives `ask` the hub: now in a task, and in a handler before the handler does anything else with it, or is over.
     pub(crate) fn with_hub(&self, ask: impl FnOnce(&mut CoreHub) + 'static) {
         let mut ask = Some(ask);
         if self.try_with_hub(|hub| ask.take().map(|ask| ask(hub))).is_none()

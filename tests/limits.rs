@@ -14,6 +14,7 @@ use ringwire::config::{CoreSet, ListenAddress, SlowConsumer};
 use ringwire::metrics::{DropReason, RefusalReason, TimeoutKind};
 use ringwire::outbox::Queued;
 use ringwire::proto::frame::Opcode;
+use ringwire::remote::AskAll as _;
 use ringwire::{App, Config, Message, OwnedMessage, Server, Socket, ws};
 
 const SHORT: Duration = Duration::from_millis(400);

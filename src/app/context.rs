@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -43,6 +44,9 @@ pub(crate) struct ConnState {
     pub(crate) inbox: Option<Rc<Inbox>>,
     /// What must not be dropped before the connection has ended.
     pub(crate) keeps: Option<Box<dyn Any>>,
+    /// What is to be done when changes of its rooms are known to all, by their numbers, in order. Only who put it there
+    /// knows what it is.
+    changes: VecDeque<(u64, Box<dyn Any>)>,
     senders: Weak<Alive>,
     gone: Option<Arc<AtomicBool>>,
 }
@@ -54,6 +58,16 @@ impl ConnState {
         self.senders = Arc::downgrade(&alive);
         let gone = Arc::clone(self.gone.get_or_insert_default());
         Sender::new(id, hub, Some(alive), gone)
+    }
+
+    /// Keeps this until the change of this number is known to all.
+    pub(crate) fn await_change(&mut self, number: u64, then: Box<dyn Any>) {
+        self.changes.push_back((number, then));
+    }
+
+    pub(crate) fn take_change(&mut self, number: u64) -> Option<Box<dyn Any>> {
+        let index = self.changes.iter().position(|(of, _)| *of == number)?;
+        self.changes.remove(index).map(|(_, then)| then)
     }
 
     /// A sender that does not keep a send-only connection open.
@@ -97,7 +111,11 @@ impl States {
         if let Some(state) = self.0.get_mut(slot as usize) {
             state.take_if(|state| {
                 let is_used = state.request.is_some() || state.inbox.is_some() || state.keeps.is_some();
-                !is_used && state.gone.is_none() && state.extensions.is_empty() && state.cleanups.is_empty()
+                !is_used
+                    && state.changes.is_empty()
+                    && state.gone.is_none()
+                    && state.extensions.is_empty()
+                    && state.cleanups.is_empty()
             });
         }
     }

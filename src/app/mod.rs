@@ -33,5 +33,5 @@ pub use reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
 pub use request::Request;
 pub use response::{IntoResponse, Response};
 pub use serve::service;
-pub use socket::{Socket, To};
+pub use socket::{Notice, Socket, To};
 pub use ws::{IntoWs, Mode, Ws, ws};

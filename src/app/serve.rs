@@ -19,12 +19,12 @@ use crate::app::request::Request;
 use crate::app::response::Outcome;
 use crate::app::router::{Endpoint, Params, Router};
 use crate::app::routes::{HeldRoute, Routes};
-use crate::app::socket::Socket;
+use crate::app::socket::{OnKnown, Socket};
 use crate::app::ws::{Handler, LocalBoxFuture, Mode, OnClose, Route};
 use crate::closed::Closed;
 use crate::guard::{Guarded, GuardedFuture, guarded, text};
 use crate::hub::ConnectionId;
-use crate::hub::{CoreHub, RouteName};
+use crate::hub::{CoreHub, Known, RouteName};
 use crate::message::{Message, OwnedMessage};
 use crate::outbox::Dropped;
 use crate::proto::Incoming;
@@ -95,6 +95,41 @@ impl CoreApp {
 
     fn socket<'a>(&'a mut self, hub: &'a mut CoreHub, slot: u32) -> Socket<'a> {
         Socket { hub, core: &self.core, states: &mut self.states, slot }
+    }
+
+    /// What its route says to a request.
+    fn answer(&mut self, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
+        let router = Rc::clone(&self.router);
+        let head = inbound.head;
+        if let Some(reply) = router.answer_for_server(head.method(), head.path()) {
+            return Answer::Response(reply);
+        }
+        let (endpoint, params) = match router.find(head.path()) {
+            Ok(Some((endpoint, params))) => (Some(endpoint), params),
+            Ok(None) => (None, Params::new()),
+            Err(error) => return Answer::Response(error.into()),
+        };
+        let request = match Request::new(inbound, params, self.core.hub.clone()) {
+            Ok(request) => request,
+            Err(error) => return Answer::Response(error.into()),
+        };
+        let Some(endpoint) = endpoint else {
+            return match &router.fallback {
+                Some(fallback) => self.http(slot, generation, request, &Arc::default(), fallback, &Rc::default()),
+                None => Answer::Response(not_found()),
+            };
+        };
+        if let Some((number, hooks)) = websocket(endpoint, head) {
+            return match handshake::check(head) {
+                Ok(_) => self.upgrade(slot, generation, request, *number, hooks),
+                // The shard refuses it in the right form.
+                Err(_) => Answer::WebSocket(Accept { route: *number, ..Accept::default() }),
+            };
+        }
+        match endpoint.handler(head.method()) {
+            Ok((handler, hooks)) => self.http(slot, generation, request, &endpoint.path, handler, hooks),
+            Err(reply) => Answer::Response(reply),
+        }
     }
 
     /// A WebSocket request: its hooks decide, now or later.
@@ -178,6 +213,7 @@ impl CoreApp {
         } else {
             tracing::error!(id = %socket.id(), "a handler panicked");
         }
+        self.core.runtime.catch_up(hub);
         if let Some((code, reason)) = route.failure.close_for(error) {
             hub.close(slot, Some(code), reason);
         }
@@ -210,7 +246,9 @@ impl CoreApp {
         call: impl FnOnce(&mut Socket<'_>) -> Result<(), BoxError>,
     ) -> bool {
         let mut socket = Socket { hub, core: &self.core, states: &mut self.states, slot };
-        match guarded("a handler", || call(&mut socket)) {
+        let result = guarded("a handler", || call(&mut socket));
+        self.core.runtime.catch_up(hub);
+        match result {
             Some(Ok(())) => true,
             Some(Err(error)) => {
                 self.failed(hub, slot, route, Some(error.into()));
@@ -316,38 +354,9 @@ impl Service for CoreApp {
     }
 
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
-        let _ = hub;
-        let router = Rc::clone(&self.router);
-        let head = inbound.head;
-        if let Some(reply) = router.answer_for_server(head.method(), head.path()) {
-            return Answer::Response(reply);
-        }
-        let (endpoint, params) = match router.find(head.path()) {
-            Ok(Some((endpoint, params))) => (Some(endpoint), params),
-            Ok(None) => (None, Params::new()),
-            Err(error) => return Answer::Response(error.into()),
-        };
-        let request = match Request::new(inbound, params, self.core.hub.clone()) {
-            Ok(request) => request,
-            Err(error) => return Answer::Response(error.into()),
-        };
-        let Some(endpoint) = endpoint else {
-            return match &router.fallback {
-                Some(fallback) => self.http(slot, generation, request, &Arc::default(), fallback, &Rc::default()),
-                None => Answer::Response(not_found()),
-            };
-        };
-        if let Some((number, hooks)) = websocket(endpoint, head) {
-            return match handshake::check(head) {
-                Ok(_) => self.upgrade(slot, generation, request, *number, hooks),
-                // The shard refuses it in the right form.
-                Err(_) => Answer::WebSocket(Accept { route: *number, ..Accept::default() }),
-            };
-        }
-        match endpoint.handler(head.method()) {
-            Ok((handler, hooks)) => self.http(slot, generation, request, &endpoint.path, handler, hooks),
-            Err(reply) => Answer::Response(reply),
-        }
+        let answer = self.answer(slot, generation, inbound);
+        self.core.runtime.catch_up(hub);
+        answer
     }
 
     /// Only what the routes say: hooks see the whole request, and once.
@@ -445,6 +454,18 @@ impl Service for CoreApp {
         }
     }
 
+    fn known(&mut self, hub: &mut CoreHub, known: &Known) {
+        let then = self.states.get_mut(known.slot).and_then(|state| state.take_change(known.number));
+        let then = then.and_then(|then| then.downcast::<OnKnown>().ok());
+        if let (Some(then), Some(members)) = (then, known.members) {
+            let (route, _) = self.route(hub.route(known.slot));
+            self.run(hub, known.slot, &route, |socket| {
+                (then.0)(socket, members);
+                Ok(())
+            });
+        }
+    }
+
     fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
         let (route, _) = self.route(hub.route(slot));
         if let Some(on_drop) = &route.on_drop {
@@ -515,6 +536,7 @@ impl Service for CoreApp {
         {
             inbox.close();
         }
+        self.core.runtime.catch_up(hub);
     }
 
     fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {

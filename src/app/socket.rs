@@ -12,10 +12,10 @@ use crate::app::queue::{Queue, send_message};
 use crate::app::reply::{ReplySink, Sent};
 use crate::app::request::Request;
 use crate::hub::ConnectionId;
-use crate::hub::{CoreHub, Delivery, JoinError, Scope};
+use crate::hub::{CoreHub, Delivery, Done, JoinError, Scope};
 use crate::message::RawJson;
 use crate::message::{EncodeError, Envelope, IntoMessage, Message, borrowed};
-use crate::outbox::Key;
+use crate::outbox::{FrameBuf, Key};
 use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::remote::Hub;
@@ -34,6 +34,13 @@ impl Socket<'_> {
     /// The connection's address in the whole process.
     pub fn id(&self) -> ConnectionId {
         self.hub.id(self.slot)
+    }
+
+    /// The hub, after what was asked of it by other ways in this call.
+    #[inline]
+    fn hub_now(&mut self) -> &mut CoreHub {
+        self.core.runtime.catch_up(self.hub);
+        self.hub
     }
 
     // ---- sending --------------------------------------------------------------------------------------------------
@@ -79,8 +86,10 @@ impl Socket<'_> {
     /// Sends a message to all members of the room that this connection joined first of those it is still in, itself
     /// included: the fast way for connections that live in one room. A large received message is not copied.
     pub fn to_own_room(&mut self, message: Message<'_>) -> Delivery {
-        match self.hub.first_room(self.slot) {
-            Some(room) => self.hub.publish_incoming(room, message.0, None),
+        let slot = self.slot;
+        let hub = self.hub_now();
+        match hub.first_room(slot) {
+            Some(room) => hub.publish_incoming(room, message.0, None),
             None => Delivery::default(),
         }
     }
@@ -106,7 +115,8 @@ impl Socket<'_> {
     /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may.
     pub fn close(&mut self, code: u16, reason: &str) -> Result<(), IllegalCloseCode> {
         let code = close::legal(code)?;
-        self.hub.close(self.slot, Some(code), reason.to_owned());
+        let slot = self.slot;
+        self.hub_now().close(slot, Some(code), reason.to_owned());
         Ok(())
     }
 
@@ -127,15 +137,93 @@ impl Socket<'_> {
     /// A name has at most 256 bytes ([`Ws::max_room_name`](crate::Ws::max_room_name)), and a connection is in at most
     /// [`Config::rooms_max`](crate::Config::rooms_max) rooms, 256 by default ([`Ws::max_rooms`](crate::Ws::max_rooms)).
     ///
+    /// It is in it when this returns: what is published on this core from now on reaches it. The other cores are told in the
+    /// same moment and take notice before they handle anything that arrives later than that, but nobody waits for them: of
+    /// two connections that join at once on different cores, neither may find the other in [`Socket::member_count`] yet.
+    /// Where a join is answered to somebody who relies on it, use [`Socket::join_then`].
+    ///
     /// # Errors
     /// If the connection is closing, or a limit is reached.
     pub fn join(&mut self, room: impl AsRef<str>) -> Result<(), JoinError> {
-        self.hub.join(self.slot, room.as_ref()).map(|_| ())
+        let slot = self.slot;
+        self.hub_now().join(slot, room.as_ref()).map(|_| ())
+    }
+
+    /// Joins a room, and calls `then` with the number of its members once every core knows of it. It gets what is published
+    /// from then on, and none of its own messages is handled before that, so that answers stay in order.
+    ///
+    /// Joins that are answered by `then` are in an order, whichever cores they are on: of two, the one that is answered
+    /// later counts the other, and the last of any number counts all of them. What is published after an answer, by whomever,
+    /// reaches the member. `notice` goes to the connections that are in the room, unless this one is in it already, by this
+    /// method or another: whoever came by this method too either counts this join in its own answer or gets the
+    /// notice after that, never both, so count and notices always add up.
+    ///
+    /// With one core, `then` is called before this returns; otherwise in a later tick, as soon as all others have read their
+    /// mail: one that is busy holds it up. It is not called if the connection closes, or leaves the room, before that.
+    ///
+    /// ```no_run
+    /// # use ringwire::{Socket, BoxError};
+    /// fn on_connect(socket: &mut Socket<'_>) -> Result<(), BoxError> {
+    ///     let notice = socket.notice("came", &socket.id().to_string())?;
+    ///     socket.join_then("lobby", Some(notice), |socket, members| {
+    ///         let _ = socket.emit("welcome", &members);
+    ///     })?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// If the connection is closing, or a limit is reached.
+    pub fn join_then(
+        &mut self,
+        room: impl AsRef<str>,
+        notice: Option<Notice>,
+        then: impl FnOnce(&mut Socket<'_>, usize) + 'static,
+    ) -> Result<(), JoinError> {
+        let slot = self.slot;
+        let done = self.hub_now().join_then(slot, room.as_ref(), notice.as_ref().map(|notice| &notice.0))?;
+        self.when_done(done, then);
+        Ok(())
+    }
+
+    /// Leaves a room at once, and calls `then` with the number of its members once every core knows of it, as
+    /// [`Socket::join_then`] does; false if it was not in it. `notice` goes to the connections that are in the room.
+    ///
+    /// In `on_close` it leaves with the notice, and `then` is not called.
+    pub fn leave_then(
+        &mut self,
+        room: impl AsRef<str>,
+        notice: Option<Notice>,
+        then: impl FnOnce(&mut Socket<'_>, usize) + 'static,
+    ) -> bool {
+        let slot = self.slot;
+        let done = self.hub_now().leave_then(slot, room.as_ref(), notice.as_ref().map(|notice| &notice.0));
+        let was_in = done.is_some();
+        self.when_done(done.unwrap_or(Done::Untold), then);
+        was_in
+    }
+
+    fn when_done(&mut self, done: Done, then: impl FnOnce(&mut Socket<'_>, usize) + 'static) {
+        match done {
+            Done::Now(members) => then(self, members),
+            Done::Untold => {}
+            Done::Later(number) => self.state().await_change(number, Box::new(OnKnown(Box::new(then)))),
+        }
+    }
+
+    /// An event in the app's envelope, for [`Socket::join_then`] and [`Socket::leave_then`].
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn notice(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Notice, EncodeError> {
+        let text = self.core.envelope().encode(event, data)?;
+        Ok(Notice(FrameBuf::new(Kind::Text.into(), &text)))
     }
 
     /// Leaves a room; false if it was not in it.
     pub fn leave(&mut self, room: impl AsRef<str>) -> bool {
-        self.hub.leave(self.slot, room.as_ref())
+        let slot = self.slot;
+        self.hub_now().leave(slot, room.as_ref())
     }
 
     /// Whether it is in a room.
@@ -143,8 +231,8 @@ impl Socket<'_> {
         self.hub.is_in(self.slot, room.as_ref())
     }
 
-    /// How many members a room has, over all cores, as far as this core has heard: a join or leave that a client has been
-    /// answered is counted.
+    /// How many members a room has, over all cores, as far as this core has heard: a join or leave that has been answered by
+    /// [`Socket::join_then`] or [`Socket::leave_then`] is counted.
     pub fn member_count(&self, room: impl AsRef<str>) -> usize {
         self.hub.member_count(room.as_ref())
     }
@@ -195,7 +283,8 @@ impl Socket<'_> {
 
     /// Sets the connection's JSON data: a [`Value`], or a [`RawJson`], which stays as it is written.
     pub fn set_data(&mut self, data: impl Into<RawJson>) {
-        self.hub.set_data(self.slot, data.into());
+        let slot = self.slot;
+        self.hub_now().set_data(slot, data.into());
     }
 
     /// Typed values attached to the connection, those that hooks attached to its request among them.
@@ -232,6 +321,13 @@ impl Socket<'_> {
     }
 }
 
+/// What [`Socket::join_then`] and [`Socket::leave_then`] call.
+pub(crate) struct OnKnown(pub(crate) Box<dyn FnOnce(&mut Socket<'_>, usize)>);
+
+/// What the members of a room are told of a connection that joins or leaves it: from [`Socket::notice`].
+#[derive(Clone, Debug)]
+pub struct Notice(FrameBuf);
+
 impl Queue for Socket<'_> {
     fn envelope(&self) -> Envelope {
         self.core.envelope()
@@ -239,13 +335,15 @@ impl Queue for Socket<'_> {
 
     #[inline]
     fn queue(&mut self, message: Message<'_>, key: Option<Key>) -> Sent {
-        send_message(self.hub, self.slot, message, key)
+        let slot = self.slot;
+        send_message(self.hub_now(), slot, message, key)
     }
 }
 
 impl ReplySink for Socket<'_> {
     fn send_reply(&mut self, message: Message<'_>) -> Sent {
-        send_message(self.hub, self.slot, message, None)
+        let slot = self.slot;
+        send_message(self.hub_now(), slot, message, None)
     }
 }
 
@@ -284,7 +382,10 @@ impl To<'_> {
     pub fn send(self, message: impl IntoMessage) -> Result<Delivery, EncodeError> {
         let except = self.except_self.then_some(self.slot);
         let (hub, scope, key) = (self.hub, self.scope, self.key);
-        message.with_message(|message| hub.send_to_scope(&scope, message.0, key, except))
+        message.with_message(|message| {
+            self.core.runtime.catch_up(hub);
+            hub.send_to_scope(&scope, message.0, key, except)
+        })
     }
 
     /// Sends a named event, in the app's envelope.
@@ -294,6 +395,7 @@ impl To<'_> {
     pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivery, EncodeError> {
         let text = self.core.envelope().encode(event, data)?;
         let except = self.except_self.then_some(self.slot);
+        self.core.runtime.catch_up(self.hub);
         Ok(self.hub.send_to_scope(&self.scope, borrowed(Kind::Text, &text).0, self.key, except))
     }
 }

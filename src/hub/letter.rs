@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{CoreHub, RouteName};
 use crate::hub::ConnectionId;
+use crate::mail::MailError;
 use crate::outbox::FrameBuf;
 use crate::outbox::{Key, Queued};
 
@@ -91,7 +92,7 @@ pub enum Scope {
 
 /// What one core, or a thread that is none, asks of a core.
 pub enum Letter {
-    /// How many members of a room a core has.
+    /// How many members of a room a core has, but for those that came by changes. Urgent.
     Presence {
         /// The room's name.
         room: Arc<str>,
@@ -99,6 +100,31 @@ pub enum Letter {
         core: usize,
         /// How many.
         members: u32,
+    },
+    /// How many members of a room that came by changes a core has: see `hub/changes.rs`.
+    Change {
+        /// The room's name.
+        room: Arc<str>,
+        /// The core that says so.
+        core: usize,
+        /// How many.
+        members: u32,
+        /// The number of the change, if somebody waits for this to be read.
+        number: Option<u64>,
+        /// What the room's members are to be told.
+        notice: Option<FrameBuf>,
+    },
+    /// A core has read the other's changes up to this number. Urgent.
+    ChangesRead {
+        /// The core that has read them.
+        core: usize,
+        /// The number of the last.
+        number: u64,
+    },
+    /// A core has ended: it has no connections and reads nothing any more. Urgent.
+    CoreEnded {
+        /// Which.
+        core: usize,
     },
     /// A message to this core's part of a set of connections.
     Publish {
@@ -133,9 +159,66 @@ pub enum Letter {
         number: u32,
     },
     /// Whatever else: runs between two ticks' handlers.
-    Run(Box<dyn FnOnce(&mut CoreHub) + Send>),
+    Run(Box<dyn Ask>),
     /// Stop accepting, close every connection with 1001, end when the last one is gone.
     Drain,
     /// End at once.
     Stop,
+}
+
+impl Letter {
+    /// A letter that asks this and sends the answer back.
+    pub(crate) fn ask<A: Send + 'static>(
+        ask: impl FnOnce(&mut CoreHub) -> A + Send + 'static,
+    ) -> (Letter, oneshot::Receiver<Result<A, MailError>>) {
+        let (answer, receiver) = oneshot::channel();
+        (Letter::Run(Box::new(Question { ask, answer })), receiver)
+    }
+
+    /// Tells whoever waits for what becomes of it that it could not be delivered.
+    pub(crate) fn refuse(self, error: MailError) {
+        match self {
+            Letter::EmitTo { tally: Some(tally), .. } | Letter::Publish { tally: Some(tally), .. } => match error {
+                MailError::Full => tally.add(Delivery { refused: 1, ..Delivery::default() }),
+                MailError::Ended => tally.add(Queued::Gone.into()),
+            },
+            Letter::Run(ask) => ask.refuse(error),
+            _ => {}
+        }
+    }
+}
+
+/// What a core is asked to do, whoever wrote it: a panic in it ends nothing but this.
+pub trait Ask: Send {
+    /// Does it.
+    fn run(self: Box<Self>, hub: &mut CoreHub);
+
+    /// It cannot be asked.
+    fn refuse(self: Box<Self>, error: MailError) {
+        let _ = error;
+    }
+}
+
+impl<F: FnOnce(&mut CoreHub) + Send> Ask for F {
+    fn run(self: Box<Self>, hub: &mut CoreHub) {
+        self(hub);
+    }
+}
+
+/// A question whose answer goes back.
+struct Question<F, A> {
+    ask: F,
+    answer: oneshot::Sender<Result<A, MailError>>,
+}
+
+impl<A: Send, F: FnOnce(&mut CoreHub) -> A + Send> Ask for Question<F, A> {
+    fn run(self: Box<Self>, hub: &mut CoreHub) {
+        let Question { ask, answer } = *self;
+        // Nobody may be waiting any more.
+        let _ = answer.send(Ok(ask(hub)));
+    }
+
+    fn refuse(self: Box<Self>, error: MailError) {
+        let _ = self.answer.send(Err(error));
+    }
 }

@@ -4,15 +4,17 @@
 //! A room lives on each core that has members in it. Every core knows of each room how many members the other cores have,
 //! by letters that they write at once when their first member joins, and otherwise at the end of a tick in which the number
 //! has changed: so a message wakes only cores that can deliver it, and members are counted without asking. These letters
-//! are urgent, so they do not wait where a mailbox is full, and a core reads its mail before it runs handlers: whoever has
-//! been told that a join is done, and lets somebody else publish to the room or count its members, can count on the message
-//! arriving, and on being counted.
+//! are urgent, so they do not wait where a mailbox is full, and a core reads its mail before it runs handlers. Joins and
+//! leaves that are to be known to all before they are answered are another thing: see `hub/changes.rs`.
 //!
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
 //!
 //! Knows of this crate: `config`, `mail`, `message`, `metrics`, `outbox`, `proto`.
 
+mod changes;
+#[cfg(test)]
+mod changes_tests;
 mod id;
 mod kept;
 mod letter;
@@ -31,6 +33,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -44,11 +47,13 @@ use crate::outbox::FrameBuf;
 use crate::outbox::{Dropped, Key, Outbox, Outgoing, Queued};
 use crate::proto::frame::Opcode;
 use crate::proto::{Incoming, Kind, Payload, Spares};
-use room::Room;
+use changes::Changes;
+use room::{Place, Room};
 use routes::RouteNames;
 
+pub use changes::{Done, Known};
 pub use id::{ConnectionId, IdKey, ParseIdError};
-pub use letter::{Delivery, Letter, Scope, Tally};
+pub use letter::{Ask, Delivery, Letter, Scope, Tally};
 pub use limits::RouteLimits;
 pub(crate) use peer::CompactPeer;
 pub use room::RoomId;
@@ -69,16 +74,28 @@ struct Member {
     route: u16,
     open: bool,
     doomed: bool,
+    /// Its task has not taken what came before: no more of its messages are handled.
+    task_is_behind: bool,
     /// To be closed when the last sender outside is dropped.
     ends_with_senders: bool,
     /// How often somebody outside has got a sender when nobody had one.
     senders: u32,
     /// Bytes of what it has the hub keep.
     kept_bytes: u32,
+    /// Joins and leaves of its that are not known to all cores yet: none of its messages is handled meanwhile.
+    changes: u32,
     peer: CompactPeer,
     opened_ns: u64,
     /// Each with this connection's place in the room's list of members.
-    rooms: SmallVec<[(RoomId, u32); 1]>,
+    rooms: SmallVec<[(RoomId, Place); 1]>,
+}
+
+/// What has ended elsewhere.
+enum End {
+    /// A connection's senders outside, by their number.
+    Senders(ConnectionId, u32),
+    /// A core, and its connections with it.
+    Core(usize),
 }
 
 /// A connection that is to be closed at the end of the tick.
@@ -130,6 +147,7 @@ pub struct CoreHub {
     names: HashMap<Arc<str>, RoomId>,
     /// Rooms of which the other cores may not know how many members they have here.
     news: Vec<RoomId>,
+    changes: Changes,
     post: Post<Letter>,
     dooms: Vec<Doom>,
     /// Per route: what happens to a connection that does not keep up.
@@ -144,8 +162,8 @@ pub struct CoreHub {
     data: HashMap<u32, RawJson>,
     /// Connections whose messages may be handled again.
     released: Vec<(u32, u32)>,
-    /// Connections whose last sender outside was dropped, and of which senders it was the last.
-    without_senders: Vec<(ConnectionId, u32)>,
+    /// What has ended, and takes effect when the letters that came before word of it have been read.
+    ends: Vec<End>,
     /// Bytes held of messages and requests that are incomplete or held back.
     pub(crate) partial_bytes: usize,
     /// Bytes of messages that tasks have not taken, as of this tick.
@@ -171,6 +189,7 @@ impl CoreHub {
             rooms: Slab::new(),
             names: HashMap::new(),
             news: Vec::new(),
+            changes: Changes::new(post.core(), post.cores()),
             post,
             dooms: Vec::new(),
             slow_consumer,
@@ -181,7 +200,7 @@ impl CoreHub {
             route_limits: Vec::new(),
             data: HashMap::new(),
             released: Vec::new(),
-            without_senders: Vec::new(),
+            ends: Vec::new(),
             partial_bytes: 0,
             inbox_bytes: 0,
             kept_bytes: 0,
@@ -239,7 +258,7 @@ impl CoreHub {
             self.data.remove(&slot);
         }
         while let Some((room, place)) = self.members[slot as usize].rooms.pop() {
-            self.remove_from_room(room, place);
+            self.remove_from_room(slot, room, place);
         }
         self.members[slot as usize].rooms.shrink_to_fit();
     }
@@ -473,6 +492,11 @@ impl CoreHub {
         self.counters.letters += 1;
         match letter {
             Letter::Presence { room, core, members } => self.read_presence(&room, core, members),
+            Letter::Change { room, core, members, number, notice } => {
+                self.read_change(&room, core, members, number, notice.as_ref());
+            }
+            Letter::ChangesRead { core, number } => self.changes_read(core, number),
+            Letter::CoreEnded { core } => self.ends.push(End::Core(core)),
             Letter::Publish { scope, frame, key, except, tally } => {
                 self.read_publish(&scope, &frame, key, except, tally);
             }
@@ -488,11 +512,42 @@ impl CoreHub {
                     tally.add(queued.into());
                 }
             }
-            Letter::Run(run) => run(self),
-            Letter::SendersEnded { id, number } => self.without_senders.push((id, number)),
+            Letter::Run(ask) => {
+                if catch_unwind(AssertUnwindSafe(|| ask.run(self))).is_err() {
+                    tracing::error!("what a core was asked panicked");
+                }
+            }
+            Letter::SendersEnded { id, number } => self.ends.push(End::Senders(id, number)),
             Letter::Drain | Letter::Stop => return Some(letter),
         }
         None
+    }
+
+    /// Does what a letter to a core asks if it is to this one, or passes it on, in line with whatever else this core has
+    /// written to that one.
+    pub(crate) fn forward(&mut self, core: usize, letter: Letter) {
+        if core == self.core {
+            let other = self.read(letter);
+            debug_assert!(other.is_none(), "a letter to the shard");
+        } else if let Err((error, letter)) = self.post.offer(core, letter) {
+            letter.refuse(error);
+        }
+    }
+
+    /// How many ends have been read of. Urgent letters tell of them, so letters that came before may not have been read.
+    pub(crate) fn ends_read(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The first so many of these ends take effect: all letters that came before them have been read.
+    pub(crate) fn take_effect(&mut self, ends: usize) {
+        let ended: Vec<End> = self.ends.drain(..ends).collect();
+        for end in ended {
+            match end {
+                End::Senders(id, number) => self.close_without_senders(id, number),
+                End::Core(core) => self.core_ended(core),
+            }
+        }
     }
 
     /// A frame that came by letter: a short one joins the others of this tick in the arena.
@@ -513,6 +568,7 @@ impl CoreHub {
     /// Ends the tick's mail: retries what waited and rings the bells.
     pub(crate) fn post_mail(&mut self, ring: impl FnMut(usize)) {
         self.tell_news();
+        self.confirm_changes();
         self.post.retry();
         self.post.bells(ring);
     }
@@ -522,13 +578,20 @@ impl CoreHub {
         for (key, room) in &self.rooms {
             for (place, &slot) in room.members.iter().enumerate() {
                 let rooms = &self.members[slot as usize].rooms;
-                assert!(rooms.contains(&(RoomId(key as u32), place as u32)), "room {} slot {slot}", room.name);
+                let is_here = |(of, at): &(RoomId, Place)| of.0 == key as u32 && at.index() == Some(place);
+                assert!(rooms.iter().any(is_here), "room {} slot {slot}", room.name);
+            }
+            for (_, slot) in &room.joining {
+                let rooms = &self.members[*slot as usize].rooms;
+                assert!(rooms.contains(&(RoomId(key as u32), Place::JOINING)), "room {} slot {slot}", room.name);
             }
         }
+        let places = || self.members.iter().flat_map(|member| &member.rooms);
+        let changed_in = places().filter(|(_, place)| place.is_changed_in()).count();
+        assert_eq!(changed_in, self.rooms.iter().map(|(_, room)| room.changed_in as usize).sum::<usize>());
         let kept = (0..self.members.len() as u32).map(|slot| self.kept_by(slot)).sum::<usize>();
         assert_eq!(kept, self.kept_bytes);
-        let memberships: usize = self.members.iter().map(|member| member.rooms.len()).sum();
-        assert_eq!(memberships, self.rooms.iter().map(|(_, room)| room.members.len()).sum::<usize>());
+        assert_eq!(places().count(), self.rooms.iter().map(|(_, room)| room.count()).sum::<usize>());
         self.outbox.invariants()
     }
 }

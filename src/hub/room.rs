@@ -1,5 +1,6 @@
 //! One room on one core.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -10,28 +11,87 @@ pub struct RoomId(pub(super) u32);
 
 pub(super) struct Room {
     pub(super) name: Arc<str>,
+    /// Who gets what is published.
     pub(super) members: Vec<u32>,
+    /// Whose join is not known to all cores yet, each with its change's number, in their order: see [`super::changes`].
+    pub(super) joining: VecDeque<(u64, u32)>,
+    /// Members, and those that are joining, whose joins are changes.
+    pub(super) changed_in: u32,
     pub(super) elsewhere: Elsewhere,
-    /// The number of members here that the other cores know of.
-    pub(super) told: u32,
+    /// What the other cores have been told of this one.
+    pub(super) told: Told,
     /// On the list of rooms to tell of.
     pub(super) is_news: bool,
     /// Kept although empty: somebody holds its id.
     pub(super) pinned: bool,
 }
 
+impl Room {
+    pub(super) fn new(name: Arc<str>) -> Room {
+        Room {
+            name,
+            members: Vec::new(),
+            joining: VecDeque::new(),
+            changed_in: 0,
+            elsewhere: Elsewhere::default(),
+            told: Told::default(),
+            is_news: false,
+            pinned: false,
+        }
+    }
+
+    /// How many are in it here, those included whose join is not known to all yet.
+    pub(super) fn count(&self) -> usize {
+        self.members.len() + self.joining.len()
+    }
+
+    /// What the others are to know.
+    pub(super) fn to_tell(&self) -> Told {
+        Told { plain: self.count() as u32 - self.changed_in, changed_in: self.changed_in }
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.count() == 0 && self.elsewhere.is_empty() && !self.pinned && !self.is_news
+    }
+}
+
+/// How many members a core has, by the way in which the others hear of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// By urgent letters.
+    pub(super) plain: u32,
+    /// By changes, in line with the messages.
+    pub(super) changed_in: u32,
+}
+
 /// How many members other cores have; those that have none are left out.
 #[derive(Debug, Default)]
-pub(super) struct Elsewhere(SmallVec<[(u16, u32); 2]>);
+pub(super) struct Elsewhere(SmallVec<[(u16, Told); 2]>);
 
 impl Elsewhere {
-    pub(super) fn set(&mut self, core: usize, members: u32) {
-        let place = self.0.iter().position(|(of, _)| usize::from(*of) == core);
-        match (place, members) {
-            (Some(place), 0) => _ = self.0.swap_remove(place),
-            (Some(place), _) => self.0[place].1 = members,
-            (None, 0) => {}
-            (None, _) => self.0.push((core as u16, members)),
+    pub(super) fn set_plain(&mut self, core: usize, members: u32) {
+        self.change(core, |told| told.plain = members);
+    }
+
+    pub(super) fn set_changed_in(&mut self, core: usize, members: u32) {
+        self.change(core, |told| told.changed_in = members);
+    }
+
+    /// Whether there was something to forget.
+    pub(super) fn forget(&mut self, core: usize) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(of, _)| usize::from(*of) != core);
+        self.0.len() < before
+    }
+
+    fn change(&mut self, core: usize, change: impl FnOnce(&mut Told)) {
+        let place = self.0.iter().position(|(of, _)| usize::from(*of) == core).unwrap_or_else(|| {
+            self.0.push((core as u16, Told::default()));
+            self.0.len() - 1
+        });
+        change(&mut self.0[place].1);
+        if self.0[place].1 == Told::default() {
+            self.0.swap_remove(place);
         }
     }
 
@@ -44,6 +104,45 @@ impl Elsewhere {
     }
 
     pub(super) fn members(&self) -> usize {
-        self.0.iter().map(|(_, members)| *members as usize).sum()
+        self.0.iter().map(|(_, told)| told.plain as usize + told.changed_in as usize).sum()
+    }
+}
+
+/// A connection's place among a room's members, and how it came there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+impl Place {
+    /// On the list of those that are joining.
+    pub(super) const JOINING: Place = Place(u32::MAX);
+    const CHANGED_IN: u32 = 1 << 31;
+
+    pub(super) fn plain(index: usize) -> Place {
+        debug_assert!(index < Place::CHANGED_IN as usize);
+        Place(index as u32)
+    }
+
+    pub(super) fn changed_in(index: usize) -> Place {
+        debug_assert!(index < (Place::JOINING.0 & !Place::CHANGED_IN) as usize);
+        Place(index as u32 | Place::CHANGED_IN)
+    }
+
+    /// The same way to another place.
+    pub(super) fn moved_to(self, index: usize) -> Place {
+        if self.is_changed_in() { Place::changed_in(index) } else { Place::plain(index) }
+    }
+
+    pub(super) fn is_joining(self) -> bool {
+        self == Place::JOINING
+    }
+
+    /// Whether the others hear of it by changes.
+    pub(super) fn is_changed_in(self) -> bool {
+        self.0 & Place::CHANGED_IN != 0
+    }
+
+    /// Among the members.
+    pub(super) fn index(self) -> Option<usize> {
+        (!self.is_joining()).then_some((self.0 & !Place::CHANGED_IN) as usize)
     }
 }

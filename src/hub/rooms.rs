@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::kept::membership_bytes;
-use super::room::Elsewhere;
+use super::room::Place;
 use super::{CoreHub, JoinError, Letter, Room, RoomId};
 
 impl CoreHub {
@@ -14,29 +14,41 @@ impl CoreHub {
         room
     }
 
-    fn find_or_make(&mut self, name: &str, shared: impl FnOnce() -> Arc<str>) -> RoomId {
+    pub(super) fn find_or_make(&mut self, name: &str, shared: impl FnOnce() -> Arc<str>) -> RoomId {
         if let Some(room) = self.names.get(name) {
             return *room;
         }
         let name = shared();
-        let key = self.rooms.insert(Room {
-            name: Arc::clone(&name),
-            members: Vec::new(),
-            elsewhere: Elsewhere::default(),
-            told: 0,
-            is_news: false,
-            pinned: false,
-        });
-        let room = RoomId(key as u32);
+        let room = RoomId(self.rooms.insert(Room::new(Arc::clone(&name))) as u32);
         self.names.insert(name, room);
         room
     }
 
-    /// Adds a connection to the room of this name; nothing happens if it is a member.
+    /// Adds a connection to the room of this name; nothing happens if it is a member. What this core publishes reaches it
+    /// from now on; the others hear of it by an urgent letter. When they have read that is nobody's concern here: see
+    /// [`CoreHub::join_then`].
     ///
     /// # Errors
     /// If the connection is closing, in too many rooms, or the name is too long.
     pub fn join(&mut self, slot: u32, name: &str) -> Result<RoomId, JoinError> {
+        let (id, was) = self.let_in(slot, name)?;
+        if was.is_some() {
+            return Ok(id);
+        }
+        let room = &mut self.rooms[id.0 as usize];
+        self.members[slot as usize].rooms.push((id, Place::plain(room.members.len())));
+        room.members.push(slot);
+        // Who publishes to it from now on must know of it; how many they are can wait for the end of the tick.
+        if room.told.plain == 0 {
+            self.announce(id);
+        } else {
+            self.note_news(id);
+        }
+        Ok(id)
+    }
+
+    /// Whether a connection may be in a room, and its place if it is.
+    pub(super) fn let_in(&mut self, slot: u32, name: &str) -> Result<(RoomId, Option<Place>), JoinError> {
         if !self.is_open(slot) {
             return Err(JoinError::Gone);
         }
@@ -45,9 +57,9 @@ impl CoreHub {
             return Err(JoinError::NameTooLong { max });
         }
         if let Some(room) = self.names.get(name)
-            && self.is_member(slot, *room)
+            && let Some(place) = self.place(slot, *room)
         {
-            return Ok(*room);
+            return Ok((*room, Some(place)));
         }
         let max = self.rooms_max(slot);
         if self.members[slot as usize].rooms.len() >= max {
@@ -55,16 +67,7 @@ impl CoreHub {
         }
         let id = self.find_or_make(name, || name.into());
         self.keep(slot, membership_bytes(name, self.post.cores()), 0);
-        let room = &mut self.rooms[id.0 as usize];
-        self.members[slot as usize].rooms.push((id, room.members.len() as u32));
-        room.members.push(slot);
-        // Who publishes to it from now on must know of it; how many they are can wait for the end of the tick.
-        if room.told == 0 {
-            self.announce(id);
-        } else {
-            self.note_news(id);
-        }
-        Ok(id)
+        Ok((id, None))
     }
 
     /// Removes a connection from a room; false if it was not a member.
@@ -75,16 +78,21 @@ impl CoreHub {
             Some(index) => {
                 let (_, place) = rooms.remove(index);
                 self.keep(slot, 0, membership_bytes(name, self.post.cores()));
-                self.remove_from_room(room, place);
+                self.remove_from_room(slot, room, place);
                 true
             }
             None => false,
         }
     }
 
+    fn place(&self, slot: u32, room: RoomId) -> Option<Place> {
+        let rooms = &self.members[slot as usize].rooms;
+        rooms.iter().find(|(of, _)| *of == room).map(|(_, place)| *place)
+    }
+
     /// Whether a connection is in a room.
     pub fn is_member(&self, slot: u32, room: RoomId) -> bool {
-        self.members[slot as usize].rooms.iter().any(|(of, _)| *of == room)
+        self.place(slot, room).is_some()
     }
 
     /// The room that a connection joined first of those it is still in.
@@ -93,7 +101,7 @@ impl CoreHub {
         self.members[slot as usize].rooms.first().map(|(room, _)| *room)
     }
 
-    /// The members of a room on this core, as slots.
+    /// The members of a room on this core, as slots; without those whose join is not known to all yet.
     pub fn local_members(&self, name: &str) -> &[u32] {
         self.names.get(name).map_or(&[], |room| &self.rooms[room.0 as usize].members)
     }
@@ -102,7 +110,7 @@ impl CoreHub {
     pub fn member_count(&self, name: &str) -> usize {
         self.names.get(name).map_or(0, |room| {
             let room = &self.rooms[room.0 as usize];
-            room.members.len() + room.elsewhere.members()
+            room.count() + room.elsewhere.members()
         })
     }
 
@@ -113,7 +121,7 @@ impl CoreHub {
 
     /// The names of the rooms that a connection is in.
     pub fn rooms_of(&self, slot: u32) -> Vec<String> {
-        let name = |(room, _): &(RoomId, u32)| self.rooms[room.0 as usize].name.to_string();
+        let name = |(room, _): &(RoomId, Place)| self.rooms[room.0 as usize].name.to_string();
         self.members[slot as usize].rooms.iter().map(name).collect()
     }
 
@@ -122,20 +130,26 @@ impl CoreHub {
         self.rooms.len()
     }
 
-    pub(super) fn remove_from_room(&mut self, id: RoomId, place: u32) {
+    pub(super) fn remove_from_room(&mut self, slot: u32, id: RoomId, place: Place) {
         let room = &mut self.rooms[id.0 as usize];
-        room.members.swap_remove(place as usize);
-        if let Some(&moved) = room.members.get(place as usize) {
-            let rooms = &mut self.members[moved as usize].rooms;
-            let entry = rooms.iter_mut().find(|(of, _)| *of == id).expect("members know their rooms");
-            entry.1 = place;
+        room.changed_in -= u32::from(place.is_changed_in());
+        match place.index() {
+            Some(index) => {
+                room.members.swap_remove(index);
+                if let Some(&moved) = room.members.get(index) {
+                    let rooms = &mut self.members[moved as usize].rooms;
+                    let entry = rooms.iter_mut().find(|(of, _)| *of == id).expect("members know their rooms");
+                    entry.1 = entry.1.moved_to(index);
+                }
+            }
+            None => room.joining.retain(|(_, of)| *of != slot),
         }
         self.note_news(id);
         self.forget_if_unused(id);
     }
 
     /// The number of a room's members has changed: the others are told at the end of the tick, once.
-    fn note_news(&mut self, id: RoomId) {
+    pub(super) fn note_news(&mut self, id: RoomId) {
         let room = &mut self.rooms[id.0 as usize];
         if self.post.cores() > 1 && !room.is_news {
             room.is_news = true;
@@ -148,18 +162,22 @@ impl CoreHub {
         while let Some(id) = self.news.pop() {
             let room = &mut self.rooms[id.0 as usize];
             room.is_news = false;
-            if room.members.len() != room.told as usize {
+            let (told, to_tell) = (room.told, room.to_tell());
+            if to_tell.plain != told.plain {
                 self.announce(id);
+            }
+            if to_tell.changed_in != told.changed_in {
+                self.tell_change(id, None, None);
             }
             self.forget_if_unused(id);
         }
     }
 
-    fn announce(&mut self, id: RoomId) {
+    pub(super) fn announce(&mut self, id: RoomId) {
         let core = self.core;
         let room = &mut self.rooms[id.0 as usize];
-        let members = room.members.len() as u32;
-        room.told = members;
+        let members = room.to_tell().plain;
+        room.told.plain = members;
         for other in (0..self.post.cores()).filter(|other| *other != core) {
             self.post.send_urgent(other, Letter::Presence { room: Arc::clone(&room.name), core, members });
         }
@@ -168,13 +186,12 @@ impl CoreHub {
     pub(super) fn read_presence(&mut self, name: &Arc<str>, core: usize, members: u32) {
         // The name is the same memory on all cores.
         let id = self.find_or_make(name, || Arc::clone(name));
-        self.rooms[id.0 as usize].elsewhere.set(core, members);
+        self.rooms[id.0 as usize].elsewhere.set_plain(core, members);
         self.forget_if_unused(id);
     }
 
-    fn forget_if_unused(&mut self, id: RoomId) {
-        let room = &self.rooms[id.0 as usize];
-        if room.members.is_empty() && room.elsewhere.is_empty() && !room.pinned && !room.is_news {
+    pub(super) fn forget_if_unused(&mut self, id: RoomId) {
+        if self.rooms[id.0 as usize].is_unused() {
             let room = self.rooms.remove(id.0 as usize);
             self.names.remove(&room.name);
         }

@@ -220,19 +220,30 @@ impl CoreHub {
         (self.counters.opened - self.counters.closed) as usize
     }
 
-    // ---- input that waits for the app -----------------------------------------------------------------------------
+    // ---- input that waits -----------------------------------------------------------------------------------------
 
     /// Handles no more of a connection's messages until it is released.
     pub(crate) fn hold(&mut self, slot: u32) {
+        self.members[slot as usize].task_is_behind = true;
         self.outbox.set_held(slot, true);
     }
 
     /// Handles a connection's messages again.
     pub(crate) fn release(&mut self, id: ConnectionId) {
         let slot = id.slot();
-        let is_it = self.members.get(slot as usize).is_some_and(|member| member.generation == id.generation());
-        if is_it && self.outbox.set_held(slot, false) {
-            self.released.push((slot, id.generation()));
+        if let Some(member) = self.members.get_mut(slot as usize)
+            && member.generation == id.generation()
+        {
+            member.task_is_behind = false;
+            self.release_if_free(slot);
+        }
+    }
+
+    /// Goes on with a connection's messages if nothing holds them back any more.
+    pub(super) fn release_if_free(&mut self, slot: u32) {
+        let member = &self.members[slot as usize];
+        if !member.task_is_behind && member.changes == 0 && self.outbox.set_held(slot, false) {
+            self.released.push((slot, member.generation));
         }
     }
 
@@ -259,16 +270,13 @@ impl CoreHub {
         member.senders
     }
 
-    /// Closes the connections whose last sender was dropped, if they are to end with it and there has been no other since.
-    /// After the mail has been read.
-    pub(crate) fn close_without_senders(&mut self) {
-        while let Some((id, number)) = self.without_senders.pop() {
-            if let Some(slot) = self.resolve(id)
-                && self.members[slot as usize].ends_with_senders
-                && self.members[slot as usize].senders == number
-            {
-                self.close(slot, Some(1000), "done");
-            }
+    /// Closes a connection whose last sender was dropped, if it is to end with it and there has been no other since.
+    pub(super) fn close_without_senders(&mut self, id: ConnectionId, number: u32) {
+        if let Some(slot) = self.resolve(id)
+            && self.members[slot as usize].ends_with_senders
+            && self.members[slot as usize].senders == number
+        {
+            self.close(slot, Some(1000), "done");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::admission::Admission;
 use crate::chance::Chance;
 use crate::mail::{Mailbox, PostOffice, Wake};
 use crate::outbox::Stretch;
-use crate::remote::Hub;
+use crate::remote::{AskAll as _, Hub};
 
 struct World {
     hubs: Vec<CoreHub>,
@@ -65,7 +65,7 @@ impl World {
                 while let Some(letter) = mailbox.next_urgent().or_else(|| mailbox.next()) {
                     assert!(hub.read(letter).is_none());
                 }
-                hub.close_without_senders();
+                hub.take_effect(hub.ends_read());
             }
         }
         self.hubs.iter().zip(before).map(|(hub, before)| hub.counters.letters - before).collect()
@@ -86,14 +86,14 @@ impl World {
     }
 }
 
-fn bytes_of(stretch: Stretch<'_>) -> Vec<u8> {
+pub(super) fn bytes_of(stretch: Stretch<'_>) -> Vec<u8> {
     match stretch {
         Stretch::One(bytes) => bytes.to_vec(),
         Stretch::Many(pieces) => pieces.concat(),
     }
 }
 
-fn payloads(mut bytes: &[u8]) -> Vec<String> {
+pub(super) fn payloads(mut bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     while let [_, len, rest @ ..] = bytes {
         let (payload, rest) = rest.split_at(usize::from(*len));

@@ -54,7 +54,7 @@ struct Address<T> {
     sender: Sender<T>,
     urgent: Sender<T>,
     parked: Arc<Parked>,
-    /// Letters from outside that found the mailbox full.
+    /// Letters that found the mailbox full and did not wait.
     refused: Arc<AtomicU64>,
 }
 
@@ -70,6 +70,16 @@ impl<T> Clone for Address<T> {
 }
 
 impl<T> Address<T> {
+    fn offer(&self, letter: T) -> Result<(), (MailError, T)> {
+        self.sender.try_send(letter).map_err(|error| match error {
+            TrySendError::Full(letter) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                (MailError::Full, letter)
+            }
+            TrySendError::Disconnected(letter) => (MailError::Ended, letter),
+        })
+    }
+
     /// Urgent letters never wait, but who causes them can be made to.
     fn is_crowded(&self) -> bool {
         self.sender.capacity().is_some_and(|depth| self.urgent.len() > depth)
@@ -188,6 +198,24 @@ impl<T> Post<T> {
         self.crowded |= self.addresses[core].is_crowded();
     }
 
+    /// Sends a letter to another core unless it would have to wait, be it for letters that wait already: those that nobody
+    /// holds up for it, and which must not overtake the others all the same.
+    ///
+    /// # Errors
+    /// If the core's mailbox is full, the core has ended, or there is no such core; the letter comes back.
+    ///
+    /// # Panics
+    /// If `core` is this core.
+    pub fn offer(&mut self, core: usize, letter: T) -> Result<(), (MailError, T)> {
+        let Some(address) = self.addresses.get(core) else { return Err((MailError::Ended, letter)) };
+        if !self.waiting[core].is_empty() {
+            return Err((MailError::Full, letter));
+        }
+        address.offer(letter)?;
+        self.note_written(core);
+        Ok(())
+    }
+
     fn note_written(&mut self, core: usize) {
         assert_ne!(core, self.core, "a core does not write to itself");
         if !self.written.contains(&core) {
@@ -217,7 +245,7 @@ impl<T> Post<T> {
         self.addresses.get(self.core).map_or(0, |own| own.sender.len())
     }
 
-    /// Letters that threads outside could not send to this core because its mailbox was full.
+    /// Letters that were not sent to this core because its mailbox was full.
     pub fn own_refused(&self) -> u64 {
         self.addresses.get(self.core).map_or(0, |own| own.refused.load(Ordering::Relaxed))
     }
@@ -304,9 +332,9 @@ impl<T> Courier<T> {
         Some(CoreWaker { parked: Arc::clone(&address.parked), wake: Arc::clone(wake) })
     }
 
-    /// Whether this wakes that core.
-    pub fn is_of(&self, waker: &CoreWaker, core: usize) -> bool {
-        self.doors.get(core).is_some_and(|door| Arc::ptr_eq(&door.address.parked, &waker.parked))
+    /// Whether this wakes a core that the courier goes to.
+    pub fn has(&self, waker: &CoreWaker) -> bool {
+        self.doors.iter().any(|door| Arc::ptr_eq(&door.address.parked, &waker.parked))
     }
 
     /// Sends a letter to a core and wakes it if it sleeps.
@@ -314,14 +342,16 @@ impl<T> Courier<T> {
     /// # Errors
     /// If the mailbox is full, the core has ended, or there is no such core.
     pub fn send(&self, core: usize, letter: T) -> Result<(), MailError> {
-        let Door { address, wake } = self.doors.get(core).ok_or(MailError::Ended)?;
-        address.sender.try_send(letter).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                address.refused.fetch_add(1, Ordering::Relaxed);
-                MailError::Full
-            }
-            TrySendError::Disconnected(_) => MailError::Ended,
-        })?;
+        self.offer(core, letter).map_err(|(error, _)| error)
+    }
+
+    /// As [`Courier::send`].
+    ///
+    /// # Errors
+    /// Likewise; the letter comes back.
+    pub fn offer(&self, core: usize, letter: T) -> Result<(), (MailError, T)> {
+        let Some(Door { address, wake }) = self.doors.get(core) else { return Err((MailError::Ended, letter)) };
+        address.offer(letter)?;
         if address.parked.take() {
             wake.wake();
         }
@@ -424,22 +454,47 @@ mod tests {
         assert!(!mailbox.park());
     }
 
+    /// Kills: a letter that found no room and is put behind those that wait; letters that are lost while they wait.
     #[test]
     fn a_full_mailbox_delays_and_keeps_the_order() {
-        let mut office = PostOffice::new(2, 2);
+        for depth in [1, 2, 3] {
+            let mut office = PostOffice::new(2, depth);
+            let (mut post, _own) = office.take(0);
+            let (_, mut mailbox) = office.take(1);
+            for letter in 0..20 {
+                post.send(1, letter);
+            }
+            assert_eq!((post.is_congested(), post.waiting()), (true, 20 - depth));
+            let mut seen = Vec::new();
+            for _ in 0..20 {
+                seen.extend(mailbox.next());
+                post.retry();
+            }
+            assert_eq!(seen, Vec::from_iter(0..20), "depth {depth}");
+            assert!(!post.is_congested());
+        }
+    }
+
+    /// Kills: letters that overtake those that wait; those that wait without anybody being held up for them.
+    #[test]
+    fn what_is_offered_overtakes_nothing_and_never_waits() {
+        let mut office = PostOffice::new(3, 1);
         let (mut post, _own) = office.take(0);
         let (_, mut mailbox) = office.take(1);
-        for letter in 0..5 {
-            post.send(1, letter);
-        }
-        assert!(post.is_congested());
-        let mut seen = Vec::new();
-        while seen.len() < 5 {
-            seen.extend(std::iter::from_fn(|| mailbox.next()));
-            post.retry();
-        }
-        assert_eq!(seen, [0, 1, 2, 3, 4]);
-        assert!(!post.is_congested());
+        drop(office.take(2));
+        assert_eq!(post.offer(1, 0), Ok(()));
+        assert!(bells(&mut post).is_empty(), "it is awake");
+        assert_eq!(post.offer(1, 1), Err((MailError::Full, 1)));
+        post.send(1, 2);
+        assert_eq!(mailbox.next(), Some(0));
+        assert_eq!(post.offer(1, 3), Err((MailError::Full, 3)), "there is room, for the one that waits");
+        post.retry();
+        assert_eq!(mailbox.next(), Some(2));
+        assert!(mailbox.park());
+        assert_eq!((post.offer(1, 4), mailbox.next()), (Ok(()), Some(4)));
+        assert_eq!(bells(&mut post), [1]);
+        assert_eq!(post.offer(2, 5), Err((MailError::Ended, 5)));
+        assert_eq!(post.offer(3, 6), Err((MailError::Ended, 6)));
     }
 
     #[test]

@@ -53,30 +53,10 @@ impl Hub {
         self.envelope.get().copied().unwrap_or_default()
     }
 
-    /// Runs `ask` on every core and collects what it returns, in the order of cores. Blocks, so not on a core's thread.
-    ///
-    /// # Errors
-    /// If a core's mailbox is full or the server has ended.
-    pub fn ask_all<A: Send + 'static>(
-        &self,
-        ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
-    ) -> Result<Vec<A>, MailError> {
-        let mut answers = Vec::new();
-        for core in 0..self.courier.cores() {
-            let (sender, receiver) = oneshot::channel();
-            let ask = ask.clone();
-            let run = move |hub: &mut CoreHub| {
-                // The asker may have gone: then nobody misses the answer.
-                let _ = sender.send(ask(hub));
-            };
-            self.courier.send(core, Letter::Run(Box::new(run)))?;
-            answers.push(receiver);
-        }
-        answers.into_iter().map(|answer| answer.recv().map_err(|_| MailError::Ended)).collect()
-    }
-
-    pub(crate) fn letter(&self, core: usize, letter: Letter) -> Result<(), MailError> {
-        self.courier.send(core, letter)
+    /// What tells the other cores that one has ended, when it is dropped.
+    #[doc(hidden)]
+    pub fn end_of(&self, core: usize) -> CoreEnd {
+        CoreEnd { courier: self.courier.clone(), core }
     }
 
     pub(crate) fn courier(&self) -> &Courier<Letter> {
@@ -86,5 +66,49 @@ impl Hub {
     /// The number of cores.
     pub fn cores(&self) -> usize {
         self.courier.cores()
+    }
+}
+
+/// Tells all other cores that one has ended, when it is dropped: after the core's mailbox, so that whatever was not read by
+/// then never will be.
+pub struct CoreEnd {
+    courier: Courier<Letter>,
+    core: usize,
+}
+
+impl Drop for CoreEnd {
+    fn drop(&mut self) {
+        for other in (0..self.courier.cores()).filter(|other| *other != self.core) {
+            // One that has ended itself does not need to know.
+            let _ = self.courier.send_urgent(other, Letter::CoreEnded { core: self.core });
+        }
+    }
+}
+
+/// What tests ask of the cores; users do not see it.
+#[doc(hidden)]
+pub trait AskAll {
+    /// Runs `ask` on every core and collects what it returns, in the order of cores. Blocks, so not on a core's thread.
+    ///
+    /// # Errors
+    /// If a core's mailbox is full, or the core or `ask` has ended without an answer.
+    fn ask_all<A: Send + 'static>(
+        &self,
+        ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
+    ) -> Result<Vec<A>, MailError>;
+}
+
+impl AskAll for Hub {
+    fn ask_all<A: Send + 'static>(
+        &self,
+        ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
+    ) -> Result<Vec<A>, MailError> {
+        let mut answers = Vec::new();
+        for core in 0..self.cores() {
+            let (letter, answer) = Letter::ask(ask.clone());
+            self.courier.send(core, letter)?;
+            answers.push(answer);
+        }
+        answers.into_iter().map(|answer| answer.recv().unwrap_or(Err(MailError::Ended))).collect()
     }
 }

@@ -10,7 +10,7 @@ mod hub;
 mod receivers;
 mod sender;
 
-pub use hub::Hub;
+pub use hub::{AskAll, CoreEnd, Hub};
 pub use receivers::{Asking, Delivering, Receivers};
 pub(crate) use sender::Alive;
 pub use sender::Sender;

@@ -45,29 +45,26 @@ impl IntoFuture for Delivering {
     type IntoFuture = Answer<Delivery>;
 
     fn into_future(self) -> Answer<Delivery> {
-        Answer(Some(self.0.into_future()), Result::unwrap_or_default)
+        Answer(self.0.into_future(), Result::unwrap_or_default)
     }
 }
 
 /// The future of an answer.
 #[derive(Debug)]
-pub struct Answer<A, O = A>(Option<oneshot::AsyncReceiver<A>>, fn(Result<A, oneshot::RecvError>) -> O);
+pub struct Answer<A, O = A>(oneshot::AsyncReceiver<A>, fn(Result<A, oneshot::RecvError>) -> O);
 
 impl<A, O> Future for Answer<A, O> {
     type Output = O;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
         let finish = self.1;
-        match &mut self.0 {
-            Some(answer) => Pin::new(answer).poll(cx).map(finish),
-            None => Poll::Ready(finish(Err(oneshot::RecvError))),
-        }
+        Pin::new(&mut self.0).poll(cx).map(finish)
     }
 }
 
 /// A question to a connection's core on its way.
 #[derive(Debug)]
-pub struct Asking<A>(Option<oneshot::Receiver<A>>);
+pub struct Asking<A>(oneshot::Receiver<Result<A, MailError>>);
 
 impl<A> Asking<A> {
     /// Blocks until the answer is there; `None` if there will be none: the server has ended, or the core's mailbox is full.
@@ -76,16 +73,16 @@ impl<A> Asking<A> {
     /// On a core: in a handler, a hook or a task, which would wait for itself. Await it there.
     pub fn wait(self) -> Option<A> {
         Runtime::refuse_to_block("Asking::wait");
-        self.0?.recv().ok()
+        self.0.recv().ok()?.ok()
     }
 }
 
 impl<A> IntoFuture for Asking<A> {
     type Output = Option<A>;
-    type IntoFuture = Answer<A, Option<A>>;
+    type IntoFuture = Answer<Result<A, MailError>, Option<A>>;
 
-    fn into_future(self) -> Answer<A, Option<A>> {
-        Answer(self.0.map(IntoFuture::into_future), Result::ok)
+    fn into_future(self) -> Self::IntoFuture {
+        Answer(self.0.into_future(), |answer| answer.ok()?.ok())
     }
 }
 
@@ -210,26 +207,17 @@ impl Hub {
         self.to_route(path).emit(event, data)
     }
 
-    /// Gives a core a letter. On the core's own thread that takes no mailbox, which its tasks could fill and only it could
-    /// empty: the core reads the letter at once in a task, and before its next tasks in a handler.
-    fn give(&self, core: usize, letter: Letter) -> Result<(), MailError> {
-        match Runtime::of(self.courier(), core) {
-            Some(runtime) => {
-                runtime.with_hub(move |hub| {
-                    let other = hub.read(letter);
-                    debug_assert!(other.is_none(), "a letter to the shard");
-                });
-                Ok(())
+    /// Gives a core a letter. On a core's thread that goes the way of whatever else the core sends, so that messages arrive in
+    /// the order in which they were sent: through its hub, at once in a task, and in a handler before whatever the handler
+    /// does next.
+    fn give(&self, core: usize, letter: Letter) {
+        match Runtime::of(self.courier()) {
+            Some(runtime) => runtime.with_hub(move |hub| hub.forward(core, letter)),
+            None => {
+                if let Err((error, letter)) = self.courier().offer(core, letter) {
+                    letter.refuse(error);
+                }
             }
-            None => self.letter(core, letter),
-        }
-    }
-
-    fn post(&self, core: usize, letter: Letter, tally: &Tally) {
-        match self.give(core, letter) {
-            Ok(()) => {}
-            Err(MailError::Full) => tally.add(Delivery { refused: 1, ..Delivery::default() }),
-            Err(MailError::Ended) => tally.add(Queued::Gone.into()),
         }
     }
 
@@ -375,11 +363,10 @@ impl Hub {
     /// are.
     pub async fn metrics(&self) -> Metrics {
         let ask = |core| {
-            let (sender, answer) = oneshot::channel();
-            let run = move |hub: &mut CoreHub| {
-                let _ = sender.send(hub.metrics());
-            };
-            Asking(self.courier().send_urgent(core, Letter::Run(Box::new(run))).is_ok().then_some(answer))
+            let (letter, answer) = Letter::ask(|hub| hub.metrics());
+            // Where the core has ended, there is no answer.
+            let _ = self.courier().send_urgent(core, letter);
+            Asking(answer)
         };
         let questions: Vec<Asking<CoreMetrics>> = (0..self.cores()).map(ask).collect();
         let mut cores = Vec::with_capacity(questions.len());
@@ -401,20 +388,17 @@ impl Hub {
         core: usize,
         ask: impl FnOnce(&mut CoreHub) -> A + Send + 'static,
     ) -> Asking<A> {
-        Asking(self.question(core, ask).ok())
+        Asking(self.question(core, ask))
     }
 
     fn question<A: Send + 'static>(
         &self,
         core: usize,
         ask: impl FnOnce(&mut CoreHub) -> A + Send + 'static,
-    ) -> Asked<A> {
-        let (sender, answer) = oneshot::channel();
-        let run = move |hub: &mut CoreHub| {
-            // Nobody may be waiting any more.
-            let _ = sender.send(ask(hub));
-        };
-        self.give(core, Letter::Run(Box::new(run))).map(|()| answer)
+    ) -> oneshot::Receiver<Result<A, MailError>> {
+        let (letter, answer) = Letter::ask(ask);
+        self.give(core, letter);
+        answer
     }
 
     /// Asks every core and waits for all of them; a core that has ended is left out.
@@ -422,7 +406,7 @@ impl Hub {
         &self,
         ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
     ) -> Result<Vec<A>, MailError> {
-        let questions: Vec<Asked<A>> = (0..self.cores()).map(|core| self.question(core, ask.clone())).collect();
+        let questions: Vec<_> = (0..self.cores()).map(|core| self.question(core, ask.clone())).collect();
         let mut answers = Vec::with_capacity(questions.len());
         for question in questions {
             answers.extend(answered(question).await?);
@@ -431,15 +415,12 @@ impl Hub {
     }
 }
 
-/// A question on its way, if it could be asked.
-type Asked<A> = Result<oneshot::Receiver<A>, MailError>;
-
 /// The answer; `None` if the core has ended.
-async fn answered<A>(question: Asked<A>) -> Result<Option<A>, MailError> {
-    match question {
-        Ok(answer) => Ok(answer.await.ok()),
-        Err(MailError::Ended) => Ok(None),
-        Err(MailError::Full) => Err(MailError::Full),
+async fn answered<A>(question: oneshot::Receiver<Result<A, MailError>>) -> Result<Option<A>, MailError> {
+    match question.await {
+        Ok(Ok(answer)) => Ok(Some(answer)),
+        Ok(Err(MailError::Ended)) | Err(_) => Ok(None),
+        Ok(Err(MailError::Full)) => Err(MailError::Full),
     }
 }
 
@@ -489,8 +470,8 @@ impl Receivers<'_> {
         let (tally, answer) = Tally::new();
         match target {
             Target::One(id) if id.core() < hub.cores() && except != Some(id) => {
-                let letter = Letter::EmitTo { id, frame, key, tally: Some(Arc::clone(&tally)) };
-                hub.post(id.core(), letter, &tally);
+                let letter = Letter::EmitTo { id, frame, key, tally: Some(tally) };
+                hub.give(id.core(), letter);
             }
             Target::One(id) if except == Some(id) => {}
             Target::One(_) => tally.add(Queued::Gone.into()),
@@ -498,7 +479,7 @@ impl Receivers<'_> {
                 for core in 0..hub.cores() {
                     let (scope, frame) = (scope.clone(), frame.clone());
                     let letter = Letter::Publish { scope, frame, key, except, tally: Some(Arc::clone(&tally)) };
-                    hub.post(core, letter, &tally);
+                    hub.give(core, letter);
                 }
             }
         }

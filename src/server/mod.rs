@@ -348,6 +348,9 @@ impl CoreStart {
         let _ = self.news.send((self.core, News::Ring { bell, slots, descriptors }));
         // Without the others' bells the start has failed elsewhere, and was reported there.
         let Ok((bells, handle)) = self.bells.recv() else { return Ok(()) };
+        // In this order, so that it is dropped after whatever has the mailbox.
+        let _end = handle.end_of(self.core);
+        let mailbox = self.mailbox;
         ring.set_doorbells(bells);
         let config = &self.config;
         let outbox = Outbox::new(config.outbox_bytes_max);
@@ -362,7 +365,7 @@ impl CoreStart {
         }
         let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
         let settings = Settings { handover: self.handover, websockets_max: websockets_max(ring.slots()), ..settings };
-        let mut shard = Shard::new(ring, service, hub, self.mailbox, self.admission, settings);
+        let mut shard = Shard::new(ring, service, hub, mailbox, self.admission, settings);
         if let Some(release) = self.release_memory {
             shard.release_memory_with(release);
         }

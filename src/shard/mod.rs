@@ -10,7 +10,7 @@
 //! write letters; nothing else reaches a shard.
 //!
 //! A tick, in this order: submit what the last tick queued and wait; take the completions; settle the sends of the batch;
-//! read the mail; run parser and handlers over what was received; fire due timers; tell handlers who does not keep up; close
+//! read the mail; answer the joins that are known to all now; run parser and handlers over what was received; fire due timers; tell handlers who does not keep up; close
 //! the doomed; ring other cores' bells. The mail comes before the handlers so that what a core was told before a message
 //! arrived is known when the message is handled. Nothing in a tick blocks, and nothing allocates per message once warm.
 //!
@@ -219,6 +219,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.settle();
         self.mind_memory();
         self.read_mail();
+        self.tell_of_changes();
         self.handle_completions();
         self.resume();
         self.run_tasks();
@@ -268,6 +269,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             || mail_flows_again
             || self.hub.has_dooms()
             || self.hub.has_released()
+            || self.hub.has_done()
+            || self.hub.ends_read() > 0
             || self.hub.outbox.expects_fall()
             || self.must_look()
         {
@@ -296,19 +299,47 @@ impl<R: Ring, S: Service> Shard<R, S> {
     }
 
     fn read_mail(&mut self) {
-        // As many as were there: what arrives meanwhile waits for the next tick.
-        for _ in 0..self.mailbox.urgent_len() {
-            let Some(letter) = self.mailbox.next_urgent() else { break };
-            self.read_letter(letter);
-        }
-        for _ in 0..self.mailbox.len() {
+        // As many as were there: what arrives meanwhile waits for the next tick. Whatever came before one of these urgent
+        // letters is among these letters, and takes no effect after it.
+        let urgent = self.mailbox.urgent_len();
+        let letters = self.mailbox.len();
+        self.read_urgent(urgent);
+        let ends = self.hub.ends_read();
+        // And whatever is urgent and was written before one of these letters is read before it.
+        self.read_urgent(self.mailbox.urgent_len());
+        for _ in 0..letters {
             let Some(letter) = self.mailbox.next() else { break };
             self.read_letter(letter);
         }
-        self.hub.close_without_senders();
+        self.hub.take_effect(ends);
         if !self.hub.is_congested() && !self.waiting.congested.is_empty() {
             reach(Mark::MailFlowsAgain);
             self.waiting.resumable.append(&mut self.waiting.congested);
+        }
+    }
+
+    fn read_urgent(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(letter) = self.mailbox.next_urgent() else { break };
+            self.read_letter(letter);
+        }
+    }
+
+    /// Answers the joins and leaves that are known to all now.
+    fn tell_of_changes(&mut self) {
+        while let Some(known) = self.hub.next_done() {
+            if self.conns.is_taken(known.slot) && self.conns[known.slot].entered {
+                self.service.known(&mut self.hub, &known);
+            }
+        }
+        self.resume_released();
+    }
+
+    /// Goes on with whom the hub has released.
+    fn resume_released(&mut self) {
+        if self.hub.has_released() {
+            let released = self.hub.take_released();
+            self.waiting.resumable.extend(released.into_iter().map(|(slot, generation)| Key::new(slot, generation)));
         }
     }
 
@@ -334,10 +365,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         for (slot, generation, answer) in std::mem::take(&mut self.answers) {
             self.answer(slot, generation, answer);
         }
-        if self.hub.has_released() {
-            let released = self.hub.take_released();
-            self.waiting.resumable.extend(released.into_iter().map(|(slot, generation)| Key::new(slot, generation)));
-        }
+        self.resume_released();
     }
 
     fn handle_completions(&mut self) {

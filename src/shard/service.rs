@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::guard::Guarded;
-use crate::hub::CoreHub;
+use crate::hub::{CoreHub, Known};
 use crate::metrics::Side;
 use crate::outbox::Dropped;
 use crate::proto::Incoming;
@@ -153,6 +153,12 @@ pub trait Service {
 
     /// A message arrived. The payload is borrowed from the receive buffer where it came in one piece.
     fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>);
+
+    /// A join or leave that a WebSocket has made with [`CoreHub::join_then`] or [`CoreHub::leave_then`] is known to all
+    /// cores, or was overtaken.
+    fn known(&mut self, hub: &mut CoreHub, known: &Known) {
+        let _ = (hub, known);
+    }
 
     /// Messages to a WebSocket were dropped in this tick; of routes whose limits say `reports_drops`. It may be closing.
     fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {

@@ -1,5 +1,7 @@
 //! `/ws`: rooms and messages as named events, `{"event":E,"data":D}` both ways.
 //!
+//! A join or leave is answered once every core knows of it, and the answer's count and the notices that follow add up.
+//!
 //! Whatever a client sends that is none of the events gets an `error` event, and the socket stays open. Data that is
 //! passed on, a message's or a ping's, is passed on as it was written.
 
@@ -9,11 +11,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::rooms;
-use crate::app::socket::Socket;
+use crate::app::socket::{Notice, Socket};
 use crate::app::ws::{Ws, ws};
 use crate::message::json::{check_nesting, object};
 use crate::message::{DecodeError, EncodeError, Message};
@@ -45,7 +47,8 @@ pub(super) fn route() -> Ws {
         })
         .on_close(|socket, _| {
             for name in socket.rooms() {
-                tell_others(socket, &name, "user-left");
+                let notice = notice(socket, &name, "user-left");
+                socket.leave_then(&name, notice, |_, _| {});
             }
         })
 }
@@ -124,21 +127,22 @@ fn handle(socket: &mut Socket<'_>, message: &Message<'_>, ids: &MessageIds) -> R
 fn join(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
     rooms::check(room).map_err(|why| Refused(why.into()))?;
     let name = room_name(room);
-    let is_new = !socket.is_in(&name);
-    socket.join(&name).map_err(|error| Refused(error.to_string().into()))?;
-    if is_new {
-        tell_others(socket, &name, "user-joined");
-    }
-    tell_members(socket, "joined", room, &name);
-    Ok(())
+    let notice = notice(socket, &name, "user-joined");
+    let then = answer("joined", room);
+    socket.join_then(&name, notice, then).map_err(|error| Refused(error.to_string().into()))
 }
 
 fn leave(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
     let name = member_of(socket, room)?;
-    tell_others(socket, &name, "user-left");
-    socket.leave(&name);
-    tell_members(socket, "left", room, &name);
+    let notice = notice(socket, &name, "user-left");
+    socket.leave_then(&name, notice, answer("left", room));
     Ok(())
+}
+
+/// Tells the connection how many members a room has.
+fn answer(event: &'static str, room: &str) -> impl FnOnce(&mut Socket<'_>, usize) + 'static {
+    let room = room.to_owned();
+    move |socket, members| emit(socket, event, &json!({ "room": room, "members": members }))
 }
 
 fn say(socket: &mut Socket<'_>, saying: &Saying<'_>, ids: &MessageIds) -> Result<(), Refused> {
@@ -164,16 +168,18 @@ fn emit(socket: &mut Socket<'_>, event: &str, data: &impl Serialize) {
 
 /// Tells the other members of a room what this connection does there.
 fn tell_others(socket: &mut Socket<'_>, name: &str, event: &str) {
-    let user = socket.id().to_string();
-    let room = name.strip_prefix(ROOM_PREFIX).unwrap_or(name);
-    let data = json!({ "room": room, "userId": user });
+    let data = of_user(socket, name);
     logged(socket.to(name).except_self().emit(event, &data));
 }
 
-/// Tells the connection how many members a room has.
-fn tell_members(socket: &mut Socket<'_>, event: &str, room: &str, name: &str) {
-    let members = socket.member_count(name);
-    emit(socket, event, &json!({ "room": room, "members": members }));
+/// The same for a join or a leave.
+fn notice(socket: &Socket<'_>, name: &str, event: &str) -> Option<Notice> {
+    socket.notice(event, &of_user(socket, name)).inspect_err(|error| tracing::error!(%error, "no notice")).ok()
+}
+
+fn of_user(socket: &Socket<'_>, name: &str) -> Value {
+    let room = name.strip_prefix(ROOM_PREFIX).unwrap_or(name);
+    json!({ "room": room, "userId": socket.id().to_string() })
 }
 
 /// Who has gone or does not keep up misses an event. That it cannot be written as JSON would be a bug.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ringwire::remote::AskAll as _;
 use ringwire::{App, BoxError, Connection, Mode, OwnedMessage, sleep, ws};
 use serde_json::Value;
 

@@ -14,6 +14,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ringwire::config::{Config, CoreSet, ListenAddress};
+use ringwire::remote::AskAll as _;
 use ringwire::{ConnectionId, Handle, standalone};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket};

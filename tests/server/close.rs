@@ -3,6 +3,7 @@
 use std::thread;
 
 use ringwire::OwnedMessage;
+use ringwire::remote::AskAll as _;
 use tungstenite::Message;
 
 use crate::common::raw::{self, End, FIN, PING};

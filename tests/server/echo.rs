@@ -1,5 +1,6 @@
 //! `/echo`: every size and shape of message comes back as it was.
 
+use ringwire::remote::AskAll as _;
 use std::io::Write as _;
 use std::thread;
 

@@ -1,5 +1,6 @@
 //! `/broadcast` and `/rooms/{room}`: everybody of a room gets every message, on whichever core they are.
 
+use ringwire::remote::AskAll as _;
 use std::time::Duration;
 
 use tungstenite::Message;

@@ -12,13 +12,13 @@ use ringwire::admission::{Admission, Memory};
 use ringwire::config::{Origins, SlowConsumer};
 use ringwire::engine::sim::{Ring, RingOptions, World};
 use ringwire::hub::IdKey;
-use ringwire::hub::{CoreHub, Delivery, Letter, Tally};
+use ringwire::hub::{CoreHub, Delivery, Known, Letter, Tally};
 use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
 use ringwire::proto::http::RequestHead;
 use ringwire::proto::{Incoming, Limits, Spares};
-use ringwire::remote::Hub;
+use ringwire::remote::{CoreEnd, Hub};
 use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Reply, Service};
 use ringwire::shard::{Handover, Settings, Shard};
 use ringwire::{App, ConnectionId, Dropped, app, standalone};
@@ -173,6 +173,11 @@ impl Service for Watched {
         }
     }
 
+    fn known(&mut self, hub: &mut CoreHub, known: &Known) {
+        assert!(self.open.contains_key(&known.slot), "slot {}, which is not open, has joined something", known.slot);
+        self.inner.known(hub, known);
+    }
+
     fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
         assert!(self.open.contains_key(&slot), "slot {slot}, which is not open, has lost something");
         self.inner.dropped(hub, slot, dropped);
@@ -220,6 +225,8 @@ pub struct Core {
     /// In the middle of a tick: its turn sleeps.
     asleep: bool,
     bell: Arc<Bell>,
+    /// Until its thread would have ended.
+    end: Option<CoreEnd>,
 }
 
 /// What other threads wake a core with.
@@ -276,6 +283,7 @@ impl Core {
         }
         if self.shard.is_finished() {
             self.world.thread_ended(self.number);
+            self.end = None;
         }
     }
 
@@ -353,7 +361,8 @@ impl Cores {
             let ring = world.ring(number, setup.ring.clone());
             let settings = setup.settings.clone();
             let shard = Shard::new(ring, service, hub, mailbox, Arc::clone(&admission), settings);
-            Core { shard, number, world: world.clone(), asleep: false, bell: Arc::clone(bell) }
+            let end = Some(handle.end_of(number));
+            Core { shard, number, world: world.clone(), asleep: false, bell: Arc::clone(bell), end }
         });
         let all = all.collect();
         Cores { all, courier, hub: handle, admission }

@@ -168,7 +168,9 @@ impl Bench {
                 self.queue(20 * PAUSE_BYTES);
             }
             Wait::Mail => {
-                while self.rig.cores.courier.send(1, Letter::Run(Box::new(|_| {}))).is_ok() {}
+                while self.rig.cores.courier.send(1, Letter::Run(Box::new(|_: &mut ringwire::hub::CoreHub| {}))).is_ok()
+                {
+                }
                 self.shouter.text("to all");
                 self.settle();
                 assert!(self.rig.cores.all[0].shard.hub().is_congested());

@@ -1,12 +1,16 @@
 //! `/ws`.
 
+use std::sync::Barrier;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
+use ringwire::Config;
+use ringwire::config::CoreSet;
 use serde_json::json;
 use tungstenite::Message;
 
 use crate::User;
-use crate::common::TestServer;
+use crate::common::{TestServer, config};
 
 #[test]
 fn a_socket_is_told_its_id() {
@@ -34,6 +38,72 @@ fn joins_and_leaves_are_counted_over_all_cores_and_told_to_the_others() {
     one.emit("leave", &json!({ "room": "den" }));
     assert_eq!(one.expect("left"), json!({ "room": "den", "members": 0 }));
     other.has_nothing_more();
+}
+
+/// Kills: joins at once on different cores of which neither knows of the other.
+#[test]
+fn joins_at_once_on_different_cores_add_up() {
+    for cores in [2, 3] {
+        let server = TestServer::with(Config { cores: CoreSet::Count(cores), ..config() });
+        let mut users: Vec<User> = (0..10).map(|_| User::new(&server)).collect();
+        while (0..cores).any(|core| users.iter().all(|user| user.core() != core)) {
+            users.remove(0);
+            users.push(User::new(&server));
+        }
+        for round in 0..30 {
+            let room = format!("room {round}");
+            let join = json!({ "event": "join", "data": { "room": room } }).to_string();
+            let start = Barrier::new(users.len());
+            let join_one = |user: &mut User| {
+                start.wait();
+                user.send(&join);
+                let (event, data) = user.next();
+                assert_eq!(event, "joined", "nothing of a room comes before that");
+                let own = data["members"].as_u64().expect("a count");
+                for _ in own..10 {
+                    user.expect("user-joined");
+                }
+                user.has_nothing_more();
+                own
+            };
+            let join_one = &join_one;
+            let mut counts: Vec<u64> = thread::scope(|scope| {
+                let threads: Vec<_> = users.iter_mut().map(|user| scope.spawn(move || join_one(user))).collect();
+                threads.into_iter().map(|thread| thread.join().expect("it adds up to ten")).collect()
+            });
+            counts.sort_unstable();
+            assert_eq!(counts.pop(), Some(10), "{counts:?}: the last one counts all");
+            // Whichever core publishes, whoever was answered hears it.
+            let sender = &mut users[round % 10];
+            sender.emit("message", &json!({ "room": room, "message": round }));
+            for user in &mut users {
+                assert_eq!(user.expect("message")["message"], round);
+            }
+        }
+    }
+}
+
+/// Kills: joins that are answered before other cores know where to send.
+#[test]
+fn what_is_said_after_an_answer_reaches_whoever_was_answered() {
+    let server = TestServer::new();
+    let [mut one, mut other] = User::on_both_cores(&server);
+    for round in 0..300 {
+        let room = format!("room {round}");
+        one.join(&room);
+        other.join(&room);
+        one.expect("user-joined");
+        let (from, to) = if round % 2 == 0 { (&mut one, &mut other) } else { (&mut other, &mut one) };
+        from.emit("message", &json!({ "room": room, "message": round }));
+        assert_eq!(to.expect("message")["message"], round);
+        from.expect("message");
+        one.emit("leave", &json!({ "room": room }));
+        assert_eq!(one.expect("left")["members"], 1);
+        other.expect("user-left");
+        other.emit("leave", &json!({ "room": room }));
+        assert_eq!(other.expect("left")["members"], 0);
+        one.has_nothing_more();
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Barrier};
 use prometheus_parse::{Sample, Scrape, Value};
 use ringwire::Config;
 use ringwire::metrics::CONTENT_TYPE;
+use ringwire::remote::AskAll as _;
 
 use crate::common::raw::{self, Raw};
 use crate::common::{TestServer, config, eventually};
