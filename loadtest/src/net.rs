@@ -21,22 +21,19 @@ mod sending;
 use std::{io, mem, sync::Arc, time::Instant};
 
 use ringwire::{
-    engine::{Completion, Descriptors, Op, Ring, Token, Wait, bell::Bell, uring},
+    engine::{Completion, Descriptors, Op, Ring, Slots, Wait, bell::Bell, uring},
     proto::{Limits, Spares},
 };
 
-pub(crate) use self::app::{App, Gone, Io, Open, Received, Speaks};
+pub(crate) use self::app::{App, Gone, Io, Nanos, Open, Received, Speaks};
 use self::{
     app::Command,
-    life::CLOSE_PATIENCE,
     line::{Line, State},
-    sending::batch_send,
 };
 use crate::{target::Target, wire::Messages};
 
-/// Nanoseconds since the run began, the same on all threads.
-pub(crate) type Nanos = u64;
-
+/// How long a closing handshake may take, and then the server's end of the connection.
+const CLOSE_PATIENCE: Nanos = 2_000_000_000;
 /// How often a tick comes at least while everything is being closed.
 const FINISH_TICK: Nanos = 10_000_000;
 /// How often connections are looked through for those that take too long.
@@ -49,9 +46,7 @@ pub(crate) struct Net {
     ring: uring::Uring,
     pub(crate) io: Io,
     target: Arc<Target>,
-    lines: Vec<Line>,
-    free: Vec<u32>,
-    live: usize,
+    lines: Slots<Line>,
     spares: Spares,
     limits: Limits,
     completions: Vec<Completion>,
@@ -103,9 +98,7 @@ impl Net {
             ring,
             io,
             target,
-            lines: Vec::new(),
-            free: Vec::new(),
-            live: 0,
+            lines: Slots::default(),
             spares: Spares::new(64 << 20),
             limits: Limits { message_bytes_max: 1 << 26, fragments_max: 1 << 20 },
             completions: Vec::new(),
@@ -134,12 +127,11 @@ impl Net {
     /// # Errors
     /// If the ring is beyond use.
     pub(crate) fn finish<A: App>(&mut self, app: &mut A) -> io::Result<()> {
-        let open = (0..self.lines.len() as u32).filter(|&conn| self.lines[conn as usize].state != State::Vacant);
-        open.for_each(|conn| self.io.leave(conn));
+        self.lines.iter().for_each(|(conn, _)| self.io.leave(conn));
         self.obey(app);
         let end = self.io.now + CLOSE_PATIENCE;
         self.next_sweep = Nanos::MAX;
-        while self.live > 0 && self.io.now < end {
+        while !self.lines.is_empty() && self.io.now < end {
             self.turn(app, Some(self.io.now + FINISH_TICK))?;
         }
         // What is left ends with the ring, all at once: one by one the kernel would look for each among all the others.
@@ -151,17 +143,14 @@ impl Net {
             for command in mem::take(&mut self.io.commands) {
                 match command {
                     Command::Open(open) => self.open(app, open),
+                    Command::Leave(conn) | Command::Drop(conn) | Command::Pause(conn) if !self.is_live(conn) => {}
                     Command::Leave(conn) => self.leave(app, conn),
-                    Command::Drop(conn) => {
-                        if self.is_live(conn) {
-                            self.end(app, conn, Gone::Left);
-                        }
-                    }
+                    Command::Drop(conn) => self.end(app, conn, Gone::Left),
                     Command::Pause(conn) => {
-                        let line = &mut self.lines[conn as usize];
+                        let line = &mut self.lines[conn];
                         if line.state == State::Open && !line.paused {
                             line.paused = true;
-                            self.ring.cancel(Token::new(Op::Recv, line.generation, conn));
+                            self.ring.cancel(self.lines.token(Op::Cancel, conn));
                         }
                     }
                 }
@@ -170,7 +159,7 @@ impl Net {
     }
 
     fn is_live(&self, conn: u32) -> bool {
-        self.lines[conn as usize].is_live()
+        self.lines.is_taken(conn) && self.lines[conn].is_live()
     }
 
     fn turn<A: App>(&mut self, app: &mut A, wake: Option<Nanos>) -> io::Result<()> {
@@ -180,15 +169,11 @@ impl Net {
             Some(wake) if wake <= self.io.now => Wait::No,
             Some(wake) => Wait::Until((i128::from(wake) + self.ring_ahead).max(0) as u64),
         };
-        self.ring.turn(self.io.outbox.0.batch().map(batch_send), wait)?;
+        self.ring.turn(self.io.outbox.batch(), wait)?;
         self.io.read_clock();
         let mut completions = mem::take(&mut self.completions);
-        while let Some(completion) = self.ring.completion() {
-            if completion.token.op() == Op::SendNow {
-                self.sent_short(app, completion);
-            } else {
-                completions.push(completion);
-            }
+        while let Some(completion) = self.ring.failed_send(&mut completions) {
+            self.sent_short(app, &completion);
         }
         self.io.outbox.0.settle(drop);
         for (index, completion) in completions.drain(..).enumerate() {
@@ -212,22 +197,18 @@ impl Net {
     fn complete<A: App>(&mut self, app: &mut A, completion: Completion) {
         let conn = completion.token.index();
         let op = completion.token.op();
-        if op == Op::Doorbell {
+        if matches!(op, Op::Doorbell | Op::Cancel) {
             return;
         }
-        let line = &mut self.lines[conn as usize];
-        debug_assert!(completion.token.is_of_generation(line.generation), "a slot was given out too early");
+        debug_assert!(self.lines.owner(completion.token).is_some(), "a slot was given out too early");
         if op != Op::Recv || !completion.more {
-            line.in_flight -= 1;
+            self.lines.land(conn);
         }
-        if line.state == State::Dead {
-            let in_flight = line.in_flight;
+        if self.lines[conn].state == State::Dead {
             if let Some(filled) = completion.filled {
                 self.ring.recycle(filled);
             }
-            if in_flight == 0 {
-                self.vacate(conn);
-            }
+            self.lines.free_if_done(conn);
             return;
         }
         match op {

@@ -235,7 +235,7 @@ fn a_reply_of_another_opcode_or_length_is_corrupted() {
     );
     let figures = echo(1, addr, DEALT);
     assert_only(&figures, "corrupted", 3);
-    says(&figures, "is Binary instead of Text");
+    says(&figures, "is binary instead of text");
     let addr = serve_echo(|number, message| if number == 4 { vec!["short".into()] } else { vec![message] });
     let figures = echo(1, addr, DEALT);
     assert_only(&figures, "corrupted", 3);

@@ -469,7 +469,6 @@ const CRATES: &[&str] = &["src/lib.rs", "src/bin/ringwire/main.rs", "loadtest/sr
 const KNOWN_CIRCLES: &[&[&str]] = &[
     &["hub", "changes", "letter"],
     &["launch", "main", "output"],
-    &["net", "app", "handshake", "life", "line", "sending"],
     &["uring", "conn", "io", "pool"],
 ];
 

@@ -4,15 +4,18 @@
 use std::{convert::Infallible, fmt, time::Instant};
 
 use ringwire::{
-    outbox::Outbox,
+    engine::{BatchSend, Key, Op, Pieces},
+    outbox::{Outbox, Stretch},
     proto::{Kind, Opcode, frame::put_masked_frame},
 };
 
 use crate::{
-    net::Nanos,
     tally::Tally,
     wire::{Keys, Messages, Name},
 };
+
+/// Nanoseconds since the run began, the same on all threads.
+pub(crate) type Nanos = u64;
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub(super) enum Command {
     Pause(u32),
 }
 
-/// A scenario's part on one thread.
+/// A scenario's part on one thread. It may name a connection from its `opened` to its `closed`.
 pub(crate) trait App {
     /// The opening handshake is done.
     fn opened(&mut self, io: &mut Io, conn: u32, tag: u32);
@@ -126,6 +129,17 @@ impl Sends {
             Ok::<(), Infallible>(())
         });
         matches!(queued, Ok(true))
+    }
+
+    /// What was queued, as the ring takes it.
+    pub(super) fn batch(&mut self) -> impl Iterator<Item = BatchSend<'_>> {
+        self.0.batch().map(|send| {
+            let pieces = match send.bytes {
+                Stretch::One(bytes) => Pieces::One(bytes),
+                Stretch::Many(pieces) => Pieces::Many(pieces),
+            };
+            BatchSend { token: Key::new(send.slot, send.generation).token(Op::SendNow), pieces }
+        })
     }
 }
 

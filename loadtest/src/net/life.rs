@@ -3,13 +3,13 @@
 use std::io;
 
 use ringwire::{
-    engine::{Op, Ring, Token},
+    engine::{Op, Ring},
     proto::frame::put_masked_frame,
 };
 
 use crate::{
     net::{
-        App, Gone, Nanos, Net, Open, Speaks,
+        App, CLOSE_PATIENCE, Gone, Nanos, Net, Open, Speaks,
         handshake::handshake_key,
         line::{Line, State},
     },
@@ -18,40 +18,30 @@ use crate::{
 
 /// A handshake takes no longer on a server that works.
 const HANDSHAKE_PATIENCE: Nanos = 20_000_000_000;
-/// How long a closing handshake may take, and then the server's end of the connection.
-pub(super) const CLOSE_PATIENCE: Nanos = 2_000_000_000;
 
 impl Net {
     pub(super) fn open<A: App>(&mut self, app: &mut A, open: Open) {
-        let conn = self.free.pop().unwrap_or_else(|| {
-            self.lines.push(Line::vacant());
-            (self.lines.len() - 1) as u32
-        });
-        let key = self.io.keys.bits();
-        let line = &mut self.lines[conn as usize];
-        line.begin(&open, self.io.now, key);
-        let token = Token::new(Op::Connect, line.generation, conn);
-        self.live += 1;
-        self.io.outbox.0.open(conn, line.generation);
+        let key = self.lines.insert(Line::new(&open, self.io.now, self.io.keys.bits()));
+        let conn = key.slot();
+        let token = self.lines.launch(Op::Connect, conn);
+        self.io.outbox.0.open(conn, key.generation());
         let connecting = self
             .target
             .socket(open.number, open.receive_buffer)
             .and_then(|(socket, address)| self.ring.connect(token, socket, address));
-        match connecting {
-            Ok(()) => self.lines[conn as usize].in_flight += 1,
-            Err(error) => {
-                self.errno(conn, error.raw_os_error().unwrap_or_default());
-                self.io.outbox.0.close(conn);
-                self.vacate(conn);
-                self.io.opening -= 1;
-                app.closed(&mut self.io, conn, open.tag, Gone::Failed);
-            }
+        if let Err(error) = connecting {
+            self.errno(conn, error.raw_os_error().unwrap_or_default());
+            self.io.outbox.0.close(conn);
+            self.lines.land(conn);
+            self.lines.free_if_done(conn);
+            self.io.opening -= 1;
+            app.closed(&mut self.io, conn, open.tag, Gone::Failed);
         }
     }
 
     pub(super) fn connected<A: App>(&mut self, app: &mut A, conn: u32) {
         self.receive(conn);
-        let line = &mut self.lines[conn as usize];
+        let line = &mut self.lines[conn];
         if line.speaks == Speaks::WebSocket {
             line.state = State::Handshake;
             let key = handshake_key(line.key);
@@ -63,7 +53,7 @@ impl Net {
     }
 
     pub(super) fn opened<A: App>(&mut self, app: &mut A, conn: u32) {
-        let line = &mut self.lines[conn as usize];
+        let line = &mut self.lines[conn];
         line.state = State::Open;
         line.head = Vec::new();
         self.io.opening -= 1;
@@ -77,7 +67,7 @@ impl Net {
 
     /// Begins the closing handshake where there is one to be had, else ends the connection.
     pub(super) fn leave<A: App>(&mut self, app: &mut A, conn: u32) {
-        let line = &mut self.lines[conn as usize];
+        let line = &mut self.lines[conn];
         match line.state {
             State::Open if line.speaks == Speaks::WebSocket && !line.paused => {
                 line.state = State::Leaving(self.io.now);
@@ -89,23 +79,29 @@ impl Net {
                 line.machine.close(Some(1000), "", &mut reply);
                 self.io.tally.open -= 1;
             }
-            State::Vacant | State::Dead | State::Leaving(_) => {}
+            State::Dead | State::Leaving(_) => {}
             State::Connecting | State::Handshake | State::Open => self.end(app, conn, Gone::Left),
         }
     }
 
     /// Tells the app and closes the descriptor.
     pub(super) fn end<A: App>(&mut self, app: &mut A, conn: u32, gone: Gone) {
-        let line = &self.lines[conn as usize];
-        let tag = line.tag;
+        let line = &mut self.lines[conn];
+        let (tag, told) = (line.tag, line.told);
         match line.state {
             State::Connecting | State::Handshake => self.io.opening -= 1,
             State::Open => self.io.tally.open -= 1,
-            State::Vacant | State::Dead => return,
+            State::Dead => return,
             State::Leaving(_) => {}
         }
-        let told = line.told;
-        self.drop_line(conn);
+        line.state = State::Dead;
+        line.machine.take_buffers(&mut self.spares);
+        self.io.outbox.0.close(conn);
+        // The kernel looks through all operations of the ring for those of a descriptor: only where there is one to find.
+        if self.lines.in_flight(conn) > 0 {
+            self.ring.cancel(self.lines.token(Op::Cancel, conn));
+        }
+        self.ring.close(self.lines.launch(Op::Close, conn));
         if told {
             return;
         }
@@ -115,41 +111,15 @@ impl Net {
         app.closed(&mut self.io, conn, tag, gone);
     }
 
-    fn drop_line(&mut self, conn: u32) {
-        let line = &mut self.lines[conn as usize];
-        if !line.is_live() {
-            return;
-        }
-        line.state = State::Dead;
-        line.machine.take_buffers(&mut self.spares);
-        self.io.outbox.0.close(conn);
-        let token = Token::new(Op::Close, line.generation, conn);
-        // The kernel looks through all operations of the ring for those of a descriptor: only where there is one to find.
-        if line.in_flight > 0 {
-            self.ring.cancel(token);
-        }
-        self.ring.close(token);
-        line.in_flight += 1;
-    }
-
-    pub(super) fn vacate(&mut self, conn: u32) {
-        let line = &mut self.lines[conn as usize];
-        line.state = State::Vacant;
-        line.generation = line.generation.wrapping_add(1);
-        line.head = Vec::new();
-        self.free.push(conn);
-        self.live -= 1;
-    }
-
     fn errno(&mut self, conn: u32, errno: i32) {
         *self.io.tally.errnos.entry(errno).or_default() += 1;
-        let tag = self.lines[conn as usize].tag;
+        let tag = self.lines[conn].tag;
         self.io.tally.say(|| format!("connection {tag}: {}", io::Error::from_raw_os_error(errno)));
     }
 
     pub(super) fn broken<A: App>(&mut self, app: &mut A, conn: u32, errno: i32) {
         // Once we are leaving the server may end the connection in any way.
-        if matches!(self.lines[conn as usize].state, State::Leaving(_)) {
+        if matches!(self.lines[conn].state, State::Leaving(_)) {
             return self.end(app, conn, Gone::Left);
         }
         self.errno(conn, errno);
@@ -157,7 +127,7 @@ impl Net {
     }
 
     pub(super) fn end_of_file<A: App>(&mut self, app: &mut A, conn: u32) {
-        let line = &self.lines[conn as usize];
+        let line = &self.lines[conn];
         if matches!(line.state, State::Leaving(_)) {
             return self.end(app, conn, Gone::Left);
         }
@@ -171,18 +141,14 @@ impl Net {
 
     /// Ends what takes too long.
     pub(super) fn sweep<A: App>(&mut self, app: &mut A) {
-        for conn in 0..self.lines.len() as u32 {
-            let line = &self.lines[conn as usize];
-            match line.state {
-                State::Connecting | State::Handshake if self.io.now > line.since + HANDSHAKE_PATIENCE => {
-                    self.errno(conn, nix::libc::ETIMEDOUT);
-                    self.end(app, conn, Gone::Failed);
-                }
-                State::Leaving(since) if self.io.now > since + CLOSE_PATIENCE => {
-                    self.end(app, conn, Gone::Left);
-                }
-                _ => {}
-            }
+        let now = self.io.now;
+        let is_late = |line: &Line| match line.state {
+            State::Connecting | State::Handshake => now > line.since + HANDSHAKE_PATIENCE,
+            State::Leaving(since) => now > since + CLOSE_PATIENCE,
+            State::Open | State::Dead => false,
+        };
+        for key in self.lines.keys_where(is_late) {
+            self.broken(app, key.slot(), nix::libc::ETIMEDOUT);
         }
     }
 }

@@ -3,13 +3,12 @@
 use ringwire::proto::{Machine, Role};
 
 use crate::{
-    net::{Nanos, Open, Speaks},
+    net::app::{Nanos, Open, Speaks},
     wire::Name,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    Vacant,
     Connecting,
     Handshake,
     Open,
@@ -22,11 +21,8 @@ pub(super) enum State {
 /// One connection. Small: there may be a hundred thousand.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) generation: u32,
     pub(super) state: State,
     pub(super) speaks: Speaks,
-    /// Operations whose completion is still to come.
-    pub(super) in_flight: u8,
     pub(super) paused: bool,
     /// The app knows that it is over.
     pub(super) told: bool,
@@ -43,42 +39,24 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// A slot that was never given out.
-    pub(super) fn vacant() -> Line {
+    pub(super) fn new(open: &Open, now: Nanos, key: u64) -> Line {
         Line {
-            generation: 0,
-            state: State::Vacant,
-            speaks: Speaks::WebSocket,
-            in_flight: 0,
+            state: State::Connecting,
+            speaks: open.speaks,
             paused: false,
             told: false,
-            tag: 0,
-            room: None,
-            since: 0,
+            tag: open.tag,
+            room: open.room,
+            since: now,
             machine: Machine::new(Role::Client),
             coming: None,
-            key: 0,
+            key,
             head: Vec::new(),
         }
     }
 
-    /// Takes the slot for a connection.
-    pub(super) fn begin(&mut self, open: &Open, now: Nanos, key: u64) {
-        debug_assert!(self.state == State::Vacant && self.in_flight == 0);
-        *self = Line {
-            generation: self.generation,
-            state: State::Connecting,
-            speaks: open.speaks,
-            tag: open.tag,
-            room: open.room,
-            since: now,
-            key,
-            ..Line::vacant()
-        };
-    }
-
     /// Whether the connection still does anything.
     pub(super) fn is_live(&self) -> bool {
-        !matches!(self.state, State::Vacant | State::Dead)
+        self.state != State::Dead
     }
 }

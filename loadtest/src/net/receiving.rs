@@ -1,7 +1,7 @@
 //! Receiving: what arrives goes to whoever reads what the connection speaks.
 
 use ringwire::{
-    engine::{Completion, Filled, Op, Ring, Token},
+    engine::{Completion, Filled, Op, RecvEnd, Ring},
     proto::handshake::HandshakeError,
 };
 
@@ -15,16 +15,15 @@ use crate::net::{
 
 impl Net {
     pub(super) fn receive(&mut self, conn: u32) {
-        let line = &mut self.lines[conn as usize];
+        let line = &self.lines[conn];
         if line.is_live() && !line.paused {
-            line.in_flight += 1;
-            self.ring.recv(Token::new(Op::Recv, line.generation, conn));
+            self.ring.recv(self.lines.launch(Op::Recv, conn));
         }
     }
 
     /// Data, the end, or an error of a receive.
     pub(super) fn filled<A: App>(&mut self, app: &mut A, conn: u32, completion: Completion) {
-        let has_data = completion.filled.is_some();
+        let end = completion.recv_end();
         if let Some(filled) = completion.filled {
             self.take(app, conn, &filled);
             self.ring.recycle(filled);
@@ -32,18 +31,18 @@ impl Net {
         if completion.more || !self.is_live(conn) {
             return;
         }
-        match completion.result {
-            Ok(_) if has_data => self.receive(conn),
-            Err(errno) if errno == nix::libc::ENOBUFS => self.starved.push(conn),
-            Err(_) if self.lines[conn as usize].paused => {}
-            Err(errno) => self.broken(app, conn, errno),
-            Ok(_) => self.end_of_file(app, conn),
+        match end {
+            RecvEnd::Interrupted => self.receive(conn),
+            RecvEnd::NoBuffers => self.starved.push(conn),
+            RecvEnd::EndOfFile => self.end_of_file(app, conn),
+            RecvEnd::Failed(_) if self.lines[conn].paused => {}
+            RecvEnd::Failed(errno) => self.broken(app, conn, errno),
         }
     }
 
     /// Takes received bytes.
     fn take<A: App>(&mut self, app: &mut A, conn: u32, filled: &Filled) {
-        let line = &mut self.lines[conn as usize];
+        let line = &mut self.lines[conn];
         let data = self.ring.buffer(filled);
         self.io.tally.bytes_in += data.len() as u64;
         let mut at = 0;
@@ -61,7 +60,7 @@ impl Net {
             }
             self.opened(app, conn);
         }
-        let line = &mut self.lines[conn as usize];
+        let line = &mut self.lines[conn];
         // Borrowed anew: telling the app needs all of `self`.
         let data = &mut self.ring.buffer(filled)[at..];
         let ended = match line.speaks {
