@@ -9,7 +9,6 @@ use std::{
 use ringwire::{engine::uring::closes_late, proto::Kind};
 
 use crate::{
-    Outcome, Verdict,
     cli::{Command, Common, Flow, Publishing},
     net::{Nanos, Net},
     output,
@@ -25,6 +24,7 @@ use crate::{
         fanout::{self, Board, Fanout},
     },
     usage,
+    verdict::{Outcome, Verdict},
     wire::{Layout, Messages, STAMP_BYTES, STREAMS_MAX},
 };
 

@@ -22,6 +22,7 @@ mod tally;
 mod target;
 mod track;
 mod usage;
+mod verdict;
 mod wire;
 mod words;
 
@@ -37,22 +38,13 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    verdict::{Outcome, Verdict},
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// How the program ends; see the README.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Verdict {
-    Passed = 0,
-    Problems = 1,
-    NotMeasured = 2,
-    ObjectiveMissed = 3,
-}
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 

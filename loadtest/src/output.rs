@@ -11,10 +11,10 @@ use hdrhistogram::serialization::{V2DeflateSerializer, interval_log::IntervalLog
 use serde_json::Value;
 
 use crate::{
-    Outcome, Verdict,
     cli::Output,
     html, outcome,
     report::{self, About},
+    verdict::{Outcome, Verdict},
 };
 
 /// Prints and stores the figures, and judges them.

@@ -5,8 +5,9 @@ use std::{collections::VecDeque, io, os::fd::RawFd};
 use io_uring::{CompletionQueue, IoUring, cqueue, opcode, types::Fd};
 
 use super::{
-    App, Options,
+    app::App,
     io::{Io, OP_ACCEPT, OP_CLOSE, OP_RECV, OP_SEND_ALL, OP_SEND_NOW, OP_SHIFT},
+    options::Options,
     pool::Pool,
 };
 

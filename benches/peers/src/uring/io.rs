@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io, os::fd::RawFd};
 
 use io_uring::{SubmissionQueue, Submitter, squeue};
 
-use super::{Options, conn::Conn, pool::Pool};
+use super::{conn::Conn, options::Options, pool::Pool};
 
 pub(super) const OP_SHIFT: u32 = 56;
 pub(super) const OP_RECV: u64 = 1;

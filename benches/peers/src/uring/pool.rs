@@ -7,7 +7,7 @@ use std::{
 
 use io_uring::{Submitter, types::BufRingEntry};
 
-use super::Options;
+use super::options::Options;
 
 pub(super) const BUFFER_GROUP: u16 = 0;
 /// `IOU_PBUF_RING_INC`: the kernel consumes a buffer piece by piece (6.12).

@@ -5,7 +5,7 @@ use std::{io, ptr};
 use io_uring::{cqueue, opcode, squeue::Flags, types::Fixed};
 
 use super::{
-    App,
+    app::App,
     io::{Io, OP_RECV, OP_SHIFT},
     pool::BUFFER_GROUP,
 };
