@@ -460,8 +460,8 @@ fn the_server_ends_the_connection_before_a_waiting_client_does() {
 #[test]
 fn a_room_whose_name_is_too_long_is_refused_at_the_handshake() {
     let server = TestServer::new();
-    let _open = server.open(&format!("/rooms/{}", "r".repeat(250)));
-    for len in [251, 2000] {
+    let _open = server.open(&format!("/rooms/{}", "r".repeat(256)));
+    for len in [257, 2000] {
         let mut client = server.raw();
         client.send(&raw::upgrade_request(&format!("/rooms/{}", "r".repeat(len))));
         let response = client.response(false);
