@@ -51,6 +51,11 @@ fn by_socket(socket: &mut Socket<'_>, target: &Target, way: &str, text: &str) {
         "to keyed" => _ = socket.to(ROOM).keyed("key").send(text).expect("text"),
         "to emit" => _ = socket.to(ROOM).emit(text, &()).expect("text"),
         "all" => _ = socket.to_all().send(text).expect("text"),
+        "notice" => {
+            socket.leave(ROOM);
+            let notice = socket.notice(text, &()).expect("text");
+            socket.join_then(ROOM, Some(notice), |_, _| {}).expect("it may join");
+        }
         "send" => _ = socket.send(text),
         "send keyed" => _ = socket.send_keyed("key", text),
         "emit" => _ = socket.emit(text, &()).expect("text"),
@@ -110,8 +115,8 @@ fn app(shared: &Shared) -> App {
 /// The pairs of ways for a mode.
 fn pairs(mode: &str, is_own: bool) -> Vec<(&'static str, &'static str)> {
     // To oneself, or to others.
-    let by_socket = if is_own { &BY_SOCKET[..] } else { &BY_SOCKET[..4] };
-    let all: Vec<&str> = [by_socket, &BY_HUB].concat();
+    let by_socket = if is_own { BY_SOCKET.to_vec() } else { [&BY_SOCKET[..4], &["notice"]].concat() };
+    let all: Vec<&str> = [&by_socket[..], &BY_HUB].concat();
     let firsts = if mode == "task" { BY_HUB.to_vec() } else { all.clone() };
     let seconds = if mode == "handler" { all } else { BY_HUB.to_vec() };
     firsts.iter().flat_map(|first| seconds.iter().map(|second| (*first, *second))).collect()
