@@ -322,7 +322,10 @@ impl Socket<'_> {
 }
 
 /// What [`Socket::join_then`] and [`Socket::leave_then`] call.
-pub(crate) struct OnKnown(pub(crate) Box<dyn FnOnce(&mut Socket<'_>, usize)>);
+pub(crate) struct OnKnown(pub(crate) KnownHandler);
+
+/// Called with how many members the room has.
+type KnownHandler = Box<dyn FnOnce(&mut Socket<'_>, usize)>;
 
 /// What the members of a room are told of a connection that joins or leaves it: from [`Socket::notice`].
 #[derive(Clone, Debug)]

@@ -99,7 +99,8 @@ impl Chatter {
             }
             Event::Close(code) => {
                 let is_answer = self.close_sent && code == Some(1000);
-                if !is_answer && !(may_be_dropped && code == Some(1001)) {
+                let is_drop = may_be_dropped && code == Some(1001);
+                if !is_answer && !is_drop {
                     let reason = self.reader.close_reason();
                     return Err(format!("a chatter got a Close that nothing has earned: {code:?} {reason:?}"));
                 }
