@@ -8,7 +8,6 @@ mod common;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ringwire::engine::uring::closes_late;
 use ringwire::{App, Config, Message, Server, Socket};
 
 use common::raw::{self, Raw};
@@ -93,7 +92,7 @@ fn where_the_hard_limit_is_too_low_the_log_says_so_and_the_rest_get_503() {
     let is_late = log.contains("closes direct descriptors late");
     // What this process assumes, the program does not know.
     if std::env::var_os("TEST_DESCRIPTORS").is_none() {
-        assert_eq!(is_late, closes_late().expect("io_uring"), "{log}");
+        assert_eq!(is_late, ringwire::engine::uring::closes_late().expect("io_uring"), "{log}");
     }
     // Of direct descriptors each core has as many as the process may have. Where the kernel closes those late, the cores
     // share the 124 that are left to connections, and keep an eighth of them for whoever is refused.

@@ -46,7 +46,7 @@ impl Group {
         self
     }
 
-    /// A WebSocket route: a [`Ws`], or just its message handler. `{name}` in the path is a parameter.
+    /// A WebSocket route: a [`Ws`](crate::Ws), or just its message handler. `{name}` in the path is a parameter.
     #[must_use]
     pub fn ws<M>(self, path: &str, route: impl IntoWs<M>) -> Group {
         self.add(path, Target::Ws(route.into_ws()))
@@ -213,7 +213,7 @@ impl App {
         self.change(|root| root.group(prefix, build))
     }
 
-    /// A WebSocket route: a [`Ws`], or just its message handler. `{name}` in the path is a parameter.
+    /// A WebSocket route: a [`Ws`](crate::Ws), or just its message handler. `{name}` in the path is a parameter.
     #[must_use]
     pub fn ws<M>(self, path: &str, route: impl IntoWs<M>) -> App {
         self.change(|root| root.ws(path, route))
