@@ -302,6 +302,11 @@ impl Peer {
                     payload.push(0);
                     self.to_write.push_back(control(wire::PONG, &payload));
                 }
+                // Whoever has said Close answers no more pings (RFC 6455 5.5.1): there is nothing to wait for.
+                wire::CLOSE if self.answered < QUESTIONS => {
+                    self.answered = QUESTIONS;
+                    self.to_write.extend(stop());
+                }
                 wire::PONG if payload == question(self.answered) && self.answered < QUESTIONS => {
                     self.answered += 1;
                     match self.answered {
