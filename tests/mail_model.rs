@@ -112,6 +112,35 @@ fn two_writers() {
     nobody_sleeps_through_a_letter::<Parked>(2, 1);
 }
 
+/// A letter is read by the core's last look, or discarded by whoever wrote it: none is left when both have gone.
+#[test]
+fn no_letter_outlives_the_core() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(4);
+    model.check(|| {
+        let core = Arc::new((Parked::default(), AtomicUsize::new(0)));
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                let core = Arc::clone(&core);
+                thread::spawn(move || {
+                    let (parked, letters) = &*core;
+                    letters.fetch_add(1, Ordering::Relaxed);
+                    parked.take();
+                    if parked.has_ended() {
+                        letters.swap(0, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        core.0.end();
+        core.1.swap(0, Ordering::Relaxed);
+        for writer in writers {
+            writer.join().expect("writers do not panic");
+        }
+        assert_eq!(core.1.load(Ordering::Relaxed), 0, "a letter is left");
+    });
+}
+
 /// The protocol, with fences or without.
 #[derive(Default)]
 struct Fenced<const RECEIVER: bool, const SENDER: bool>(sync::AtomicBool);

@@ -10,7 +10,7 @@
 //! rooms, connections. Where many of them have not been read, whoever writes them counts as congested. Urgent letters keep
 //! their order among themselves and are read before the others.
 //!
-//! Nobody sleeps through a letter: `mail/parked.rs` says why.
+//! Nobody sleeps through a letter, and none waits for a core that has ended: `mail/parked.rs` says why.
 //!
 //! Knows of this crate: `engine`, `marks`.
 
@@ -52,6 +52,9 @@ pub enum MailError {
 
 struct Address<T> {
     sender: Sender<T>,
+    /// The other end, to discard what a core that has ended will not read: a bounded channel keeps it as long as anybody
+    /// can send.
+    unread: Receiver<T>,
     urgent: Sender<T>,
     parked: Arc<Parked>,
     /// Letters that found the mailbox full and did not wait.
@@ -62,6 +65,7 @@ impl<T> Clone for Address<T> {
     fn clone(&self) -> Self {
         Address {
             sender: self.sender.clone(),
+            unread: self.unread.clone(),
             urgent: self.urgent.clone(),
             parked: Arc::clone(&self.parked),
             refused: Arc::clone(&self.refused),
@@ -70,20 +74,43 @@ impl<T> Clone for Address<T> {
 }
 
 impl<T> Address<T> {
-    fn offer(&self, letter: T) -> Result<(), (MailError, T)> {
+    /// [`Address::written`] is to follow.
+    fn put(&self, letter: T) -> Result<(), (MailError, T)> {
+        if self.parked.has_ended() {
+            return Err((MailError::Ended, letter));
+        }
         self.sender.try_send(letter).map_err(|error| match error {
-            TrySendError::Full(letter) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                (MailError::Full, letter)
-            }
+            TrySendError::Full(letter) => (MailError::Full, letter),
             TrySendError::Disconnected(letter) => (MailError::Ended, letter),
         })
+    }
+
+    fn offer(&self, letter: T) -> Result<(), (MailError, T)> {
+        self.put(letter).inspect_err(|(error, _)| {
+            if *error == MailError::Full {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// Letters have been put in: true if the core slept and it is now on the caller to wake it.
+    fn written(&self) -> bool {
+        let slept = self.parked.take();
+        if self.parked.has_ended() {
+            discard(&self.unread);
+        }
+        slept
     }
 
     /// Urgent letters never wait, but who causes them can be made to.
     fn is_crowded(&self) -> bool {
         self.sender.capacity().is_some_and(|depth| self.urgent.len() > depth)
     }
+}
+
+/// Whoever waits for what becomes of a letter learns by its end that it was not read.
+fn discard<T>(unread: &Receiver<T>) {
+    while unread.try_recv().is_ok() {}
 }
 
 /// The receiving end of one core.
@@ -135,6 +162,13 @@ impl<T> Mailbox<T> {
     }
 }
 
+impl<T> Drop for Mailbox<T> {
+    fn drop(&mut self) {
+        self.parked.end();
+        discard(&self.receiver);
+    }
+}
+
 /// One core's way to the others.
 pub struct Post<T> {
     core: usize,
@@ -178,9 +212,9 @@ impl<T> Post<T> {
     pub fn send(&mut self, core: usize, letter: T) {
         self.note_written(core);
         if self.waiting[core].is_empty() {
-            match self.addresses[core].sender.try_send(letter) {
-                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-                Err(TrySendError::Full(letter)) => self.wait(core, letter),
+            match self.addresses[core].put(letter) {
+                Ok(()) | Err((MailError::Ended, _)) => {}
+                Err((MailError::Full, letter)) => self.wait(core, letter),
             }
         } else {
             self.wait(core, letter);
@@ -258,14 +292,14 @@ impl<T> Post<T> {
         }
         for core in 0..self.addresses.len() {
             while let Some(letter) = self.waiting[core].pop_front() {
-                match self.addresses[core].sender.try_send(letter) {
-                    Ok(()) | Err(TrySendError::Disconnected(_)) => {
+                match self.addresses[core].put(letter) {
+                    Ok(()) | Err((MailError::Ended, _)) => {
                         self.waiting_count -= 1;
                         if !self.written.contains(&core) {
                             self.written.push(core);
                         }
                     }
-                    Err(TrySendError::Full(letter)) => {
+                    Err((MailError::Full, letter)) => {
                         if !self.waiting[core].is_empty() {
                             reach(Mark::LetterKeepsItsPlace);
                         }
@@ -280,9 +314,18 @@ impl<T> Post<T> {
     /// The cores to wake for the letters written since the last call; once per tick, after the last letter.
     pub fn bells(&mut self, mut ring: impl FnMut(usize)) {
         for core in self.written.drain(..) {
-            if self.addresses[core].parked.take() {
+            if self.addresses[core].written() {
                 ring(core);
             }
+        }
+    }
+}
+
+impl<T> Drop for Post<T> {
+    fn drop(&mut self) {
+        // A core that ends in the middle of a tick has letters underway to others that may have ended, too.
+        for core in self.written.drain(..) {
+            self.addresses[core].written();
         }
     }
 }
@@ -352,7 +395,7 @@ impl<T> Courier<T> {
     pub fn offer(&self, core: usize, letter: T) -> Result<(), (MailError, T)> {
         let Some(Door { address, wake }) = self.doors.get(core) else { return Err((MailError::Ended, letter)) };
         address.offer(letter)?;
-        if address.parked.take() {
+        if address.written() {
             wake.wake();
         }
         Ok(())
@@ -365,7 +408,7 @@ impl<T> Courier<T> {
     pub fn send_urgent(&self, core: usize, letter: T) -> Result<(), MailError> {
         let Door { address, wake } = self.doors.get(core).ok_or(MailError::Ended)?;
         address.urgent.send(letter).map_err(|_| MailError::Ended)?;
-        if address.parked.take() {
+        if address.written() {
             wake.wake();
         }
         Ok(())
@@ -392,7 +435,8 @@ impl<T> PostOffice<T> {
                 let (urgent_sender, urgent) = crossbeam_channel::unbounded();
                 let parked = Arc::new(Parked::default());
                 let refused = Arc::default();
-                let address = Address { sender, urgent: urgent_sender, parked: Arc::clone(&parked), refused };
+                let unread = receiver.clone();
+                let address = Address { sender, unread, urgent: urgent_sender, parked: Arc::clone(&parked), refused };
                 (address, Some(Mailbox { receiver, urgent, parked }))
             })
             .unzip();
@@ -546,5 +590,54 @@ mod tests {
         drop(mailbox);
         assert_eq!(courier.send(0, 2), Err(MailError::Ended));
         assert_eq!(courier.send_urgent(0, 3), Err(MailError::Ended));
+    }
+    /// Kills: letters of an ended core that live as long as anybody can write to it, and with them whoever waits for an answer.
+    #[test]
+    fn nothing_waits_for_a_core_that_has_ended() {
+        struct NoWake;
+        impl Wake for NoWake {
+            fn wake(&self) {}
+        }
+        type Roads = [fn(&mut Post<Arc<()>>, &Courier<Arc<()>>, Arc<()>); 4];
+        let roads: Roads = [
+            |post, _, letter| post.send(1, letter),
+            |post, _, letter| post.send_urgent(1, letter),
+            |post, _, letter| drop(post.offer(1, letter)),
+            |_, courier, letter| drop(courier.offer(1, letter)),
+        ];
+        for (road, write) in roads.into_iter().enumerate() {
+            let mut office = PostOffice::new(2, 2);
+            let (mut post, _own) = office.take(0);
+            let (_, mailbox) = office.take(1);
+            let courier = office.courier(vec![Arc::new(NoWake), Arc::new(NoWake)]);
+            let letter = Arc::new(());
+            for count in 1..=4 {
+                write(&mut post, &courier, Arc::clone(&letter));
+                let refused = road > 1 && count > 2;
+                assert_eq!(Arc::strong_count(&letter) > count, !refused, "road {road}: it is read, or waits");
+            }
+            drop(mailbox);
+            post.retry();
+            post.bells(|_| {});
+            assert_eq!(Arc::strong_count(&letter), 1, "road {road}: whoever waits for its end waits no more");
+            write(&mut post, &courier, Arc::clone(&letter));
+            assert_eq!(Arc::strong_count(&letter), 1, "road {road}: nor after that");
+            assert!(!post.is_congested());
+        }
+    }
+
+    /// Kills: a sender that looks for the end before it writes only.
+    #[test]
+    fn a_letter_written_while_a_core_ends_is_discarded_by_the_sender() {
+        let mut office = PostOffice::new(2, 2);
+        let (mut post, _own) = office.take(0);
+        let (_, mailbox) = office.take(1);
+        let letter = Arc::new(());
+        post.send(1, Arc::clone(&letter));
+        // Says that it ends, and is between the two steps of discarding.
+        mailbox.parked.end();
+        assert_eq!(Arc::strong_count(&letter), 2);
+        drop(post);
+        assert_eq!(Arc::strong_count(&letter), 1);
     }
 }
