@@ -24,8 +24,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::room::Place;
-use super::{CoreHub, JoinError, Letter, RoomId};
-use crate::outbox::FrameBuf;
+use super::{CoreHub, JoinError, Order, RoomId};
+use crate::outbox::{FrameBuf, Outgoing};
 
 /// The changes that a core has made and not yet heard of from all others, and those of others that it has read.
 pub(super) struct Changes {
@@ -152,8 +152,7 @@ impl CoreHub {
     /// Gives the members of this core the notice of a change.
     fn note(&mut self, id: RoomId, notice: Option<&FrameBuf>) {
         if let Some(frame) = notice {
-            let outgoing = self.outgoing(frame, None);
-            self.deliver_to_room(id, &outgoing, None, None);
+            self.deliver_to_room(id, &mut Outgoing::of_frame(frame.clone()), None);
         }
     }
 
@@ -168,14 +167,14 @@ impl CoreHub {
         let room = &mut self.rooms[id.0 as usize];
         room.told.changed_in = room.changed_in;
         for other in (0..self.post.cores()).filter(|other| *other != core && !self.changes.has_ended(*other)) {
-            let letter = Letter::Change {
+            let change = Order::Change {
                 room: Arc::clone(&room.name),
                 core,
                 members: room.changed_in,
                 number,
                 notice: notice.cloned(),
             };
-            self.post.send(other, letter);
+            self.post.send(other, change.into());
         }
     }
 
@@ -257,7 +256,7 @@ impl CoreHub {
     /// At the end of the tick: whatever runs from now on knows what has been read.
     pub(super) fn confirm_changes(&mut self) {
         while let Some((other, number)) = self.changes.to_confirm.pop() {
-            self.post.send_urgent(other, Letter::ChangesRead { core: self.core, number });
+            self.post.send_urgent(other, Order::ChangesRead { core: self.core, number }.into());
         }
     }
 

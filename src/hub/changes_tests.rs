@@ -7,6 +7,8 @@ use super::*;
 use crate::admission::Admission;
 use crate::chance::Chance;
 use crate::mail::{Mailbox, PostOffice, Wake};
+use crate::outbox::FrameBuf;
+use crate::proto::{Incoming, Kind, Opcode, Payload};
 use crate::remote::Hub;
 
 struct NoWake;

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{CoreHub, RouteName};
-use crate::hub::ConnectionId;
+use super::id::ConnectionId;
+use super::routes::RouteName;
 use crate::mail::MailError;
-use crate::outbox::FrameBuf;
-use crate::outbox::{Key, Queued};
+use crate::message::RawJson;
+use crate::outbox::{FrameBuf, Key, Queued};
 
 /// What became of a message, summed over those it was meant for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,14 +22,20 @@ pub struct Delivery {
     pub refused: u32,
 }
 
+impl Delivery {
+    pub(super) fn add(&mut self, queued: Queued) {
+        match queued {
+            Queued::Yes => self.queued += 1,
+            Queued::Full => self.dropped += 1,
+            Queued::Gone => self.gone += 1,
+        }
+    }
+}
+
 impl From<Queued> for Delivery {
     fn from(queued: Queued) -> Delivery {
         let mut delivery = Delivery::default();
-        match queued {
-            Queued::Yes => delivery.queued = 1,
-            Queued::Full => delivery.dropped = 1,
-            Queued::Gone => delivery.gone = 1,
-        }
+        delivery.add(queued);
         delivery
     }
 }
@@ -90,8 +96,17 @@ pub enum Scope {
     Room(Arc<str>),
 }
 
-/// What one core, or a thread that is none, asks of a core.
-pub enum Letter {
+/// What one core, or a thread that is none, asks of a core whose state is an `H`.
+pub enum Letter<H: ?Sized> {
+    /// What could as well come from another process.
+    Order(Order),
+    /// What cannot leave this one.
+    Local(Local<H>),
+}
+
+/// What a core is asked to do: plain data, but for where the answer goes, which whoever passes it on keeps.
+#[derive(Debug)]
+pub enum Order {
     /// How many members of a room a core has, but for those that came by changes. Urgent.
     Presence {
         /// The room's name.
@@ -150,6 +165,26 @@ pub enum Letter {
         /// Where the answer is added.
         tally: Option<Arc<Tally>>,
     },
+    /// Close a connection.
+    Close {
+        /// Which.
+        id: ConnectionId,
+        /// The close code; `None` for a Close frame without one.
+        code: Option<u16>,
+        /// The reason.
+        reason: String,
+        /// Whether it was there.
+        answer: Answer<bool>,
+    },
+    /// Set a connection's JSON data.
+    SetData {
+        /// Whose.
+        id: ConnectionId,
+        /// What.
+        data: RawJson,
+        /// Whether it was there.
+        answer: Answer<bool>,
+    },
     /// The last sender of a connection was dropped. Urgent, so that it is never lost; it takes effect when the ordinary
     /// letters that came before it, which may be messages from that sender, have been read.
     SendersEnded {
@@ -158,40 +193,84 @@ pub enum Letter {
         /// Of which senders it was the last: there may be others by now.
         number: u32,
     },
-    /// Whatever else: runs between two ticks' handlers.
-    Run(Box<dyn Ask>),
+}
+
+/// What a core is asked that nothing but memory can carry.
+pub enum Local<H: ?Sized> {
+    /// Runs between two ticks' handlers.
+    Run(Box<dyn Ask<H>>),
+    /// The core is to end.
+    End(Shutdown),
+}
+
+/// How a core is to end: the shard's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
     /// Stop accepting, close every connection with 1001, end when the last one is gone.
     Drain,
-    /// End at once.
+    /// At once.
     Stop,
 }
 
-impl Letter {
+/// Where the answer to one who asks goes.
+pub type Answer<A> = oneshot::Sender<Result<A, MailError>>;
+
+impl<H: ?Sized> From<Order> for Letter<H> {
+    #[inline]
+    fn from(order: Order) -> Letter<H> {
+        Letter::Order(order)
+    }
+}
+
+impl<H: ?Sized> From<Shutdown> for Letter<H> {
+    fn from(shutdown: Shutdown) -> Letter<H> {
+        Letter::Local(Local::End(shutdown))
+    }
+}
+
+impl<H: ?Sized> Letter<H> {
+    /// A letter that does this.
+    pub fn run(run: impl FnOnce(&mut H) + Send + 'static) -> Letter<H>
+    where
+        H: 'static,
+    {
+        Letter::Local(Local::Run(Box::new(run)))
+    }
+
     /// A letter that asks this and sends the answer back.
     pub(crate) fn ask<A: Send + 'static>(
-        ask: impl FnOnce(&mut CoreHub) -> A + Send + 'static,
-    ) -> (Letter, oneshot::Receiver<Result<A, MailError>>) {
+        ask: impl FnOnce(&mut H) -> A + Send + 'static,
+    ) -> (Letter<H>, oneshot::Receiver<Result<A, MailError>>)
+    where
+        H: 'static,
+    {
         let (answer, receiver) = oneshot::channel();
-        (Letter::Run(Box::new(Question { ask, answer })), receiver)
+        (Letter::Local(Local::Run(Box::new(Question { ask, answer }))), receiver)
     }
 
     /// Tells whoever waits for what becomes of it that it could not be delivered.
     pub(crate) fn refuse(self, error: MailError) {
         match self {
-            Letter::EmitTo { tally: Some(tally), .. } | Letter::Publish { tally: Some(tally), .. } => match error {
-                MailError::Full => tally.add(Delivery { refused: 1, ..Delivery::default() }),
-                MailError::Ended => tally.add(Queued::Gone.into()),
-            },
-            Letter::Run(ask) => ask.refuse(error),
+            Letter::Order(Order::EmitTo { tally: Some(tally), .. } | Order::Publish { tally: Some(tally), .. }) => {
+                match error {
+                    MailError::Full => tally.add(Delivery { refused: 1, ..Delivery::default() }),
+                    MailError::Ended => tally.add(Queued::Gone.into()),
+                }
+            }
+            Letter::Order(Order::Close { answer, .. } | Order::SetData { answer, .. }) => {
+                // Nobody may be waiting any more, here as below.
+                let _ = answer.send(Err(error));
+            }
+            Letter::Local(Local::Run(ask)) => ask.refuse(error),
             _ => {}
         }
     }
 }
 
 /// What a core is asked to do, whoever wrote it: a panic in it ends nothing but this.
-pub trait Ask: Send {
+pub trait Ask<H: ?Sized>: Send {
     /// Does it.
-    fn run(self: Box<Self>, hub: &mut CoreHub);
+    fn run(self: Box<Self>, hub: &mut H);
 
     /// It cannot be asked.
     fn refuse(self: Box<Self>, error: MailError) {
@@ -199,8 +278,8 @@ pub trait Ask: Send {
     }
 }
 
-impl<F: FnOnce(&mut CoreHub) + Send> Ask for F {
-    fn run(self: Box<Self>, hub: &mut CoreHub) {
+impl<H: ?Sized, F: FnOnce(&mut H) + Send> Ask<H> for F {
+    fn run(self: Box<Self>, hub: &mut H) {
         self(hub);
     }
 }
@@ -211,10 +290,9 @@ struct Question<F, A> {
     answer: oneshot::Sender<Result<A, MailError>>,
 }
 
-impl<A: Send, F: FnOnce(&mut CoreHub) -> A + Send> Ask for Question<F, A> {
-    fn run(self: Box<Self>, hub: &mut CoreHub) {
+impl<H: ?Sized, A: Send, F: FnOnce(&mut H) -> A + Send> Ask<H> for Question<F, A> {
+    fn run(self: Box<Self>, hub: &mut H) {
         let Question { ask, answer } = *self;
-        // Nobody may be waiting any more.
         let _ = answer.send(Ok(ask(hub)));
     }
 

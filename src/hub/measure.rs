@@ -1,6 +1,6 @@
 //! What a core tells of itself.
 
-use super::CoreHub;
+use super::{CoreHub, Letter};
 use crate::metrics::CoreMetrics;
 
 impl CoreHub {
@@ -23,6 +23,6 @@ impl CoreHub {
 
     /// Has another core look at what its connections hold, in its next tick.
     pub(crate) fn ask_to_shed(&mut self, core: usize) {
-        self.post.send_urgent(core, super::Letter::Run(Box::new(|hub: &mut CoreHub| hub.shed_wanted = true)));
+        self.post.send_urgent(core, Letter::run(|hub: &mut CoreHub| hub.shed_wanted = true));
     }
 }

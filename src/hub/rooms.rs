@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::kept::membership_bytes;
 use super::room::Place;
-use super::{CoreHub, JoinError, Letter, Room, RoomId};
+use super::{CoreHub, JoinError, Order, Room, RoomId};
 
 impl CoreHub {
     /// The room of this name, made if there is none, and kept: its id stays valid.
@@ -179,7 +179,7 @@ impl CoreHub {
         let members = room.to_tell().plain;
         room.told.plain = members;
         for other in (0..self.post.cores()).filter(|other| *other != core) {
-            self.post.send_urgent(other, Letter::Presence { room: Arc::clone(&room.name), core, members });
+            self.post.send_urgent(other, Order::Presence { room: Arc::clone(&room.name), core, members }.into());
         }
     }
 

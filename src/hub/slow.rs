@@ -5,52 +5,35 @@ use std::cmp::Reverse;
 use super::CoreHub;
 use crate::config::SlowConsumer;
 use crate::metrics::{DropReason, ShedReason};
-use crate::outbox::FrameBuf;
 use crate::outbox::{Dropped, Key, Outgoing, Queued};
-use crate::proto::frame::Opcode;
 
 impl CoreHub {
-    /// Queues a message to a connection of this core, of which only the latest with the same key matters.
-    pub(crate) fn send_keyed(&mut self, slot: u32, opcode: Opcode, payload: &[u8], key: Key) -> Queued {
-        match self.outbox.encode(opcode, payload) {
-            Some(frame) => {
-                self.outbox.mark(frame, key);
-                self.deliver(slot, &Outgoing::Arena(frame), Some(key))
-            }
-            None => {
-                let frame = FrameBuf::new(opcode, payload);
-                self.deliver(slot, &Outgoing::Shared(&frame), Some(key))
-            }
-        }
-    }
-
     #[inline]
-    pub(super) fn deliver(&mut self, slot: u32, frame: &Outgoing<'_>, key: Option<Key>) -> Queued {
-        match self.try_queue(slot, frame, key) {
+    pub(super) fn deliver(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
+        match self.try_queue(slot, message) {
             Queued::Yes => {
                 self.counters.messages_out += 1;
                 Queued::Yes
             }
-            Queued::Full => self.overflow(slot, frame, key),
+            Queued::Full => self.overflow(slot, message),
             Queued::Gone => Queued::Gone,
         }
     }
 
     #[inline]
-    fn try_queue(&mut self, slot: u32, frame: &Outgoing<'_>, key: Option<Key>) -> Queued {
-        match (key, frame) {
-            (Some(key), _) if self.policy(slot) == SlowConsumer::KeepLatest => self.queue_latest(slot, frame, key),
-            (_, Outgoing::Arena(frame)) => self.outbox.queue(slot, *frame),
-            (_, Outgoing::Shared(frame)) => self.outbox.queue_shared(slot, frame),
+    fn try_queue(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
+        match message.key() {
+            Some(key) if self.policy(slot) == SlowConsumer::KeepLatest => self.queue_latest(slot, message, key),
+            _ => self.outbox.put(slot, message),
         }
     }
 
-    fn queue_latest(&mut self, slot: u32, frame: &Outgoing<'_>, key: Key) -> Queued {
+    fn queue_latest(&mut self, slot: u32, message: &mut Outgoing<'_>, key: Key) -> Queued {
         if !self.is_open(slot) {
             return Queued::Gone;
         }
         let before = self.outbox.queued_bytes(slot);
-        let (queued, dropped) = self.outbox.queue_latest(slot, frame, key);
+        let (queued, dropped) = self.outbox.put_latest(slot, message, key);
         self.lost(slot, dropped, before);
         queued
     }
@@ -63,7 +46,7 @@ impl CoreHub {
 
     /// A connection's queue is full: what its route says happens.
     #[cold]
-    pub(super) fn overflow(&mut self, slot: u32, frame: &Outgoing<'_>, key: Option<Key>) -> Queued {
+    pub(super) fn overflow(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
         let policy = self.policy(slot);
         let before = self.outbox.queued_bytes(slot);
         let mut dropped = Dropped::default();
@@ -78,18 +61,18 @@ impl CoreHub {
                 if policy == SlowConsumer::KeepLatest {
                     dropped.add(self.outbox.conflate(slot));
                     if !dropped.is_none() {
-                        queued = self.try_queue(slot, frame, key);
+                        queued = self.try_queue(slot, message);
                     }
                 }
                 if queued == Queued::Full {
-                    dropped.add(self.outbox.drop_oldest(slot, frame.wire_len()));
-                    queued = self.try_queue(slot, frame, key);
+                    dropped.add(self.outbox.drop_oldest(slot, message.wire_len()));
+                    queued = self.try_queue(slot, message);
                 }
             }
         }
         match queued {
             Queued::Yes => self.counters.messages_out += 1,
-            _ => dropped.add(Dropped::one_newest(frame.wire_len())),
+            _ => dropped.add(Dropped::one_newest(message.wire_len())),
         }
         if policy == SlowConsumer::Close {
             self.counters.drops.add(DropReason::Close, dropped.newest);

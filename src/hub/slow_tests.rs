@@ -6,8 +6,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::chance::Chance;
+use crate::outbox::{FrameBuf, Key, Queued};
 use crate::outbox::{Stretch, ToSend};
 use crate::proto::frame::frame_len;
+use crate::proto::{Incoming, Kind, Opcode, Payload};
 
 const BYTES_MAX: usize = 4000;
 const PAYLOAD_BYTES_MAX: usize = 900;
@@ -82,7 +84,7 @@ impl Model {
         let incoming = Incoming { kind: Kind::Text, payload: Payload::Borrowed(&payload) };
         let delivery = if self.chance.below(4) == 0 {
             let frame = FrameBuf::new(Opcode::Text, &payload);
-            self.hub.publish_frame(self.room, &Outgoing::Shared(&frame), hashed, None, None)
+            self.hub.publish_to_room(self.room, &mut Outgoing::of_frame(frame).keyed(hashed), None, None)
         } else {
             self.hub.send_to_scope(&Scope::Room("room".into()), incoming, hashed, None)
         };

@@ -7,6 +7,8 @@ use crate::admission::Admission;
 use crate::chance::Chance;
 use crate::mail::{Mailbox, PostOffice, Wake};
 use crate::outbox::Stretch;
+use crate::outbox::{FrameBuf, Queued, SHARED_BYTES_MIN};
+use crate::proto::{Kind, Opcode};
 use crate::remote::{AskAll as _, Hub};
 
 struct World {
@@ -147,14 +149,14 @@ fn the_sender_can_be_left_out() {
     assert_eq!(world.sent(0), each([0, 2], &["hi"]));
     // By letter, the one left out is named by its id.
     for id in [world.hubs[0].id(1), world.hubs[0].ids.id(0, 1, 9), world.hubs[0].ids.id(3, 1, 1)] {
-        let letter = Letter::Publish {
+        let letter = Order::Publish {
             scope: Scope::Room("a".into()),
             frame: FrameBuf::new(Opcode::Text, b"ho"),
             key: None,
             except: Some(id),
             tally: None,
         };
-        world.hubs[0].read(letter);
+        world.hubs[0].read(letter.into());
         let expected = if id == world.hubs[0].id(1) { each([0, 2], &["ho"]) } else { each([0, 1, 2], &["ho"]) };
         assert_eq!(world.sent(0), expected, "a stale or foreign id leaves nobody out");
     }
@@ -315,18 +317,14 @@ fn letters_to_an_unknown_room_concern_nobody() {
     let mut world = World::new(2);
     let (tally, answer) = Tally::new();
     let frame = FrameBuf::new(Opcode::Text, b"x");
-    world.hubs[0].read(Letter::Publish {
-        scope: Scope::Room("?".into()),
-        frame,
-        key: None,
-        except: None,
-        tally: Some(tally),
-    });
+    world.hubs[0].read(
+        Order::Publish { scope: Scope::Room("?".into()), frame, key: None, except: None, tally: Some(tally) }.into(),
+    );
     assert_eq!(answer.recv(), Ok(Delivery::default()));
-    world.hubs[0].read(Letter::Presence { room: "?".into(), core: 1, members: 0 });
+    world.hubs[0].read(Order::Presence { room: "?".into(), core: 1, members: 0 }.into());
     assert_eq!(world.hubs[0].room_count(), 0);
-    assert!(matches!(world.hubs[0].read(Letter::Drain), Some(Letter::Drain)));
-    assert!(matches!(world.hubs[0].read(Letter::Stop), Some(Letter::Stop)));
+    assert!(matches!(world.hubs[0].read(Shutdown::Drain.into()), Some(Shutdown::Drain)));
+    assert!(matches!(world.hubs[0].read(Shutdown::Stop.into()), Some(Shutdown::Stop)));
 }
 
 #[test]

@@ -9,12 +9,6 @@ impl Outbox {
         self.sent_bytes
     }
 
-    /// The batch send of this connection has failed: nothing of it was sent. Before [`Outbox::settle`], which takes what
-    /// is not reported short as sent.
-    pub fn send_failed(&mut self, slot: u32) {
-        self.failed_bytes += self.queued_bytes(slot) as u64;
-    }
-
     /// Bytes waiting or in flight for all connections, and the most for one of them. Looks at all of them.
     pub fn held_bytes(&self) -> (usize, usize) {
         let held = |sum: (usize, usize), bytes: usize| (sum.0 + bytes, sum.1.max(bytes));
@@ -29,23 +23,5 @@ impl Outbox {
         let backlogs = self.dirty.iter().filter_map(|slot| self.slots[*slot as usize].backlog.as_ref());
         let untried: usize = backlogs.filter(|backlog| backlog.in_flight_bytes == 0).map(|it| it.queue_bytes).sum();
         self.backlog_bytes - untried
-    }
-
-    /// Forgets what is queued to a connection and has not been begun; returns how many bytes that was. What has been
-    /// begun ends with a whole frame, so the connection can still be told something.
-    pub fn discard(&mut self, slot: u32) -> usize {
-        let queue = &mut self.slots[slot as usize];
-        let mut discarded = (queue.end - queue.start) as usize;
-        queue.start = 0;
-        queue.end = 0;
-        if let Some(backlog) = &mut queue.backlog {
-            let bytes = backlog.discard();
-            discarded += bytes;
-            self.backlog_bytes -= bytes;
-        }
-        if let Some(backlog) = queue.backlog.take_if(|backlog| backlog.in_flight_bytes == 0) {
-            self.keep_backlog(backlog);
-        }
-        discarded
     }
 }

@@ -9,43 +9,16 @@ use bytes::Bytes;
 
 use super::backlog::{is_control, is_raw};
 use super::dropped::Dropped;
+use super::outgoing::Form;
 use super::{ArenaFrame, Key, Outbox, Queued, State};
 use crate::marks::{Mark, reach};
-use crate::outbox::FrameBuf;
 use crate::proto::frame::{CONTROL_BYTES_MAX, Opcode, frame_len, put_frame};
-
-/// A message on its way to any number of queues.
-#[derive(Clone, Copy, Debug)]
-pub enum Outgoing<'a> {
-    /// In this tick's arena.
-    Arena(ArenaFrame),
-    /// By reference.
-    Shared(&'a FrameBuf),
-}
-
-impl Outgoing<'_> {
-    /// Bytes on the wire.
-    pub fn wire_len(&self) -> usize {
-        match self {
-            Outgoing::Arena(frame) => frame.wire_len(),
-            Outgoing::Shared(frame) => frame.len(),
-        }
-    }
-}
-
-/// A queue that has become shorter.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fall {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-    pub(super) bytes_before: usize,
-}
 
 impl Outbox {
     // ---- keys -----------------------------------------------------------------------------------------------------
 
     /// Gives a frame of the arena its key, right after it was encoded there.
-    pub fn mark(&mut self, frame: ArenaFrame, key: Key) {
+    pub(super) fn mark(&mut self, frame: ArenaFrame, key: Key) {
         while self.marks.last().is_some_and(|(start, _)| *start >= frame.start) {
             // Of a frame that nobody took.
             self.marks.pop();
@@ -76,11 +49,11 @@ impl Outbox {
 
     /// Queues a message of which only the latest matters: where one with the same key waits, it takes that one's place,
     /// which is counted in the result. As long as nothing waits, nothing is replaced.
-    pub fn queue_latest(&mut self, slot: u32, frame: &Outgoing<'_>, key: Key) -> (Queued, Dropped) {
+    pub(super) fn queue_latest(&mut self, slot: u32, frame: Form<'_>, key: Key) -> (Queued, Dropped) {
         let mut dropped = Dropped::default();
         let Some(queue) = self.slots.get(slot as usize) else { return (Queued::Gone, dropped) };
-        if let (None, Outgoing::Arena(frame)) = (&queue.backlog, frame) {
-            return (self.queue(slot, *frame), dropped);
+        if let (None, Form::Arena(frame)) = (&queue.backlog, frame) {
+            return (self.queue(slot, frame), dropped);
         }
         let old_bytes = queue.backlog.as_ref().and_then(|backlog| backlog.replaceable_bytes(key)).unwrap_or(0);
         let is_room =
@@ -97,10 +70,10 @@ impl Outbox {
         (Queued::Yes, dropped)
     }
 
-    fn bytes_of(&mut self, frame: &Outgoing<'_>) -> Bytes {
+    fn bytes_of(&mut self, frame: Form<'_>) -> Bytes {
         match frame {
-            Outgoing::Arena(frame) => self.copy_out(*frame),
-            Outgoing::Shared(frame) => frame.bytes().clone(),
+            Form::Arena(frame) => self.copy_out(frame),
+            Form::Shared(frame) => frame.bytes().clone(),
         }
     }
 
@@ -224,44 +197,21 @@ impl Outbox {
         Some((stretch, raw.map_or(stretch.wire_len(), |(_, len)| *len as usize)))
     }
 
-    // ---- falling --------------------------------------------------------------------------------------------------
-
-    /// The time, for [`Outbox::waiting_since_ms`].
-    pub fn set_now_ms(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
-    }
-
-    /// Since when the socket has taken nothing of what waits for it; `None` if nothing does.
-    pub fn waiting_since_ms(&self, slot: u32) -> Option<u64> {
-        let backlog = self.slots[slot as usize].backlog.as_ref().filter(|backlog| backlog.in_flight_bytes > 0);
-        backlog.map(|backlog| backlog.waiting_since_ms)
-    }
-
-    /// From now on it is noted when a queue of more than so many bytes has become shorter.
-    pub fn note_falls_from(&mut self, bytes: usize) {
-        self.drain_floor = self.drain_floor.min(bytes);
-    }
-
-    pub(crate) fn note_fall(&mut self, slot: u32, bytes_before: usize) {
-        if bytes_before > self.drain_floor {
-            let generation = self.slots[slot as usize].generation;
-            self.drained.push(Fall { slot, generation, bytes_before });
+    /// Forgets what is queued to a connection and has not been begun; returns how many bytes that was. What has been
+    /// begun ends with a whole frame, so the connection can still be told something.
+    pub fn discard(&mut self, slot: u32) -> usize {
+        let queue = &mut self.slots[slot as usize];
+        let mut discarded = (queue.end - queue.start) as usize;
+        queue.start = 0;
+        queue.end = 0;
+        if let Some(backlog) = &mut queue.backlog {
+            let bytes = backlog.discard();
+            discarded += bytes;
+            self.backlog_bytes -= bytes;
         }
-    }
-
-    /// The falls since the last call: connection, and what was queued to it before.
-    pub fn take_falls(&mut self) -> Vec<(u32, usize)> {
-        let drained = std::mem::take(&mut self.drained);
-        let is_there = |fall: &Fall| {
-            let queue = &self.slots[fall.slot as usize];
-            queue.generation == fall.generation && queue.state != State::Vacant
-        };
-        drained.into_iter().filter(is_there).map(|fall| (fall.slot, fall.bytes_before)).collect()
-    }
-
-    /// Whether the next turn may let a queue fall: one that is sent whole wakes nobody.
-    pub fn expects_fall(&self) -> bool {
-        self.drain_floor < usize::MAX
-            && self.dirty.iter().any(|slot| self.slots[*slot as usize].queued_bytes() > self.drain_floor)
+        if let Some(backlog) = queue.backlog.take_if(|backlog| backlog.in_flight_bytes == 0) {
+            self.keep_backlog(backlog);
+        }
+        discarded
     }
 }

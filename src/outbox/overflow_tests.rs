@@ -151,10 +151,8 @@ fn a_very_long_message_is_sent_in_parts_and_not_dropped_when_begun() {
 // ---- the latest of each key ---------------------------------------------------------------------------------------
 
 fn latest(outbox: &mut Outbox, key: &str, payload: &[u8]) -> (Queued, Dropped) {
-    let frame = outbox.encode(Opcode::Binary, payload).unwrap();
     let key = Key::of(key.as_bytes());
-    outbox.mark(frame, key);
-    outbox.queue_latest(0, &Outgoing::Arena(frame), key)
+    outbox.put_latest(0, &mut Outgoing::new(Opcode::Binary, payload).keyed(Some(key)), key)
 }
 
 fn queue_latest(outbox: &mut Outbox, key: &str, payload: &[u8]) -> u64 {

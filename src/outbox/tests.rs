@@ -187,14 +187,58 @@ fn a_refused_message_leaves_nothing_in_the_arena() {
 }
 
 #[test]
-fn an_exported_frame_outlives_the_tick() {
-    let mut outbox = outbox(1);
-    let frame = outbox.encode(Opcode::Text, b"far").unwrap();
-    let exported = outbox.export(frame);
-    flush(&mut outbox);
-    let imported = outbox.import(&exported).unwrap();
-    outbox.queue(0, imported);
-    assert_eq!(flush(&mut outbox), [(0, b"\x81\x03far".to_vec())]);
+fn what_is_shared_outlives_the_tick() {
+    for here_first in [true, false] {
+        let mut outbox = outbox(2);
+        let mut message = Outgoing::new(Opcode::Text, b"far");
+        let mut seen = Vec::new();
+        if here_first {
+            assert_eq!(outbox.put(1, &mut message), Queued::Yes);
+        }
+        let shared = outbox.share(&mut message).clone();
+        if !here_first {
+            assert_eq!(outbox.put(1, &mut message), Queued::Yes);
+        }
+        seen.append(&mut flush(&mut outbox));
+        assert_eq!(outbox.put(0, &mut Outgoing::of_frame(shared)), Queued::Yes);
+        seen.append(&mut flush(&mut outbox));
+        assert_eq!(seen, [(1, b"\x81\x03far".to_vec()), (0, b"\x81\x03far".to_vec())]);
+    }
+}
+
+/// Kills: forms that are made once for each receiver; messages that are taken back from under somebody.
+#[test]
+fn each_form_is_made_once_and_one_that_nobody_took_is_taken_back() {
+    for len in [3, SHARED_BYTES_MIN - 5, SHARED_BYTES_MIN - 4] {
+        let mut outbox = outbox(3);
+        let payload = vec![7; len];
+        let frame = FrameBuf::new(Opcode::Binary, &payload);
+        for comes_as_frame in [false, true] {
+            let mut message = if comes_as_frame {
+                Outgoing::of_frame(frame.clone())
+            } else {
+                Outgoing::new(Opcode::Binary, &payload)
+            };
+            assert_eq!(message.wire_len(), frame.len());
+            (0..3).for_each(|slot| assert_eq!(outbox.put(slot, &mut message), Queued::Yes));
+            let by_reference = comes_as_frame && frame.len() >= SHARED_BYTES_MIN;
+            assert_eq!(outbox.arena.len(), if by_reference { 0 } else { frame.len() });
+            let first = outbox.share(&mut message).bytes().as_ptr();
+            assert_eq!(outbox.share(&mut message).bytes().as_ptr(), first);
+            assert_eq!(message.wire_len(), frame.len());
+            assert_eq!(flush(&mut outbox), (0..3).map(|slot| (slot, frame.bytes().to_vec())).collect::<Vec<_>>());
+        }
+        assert_eq!(outbox.send(0, Opcode::Binary, &[1; 900]), Queued::Yes);
+        let (key, before) = (Some(Key::of(b"k")), outbox.arena.len());
+        let mut message = Outgoing::new(Opcode::Binary, &payload).keyed(key);
+        outbox.form(&mut message);
+        outbox.take_back(&mut message);
+        assert_eq!((outbox.arena.len(), outbox.marks.len()), (before, 0));
+        outbox.form(&mut message);
+        assert_eq!(outbox.send(1, Opcode::Binary, b"behind it"), Queued::Yes);
+        outbox.take_back(&mut message);
+        assert_eq!(flush(&mut outbox), [(0, encoded(&[1; 900])), (1, encoded(b"behind it"))]);
+    }
 }
 
 // ---- order and limits ---------------------------------------------------------------------------------------------

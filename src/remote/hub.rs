@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::admission::Admission;
-use crate::hub::{CoreHub, Letter};
+use crate::hub::{CoreHub, Letter, Order};
 use crate::mail::{Courier, MailError};
 use crate::message::Envelope;
 
@@ -80,7 +80,7 @@ impl Drop for CoreEnd {
     fn drop(&mut self) {
         for other in (0..self.courier.cores()).filter(|other| *other != self.core) {
             // One that has ended itself does not need to know.
-            let _ = self.courier.send_urgent(other, Letter::CoreEnded { core: self.core });
+            let _ = self.courier.send_urgent(other, Order::CoreEnded { core: self.core }.into());
         }
     }
 }

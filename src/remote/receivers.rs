@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::hub::ConnectionId;
-use crate::hub::{ConnectionInfo, CoreHub, Delivery, Letter, Scope, Tally};
+use crate::hub::{ConnectionInfo, CoreHub, Delivery, Letter, Order, Scope, Tally};
 use crate::mail::MailError;
 use crate::message::RawJson;
 use crate::message::{EncodeError, IntoMessage, borrowed};
@@ -236,13 +236,9 @@ impl Hub {
     ) -> Result<Asking<bool>, IllegalCloseCode> {
         let code = close::legal(code)?;
         let reason = reason.into();
-        Ok(self.ask(id.core(), move |hub| {
-            let slot = hub.find(id);
-            if let Some(slot) = slot {
-                hub.close(slot, Some(code), reason);
-            }
-            slot.is_some()
-        }))
+        let (answer, asking) = oneshot::channel();
+        self.give(id.core(), Order::Close { id, code: Some(code), reason, answer }.into());
+        Ok(Asking(asking))
     }
 
     /// A connection's JSON data; `None` inside if it has gone.
@@ -258,14 +254,9 @@ impl Hub {
     /// Sets a connection's JSON data: a [`Value`], or a [`RawJson`], which stays as it is written. The answer is false if
     /// the connection had gone.
     pub fn set_data(&self, id: ConnectionId, data: impl Into<RawJson>) -> Asking<bool> {
-        let data = data.into();
-        self.ask(id.core(), move |hub| {
-            let slot = hub.find(id);
-            if let Some(slot) = slot {
-                hub.set_data(slot, data);
-            }
-            slot.is_some()
-        })
+        let (answer, asking) = oneshot::channel();
+        self.give(id.core(), Order::SetData { id, data: data.into(), answer }.into());
+        Asking(asking)
     }
 
     /// What is known of one connection; `None` inside if it has gone.
@@ -470,16 +461,15 @@ impl Receivers<'_> {
         let (tally, answer) = Tally::new();
         match target {
             Target::One(id) if id.core() < hub.cores() && except != Some(id) => {
-                let letter = Letter::EmitTo { id, frame, key, tally: Some(tally) };
-                hub.give(id.core(), letter);
+                hub.give(id.core(), Order::EmitTo { id, frame, key, tally: Some(tally) }.into());
             }
             Target::One(id) if except == Some(id) => {}
             Target::One(_) => tally.add(Queued::Gone.into()),
             Target::Scope(scope) => {
                 for core in 0..hub.cores() {
                     let (scope, frame) = (scope.clone(), frame.clone());
-                    let letter = Letter::Publish { scope, frame, key, except, tally: Some(Arc::clone(&tally)) };
-                    hub.give(core, letter);
+                    let tally = Some(Arc::clone(&tally));
+                    hub.give(core, Order::Publish { scope, frame, key, except, tally }.into());
                 }
             }
         }

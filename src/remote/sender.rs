@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::hub::ConnectionId;
-use crate::hub::Letter;
+use crate::hub::Order;
 use crate::message::{EncodeError, IntoMessage};
 use crate::outbox::Key;
 use crate::remote::Delivering;
@@ -96,7 +96,7 @@ impl Alive {
 impl Drop for Alive {
     fn drop(&mut self) {
         // A core that has ended has no connection to close.
-        let letter = Letter::SendersEnded { id: self.id, number: self.number };
+        let letter = Order::SendersEnded { id: self.id, number: self.number }.into();
         let _ = self.hub.courier().send_urgent(self.id.core(), letter);
     }
 }

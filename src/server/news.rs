@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::engine::Descriptors;
 use crate::engine::bell::Doorbell;
 use crate::error::{Error, Result};
-use crate::hub::Letter;
+use crate::hub::{Letter, Shutdown};
 use crate::remote::Hub;
 
 /// What a core tells of itself, in this order.
@@ -32,13 +32,13 @@ pub(super) struct Ending {
 
 impl Ending {
     pub(super) fn drain(&self) {
-        self.tell_all(|| Letter::Drain);
+        self.tell_all(|| Shutdown::Drain.into());
         // Whoever joins has so long to wait.
         let _ = self.news.send((0, News::Draining(Instant::now())));
     }
 
     pub(super) fn stop(&self) {
-        self.tell_all(|| Letter::Stop);
+        self.tell_all(|| Shutdown::Stop.into());
     }
 
     fn tell_all(&self, letter: impl Fn() -> Letter) {

@@ -52,7 +52,7 @@ use std::sync::Arc;
 
 use crate::admission::Admission;
 use crate::engine::{Completion, Key, Op, Ring, Slots, Wait};
-use crate::hub::{CoreHub, Letter};
+use crate::hub::{CoreHub, Letter, Shutdown};
 use crate::mail::Mailbox;
 use crate::marks::{Mark, reach};
 use crate::proto::http::HttpDate;
@@ -346,8 +346,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn read_letter(&mut self, letter: Letter) {
         match self.hub.read(letter) {
             None => {}
-            Some(Letter::Drain) => self.give_notice(),
-            Some(_) => self.stop(),
+            Some(Shutdown::Drain) => self.give_notice(),
+            Some(Shutdown::Stop) => self.stop(),
         }
     }
 

@@ -12,7 +12,7 @@ use ringwire::admission::{Admission, Memory};
 use ringwire::config::{Origins, SlowConsumer};
 use ringwire::engine::sim::{Ring, RingOptions, World};
 use ringwire::hub::IdKey;
-use ringwire::hub::{CoreHub, Delivery, Known, Letter, Tally};
+use ringwire::hub::{CoreHub, Delivery, Known, Letter, Shutdown, Tally};
 use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
@@ -370,7 +370,7 @@ impl Cores {
 
     /// Tells every core to drain, however full its mailbox is; false where it was: try again.
     pub fn drain(&self, core: usize) -> bool {
-        self.courier.send(core, Letter::Drain).is_ok()
+        self.courier.send(core, Shutdown::Drain.into()).is_ok()
     }
 
     /// Whether some core waits for room in another's mailbox. Letters to cores that have ended are nobody's.

@@ -26,7 +26,7 @@ fn settle_alone(rig: &mut Rig, core: usize) {
 
 /// Fills the mailbox of a core that does not run meanwhile.
 fn fill(rig: &Rig, core: usize) {
-    while rig.cores.courier.send(core, Letter::Run(Box::new(|_: &mut CoreHub| {}))).is_ok() {}
+    while rig.cores.courier.send(core, Letter::run(|_: &mut CoreHub| {})).is_ok() {}
 }
 
 fn events(socket: &mut Socket) -> Vec<Value> {

@@ -141,7 +141,7 @@ fn no_way_to_send_overtakes_another() {
                 for (first, second) in pairs(mode, is_own) {
                     let what = format!("{first}, then {second}, by {mode}, from core 0 to {core}, full: {is_full}");
                     if is_full {
-                        let run = || Letter::Run(Box::new(|_: &mut CoreHub| {}));
+                        let run = || Letter::run(|_: &mut CoreHub| {});
                         while rig.cores.courier.send(1, run()).is_ok() {}
                     }
                     other.as_mut().unwrap_or(&mut target).text(&format!("{mode},{first},{second}"));

@@ -168,9 +168,7 @@ impl Bench {
                 self.queue(20 * PAUSE_BYTES);
             }
             Wait::Mail => {
-                while self.rig.cores.courier.send(1, Letter::Run(Box::new(|_: &mut ringwire::hub::CoreHub| {}))).is_ok()
-                {
-                }
+                while self.rig.cores.courier.send(1, Letter::run(|_: &mut ringwire::hub::CoreHub| {})).is_ok() {}
                 self.shouter.text("to all");
                 self.settle();
                 assert!(self.rig.cores.all[0].shard.hub().is_congested());
@@ -195,7 +193,7 @@ impl Bench {
             };
             assert!(queued, "it takes them");
         };
-        assert!(self.rig.cores.courier.send(0, Letter::Run(Box::new(queue))).is_ok());
+        assert!(self.rig.cores.courier.send(0, Letter::run(queue)).is_ok());
         self.settle();
     }
 

@@ -466,7 +466,7 @@ fn the_rules_are_awake() {
 const CRATES: &[&str] = &["src/lib.rs", "src/bin/ringwire/main.rs", "loadtest/src/main.rs", "benches/peers/src/lib.rs"];
 
 /// Circles that are still there, by the names of their files. One that is opened goes out of this list.
-const KNOWN_CIRCLES: &[&[&str]] = &[&["hub", "changes", "letter"]];
+const KNOWN_CIRCLES: &[&[&str]] = &[];
 
 fn crates() -> impl Iterator<Item = (&'static str, Graph)> {
     CRATES.iter().map(|root| (*root, Graph::read(&root_file(root))))

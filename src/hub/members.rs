@@ -1,153 +1,91 @@
-//! Messages to sets of connections, and what the core knows of each connection besides its rooms.
+//! The connections of a core: who they are, what is known of them, what holds their input back, and which are to be closed.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::kept::data_bytes;
-use super::{CoreHub, Delivery, Letter, SHARED_BYTES_MIN, Scope, Tally};
+use super::member::Member;
+use super::{ConnectionInfo, ConnectionPage, CoreHub, Doom};
 use crate::hub::ConnectionId;
 use crate::message::RawJson;
-use crate::outbox::FrameBuf;
-use crate::outbox::{Key, Outgoing};
-use crate::proto::{Incoming, Payload};
-
-/// What is known of a connection.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct ConnectionInfo {
-    /// Its address.
-    pub id: ConnectionId,
-    /// The path of its route.
-    pub route: Arc<str>,
-    /// Its core.
-    pub core: usize,
-    /// The peer; `None` on a Unix socket.
-    pub peer: Option<SocketAddr>,
-    /// How long it has been open, in milliseconds.
-    pub connected_ms: u64,
-    /// Its JSON data.
-    pub data: RawJson,
-}
-
-/// A part of one core's connections, bounded in number and bytes.
-#[derive(Debug, Default)]
-pub struct ConnectionPage {
-    pub(crate) connections: Vec<ConnectionInfo>,
-    /// How many were passed over.
-    pub(crate) passed: usize,
-    /// What they take, of the bytes that were allowed.
-    pub(crate) bytes: usize,
-    /// The slot to go on from; `None` if that was all.
-    pub(crate) next: Option<u32>,
-}
 
 /// What a connection takes in a listing, beside its data.
 const LISTED_BYTES: usize = 256;
 
 impl CoreHub {
-    /// Sends a message to a set of connections, on every core. The count is of this core's.
-    pub(crate) fn send_to_scope(
-        &mut self,
-        scope: &Scope,
-        message: Incoming<'_>,
-        key: Option<Key>,
-        except: Option<u32>,
-    ) -> Delivery {
-        let opcode = message.kind.into();
-        match message.payload {
-            Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
-                let frame = FrameBuf::from_owned(message.kind, payload);
-                self.publish_scope(scope, &Outgoing::Shared(&frame), key, except)
-            }
-            payload => match self.outbox.encode(opcode, payload.as_slice()) {
-                Some(frame) => {
-                    if let Some(key) = key {
-                        self.outbox.mark(frame, key);
-                    }
-                    self.publish_scope(scope, &Outgoing::Arena(frame), key, except)
-                }
-                None => {
-                    let frame = FrameBuf::new(opcode, payload.as_slice());
-                    self.publish_scope(scope, &Outgoing::Shared(&frame), key, except)
-                }
-            },
+    /// Enters a WebSocket connection; messages can be queued to it from now on.
+    #[doc(hidden)]
+    pub fn enter(&mut self, slot: u32, generation: u32, route: u16) {
+        let index = slot as usize;
+        if self.members.len() <= index {
+            self.members.resize_with(index + 1, Member::default);
+        }
+        let member = &mut self.members[index];
+        debug_assert!(!member.open && member.rooms.is_empty());
+        *member = Member { generation, route, open: true, ..Member::default() };
+    }
+
+    /// Removes a connection and its memberships.
+    pub(crate) fn leave_all(&mut self, slot: u32) {
+        let Some(member) = self.members.get_mut(slot as usize) else { return };
+        member.open = false;
+        let kept_bytes = member.kept_bytes;
+        self.keep(slot, 0, kept_bytes);
+        if !self.data.is_empty() {
+            self.data.remove(&slot);
+        }
+        while let Some((room, place)) = self.members[slot as usize].rooms.pop() {
+            self.remove_from_room(slot, room, place);
+        }
+        self.members[slot as usize].rooms.shrink_to_fit();
+    }
+
+    /// The slot of a living connection of this core; `None` for stale or foreign ids.
+    pub fn resolve(&self, id: ConnectionId) -> Option<u32> {
+        self.find(id).filter(|slot| !self.members[*slot as usize].doomed)
+    }
+
+    /// As [`CoreHub::resolve`], or that of a connection that is closing and has not gone.
+    pub fn find(&self, id: ConnectionId) -> Option<u32> {
+        let slot = id.slot();
+        let member = self.members.get(slot as usize)?;
+        let is_it =
+            id.core() == self.core && member.open && member.generation == id.generation() && self.ids.is_genuine(id);
+        is_it.then_some(slot)
+    }
+
+    // ---- closing ---------------------------------------------------------------------------------------------------
+
+    /// Asks for a connection to be closed at the end of this tick, after what is queued to it. The first request counts;
+    /// later messages to it are refused.
+    pub fn close(&mut self, slot: u32, code: Option<u16>, reason: impl Into<Cow<'static, str>>) {
+        let Some(member) = self.members.get_mut(slot as usize) else { return };
+        if member.open && !member.doomed {
+            member.doomed = true;
+            self.outbox.seal(slot);
+            self.dooms.push(Doom { slot, generation: member.generation, code, reason: reason.into() });
         }
     }
 
-    fn publish_scope(
-        &mut self,
-        scope: &Scope,
-        frame: &Outgoing<'_>,
-        key: Option<Key>,
-        except: Option<u32>,
-    ) -> Delivery {
-        if let Scope::Room(name) = scope {
-            return match self.names.get(name).copied() {
-                Some(room) => self.publish_frame(room, frame, key, except, None),
-                None => Delivery::default(),
-            };
-        }
-        let cores = self.post.cores();
-        if cores > 1 {
-            let shared = match frame {
-                Outgoing::Arena(frame) => self.outbox.export(*frame),
-                Outgoing::Shared(frame) => (*frame).clone(),
-            };
-            for core in (0..cores).filter(|core| *core != self.core) {
-                let (scope, frame) = (scope.clone(), shared.clone());
-                self.post.send(core, Letter::Publish { scope, frame, key, except: None, tally: None });
-            }
-        }
-        self.deliver_to_scope(scope, frame, key, except)
+    /// Marks a connection that is closing by its peer's doing: later messages to it are refused.
+    pub(crate) fn mark_closing(&mut self, slot: u32) {
+        self.members[slot as usize].doomed = true;
+        self.outbox.seal(slot);
     }
 
-    /// Delivers to this core's part of a set of connections.
-    fn deliver_to_scope(
-        &mut self,
-        scope: &Scope,
-        frame: &Outgoing<'_>,
-        key: Option<Key>,
-        except: Option<u32>,
-    ) -> Delivery {
-        let wanted = match scope {
-            Scope::Room(name) => {
-                let Some(room) = self.names.get(name).copied() else { return Delivery::default() };
-                return self.deliver_to_room(room, frame, key, except);
-            }
-            Scope::Everyone => None,
-            Scope::Route(name) => Some(self.routes.wanted(|known| known == name)),
-            Scope::Path(path) => Some(self.routes.wanted(|known| known.path == *path)),
-        };
-        let wanted = match wanted {
-            Some(None) => return Delivery::default(),
-            Some(wanted) => wanted,
-            None => None,
-        };
-        let mut delivery = Delivery::default();
-        for slot in 0..self.members.len() as u32 {
-            let member = &self.members[slot as usize];
-            let is_meant = wanted.as_ref().is_none_or(|wanted| self.routes.is_wanted(member.route, wanted));
-            if member.open && !member.doomed && is_meant && except != Some(slot) {
-                delivery.add(self.deliver(slot, frame, key));
-            }
-        }
-        delivery
+    /// Whether a connection is open and not about to be closed.
+    #[inline]
+    pub fn is_open(&self, slot: u32) -> bool {
+        self.members.get(slot as usize).is_some_and(|member| member.open && !member.doomed)
     }
 
-    pub(super) fn read_publish(
-        &mut self,
-        scope: &Scope,
-        frame: &FrameBuf,
-        key: Option<Key>,
-        except: Option<ConnectionId>,
-        tally: Option<Arc<Tally>>,
-    ) {
-        let except = except.and_then(|id| self.resolve(id));
-        let outgoing = self.outgoing(frame, key);
-        let delivery = self.deliver_to_scope(scope, &outgoing, key, except);
-        if let Some(tally) = tally {
-            tally.add(delivery);
-        }
+    /// The connections to close; takes the list, so that what is asked for meanwhile waits for the next call.
+    pub(crate) fn take_dooms(&mut self) -> Vec<Doom> {
+        std::mem::take(&mut self.dooms)
+    }
+
+    pub(crate) fn has_dooms(&self) -> bool {
+        !self.dooms.is_empty()
     }
 
     // ---- what is known of a connection ----------------------------------------------------------------------------
@@ -278,15 +216,5 @@ impl CoreHub {
         {
             self.close(slot, Some(1000), "done");
         }
-    }
-}
-
-impl Delivery {
-    pub(super) fn add(&mut self, queued: crate::outbox::Queued) {
-        let more = Delivery::from(queued);
-        self.queued += more.queued;
-        self.dropped += more.dropped;
-        self.gone += more.gone;
-        self.refused += more.refused;
     }
 }

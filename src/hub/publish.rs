@@ -1,0 +1,229 @@
+//! Messages to one connection, to a room, to a set of connections: encoded once in each form that is wanted, queued, and
+//! passed on to the cores that have receivers.
+
+use std::sync::Arc;
+
+use super::{CoreHub, Delivery, Order, RoomId, Scope, Tally};
+use crate::hub::ConnectionId;
+use crate::outbox::{Key, Outgoing, Queued, SHARED_BYTES_MIN};
+use crate::proto::frame::Opcode;
+use crate::proto::{Incoming, Kind, Payload};
+
+impl CoreHub {
+    // ---- one connection -------------------------------------------------------------------------------------------
+
+    /// Queues a message to a connection of this core.
+    #[inline]
+    pub fn send(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) -> Queued {
+        self.deliver_alone(slot, &mut Outgoing::new(opcode, payload))
+    }
+
+    /// Queues a message to a connection of this core, of which only the latest with the same key matters.
+    pub(crate) fn send_keyed(&mut self, slot: u32, opcode: Opcode, payload: &[u8], key: Key) -> Queued {
+        self.deliver_alone(slot, &mut Outgoing::new(opcode, payload).keyed(Some(key)))
+    }
+
+    /// Queues a received message back to the connection that it came from; a large one travels without being copied. The
+    /// limit of the queue does not apply: its input is held back while much is queued to it.
+    #[inline]
+    pub fn send_incoming(&mut self, slot: u32, message: Incoming<'_>) -> Queued {
+        self.with_outgoing(message, |hub, message| {
+            let queued = hub.outbox.put_reply(slot, message);
+            hub.counters.messages_out += u64::from(queued == Queued::Yes);
+            queued
+        })
+    }
+
+    /// Sends to a connection of any core by its id; `tally` gets the answer, at once or when the other core has looked.
+    pub fn emit_to(&mut self, id: ConnectionId, opcode: Opcode, payload: &[u8], tally: Option<Arc<Tally>>) {
+        let mut message = Outgoing::new(opcode, payload);
+        if id.core() == self.core || id.core() >= self.post.cores() {
+            self.deliver_to_id(id, &mut message, tally);
+        } else {
+            let frame = self.outbox.share(&mut message).clone();
+            self.post.send(id.core(), Order::EmitTo { id, frame, key: None, tally }.into());
+        }
+    }
+
+    pub(super) fn deliver_to_id(&mut self, id: ConnectionId, message: &mut Outgoing<'_>, tally: Option<Arc<Tally>>) {
+        let queued = self.resolve(id).map_or(Queued::Gone, |slot| self.deliver_alone(slot, message));
+        if let Some(tally) = tally {
+            tally.add(queued.into());
+        }
+    }
+
+    /// To nobody else.
+    #[inline]
+    fn deliver_alone(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
+        let queued = self.deliver(slot, message);
+        if queued != Queued::Yes {
+            self.outbox.take_back(message);
+        }
+        queued
+    }
+
+    /// Has a received message go out: a large one without being copied, and the buffer of another is used again.
+    #[inline]
+    fn with_outgoing<R>(
+        &mut self,
+        message: Incoming<'_>,
+        send: impl FnOnce(&mut CoreHub, &mut Outgoing<'_>) -> R,
+    ) -> R {
+        match message.payload {
+            Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
+                send(self, &mut Outgoing::of_owned(message.kind, payload))
+            }
+            Payload::Owned(payload) => {
+                let sent = send(self, &mut Outgoing::new(message.kind.into(), payload.as_slice()));
+                self.spares.give(payload.into_parts().0);
+                sent
+            }
+            Payload::Borrowed(payload) => send(self, &mut Outgoing::new(message.kind.into(), payload)),
+        }
+    }
+
+    // ---- rooms ----------------------------------------------------------------------------------------------------
+
+    /// Sends a received message to all members of a room on every core; the count is of this core's members.
+    pub fn publish_incoming(&mut self, room: RoomId, message: Incoming<'_>, except: Option<u32>) -> Delivery {
+        self.with_outgoing(message, |hub, message| hub.publish_to_room(room, message, except, None))
+    }
+
+    /// Sends a message to all members of a room on every core. The returned count is of this core's members; `tally`
+    /// gets the other cores' when they have delivered.
+    pub fn publish(
+        &mut self,
+        room: RoomId,
+        kind: Kind,
+        payload: &[u8],
+        except: Option<u32>,
+        tally: Option<Arc<Tally>>,
+    ) -> Delivery {
+        self.publish_to_room(room, &mut Outgoing::new(kind.into(), payload), except, tally)
+    }
+
+    pub(super) fn publish_to_room(
+        &mut self,
+        id: RoomId,
+        message: &mut Outgoing<'_>,
+        except: Option<u32>,
+        tally: Option<Arc<Tally>>,
+    ) -> Delivery {
+        let room = &self.rooms[id.0 as usize];
+        if !room.members.is_empty() {
+            self.outbox.make_for_here(message);
+        }
+        for core in room.elsewhere.cores() {
+            let order = Order::Publish {
+                scope: Scope::Room(Arc::clone(&room.name)),
+                frame: self.outbox.share(message).clone(),
+                key: message.key(),
+                except: None,
+                tally: tally.clone(),
+            };
+            self.post.send(core, order.into());
+        }
+        let delivery = self.deliver_to_room(id, message, except);
+        if let Some(tally) = tally {
+            tally.add(delivery);
+        }
+        delivery
+    }
+
+    pub(super) fn deliver_to_room(&mut self, id: RoomId, message: &mut Outgoing<'_>, except: Option<u32>) -> Delivery {
+        let mut delivery = Delivery::default();
+        if message.key().is_some() {
+            // Delivering changes no room.
+            let members = std::mem::take(&mut self.rooms[id.0 as usize].members);
+            for &slot in members.iter().filter(|slot| except != Some(**slot)) {
+                delivery.add(self.deliver(slot, message));
+            }
+            self.rooms[id.0 as usize].members = members;
+            return delivery;
+        }
+        let members = &self.rooms[id.0 as usize].members;
+        if members.is_empty() {
+            return delivery;
+        }
+        let mut overflown = std::mem::take(&mut self.overflown);
+        let receivers = members.iter().copied().filter(|slot| except != Some(*slot));
+        self.outbox.put_to_all(receivers, message, |slot, queued| match queued {
+            Queued::Yes => delivery.queued += 1,
+            Queued::Full => overflown.push(slot),
+            Queued::Gone => delivery.gone += 1,
+        });
+        self.counters.messages_out += u64::from(delivery.queued);
+        for slot in overflown.drain(..) {
+            delivery.add(self.overflow(slot, message));
+        }
+        self.overflown = overflown;
+        delivery
+    }
+
+    // ---- sets of connections --------------------------------------------------------------------------------------
+
+    /// Sends a message to a set of connections, on every core. The count is of this core's.
+    pub(crate) fn send_to_scope(
+        &mut self,
+        scope: &Scope,
+        message: Incoming<'_>,
+        key: Option<Key>,
+        except: Option<u32>,
+    ) -> Delivery {
+        self.with_outgoing(message, |hub, message| hub.publish_to_scope(scope, message.set_key(key), except))
+    }
+
+    fn publish_to_scope(&mut self, scope: &Scope, message: &mut Outgoing<'_>, except: Option<u32>) -> Delivery {
+        if let Scope::Room(name) = scope {
+            let room = self.names.get(name).copied();
+            return room.map_or_else(Delivery::default, |room| self.publish_to_room(room, message, except, None));
+        }
+        self.outbox.make_for_here(message);
+        for core in (0..self.post.cores()).filter(|core| *core != self.core) {
+            let (scope, frame) = (scope.clone(), self.outbox.share(message).clone());
+            self.post.send(core, Order::Publish { scope, frame, key: message.key(), except: None, tally: None }.into());
+        }
+        self.deliver_to_scope(scope, message, except)
+    }
+
+    /// Delivers to this core's part of a set of connections.
+    fn deliver_to_scope(&mut self, scope: &Scope, message: &mut Outgoing<'_>, except: Option<u32>) -> Delivery {
+        let wanted = match scope {
+            Scope::Room(name) => {
+                let Some(room) = self.names.get(name).copied() else { return Delivery::default() };
+                return self.deliver_to_room(room, message, except);
+            }
+            Scope::Everyone => None,
+            Scope::Route(name) => Some(self.routes.wanted(|known| known == name)),
+            Scope::Path(path) => Some(self.routes.wanted(|known| known.path == *path)),
+        };
+        let wanted = match wanted {
+            Some(None) => return Delivery::default(),
+            Some(wanted) => wanted,
+            None => None,
+        };
+        let mut delivery = Delivery::default();
+        for slot in 0..self.members.len() as u32 {
+            let member = &self.members[slot as usize];
+            let is_meant = wanted.as_ref().is_none_or(|wanted| self.routes.is_wanted(member.route, wanted));
+            if member.open && !member.doomed && is_meant && except != Some(slot) {
+                delivery.add(self.deliver(slot, message));
+            }
+        }
+        delivery
+    }
+
+    pub(super) fn read_publish(
+        &mut self,
+        scope: &Scope,
+        message: &mut Outgoing<'_>,
+        except: Option<ConnectionId>,
+        tally: Option<Arc<Tally>>,
+    ) {
+        let except = except.and_then(|id| self.resolve(id));
+        let delivery = self.deliver_to_scope(scope, message, except);
+        if let Some(tally) = tally {
+            tally.add(delivery);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! One message on its way out: to a connection, to the members of a room, to other cores.
+
+use super::{ArenaFrame, Dropped, FrameBuf, Key, Outbox, Queued};
+use crate::proto::frame::{Opcode, encode_header};
+use crate::proto::{Kind, OwnedPayload};
+
+/// A message that is there as a frame of at least so many bytes goes by reference; a shorter one is copied, which is cheaper.
+pub const SHARED_BYTES_MIN: usize = 4096;
+
+/// A message on its way out, in each form that somebody asks for, each of them made once. It lives no longer than a tick.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    opcode: Opcode,
+    /// Empty if it came as a frame.
+    payload: &'a [u8],
+    key: Option<Key>,
+    in_arena: Option<ArenaFrame>,
+    shared: Option<FrameBuf>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// A message of one frame.
+    #[inline]
+    pub fn new(opcode: Opcode, payload: &'a [u8]) -> Outgoing<'a> {
+        Outgoing { opcode, payload, key: None, in_arena: None, shared: None }
+    }
+
+    /// A message that is encoded already.
+    #[inline]
+    pub fn of_frame(frame: FrameBuf) -> Outgoing<'a> {
+        Outgoing { opcode: Opcode::Binary, payload: &[], key: None, in_arena: None, shared: Some(frame) }
+    }
+
+    /// An assembled message, whose payload is not copied.
+    pub fn of_owned(kind: Kind, payload: OwnedPayload) -> Outgoing<'a> {
+        Outgoing::of_frame(FrameBuf::from_owned(kind, payload))
+    }
+
+    /// Gives it a key: where only the latest with the same one matters, that is all a connection gets that is behind.
+    #[inline]
+    pub fn keyed(self, key: Option<Key>) -> Outgoing<'a> {
+        Outgoing { key, ..self }
+    }
+
+    /// As [`Outgoing::keyed`], before it has a form.
+    #[inline]
+    pub fn set_key(&mut self, key: Option<Key>) -> &mut Outgoing<'a> {
+        debug_assert!(self.in_arena.is_none());
+        self.key = key;
+        self
+    }
+
+    /// Its key.
+    #[inline]
+    pub fn key(&self) -> Option<Key> {
+        self.key
+    }
+
+    /// Bytes on the wire.
+    pub fn wire_len(&self) -> usize {
+        match (&self.in_arena, &self.shared) {
+            (Some(frame), _) => frame.wire_len(),
+            (_, Some(frame)) => frame.len(),
+            _ => encode_header(self.opcode, true, false, self.payload.len() as u64, None).1 + self.payload.len(),
+        }
+    }
+}
+
+/// What this core's queues take of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form<'o> {
+    /// In this tick's arena.
+    Arena(ArenaFrame),
+    /// By reference.
+    Shared(&'o FrameBuf),
+}
+
+impl Form<'_> {
+    /// Bytes on the wire.
+    pub(super) fn wire_len(&self) -> usize {
+        match self {
+            Form::Arena(frame) => frame.wire_len(),
+            Form::Shared(frame) => frame.len(),
+        }
+    }
+}
+
+impl Outbox {
+    #[inline]
+    pub(super) fn form<'o>(&mut self, message: &'o mut Outgoing<'_>) -> Form<'o> {
+        if let Some(frame) = message.in_arena {
+            return Form::Arena(frame);
+        }
+        let in_arena = match &message.shared {
+            None => self.encode(message.opcode, message.payload),
+            Some(frame) if frame.len() < SHARED_BYTES_MIN => self.import(frame),
+            Some(_) => None,
+        };
+        if let Some(frame) = in_arena {
+            if let Some(key) = message.key {
+                self.mark(frame, key);
+            }
+            message.in_arena = in_arena;
+            return Form::Arena(frame);
+        }
+        let Outgoing { opcode, payload, shared, .. } = message;
+        Form::Shared(shared.get_or_insert_with(|| FrameBuf::new(*opcode, payload)))
+    }
+
+    /// Makes the form that this core's queues take. Asked before [`Outbox::share`] where they may be many: to stand in the arena
+    /// costs a receiver less than to be referred to.
+    #[inline]
+    pub fn make_for_here(&mut self, message: &mut Outgoing<'_>) {
+        let _ = self.form(message);
+    }
+
+    /// The form in which a message outlives the tick, for other cores.
+    pub fn share<'o>(&mut self, message: &'o mut Outgoing<'_>) -> &'o FrameBuf {
+        let Outgoing { opcode, payload, in_arena, shared, .. } = message;
+        shared.get_or_insert_with(|| match in_arena {
+            Some(frame) => FrameBuf::from_encoded(self.copy_out(*frame)),
+            None => FrameBuf::new(*opcode, payload),
+        })
+    }
+
+    /// Queues a message to a connection.
+    #[inline]
+    pub fn put(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
+        if !self.is_open(slot) {
+            return Queued::Gone;
+        }
+        match self.form(message) {
+            Form::Arena(frame) => self.queue(slot, frame),
+            Form::Shared(frame) => self.queue_shared(slot, frame),
+        }
+    }
+
+    /// Queues a message to many connections, and tells of each what became of it.
+    #[inline]
+    pub fn put_to_all(
+        &mut self,
+        slots: impl Iterator<Item = u32>,
+        message: &mut Outgoing<'_>,
+        mut tell: impl FnMut(u32, Queued),
+    ) {
+        match self.form(message) {
+            Form::Arena(frame) => slots.for_each(|slot| tell(slot, self.queue(slot, frame))),
+            Form::Shared(frame) => slots.for_each(|slot| tell(slot, self.queue_shared(slot, frame))),
+        }
+    }
+
+    /// Queues a message of which only the latest with its key matters: where one with the same key waits, it takes that one's
+    /// place, which is counted in the result. As long as nothing waits, nothing is replaced.
+    pub fn put_latest(&mut self, slot: u32, message: &mut Outgoing<'_>, key: Key) -> (Queued, Dropped) {
+        if !self.is_open(slot) {
+            return (Queued::Gone, Dropped::default());
+        }
+        let form = self.form(message);
+        self.queue_latest(slot, form, key)
+    }
+
+    /// Queues a reply to what the connection itself has sent, whatever the limit: its input is held back while much is
+    /// queued to it, so this is one message more than that at most.
+    #[inline]
+    pub fn put_reply(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
+        match self.put(slot, message) {
+            Queued::Full => {
+                match self.form(message) {
+                    Form::Arena(frame) => self.force(slot, frame),
+                    Form::Shared(frame) => {
+                        self.spill(slot);
+                        self.push_back(slot, frame.bytes().clone(), None);
+                    }
+                }
+                Queued::Yes
+            }
+            queued => queued,
+        }
+    }
+
+    /// Takes a message that nobody has queued out of the arena again, so that those for which there is no room do not fill it.
+    pub fn take_back(&mut self, message: &mut Outgoing<'_>) {
+        let Some(frame) = message.in_arena.take_if(|frame| frame.end as usize == self.arena.len()) else { return };
+        self.arena.truncate(frame.start as usize);
+        while self.marks.pop_if(|(start, _)| *start >= frame.start).is_some() {}
+        // What stands there next is another message.
+        self.joined = None;
+        self.copied = None;
+    }
+
+    /// Queues a message to one connection.
+    #[inline]
+    pub fn send(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) -> Queued {
+        let mut message = Outgoing::new(opcode, payload);
+        let queued = self.put(slot, &mut message);
+        if queued != Queued::Yes {
+            self.take_back(&mut message);
+        }
+        queued
+    }
+}
