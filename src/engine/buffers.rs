@@ -73,6 +73,8 @@ pub struct Buffers {
     spare_from: u16,
     /// Times that no buffer was found although there were as many as stay in the cache.
     missed: u32,
+    /// Stretches that were filled and have not come back.
+    out: u32,
 }
 
 impl Buffers {
@@ -88,8 +90,9 @@ impl Buffers {
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
         let filled_to = if incremental { vec![0; usize::from(count)] } else { Vec::new() };
+        let (tail, spare_from, missed, out) = (0, 0, 0, 0);
         let mut buffers =
-            Buffers { entries, memory, count, buffer_bytes, incremental, filled_to, tail: 0, spare_from: 0, missed: 0 };
+            Buffers { entries, memory, count, buffer_bytes, incremental, filled_to, tail, spare_from, missed, out };
         buffers.lend_spare(lent_at_first);
         Ok(buffers)
     }
@@ -135,6 +138,7 @@ impl Buffers {
     #[inline]
     pub fn filled(&mut self, buffer: u16, len: u32, buffer_more: bool) -> Filled {
         debug_assert!(buffer < self.spare_from && len <= self.buffer_bytes);
+        self.out += 1;
         if !self.incremental {
             return Filled(Extent { buffer, offset: 0, len, last: true });
         }
@@ -165,6 +169,7 @@ impl Buffers {
     /// Gives a stretch back; the buffer is lent again once its last stretch is.
     #[inline]
     pub fn recycle(&mut self, filled: Filled) {
+        self.out -= 1;
         if filled.0.last {
             self.lend(filled.0.buffer);
         }
@@ -184,6 +189,19 @@ impl Buffers {
             entry.set_bid(buffer);
         }
         self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Gives the pages of all buffers back to the system, unless some are held. `unseen`: whether there are completions that
+    /// [`Buffers::filled`] has not been told of.
+    pub fn release(&mut self, unseen: bool) {
+        if self.out > 0 || unseen {
+            return;
+        }
+        // SAFETY: the range is the whole mapping, private and anonymous, which reads as zeros afterwards: still initialised. No
+        // slice of it exists (`slice` borrows `self`, as this does), and none will be made of what was filled before: that was
+        // seen, and has come back. The kernel fills buffers only while this thread is in `io_uring_enter`, in its deferred task
+        // work, so nothing can be lost of what it has filled and not reported.
+        unsafe { libc::madvise(self.memory.start.as_ptr().cast(), self.memory.len, libc::MADV_DONTNEED) };
     }
 
     /// Makes the returned buffers visible to the kernel. Once per tick, before it is entered.
@@ -250,5 +268,31 @@ mod tests {
     fn a_stretch_beyond_its_buffer_is_refused() {
         let mut buffers = Buffers::new(2, 64, false, 2).unwrap();
         buffers.slice(&Filled(Extent { buffer: 1, offset: 60, len: 5, last: true }));
+    }
+    /// Kills: pages that stay; pages given up under a stretch that somebody holds, or has not seen.
+    #[test]
+    fn pages_are_given_back_unless_something_is_in_them() {
+        let resident = |buffers: &Buffers| {
+            let pages = buffers.memory.len / 4096;
+            let mut seen = vec![0_u8; pages];
+            // SAFETY: the range is a whole mapping, and there is a byte of `seen` for each of its pages.
+            let asked =
+                unsafe { libc::mincore(buffers.memory.start.as_ptr().cast(), buffers.memory.len, seen.as_mut_ptr()) };
+            assert_eq!(asked, 0);
+            seen.iter().filter(|page| **page & 1 == 1).count()
+        };
+        let mut buffers = Buffers::new(4, 16384, false, 4).unwrap();
+        let filled = buffers.filled(1, 16384, false);
+        buffers.slice(&filled).fill(7);
+        buffers.release(false);
+        assert_eq!(buffers.slice(&filled), &[7; 16384], "it is held");
+        buffers.recycle(filled);
+        buffers.release(true);
+        assert!(resident(&buffers) > 0, "something may be in it");
+        buffers.release(false);
+        assert_eq!(resident(&buffers), 0);
+        let again = buffers.filled(1, 16384, false);
+        assert_eq!(buffers.slice(&again), &[0; 16384]);
+        buffers.recycle(again);
     }
 }

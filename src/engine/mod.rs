@@ -260,6 +260,10 @@ pub trait Ring {
     /// Closes the slot's descriptor. Operations in flight hold the socket open: cancel them first.
     fn close(&mut self, token: Token);
 
+    /// Gives memory that was touched once and holds nothing now back to the system: that of receive buffers. Whoever asks
+    /// expects little to come soon.
+    fn release_memory(&mut self) {}
+
     /// Wakes core number `core`, if it sleeps.
     fn ring_doorbell(&mut self, core: usize);
 

@@ -4,7 +4,8 @@
 //! looks once in [`LOOK_INTERVAL_MS`] at what was not used since it looked last, frees that, and has the allocator look after
 //! what was freed before; after [`QUIET_LOOKS`] in a row that found nothing it sleeps as long as before. So memory is back
 //! with the system a few seconds after its last use, as far as the allocator gives it back. It may have a call of its own for
-//! that ([`Shard::release_memory_with`]): mimalloc has, which the program uses, and so has glibc. The ring's registered buffers stay.
+//! that ([`Shard::release_memory_with`]): mimalloc has, which the program uses, and so has glibc. So do the ring's
+//! buffers, when a look has found nothing.
 
 use super::Shard;
 use crate::engine::Ring;
@@ -76,6 +77,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.outbox.trim_unused();
         if self.completions.capacity() > super::COMPLETIONS_USUAL && self.completions.is_empty() {
             self.completions.shrink_to(super::COMPLETIONS_USUAL);
+        }
+        if is_quiet {
+            self.ring.release_memory();
         }
         match self.spares.release {
             Some(release) if is_quiet || freed_bytes >= FREED_BYTES_MIN => release(),

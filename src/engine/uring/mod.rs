@@ -608,6 +608,12 @@ impl Ring for Uring {
     fn recycle(&mut self, filled: Filled) {
         self.buffers.recycle(filled);
     }
+
+    fn release_memory(&mut self) {
+        self.cq.sync();
+        let unseen = !self.cq.is_empty() || !self.held.is_empty() || self.sq.cq_overflow();
+        self.buffers.release(unseen);
+    }
 }
 
 impl Drop for Uring {
