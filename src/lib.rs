@@ -220,6 +220,7 @@ mod server;
 #[doc(hidden)]
 pub mod shard;
 pub mod standalone;
+mod tables;
 mod wakers;
 
 pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};

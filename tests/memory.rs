@@ -7,8 +7,9 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::program::Program;
 use common::raw::{self, Raw, Response};
@@ -150,4 +151,36 @@ fn while_the_budget_is_spent_upgrades_are_refused() {
     assert!(metrics(&program)["ringwire_refused_total memory"] >= 1.0);
     eventually(|| get(&program, "/readyz").status == 200, || "memory to be free again".to_owned());
     Raw::connect(program.address).upgrade("/echo");
+}
+
+/// Kills: buffers, and pages of the ring, that are kept for good; an allocator that is not told.
+#[test]
+fn the_memory_of_large_messages_goes_back_when_they_have_gone() {
+    const CLIENTS: usize = 16;
+    let program = Program::start(&["--cores=2", "--max-message=16MiB"]);
+    let echo = |len: usize| {
+        let message = raw::binary(&vec![7; len]);
+        let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::connect(program.address)).collect();
+        clients.iter_mut().for_each(|client| client.upgrade("/echo"));
+        std::thread::scope(|scope| {
+            for client in &mut clients {
+                let mut sending = client.stream.try_clone().expect("a clone");
+                let message = &message;
+                scope.spawn(move || sending.write_all(message).expect("sent"));
+                scope.spawn(move || assert_eq!(client.frame().payload.len(), len));
+            }
+        });
+    };
+    echo(1 << 10);
+    let before = program.rss();
+    let mut most = before;
+    std::thread::scope(|scope| {
+        let burst = scope.spawn(|| echo(16 << 20));
+        while !burst.is_finished() {
+            most = most.max(program.rss());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    assert!(most > before + (32 << 20), "{most} where {before} was before: nothing was to be given back");
+    eventually(|| program.rss() <= before + before / 10, || format!("{before} bytes, and has {}", program.rss()));
 }

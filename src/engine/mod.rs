@@ -8,7 +8,7 @@
 //! submits them together with the tick's batch of sends and waits; [`Ring::completion`] until `None` takes the results;
 //! each received buffer is read by [`Ring::buffer`] and given back by [`Ring::recycle`] before the next `turn`.
 //!
-//! Knows of this crate: nothing.
+//! Knows of this crate: `tables`.
 
 pub mod bell;
 pub mod buffers;

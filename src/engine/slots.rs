@@ -12,6 +12,8 @@ use std::ops::{Index, IndexMut};
 
 use slab::Slab;
 
+use crate::tables::room_for;
+
 use super::token::{Generations, Op, Token};
 
 /// A place and which of its owners is meant.
@@ -68,6 +70,15 @@ impl<T> Slots<T> {
             values: Slab::with_capacity(slots),
             generations: Generations::with_capacity(slots),
             in_flight: Vec::with_capacity(slots),
+        }
+    }
+
+    /// None taken, with room for all there can be, for as long as a core lives.
+    pub fn for_a_core(slots: usize) -> Slots<T> {
+        Slots {
+            values: Slab::with_capacity(room_for::<T>(slots)),
+            generations: Generations::with_capacity(room_for::<u32>(slots)),
+            in_flight: Vec::with_capacity(room_for::<u8>(slots)),
         }
     }
 

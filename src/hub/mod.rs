@@ -10,7 +10,7 @@
 //! Order: messages from one core to one connection arrive in the order they were sent. Nothing is promised between
 //! messages that start on different cores.
 //!
-//! Knows of this crate: `config`, `mail`, `message`, `metrics`, `outbox`, `proto`.
+//! Knows of this crate: `config`, `mail`, `message`, `metrics`, `outbox`, `proto`, `tables`.
 
 mod changes;
 #[cfg(test)]
@@ -43,6 +43,7 @@ use crate::message::RawJson;
 use crate::metrics::Counters;
 use crate::outbox::{Dropped, Outbox, Outgoing};
 use crate::proto::Spares;
+use crate::tables::room_for;
 use changes::Changes;
 use member::Member;
 use room::{Place, Room};
@@ -196,7 +197,7 @@ impl CoreHub {
 
     /// Makes room for so many connections.
     pub(crate) fn reserve(&mut self, slots: usize) {
-        self.members.reserve(slots);
+        self.members.reserve(room_for::<Member>(slots));
         self.outbox.reserve(slots);
     }
 

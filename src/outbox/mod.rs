@@ -16,7 +16,7 @@
 //! (replies to the connection's own messages and control frames are bounded by its input); a waiting send owns no more than
 //! a quarter of `bytes_max`, or one message, so most of a queue can be dropped or replaced (see `overflow.rs`).
 //!
-//! Knows of this crate: `marks`, `proto`.
+//! Knows of this crate: `marks`, `proto`, `tables`.
 
 mod backlog;
 mod dropped;
@@ -42,6 +42,7 @@ mod turn;
 use bytes::Bytes;
 
 use crate::proto::frame::{Opcode, put_frame};
+use crate::tables::room_for;
 use backlog::Backlog;
 use fall::Fall;
 use spares::ARENA_BYTES_AT_FIRST;
@@ -167,7 +168,7 @@ impl Outbox {
 
     /// Makes room for so many connections.
     pub fn reserve(&mut self, slots: usize) {
-        self.slots.reserve(slots);
+        self.slots.reserve(room_for::<Slot>(slots));
     }
 
     /// Starts a connection's queue.

@@ -2,8 +2,9 @@
 
 use super::Outbox;
 
-/// What an arena has room for at first.
-pub(super) const ARENA_BYTES_AT_FIRST: usize = 64 << 10;
+/// What an arena has room for at first. Not a power of two, through which buffers of messages grow: allocators keep blocks of
+/// one size side by side, and where this one stood among those, the memory of none of them would go back to the system.
+pub(super) const ARENA_BYTES_AT_FIRST: usize = 72 << 10;
 /// An arena larger than this is given up when it has been nearly empty for a while.
 pub(super) const ARENA_BYTES_KEPT: usize = 1 << 20;
 /// Ticks of little use after which a large arena is given up.
@@ -19,7 +20,8 @@ impl Outbox {
     /// Frees what was not used since this was called last. Between [`Outbox::settle`] and the next message.
     pub fn trim_unused(&mut self) {
         let used_bytes = std::mem::take(&mut self.arena_used_bytes);
-        if self.arena.is_empty() && used_bytes < self.arena.capacity() / 4 {
+        let room = self.arena.capacity();
+        if self.arena.is_empty() && used_bytes < room / 4 && room > ARENA_BYTES_AT_FIRST {
             self.arena = Vec::with_capacity(ARENA_BYTES_AT_FIRST.max(used_bytes));
         }
         self.backlogs_free = Vec::new();

@@ -140,7 +140,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             admission,
             accepting: Accepting::new(slots, settings.listeners),
             settings,
-            conns: Slots::with_capacity(slots),
+            conns: Slots::for_a_core(slots),
             timers: Timers::default(),
             completions: Vec::with_capacity(COMPLETIONS_USUAL),
             starved: Vec::new(),

@@ -27,7 +27,6 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
     &[
         ("admission", &[]),
         ("closed", &[]),
-        ("engine", &[]),
         ("error", &[]),
         ("guard", &[]),
         ("machine", &[]),
@@ -35,18 +34,17 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ("metrics", &[]),
         ("proto", &[]),
         ("quote", &[]),
+        ("tables", &[]),
         ("wakers", &[]),
     ],
     &[
         ("config", &["error"]),
-        ("mail", &["engine", "marks"]),
+        ("engine", &["tables"]),
         ("message", &["proto", "quote"]),
-        ("outbox", &["marks", "proto"]),
+        ("outbox", &["marks", "proto", "tables"]),
     ],
-    &[
-        ("check", &["config", "engine", "error", "machine"]),
-        ("hub", &["config", "mail", "message", "metrics", "outbox", "proto"]),
-    ],
+    &[("mail", &["engine", "marks"]), ("check", &["config", "engine", "error", "machine"])],
+    &[("hub", &["config", "mail", "message", "metrics", "outbox", "proto", "tables"])],
     &[
         ("runtime", &["guard", "hub", "mail"]),
         ("shard", &["admission", "config", "engine", "guard", "hub", "mail", "marks", "metrics", "outbox", "proto"]),
