@@ -284,6 +284,16 @@ impl CoreHub {
         self.post.is_congested()
     }
 
+    /// Whether cores whose mailboxes were full have told of room in them.
+    pub(crate) fn is_told_of_room(&self) -> bool {
+        self.post.is_told_of_room()
+    }
+
+    /// Wakes a core that waits for room in this one's mailbox, if it sleeps.
+    pub(crate) fn wake(&self, core: usize, ring: impl FnOnce(usize)) {
+        self.post.wake(core, ring);
+    }
+
     /// Ends the tick's mail: retries what waited and rings the bells.
     pub(crate) fn post_mail(&mut self, ring: impl FnMut(usize)) {
         self.tell_news();

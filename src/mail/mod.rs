@@ -15,6 +15,7 @@
 //! Knows of this crate: `engine`, `marks`.
 
 mod parked;
+mod room;
 mod sync;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ pub(crate) use parked::Parked;
 
 use crate::engine::bell::Bell;
 use crate::marks::{Mark, reach};
+use room::RoomWanted;
 
 /// Wakes a core that sleeps in its ring, from any thread.
 pub trait Wake: Send + Sync {
@@ -57,6 +59,7 @@ struct Address<T> {
     unread: Receiver<T>,
     urgent: Sender<T>,
     parked: Arc<Parked>,
+    wanted: Arc<RoomWanted>,
     /// Letters that found the mailbox full and did not wait.
     refused: Arc<AtomicU64>,
 }
@@ -68,6 +71,7 @@ impl<T> Clone for Address<T> {
             unread: self.unread.clone(),
             urgent: self.urgent.clone(),
             parked: Arc::clone(&self.parked),
+            wanted: Arc::clone(&self.wanted),
             refused: Arc::clone(&self.refused),
         }
     }
@@ -118,6 +122,9 @@ pub struct Mailbox<T> {
     receiver: Receiver<T>,
     urgent: Receiver<T>,
     parked: Arc<Parked>,
+    wanted: Arc<RoomWanted>,
+    /// Letters were taken out since the last [`Mailbox::tell_of_room`].
+    was_read: bool,
 }
 
 impl<T> Mailbox<T> {
@@ -125,13 +132,26 @@ impl<T> Mailbox<T> {
     #[expect(clippy::should_implement_trait, reason = "an empty mailbox is not an ended one")]
     #[inline]
     pub fn next(&mut self) -> Option<T> {
-        self.receiver.try_recv().ok()
+        let letter = self.receiver.try_recv().ok();
+        self.was_read |= letter.is_some();
+        letter
     }
 
     /// The next urgent letter; to be asked before [`Mailbox::next`].
     #[inline]
     pub fn next_urgent(&mut self) -> Option<T> {
-        self.urgent.try_recv().ok()
+        let letter = self.urgent.try_recv().ok();
+        self.was_read |= letter.is_some();
+        letter
+    }
+
+    /// Tells the cores that wait for room that there is some; those that may sleep are handed to `wake`, which asks
+    /// [`Post::wake`]. Once per tick, after the last letter.
+    #[inline]
+    pub fn tell_of_room(&mut self, wake: impl FnMut(usize)) {
+        if std::mem::take(&mut self.was_read) {
+            self.wanted.tell(wake);
+        }
     }
 
     /// Letters waiting, without the urgent ones.
@@ -180,6 +200,8 @@ pub struct Post<T> {
     crowded: bool,
     /// Cores that got a letter since the bells were last rung.
     written: Vec<usize>,
+    /// Cores whose mailboxes were full, or crowded, when it was last tried: they will tell when there is room.
+    asked: Vec<usize>,
 }
 
 impl<T> Post<T> {
@@ -192,6 +214,7 @@ impl<T> Post<T> {
             waiting_count: 0,
             crowded: false,
             written: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -263,6 +286,18 @@ impl<T> Post<T> {
         self.waiting_count += 1;
     }
 
+    /// Whether some of the cores that had no room have told of some: there is something to [retry](Post::retry).
+    pub fn is_told_of_room(&self) -> bool {
+        self.asked.iter().any(|core| self.addresses[*core].wanted.is_told(self.core))
+    }
+
+    /// Wakes a core that waits for room in this one's mailbox, by `ring`, if it sleeps.
+    pub fn wake(&self, core: usize, ring: impl FnOnce(usize)) {
+        if self.addresses.get(core).is_some_and(|address| address.parked.take()) {
+            ring(core);
+        }
+    }
+
     /// Whether letters wait for room in some core's mailbox, or many urgent ones to be read.
     #[inline]
     pub fn is_congested(&self) -> bool {
@@ -284,31 +319,61 @@ impl<T> Post<T> {
         self.addresses.get(self.core).map_or(0, |own| own.refused.load(Ordering::Relaxed))
     }
 
-    /// Tries again to deliver the letters that wait. Once per tick.
+    /// Tries again to deliver the letters that wait. Once per tick. Where there is still no room, that core will tell of some,
+    /// and wake this one.
     pub fn retry(&mut self) {
-        self.crowded = self.crowded && self.addresses.iter().any(Address::is_crowded);
+        self.asked.clear();
+        if self.crowded {
+            self.crowded = false;
+            for core in 0..self.addresses.len() {
+                if self.is_crowded_still(core) {
+                    self.crowded = true;
+                    self.asked.push(core);
+                }
+            }
+        }
         if self.waiting_count == 0 {
             return;
         }
         for core in 0..self.addresses.len() {
-            while let Some(letter) = self.waiting[core].pop_front() {
-                match self.addresses[core].put(letter) {
-                    Ok(()) | Err((MailError::Ended, _)) => {
-                        self.waiting_count -= 1;
-                        if !self.written.contains(&core) {
-                            self.written.push(core);
-                        }
-                    }
-                    Err((MailError::Full, letter)) => {
-                        if !self.waiting[core].is_empty() {
-                            reach(Mark::LetterKeepsItsPlace);
-                        }
-                        self.waiting[core].push_front(letter);
-                        break;
-                    }
+            if !self.deliver_waiting(core) {
+                self.addresses[core].wanted.ask(self.core);
+                // There may have been room before it was asked for.
+                if !self.deliver_waiting(core) {
+                    self.asked.push(core);
                 }
             }
         }
+    }
+
+    fn is_crowded_still(&self, core: usize) -> bool {
+        let address = &self.addresses[core];
+        address.is_crowded() && {
+            address.wanted.ask(self.core);
+            address.is_crowded()
+        }
+    }
+
+    /// Whether all letters to a core that wait were delivered.
+    fn deliver_waiting(&mut self, core: usize) -> bool {
+        while let Some(letter) = self.waiting[core].pop_front() {
+            match self.addresses[core].put(letter) {
+                Ok(()) | Err((MailError::Ended, _)) => {
+                    self.waiting_count -= 1;
+                    if !self.written.contains(&core) {
+                        self.written.push(core);
+                    }
+                }
+                Err((MailError::Full, letter)) => {
+                    if !self.waiting[core].is_empty() {
+                        reach(Mark::LetterKeepsItsPlace);
+                    }
+                    self.waiting[core].push_front(letter);
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// The cores to wake for the letters written since the last call; once per tick, after the last letter.
@@ -435,9 +500,17 @@ impl<T> PostOffice<T> {
                 let (urgent_sender, urgent) = crossbeam_channel::unbounded();
                 let parked = Arc::new(Parked::default());
                 let refused = Arc::default();
+                let wanted = Arc::new(RoomWanted::new(cores));
                 let unread = receiver.clone();
-                let address = Address { sender, unread, urgent: urgent_sender, parked: Arc::clone(&parked), refused };
-                (address, Some(Mailbox { receiver, urgent, parked }))
+                let address = Address {
+                    sender,
+                    unread,
+                    urgent: urgent_sender,
+                    parked: Arc::clone(&parked),
+                    wanted: Arc::clone(&wanted),
+                    refused,
+                };
+                (address, Some(Mailbox { receiver, urgent, parked, wanted, was_read: false }))
             })
             .unzip();
         PostOffice { addresses, mailboxes }
@@ -451,7 +524,8 @@ impl<T> PostOffice<T> {
         let mailbox = self.mailboxes[core].take().expect("each core's ends are taken once");
         let waiting = self.addresses.iter().map(|_| VecDeque::new()).collect();
         let addresses = self.addresses.clone();
-        let post = Post { core, addresses, waiting, waiting_count: 0, crowded: false, written: Vec::new() };
+        let post =
+            Post { core, addresses, waiting, waiting_count: 0, crowded: false, written: Vec::new(), asked: Vec::new() };
         (post, mailbox)
     }
 
@@ -639,5 +713,34 @@ mod tests {
         assert_eq!(Arc::strong_count(&letter), 2);
         drop(post);
         assert_eq!(Arc::strong_count(&letter), 1);
+    }
+    /// Kills: a sender that sleeps while there is room; one that is woken although nobody has waited.
+    #[test]
+    fn whoever_waits_is_told_of_room_and_woken_if_it_sleeps() {
+        for (urgent, sleeps) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut office = PostOffice::new(2, 2);
+            let (mut post, mut own) = office.take(0);
+            let (reader_post, mut mailbox) = office.take(1);
+            let mut woken = Vec::new();
+            let send = |post: &mut Post<u32>| if urgent { post.send_urgent(1, 0) } else { post.send(1, 0) };
+            send(&mut post);
+            post.retry();
+            assert!(mailbox.next().or_else(|| mailbox.next_urgent()).is_some());
+            mailbox.tell_of_room(|core| woken.push(core));
+            assert!(woken.is_empty(), "nobody waits");
+            (0..3).for_each(|_| send(&mut post));
+            assert!(!post.is_told_of_room(), "nobody was asked yet");
+            post.retry();
+            assert!(post.is_congested() && !post.is_told_of_room());
+            assert!(!sleeps || own.park());
+            mailbox.tell_of_room(|core| woken.push(core));
+            assert!(woken.is_empty() && !post.is_told_of_room(), "nothing was read");
+            assert!(mailbox.next().or_else(|| mailbox.next_urgent()).is_some());
+            mailbox.tell_of_room(|core| reader_post.wake(core, |core| woken.push(core)));
+            assert_eq!(woken, if sleeps { vec![0] } else { vec![] });
+            assert!(post.is_told_of_room());
+            post.retry();
+            assert!(!post.is_congested() && !post.is_told_of_room());
+        }
     }
 }

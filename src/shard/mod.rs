@@ -228,6 +228,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.tell_of_slowness();
         self.close_doomed();
         self.hub.post_mail(|core| self.ring.ring_doorbell(core));
+        self.mailbox.tell_of_room(|core| self.hub.wake(core, |core| self.ring.ring_doorbell(core)));
         self.rearm_starved();
         self.say_what_is_held();
         self.service.end_tick();
@@ -278,16 +279,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         let accepts_later = self.accepts() && !self.accepting.wanted.is_empty() && self.accepting.again_ms > 0;
         let accept_ms = accepts_later.then_some(self.accepting.again_ms);
-        // A mailbox that was full has to be tried again, although nobody will say when there is room in it.
-        let congestion_ms = self.hub.is_congested().then(|| self.now_ms() + 1);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
         let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
-        let dues_ms = [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, congestion_ms, task_ms, look_ms];
+        let dues_ms = [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, task_ms, look_ms];
         let due_ms = dues_ms.into_iter().flatten().min();
         if !self.mailbox.park() {
             return Wait::No;
         }
-        if self.service.is_ready() {
+        if self.service.is_ready() || self.hub.is_told_of_room() {
             self.mailbox.unpark();
             return Wait::No;
         }
