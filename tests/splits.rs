@@ -4,6 +4,7 @@
 mod wire;
 
 use ringwire::proto::http::{BodyDecoder, BodyPiece, HeadLimits, check_method, empty_lines, head_end, parse_head};
+use ringwire::proto::proxy::{ProxyError, Source, parse};
 use ringwire::proto::{Limits, Role};
 use wire::{LIMITS, Run, Seen, close, frame, run_with, server_frame};
 
@@ -280,4 +281,70 @@ fn requests_are_the_same_however_they_are_cut() {
         }
     }
     assert_eq!((whole, refused), (19, 20), "the corpus is not trivial");
+}
+
+// ---- the PROXY protocol -----------------------------------------------------------------------------------------------
+
+/// What is read of a connection's first bytes as they arrive, and what is left for whoever reads on.
+fn read_proxy_header(pieces: &[&[u8]]) -> (Result<Option<Source>, ProxyError>, Vec<u8>) {
+    let mut bytes = Vec::new();
+    let mut source = None;
+    for piece in pieces {
+        bytes.extend_from_slice(piece);
+        if source.is_none() {
+            match parse(&bytes) {
+                Ok(None) => {}
+                Ok(Some((named, len))) => {
+                    source = Some(named);
+                    bytes.drain(..len);
+                }
+                Err(error) => return (Err(error), Vec::new()),
+            }
+        }
+    }
+    (Ok(source), bytes)
+}
+
+#[test]
+fn proxy_headers_are_the_same_however_they_are_cut() {
+    let v2 = |command: u8, family: u8, rest: &[u8]| {
+        [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &(rest.len() as u16).to_be_bytes(), rest].concat()
+    };
+    let v4 = [192, 0, 2, 7, 198, 51, 100, 1, 0xdc, 4, 1, 187];
+    let headers: Vec<Vec<u8>> = vec![
+        b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n".into(),
+        b"PROXY TCP6 2001:db8::7 2001:db8::1 56324 443\r\n".into(),
+        b"PROXY UNKNOWN\r\n".into(),
+        b"PROXY TCP4 192.0.2.7\r\n".into(),
+        b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\n".into(),
+        [&b"PROXY UNKNOWN "[..], &[b'x'; 120], b"\r\n"].concat(),
+        b"PROXY".into(),
+        b"POST / HTTP/1.1\r\n".into(),
+        b"\r\n\r\nGET / HTTP/1.1\r\n".into(),
+        v2(0x21, 0x11, &v4),
+        v2(0x21, 0x11, &[&v4[..], &[4, 0, 1, 0xff]].concat()),
+        v2(0x21, 0x21, &[0x20; 36]),
+        v2(0x21, 0x21, &[0x20; 35]),
+        v2(0x20, 0x00, b""),
+        v2(0x22, 0x11, &v4),
+        v2(0x21, 0x51, &v4),
+        v2(0x21, 0x11, &[0; 5000]),
+    ];
+    let (mut named, mut refused) = (0, 0);
+    for header in headers {
+        // Bytes that follow are none of its business, even if they look like another header.
+        let bytes = [&header[..], b"PROXY GET / HTTP/1.1\r\n\r\n"].concat();
+        let want = read_proxy_header(&[&bytes]);
+        named += usize::from(matches!(want.0, Ok(Some(_))));
+        refused += usize::from(want.0.is_err());
+        assert_eq!(read_proxy_header(&bytes.chunks(1).collect::<Vec<_>>()), want, "{}", header.escape_ascii());
+        let ends: Vec<usize> = (0..=bytes.len().min(200)).collect();
+        for (nth, &first) in ends.iter().enumerate() {
+            for &second in ends[nth..].iter().step_by(3) {
+                let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                assert_eq!(read_proxy_header(&pieces), want, "{} at {first} and {second}", header.escape_ascii());
+            }
+        }
+    }
+    assert_eq!((named, refused), (7, 10), "the corpus is not trivial");
 }

@@ -6,7 +6,7 @@ mod memory;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -100,7 +100,7 @@ impl Admission {
         }
         if let (Some(ip), 1..) = (ip, self.per_ip_max) {
             let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = &mut per_ip.entry(ip).or_default().websockets;
+            let count = &mut per_ip.entry(counted(ip)).or_default().websockets;
             if *count >= self.per_ip_max {
                 self.connections.fetch_sub(1, Ordering::Relaxed);
                 return Err(Refused::TooManyFromAddress);
@@ -122,7 +122,7 @@ impl Admission {
     pub fn arrive(&self, ip: Option<IpAddr>) -> bool {
         let (Some(ip), 1..) = (ip, self.per_ip_max) else { return true };
         let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = &mut per_ip.entry(ip).or_default().others;
+        let count = &mut per_ip.entry(counted(ip)).or_default().others;
         *count += 1;
         *count <= self.per_ip_max.saturating_add(OTHERS_PER_IP_SPARE)
     }
@@ -135,7 +135,7 @@ impl Admission {
     fn less(&self, ip: Option<IpAddr>, which: impl FnOnce(&mut OfAddress) -> &mut u32) {
         let (Some(ip), 1..) = (ip, self.per_ip_max) else { return };
         let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = per_ip.entry(ip) {
+        if let Entry::Occupied(mut entry) = per_ip.entry(counted(ip)) {
             let count = which(entry.get_mut());
             *count = count.saturating_sub(1);
             if entry.get().websockets == 0 && entry.get().others == 0 {
@@ -183,5 +183,41 @@ impl Admission {
     pub fn drain(&self) {
         self.give_notice();
         self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What is counted for an address: of IPv6 its first 64 bits, for whoever has one address has all that begin so (RFC 6177).
+fn counted(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kills: counting each address of IPv6 by itself, of which everybody has more than can be counted.
+    #[test]
+    fn what_is_one_address() {
+        for (first, second, are_one) in [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+            ("::1", "2001:db8::1", false),
+        ] {
+            let admission = Admission::new(10, 1, 0);
+            let [first, second] = [first, second].map(|text| Some(text.parse::<IpAddr>().unwrap()));
+            admission.enter(first).unwrap();
+            assert_eq!(admission.enter(second).is_err(), are_one, "{first:?} {second:?}");
+            if are_one {
+                admission.leave(second);
+                assert_eq!(admission.enter(first), Ok(()), "{first:?} {second:?}");
+            }
+        }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) enum Target {
 }
 
 pub(crate) struct Definition {
+    /// Whether it is for operators: on the admin listener, where there is one, and nowhere else.
+    pub(crate) is_admin: bool,
     pub(crate) path: String,
     pub(crate) target: Target,
     pub(crate) hooks: Hooks,

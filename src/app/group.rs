@@ -18,20 +18,22 @@ use crate::message::Envelope;
 /// Routes that share a prefix and hooks; see [`App::group`].
 #[derive(Default)]
 pub struct Group {
+    is_admin: bool,
     hooks: Hooks,
     definitions: Vec<Definition>,
 }
 
 impl Group {
     fn add(mut self, path: &str, target: Target) -> Group {
-        self.definitions.push(Definition { path: path.to_owned(), target, hooks: Hooks::default() });
+        self.definitions.push(Definition { is_admin: false, path: path.to_owned(), target, hooks: Hooks::default() });
         self
     }
 
     /// The definitions with prefix and hooks applied.
     fn finish(self, prefix: &str) -> Vec<Definition> {
-        let hooks = self.hooks;
+        let (hooks, is_admin) = (self.hooks, self.is_admin);
         let finish = |definition: Definition| Definition {
+            is_admin: definition.is_admin || is_admin,
             path: join(prefix, &definition.path),
             hooks: definition.hooks.within(&hooks),
             target: definition.target,
@@ -44,6 +46,22 @@ impl Group {
     pub fn group(mut self, prefix: &str, build: impl FnOnce(Group) -> Group) -> Group {
         self.definitions.extend(build(Group::default()).finish(prefix));
         self
+    }
+
+    /// The routes of this group are for operators. Where the server has an admin listener
+    /// ([`Config::admin_address`](crate::Config)) they are only there, and on the other addresses as if there were none of
+    /// them; and only they are there. Where it has none, this changes nothing.
+    ///
+    /// ```
+    /// use ringwire::App;
+    ///
+    /// let app = App::new()
+    ///     .get("/", async |_| "hello")
+    ///     .group("/internal", |group| group.admin().get("/version", async |_| env!("CARGO_PKG_VERSION")));
+    /// ```
+    #[must_use]
+    pub fn admin(self) -> Group {
+        Group { is_admin: true, ..self }
     }
 
     /// A WebSocket route: a [`Ws`](crate::Ws), or just its message handler. `{name}` in the path is a parameter.

@@ -26,6 +26,7 @@ pub struct Request {
     params: SmallVec<[(String, String); 2]>,
     body: Bytes,
     peer: Option<SocketAddr>,
+    is_relayed: bool,
     hub: Hub,
     extensions: Guarded<Extensions>,
     /// What hooks add to the response.
@@ -60,6 +61,7 @@ impl Request {
             params,
             body: inbound.body.clone(),
             peer: inbound.peer,
+            is_relayed: inbound.is_relayed,
             hub,
             extensions: Guarded::default(),
             added_headers: Guarded::default(),
@@ -142,9 +144,17 @@ impl Request {
         serde_json::from_slice(&self.body).map_err(HttpError::invalid_json)
     }
 
-    /// The peer's address; `None` on a Unix socket.
+    /// The peer's address; `None` on a Unix socket. Behind a proxy that is trusted it is the client that the proxy names
+    /// ([`Config::trusted_proxies`](crate::Config), [`Config::proxy_protocol`](crate::Config)), with port 0 where it does not
+    /// tell that.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
+    }
+
+    /// Whether [`Request::peer`] is a proxy's word: the connection began with a header of the PROXY protocol, or a trusted
+    /// proxy has told for whom it asks. What a peer may do because it is of this machine, such a one may not.
+    pub fn is_relayed(&self) -> bool {
+        self.is_relayed
     }
 
     /// The way to all connections.

@@ -11,12 +11,14 @@ use crate::app::definition::{Definition, Hooks, HttpHandler, Target};
 use crate::app::error_http::HttpError;
 use crate::app::path;
 use crate::app::ws::Ws;
-use crate::shard::service::Reply;
+use crate::shard::service::{Reply, Serves};
 
 /// One path of the router.
 #[derive(Default)]
 pub(crate) struct Endpoint {
     pub(crate) path: Arc<str>,
+    /// See [`Definition::is_admin`].
+    is_admin: bool,
     pub(crate) ws: Option<(u16, Rc<Hooks>)>,
     pub(crate) methods: Vec<(Option<Method>, HttpHandler, Rc<Hooks>)>,
 }
@@ -36,7 +38,7 @@ impl Router {
     pub(crate) fn new(definitions: Vec<Definition>, fallback: Option<HttpHandler>) -> Router {
         let mut router = Router { paths: matchit::Router::new(), endpoints: Vec::new(), ws: Vec::new(), fallback };
         for definition in definitions {
-            let index = router.endpoint(&definition.path);
+            let index = router.endpoint(&definition.path, definition.is_admin);
             let hooks = Rc::new(definition.hooks);
             match definition.target {
                 Target::Ws(ws) => {
@@ -50,20 +52,22 @@ impl Router {
         router
     }
 
-    fn endpoint(&mut self, path: &str) -> usize {
+    fn endpoint(&mut self, path: &str, is_admin: bool) -> usize {
         if let Some(index) = self.endpoints.iter().position(|endpoint| &*endpoint.path == path) {
+            let is_same = self.endpoints[index].is_admin == is_admin;
+            assert!(is_same, "the routes at {path} are all for operators, or none of them");
             return index;
         }
         let index = self.endpoints.len();
         if let Err(error) = self.paths.insert(path, index) {
             panic!("the route {path} cannot be added: {error}");
         }
-        self.endpoints.push(Endpoint { path: path.into(), ..Endpoint::default() });
+        self.endpoints.push(Endpoint { path: path.into(), is_admin, ..Endpoint::default() });
         index
     }
 
     /// The answer to a request that is for the server as a whole, if it is one: `*` is for OPTIONS alone (RFC 9112 3.2.4).
-    pub(crate) fn answer_for_server(&self, method: &str, path: &str) -> Option<Reply> {
+    pub(crate) fn answer_for_server(&self, method: &str, path: &str, serves: Serves) -> Option<Reply> {
         if path != "*" {
             return None;
         }
@@ -71,21 +75,24 @@ impl Router {
             return Some(Reply::error(StatusCode::BAD_REQUEST, "only OPTIONS is for the whole server"));
         }
         let mut allowed = Vec::from(["OPTIONS"]);
-        for endpoint in &self.endpoints {
+        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.is_served_by(serves)) {
             allowed.extend(endpoint.allowed().filter(|method| !allowed.contains(method)).collect::<Vec<_>>());
         }
         let reply = Reply { status: StatusCode::NO_CONTENT, headers: Default::default(), body: Default::default() };
         Some(reply.with_header(http::header::ALLOW, allow(&allowed)))
     }
 
-    /// The endpoint of a path and its parameters; `None` if there is none. Characters match whether they are percent-encoded
+    /// The endpoint of a path and its parameters; `None` if there is none where the request came in. Characters match whether they are percent-encoded
     /// or not (RFC 3986 6.2.2.2), but a slash that is does not part segments.
     ///
     /// # Errors
     /// 400 if a parameter is not UTF-8: made valid, different ones would be the same.
-    pub(crate) fn find(&self, path: &str) -> Result<Option<(&Endpoint, Params)>, HttpError> {
+    pub(crate) fn find(&self, path: &str, serves: Serves) -> Result<Option<(&Endpoint, Params)>, HttpError> {
         let (path, is_text) = path::for_routes(path);
         let Ok(found) = self.paths.at(&path) else { return Ok(None) };
+        if !self.endpoints[*found.value].is_served_by(serves) {
+            return Ok(None);
+        }
         if !is_text {
             return Err(HttpError::bad_request("the path is not UTF-8"));
         }
@@ -100,6 +107,14 @@ impl Router {
 }
 
 impl Endpoint {
+    fn is_served_by(&self, serves: Serves) -> bool {
+        match serves {
+            Serves::All => true,
+            Serves::Public => !self.is_admin,
+            Serves::Admin => self.is_admin,
+        }
+    }
+
     /// The HTTP handler for a method. GET's also answers HEAD.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ use crate::proto::http::RequestHead;
 use crate::quote::line;
 use crate::remote::Hub;
 use crate::runtime::Runtime;
-use crate::shard::service::{Accept, Answer, Ended, Inbound, Reply, Service};
+use crate::shard::service::{Accept, Answer, Ended, Inbound, Reply, Serves, Service};
 
 /// One core's part of an app, for simulations.
 #[doc(hidden)]
@@ -100,11 +100,11 @@ impl CoreApp {
     /// What its route says to a request.
     fn answer(&mut self, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
         let router = Rc::clone(&self.router);
-        let head = inbound.head;
-        if let Some(reply) = router.answer_for_server(head.method(), head.path()) {
+        let (head, serves) = (inbound.head, inbound.serves);
+        if let Some(reply) = router.answer_for_server(head.method(), head.path(), serves) {
             return Answer::Response(reply);
         }
-        let (endpoint, params) = match router.find(head.path()) {
+        let (endpoint, params) = match router.find(head.path(), serves) {
             Ok(Some((endpoint, params))) => (Some(endpoint), params),
             Ok(None) => (None, Params::new()),
             Err(error) => return Answer::Response(error.into()),
@@ -114,7 +114,7 @@ impl CoreApp {
             Err(error) => return Answer::Response(error.into()),
         };
         let Some(endpoint) = endpoint else {
-            return match &router.fallback {
+            return match router.fallback.as_ref().filter(|_| serves != Serves::Admin) {
                 Some(fallback) => self.http(slot, generation, request, &Arc::default(), fallback, &Rc::default()),
                 None => Answer::Response(not_found()),
             };
@@ -360,18 +360,18 @@ impl Service for CoreApp {
     }
 
     /// Only what the routes say: hooks see the whole request, and once.
-    fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
-        let for_server = self.router.answer_for_server(head.method(), head.path());
+    fn refusal_of_head(&self, head: &RequestHead<'_>, serves: Serves) -> Option<Reply> {
+        let for_server = self.router.answer_for_server(head.method(), head.path(), serves);
         if let Some(reply) = for_server.filter(|reply| !reply.status.is_success()) {
             return Some(reply);
         }
-        match self.router.find(head.path()) {
+        match self.router.find(head.path(), serves) {
             Ok(Some((endpoint, _))) => match websocket(endpoint, head) {
                 Some(_) => handshake::check(head).err().map(Reply::from),
                 None => endpoint.handler(head.method()).err(),
             },
             Err(error) => Some(error.into()),
-            Ok(None) => self.router.fallback.is_none().then(not_found),
+            Ok(None) => (self.router.fallback.is_none() || serves == Serves::Admin).then(not_found),
         }
     }
 

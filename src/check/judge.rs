@@ -163,7 +163,8 @@ fn nofile(config: &Config, facts: &Facts) -> Finding {
     let cores = cores(config, facts);
     // Where they are direct, connections live in the rings' own tables, each of which may be as large as this limit; then
     // only listeners, the ring and the doorbell of each core are descriptors of the process.
-    let needed = FILES_BASE + cores * (config.addresses.len() as u64 + 4);
+    let listeners = (config.addresses.len() + usize::from(config.admin_address.is_some())) as u64;
+    let needed = FILES_BASE + cores * (listeners + 4);
     let of_connections = match closes_late(facts) {
         true => u64::from(config.connections_max) + needed,
         false => u64::from(config.connections_max).div_ceil(cores) + FILES_BASE,

@@ -6,6 +6,7 @@
 //! Knows of this crate: `error`.
 
 mod origin;
+mod proxies;
 mod types;
 mod value;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crate::error::ConfigError;
 pub use origin::Origins;
+pub use proxies::{ProxyProtocol, TrustedProxies};
 pub use types::{ApiToken, CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, SlowConsumer, available_cpus};
 use types::{LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS};
 pub use value::{Allowed, Range};
@@ -118,7 +120,7 @@ settings! {
         "open WebSockets of the whole process; past it an upgrade gets 503 with Retry-After";
     connections_per_ip_max: u32 = "MAX_CONNECTIONS_PER_IP", "0",
         Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
-        "open WebSockets of one address; past it an upgrade gets 429. It may have 16 more than that of other connections; past \
+        "open WebSockets of one address (of IPv6, one /64); past it an upgrade gets 429. It may have 16 more than that of other connections; past \
          those it gets 429 at once";
     accept_rate_per_second: u32 = "ACCEPT_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "new connections a second, whole process; one that would have to wait longer than a second gets 503";
@@ -168,6 +170,18 @@ settings! {
         Allowed::Secret("(none) or a token of letters, digits and -._~+/=", "TOKEN"),
         "bearer token for /api/* and /metrics; without one they answer only this machine, asked by address or as localhost: \
          set one behind any proxy, for not every proxy can be told from this machine; printed as (set)";
+    admin_address: Option<ListenAddress> = "ADMIN_ADDR", "(none)",
+        Allowed::Text("(none), HOST:PORT or unix:/PATH", "ADDR"),
+        "where /api/*, /metrics, /healthz and /readyz are, instead of on RINGWIRE_ADDR: there they are 404 then, and here \
+         everything else is; limits of addresses and rates do not hold here";
+    trusted_proxies: TrustedProxies = "TRUSTED_PROXIES", "(none)",
+        Allowed::Text("(none), or networks such as 10.0.0.0/8, addresses, or unix for peers on Unix sockets, comma-separated", "LIST"),
+        "proxies that are believed when they name the client, by Forwarded, X-Forwarded-For or X-Real-IP: the right-most address \
+         that is none of theirs is the peer, for limits, logs and /api; and by the PROXY protocol, which nobody else may speak \
+         if there are any";
+    proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "false",
+        Allowed::Text("true, false, or those of RINGWIRE_ADDR that are meant, comma-separated", "WHERE"),
+        "connections begin with a header of the PROXY protocol (version 1 or 2), which names the client; one without is closed";
     mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
         "messages waiting for one core from the others";
     drain_notice: Duration = "DRAIN_NOTICE", "0s", Allowed::Time(range(MILLISECOND, DAY).or_zero("at once")),
@@ -308,6 +322,16 @@ impl Config {
                 RECV_BYTES_MAX / MIB
             );
             return conflict("RINGWIRE_RECV_BUFFER_SIZE", reason);
+        }
+        if let ProxyProtocol::On(addresses) = &self.proxy_protocol
+            && let Some(other) = addresses.iter().find(|address| !self.addresses.contains(address))
+        {
+            return conflict("RINGWIRE_PROXY_PROTOCOL", format!("{other} is none of RINGWIRE_ADDR"));
+        }
+        if let Some(admin) = self.admin_address.as_ref().filter(|admin| !admin.is_any_port())
+            && self.addresses.contains(admin)
+        {
+            return conflict("RINGWIRE_ADMIN_ADDR", String::from("it is one of RINGWIRE_ADDR"));
         }
         if self.drain_spread > self.drain_timeout {
             let timeout = Setting::named("RINGWIRE_DRAIN_TIMEOUT").map(|it| it.value(self));

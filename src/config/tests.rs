@@ -210,3 +210,25 @@ fn readme_has_the_table() {
     let table = Config::markdown_table();
     assert!(readme.contains(&table), "README's table of settings should be:\n{table}");
 }
+
+#[test]
+fn listeners_that_contradict_each_other() {
+    for (variables, reason) in [
+        (
+            &[("RINGWIRE_PROXY_PROTOCOL", "127.0.0.1:9003")][..],
+            "RINGWIRE_PROXY_PROTOCOL=127.0.0.1:9003 cannot be: 127.0.0.1:9003 is none of RINGWIRE_ADDR",
+        ),
+        (
+            &[("RINGWIRE_ADMIN_ADDR", "127.0.0.1:9001")],
+            "RINGWIRE_ADMIN_ADDR=127.0.0.1:9001 cannot be: it is one of RINGWIRE_ADDR",
+        ),
+    ] {
+        assert_eq!(read(variables).expect_err(reason).to_string(), reason);
+    }
+    for fine in [
+        &[("RINGWIRE_ADDR", "127.0.0.1:9001,unix:/x"), ("RINGWIRE_PROXY_PROTOCOL", "unix:/x")][..],
+        &[("RINGWIRE_ADDR", "127.0.0.1:0"), ("RINGWIRE_ADMIN_ADDR", "127.0.0.1:0")],
+    ] {
+        assert!(read(fine).is_ok(), "{fine:?}");
+    }
+}

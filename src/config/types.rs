@@ -8,6 +8,9 @@ use std::str::FromStr;
 
 use subtle::ConstantTimeEq as _;
 
+/// How the absence of an optional value is written.
+pub(super) const NONE: &str = "(none)";
+
 /// Most cores that may be asked for.
 pub const CORES_MAX: usize = 1024;
 
@@ -28,6 +31,13 @@ pub enum ListenAddress {
     },
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Whether the kernel chooses the port.
+    pub(super) fn is_any_port(&self) -> bool {
+        matches!(self, ListenAddress::Inet { port: 0, .. })
+    }
 }
 
 impl From<SocketAddr> for ListenAddress {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::origin::Origins;
-use super::types::{ApiToken, CoreSet, ListenAddress, LogFormat, SlowConsumer};
+use super::proxies::{ProxyProtocol, TrustedProxies};
+use super::types::{ApiToken, CoreSet, ListenAddress, LogFormat, NONE, SlowConsumer};
 
 /// What a setting's text may be; the type of the field says what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +75,6 @@ const TIME: Units = &[
     ("ns", 1),
 ];
 const COUNT: Units = &[("", 1)];
-
-/// How the absence of an optional value is written.
-const NONE: &str = "(none)";
 
 impl Allowed {
     fn numbers(&self) -> Option<(Range, Units)> {
@@ -258,6 +256,16 @@ impl Value for Vec<ListenAddress> {
     }
 }
 
+impl Value for Option<ListenAddress> {
+    fn parse(text: &str, _: &Allowed) -> Option<Self> {
+        if text == NONE { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn show(&self, _: &Allowed) -> String {
+        self.as_ref().map_or_else(|| String::from(NONE), ToString::to_string)
+    }
+}
+
 impl Value for Option<ApiToken> {
     fn parse(text: &str, _: &Allowed) -> Option<Self> {
         if text == NONE { Some(None) } else { text.parse().ok().map(Some) }
@@ -282,7 +290,7 @@ macro_rules! from_str {
     )* };
 }
 
-from_str!(CoreSet, Origins, SlowConsumer, LogFormat);
+from_str!(CoreSet, Origins, SlowConsumer, LogFormat, TrustedProxies, ProxyProtocol);
 
 #[cfg(test)]
 mod tests {

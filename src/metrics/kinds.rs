@@ -57,7 +57,7 @@ kinds! {
 }
 
 kinds! {
-    /// Why a request or an upgrade was answered with an error status.
+    /// Why a request or an upgrade was answered with an error status, or a connection closed before it could ask.
     RefusalReason {
         /// 503: the process has as many connections as it may.
         Full = "full",
@@ -79,6 +79,9 @@ kinds! {
         Timeout = "timeout",
         /// 503: a handler did not answer in time.
         Unanswered = "unanswered",
+        /// Closed without an answer: it did not begin with the header of the PROXY protocol that it must begin with, or came
+        /// from no trusted proxy.
+        Proxy = "proxy",
         /// An error status that a route, a hook or the router answered with.
         App = "app",
     }

@@ -11,6 +11,7 @@ pub mod close;
 pub mod error;
 pub mod event;
 mod flow;
+pub mod forwarded;
 pub mod frame;
 pub mod handshake;
 pub mod http;
@@ -23,6 +24,7 @@ pub mod mask;
 mod partial;
 pub mod payload;
 pub mod pool;
+pub mod proxy;
 mod spares;
 pub mod utf8;
 

@@ -24,6 +24,8 @@ use crate::config::Config;
 pub use crate::config::ListenAddress;
 use crate::engine::listener::defer_accept;
 use crate::error::{Error, Result};
+use crate::shard::Entrance;
+use crate::shard::service::Serves;
 
 /// How often all addresses of a name are tried on one port of the kernel's choice, before it counts as in use.
 const PORT_TRIES: usize = 16;
@@ -36,6 +38,8 @@ pub struct Listeners {
     pub per_core: Vec<Vec<OwnedFd>>,
     /// What each of them listens on, with the real port.
     pub bound: Vec<BoundAddress>,
+    /// What each of them is for.
+    pub entrances: Vec<Entrance>,
     /// Files of Unix sockets; dropping them removes the files.
     pub files: Vec<SocketFile>,
     /// Whether they were passed by whoever started this process, and keeps them.
@@ -57,6 +61,21 @@ impl BoundAddress {
         match self {
             BoundAddress::Inet(address) => Some(*address),
             BoundAddress::Unix(_) => None,
+        }
+    }
+
+    /// As a client of HTTP names it: `http://127.0.0.1:9001` or `unix:/path`.
+    pub fn to_http(&self) -> String {
+        match self {
+            BoundAddress::Inet(address) => format!("http://{address}"),
+            BoundAddress::Unix(_) => self.to_string(),
+        }
+    }
+
+    fn to_listen_address(&self) -> ListenAddress {
+        match self {
+            BoundAddress::Inet(address) => ListenAddress::from(*address),
+            BoundAddress::Unix(path) => ListenAddress::Unix(path.clone()),
         }
     }
 }
@@ -118,20 +137,32 @@ pub fn bind_all(config: &Config, cores: usize) -> Result<Listeners> {
     let mut listeners = Listeners {
         per_core: (0..cores).map(|_| Vec::new()).collect(),
         bound: Vec::new(),
+        entrances: Vec::new(),
         files: Vec::new(),
         are_passed: false,
     };
+    let serves = if config.admin_address.is_some() { Serves::Public } else { Serves::All };
+    let public = |address: &ListenAddress| Entrance { proxy_protocol: config.proxy_protocol.is_on(address), serves };
     let passed = passed_sockets()?;
     listeners.are_passed = !passed.is_empty();
     for (number, socket) in passed.iter().enumerate() {
         adopt(&mut listeners, socket)
             .map_err(|source| Error::Listen { address: format!("passed socket {number}"), source })?;
+        let address = listeners.bound.last().expect("one more").to_listen_address();
+        listeners.entrances.push(public(&address));
     }
     if passed.is_empty() {
         for address in &config.addresses {
             bind(&mut listeners, address, config)
                 .map_err(|source| Error::Listen { address: address.to_string(), source })?;
+            listeners.entrances.resize(listeners.bound.len(), public(address));
         }
+    }
+    if let Some(address) = &config.admin_address {
+        bind(&mut listeners, address, config)
+            .map_err(|source| Error::Listen { address: address.to_string(), source })?;
+        let admin = Entrance { proxy_protocol: false, serves: Serves::Admin };
+        listeners.entrances.resize(listeners.bound.len(), admin);
     }
     Ok(listeners)
 }

@@ -39,8 +39,8 @@ use crate::proto::{Limits, Spares};
 use crate::remote::Hub;
 use crate::runtime::Runtime;
 use crate::server::listen::{BoundAddress, SocketFile};
-use crate::shard::service::Service;
-use crate::shard::{Handover, Settings, Shard};
+use crate::shard::service::{Serves, Service};
+use crate::shard::{Entrance, Handover, Settings, Shard};
 use news::{Ending, News, next_step};
 use signals::Taken;
 
@@ -185,6 +185,7 @@ impl Server {
         };
         let make = Arc::new(Guarded::new(make));
         let files = Arc::new(listeners.files);
+        let entrances = listeners.entrances;
         let epoch = Instant::now();
         let admission =
             Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
@@ -215,6 +216,7 @@ impl Server {
                 go: gone.clone(),
                 news: news_in.clone(),
                 handover,
+                entrances: entrances.clone(),
                 epoch,
                 release_memory: self.release_memory,
                 _files: Arc::clone(&files),
@@ -279,7 +281,14 @@ impl Server {
         match introduced {
             Ok(ending) => {
                 let drain_max = config.drain_notice.saturating_add(config.drain_timeout).saturating_add(END_GRACE);
-                Ok(Handle { ending, threads, news, addresses: listeners.bound, admission, drain_max })
+                let (admin, public) = listeners
+                    .bound
+                    .into_iter()
+                    .zip(entrances)
+                    .partition::<Vec<_>, _>(|(_, entrance)| entrance.serves == Serves::Admin);
+                let of = |bound: Vec<(BoundAddress, Entrance)>| bound.into_iter().map(|(address, _)| address).collect();
+                let (addresses, admin_addresses) = (of(public), of(admin));
+                Ok(Handle { ending, threads, news, addresses, admin_addresses, admission, drain_max })
             }
             Err(error) => {
                 // The others wait for bells or for the word to go, which will not come: they end, and with them their
@@ -316,6 +325,8 @@ struct CoreStart {
     go: Receiver<()>,
     news: Sender<(usize, News)>,
     handover: Handover,
+    /// What each listener is for.
+    entrances: Vec<Entrance>,
     /// What the clocks of all cores count from.
     epoch: Instant,
     release_memory: Option<fn()>,
@@ -364,7 +375,12 @@ impl CoreStart {
             return Ok(());
         }
         let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
-        let settings = Settings { handover: self.handover, websockets_max: websockets_max(ring.slots()), ..settings };
+        let settings = Settings {
+            handover: self.handover,
+            entrances: self.entrances,
+            websockets_max: websockets_max(ring.slots()),
+            ..settings
+        };
         let mut shard = Shard::new(ring, service, hub, mailbox, self.admission, settings);
         if let Some(release) = self.release_memory {
             shard.release_memory_with(release);
@@ -438,6 +454,8 @@ fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: 
         drain_timeout: config.drain_timeout,
         drain_spread: config.drain_spread,
         listeners,
+        entrances: Vec::new(),
+        trusted_proxies: config.trusted_proxies.clone(),
         handover: Handover::default(),
     }
 }
@@ -449,6 +467,7 @@ pub struct Handle {
     /// The cores' ends.
     news: Receiver<(usize, News)>,
     addresses: Vec<BoundAddress>,
+    admin_addresses: Vec<BoundAddress>,
     admission: Arc<Admission>,
     /// How long the cores may take to drain.
     drain_max: Duration,
@@ -458,6 +477,11 @@ impl Handle {
     /// Where it listens, with real port numbers.
     pub fn addresses(&self) -> &[BoundAddress] {
         &self.addresses
+    }
+
+    /// Where it listens for operators, if that is elsewhere.
+    pub fn admin_addresses(&self) -> &[BoundAddress] {
+        &self.admin_addresses
     }
 
     /// The number of cores.

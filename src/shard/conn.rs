@@ -100,6 +100,12 @@ pub(super) struct Conn {
     pub(super) watched: bool,
     /// Entered into hub and admission.
     pub(super) entered: bool,
+    /// Counted by its address as a connection that is no WebSocket yet.
+    pub(super) counted: bool,
+    /// It is to begin with a header of the PROXY protocol, and has not yet.
+    pub(super) awaits_proxy: bool,
+    /// It has begun with one.
+    pub(super) relayed: bool,
     /// The peer has finished sending.
     pub(super) peer_finished: bool,
     /// At least one request has been answered on it.
@@ -201,6 +207,9 @@ impl Conn {
             had_bulk: false,
             watched: false,
             entered: false,
+            counted: false,
+            awaits_proxy: false,
+            relayed: false,
             peer_finished: false,
             answered: false,
             lingers: false,

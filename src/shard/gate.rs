@@ -24,7 +24,7 @@ use crate::hub::CoreHub;
 use crate::marks::{Mark, reach};
 use crate::proto::http::{HttpDate, RequestHead};
 use crate::proto::{HEADROOM, Incoming, Limits, OwnedPayload, Payload};
-use crate::shard::service::{Answer, Inbound, Reply, Service};
+use crate::shard::service::{Answer, Inbound, Reply, Serves, Service};
 
 /// That one input may be handled now.
 #[must_use]
@@ -139,8 +139,8 @@ impl<S: Service> Context<'_, S> {
     }
 
     /// See [`Service::refusal_of_head`]. It is no handler's doing.
-    pub(super) fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
-        self.service.refusal_of_head(head)
+    pub(super) fn refusal_of_head(&self, head: &RequestHead<'_>, serves: Serves) -> Option<Reply> {
+        self.service.refusal_of_head(head, serves)
     }
 
     /// The limits of the connection's messages.

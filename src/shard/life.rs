@@ -16,7 +16,7 @@ use crate::metrics::{RefusalReason, Side, TimeoutKind};
 use crate::outbox::OutboxReplies;
 use crate::proto::Replies;
 use crate::proto::frame::Opcode;
-use crate::shard::service::{Ended, Reply, Service};
+use crate::shard::service::{Ended, Reply, Serves, Service};
 
 /// Most accepts in flight per listener.
 const ACCEPTS_IN_FLIGHT_MAX: usize = 32;
@@ -100,7 +100,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Peer::Unix => None.into(),
         };
         conn.last_inbound_ms = now_ms;
-        let is_welcome = self.admission.arrive(conn.peer.ip());
+        let entrance = self.settings.entrance(conn.listener);
+        let is_admins = entrance.serves == Serves::Admin;
+        conn.awaits_proxy = entrance.proxy_protocol;
+        let is_proxy = self.settings.trusted_proxies.trust(conn.peer.ip());
+        // A proxy's connections are those of its clients, who are not known yet.
+        conn.counted = !(entrance.proxy_protocol || is_proxy || is_admins);
+        let is_welcome = !conn.counted || self.admission.arrive(conn.peer.ip());
         let due_ns = match &mut self.leaving {
             Leaving::Draining(drain) => {
                 drain.quiet_ticks = 0;
@@ -108,9 +114,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
             // Who is refused for other reasons takes no turn from anybody.
             _ if !is_welcome => None,
+            _ if is_admins => Some(self.now_ns),
             _ => self.admission.accept_due_ns(self.now_ns),
         };
         self.hub.outbox.open(slot, key.generation());
+        if entrance.proxy_protocol && !is_proxy && !self.settings.trusted_proxies.is_empty() {
+            self.hub.counters.refused.add(RefusalReason::Proxy, 1);
+            return self.start_flush(slot);
+        }
         match due_ns {
             _ if !is_welcome => {
                 let message = "too many connections from this address";
@@ -412,7 +423,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.hub.counters.closed += 1;
             self.hub.counters.closes.add(ended.code, ended.by);
             self.admission.leave(ip);
-        } else {
+        } else if conn.counted {
             self.admission.depart(conn.peer.ip());
         }
         self.hub.outbox.close(slot);

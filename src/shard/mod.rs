@@ -21,6 +21,7 @@
 //! | `timers` | `timers` | when to look at whom |
 //! | `input`, `direct` | `starved`, `bulk` | receives, and bytes to messages |
 //! | `requests` | | bytes to requests, answers, upgrades |
+//! | `proxied` | | who is behind a proxy |
 //! | `gate` | `waiting` | whether input may be handled now: the only way to its handlers |
 //! | `sending` | `sending` | the batch, what sockets refuse, how long they may |
 //! | `memory` | `minding` | who is shed when the budget is spent |
@@ -40,6 +41,7 @@ mod gate;
 mod input;
 mod life;
 mod memory;
+mod proxied;
 mod requests;
 mod sending;
 pub mod service;
@@ -67,7 +69,7 @@ use sending::Sending;
 use spares::Spares;
 use timers::Timers;
 
-pub use settings::{Handover, Settings};
+pub use settings::{Entrance, Handover, Settings};
 
 /// Completions for which there is room from the start.
 const COMPLETIONS_USUAL: usize = 1024;
@@ -423,7 +425,8 @@ impl<R, S> Drop for Shard<R, S> {
             match conn.phase {
                 Phase::Accepting | Phase::Dead => {}
                 _ if conn.entered => self.admission.leave(conn.peer.ip()),
-                _ => self.admission.depart(conn.peer.ip()),
+                _ if conn.counted => self.admission.depart(conn.peer.ip()),
+                _ => {}
             }
         }
         let memory = self.admission.memory();

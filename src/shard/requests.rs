@@ -10,7 +10,7 @@ use super::input::Next;
 use super::timers::after;
 use crate::admission::Refused;
 use crate::engine::{Key, Ring};
-use crate::hub::CoreHub;
+use crate::hub::{CompactPeer, CoreHub};
 use crate::metrics::{RefusalReason, TimeoutKind};
 use crate::proto::handshake;
 use crate::proto::http::{
@@ -46,7 +46,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         let is_between = conn.is_between_requests();
         self.hub.counters.timeouts.add(if is_between { TimeoutKind::Idle } else { TimeoutKind::Handshake }, 1);
-        if !conn.has_request() {
+        if conn.awaits_proxy || !conn.has_request() {
             return self.teardown(slot);
         }
         self.hub.counters.refused.add(RefusalReason::Timeout, 1);
@@ -86,6 +86,9 @@ impl<S: Service> Worker<'_, S> {
     }
 
     pub(super) fn requests(&mut self, data: &mut [u8]) -> Next {
+        if self.conn.awaits_proxy {
+            return self.proxy_header(data);
+        }
         let Some(mut stash) = self.conn.stash.take() else { return self.requests_in(data, 0) };
         if let Some(request) = stash.request.take() {
             debug_assert!(stash.bytes.is_empty());
@@ -141,7 +144,7 @@ impl<S: Service> Worker<'_, S> {
     }
 
     /// Handles the requests in `data`, whose first `searched` bytes contain no end of a head.
-    fn requests_in(&mut self, data: &mut [u8], mut searched: usize) -> Next {
+    pub(super) fn requests_in(&mut self, data: &mut [u8], mut searched: usize) -> Next {
         let limits = self.head_limits();
         let mut at = 0;
         loop {
@@ -226,7 +229,7 @@ impl<S: Service> Worker<'_, S> {
 
     /// Why the client need not send the body that it holds back: the final status alone is its answer then.
     fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<(RefusalReason, Reply)> {
-        if let Some(reply) = self.cx.refusal_of_head(head) {
+        if let Some(reply) = self.cx.refusal_of_head(head, self.serves()) {
             return Some((RefusalReason::App, reply));
         }
         handshake::check(head).is_ok().then(|| (RefusalReason::Handshake, body_of_handshake()))
@@ -245,7 +248,7 @@ impl<S: Service> Worker<'_, S> {
     }
 
     /// Answers what was asked, as far as it is there.
-    fn queue_reply(&mut self, reply: &Reply, then: Then, asked: &[u8]) {
+    pub(super) fn queue_reply(&mut self, reply: &Reply, then: Then, asked: &[u8]) {
         queue_reply(self.cx.hub, self.cx.slot, self.cx.date, reply, then, asks_for_head(asked));
     }
 
@@ -257,7 +260,8 @@ impl<S: Service> Worker<'_, S> {
         };
         self.conn.answered = true;
         let body_bytes = body.len();
-        let inbound = Inbound { head, body, peer: self.conn.peer.into() };
+        let client = self.client(head);
+        let inbound = Inbound { head, body, peer: client.peer, is_relayed: client.is_relayed, serves: self.serves() };
         match self.cx.request(turn, &inbound) {
             Answer::Later => self.hold_request(head_bytes, Stage::Handled(body_bytes), WaitsFor::Answer),
             answer => self.answered(head, head_bytes, answer),
@@ -313,10 +317,11 @@ impl<S: Service> Worker<'_, S> {
             // RFC 6455 10.2: a server that does not want this origin answers 403.
             return Err((RefusalReason::Origin, Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed")));
         }
+        let peer = CompactPeer::from(self.client(head).peer);
         let entered = match self.cx.hub.counters.opened - self.cx.hub.counters.closed {
             // The connection would fit, but then there would be no slot left to tell the next one that there is none.
             open if open >= u64::from(self.cx.settings.websockets_max) => Err(Refused::Full),
-            _ => self.cx.admission.enter(self.conn.peer.ip()),
+            _ => self.cx.admission.enter(peer.ip()),
         };
         entered.map_err(|refused| {
             let unavailable = |message| Reply::error(StatusCode::SERVICE_UNAVAILABLE, message).with_retry_after();
@@ -340,13 +345,16 @@ impl<S: Service> Worker<'_, S> {
             handshake::put_switching(out, upgrade.key(), protocol, fields(&accept.headers))
         });
         if switched != Ok(true) {
-            self.cx.admission.leave(self.conn.peer.ip());
+            self.cx.admission.leave(peer.ip());
             tracing::error!("the response to a handshake had a header that must not be written");
             return Err((RefusalReason::App, Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error")));
         }
         self.conn.turn_to(Phase::Open);
         self.conn.entered = true;
-        self.cx.admission.depart(self.conn.peer.ip());
+        if std::mem::take(&mut self.conn.counted) {
+            self.cx.admission.depart(self.conn.peer.ip());
+        }
+        self.conn.peer = peer;
         self.cx.hub.enter(self.cx.slot, self.cx.generation, accept.route);
         self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
         self.cx.hub.counters.opened += 1;
@@ -377,7 +385,7 @@ fn body_of_handshake() -> Reply {
 
 /// What becomes of a connection behind an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
+pub(super) enum Then {
     KeepAlive,
     Close,
 }

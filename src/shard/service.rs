@@ -23,6 +23,22 @@ pub struct Inbound<'r, 'b> {
     pub body: Bytes,
     /// Who asks; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
+    /// Whether a proxy has said who that is, or that it does not say.
+    pub is_relayed: bool,
+    /// Which routes there are where it came in.
+    pub serves: Serves,
+}
+
+/// Which routes a listener leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// All: there is no other listener for some of them.
+    #[default]
+    All,
+    /// Those that are for everybody.
+    Public,
+    /// Those that are for operators.
+    Admin,
 }
 
 /// What is to be done with a request.
@@ -142,8 +158,8 @@ pub trait Service {
 
     /// What a request is refused with for its head alone, if it is: asked before the client is told to send the body that it
     /// holds back.
-    fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
-        let _ = head;
+    fn refusal_of_head(&self, head: &RequestHead<'_>, serves: Serves) -> Option<Reply> {
+        let _ = (head, serves);
         None
     }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::Origins;
+use crate::config::{Origins, TrustedProxies};
 use crate::proto::Limits;
+use crate::shard::service::Serves;
 
 /// What a shard goes by. Durations of 0 mean "never".
 #[derive(Clone, Debug)]
@@ -53,8 +54,28 @@ pub struct Settings {
     pub drain_spread: Duration,
     /// Listeners of the ring.
     pub listeners: u8,
+    /// What each of them is for; those that are not here are like any.
+    pub entrances: Vec<Entrance>,
+    /// Whose word of a client is believed.
+    pub trusted_proxies: TrustedProxies,
     /// What becomes of them in a drain.
     pub handover: Handover,
+}
+
+impl Settings {
+    /// What a listener is for, by its number.
+    pub(super) fn entrance(&self, listener: u8) -> Entrance {
+        self.entrances.get(usize::from(listener)).copied().unwrap_or_default()
+    }
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entrance {
+    /// Its connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Which routes it leads to.
+    pub serves: Serves,
 }
 
 /// What becomes of the listeners when a shard drains.

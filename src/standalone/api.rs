@@ -78,7 +78,8 @@ fn check_token(token: &ApiToken, headers: &HeaderMap) -> Result<(), HttpError> {
 fn check_local(request: &Request) -> Result<(), HttpError> {
     let is_local = request.peer().is_none_or(|peer: SocketAddr| peer.ip().to_canonical().is_loopback());
     let headers = request.headers();
-    if is_local && !is_forwarded(headers) && is_for_no_name(headers) && is_same_origin(headers) {
+    if is_local && !request.is_relayed() && !is_forwarded(headers) && is_for_no_name(headers) && is_same_origin(headers)
+    {
         Ok(())
     } else {
         Err(HttpError::forbidden("only for this machine and by its address, unless RINGWIRE_API_TOKEN is set"))

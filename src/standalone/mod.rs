@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::message::Message;
 use crate::metrics::CONTENT_TYPE;
+use crate::server::listen::BoundAddress;
 use crate::server::{Handle, Server};
 
 /// Serves the stand-alone program's routes until a signal ends it; the first line on standard output says where.
@@ -47,8 +48,10 @@ fn announce(handle: &Handle) {
     let cores = handle.cores();
     let addresses: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();
     let mut out = std::io::stdout().lock();
+    let admin: Vec<String> = handle.admin_addresses().iter().map(BoundAddress::to_http).collect();
+    let admin = if admin.is_empty() { String::new() } else { format!(", admin on {}", admin.join(", ")) };
     // Nobody may be reading: the server serves all the same.
-    let _ = writeln!(out, "ringwire listening on {} ({cores} cores)", addresses.join(", "));
+    let _ = writeln!(out, "ringwire listening on {} ({cores} cores){admin}", addresses.join(", "));
     let _ = out.flush();
 }
 
@@ -57,9 +60,9 @@ pub fn app(config: &Config) -> App {
     App::new()
         .group("/", load_routes)
         .ws(events::PATH, events::route())
-        .group("/", health_routes)
-        .group("/metrics", |group| group.before(api::guard(config)).get("/", metrics))
-        .group("/api", |group| api::routes(group.before(api::guard(config))))
+        .group("/", |group| health_routes(group.admin()))
+        .group("/metrics", |group| group.admin().before(api::guard(config)).get("/", metrics))
+        .group("/api", |group| api::routes(group.admin().before(api::guard(config))))
         .get("/", console::page)
 }
 

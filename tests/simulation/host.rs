@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ringwire::admission::{Admission, Memory};
-use ringwire::config::{Origins, SlowConsumer};
+use ringwire::config::{Origins, SlowConsumer, TrustedProxies};
 use ringwire::engine::sim::{Ring, RingOptions, World};
 use ringwire::hub::IdKey;
 use ringwire::hub::{CoreHub, Delivery, Known, Letter, Shutdown, Tally};
@@ -19,7 +19,7 @@ use ringwire::proto::frame::Opcode;
 use ringwire::proto::http::RequestHead;
 use ringwire::proto::{Incoming, Limits, Spares};
 use ringwire::remote::{CoreEnd, Hub};
-use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Reply, Service};
+use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Reply, Serves, Service};
 use ringwire::shard::{Handover, Settings, Shard};
 use ringwire::{App, ConnectionId, Dropped, app, standalone};
 
@@ -64,6 +64,8 @@ impl Default for Setup {
             drain_timeout: Duration::from_secs(10),
             drain_spread: Duration::from_secs(1),
             listeners: 1,
+            entrances: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             handover: Handover::Close,
         };
         Setup {
@@ -123,8 +125,8 @@ impl Service for Watched {
         self.inner.request(hub, slot, generation, inbound)
     }
 
-    fn refusal_of_head(&self, head: &RequestHead<'_>) -> Option<Reply> {
-        self.inner.refusal_of_head(head)
+    fn refusal_of_head(&self, head: &RequestHead<'_>, serves: Serves) -> Option<Reply> {
+        self.inner.refusal_of_head(head, serves)
     }
 
     fn open(&mut self, hub: &mut CoreHub, slot: u32, context: Option<Box<dyn Any>>) {

@@ -204,8 +204,13 @@ fn the_file_of_a_successor_is_left_alone() {
 fn passed_sockets_become_blocking_and_are_shared() {
     let passed = Socket::from(TcpListener::bind("127.0.0.1:0").expect("a listener"));
     passed.set_nonblocking(true).expect("flags");
-    let mut listeners =
-        Listeners { per_core: vec![Vec::new(), Vec::new()], bound: Vec::new(), files: Vec::new(), are_passed: false };
+    let mut listeners = Listeners {
+        per_core: vec![Vec::new(), Vec::new()],
+        bound: Vec::new(),
+        entrances: Vec::new(),
+        files: Vec::new(),
+        are_passed: false,
+    };
     adopt(&mut listeners, &passed).expect("a listener");
     for socket in sockets(&listeners, 0) {
         assert!(!socket.nonblocking().expect("flags"));

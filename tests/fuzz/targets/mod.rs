@@ -10,6 +10,7 @@ mod frames;
 mod handshake;
 mod http;
 mod mask;
+mod proxy;
 mod settings;
 mod shard;
 mod utf8;
@@ -32,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "settings", run: settings::run, smoke_inputs: 6_000 },
     Target { name: "utf8", run: utf8::run, smoke_inputs: 10_000 },
     Target { name: "mask", run: mask::run, smoke_inputs: 10_000 },
+    Target { name: "proxy", run: proxy::run, smoke_inputs: 10_000 },
     Target { name: "events", run: events::run, smoke_inputs: 400 },
     Target { name: "shard", run: shard::run, smoke_inputs: 400 },
 ];
