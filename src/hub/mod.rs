@@ -32,6 +32,7 @@ mod slow;
 mod slow_tests;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,6 +59,7 @@ pub use member::{ConnectionInfo, ConnectionPage, Doom};
 pub(crate) use peer::CompactPeer;
 pub use room::RoomId;
 pub use routes::RouteName;
+pub(crate) use traffic::{Tallied, Traffic};
 
 /// What is written to a core.
 pub type Letter = letter::Letter<CoreHub>;
@@ -105,6 +107,8 @@ pub struct CoreHub {
     pub spares: Spares,
     /// What happened so far.
     pub counters: Counters,
+    /// The same of each connection, where somebody wants it.
+    pub(crate) traffic: Traffic,
     ids: IdKey,
     core: usize,
     members: Vec<Member>,
@@ -148,6 +152,7 @@ impl CoreHub {
             outbox,
             spares,
             counters: Counters::default(),
+            traffic: Traffic::default(),
             ids,
             core: post.core(),
             members: Vec::new(),

@@ -29,7 +29,10 @@ impl CoreHub {
     pub fn send_incoming(&mut self, slot: u32, message: Incoming<'_>) -> Queued {
         self.with_outgoing(message, |hub, message| {
             let queued = hub.outbox.put_reply(slot, message);
-            hub.counters.messages_out += u64::from(queued == Queued::Yes);
+            if queued == Queued::Yes {
+                hub.counters.messages_out += 1;
+                hub.traffic.queued(slot);
+            }
             queued
         })
     }
@@ -146,9 +149,13 @@ impl CoreHub {
             return delivery;
         }
         let mut overflown = std::mem::take(&mut self.overflown);
+        let traffic = &mut self.traffic;
         let receivers = members.iter().copied().filter(|slot| except != Some(*slot));
         self.outbox.put_to_all(receivers, message, |slot, queued| match queued {
-            Queued::Yes => delivery.queued += 1,
+            Queued::Yes => {
+                delivery.queued += 1;
+                traffic.queued(slot);
+            }
             Queued::Full => overflown.push(slot),
             Queued::Gone => delivery.gone += 1,
         });

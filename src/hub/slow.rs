@@ -13,6 +13,7 @@ impl CoreHub {
         match self.try_queue(slot, message) {
             Queued::Yes => {
                 self.counters.messages_out += 1;
+                self.traffic.queued(slot);
                 Queued::Yes
             }
             Queued::Full => self.overflow(slot, message),
@@ -71,7 +72,10 @@ impl CoreHub {
             }
         }
         match queued {
-            Queued::Yes => self.counters.messages_out += 1,
+            Queued::Yes => {
+                self.counters.messages_out += 1;
+                self.traffic.queued(slot);
+            }
             _ => dropped.add(Dropped::one_newest(message.wire_len())),
         }
         if policy == SlowConsumer::Close {

@@ -16,6 +16,16 @@ pub struct ToSend<'a> {
     pub bytes: Stretch<'a>,
 }
 
+impl ToSend<'_> {
+    /// How many bytes they are.
+    pub fn bytes_len(&self) -> usize {
+        match self.bytes {
+            Stretch::One(bytes) => bytes.len(),
+            Stretch::Many(pieces) => pieces.iter().map(Bytes::len).sum(),
+        }
+    }
+}
+
 /// Bytes that leave in one send.
 #[derive(Clone, Copy, Debug)]
 pub enum Stretch<'a> {

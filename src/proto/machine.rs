@@ -70,6 +70,7 @@ impl Machine {
         {
             let payload = &mut input[*consumed + whole.header_len..][..whole.len];
             *consumed += whole.header_len + whole.len;
+            tell(whole.kind.into(), true, whole.len as u64);
             if let Some(key) = whole.key {
                 mask::apply(key, 0, payload);
             }
@@ -378,6 +379,7 @@ impl Machine {
                 if let Some(partial) = &mut self.partial {
                     partial.head_len = 0;
                 }
+                tell(header.opcode, header.fin, header.payload_len);
                 Ok(Some(Frame::new(header)))
             }
             Ok(None) => {
@@ -515,6 +517,18 @@ struct Whole {
     key: Option<[u8; 4]>,
     header_len: usize,
     len: usize,
+}
+
+/// Has the log say what frame has begun, for whoever wants to know what a peer sends.
+#[inline]
+fn tell(opcode: Opcode, fin: bool, len: u64) {
+    #[cold]
+    fn told(opcode: Opcode, fin: bool, len: u64) {
+        tracing::trace!(target: "ringwire::frames", opcode = opcode as u8, fin, len, "frame");
+    }
+    if tracing::enabled!(target: "ringwire::frames", tracing::Level::TRACE) {
+        told(opcode, fin, len);
+    }
 }
 
 /// The hot path's look at the input: a data message in one frame of less than 64 KiB that is all there, with nothing

@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use crate::admission::{Admission, Memory};
 use crate::app::App;
 use crate::app::serve::CoreApp;
-use crate::config::{Config, available_cpus};
+use crate::config::{Config, SETTINGS, available_cpus};
 use crate::engine::bell::Doorbell;
 use crate::engine::uring::{Options, Uring};
 use crate::engine::{Descriptors, Ring as _};
@@ -286,9 +286,12 @@ impl Server {
                     .into_iter()
                     .zip(entrances)
                     .partition::<Vec<_>, _>(|(_, entrance)| entrance.serves == Serves::Admin);
-                let of = |bound: Vec<(BoundAddress, Entrance)>| bound.into_iter().map(|(address, _)| address).collect();
+                let of = |bound: Vec<(BoundAddress, Entrance)>| {
+                    bound.into_iter().map(|(address, _)| address).collect::<Vec<_>>()
+                };
                 let (addresses, admin_addresses) = (of(public), of(admin));
-                Ok(Handle { ending, threads, news, addresses, admin_addresses, admission, drain_max })
+                say_started(&config, cpus.len(), &addresses, &admin_addresses);
+                Ok(Handle { ending, threads, news, addresses, admin_addresses, admission, drain_max, started: epoch })
             }
             Err(error) => {
                 // The others wait for bells or for the word to go, which will not come: they end, and with them their
@@ -417,6 +420,20 @@ fn websockets_max(slots: u32) -> u32 {
     slots - SPARE_SLOTS.min(slots / 8)
 }
 
+fn say_started(config: &Config, cores: usize, addresses: &[BoundAddress], admin: &[BoundAddress]) {
+    let all = |addresses: &[BoundAddress]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let admin = (!admin.is_empty()).then(|| all(admin));
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(target: "ringwire::server", version, cores, addresses = %all(addresses), admin, "started");
+    let default = Config::default();
+    for setting in SETTINGS {
+        let value = setting.value(config);
+        if value != setting.value(&default) {
+            tracing::info!(target: "ringwire::server", name = setting.variable, value = %value, "setting");
+        }
+    }
+}
+
 fn warn_of_little_room(config: &Config, room: u64) {
     let wanted = config.connections_max;
     // Hardly a machine has room for as many as the default says: that is no news to somebody who has not set it.
@@ -471,6 +488,7 @@ pub struct Handle {
     admission: Arc<Admission>,
     /// How long the cores may take to drain.
     drain_max: Duration,
+    started: Instant,
 }
 
 impl Handle {
@@ -552,6 +570,8 @@ impl Handle {
                 drop_panic(panic);
             }
         }
+        let uptime_s = self.started.elapsed().as_secs();
+        tracing::info!(target: "ringwire::server", uptime_s, failed = result.is_err(), "stopped");
         result
     }
 }

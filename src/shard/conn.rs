@@ -150,6 +150,8 @@ pub(super) struct Stash {
 pub(super) struct Unanswered {
     /// Its head, as it was sent.
     pub(super) head: Vec<u8>,
+    /// When its head was complete.
+    pub(super) since_ns: u64,
     pub(super) stage: Stage,
 }
 

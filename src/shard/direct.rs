@@ -117,6 +117,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if fresh > 0 {
             conn.last_inbound_ms = self.now_ns / 1_000_000;
             self.hub.counters.bytes_in += u64::from(fresh);
+            if let Some(tallied) = self.hub.traffic.of(slot) {
+                tallied.bytes_in += u64::from(fresh);
+            }
         }
         // Less than was asked for is all there was.
         let drained = conn.receiving == Receiving::Bulk && (fresh as usize) < self.bulk.asked;

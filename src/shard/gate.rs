@@ -106,6 +106,9 @@ impl<S: Service> Context<'_, S> {
             return;
         }
         self.hub.counters.messages_in += 1;
+        if let Some(tallied) = self.hub.traffic.of(self.slot) {
+            tallied.messages_in += 1;
+        }
         let rate = self.hub.limits(self.slot).message_rate_per_second;
         let rate = rate.unwrap_or(self.settings.message_rate_per_second);
         if rate > 0 && is_too_fast(rate_due_ns, self.now_ns, rate) {

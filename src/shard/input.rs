@@ -3,6 +3,7 @@
 use super::Shard;
 use super::conn::{Phase, Receiving, Stash, WaitsFor};
 use super::gate::Worker;
+use super::log;
 use crate::engine::{Completion, Filled, Op, RecvEnd, Ring};
 use crate::marks::{Mark, reach};
 use crate::metrics::Side;
@@ -94,6 +95,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let conn = &mut self.conns[slot];
         conn.last_inbound_ms = self.now_ns / 1_000_000;
         self.hub.counters.bytes_in += u64::from(filled.byte_count());
+        if let Some(tallied) = self.hub.traffic.of(slot) {
+            tallied.bytes_in += u64::from(filled.byte_count());
+        }
         if !matches!(conn.phase, Phase::Open | Phase::Http | Phase::Closing) {
             return;
         }
@@ -200,6 +204,7 @@ impl<S: Service> Worker<'_, S> {
         let mut consumed = 0;
         let mut failed = false;
         let limits = self.cx.limits();
+        let _connection = log::frames_of(self.cx.hub, self.cx.slot).entered();
         loop {
             let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
             let machine = &mut self.conn.machine;

@@ -8,6 +8,7 @@ use http::StatusCode;
 use super::conn::{Conn, Phase, Receiving};
 use super::drain::Leaving;
 use super::gate::Times;
+use super::log;
 use super::timers::after;
 use super::{ACCEPT_BACKOFF_MS, LINGER_MS, Shard};
 use crate::engine::{Completion, Key, Op, Peer, Ring, Token};
@@ -20,6 +21,8 @@ use crate::shard::service::{Ended, Reply, Serves, Service};
 
 /// Most accepts in flight per listener.
 const ACCEPTS_IN_FLIGHT_MAX: usize = 32;
+/// How long it is not told again that accepting fails.
+const TELL_AGAIN_MS: u64 = 10_000;
 /// The time for a request when places are few, or the core is about to end.
 const HURRIED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a connection is looked at whose time is up but for what it still reads.
@@ -34,6 +37,8 @@ pub(super) struct Accepting {
     pub(super) in_flight: u32,
     /// Nobody is accepted before that; 0 = at once.
     pub(super) again_ms: u64,
+    /// When it is told again that accepting fails.
+    tell_again_ms: u64,
     /// When it is looked again for who takes up one of few places.
     make_room_again_ms: u64,
 }
@@ -43,7 +48,7 @@ impl Accepting {
     pub(super) fn new(slots: usize, listeners: u8) -> Accepting {
         let per_listener = (slots / 8 / usize::from(listeners).max(1)).clamp(1, ACCEPTS_IN_FLIGHT_MAX);
         let wanted = (0..per_listener).flat_map(|_| 0..listeners).collect();
-        Accepting { wanted, per_listener, in_flight: 0, again_ms: 0, make_room_again_ms: 0 }
+        Accepting { wanted, per_listener, in_flight: 0, again_ms: 0, tell_again_ms: 0, make_room_again_ms: 0 }
     }
 }
 
@@ -87,8 +92,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
             // Out of descriptors or memory: the connection stays in the backlog, and asking again at once would spin.
             if !matches!(errno, libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) {
                 reach(Mark::AcceptBacksOff);
-                tracing::warn!(errno, "accepting failed; trying again in {ACCEPT_BACKOFF_MS} ms");
-                self.accepting.again_ms = self.now_ms() + ACCEPT_BACKOFF_MS;
+                let now_ms = self.now_ms();
+                if self.accepting.tell_again_ms <= now_ms {
+                    self.accepting.tell_again_ms = now_ms + TELL_AGAIN_MS;
+                    let failed = self.hub.counters.accept_errors;
+                    tracing::warn!(errno, failed, "accepting fails; it is tried again each {ACCEPT_BACKOFF_MS} ms");
+                }
+                self.accepting.again_ms = now_ms + ACCEPT_BACKOFF_MS;
             }
             return;
         }
@@ -118,8 +128,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
             _ => self.admission.accept_due_ns(self.now_ns),
         };
         self.hub.outbox.open(slot, key.generation());
+        self.hub.traffic.open(slot);
         if entrance.proxy_protocol && !is_proxy && !self.settings.trusted_proxies.is_empty() {
             self.hub.counters.refused.add(RefusalReason::Proxy, 1);
+            log::refused(&self.hub, self.conns[slot].peer.into(), RefusalReason::Proxy, None);
             return self.start_flush(slot);
         }
         match due_ns {
@@ -144,6 +156,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Answers a connection that is not welcome before it has asked.
     fn turn_away(&mut self, slot: u32, reason: RefusalReason, status: StatusCode, message: &str) {
         self.hub.counters.refused.add(reason, 1);
+        log::refused(&self.hub, self.conns[slot].peer.into(), reason, Some(status.as_u16()));
         self.refuse_late(slot, &Reply::error(status, message).with_retry_after());
     }
 
@@ -418,6 +431,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             let ip = conn.peer.ip();
             let ended = ended.map_or_else(Ended::broken, |ended| *ended);
             self.hub.outbox.shut(slot);
+            log::closed(&mut self.hub, slot, &ended);
             self.service.close(&mut self.hub, slot, &ended);
             self.hub.leave_all(slot);
             self.hub.counters.closed += 1;

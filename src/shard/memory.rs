@@ -15,6 +15,7 @@
 
 use super::Shard;
 use super::conn::{Conn, Phase, WaitsFor};
+use super::log;
 use crate::engine::Ring;
 use crate::marks::{Mark, reach};
 use crate::metrics::{RefusalReason, ShedReason};
@@ -190,6 +191,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return self.finish(slot, 1006, "out of memory");
         }
         self.hub.counters.refused.add(RefusalReason::Memory, 1);
+        log::refused(&self.hub, self.conns[slot].peer.into(), RefusalReason::Memory, Some(503));
         let reply = Reply::out_of_memory();
         self.refuse_late(slot, &reply);
     }

@@ -25,6 +25,7 @@
 //! | `gate` | `waiting` | whether input may be handled now: the only way to its handlers |
 //! | `sending` | `sending` | the batch, what sockets refuse, how long they may |
 //! | `memory` | `minding` | who is shed when the budget is spent |
+//! | `log` | `floods` | what the log says of connections and requests |
 //! | `spares` | `spares` | what is given back to the system |
 //! | `drain` | `leaving` | notice, drain, end |
 //!
@@ -40,6 +41,7 @@ mod drain;
 mod gate;
 mod input;
 mod life;
+mod log;
 mod memory;
 mod proxied;
 mod requests;
@@ -64,6 +66,7 @@ use direct::Bulk;
 use drain::Leaving;
 use gate::{Times, Waiting};
 use life::Accepting;
+use log::Floods;
 use memory::Minding;
 use sending::Sending;
 use spares::Spares;
@@ -111,6 +114,7 @@ pub struct Shard<R, S> {
     leaving: Leaving,
     minding: Minding,
     spares: Spares,
+    floods: Floods,
     stopped: bool,
 }
 
@@ -128,6 +132,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         // be costs addresses only: pages that nothing has touched are no memory.
         let slots = ring.slots() as usize;
         hub.reserve(slots);
+        if log::wants_connections() {
+            hub.traffic.start();
+        }
         Shard {
             now_ns: ring.now(),
             date: HttpDate::from_unix(0),
@@ -153,6 +160,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             leaving: Leaving::No,
             minding: Minding::default(),
             spares: Spares::default(),
+            floods: Floods::new(),
             stopped: false,
         }
     }
@@ -166,6 +174,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.tick()?;
         }
         self.submit_last();
+        self.tell_last_limits();
         Ok(())
     }
 
@@ -201,7 +210,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.arm_accepts();
         self.receive_bulk();
         let wait = self.wait();
-        self.ring.turn(self.hub.outbox.batch().map(sending::wire), wait)
+        let CoreHub { outbox, traffic, .. } = &mut *self.hub;
+        let batch = outbox.batch().inspect(|to_send| {
+            if let Some(tallied) = traffic.of(to_send.slot) {
+                tallied.offer(to_send.bytes_len());
+            }
+        });
+        self.ring.turn(batch.map(sending::wire), wait)
     }
 
     /// The second half of a tick.
@@ -236,6 +251,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.service.end_tick();
         self.measure();
         self.mind_spares();
+        self.tell_of_limits();
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
     }
 
@@ -283,7 +299,15 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let accept_ms = accepts_later.then_some(self.accepting.again_ms);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
         let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
-        let dues_ms = [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, task_ms, look_ms];
+        let dues_ms = [
+            timer_ms,
+            self.next_spares_ms(),
+            accept_ms,
+            leaving_ms,
+            task_ms,
+            look_ms,
+            self.next_told_ms(),
+        ];
         let due_ms = dues_ms.into_iter().flatten().min();
         if !self.mailbox.park() {
             return Wait::No;

@@ -11,6 +11,7 @@ use http::StatusCode;
 use super::conn::Stash;
 use super::gate::Worker;
 use super::input::Next;
+use super::log;
 use super::requests::Then;
 use crate::metrics::RefusalReason;
 use crate::proto::forwarded::{self, Told};
@@ -68,6 +69,7 @@ impl<S: Service> Worker<'_, S> {
             }
             Err(_) => {
                 self.cx.hub.counters.refused.add(RefusalReason::Proxy, 1);
+                log::refused(self.cx.hub, self.conn.peer.into(), RefusalReason::Proxy, None);
                 return Next::Flush;
             }
         };
@@ -82,6 +84,7 @@ impl<S: Service> Worker<'_, S> {
             self.conn.counted = true;
             if !self.cx.admission.arrive(ip) {
                 self.cx.hub.counters.refused.add(RefusalReason::Address, 1);
+                log::refused(self.cx.hub, self.conn.peer.into(), RefusalReason::Address, Some(429));
                 let message = "too many connections from this address";
                 let reply = Reply::error(StatusCode::TOO_MANY_REQUESTS, message).with_retry_after();
                 self.queue_reply(&reply, Then::Close, &data[len..]);

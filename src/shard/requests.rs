@@ -7,6 +7,7 @@ use super::Shard;
 use super::conn::{Conn, Phase, Stage, Stash, Unanswered, WaitsFor, has_begun};
 use super::gate::{Turn, Worker};
 use super::input::Next;
+use super::log;
 use super::timers::after;
 use crate::admission::Refused;
 use crate::engine::{Key, Ring};
@@ -31,6 +32,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Some(WaitsFor::Answer) => {
                 self.hub.counters.timeouts.add(TimeoutKind::Answer, 1);
                 self.hub.counters.refused.add(RefusalReason::Unanswered, 1);
+                log::refused(&self.hub, conn.peer.into(), RefusalReason::Unanswered, Some(503));
                 // The answer may still come: nobody waits for it then.
                 let reply = Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long");
                 return self.refuse_late(slot, &reply);
@@ -50,6 +52,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return self.teardown(slot);
         }
         self.hub.counters.refused.add(RefusalReason::Timeout, 1);
+        log::refused(&self.hub, conn.peer.into(), RefusalReason::Timeout, Some(408));
         self.refuse_late(slot, &Reply::error(StatusCode::REQUEST_TIMEOUT, "the request took too long"));
     }
 
@@ -120,10 +123,12 @@ impl<S: Service> Worker<'_, S> {
                 self.body(request, &[], &mut 0)
             }
             Stage::Complete(body) => {
-                self.with_head(&request.head, |worker, head| worker.request(head, &request.head, body))
+                let since_ns = request.since_ns;
+                self.with_head(&request.head, |worker, head| worker.request(head, &request.head, body, since_ns))
             }
             Stage::Answered(answer) => {
-                self.with_head(&request.head, |worker, head| worker.answered(head, &request.head, answer))
+                let since_ns = request.since_ns;
+                self.with_head(&request.head, |worker, head| worker.answered(head, &request.head, answer, since_ns))
             }
             Stage::Handled(_) => unreachable!("nothing goes on before the answer"),
         }
@@ -137,8 +142,8 @@ impl<S: Service> Worker<'_, S> {
     }
 
     /// Keeps a request, and nothing of the connection is handled before it.
-    fn hold_request(&mut self, head: &[u8], stage: Stage, wait: WaitsFor) -> Next {
-        let request = Unanswered { head: head.to_vec(), stage };
+    fn hold_request(&mut self, head: &[u8], stage: Stage, wait: WaitsFor, since_ns: u64) -> Next {
+        let request = Unanswered { head: head.to_vec(), since_ns, stage };
         self.conn.stash.get_or_insert_default().request = Some(Box::new(request));
         Next::Wait(wait)
     }
@@ -177,7 +182,7 @@ impl<S: Service> Worker<'_, S> {
                 Err(error) => return self.refuse_head(error, head_bytes),
                 Ok(head) => match head.body() {
                     Err(error) => return self.refuse_head(error, head_bytes),
-                    Ok(Body::None) => self.request(&head, head_bytes, Bytes::new()),
+                    Ok(Body::None) => self.request(&head, head_bytes, Bytes::new(), self.cx.now_ns),
                     Ok(body) => match BodyDecoder::new(body, self.cx.settings.body_bytes_max) {
                         Err(error) => return self.refuse(error.status(), &error.to_string(), head_bytes),
                         Ok(decoder) => {
@@ -185,6 +190,7 @@ impl<S: Service> Worker<'_, S> {
                             if head.expects_continue() && rest.is_empty() {
                                 if let Some((reason, reply)) = self.refusal_of_head(&head) {
                                     self.cx.hub.counters.refused.add(reason, 1);
+                                    self.tell(&head, reply.status, Some(reason), self.cx.now_ns);
                                     self.queue_reply(&reply, Then::Close, head_bytes);
                                     return Next::Refuse;
                                 }
@@ -195,7 +201,8 @@ impl<S: Service> Worker<'_, S> {
                             }
                             self.give_time();
                             let stage = Stage::Body { decoder, received: Vec::new(), seen: (self.cx.now_ns, 0) };
-                            let request = Unanswered { head: head_bytes.to_vec(), stage };
+                            let since_ns = self.cx.now_ns;
+                            let request = Unanswered { head: head_bytes.to_vec(), since_ns, stage };
                             self.body(Box::new(request), rest, &mut consumed)
                         }
                     },
@@ -242,6 +249,7 @@ impl<S: Service> Worker<'_, S> {
     /// Answers what was asked, as far as it is there, with an error and ends the connection, whose peer may still be sending.
     fn refuse(&mut self, status: u16, message: &str, asked: &[u8]) -> Next {
         self.cx.hub.counters.refused.add(RefusalReason::Request, 1);
+        log::refused(self.cx.hub, self.conn.peer.into(), RefusalReason::Request, Some(status));
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
         self.queue_reply(&Reply::error(status, message), Then::Close, asked);
         Next::Refuse
@@ -253,42 +261,45 @@ impl<S: Service> Worker<'_, S> {
     }
 
     /// Has a complete request handled when it is its turn.
-    fn request(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], body: Bytes) -> Next {
+    fn request(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], body: Bytes, since_ns: u64) -> Next {
         let turn = match self.cx.turn() {
             Ok(turn) => turn,
-            Err(wait) => return self.hold_request(head_bytes, Stage::Complete(body), wait),
+            Err(wait) => return self.hold_request(head_bytes, Stage::Complete(body), wait, since_ns),
         };
         self.conn.answered = true;
         let body_bytes = body.len();
         let client = self.client(head);
         let inbound = Inbound { head, body, peer: client.peer, is_relayed: client.is_relayed, serves: self.serves() };
         match self.cx.request(turn, &inbound) {
-            Answer::Later => self.hold_request(head_bytes, Stage::Handled(body_bytes), WaitsFor::Answer),
-            answer => self.answered(head, head_bytes, answer),
+            Answer::Later => self.hold_request(head_bytes, Stage::Handled(body_bytes), WaitsFor::Answer, since_ns),
+            answer => self.answered(head, head_bytes, answer, since_ns),
         }
     }
 
     /// Does what was decided about a request; a WebSocket opens when it is its turn.
-    fn answered(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], answer: Answer) -> Next {
+    fn answered(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], answer: Answer, since_ns: u64) -> Next {
         let (reason, reply) = match answer {
             Answer::Response(reply) => (RefusalReason::App, reply),
             Answer::WebSocket(accept) => {
                 let turn = match self.cx.turn() {
                     Ok(turn) => turn,
                     Err(wait) => {
-                        return self.hold_request(head_bytes, Stage::Answered(Answer::WebSocket(accept)), wait);
+                        let stage = Stage::Answered(Answer::WebSocket(accept));
+                        return self.hold_request(head_bytes, stage, wait, since_ns);
                     }
                 };
-                match self.upgrade(turn, head, accept) {
+                match self.upgrade(turn, head, accept, since_ns) {
                     Ok(()) => return Next::Go,
                     Err(refusal) => refusal,
                 }
             }
             Answer::Later => unreachable!("an answer is not put off twice"),
         };
-        if reply.status.is_client_error() || reply.status.is_server_error() {
+        let is_refused = reply.status.is_client_error() || reply.status.is_server_error();
+        if is_refused {
             self.cx.hub.counters.refused.add(reason, 1);
         }
+        self.tell(head, reply.status, is_refused.then_some(reason), since_ns);
         // Who is let in no further must not take the place of somebody who would be.
         let is_limit = matches!(reason, RefusalReason::Full | RefusalReason::Address | RefusalReason::Memory);
         let is_draining = self.cx.admission.is_draining();
@@ -307,8 +318,19 @@ impl<S: Service> Worker<'_, S> {
         }
     }
 
+    /// Has the log say how a request was answered.
+    fn tell(&self, head: &RequestHead<'_>, status: StatusCode, refused: Option<RefusalReason>, since_ns: u64) {
+        log::request(self.cx.hub, head, || self.client(head).peer, status.as_u16(), refused, since_ns);
+    }
+
     /// Checks the handshake and opens the WebSocket; or says why not, and what to answer.
-    fn upgrade(&mut self, turn: Turn, head: &RequestHead<'_>, accept: Accept) -> Result<(), (RefusalReason, Reply)> {
+    fn upgrade(
+        &mut self,
+        turn: Turn,
+        head: &RequestHead<'_>,
+        accept: Accept,
+        since_ns: u64,
+    ) -> Result<(), (RefusalReason, Reply)> {
         let upgrade = handshake::check(head).map_err(|refusal| (RefusalReason::Handshake, refusal.into()))?;
         if head.body() != Ok(Body::None) {
             return Err((RefusalReason::Handshake, body_of_handshake()));
@@ -358,6 +380,8 @@ impl<S: Service> Worker<'_, S> {
         self.cx.hub.enter(self.cx.slot, self.cx.generation, accept.route);
         self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
         self.cx.hub.counters.opened += 1;
+        self.tell(head, StatusCode::SWITCHING_PROTOCOLS, None, since_ns);
+        log::opened(self.cx.hub, self.cx.slot);
         self.cx.open(turn, accept.context);
         Ok(())
     }

@@ -36,6 +36,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn sent_short(&mut self, completion: &Completion) {
         let Some(key) = self.conns.owner(completion.token) else { return };
         let slot = key.slot();
+        if let Some(tallied) = self.hub.traffic.of(slot) {
+            tallied.took_only(completion.sent().unwrap_or(0));
+        }
         let Ok(sent) = completion.sent() else {
             self.hub.outbox.send_failed(slot);
             return self.sending.broken.push(key);
@@ -116,6 +119,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let Some(key) = self.conns.owner(completion.token) else { return };
         let slot = key.slot();
         self.conns.land(slot);
+        if let (Some(tallied), Ok(sent)) = (self.hub.traffic.of(slot), completion.result) {
+            tallied.bytes_out += u64::from(sent);
+        }
         if self.conns[slot].phase == Phase::Dead {
             return self.free_if_done(slot);
         }
