@@ -10,13 +10,19 @@ use ringwire::config::SETTINGS;
 
 /// The program with these arguments, and of all variables of this crate only these.
 fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringwire"));
+    let mut command = command_of(env!("CARGO_BIN_EXE_ringwire"), variables);
+    command.args(arguments);
+    command
+}
+
+fn command_of(program: &str, variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RINGWIRE_") {
             command.env_remove(name);
         }
     }
-    command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+    command.envs(variables.iter().copied()).stdin(Stdio::null());
     command
 }
 
@@ -117,7 +123,7 @@ fn flags_win_over_variables() {
 #[test]
 fn printed_settings_can_be_fed_back() {
     let settings = [
-        ("RINGWIRE_ADDR", "[::1]:9100,unix:/tmp/a socket"),
+        ("RINGWIRE_ADDR", "[::1]:9100,unix:/tmp/a $(touch it)'s `socket`;\"#"),
         ("RINGWIRE_CORES", "5-5"),
         ("RINGWIRE_SPIN", "50us"),
         ("RINGWIRE_MAX_HEAD", "1000"),
@@ -125,24 +131,51 @@ fn printed_settings_can_be_fed_back() {
         ("RINGWIRE_LOG", "warn,ringwire=debug"),
     ];
     let first = stdout(&run(&["config"], &settings));
-    let fed: Vec<(&str, &str)> = first.lines().map(|line| line.split_once('=').expect("NAME=value")).collect();
-    assert_eq!(fed.len(), SETTINGS.len());
-    for setting in settings {
-        assert!(fed.contains(&setting), "{setting:?} in {first}");
+    assert_eq!(first.lines().count(), SETTINGS.len());
+    // By a shell, which must find nothing to do in them but to set variables.
+    let mut shell = command_of("sh", &settings[..0]);
+    shell.args(["-euc", "set -a; eval \"$1\"; set +a; \"$0\" config; printf %s \"$RINGWIRE_ADDR\""]);
+    let output = shell.args([env!("CARGO_BIN_EXE_ringwire"), &first]).output().expect("a shell");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stdout(&output), first.clone() + settings[0].1);
+    for plain in ["\nRINGWIRE_CORES=5-5\n", "\nRINGWIRE_ORIGINS='*'\n", "\nRINGWIRE_API_TOKEN='(none)'\n"] {
+        assert!(first.contains(plain), "{plain} in {first}");
     }
-    assert_eq!(stdout(&run(&["config"], &fed)), first);
 }
 
 #[test]
 fn check_tells_about_this_machine() {
-    let output = run(&["check"], &[]);
+    let output = run(&["check", "--addr=127.0.0.1:0"], &[]);
     let report = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{report}");
-    for what in
-        ["kernel: ", "io_uring: works", "seccomp: ", "RLIMIT_NOFILE: ", "RLIMIT_MEMLOCK: ", "net.core.somaxconn: "]
-    {
+    for what in [
+        "kernel: ",
+        "RINGWIRE_ADDR: 127.0.0.1:0 can be",
+        "admin address: none",
+        "proxies: ",
+        "io_uring: works",
+        "seccomp: ",
+        "RLIMIT_NOFILE: ",
+        "RLIMIT_MEMLOCK: ",
+        "net.core.somaxconn: ",
+    ] {
         assert!(report.contains(what), "{what} in {report}");
     }
+}
+
+#[test]
+fn check_tells_what_ports_are_taken() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = other.local_addr().expect("an address").to_string();
+    for flag in ["--addr", "--admin-addr"] {
+        let output = run(&["check", "--addr=127.0.0.1:0", flag, &address], &[]);
+        let report = stdout(&output);
+        assert_eq!(output.status.code(), Some(78), "{report}");
+        assert!(report.contains(&format!("{address} cannot be listened on: ")), "{report}");
+        assert!(report.contains("RINGWIRE_REUSEPORT=true"), "{report}");
+    }
+    let trusting = stdout(&run(&["check", "--addr=127.0.0.1:0", "--trusted-proxies=0.0.0.0/0"], &[]));
+    assert!(trusting.contains("advice  proxies: trusted: 0.0.0.0/0;"), "{trusting}");
 }
 
 #[test]
@@ -166,6 +199,21 @@ fn an_address_in_use_is_unavailable() {
     let output = run(&["--addr", &address], &[("RINGWIRE_LOG", "off")]);
     let line = failure(&output, 69);
     assert!(line.contains(&format!("cannot listen on {address}: ")), "{line}");
+}
+
+#[test]
+fn the_first_line_tells_where_operators_ask() {
+    let mut child = command(&["--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--cores=1", "--log=off"], &[])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    child.kill().expect("it runs");
+    child.wait().expect("it ended");
+    assert!(line.starts_with("ringwire listening on ws://127.0.0.1:"), "{line}");
+    let (_, admin) = line.split_once(" (1 cores), admin on http://127.0.0.1:").expect(&line);
+    assert!(admin.trim_end().parse::<u16>().is_ok_and(|port| port != 0), "{line}");
 }
 
 #[test]

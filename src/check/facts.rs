@@ -5,6 +5,7 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::ports::{self, Port};
 use crate::config::{Config, available_cpus};
 use crate::engine::uring::{Abilities, Options, probe};
 use crate::machine::Limits;
@@ -41,6 +42,8 @@ pub(super) struct Facts {
     pub(super) limits: Limits,
     /// The longest backlog that the kernel grants.
     pub(super) somaxconn: Option<u32>,
+    /// Addresses to listen on, where they were tried.
+    pub(super) ports: Vec<Port>,
     /// Processors of this process.
     pub(super) cpus: Vec<usize>,
 }
@@ -65,6 +68,8 @@ impl Facts {
             memory_bytes: read("/proc/meminfo").and_then(|text| total_bytes(&text)),
             limits: Limits::of_this_process(),
             somaxconn: number("/proc/sys/net/core/somaxconn"),
+            // A start listens on them itself, and says what is wrong then.
+            ports: if attempt == Attempt::Whole { ports::try_all(config) } else { Vec::new() },
             // Whoever runs has a processor, even if the kernel does not tell which.
             cpus: available_cpus().ok().filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0]),
         }

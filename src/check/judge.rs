@@ -4,6 +4,7 @@ use std::io;
 
 use super::facts::Facts;
 use super::needs;
+use super::network;
 use super::report::{Finding, Report, Verdict};
 use crate::config::{Config, Setting};
 use crate::engine::uring::{Abilities, plain_slots};
@@ -20,7 +21,7 @@ const RING_FILES_MAX: u64 = 1 << 20;
 const FILES_BASE: u64 = 64;
 
 pub(super) fn report(config: &Config, facts: &Facts) -> Report {
-    let findings = vec![
+    let mut findings = vec![
         kernel(facts.release.as_deref()),
         switch(facts.io_uring_disabled, facts.ring.is_ok()),
         seccomp(facts.is_filtered, &facts.ring),
@@ -32,17 +33,12 @@ pub(super) fn report(config: &Config, facts: &Facts) -> Report {
         backlog(config, facts.somaxconn),
         processors(config, facts),
     ];
+    findings.extend(network::findings(config, &facts.ports));
     Report { findings }
 }
 
 fn finding(what: &'static str, found: impl Into<String>, wanted: impl Into<String>) -> Finding {
-    Finding { verdict: Verdict::Good, what, found: found.into(), wanted: wanted.into(), remedy: None }
-}
-
-impl Finding {
-    fn but(self, verdict: Verdict, remedy: impl Into<String>) -> Finding {
-        Finding { verdict, remedy: Some(remedy.into()), ..self }
-    }
+    Finding::good(what, found, wanted)
 }
 
 /// Major and minor number of `6.12.3-generic`.

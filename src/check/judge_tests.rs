@@ -16,6 +16,7 @@ fn fine() -> Facts {
         memory_bytes: Some(8 << 30),
         limits: Limits::default(),
         somaxconn: Some(4096),
+        ports: Vec::new(),
         cpus: vec![0, 1],
     }
 }

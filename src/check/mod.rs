@@ -8,6 +8,8 @@
 mod facts;
 mod judge;
 mod needs;
+mod network;
+mod ports;
 mod report;
 
 use crate::config::Config;
@@ -47,7 +49,8 @@ mod tests {
 
     #[test]
     fn this_machine_runs_the_tests_so_it_can_run_the_server() {
-        let config = Config::default();
+        let addresses = vec!["127.0.0.1:0".parse().expect("an address")];
+        let config = Config { addresses, ..Config::default() };
         let report = check(&config);
         assert_eq!(report.exit_code(), 0, "{report}");
         require(&config).expect("nothing is bad");

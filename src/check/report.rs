@@ -31,6 +31,16 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
+impl Finding {
+    pub(super) fn good(what: &'static str, found: impl Into<String>, wanted: impl Into<String>) -> Finding {
+        Finding { verdict: Verdict::Good, what, found: found.into(), wanted: wanted.into(), remedy: None }
+    }
+
+    pub(super) fn but(self, verdict: Verdict, remedy: impl Into<String>) -> Finding {
+        Finding { verdict, remedy: Some(remedy.into()), ..self }
+    }
+}
+
 /// Everything that was looked at. Its `Display` is what `ringwire check` prints.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

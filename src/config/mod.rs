@@ -10,6 +10,7 @@ mod proxies;
 mod types;
 mod value;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -364,12 +365,13 @@ impl Config {
         Ok(self.cores.cpus(available))
     }
 
-    /// All settings as `NAME=value` lines, the form of an env file. A secret that is set stands there as `(set)`: a file
-    /// made of it does not start a server with a wrong secret, for that is refused.
+    /// All settings as `NAME=value` lines that a shell can source (`set -a; . ./file`): what would mean something to it stands
+    /// in single quotes. A secret that is set stands there as `(set)`: a file made of it does not start a server with a wrong
+    /// secret, for that is refused.
     pub fn to_lines(&self) -> String {
         let mut lines = String::new();
         for setting in SETTINGS {
-            let _ = writeln!(lines, "{}={}", setting.variable, setting.value(self));
+            let _ = writeln!(lines, "{}={}", setting.variable, for_shell(&setting.value(self)));
         }
         lines
     }
@@ -388,6 +390,15 @@ impl Config {
             );
         }
         table
+    }
+}
+
+/// A value as a shell reads it (POSIX 2.2.2).
+fn for_shell(value: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:,@%+=".contains(&byte);
+    match value.bytes().all(is_plain) {
+        true => Cow::Borrowed(value),
+        false => Cow::Owned(format!("'{}'", value.replace('\'', r"'\''"))),
     }
 }
 

@@ -35,6 +35,11 @@ impl TrustedProxies {
         self.networks.is_empty() && !self.are_on_unix
     }
 
+    /// Whether all addresses of a kind are among them.
+    pub fn are_everybody(&self) -> bool {
+        self.networks.iter().any(|network| network.prefix_len() == 0)
+    }
+
     /// Whether a peer is one of them; `None` is one on a Unix socket.
     pub fn trust(&self, peer: Option<IpAddr>) -> bool {
         match peer.map(|ip| ip.to_canonical()) {

@@ -1,7 +1,8 @@
 //! JSON that is kept or passed on and not interpreted: it stays as it was written, so that no number loses a digit and no
 //! object its order.
 //!
-//! What is passed on must be JSON (RFC 8259) and not nested deeper than most readers follow: [`check_nesting`]. What is kept
+//! What is passed on must be JSON (RFC 8259) that every reader takes: not nested deeper than most follow, and without half of
+//! a surrogate pair, which the grammar allows and which stands for no character: [`check_passed_on`]. What is kept
 //! is also read here as a [`Value`], so it must be what that can hold: [`RawJson::parse`]. Both cost in proportion to the
 //! text's length, and what recurses stops at that depth.
 
@@ -120,7 +121,7 @@ impl<'de> Deserialize<'de> for RawJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawJson, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let Readable = serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
-        check_nesting(&text).map_err(|error| serde::de::Error::custom(error.why()))?;
+        check_passed_on(&text).map_err(|error| serde::de::Error::custom(error.why()))?;
         Ok(RawJson(text.into()))
     }
 }
@@ -185,23 +186,39 @@ impl<'de> Visitor<'de> for Readable {
     }
 }
 
-/// Checks that JSON which is passed on is not nested deeper than [`NESTING_MAX`].
+/// Checks that JSON which is passed on can be read by whoever gets it: it is not nested deeper than [`NESTING_MAX`], and
+/// each escaped half of a surrogate pair has the other half behind it (RFC 8259 8.2).
 ///
 /// # Errors
-/// If it is.
-pub(crate) fn check_nesting(json: &RawValue) -> Result<(), DecodeError> {
-    // It is JSON, so outside of strings a bracket is a bracket.
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json.get().bytes() {
+/// If it cannot.
+pub(crate) fn check_passed_on(json: &RawValue) -> Result<(), DecodeError> {
+    let refused = |why: String| Err(<serde_json::Error as serde::de::Error>::custom(why).into());
+    // It is JSON, so outside of strings a bracket is a bracket, and within them an escape is whole.
+    let mut rest = json.get().as_bytes();
+    let (mut depth, mut in_string) = (0_usize, false);
+    while let [byte, behind @ ..] = rest {
+        rest = behind;
         match (in_string, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
+            (true, b'\\') if rest.starts_with(b"u") => {
+                let (unit, behind) = code_unit(rest);
+                rest = behind;
+                match unit {
+                    0xD800..=0xDBFF => {
+                        match rest.strip_prefix(b"\\").filter(|rest| rest.starts_with(b"u")).map(code_unit) {
+                            Some((0xDC00..=0xDFFF, behind)) => rest = behind,
+                            _ => return refused(String::from("half of a surrogate pair")),
+                        }
+                    }
+                    0xDC00..=0xDFFF => return refused(String::from("half of a surrogate pair")),
+                    _ => {}
+                }
+            }
+            (true, b'\\') => rest = rest.get(1..).unwrap_or_default(),
             (_, b'"') => in_string = !in_string,
             (false, b'[' | b'{') => {
                 depth += 1;
                 if depth > NESTING_MAX {
-                    let why = format!("nested deeper than {NESTING_MAX} arrays and objects");
-                    return Err(<serde_json::Error as serde::de::Error>::custom(why).into());
+                    return refused(format!("nested deeper than {NESTING_MAX} arrays and objects"));
                 }
             }
             (false, b']' | b'}') => depth -= 1,
@@ -209,6 +226,14 @@ pub(crate) fn check_nesting(json: &RawValue) -> Result<(), DecodeError> {
         }
     }
     Ok(())
+}
+
+/// What `uXXXX` stands for, and what follows it.
+fn code_unit(bytes: &[u8]) -> (u32, &[u8]) {
+    let (escape, rest) = bytes.split_at_checked(5).unwrap_or((bytes, &[]));
+    let digits = std::str::from_utf8(escape).ok().and_then(|text| text.get(1..));
+    // Nothing else can stand in JSON, and this is nobody's half.
+    (digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0), rest)
 }
 
 #[cfg(test)]
@@ -260,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_is_passed_on_is_not_nested_too_deeply() {
-        let check = |text: &str| check_nesting(&serde_json::from_str::<Box<RawValue>>(text).expect("JSON"));
+        let check = |text: &str| check_passed_on(&serde_json::from_str::<Box<RawValue>>(text).expect("JSON"));
         assert!(check(&nested(NESTING_MAX)).is_ok());
         let error = check(&nested(NESTING_MAX + 1)).expect_err("too deep").to_string();
         assert!(error.ends_with("nested deeper than 100 arrays and objects"), "{error}");
@@ -270,10 +295,34 @@ mod tests {
             format!(r#"["{}"]"#, "[".repeat(1000)),
             format!(r#"["\"{}\\"]"#, "{".repeat(1000)),
             format!("[{}0]", "[],".repeat(1000)),
-            // Half of a pair is JSON (RFC 8259 8.2), and so is a number that no double is near to.
-            r#"["\ud83e",1e400]"#.to_owned(),
+            // A number that no double is near to is JSON.
+            "[1e400]".to_owned(),
+            r#"["\ud83e\udd80\uD83E\uDD80\\ud83e \\\\ud83e"]"#.to_owned(),
         ] {
             assert!(check(&flat).is_ok(), "{flat}");
+        }
+    }
+
+    /// Kills: passing on what no strict reader takes (RFC 8259 8.2).
+    #[test]
+    fn what_is_passed_on_has_whole_characters() {
+        let check = |text: &str| check_passed_on(&serde_json::from_str::<Box<RawValue>>(text).expect("JSON"));
+        for half in [
+            r#""\ud83e""#,
+            r#""\udd80""#,
+            r#""\uD83E x\uDD80""#,
+            r#""\ud83e\ud83e\udd80""#,
+            r#""\ud83e\n""#,
+            r#""\ud83e\u0041""#,
+            r#""\\\ud83e""#,
+            r#"{"\ud83e":1}"#,
+            r#"[[{"a":["\udfff"]}]]"#,
+        ] {
+            assert!(check(half).is_err_and(|error| error.to_string().contains("surrogate")), "{half}");
+            assert!(serde_json::from_str::<Value>(half).is_err(), "{half}");
+        }
+        for whole in [r#""\ud83e\udd80""#, r#""\ud7ff\ue000""#, r#""\\ud83e""#, r#"["ud83e",1]"#] {
+            assert!(check(whole).is_ok() && serde_json::from_str::<Value>(whole).is_ok(), "{whole}");
         }
     }
 }

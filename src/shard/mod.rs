@@ -33,7 +33,8 @@
 //! flight for a slot; a socket is closed only after what was queued to it before has been sent, unless it is broken or its
 //! time is up; what is kept from one tick to another names connections by their keys.
 //!
-//! Knows of this crate: `admission`, `config`, `engine`, `guard`, `hub`, `mail`, `marks`, `metrics`, `outbox`, `proto`.
+//! Knows of this crate: `admission`, `config`, `engine`, `guard`, `hub`, `mail`, `marks`, `metrics`, `outbox`, `proto`,
+//! `quote`.
 
 mod conn;
 mod direct;

@@ -10,17 +10,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::publish::publish;
 use super::{events, rooms};
 use crate::app::Group;
 use crate::app::error_http::HttpError;
 use crate::app::request::Request;
+use crate::app::response::Response;
 use crate::config::{ApiToken, Config};
 use crate::hub::ConnectionId;
 use crate::hub::{ConnectionInfo, Delivery};
 use crate::mail::MailError;
 use crate::message::Json;
 use crate::message::RawJson;
-use crate::message::json::check_nesting;
+use crate::message::json::check_passed_on;
 use crate::message::json::object;
 
 /// Connections in one answer, unless the request says otherwise.
@@ -28,12 +30,17 @@ const PAGE_LEN_DEFAULT: usize = 1_000;
 /// Connections in one answer, whatever the request says: a core looks at all of its own for it.
 const PAGE_LEN_MAX: usize = 10_000;
 
+/// All of this, for programs that read such descriptions.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
 const USER_GONE: &str = "User not connected";
 const CONNECTION_GONE: &str = "Connection not found";
 
 pub(super) fn routes(group: Group) -> Group {
     group
         .post("/broadcast", broadcast)
+        .get("/openapi.json", async |_| Response::bytes("application/json", OPENAPI))
+        .post("/publish", publish)
         .post("/message/{id}", message)
         .post("/rooms/{room}", room)
         .get("/ws/connections", connections)
@@ -166,7 +173,7 @@ impl<'b> Outgoing<'b> {
     fn read(request: &'b Request) -> Result<Outgoing<'b>, HttpError> {
         let outgoing: Outgoing<'_> = object(request.body()).map_err(HttpError::invalid_json)?;
         for passed_on in [outgoing.data, outgoing.message].into_iter().flatten() {
-            check_nesting(passed_on).map_err(HttpError::invalid_json)?;
+            check_passed_on(passed_on).map_err(HttpError::invalid_json)?;
         }
         Ok(outgoing)
     }
@@ -210,7 +217,7 @@ fn sent_to(delivery: Delivery) -> Result<Value, HttpError> {
 async fn message(request: Request) -> Result<Value, HttpError> {
     let id = id(&request, USER_GONE)?;
     let data: &RawValue = serde_json::from_slice(request.body()).map_err(HttpError::invalid_json)?;
-    check_nesting(data).map_err(HttpError::invalid_json)?;
+    check_passed_on(data).map_err(HttpError::invalid_json)?;
     if !has_events(&request, id, USER_GONE).await? {
         let message = format!("the connection is on another route than {}: it takes no events", events::PATH);
         return Err(HttpError::new(StatusCode::CONFLICT, message));

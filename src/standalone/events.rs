@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::rooms;
 use crate::app::socket::{Notice, Socket};
 use crate::app::ws::{Ws, ws};
-use crate::message::json::{check_nesting, object};
+use crate::message::json::{check_passed_on, object};
 use crate::message::{DecodeError, EncodeError, Message};
 use crate::quote::{excerpt, quoted};
 
@@ -116,7 +116,7 @@ fn handle(socket: &mut Socket<'_>, message: &Message<'_>, ids: &MessageIds) -> R
             Ok(())
         }
         "ping" => {
-            event.data.map_or(Ok(()), check_nesting)?;
+            event.data.map_or(Ok(()), check_passed_on)?;
             emit(socket, "pong", &event.data);
             Ok(())
         }
@@ -147,7 +147,7 @@ fn answer(event: &'static str, room: &str) -> impl FnOnce(&mut Socket<'_>, usize
 
 fn say(socket: &mut Socket<'_>, saying: &Saying<'_>, ids: &MessageIds) -> Result<(), Refused> {
     let name = member_of(socket, &saying.room)?;
-    check_nesting(saying.message)?;
+    check_passed_on(saying.message)?;
     let id = socket.id();
     let said =
         Said { id: ids.make(), user_id: id.to_string(), room: &saying.room, message: saying.message, timestamp: now() };

@@ -5,6 +5,7 @@
 mod api;
 mod console;
 mod events;
+mod publish;
 mod rooms;
 
 use std::io::Write;
@@ -58,12 +59,21 @@ fn announce(handle: &Handle) {
 /// The stand-alone program as an app, made once on each core.
 pub fn app(config: &Config) -> App {
     App::new()
-        .group("/", load_routes)
-        .ws(events::PATH, events::route())
+        .group("/", |group| load_routes(group.before(take_first_protocol)))
+        .group(events::PATH, |group| group.before(take_first_protocol).ws("/", events::route()))
         .group("/", |group| health_routes(group.admin()))
         .group("/metrics", |group| group.admin().before(api::guard(config)).get("/", metrics))
         .group("/api", |group| api::routes(group.admin().before(api::guard(config))))
         .get("/", console::page)
+}
+
+/// The routes mean nothing by a subprotocol, and there are clients that fail without one that they offer (RFC 6455 4.1): their
+/// favourite will do.
+fn take_first_protocol(request: &mut Request) -> Result<(), HttpError> {
+    // RFC 6455 4.1: a token. What is none is not said back.
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let first = request.protocols().next().filter(|first| first.bytes().all(is_token)).map(str::to_owned);
+    first.map_or(Ok(()), |first| request.accept_protocol(&first))
 }
 
 /// The routes that load tests use. They forget their requests: an idle connection should cost next to nothing.
@@ -118,4 +128,74 @@ async fn metrics(request: Request) -> Response {
 
 fn ok() -> serde_json::Value {
     json!({"status": "ok"})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Kills: a route that is added, or taken away, and not described.
+    #[test]
+    fn every_route_of_http_is_described() {
+        let (router, _) = app(&Config::default()).into_parts();
+        let mut routes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for endpoint in router.endpoints.iter().filter(|endpoint| &*endpoint.path != "/") {
+            let methods =
+                endpoint.methods.iter().filter_map(|(method, ..)| Some(method.as_ref()?.as_str().to_lowercase()));
+            let mut methods: Vec<String> = methods.collect();
+            methods.sort();
+            if !methods.is_empty() {
+                routes.insert(endpoint.path.to_string(), methods);
+            }
+        }
+        let described: Value = serde_json::from_str(api::OPENAPI).expect("JSON");
+        assert_eq!(described["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let paths = described["paths"].as_object().expect("paths");
+        let is_method = |key: &&String| key.as_str() != "parameters";
+        let paths: BTreeMap<String, Vec<String>> = paths
+            .iter()
+            .map(|(path, item)| {
+                let mut methods: Vec<String> =
+                    item.as_object().expect("methods").keys().filter(is_method).cloned().collect();
+                methods.sort();
+                (path.clone(), methods)
+            })
+            .collect();
+        assert_eq!(paths, routes);
+    }
+
+    /// Whatever a description refers to is there, and each parameter of a path is named.
+    #[test]
+    fn the_description_holds_together() {
+        fn references(value: &Value, found: &mut Vec<String>) {
+            match value {
+                Value::Object(fields) => {
+                    found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                    fields.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let described: Value = serde_json::from_str(api::OPENAPI).expect("JSON");
+        let mut found = Vec::new();
+        references(&described, &mut found);
+        assert!(found.len() > 50);
+        for reference in found {
+            let pointer = reference.strip_prefix('#').expect("within the file");
+            assert!(described.pointer(pointer).is_some(), "{reference}");
+        }
+        for (path, item) in described["paths"].as_object().expect("paths") {
+            let named: Vec<&str> = path.split('{').skip(1).filter_map(|rest| rest.split('}').next()).collect();
+            let said: Vec<&str> = item["parameters"].as_array().map_or(Vec::new(), |list| {
+                let resolve = |it: &Value| described.pointer(&it["$ref"].as_str()?[1..]);
+                list.iter().filter_map(|it| resolve(it)?["name"].as_str()).collect()
+            });
+            assert_eq!(named, said, "{path}");
+        }
+    }
 }

@@ -8,11 +8,13 @@ mod common;
 mod access;
 mod api;
 mod bounds;
+mod documented;
 mod events;
 mod metrics;
 mod numbers;
 mod page;
 mod peer_text;
+mod publish;
 
 use std::fmt::Write as _;
 

@@ -25,7 +25,7 @@ const TEXTS: &[&str] = &[
 ];
 
 /// What is passed on need not be what we could read.
-const PASSED_ON: &[&str] = &["1e400", r#""\ud83e""#, r#"{"\udd80":1}"#];
+const PASSED_ON: &[&str] = &["1e400"];
 
 /// The data of the next event, as it was written.
 fn raw_event(user: &mut User, name: &str) -> String {

@@ -47,7 +47,10 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
     &[("hub", &["config", "mail", "message", "metrics", "outbox", "proto", "tables"])],
     &[
         ("runtime", &["guard", "hub", "mail"]),
-        ("shard", &["admission", "config", "engine", "guard", "hub", "mail", "marks", "metrics", "outbox", "proto"]),
+        (
+            "shard",
+            &["admission", "config", "engine", "guard", "hub", "mail", "marks", "metrics", "outbox", "proto", "quote"],
+        ),
     ],
     &[
         ("client", &["closed", "engine", "guard", "mail", "message", "proto", "quote", "runtime", "wakers"]),

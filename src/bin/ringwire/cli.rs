@@ -116,7 +116,7 @@ fn command() -> Command {
         Command::new("serve").about("Serve (the default)"),
         Command::new("check")
             .about("Tell whether this machine can serve with these settings, and what to change where it cannot"),
-        Command::new("config").about("Print the settings in effect as NAME=value lines"),
+        Command::new("config").about("Print the settings in effect as NAME=value lines that a shell can source"),
     ];
     with_settings(Command::new("ringwire"))
         .version(env!("CARGO_PKG_VERSION"))
