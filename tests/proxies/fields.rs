@@ -107,6 +107,16 @@ fn limits_are_those_of_the_clients() {
     // Places are free again.
     drop(open);
     server.await_connections(0);
+    // A proxy keeps connections for requests, as many as it likes.
+    let kept: Vec<Raw> = (0..30)
+        .map(|number| {
+            let mut proxy = server.raw();
+            proxy.send(&get("/healthz", &[("X-Forwarded-For", "192.0.2.1")]));
+            assert_eq!(proxy.response(false).status, 200, "{number}");
+            proxy
+        })
+        .collect();
+    drop(kept);
     assert_eq!(ask(server.raw(), &upgrade("/echo", &[("X-Forwarded-For", "203.0.113.1")])).status, 101);
 }
 
