@@ -120,14 +120,14 @@ fn chat_room(rooms: &Rooms) -> Ws {
     ws().max_message(64 << 10)
         .message_rate(1000)
         .on_connect(move |socket| {
-            let (room_id, user) = (socket.param("room").to_owned(), socket_id(socket));
+            let (room_id, user) = (socket.param("room"), socket_id(socket));
             let mut rooms = joined.lock();
-            let Some(room) = rooms.get_mut(&room_id) else {
+            let Some(room) = rooms.get_mut(room_id) else {
                 let _ = socket.send(Json(json!({"error": "Room not found"})));
                 socket.close(4404, "room not found")?;
                 return Ok(());
             };
-            socket.join(&room_id)?;
+            socket.join(room_id)?;
             socket.set_data(json!({"roomId": room_id}));
             room.users.insert(user.clone());
             let info = json!({
@@ -136,35 +136,35 @@ fn chat_room(rooms: &Rooms) -> Ws {
                 "messages": room.messages,
             });
             let _ = socket.send(Json(info));
-            socket.to(&room_id).except_self().emit("user-joined", &json!({"userId": user}))?;
+            socket.to(room_id).except_self().emit("user-joined", &json!({"userId": user}))?;
             Ok::<_, BoxError>(())
         })
         .on_message(move |socket, message| {
-            let (room_id, user) = (socket.param("room").to_owned(), socket_id(socket));
+            let (room_id, user) = (socket.param("room"), socket_id(socket));
             match message.json()? {
                 FromClient::Message { message } => {
                     let message =
                         json!({"id": fresh_id("message"), "userId": user, "message": message, "timestamp": now()});
-                    if let Some(room) = said.lock().get_mut(&room_id) {
+                    if let Some(room) = said.lock().get_mut(room_id) {
                         room.messages.push_back(message.clone());
                         if room.messages.len() > HISTORY_MAX {
                             room.messages.pop_front();
                         }
                     }
-                    socket.to(&room_id).emit("message", &message)?;
+                    socket.to(room_id).emit("message", &message)?;
                 }
                 FromClient::Typing => {
-                    socket.to(&room_id).except_self().emit("user-typing", &json!({"userId": user}))?;
+                    socket.to(room_id).except_self().emit("user-typing", &json!({"userId": user}))?;
                 }
                 FromClient::Other => {}
             }
             Ok::<_, BoxError>(())
         })
         .on_close(move |socket, _| {
-            let (room_id, user) = (socket.param("room").to_owned(), socket_id(socket));
-            let was_in = left.lock().get_mut(&room_id).is_some_and(|room| room.users.remove(&user));
+            let (room_id, user) = (socket.param("room"), socket_id(socket));
+            let was_in = left.lock().get_mut(room_id).is_some_and(|room| room.users.remove(&user));
             if was_in {
-                let _ = socket.to(&room_id).except_self().emit("user-left", &json!({"userId": user}));
+                let _ = socket.to(room_id).except_self().emit("user-left", &json!({"userId": user}));
             }
         })
 }

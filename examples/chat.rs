@@ -55,30 +55,30 @@ fn chat(history: &History) -> Events {
     Events::new()
         .undecodable(Undecodable::Tell)
         .on_connect(move |socket| {
-            let room = socket.param("room").to_owned();
-            socket.join(&room)?;
-            let said = earlier.lock().unwrap_or_else(PoisonError::into_inner).get(&room).cloned().unwrap_or_default();
+            let room = socket.param("room");
+            socket.join(room)?;
+            let said = earlier.lock().unwrap_or_else(PoisonError::into_inner).get(room).cloned().unwrap_or_default();
             let _ = socket.emit("history", &said)?;
-            socket.to(&room).except_self().emit("joined", &json!({}))?;
+            socket.to(room).except_self().emit("joined", &json!({}))?;
             Ok::<_, BoxError>(())
         })
         .on("say", move |socket, say: Say| {
-            let room = socket.param("room").to_owned();
+            let room = socket.param("room");
             let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
             let said = Said { name: say.name, text: say.text, at };
             let mut rooms = later.lock().unwrap_or_else(PoisonError::into_inner);
-            if rooms.len() < ROOMS_MAX || rooms.contains_key(&room) {
-                let history = rooms.entry(room.clone()).or_default();
+            if rooms.len() < ROOMS_MAX || rooms.contains_key(room) {
+                let history = rooms.entry(room.to_owned()).or_default();
                 history.push_back(said.clone());
                 if history.len() > HISTORY_MAX {
                     history.pop_front();
                 }
             }
             drop(rooms);
-            socket.to(&room).emit("said", &said)
+            socket.to(room).emit("said", &said)
         })
         .on_disconnect(|socket, _| {
-            let room = socket.param("room").to_owned();
-            let _ = socket.to(&room).except_self().emit("left", &json!({}));
+            let room = socket.param("room");
+            let _ = socket.to(room).except_self().emit("left", &json!({}));
         })
 }

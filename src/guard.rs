@@ -33,6 +33,15 @@ pub fn guarded<R>(what: &str, call: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
+/// As [`guarded`]; what a panic says of itself is for the caller to log.
+///
+/// # Errors
+/// If it panicked, with the panic's text.
+#[inline]
+pub fn attempted<R>(call: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(panic_text)
+}
+
 #[cold]
 fn panicked(what: &str, panic: Box<dyn Any + Send>) {
     drop_panic(panic);
@@ -40,6 +49,7 @@ fn panicked(what: &str, panic: Box<dyn Any + Send>) {
 }
 
 /// What a panic says of itself.
+#[cold]
 pub fn panic_text(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -150,22 +160,30 @@ impl<F: ?Sized> GuardedFuture<F> {
     }
 }
 
+impl<F: Future + ?Sized> GuardedFuture<F> {
+    /// Polls it; where that panics, or did, the error is the panic's text, which is for the caller to log.
+    pub fn poll_attempt(&mut self, cx: &mut Context<'_>) -> Poll<Result<F::Output, String>> {
+        let Some(future) = &mut self.0 else { return Poll::Ready(Err("it is over".to_owned())) };
+        let polled = match attempted(|| future.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(panic) => Err(panic),
+        };
+        self.end();
+        Poll::Ready(polled)
+    }
+}
+
 impl<F: Future + ?Sized> Future for GuardedFuture<F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(future) = &mut self.0 else { return Poll::Ready(None) };
-        match guarded("a task", || future.as_mut().poll(cx)) {
-            Some(Poll::Pending) => Poll::Pending,
-            Some(Poll::Ready(output)) => {
-                self.end();
-                Poll::Ready(Some(output))
-            }
-            None => {
-                self.end();
-                Poll::Ready(None)
-            }
+        let was_over = self.0.is_none();
+        let polled = self.poll_attempt(cx);
+        if !was_over && matches!(polled, Poll::Ready(Err(_))) {
+            tracing::error!("a task panicked");
         }
+        polled.map(Result::ok)
     }
 }
 

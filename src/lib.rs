@@ -89,11 +89,8 @@
 //!
 //! App::new().ws(
 //!     "/rooms/{room}",
-//!     ws().on_connect(|socket| {
-//!         let room = socket.param("room").to_owned();
-//!         socket.join(room)
-//!     })
-//!     .on_message(|socket, message| socket.to_own_room(message)),
+//!     ws().on_connect(|socket| socket.join(socket.param("room")))
+//!         .on_message(|socket, message| socket.to_own_room(message)),
 //! );
 //! ```
 //!
@@ -224,7 +221,7 @@ mod tables;
 mod wakers;
 
 pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};
-pub use app::{BoxError, FailurePolicy, IntoReply, Notice, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
+pub use app::{BoxError, FailurePolicy, IntoReply, Notice, Panicked, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
 pub use closed::Closed;
 pub use config::{Config, SlowConsumer};
 pub use error::{Error, Result};

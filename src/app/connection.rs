@@ -1,26 +1,26 @@
 //! A connection as its own task sees it: messages are awaited, and the core stops receiving from a peer whose messages
 //! are not taken.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::thread;
 
 use futures_core::Stream;
-use serde::Serialize;
 
-use crate::app::context::CoreContext;
+use crate::app::context::{CoreContext, Extensions};
 use crate::app::inbox::Inbox;
-use crate::app::queue::{Queue, send_message};
+use crate::app::queue::send_message;
 use crate::app::reply::{ReplySink, Sent};
 use crate::app::request::Request;
-use crate::hub::{ConnectionId, CoreHub};
-use crate::message::{EncodeError, Envelope, IntoMessage, Message, OwnedMessage};
+use crate::app::socket::{Notice, Socket};
+use crate::app::ws::{Mode, Route};
+use crate::hub::{ConnectionId, CoreHub, JoinError, RouteName};
+use crate::message::{IntoMessage, Message, OwnedMessage};
 use crate::outbox::Key;
-use crate::proto::close::{self, IllegalCloseCode};
-use crate::remote::Hub;
 use crate::remote::Sender;
 
 /// Queued bytes from which [`Connection::ready`] waits.
@@ -32,35 +32,90 @@ pub(crate) const READY_BYTES_MAX: usize = 64 << 10;
 /// as there is a clone they wait for it: where the inbox is full, nothing more is read from the peer. Whoever only sends
 /// keeps a [`Connection::sender`] instead. When the last clone has gone, messages that wait and those that still come are
 /// thrown away, and counted in the metrics (`ringwire_messages_discarded_total`).
+///
+/// It has all that a [`Socket`] has, for tasks of its core, which are lent what the core knows. After its end it is in no room,
+/// has no data and can send nothing, and its request, its extensions, [`Connection::to`] and the like work on. What sends or
+/// closes also works in a handler that has a [`Socket`] of another connection in its hands; everything else that asks the core
+/// panics there: [`Connection::hub`] has that too.
+///
+/// ```
+/// use ringwire::{App, BoxError, Connection, ws};
+///
+/// async fn chat(mut connection: Connection) -> Result<(), BoxError> {
+///     let room = connection.param("room").to_owned();
+///     let members = connection.join(&room).await?;
+///     let _ = connection.emit("joined", &members)?;
+///     while let Some(message) = connection.recv().await {
+///         connection.to(&room).except_self().send(message)?;
+///     }
+///     Ok(())
+/// }
+///
+/// App::new().ws("/chat/{room}", ws().task(chat));
+/// ```
 #[derive(Clone)]
-pub struct Connection {
+pub struct Connection(Rc<Shared>);
+
+/// What the clones of a connection have in common.
+pub(crate) struct Shared {
     pub(crate) core: Rc<CoreContext>,
-    pub(crate) inbox: Rc<Reader>,
+    pub(crate) inbox: Rc<Inbox>,
+    pub(crate) route: Rc<Route>,
+    pub(crate) route_name: RouteName,
     pub(crate) request: Option<Rc<Request>>,
+    pub(crate) extensions: Extensions,
     pub(crate) sender: Sender,
     pub(crate) id: ConnectionId,
     pub(crate) peer: Option<SocketAddr>,
-    pub(crate) discard_replies: bool,
+    pub(crate) opened_ns: u64,
+    /// A message was taken, and whoever has it has not asked for the next one.
+    pub(crate) is_handling: Cell<bool>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.abandon_inbox();
+    }
+}
+
+impl Shared {
+    /// Nobody reads the messages that wait, or any that still come.
+    fn abandon_inbox(&self) {
+        let (unread, id) = (self.inbox.abandon() as u64, self.id);
+        self.core.runtime.with_hub(move |hub| {
+            hub.counters.messages_discarded += unread;
+            hub.release(id);
+        });
+    }
 }
 
 impl Connection {
-    /// The connection's address in the whole process.
-    pub fn id(&self) -> ConnectionId {
-        self.id
+    pub(super) fn new(shared: Shared) -> Connection {
+        Connection(Rc::new(shared))
     }
 
+    // ---- receiving ------------------------------------------------------------------------------------------------
+
     /// The next message; `None` when the connection has ended and all its messages have been taken.
+    ///
+    /// A message counts as handled when the next one is asked for, or the route's task or handler is done:
+    /// [`Ws::before_message`](crate::Ws::before_message) runs before it is returned, and
+    /// [`Ws::after_message`](crate::Ws::after_message) then. On a route with the former, messages that have not been taken
+    /// when the connection has gone are discarded.
     pub async fn recv(&mut self) -> Option<OwnedMessage> {
-        let mut waiter = self.inbox.receiver();
+        self.end_message();
+        let mut waiter = self.0.inbox.receiver();
         poll_fn(|cx| {
-            if let Some((message, wants_more)) = self.inbox.pop() {
+            while let Some((message, wants_more)) = self.0.inbox.pop() {
                 if wants_more {
-                    let id = self.id;
-                    self.core.runtime.with_hub(move |hub| hub.release(id));
+                    let id = self.0.id;
+                    self.0.core.runtime.with_hub(move |hub| hub.release(id));
                 }
-                return Poll::Ready(Some(message));
+                if self.begin_message(&message) {
+                    return Poll::Ready(Some(message));
+                }
             }
-            if self.inbox.is_closed() {
+            if self.0.inbox.is_closed() {
                 return Poll::Ready(None);
             }
             waiter.wait(cx.waker());
@@ -69,46 +124,50 @@ impl Connection {
         .await
     }
 
-    /// Queues a message.
-    pub fn send(&mut self, message: impl IntoMessage) -> Sent {
-        self.queue_message(message, None)
+    /// Whether a message is to be handled.
+    fn begin_message(&self, message: &OwnedMessage) -> bool {
+        self.0.is_handling.set(true);
+        let route = &*self.0.route;
+        if route.before_message.is_empty() {
+            return true;
+        }
+        let intercepted = self.lend(|socket| {
+            let was_open = socket.hub.is_open(socket.slot);
+            let handles = socket.before_message(route, &message.as_message());
+            (handles, was_open && !socket.hub.is_open(socket.slot))
+        });
+        let Some((handles, is_over)) = intercepted else {
+            self.0.is_handling.set(false);
+            self.0.core.runtime.with_hub(|hub| hub.counters.messages_discarded += 1);
+            return false;
+        };
+        if !handles {
+            self.0.is_handling.set(false);
+        }
+        if is_over {
+            self.0.abandon_inbox();
+        }
+        handles
     }
 
-    /// Queues a named event, in the app's envelope.
-    ///
-    /// # Errors
-    /// If the data cannot be written as JSON.
-    pub fn emit(&mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Sent, EncodeError> {
-        self.queue_event(event, data, None)
+    /// The message that was taken last has been handled.
+    pub(super) fn end_message(&self) {
+        if self.0.is_handling.replace(false) && !self.0.route.after_message.is_empty() {
+            let _gone = self.lend(|socket| socket.after_message(&self.0.route));
+        }
     }
 
-    /// As [`Connection::send`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
-    pub fn send_keyed(&mut self, key: impl AsRef<[u8]>, message: impl IntoMessage) -> Sent {
-        self.queue_message(message, Some(Key::of(key.as_ref())))
-    }
-
-    /// As [`Connection::emit`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
-    ///
-    /// # Errors
-    /// If the data cannot be written as JSON.
-    pub fn emit_keyed(
-        &mut self,
-        key: impl AsRef<[u8]>,
-        event: &str,
-        data: &(impl Serialize + ?Sized),
-    ) -> Result<Sent, EncodeError> {
-        self.queue_event(event, data, Some(Key::of(key.as_ref())))
-    }
+    // ---- sending no faster than the peer reads --------------------------------------------------------------------
 
     /// Sends all messages of a stream, no faster than the peer reads: the next one is taken when most of what is queued has
     /// been sent, so none is lost if the future is dropped. Ends early when the connection does, with [`Sent::Gone`], or when
     /// a message is not queued.
-    pub async fn send_stream<M: IntoMessage>(&mut self, stream: impl Stream<Item = M>) -> Sent {
+    pub async fn send_stream<M: IntoMessage>(&self, stream: impl Stream<Item = M>) -> Sent {
         let mut stream = pin!(stream);
         loop {
             self.ready().await;
             let next = {
-                let mut waiter = self.inbox.sender();
+                let mut waiter = self.0.inbox.sender();
                 poll_fn(|cx| {
                     if self.is_closed() {
                         return Poll::Ready(Err(Sent::Gone));
@@ -133,8 +192,8 @@ impl Connection {
     }
 
     /// Waits until most of what is queued has been taken by the socket, or the connection has ended.
-    pub async fn ready(&mut self) {
-        let mut waiter = self.inbox.sender();
+    pub async fn ready(&self) {
+        let mut waiter = self.0.inbox.sender();
         poll_fn(|cx| {
             if self.is_closed() || !self.is_behind() {
                 return Poll::Ready(());
@@ -147,7 +206,7 @@ impl Connection {
 
     /// Whether much is queued; if so, those who wait are woken when it is not any more.
     fn is_behind(&self) -> bool {
-        let id = self.id;
+        let id = self.0.id;
         let is_behind = |hub: &mut CoreHub| {
             let is_behind = hub.resolve(id).is_some_and(|slot| hub.outbox.queued_bytes(slot) > READY_BYTES_MAX);
             if is_behind {
@@ -155,118 +214,160 @@ impl Connection {
             }
             is_behind
         };
-        self.core.runtime.try_with_hub(is_behind).unwrap_or(false)
-    }
-
-    /// Bytes queued and not yet taken by the socket.
-    pub fn outbox_bytes(&self) -> usize {
-        let id = self.id;
-        let queued = |hub: &mut CoreHub| hub.resolve(id).map_or(0, |slot| hub.outbox.queued_bytes(slot));
-        self.core.runtime.try_with_hub(queued).unwrap_or(0)
+        self.0.core.runtime.try_with_hub(is_behind).unwrap_or(false)
     }
 
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
-        self.inbox.is_closed()
+        self.0.inbox.is_closed()
     }
 
-    /// Closes the connection after what has been queued to it. The reason is cut to 123 bytes.
+    // ---- rooms ----------------------------------------------------------------------------------------------------
+
+    /// Joins a room, and waits until every core knows of it: the number of its members then, and what is promised of it, are
+    /// as with [`Connection::join_then`], whose `then` runs before anything that is published later arrives; a task runs a
+    /// little after that. Whoever does not wait for the end of this has joined all the same.
+    ///
+    /// ```
+    /// use ringwire::{BoxError, Connection};
+    ///
+    /// async fn enter(connection: &Connection) -> Result<String, BoxError> {
+    ///     let members = connection.join(connection.param("room")).await?;
+    ///     Ok(format!("{members} are here"))
+    /// }
+    /// ```
     ///
     /// # Errors
-    /// If the code is not one that may be sent.
-    pub fn close(&mut self, code: u16, reason: &str) -> Result<(), IllegalCloseCode> {
-        let code = close::legal(code)?;
-        let (id, reason) = (self.id, reason.to_owned());
-        self.core.runtime.with_hub(move |hub| {
-            if let Some(slot) = hub.resolve(id) {
-                hub.close(slot, Some(code), reason);
-            }
-        });
-        Ok(())
+    /// If the connection is closing, or leaves the room before that, or a limit is reached.
+    pub async fn join(&self, room: impl AsRef<str>) -> Result<usize, JoinError> {
+        self.join_with(room, None).await
     }
 
-    /// The request that opened it, without a body.
+    /// As [`Connection::join`], with a notice for those who are in the room.
+    ///
+    /// # Errors
+    /// As [`Connection::join`].
+    pub async fn join_with(&self, room: impl AsRef<str>, notice: Option<Notice>) -> Result<usize, JoinError> {
+        let (tell, told) = oneshot::channel();
+        self.join_then(room, notice, move |_, members| {
+            let _nobody_waits = tell.send(members);
+        })?;
+        told.await.map_err(|_| JoinError::Gone)
+    }
+
+    /// Leaves a room at once, and waits until every core knows of it; false if it was not in it.
+    pub async fn leave(&self, room: impl AsRef<str>) -> bool {
+        self.leave_with(room, None).await
+    }
+
+    /// As [`Connection::leave`], with a notice for those who are in the room.
+    pub async fn leave_with(&self, room: impl AsRef<str>, notice: Option<Notice>) -> bool {
+        let (tell, told) = oneshot::channel();
+        let was_in = self.leave_then(room, notice, move |_, members| {
+            let _nobody_waits = tell.send(members);
+        });
+        if was_in {
+            // It has left, even if the connection closes meanwhile.
+            let _members = told.await;
+        }
+        was_in
+    }
+}
+
+/// What its verbs build upon: see [`super::verbs`].
+impl Connection {
+    pub(super) fn core(&self) -> &Rc<CoreContext> {
+        &self.0.core
+    }
+
+    /// Lends the hub; `None` where it is not lent and a panic unwinds already.
     ///
     /// # Panics
-    /// On a route that does not keep it.
-    pub fn request(&self) -> &Request {
-        self.request.as_deref().expect("the route forgets its requests")
+    /// Where a handler has it.
+    pub(super) fn on_hub<R>(&self, call: impl FnOnce(&mut CoreHub) -> R) -> Option<R> {
+        let lent = self.0.core.runtime.try_with_hub(call);
+        assert!(
+            lent.is_some() || thread::panicking(),
+            "a Connection was asked for something in a handler that has a Socket in its hands, or at the end of its core: \
+             use it in tasks, and the Hub elsewhere"
+        );
+        lent
     }
 
-    /// A parameter of the route's path; empty if there is none of that name.
-    pub fn param(&self, name: &str) -> &str {
-        self.request.as_deref().map_or("", |request| request.param(name))
+    pub(super) fn look<R>(&self, look: impl FnOnce(&CoreHub, Option<u32>) -> R) -> Option<R> {
+        self.on_hub(|hub| look(hub, hub.find(self.0.id)))
     }
 
-    /// The peer's address; `None` on a Unix socket.
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.peer
+    pub(super) fn lend<R>(&self, call: impl FnOnce(&mut Socket<'_>) -> R) -> Option<R> {
+        let on_hub = |hub: &mut CoreHub| {
+            let slot = hub.find(self.0.id)?;
+            let core = &self.0.core;
+            let kept = &mut *core.lent.borrow_mut();
+            let (states, requests) = (&mut kept.states, &kept.requests);
+            Some(call(&mut Socket { hub, core, states, requests, slot, discards_replies: self.discards_replies() }))
+        };
+        self.on_hub(on_hub).flatten()
     }
 
-    /// The way to this connection from any thread.
-    pub fn sender(&self) -> Sender {
-        self.sender.clone()
+    fn discards_replies(&self) -> bool {
+        self.0.route.mode == Mode::ReceiveOnly
     }
 
-    /// The way to all connections from any thread.
-    pub fn hub(&self) -> &Hub {
-        &self.core.hub
-    }
-}
-
-/// What the clones of a connection have in common: the hold on its inbox, which nobody reads any more when this is dropped.
-pub(crate) struct Reader {
-    inbox: Rc<Inbox>,
-    core: Rc<CoreContext>,
-    id: ConnectionId,
-}
-
-impl Reader {
-    pub(crate) fn new(inbox: Rc<Inbox>, core: Rc<CoreContext>, id: ConnectionId) -> Rc<Reader> {
-        Rc::new(Reader { inbox, core, id })
-    }
-}
-
-impl Deref for Reader {
-    type Target = Inbox;
-
-    fn deref(&self) -> &Inbox {
-        &self.inbox
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let (unread, id) = (self.inbox.abandon() as u64, self.id);
-        self.core.runtime.with_hub(move |hub| {
-            hub.counters.messages_discarded += unread;
-            hub.release(id);
-        });
-    }
-}
-
-impl Queue for Connection {
-    fn envelope(&self) -> Envelope {
-        self.core.envelope()
-    }
-
-    fn queue(&mut self, message: Message<'_>, key: Option<Key>) -> Sent {
-        let id = self.id;
+    pub(super) fn queue(&self, message: Message<'_>, key: Option<Key>) -> Sent {
+        let id = self.0.id;
         let mut message = Some(message);
-        let sent = self.core.runtime.try_with_hub(|hub| match (hub.resolve(id), message.take()) {
+        let sent = self.0.core.runtime.try_with_hub(|hub| match (hub.resolve(id), message.take()) {
             (Some(slot), Some(message)) => send_message(hub, slot, message, key),
             _ => Sent::Gone,
         });
         // Between tasks' phases: the message goes the way of other threads.
-        sent.unwrap_or_else(|| match message.take().map(|message| self.sender.send_as(message, key)) {
+        sent.unwrap_or_else(|| match message.take().map(|message| self.0.sender.send_as(message, key)) {
             Some(Ok(_)) => Sent::Queued,
             _ => Sent::Dropped,
         })
+    }
+
+    pub(super) fn close_with(&self, code: Option<u16>, reason: String) {
+        let id = self.0.id;
+        self.0.core.runtime.with_hub(move |hub| {
+            if let Some(slot) = hub.resolve(id) {
+                hub.close(slot, code, reason);
+            }
+        });
+    }
+
+    pub(super) fn attached(&self) -> &Extensions {
+        &self.0.extensions
+    }
+
+    pub(super) fn opening(&self) -> Option<&Request> {
+        self.0.request.as_deref()
+    }
+
+    pub(super) fn route_name(&self) -> RouteName {
+        self.0.route_name.clone()
+    }
+
+    pub(super) fn own_id(&self) -> ConnectionId {
+        self.0.id
+    }
+
+    pub(super) fn own_peer(&self) -> Option<SocketAddr> {
+        self.0.peer
+    }
+
+    pub(super) fn own_age_ns(&self) -> u64 {
+        let until_ns = self.0.inbox.ended_ns().unwrap_or_else(|| self.0.core.runtime.now_ns());
+        until_ns.saturating_sub(self.0.opened_ns)
+    }
+
+    pub(super) fn own_sender(&self) -> Sender {
+        self.0.sender.clone()
     }
 }
 
 impl ReplySink for Connection {
     fn send_reply(&mut self, message: Message<'_>) -> Sent {
-        if self.discard_replies { Sent::Dropped } else { self.queue(message, None) }
+        if self.discards_replies() { Sent::Dropped } else { self.queue(message, None) }
     }
 }

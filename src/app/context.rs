@@ -1,7 +1,7 @@
 //! What the parts of an app on one core share, and what it keeps for each of its connections.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,11 +23,19 @@ pub(crate) struct CoreContext {
     envelope: Cell<Envelope>,
     /// Bytes that wait in inboxes.
     pub(crate) inbox_bytes: Rc<Cell<usize>>,
+    /// What is kept for the core's connections, while tasks run: lent to them as the hub is.
+    pub(crate) lent: RefCell<Kept>,
 }
 
 impl CoreContext {
     pub(crate) fn new(hub: Hub, runtime: Rc<Runtime>, envelope: Envelope) -> CoreContext {
-        CoreContext { hub, runtime, envelope: Cell::new(envelope), inbox_bytes: Rc::default() }
+        CoreContext {
+            hub,
+            runtime,
+            envelope: Cell::new(envelope),
+            inbox_bytes: Rc::default(),
+            lent: RefCell::default(),
+        }
     }
 
     pub(crate) fn envelope(&self) -> Envelope {
@@ -35,11 +43,43 @@ impl CoreContext {
     }
 }
 
+/// What the app keeps for a core's connections.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) states: States,
+    pub(crate) requests: Requests,
+}
+
+/// The requests that opened a core's connections, by slot. Apart from their states: what a handler reads of its request
+/// must not stand in the way of what it changes.
+#[derive(Default)]
+pub(crate) struct Requests(Vec<Option<Rc<Request>>>);
+
+impl Requests {
+    pub(crate) fn get(&self, slot: u32) -> Option<&Rc<Request>> {
+        self.0.get(slot as usize)?.as_ref()
+    }
+
+    pub(crate) fn set(&mut self, slot: u32, request: Rc<Request>) {
+        let index = slot as usize;
+        if self.0.len() <= index {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index] = Some(request);
+    }
+
+    pub(crate) fn take(&mut self, slot: u32) -> Option<Rc<Request>> {
+        self.0.get_mut(slot as usize)?.take()
+    }
+}
+
+/// Typed values of a connection, shared by its state and its task.
+pub(crate) type Extensions = Rc<RefCell<Guarded<http::Extensions>>>;
+
 /// What the app keeps for one connection; most of it only where a handler asks for it.
 #[derive(Default)]
 pub(crate) struct ConnState {
-    pub(crate) request: Option<Rc<Request>>,
-    pub(crate) extensions: Guarded<http::Extensions>,
+    pub(crate) extensions: Option<Extensions>,
     pub(crate) cleanups: Vec<Box<dyn FnOnce()>>,
     pub(crate) inbox: Option<Rc<Inbox>>,
     /// What must not be dropped before the connection has ended.
@@ -110,12 +150,8 @@ impl States {
     pub(crate) fn drop_if_empty(&mut self, slot: u32) {
         if let Some(state) = self.0.get_mut(slot as usize) {
             state.take_if(|state| {
-                let is_used = state.request.is_some() || state.inbox.is_some() || state.keeps.is_some();
-                !is_used
-                    && state.changes.is_empty()
-                    && state.gone.is_none()
-                    && state.extensions.is_empty()
-                    && state.cleanups.is_empty()
+                let is_used = state.inbox.is_some() || state.keeps.is_some() || state.extensions.is_some();
+                !is_used && state.changes.is_empty() && state.gone.is_none() && state.cleanups.is_empty()
             });
         }
     }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::app::reply::{BoxError, IntoReply};
 use crate::app::socket::Socket;
-use crate::app::ws::{Discard, Handler, IntoWs, Ws, ws};
+use crate::app::ws::{Handler, IntoWs, Route, Ws, ws};
 use crate::closed::Closed;
 use crate::guard::Guarded;
 use crate::message::json::object;
@@ -218,7 +218,8 @@ impl Events {
     /// ```
     pub fn into_ws(self) -> Ws {
         let Events { mut ws, named, other, unhandled, undecodable } = self;
-        let handler = move |socket: &mut Socket<'_>, message: Message<'_>, discards: bool| {
+        let handler = move |socket: &mut Socket<'_>, message: Option<Message<'_>>| {
+            let (message, discards) = (message.unwrap_or_else(Route::no_message), socket.discards_replies);
             let event = Event::read(&message, socket.core.envelope());
             let Some(handler) = event.as_ref().ok().and_then(|event| named.get(event.name.as_ref())) else {
                 if let Some(unhandled) = &unhandled {
@@ -259,7 +260,8 @@ impl IntoWs<()> for Events {
 }
 
 fn reply(reply: impl IntoReply, socket: &mut Socket<'_>, discards: bool) -> Result<(), BoxError> {
-    if discards { reply.reply(&mut Discard) } else { reply.reply(socket) }
+    debug_assert_eq!(discards, socket.discards_replies);
+    reply.reply(socket)
 }
 
 /// A message that has an event's form.

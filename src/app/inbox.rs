@@ -30,7 +30,8 @@ pub(crate) struct Inbox {
     receivers: RefCell<Wakers>,
     /// Those who wait until the socket has taken most of what is queued to it.
     senders: RefCell<Wakers>,
-    closed: Cell<bool>,
+    /// When its connection has ended.
+    ended_ns: Cell<Option<u64>>,
     /// Nobody will read it any more.
     abandoned: Cell<bool>,
 }
@@ -44,7 +45,7 @@ impl Inbox {
             depth,
             receivers: RefCell::default(),
             senders: RefCell::default(),
-            closed: Cell::new(false),
+            ended_ns: Cell::new(None),
             abandoned: Cell::new(false),
         })
     }
@@ -100,15 +101,20 @@ impl Inbox {
         messages.len()
     }
 
-    /// No more messages will come.
-    pub(crate) fn close(&self) {
-        self.closed.set(true);
+    /// No more messages will come: the connection has ended.
+    pub(crate) fn close(&self, now_ns: u64) {
+        self.ended_ns.set(Some(now_ns));
         wake(&self.receivers);
         wake(&self.senders);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.get()
+        self.ended_ns.get().is_some()
+    }
+
+    /// When the connection has ended.
+    pub(super) fn ended_ns(&self) -> Option<u64> {
+        self.ended_ns.get()
     }
 
     /// Nobody will read it any more; how many messages nobody has read.

@@ -7,6 +7,7 @@
 //! Knows of this crate: `closed`, `config`, `guard`, `hub`, `mail`, `message`, `outbox`, `proto`, `quote`, `remote`,
 //! `runtime`, `shard`, `wakers`.
 
+mod calls;
 pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod definition;
@@ -23,15 +24,18 @@ pub(crate) mod router;
 pub(crate) mod routes;
 pub(crate) mod serve;
 pub(crate) mod socket;
+mod to;
+mod verbs;
 pub(crate) mod ws;
 
 pub use connection::Connection;
 pub use error_http::HttpError;
 pub use events::{Events, Undecodable, Unhandled};
 pub use group::{App, Group};
-pub use reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
+pub use reply::{BoxError, FailurePolicy, IntoReply, Panicked, ReplySink, Sent};
 pub use request::Request;
 pub use response::{IntoResponse, Response};
 pub use serve::service;
-pub use socket::{Notice, Socket, To};
+pub use socket::{Notice, Socket};
+pub use to::To;
 pub use ws::{IntoWs, Mode, Ws, ws};

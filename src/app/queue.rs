@@ -1,39 +1,21 @@
 //! How messages get into a connection's queue, from its handlers and from its tasks alike.
 
-use serde::Serialize;
-
 use crate::app::reply::Sent;
 use crate::hub::CoreHub;
-use crate::message::{EncodeError, Envelope, IntoMessage, Message, borrowed};
+use crate::message::{EncodeError, IntoMessage, Message};
 use crate::outbox::{Key, Queued};
-use crate::proto::{Kind, Payload};
+use crate::proto::Payload;
 
-/// How messages and events get into one connection's queue: what [`Socket`](crate::Socket) and [`Connection`](crate::Connection) share.
-pub(crate) trait Queue {
-    fn envelope(&self) -> Envelope;
+/// Has `queue` queue a message; one that cannot be written is dropped, which the log tells.
+#[inline]
+pub(super) fn queue_message(message: impl IntoMessage, queue: impl FnOnce(Message<'_>) -> Sent) -> Sent {
+    message.with_message(queue).unwrap_or_else(unsent)
+}
 
-    fn queue(&mut self, message: Message<'_>, key: Option<Key>) -> Sent;
-
-    #[inline]
-    fn queue_message(&mut self, message: impl IntoMessage, key: Option<Key>) -> Sent {
-        match message.with_message(|message| self.queue(message, key)) {
-            Ok(sent) => sent,
-            Err(error) => {
-                tracing::error!(%error, "a message was not sent");
-                Sent::Dropped
-            }
-        }
-    }
-
-    fn queue_event(
-        &mut self,
-        event: &str,
-        data: &(impl Serialize + ?Sized),
-        key: Option<Key>,
-    ) -> Result<Sent, EncodeError> {
-        let text = self.envelope().encode(event, data)?;
-        Ok(self.queue(borrowed(Kind::Text, &text), key))
-    }
+#[cold]
+fn unsent(error: EncodeError) -> Sent {
+    tracing::error!(%error, "a message was not sent");
+    Sent::Dropped
 }
 
 /// Inlined, so that where there is no key nothing asks for one.

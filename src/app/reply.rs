@@ -9,6 +9,22 @@ use crate::message::{DecodeError, EncodeError, IntoMessage, Json, Message, Owned
 /// The error type that a handler's `Err` is turned into.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A handler has panicked: what [`Ws::on_error`](crate::Ws::on_error) hears of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("panicked: {0}")]
+pub struct Panicked(String);
+
+impl Panicked {
+    pub(crate) fn boxed(text: String) -> BoxError {
+        Box::new(Panicked(text))
+    }
+
+    /// What the panic says of itself.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What became of a message to one connection.
 #[must_use = "a message may not have been queued"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +120,10 @@ pub enum FailurePolicy {
 
 impl FailurePolicy {
     /// The close code and reason for a failure, if the connection is to be closed.
-    pub(crate) fn close_for(self, error: Option<&BoxError>) -> Option<(u16, &'static str)> {
+    pub(crate) fn close_for(self, error: &BoxError) -> Option<(u16, &'static str)> {
         match self {
             FailurePolicy::Keep => None,
-            FailurePolicy::Close if error.is_some_and(|error| error.is::<DecodeError>()) => {
-                Some((1007, "the message cannot be decoded"))
-            }
+            FailurePolicy::Close if error.is::<DecodeError>() => Some((1007, "the message cannot be decoded")),
             FailurePolicy::Close => Some((1011, "internal error")),
         }
     }

@@ -1,20 +1,21 @@
 //! An app on one core: the [`Service`] that its routes become.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::app::connection::{Connection, READY_BYTES_MAX, Reader};
-use crate::app::context::{CoreContext, States};
+use crate::app::connection::{Connection, READY_BYTES_MAX, Shared};
+use crate::app::context::{CoreContext, Kept};
 use crate::app::definition::{Before, Hooks, HttpHandler};
 use crate::app::error_http::HttpError;
 use crate::app::group::App;
 use crate::app::inbox::{Inbox, Pushed};
-use crate::app::reply::BoxError;
+use crate::app::reply::{BoxError, FailurePolicy, Panicked};
 use crate::app::request::Request;
 use crate::app::response::Outcome;
 use crate::app::router::{Endpoint, Params, Router};
@@ -23,7 +24,6 @@ use crate::app::socket::{OnKnown, Socket};
 use crate::app::ws::{Handler, LocalBoxFuture, Mode, OnClose, Route};
 use crate::closed::Closed;
 use crate::guard::{Guarded, GuardedFuture, guarded, text};
-use crate::hub::ConnectionId;
 use crate::hub::{CoreHub, Known, RouteName};
 use crate::message::{Message, OwnedMessage};
 use crate::outbox::Dropped;
@@ -46,18 +46,12 @@ pub(crate) struct CoreApp {
     core: Rc<CoreContext>,
     router: Rc<Router>,
     routes: Rc<RefCell<Routes>>,
-    states: States,
+    kept: Kept,
     answers: Answers,
-    failures: Failures,
 }
 
 /// What tasks have answered, with the slots and generations of the requests.
 type Answers = Rc<RefCell<Vec<(u32, u32, Answer)>>>;
-/// Tasks' handlers that have failed.
-type Failures = Rc<RefCell<Vec<(ConnectionId, Failure)>>>;
-
-/// How a handler has failed: with its error, or by a panic.
-type Failure = Option<Guarded<BoxError>>;
 
 /// What a request leaves to the WebSocket that it opens.
 struct Opening {
@@ -81,9 +75,8 @@ impl CoreApp {
             core: Rc::new(CoreContext::new(handle, runtime, envelope)),
             router: Rc::new(router),
             routes: Rc::new(RefCell::new(routes)),
-            states: States::default(),
+            kept: Kept::default(),
             answers: Rc::default(),
-            failures: Rc::default(),
         }
     }
 
@@ -93,8 +86,10 @@ impl CoreApp {
         (Rc::clone(route), Rc::clone(hooks))
     }
 
-    fn socket<'a>(&'a mut self, hub: &'a mut CoreHub, slot: u32) -> Socket<'a> {
-        Socket { hub, core: &self.core, states: &mut self.states, slot }
+    #[inline]
+    fn socket<'a>(&'a mut self, hub: &'a mut CoreHub, slot: u32, route: &Route) -> Socket<'a> {
+        let Kept { states, requests } = &mut self.kept;
+        Socket { hub, core: &self.core, states, requests, slot, discards_replies: route.mode == Mode::ReceiveOnly }
     }
 
     /// What its route says to a request.
@@ -201,104 +196,45 @@ impl CoreApp {
         Answer::Later
     }
 
-    /// A handler failed: with an error, or by a panic.
-    fn failed(&mut self, hub: &mut CoreHub, slot: u32, route: &Route, failure: Failure) {
-        let error = failure.as_deref();
-        let mut socket = self.socket(hub, slot);
-        if let Some(error) = error {
-            tracing::error!(id = %socket.id(), error = text(&line(error)), "a handler failed");
-            if let Some(on_error) = &route.on_error {
-                guarded("on_error", || on_error(&mut socket, error.as_ref()));
-            }
-        } else {
-            tracing::error!(id = %socket.id(), "a handler panicked");
-        }
-        self.core.runtime.catch_up(hub);
-        if let Some((code, reason)) = route.failure.close_for(error) {
-            hub.close(slot, Some(code), reason);
-        }
-    }
-
-    /// Does for tasks that failed what is done for handlers at once.
-    fn handle_failures(&mut self, hub: &mut CoreHub) {
-        let failures = self.failures.take();
-        for (id, failure) in failures {
-            // Closing or not: the handler's failure is its author's to know.
-            match hub.find(id) {
-                Some(slot) => {
-                    let (route, _) = self.route(hub.route(slot));
-                    self.failed(hub, slot, &route, failure);
-                }
-                None => {
-                    let error = failure.as_deref().map_or("a panic".to_owned(), |error| text(&line(error)));
-                    tracing::error!(%id, error, "a task failed after its connection had ended");
-                }
-            }
-        }
-    }
-
-    /// Runs what a user wrote for a connection; false if it failed.
-    fn run(
-        &mut self,
-        hub: &mut CoreHub,
-        slot: u32,
-        route: &Route,
-        call: impl FnOnce(&mut Socket<'_>) -> Result<(), BoxError>,
-    ) -> bool {
-        let mut socket = Socket { hub, core: &self.core, states: &mut self.states, slot };
-        let result = guarded("a handler", || call(&mut socket));
-        self.core.runtime.catch_up(hub);
-        match result {
-            Some(Ok(())) => true,
-            Some(Err(error)) => {
-                self.failed(hub, slot, route, Some(error.into()));
-                false
-            }
-            None => {
-                self.failed(hub, slot, route, None);
-                false
-            }
-        }
-    }
-
     /// Starts the task that handles a connection's messages.
     fn start_task(&mut self, hub: &mut CoreHub, slot: u32, route: &Rc<Route>) {
         let inbox = Inbox::new(route.inbox_depth, Rc::clone(&self.core.inbox_bytes));
         let (id, peer, handle) = (hub.id(slot), hub.peer(slot), self.core.hub.clone());
-        let state = self.states.get_or_insert(slot);
+        let request = self.kept.requests.get(slot).filter(|_| !route.forget_request).cloned();
+        let state = self.kept.states.get_or_insert(slot);
         state.inbox = Some(Rc::clone(&inbox));
         let sender = match route.mode {
             Mode::SendOnly => state.sender(id, handle, || hub.begin_senders(slot)),
             Mode::TwoWay | Mode::ReceiveOnly => state.weak_sender(id, handle),
         };
-        let connection = Connection {
+        let connection = Connection::new(Shared {
             core: Rc::clone(&self.core),
-            inbox: Reader::new(inbox, Rc::clone(&self.core), id),
-            request: state.request.clone(),
+            inbox,
+            route: Rc::clone(route),
+            route_name: hub.route_name(slot),
+            request,
+            extensions: Rc::clone(state.extensions.get_or_insert_default()),
             sender,
             id,
             peer,
-            discard_replies: route.mode == Mode::ReceiveOnly,
-        };
-        let (route, failures) = (Rc::clone(route), Rc::clone(&self.failures));
+            opened_ns: hub.opened_ns(slot),
+            is_handling: Cell::new(false),
+        });
+        let route = Rc::clone(route);
         let task = async move {
             match &route.handler {
                 Handler::Task(task) => {
-                    if let Err(failure) = caught(task(connection.clone())).await {
-                        failures.borrow_mut().push((id, failure));
-                    }
+                    let result = caught(task(connection.clone())).await;
+                    connection.end_message();
+                    settle(&connection, &route, result);
                 }
                 Handler::MessageAsync(handler) => {
-                    handle_messages(connection.clone(), &route, handler.as_ref(), &failures).await;
+                    handle_messages(connection.clone(), &route, handler.as_ref()).await;
                 }
                 Handler::Message(_) | Handler::None => {}
             }
             if route.mode == Mode::SendOnly {
-                connection.core.runtime.with_hub(move |hub| {
-                    if let Some(slot) = hub.resolve(id) {
-                        hub.close_with_senders(slot);
-                    }
-                });
+                let _gone = connection.lend(|socket| socket.hub.close_with_senders(socket.slot));
             }
             // The connection's own sender ends here: a send-only connection closes if there is no other.
         };
@@ -309,35 +245,52 @@ impl CoreApp {
 async fn handle_messages(
     mut connection: Connection,
     route: &Route,
-    handler: &dyn Fn(Connection, OwnedMessage) -> LocalBoxFuture<'static, Result<(), BoxError>>,
-    failures: &Failures,
+    handler: &dyn Fn(Connection, Option<OwnedMessage>) -> LocalBoxFuture<'static, Result<(), BoxError>>,
 ) {
-    let mut next = if route.triggers() { Some(OwnedMessage::text("")) } else { connection.recv().await };
-    while let Some(message) = next {
-        if let Err(failure) = caught(handler(connection.clone(), message)).await {
-            let is_over = route.failure.close_for(failure.as_deref()).is_some();
-            failures.borrow_mut().push((connection.id, failure));
-            if is_over {
-                return;
-            }
+    let mut is_trigger = route.triggers();
+    loop {
+        let message = if is_trigger { None } else { Some(connection.recv().await) };
+        let Some(message) = message.map_or(Some(None), |received| received.map(Some)) else { return };
+        let result = caught(handler(connection.clone(), message)).await;
+        let goes_on = settle(&connection, route, result);
+        connection.end_message();
+        // What comes to a connection that only sends is discarded.
+        if !goes_on || route.mode == Mode::SendOnly {
+            return;
         }
-        next = connection.recv().await;
+        is_trigger = false;
     }
 }
 
 /// Runs what a user wrote.
-async fn caught(future: LocalBoxFuture<'static, Result<(), BoxError>>) -> Result<(), Failure> {
-    match GuardedFuture::new(future).await {
-        Some(result) => result.map_err(|error| Some(error.into())),
-        None => Err(None),
+async fn caught(future: LocalBoxFuture<'static, Result<(), BoxError>>) -> Result<(), BoxError> {
+    let mut future = GuardedFuture::new(future);
+    poll_fn(|cx| future.poll_attempt(cx)).await.unwrap_or_else(|panic| Err(Panicked::boxed(panic)))
+}
+
+/// Does for a task's handler that has failed what is done for one that does not wait; false if that is the end.
+fn settle(connection: &Connection, route: &Route, result: Result<(), BoxError>) -> bool {
+    let Err(error) = result else { return true };
+    let mut error = Some(Guarded::new(error));
+    // Closing or not: the handler's failure is its author's to know.
+    let goes_on = connection.lend(|socket| {
+        let error = error.take().expect("there is one");
+        let goes_on = route.failure.close_for(&error).is_none();
+        socket.failed(route, error.into_inner());
+        goes_on
+    });
+    if let Some(error) = error {
+        let error = text(&line(&*error));
+        tracing::error!(id = %connection.id(), error, "a task failed after its connection had ended");
     }
+    goes_on.unwrap_or(route.failure == FailurePolicy::Keep)
 }
 
 impl Drop for CoreApp {
     fn drop(&mut self) {
         // Destructors of states and tasks may spawn and sleep, as anything that runs on a core may.
         self.core.runtime.make_current();
-        self.states = States::default();
+        self.kept = Kept::default();
         self.core.runtime.end();
     }
 }
@@ -382,39 +335,37 @@ impl Service for CoreApp {
             if let Some(held) = held {
                 hub.set_limits_of(number, route.limits.clone());
                 hub.name_route(number, RouteName { path: held.path(), made_at: Some(route.made_at) });
-                self.states.get_or_insert(slot).keeps = Some(Box::new(held));
+                self.kept.states.get_or_insert(slot).keeps = Some(Box::new(held));
             }
             let extensions = request.take_extensions();
-            if !route.forget_request || !extensions.is_empty() || route.on_connect.is_some() {
-                let state = self.states.get_or_insert(slot);
-                state.extensions = extensions;
-                state.request = Some(Rc::new(request));
+            if !extensions.is_empty() {
+                self.kept.states.get_or_insert(slot).extensions = Some(Rc::new(RefCell::new(extensions)));
+            }
+            if !route.forget_request || route.on_connect.is_some() || route.triggers() {
+                self.kept.requests.set(slot, Rc::new(request));
             }
         }
         if let Some(on_connect) = &route.on_connect {
-            self.run(hub, slot, &route, |socket| on_connect(socket));
+            self.socket(hub, slot, &route).run(&route, |socket| on_connect(socket));
         }
+        let is_task = matches!(route.handler, Handler::Task(_) | Handler::MessageAsync(_));
         match &route.handler {
             Handler::Task(_) | Handler::MessageAsync(_) if hub.is_open(slot) => self.start_task(hub, slot, &route),
             Handler::Message(handler) if route.triggers() && hub.is_open(slot) => {
-                let discards = route.mode == Mode::ReceiveOnly;
-                self.run(hub, slot, &route, |socket| handler(socket, Route::no_message(), discards));
+                self.socket(hub, slot, &route).run(&route, |socket| handler(socket, None));
             }
             _ => {}
         }
-        let is_task = matches!(route.handler, Handler::Task(_) | Handler::MessageAsync(_));
         if route.mode == Mode::SendOnly && !is_task {
-            if self.states.get(slot).is_some_and(|state| state.has_senders()) {
+            if self.kept.states.get(slot).is_some_and(|state| state.has_senders()) {
                 hub.close_with_senders(slot);
             } else {
                 hub.close(slot, Some(1000), "done");
             }
         }
-        if route.forget_request
-            && let Some(state) = self.states.get_mut(slot)
-        {
-            state.request = None;
-            self.states.drop_if_empty(slot);
+        if route.forget_request {
+            self.kept.requests.take(slot);
+            self.kept.states.drop_if_empty(slot);
         }
     }
 
@@ -426,59 +377,52 @@ impl Service for CoreApp {
             return;
         }
         let message = Message(message);
-        for intercept in &route.before_message {
-            if !self.run(hub, slot, &route, |socket| intercept(socket, &message)) || !hub.is_open(slot) {
-                return;
-            }
-        }
         match &route.handler {
             Handler::Message(handler) => {
-                let discards = route.mode == Mode::ReceiveOnly;
-                self.run(hub, slot, &route, |socket| handler(socket, message, discards));
+                let mut socket = self.socket(hub, slot, &route);
+                if socket.before_message(&route, &message) {
+                    socket.run(&route, |socket| handler(socket, Some(message)));
+                    socket.after_message(&route);
+                }
             }
+            // The task calls the interceptors.
             Handler::Task(_) | Handler::MessageAsync(_) => {
-                let inbox = self.states.get(slot).and_then(|state| state.inbox.as_ref());
+                let inbox = self.kept.states.get(slot).and_then(|state| state.inbox.as_ref());
                 match inbox.map_or(Pushed::Discarded, |inbox| inbox.push(message.into_owned())) {
                     Pushed::Yes => {}
                     Pushed::Full => hub.hold(slot),
                     Pushed::Discarded => hub.counters.messages_discarded += 1,
                 }
             }
-            Handler::None => hub.counters.messages_discarded += 1,
-        }
-        for intercept in &route.after_message {
-            self.run(hub, slot, &route, |socket| {
-                intercept(socket);
-                Ok(())
-            });
+            Handler::None => {
+                hub.counters.messages_discarded += 1;
+                let mut socket = self.socket(hub, slot, &route);
+                if socket.before_message(&route, &message) {
+                    socket.after_message(&route);
+                }
+            }
         }
     }
 
     fn known(&mut self, hub: &mut CoreHub, known: &Known) {
-        let then = self.states.get_mut(known.slot).and_then(|state| state.take_change(known.number));
+        let then = self.kept.states.get_mut(known.slot).and_then(|state| state.take_change(known.number));
         let then = then.and_then(|then| then.downcast::<OnKnown>().ok());
         if let (Some(then), Some(members)) = (then, known.members) {
             let (route, _) = self.route(hub.route(known.slot));
-            self.run(hub, known.slot, &route, |socket| {
-                (then.0)(socket, members);
-                Ok(())
-            });
+            self.socket(hub, known.slot, &route).tell(&route, |socket| (then.0)(socket, members));
         }
     }
 
     fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
         let (route, _) = self.route(hub.route(slot));
         if let Some(on_drop) = &route.on_drop {
-            self.run(hub, slot, &route, |socket| {
-                on_drop(socket, dropped);
-                Ok(())
-            });
+            self.socket(hub, slot, &route).tell(&route, |socket| on_drop(socket, dropped));
         }
     }
 
     fn drained(&mut self, hub: &mut CoreHub, slot: u32, from_bytes: usize) {
         if hub.has_fallen(slot, from_bytes, READY_BYTES_MAX)
-            && let Some(inbox) = self.states.get(slot).and_then(|state| state.inbox.as_ref())
+            && let Some(inbox) = self.kept.states.get(slot).and_then(|state| state.inbox.as_ref())
         {
             inbox.wake_senders();
         }
@@ -488,10 +432,7 @@ impl Service for CoreApp {
         }
         let (route, _) = self.route(hub.route(slot));
         if let Some(on_drain) = &route.on_drain {
-            self.run(hub, slot, &route, |socket| {
-                on_drain(socket);
-                Ok(())
-            });
+            self.socket(hub, slot, &route).tell(&route, |socket| on_drain(socket));
         }
     }
 
@@ -500,11 +441,11 @@ impl Service for CoreApp {
     }
 
     fn inbox_bytes_of(&self, slot: u32) -> usize {
-        self.states.get(slot).and_then(|state| state.inbox.as_ref()).map_or(0, |inbox| inbox.bytes())
+        self.kept.states.get(slot).and_then(|state| state.inbox.as_ref()).map_or(0, |inbox| inbox.bytes())
     }
 
     fn empty_inbox(&mut self, slot: u32) {
-        if let Some(inbox) = self.states.get(slot).and_then(|state| state.inbox.as_ref()) {
+        if let Some(inbox) = self.kept.states.get(slot).and_then(|state| state.inbox.as_ref()) {
             inbox.clear();
         }
     }
@@ -521,7 +462,7 @@ impl Service for CoreApp {
         for observer in &hooks.closed_observers {
             guarded("an observer", || observer(&closed));
         }
-        let mut socket = self.socket(hub, slot);
+        let mut socket = self.socket(hub, slot, &route);
         let mut call = |what: &str, hook: &OnClose| {
             guarded(what, || hook(&mut socket, &closed));
         };
@@ -531,19 +472,19 @@ impl Service for CoreApp {
         for after in &hooks.after {
             call("an after hook", after);
         }
-        if let Some(state) = self.states.take(slot)
+        if let Some(state) = self.kept.states.take(slot)
             && let Some(inbox) = &state.inbox
         {
-            inbox.close();
+            inbox.close(hub.now_ns);
         }
+        self.kept.requests.take(slot);
         self.core.runtime.catch_up(hub);
     }
 
     fn run_tasks(&mut self, hub: &mut Option<Box<CoreHub>>) {
+        self.core.lent.replace(std::mem::take(&mut self.kept));
         self.core.runtime.run(hub);
-        if let Some(hub) = hub {
-            self.handle_failures(hub);
-        }
+        self.kept = self.core.lent.take();
     }
 
     fn take_answers(&mut self, answers: &mut Vec<(u32, u32, Answer)>) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::app::connection::Connection;
-use crate::app::reply::{BoxError, FailurePolicy, IntoReply, ReplySink, Sent};
+use crate::app::reply::{BoxError, FailurePolicy, IntoReply};
 use crate::app::socket::Socket;
 use crate::closed::Closed;
 use crate::config::SlowConsumer;
@@ -25,7 +25,7 @@ pub enum Mode {
     /// Both ways.
     #[default]
     TwoWay,
-    /// To the server: what a handler returns is not sent.
+    /// To the server: what handlers, hooks and tasks return is not sent.
     ReceiveOnly,
     /// To the client: the message handler runs once, when the connection opens, and the connection is closed with 1000
     /// when it is done and nobody holds a [`crate::Sender`] of it. What the client sends is discarded and counted.
@@ -34,15 +34,15 @@ pub enum Mode {
 
 pub(crate) type LocalBoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
 type OnConnect = Rc<dyn Fn(&mut Socket<'_>) -> Result<(), BoxError>>;
-/// The last argument tells whether replies are discarded.
-type OnMessage = Rc<dyn Fn(&mut Socket<'_>, Message<'_>, bool) -> Result<(), BoxError>>;
-type OnError = Rc<dyn Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync))>;
+/// Without a message when it runs because the connection has opened.
+type OnMessage = Rc<dyn Fn(&mut Socket<'_>, Option<Message<'_>>) -> Result<(), BoxError>>;
+type OnError = Rc<dyn Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync + 'static))>;
 pub(crate) type OnClose = Rc<dyn Fn(&mut Socket<'_>, &Closed)>;
 type OnDrop = Rc<dyn Fn(&mut Socket<'_>, &Dropped)>;
 type OnDrain = Rc<dyn Fn(&mut Socket<'_>)>;
 type Intercept = Rc<dyn Fn(&mut Socket<'_>, &Message<'_>) -> Result<(), BoxError>>;
 type Intercepted = Rc<dyn Fn(&mut Socket<'_>)>;
-type OnMessageAsync = Rc<dyn Fn(Connection, OwnedMessage) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
+type OnMessageAsync = Rc<dyn Fn(Connection, Option<OwnedMessage>) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
 type OnTask = Rc<dyn Fn(Connection) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
 
 #[derive(Clone)]
@@ -86,14 +86,8 @@ pub struct Ws(pub(crate) Rc<Route>);
 ///
 /// App::new().ws(
 ///     "/chat/{room}",
-///     ws().on_connect(|socket| {
-///         let room = socket.param("room").to_owned();
-///         socket.join(room)
-///     })
-///     .on_message(|socket, message| {
-///         let room = socket.param("room").to_owned();
-///         socket.to(&room).except_self().send(message)
-///     }),
+///     ws().on_connect(|socket| socket.join(socket.param("room")))
+///         .on_message(|socket, message| socket.to(socket.param("room")).except_self().send(message)),
 /// );
 /// ```
 #[track_caller]
@@ -119,13 +113,9 @@ pub fn ws() -> Ws {
     }))
 }
 
-/// Where the replies of a route go that only receives.
-pub(crate) struct Discard;
-
-impl ReplySink for Discard {
-    fn send_reply(&mut self, _message: Message<'_>) -> Sent {
-        Sent::Dropped
-    }
+/// A message's value, and `null` for the empty one.
+fn decoded<T: DeserializeOwned>(message: &Message<'_>) -> Result<T, DecodeError> {
+    if message.as_bytes().is_empty() { Ok(serde_json::from_slice(b"null")?) } else { message.json() }
 }
 
 impl Ws {
@@ -154,9 +144,35 @@ impl Ws {
     pub fn on_message<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Ws {
         let handler = Guarded::new(handler);
         self.with(|route| {
-            route.handler = Handler::Message(Rc::new(move |socket, message, discards| {
+            route.handler = Handler::Message(Rc::new(move |socket, message| {
+                let reply = handler(socket, message.unwrap_or_else(Route::no_message));
+                reply.reply(socket)
+            }));
+        })
+    }
+
+    /// As [`Ws::on_message`], and also when the connection opens, without a message: it can tell that from an empty one, as a
+    /// handler with [`Ws::trigger_on_connect`] cannot.
+    ///
+    /// ```
+    /// use ringwire::ws;
+    ///
+    /// ws().on_open_or_message(|_, message| match message {
+    ///     None => "welcome".to_owned(),
+    ///     Some(message) => format!("{} bytes", message.as_bytes().len()),
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_open_or_message<R: IntoReply>(
+        self,
+        handler: impl Fn(&mut Socket<'_>, Option<Message<'_>>) -> R + 'static,
+    ) -> Ws {
+        let handler = Guarded::new(handler);
+        self.with(|route| {
+            route.trigger_on_connect = true;
+            route.handler = Handler::Message(Rc::new(move |socket, message| {
                 let reply = handler(socket, message);
-                if discards { reply.reply(&mut Discard) } else { reply.reply(socket) }
+                reply.reply(socket)
             }));
         })
     }
@@ -166,11 +182,19 @@ impl Ws {
     #[must_use]
     pub fn on_json<T: DeserializeOwned, R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, T) -> R + 'static) -> Ws {
         self.on_message(move |socket, message| {
-            let value: T = if message.as_bytes().is_empty() {
-                serde_json::from_slice(b"null").map_err(DecodeError::from)?
-            } else {
-                message.json()?
-            };
+            let value: T = decoded(&message)?;
+            Ok::<R, BoxError>(handler(socket, value))
+        })
+    }
+
+    /// As [`Ws::on_json`], and also when the connection opens, with `None`; a message's `null` is never that.
+    #[must_use]
+    pub fn on_open_or_json<T: DeserializeOwned, R: IntoReply>(
+        self,
+        handler: impl Fn(&mut Socket<'_>, Option<T>) -> R + 'static,
+    ) -> Ws {
+        self.on_open_or_message(move |socket, message| {
+            let value: Option<T> = message.map(|message| decoded(&message)).transpose()?;
             Ok::<R, BoxError>(handler(socket, value))
         })
     }
@@ -206,14 +230,46 @@ impl Ws {
             route.handler = Handler::MessageAsync(Rc::new(move |connection: Connection, message| {
                 let handler = Rc::clone(&handler);
                 let mut replies = connection.clone();
+                let message = message.unwrap_or_else(|| OwnedMessage::text(""));
                 Box::pin(async move { handler(connection, message).await.reply(&mut replies) })
             }));
         })
     }
 
-    /// Runs when a handler failed, before the failure policy.
+    /// As [`Ws::on_open_or_message`], with a handler that may wait.
     #[must_use]
-    pub fn on_error(self, handler: impl Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync)) + 'static) -> Ws {
+    pub fn on_open_or_message_async<F, R>(self, handler: F) -> Ws
+    where
+        F: AsyncFn(Connection, Option<OwnedMessage>) -> R + 'static,
+        R: IntoReply,
+    {
+        let handler = Rc::new(Guarded::new(handler));
+        self.with(|route| {
+            route.trigger_on_connect = true;
+            route.handler = Handler::MessageAsync(Rc::new(move |connection: Connection, message| {
+                let handler = Rc::clone(&handler);
+                let mut replies = connection.clone();
+                Box::pin(async move { handler(connection, message).await.reply(&mut replies) })
+            }));
+        })
+    }
+
+    /// Runs when a handler, an interceptor or a task has failed, before the failure policy: with its error, or with
+    /// [`Panicked`](crate::Panicked) if it has panicked. Not for what fails when the connection has ended.
+    ///
+    /// ```
+    /// use ringwire::{Panicked, ws};
+    ///
+    /// ws().on_error(|socket, error| match error.downcast_ref::<Panicked>() {
+    ///     Some(panic) => eprintln!("{} is a defect: {}", socket.id(), panic.text()),
+    ///     None => eprintln!("{} failed: {error}", socket.id()),
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_error(
+        self,
+        handler: impl Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync + 'static)) + 'static,
+    ) -> Ws {
         let handler = Guarded::new(handler);
         self.with(|route| route.on_error = Some(Rc::new(move |socket, error| handler(socket, error))))
     }
@@ -266,7 +322,8 @@ impl Ws {
         })
     }
 
-    /// Runs before each message's handler; an error keeps the message from it.
+    /// Runs before each message's handler; an error keeps the message from it. Around a handler that waits it runs when the
+    /// messages before this one have been handled, and for a task when it takes the message.
     #[must_use]
     pub fn before_message<R: IntoReply>(self, intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static) -> Ws {
         let intercept = Guarded::new(intercept);
@@ -278,14 +335,16 @@ impl Ws {
         })
     }
 
-    /// Runs after each message's handler.
+    /// Runs after each message's handler, when its reply has been queued; for a task when it asks for the next message, or is
+    /// done. Not if the connection has gone meanwhile.
     #[must_use]
     pub fn after_message(self, intercept: impl Fn(&mut Socket<'_>) + 'static) -> Ws {
         let intercept = Guarded::new(intercept);
         self.with(|route| route.after_message.push(Rc::new(move |socket| intercept(socket))))
     }
 
-    /// Also runs the message handler when the connection opens, with an empty text message.
+    /// Also runs the message handler when the connection opens, with an empty text message. One that must tell this from a
+    /// client's is set by [`Ws::on_open_or_message`] or its like, which need this not.
     #[must_use]
     pub fn trigger_on_connect(self) -> Ws {
         self.with(|route| route.trigger_on_connect = true)
@@ -396,7 +455,7 @@ impl Route {
     }
 
     /// What the message handler gets when it runs without a message.
-    pub(crate) fn no_message() -> Message<'static> {
+    pub(crate) fn no_message<'m>() -> Message<'m> {
         borrowed(Kind::Text, b"")
     }
 }

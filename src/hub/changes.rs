@@ -23,8 +23,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::letter::Answer;
 use super::room::Place;
 use super::{CoreHub, JoinError, Order, RoomId};
+use crate::hub::ConnectionId;
 use crate::outbox::{FrameBuf, Outgoing};
 
 /// The changes that a core has made and not yet heard of from all others, and those of others that it has read.
@@ -65,12 +67,30 @@ impl Changes {
     }
 }
 
+/// Who waits elsewhere for a change to be known to all.
+enum Asker {
+    OfJoin(Answer<Result<usize, JoinError>>),
+    OfLeave(Answer<bool>),
+}
+
+impl Asker {
+    /// With how many members the room has then, as [`Known::members`].
+    fn tell(self, members: Option<usize>) {
+        // Nobody may be waiting any more.
+        match self {
+            Asker::OfJoin(answer) => drop(answer.send(Ok(members.ok_or(JoinError::Gone)))),
+            Asker::OfLeave(answer) => drop(answer.send(Ok(true))),
+        }
+    }
+}
+
 struct Waiting {
     number: u64,
     slot: u32,
     generation: u32,
     room: Arc<str>,
     change: Change,
+    asker: Option<Asker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +169,34 @@ impl CoreHub {
         done
     }
 
+    /// Has a connection join a room for somebody elsewhere, who is told when all know of it.
+    pub(super) fn join_for(&mut self, id: ConnectionId, room: &str, answer: Answer<Result<usize, JoinError>>) {
+        let done = self.resolve(id).ok_or(JoinError::Gone).and_then(|slot| self.join_then(slot, room, None));
+        match done {
+            Ok(done) => self.when_done(done, Asker::OfJoin(answer)),
+            Err(error) => drop(answer.send(Ok(Err(error)))),
+        }
+    }
+
+    /// As [`CoreHub::join_for`], of a connection that is to leave.
+    pub(super) fn leave_for(&mut self, id: ConnectionId, room: &str, answer: Answer<bool>) {
+        match self.find(id).and_then(|slot| self.leave_then(slot, room, None)) {
+            Some(done) => self.when_done(done, Asker::OfLeave(answer)),
+            None => drop(answer.send(Ok(false))),
+        }
+    }
+
+    fn when_done(&mut self, done: Done, asker: Asker) {
+        match done {
+            Done::Now(members) => asker.tell(Some(members)),
+            Done::Untold => asker.tell(None),
+            Done::Later(number) => {
+                let last = self.changes.waiting.back_mut().filter(|last| last.number == number);
+                last.expect("it waits for the others").asker = Some(asker);
+            }
+        }
+    }
+
     /// Gives the members of this core the notice of a change.
     fn note(&mut self, id: RoomId, notice: Option<&FrameBuf>) {
         if let Some(frame) = notice {
@@ -182,7 +230,8 @@ impl CoreHub {
         let member = &mut self.members[slot as usize];
         member.changes += 1;
         let room = Arc::clone(&self.rooms[id.0 as usize].name);
-        self.changes.waiting.push_back(Waiting { number, slot, generation: member.generation, room, change });
+        let generation = member.generation;
+        self.changes.waiting.push_back(Waiting { number, slot, generation, room, change, asker: None });
         if number <= self.changes.known
             && self.changes.waiting.len() == 1
             && let Some(known) = self.next_done()
@@ -200,9 +249,12 @@ impl CoreHub {
             if !self.has_done() {
                 return None;
             }
-            let Waiting { number, slot, generation, room, change } = self.changes.waiting.pop_front()?;
+            let Waiting { number, slot, generation, room, change, asker } = self.changes.waiting.pop_front()?;
             let member = &mut self.members[slot as usize];
             if !member.open || member.generation != generation {
+                if let Some(asker) = asker {
+                    asker.tell(None);
+                }
                 continue;
             }
             member.changes -= 1;
@@ -213,6 +265,9 @@ impl CoreHub {
                 Change::Leave => !self.is_in(slot, &room),
             };
             let members = (stands && self.is_open(slot)).then(|| self.member_count(&room));
+            if let Some(asker) = asker {
+                asker.tell(members);
+            }
             return Some(Known { slot, number, members });
         }
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::id::ConnectionId;
+use super::room::JoinError;
 use super::routes::RouteName;
 use crate::mail::MailError;
 use crate::message::RawJson;
@@ -185,6 +186,35 @@ pub enum Order {
         /// Whether it was there.
         answer: Answer<bool>,
     },
+    /// Have a connection join a room.
+    Join {
+        /// Which.
+        id: ConnectionId,
+        /// The room's name.
+        room: Arc<str>,
+        /// How many members the room has when that is known to all cores.
+        answer: Answer<Result<usize, JoinError>>,
+    },
+    /// Have a connection leave a room.
+    Leave {
+        /// Which.
+        id: ConnectionId,
+        /// The room's name.
+        room: Arc<str>,
+        /// Whether it was in it, when that is known to all cores.
+        answer: Answer<bool>,
+    },
+    /// Close this core's members of a room.
+    CloseMembers {
+        /// The room's name.
+        room: Arc<str>,
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: Arc<str>,
+        /// Where the answer is added: as queued those that are closed.
+        tally: Arc<Tally>,
+    },
     /// The last sender of a connection was dropped. Urgent, so that it is never lost; it takes effect when the ordinary
     /// letters that came before it, which may be messages from that sender, have been read.
     SendersEnded {
@@ -251,14 +281,21 @@ impl<H: ?Sized> Letter<H> {
     /// Tells whoever waits for what becomes of it that it could not be delivered.
     pub(crate) fn refuse(self, error: MailError) {
         match self {
-            Letter::Order(Order::EmitTo { tally: Some(tally), .. } | Order::Publish { tally: Some(tally), .. }) => {
-                match error {
-                    MailError::Full => tally.add(Delivery { refused: 1, ..Delivery::default() }),
-                    MailError::Ended => tally.add(Queued::Gone.into()),
-                }
-            }
-            Letter::Order(Order::Close { answer, .. } | Order::SetData { answer, .. }) => {
+            Letter::Order(
+                Order::EmitTo { tally: Some(tally), .. }
+                | Order::Publish { tally: Some(tally), .. }
+                | Order::CloseMembers { tally, .. },
+            ) => match error {
+                MailError::Full => tally.add(Delivery { refused: 1, ..Delivery::default() }),
+                MailError::Ended => tally.add(Queued::Gone.into()),
+            },
+            Letter::Order(
+                Order::Close { answer, .. } | Order::SetData { answer, .. } | Order::Leave { answer, .. },
+            ) => {
                 // Nobody may be waiting any more, here as below.
+                let _ = answer.send(Err(error));
+            }
+            Letter::Order(Order::Join { answer, .. }) => {
                 let _ = answer.send(Err(error));
             }
             Letter::Local(Local::Run(ask)) => ask.refuse(error),

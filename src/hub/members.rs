@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::kept::data_bytes;
 use super::member::Member;
-use super::{ConnectionInfo, ConnectionPage, CoreHub, Doom};
+use super::{ConnectionInfo, ConnectionPage, CoreHub, Delivery, Doom};
 use crate::hub::ConnectionId;
 use crate::message::RawJson;
 
@@ -136,10 +136,38 @@ impl CoreHub {
     /// Connections of this core in the order of their slots, from slot `from` on: after the first `skip`, at most `limit`,
     /// and no more than `bytes_max` bytes of them, but one if there is one and `limit` allows it.
     pub(crate) fn connections_page(&self, from: u32, skip: usize, limit: usize, bytes_max: usize) -> ConnectionPage {
-        let mut page = ConnectionPage::default();
         let open = |slot: &u32| self.members[*slot as usize].open;
-        let mut slots = (from..self.members.len() as u32).filter(open);
-        page.passed = slots.by_ref().take(skip).count();
+        self.page((from..self.members.len() as u32).filter(open), skip, limit, bytes_max)
+    }
+
+    /// As [`CoreHub::connections_page`], of the members of a room.
+    pub(crate) fn members_page(
+        &self,
+        room: &str,
+        from: u32,
+        skip: usize,
+        limit: usize,
+        bytes_max: usize,
+    ) -> ConnectionPage {
+        let mut slots: Vec<u32> = self.local_members(room).iter().copied().filter(|slot| *slot >= from).collect();
+        // No more of them need be in order than are looked at.
+        let looked_at = skip.saturating_add(limit).saturating_add(1);
+        if looked_at < slots.len() {
+            slots.select_nth_unstable(looked_at);
+            slots.truncate(looked_at);
+        }
+        slots.sort_unstable();
+        self.page(slots.into_iter(), skip, limit, bytes_max)
+    }
+
+    fn page(
+        &self,
+        mut slots: impl Iterator<Item = u32>,
+        skip: usize,
+        limit: usize,
+        bytes_max: usize,
+    ) -> ConnectionPage {
+        let mut page = ConnectionPage { passed: slots.by_ref().take(skip).count(), ..ConnectionPage::default() };
         for slot in slots {
             let bytes = LISTED_BYTES + self.data.get(&slot).map_or(0, |data| data.as_str().len());
             let is_full = !page.connections.is_empty() && page.bytes + bytes > bytes_max;
@@ -151,6 +179,22 @@ impl CoreHub {
             page.connections.push(self.info(slot));
         }
         page
+    }
+
+    /// Closes the members of a room on this core, those included whose join is not known to all yet.
+    pub(crate) fn close_members(&mut self, room: &str, code: u16, reason: &str) -> Delivery {
+        let mut delivery = Delivery::default();
+        let Some(room) = self.names.get(room).map(|room| &self.rooms[room.0 as usize]) else { return delivery };
+        let slots: Vec<u32> = room.members.iter().copied().chain(room.joining.iter().map(|(_, slot)| *slot)).collect();
+        for slot in slots {
+            if self.is_open(slot) {
+                self.close(slot, Some(code), reason.to_owned());
+                delivery.queued += 1;
+            } else {
+                delivery.gone += 1;
+            }
+        }
+        delivery
     }
 
     /// How many connections this core has.

@@ -57,7 +57,7 @@ pub use letter::{Answer, Ask, Delivery, Local, Order, Scope, Shutdown, Tally};
 pub use limits::RouteLimits;
 pub use member::{ConnectionInfo, ConnectionPage, Doom};
 pub(crate) use peer::CompactPeer;
-pub use room::RoomId;
+pub use room::{JoinError, RoomId};
 pub use routes::RouteName;
 pub(crate) use traffic::{Tallied, Traffic};
 
@@ -76,27 +76,6 @@ enum End {
     Senders(ConnectionId, u32),
     /// A core, and its connections with it.
     Core(usize),
-}
-
-/// The connection could not join the room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum JoinError {
-    /// The connection is closing or has gone.
-    #[error("the connection is closing")]
-    Gone,
-    /// It is in as many rooms as it may be: [`Config::rooms_max`](crate::Config::rooms_max), or what its route says.
-    #[error("the connection is in {max} rooms already, and may be in no more")]
-    TooManyRooms {
-        /// How many it may be in.
-        max: usize,
-    },
-    /// The name is longer than 256 bytes, or than what the route says.
-    #[error("a room's name has at most {max} bytes")]
-    NameTooLong {
-        /// How many it may have.
-        max: usize,
-    },
 }
 
 /// Connections and rooms of one core. See the module.
@@ -252,6 +231,9 @@ impl CoreHub {
                 }
                 let _ = answer.send(Ok(slot.is_some()));
             }
+            Order::Join { id, room, answer } => self.join_for(id, &room, answer),
+            Order::Leave { id, room, answer } => self.leave_for(id, &room, answer),
+            Order::CloseMembers { room, code, reason, tally } => tally.add(self.close_members(&room, code, &reason)),
             Order::SendersEnded { id, number } => self.ends.push(End::Senders(id, number)),
         }
     }

@@ -9,6 +9,27 @@ use smallvec::SmallVec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoomId(pub(super) u32);
 
+/// The connection could not join the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The connection is closing or has gone, or has left the room before all cores knew of its join.
+    #[error("the connection is closing")]
+    Gone,
+    /// It is in as many rooms as it may be: [`Config::rooms_max`](crate::Config::rooms_max), or what its route says.
+    #[error("the connection is in {max} rooms already, and may be in no more")]
+    TooManyRooms {
+        /// How many it may be in.
+        max: usize,
+    },
+    /// The name is longer than 256 bytes, or than what the route says.
+    #[error("a room's name has at most {max} bytes")]
+    NameTooLong {
+        /// How many it may have.
+        max: usize,
+    },
+}
+
 pub(super) struct Room {
     pub(super) name: Arc<str>,
     /// Who gets what is published.

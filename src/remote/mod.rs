@@ -8,6 +8,7 @@
 
 mod hub;
 mod receivers;
+mod rooms;
 mod sender;
 
 pub use hub::{AskAll, CoreEnd, Hub};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::hub::ConnectionId;
-use crate::hub::{ConnectionInfo, CoreHub, Delivery, Letter, Order, Scope, Tally};
+use crate::hub::{ConnectionInfo, ConnectionPage, CoreHub, Delivery, Letter, Order, Scope, Tally};
 use crate::mail::MailError;
 use crate::message::RawJson;
 use crate::message::{EncodeError, IntoMessage, borrowed};
@@ -27,7 +27,7 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
 #[derive(Debug)]
-pub struct Delivering(oneshot::Receiver<Delivery>);
+pub struct Delivering(pub(super) oneshot::Receiver<Delivery>);
 
 impl Delivering {
     /// Blocks until the answer is there.
@@ -64,7 +64,7 @@ impl<A, O> Future for Answer<A, O> {
 
 /// A question to a connection's core on its way.
 #[derive(Debug)]
-pub struct Asking<A>(oneshot::Receiver<Result<A, MailError>>);
+pub struct Asking<A>(pub(super) oneshot::Receiver<Result<A, MailError>>);
 
 impl<A> Asking<A> {
     /// Blocks until the answer is there; `None` if there will be none: the server has ended, or the core's mailbox is full.
@@ -210,7 +210,7 @@ impl Hub {
     /// Gives a core a letter. On a core's thread that goes the way of whatever else the core sends, so that messages arrive in
     /// the order in which they were sent: through its hub, at once in a task, and in a handler before whatever the handler
     /// does next.
-    fn give(&self, core: usize, letter: Letter) {
+    pub(super) fn give(&self, core: usize, letter: Letter) {
         match Runtime::of(self.courier()) {
             Some(runtime) => runtime.with_hub(move |hub| hub.forward(core, letter)),
             None => {
@@ -270,18 +270,7 @@ impl Hub {
     /// # Errors
     /// If a core's mailbox is full: nothing is known of its connections.
     pub async fn connections(&self) -> Result<Vec<ConnectionInfo>, MailError> {
-        const PART_LEN: usize = 1024;
-        let mut all = Vec::new();
-        for core in 0..self.cores() {
-            let mut from = Some(0);
-            while let Some(slot) = from {
-                let question = self.question(core, move |hub| hub.connections_page(slot, 0, PART_LEN, usize::MAX));
-                let Some(page) = answered(question).await? else { break };
-                all.extend(page.connections);
-                from = page.next;
-            }
-        }
-        Ok(all)
+        self.all(CoreHub::connections_page).await
     }
 
     /// A part of all connections, core by core: at most `limit` of them after the first `offset`, and no more than 4 MiB,
@@ -291,11 +280,40 @@ impl Hub {
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn connections_page(&self, offset: usize, limit: usize) -> Result<Vec<ConnectionInfo>, MailError> {
+        self.page(offset, limit, CoreHub::connections_page).await
+    }
+
+    /// All that `part` tells of, from this slot, without skipping any, at most so many, and so many bytes.
+    pub(super) async fn all(
+        &self,
+        part: impl Fn(&CoreHub, u32, usize, usize, usize) -> ConnectionPage + Clone + Send + 'static,
+    ) -> Result<Vec<ConnectionInfo>, MailError> {
+        const PART_LEN: usize = 1024;
+        let mut all = Vec::new();
+        for core in 0..self.cores() {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let part = part.clone();
+                let question = self.question(core, move |hub| part(hub, slot, 0, PART_LEN, usize::MAX));
+                let Some(page) = answered(question).await? else { break };
+                all.extend(page.connections);
+                from = page.next;
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) async fn page(
+        &self,
+        offset: usize,
+        limit: usize,
+        part: impl Fn(&CoreHub, u32, usize, usize, usize) -> ConnectionPage + Clone + Send + 'static,
+    ) -> Result<Vec<ConnectionInfo>, MailError> {
         let (mut skip, mut bytes_left) = (offset, PAGE_BYTES_MAX);
         let mut all: Vec<ConnectionInfo> = Vec::new();
         for core in 0..self.cores() {
-            let wanted = limit - all.len();
-            let question = self.question(core, move |hub| hub.connections_page(0, skip, wanted, bytes_left));
+            let (part, wanted) = (part.clone(), limit - all.len());
+            let question = self.question(core, move |hub| part(hub, 0, skip, wanted, bytes_left));
             let Some(mut page) = answered(question).await? else { continue };
             // A core gives one however many bytes it has, and this may be in the place of one that is not the first.
             if !all.is_empty() && page.bytes > bytes_left {
@@ -325,29 +343,6 @@ impl Hub {
     /// If a core's mailbox is full.
     pub async fn count(&self) -> Result<usize, MailError> {
         Ok(self.gather(|hub| hub.count()).await?.into_iter().sum())
-    }
-
-    /// The members of a room, core by core.
-    ///
-    /// # Errors
-    /// If a core's mailbox is full.
-    pub async fn members(&self, room: &str) -> Result<Vec<ConnectionId>, MailError> {
-        let room = room.to_owned();
-        let members = self.gather(move |hub| {
-            let slots = hub.local_members(&room).iter();
-            slots.map(|slot| hub.id(*slot)).collect::<Vec<_>>()
-        });
-        Ok(members.await?.into_iter().flatten().collect())
-    }
-
-    /// How many members a room has, over all cores. On a core, [`Socket::member_count`](crate::Socket::member_count) knows
-    /// it without asking the others.
-    ///
-    /// # Errors
-    /// If a core's mailbox is full.
-    pub async fn member_count(&self, room: &str) -> Result<usize, MailError> {
-        let room = room.to_owned();
-        Ok(self.gather(move |hub| hub.local_members(&room).len()).await?.into_iter().sum())
     }
 
     /// What every core tells of itself, for metrics; a core that has ended is left out. Works however full the mailboxes
@@ -393,7 +388,7 @@ impl Hub {
     }
 
     /// Asks every core and waits for all of them; a core that has ended is left out.
-    async fn gather<A: Send + 'static>(
+    pub(super) async fn gather<A: Send + 'static>(
         &self,
         ask: impl Fn(&mut CoreHub) -> A + Clone + Send + 'static,
     ) -> Result<Vec<A>, MailError> {

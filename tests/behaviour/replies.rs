@@ -67,7 +67,7 @@ fn r04_replies_now_later_or_many_and_in_order() {
             }
             message
         };
-        let many = async |mut connection: Connection, message: OwnedMessage| {
+        let many = async |connection: Connection, message: OwnedMessage| {
             let count: u32 = message.json()?;
             let _ = connection.send_stream(stream::iter((0..count).map(|number| number.to_string()))).await;
             Ok::<_, BoxError>("end")
@@ -122,7 +122,7 @@ fn a_stream_is_taken_no_faster_than_the_peer_reads() {
     let config = Config { outbox_bytes_max: 256 << 20, ..config() };
     let served = serve_with(config, move || {
         let counter = Arc::clone(&counter);
-        let task = async move |mut connection: Connection| {
+        let task = async move |connection: Connection| {
             let numbered = (0..COUNT).map(|number| {
                 counter.fetch_add(1, Ordering::Relaxed);
                 let mut message = vec![0; BYTES];

@@ -123,10 +123,7 @@ fn a_room_is_over_all_cores_however_it_is_told() {
                 Some("send") => den.send("sent").map(|_| ()),
                 Some("emit") => den.emit("said", "x").map(|_| ()),
                 Some("bulk") => den.send(vec![7; 100_000]).map(|_| ()),
-                _ => {
-                    socket.to_own_room(message);
-                    Ok(())
-                }
+                _ => socket.to_own_room(message).map(|_| ()),
             }
         });
         App::new().ws("/", route).post("/tell", async |request: Request| {

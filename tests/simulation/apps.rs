@@ -253,7 +253,7 @@ fn a_failed_handler_that_waits_does_what_its_policy_says() {
         rig.pass_ms(10);
         assert_eq!(socket.texts(), ["before", "after"], "{how}");
     }
-    assert_eq!(errors.get(), 2);
+    assert_eq!(errors.get(), 4, "panics are told, too");
     rig.finish();
 }
 

@@ -59,10 +59,7 @@ fn by_socket(socket: &mut Socket<'_>, target: &Target, way: &str, text: &str) {
         "send" => _ = socket.send(text),
         "send keyed" => _ = socket.send_keyed("key", text),
         "emit" => _ = socket.emit(text, &()).expect("text"),
-        "own room" => {
-            let delivery = text.with_message(|message| socket.to_own_room(message));
-            delivery.expect("text");
-        }
+        "own room" => _ = socket.to_own_room(text).expect("text"),
         way => by_hub(&socket.hub().clone(), target, way, text),
     }
 }

@@ -24,7 +24,7 @@ fn who_waits_for_a_slow_peer_is_woken_once() {
     let (polls_in, ready_in) = (Rc::clone(&polls), Rc::clone(&ready));
     let app = move || {
         let (polls, ready) = (Rc::clone(&polls_in), Rc::clone(&ready_in));
-        let task = async move |mut connection: Connection| {
+        let task = async move |connection: Connection| {
             for _ in 0..2 {
                 (0..200).for_each(|_| _ = connection.send("x".repeat(1_000)));
                 let mut waiting = pin!(connection.ready());
@@ -68,7 +68,7 @@ fn who_waits_for_a_slow_peer_hears_of_its_end() {
     let done_in = Rc::clone(&done);
     let app = move || {
         let done = Rc::clone(&done_in);
-        let task = async move |mut connection: Connection| {
+        let task = async move |connection: Connection| {
             (0..200).for_each(|_| _ = connection.send("x".repeat(1_000)));
             connection.ready().await;
             done.set(connection.is_closed());
@@ -90,7 +90,7 @@ fn who_waits_for_a_slow_peer_hears_of_its_end() {
 #[test]
 fn a_stream_that_is_given_up_and_gone_on_with_loses_nothing() {
     let app = || {
-        let task = async |mut connection: Connection| {
+        let task = async |connection: Connection| {
             let mut numbers = stream::iter((0..300).map(|number| format!("{number:01000}")));
             while timeout(Duration::from_millis(5), connection.send_stream(&mut numbers)).await.is_err() {}
         };
@@ -116,7 +116,7 @@ fn who_streams_hears_of_the_end() {
     let told_in = Rc::clone(&told);
     let app = move || {
         let told = Rc::clone(&told_in);
-        let task = async move |mut connection: Connection| {
+        let task = async move |connection: Connection| {
             let sent = connection.send_stream(stream::iter(["first"]).chain(stream::pending())).await;
             told.set(Some(sent));
         };
@@ -185,7 +185,7 @@ fn a_failure_while_the_connection_closes_is_told() {
             Err(if by_peer { "after the peer's Close" } else { "after its own Close" }.into())
         };
         let failures = Rc::clone(&failures_in);
-        let tell = move |socket: &mut ringwire::Socket<'_>, error: &(dyn std::error::Error + Send + Sync)| {
+        let tell = move |socket: &mut ringwire::Socket<'_>, error: &(dyn std::error::Error + Send + Sync + 'static)| {
             assert!(socket.send("too late") != ringwire::Sent::Queued);
             failures.borrow_mut().push(error.to_string());
         };

@@ -1,0 +1,118 @@
+//! Rooms from any thread: who is in one, who is to be, and the end of one.
+
+use std::sync::Arc;
+
+use crate::hub::{ConnectionId, ConnectionInfo, CoreHub, JoinError, Order, Tally};
+use crate::mail::MailError;
+use crate::proto::close::{self, IllegalCloseCode};
+use crate::remote::Hub;
+use crate::remote::receivers::{Asking, Delivering};
+
+impl Hub {
+    /// Has a connection join a room. The answer comes when every core knows of it, with the number of the room's members, as
+    /// [`Socket::join_then`](crate::Socket::join_then) promises it: what is published after it reaches the member. None of the
+    /// connection's messages is handled meanwhile.
+    ///
+    /// ```no_run
+    /// # async fn invite(hub: &ringwire::Hub, id: ringwire::ConnectionId) {
+    /// match hub.join(id, "lobby").await {
+    ///     Some(Ok(members)) => println!("there are {members} in it"),
+    ///     Some(Err(error)) => println!("not let in: {error}"),
+    ///     None => println!("its core does not answer"),
+    /// }
+    /// # }
+    /// ```
+    pub fn join(&self, id: ConnectionId, room: &str) -> Asking<Result<usize, JoinError>> {
+        let (answer, asking) = oneshot::channel();
+        self.give(id.core(), Order::Join { id, room: room.into(), answer }.into());
+        Asking(asking)
+    }
+
+    /// Has a connection leave a room. The answer comes when every core knows of it; it is false if the connection was not in
+    /// the room, or has gone.
+    pub fn leave(&self, id: ConnectionId, room: &str) -> Asking<bool> {
+        let (answer, asking) = oneshot::channel();
+        self.give(id.core(), Order::Leave { id, room: room.into(), answer }.into());
+        Asking(asking)
+    }
+
+    /// Closes all members of a room, on all cores, each after what has been queued to it. The answer counts as queued those
+    /// that are being closed by this, and as gone those that were closing already. Who joins later is not closed.
+    ///
+    /// ```
+    /// use ringwire::{App, HttpError, Request};
+    ///
+    /// App::new().delete("/rooms/{room}", async |request: Request| {
+    ///     let closing = request.hub().close_room(request.param("room"), 4000, "the room is closed")?;
+    ///     Ok::<_, HttpError>(closing.await.queued.to_string())
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may. Nothing happens then.
+    pub fn close_room(&self, room: &str, code: u16, reason: &str) -> Result<Delivering, IllegalCloseCode> {
+        let code = close::legal(code)?;
+        let (room, reason): (Arc<str>, Arc<str>) = (room.into(), reason.into());
+        let (tally, answer) = Tally::new();
+        for core in 0..self.cores() {
+            let (room, reason, tally) = (Arc::clone(&room), Arc::clone(&reason), Arc::clone(&tally));
+            self.give(core, Order::CloseMembers { room, code, reason, tally }.into());
+        }
+        Ok(Delivering(answer))
+    }
+
+    /// The members of a room, core by core, which are asked for a part at a time: whoever is in it all the while is told, once.
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn members(&self, room: &str) -> Result<Vec<ConnectionId>, MailError> {
+        let room = room.to_owned();
+        let part =
+            move |hub: &CoreHub, from, skip, limit, bytes_max| hub.members_page(&room, from, skip, limit, bytes_max);
+        Ok(self.all(part).await?.into_iter().map(|member| member.id).collect())
+    }
+
+    /// A part of the members of a room, core by core, with what is known of each: at most `limit` of them after the first
+    /// `offset`, and no more bytes than [`Hub::connections_page`] gives.
+    ///
+    /// ```no_run
+    /// # async fn example(hub: &ringwire::Hub) -> Result<(), ringwire::MailError> {
+    /// let mut told = 0;
+    /// loop {
+    ///     let page = hub.members_page("lobby", told, 100).await?;
+    ///     if page.is_empty() {
+    ///         break;
+    ///     }
+    ///     told += page.len();
+    ///     for member in page {
+    ///         println!("{}: {}", member.id, member.data);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn members_page(
+        &self,
+        room: &str,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<ConnectionInfo>, MailError> {
+        let room = room.to_owned();
+        let part =
+            move |hub: &CoreHub, from, skip, limit, bytes_max| hub.members_page(&room, from, skip, limit, bytes_max);
+        self.page(offset, limit, part).await
+    }
+
+    /// How many members a room has, over all cores. On a core, [`Socket::member_count`](crate::Socket::member_count) knows
+    /// it without asking the others.
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn member_count(&self, room: &str) -> Result<usize, MailError> {
+        let room = room.to_owned();
+        Ok(self.gather(move |hub| hub.local_members(&room).len()).await?.into_iter().sum())
+    }
+}
