@@ -11,13 +11,13 @@ use std::thread;
 
 use futures_core::Stream;
 
+use crate::app::calls::Rules;
 use crate::app::context::{CoreContext, Extensions};
 use crate::app::inbox::Inbox;
 use crate::app::queue::send_message;
 use crate::app::reply::{ReplySink, Sent};
 use crate::app::request::Request;
 use crate::app::socket::{Notice, Socket};
-use crate::app::ws::{Mode, Route};
 use crate::hub::{ConnectionId, CoreHub, JoinError, RouteName};
 use crate::message::{IntoMessage, Message, OwnedMessage};
 use crate::outbox::Key;
@@ -60,7 +60,9 @@ pub struct Connection(Rc<Shared>);
 pub(crate) struct Shared {
     pub(crate) core: Rc<CoreContext>,
     pub(crate) inbox: Rc<Inbox>,
-    pub(crate) route: Rc<Route>,
+    pub(crate) rules: Rc<Rules>,
+    /// As [`Socket`] has it.
+    pub(crate) discards_replies: bool,
     pub(crate) route_name: RouteName,
     pub(crate) request: Option<Rc<Request>>,
     pub(crate) extensions: Extensions,
@@ -127,13 +129,13 @@ impl Connection {
     /// Whether a message is to be handled.
     fn begin_message(&self, message: &OwnedMessage) -> bool {
         self.0.is_handling.set(true);
-        let route = &*self.0.route;
-        if route.before_message.is_empty() {
+        let rules = &*self.0.rules;
+        if rules.before_message.is_empty() {
             return true;
         }
         let intercepted = self.lend(|socket| {
             let was_open = socket.hub.is_open(socket.slot);
-            let handles = socket.before_message(route, &message.as_message());
+            let handles = socket.before_message(rules, &message.as_message());
             (handles, was_open && !socket.hub.is_open(socket.slot))
         });
         let Some((handles, is_over)) = intercepted else {
@@ -152,8 +154,8 @@ impl Connection {
 
     /// The message that was taken last has been handled.
     pub(super) fn end_message(&self) {
-        if self.0.is_handling.replace(false) && !self.0.route.after_message.is_empty() {
-            let _gone = self.lend(|socket| socket.after_message(&self.0.route));
+        if self.0.is_handling.replace(false) && !self.0.rules.after_message.is_empty() {
+            let _gone = self.lend(|socket| socket.after_message(&self.0.rules));
         }
     }
 
@@ -304,13 +306,9 @@ impl Connection {
             let core = &self.0.core;
             let kept = &mut *core.lent.borrow_mut();
             let (states, requests) = (&mut kept.states, &kept.requests);
-            Some(call(&mut Socket { hub, core, states, requests, slot, discards_replies: self.discards_replies() }))
+            Some(call(&mut Socket { hub, core, states, requests, slot, discards_replies: self.0.discards_replies }))
         };
         self.on_hub(on_hub).flatten()
-    }
-
-    fn discards_replies(&self) -> bool {
-        self.0.route.mode == Mode::ReceiveOnly
     }
 
     pub(super) fn queue(&self, message: Message<'_>, key: Option<Key>) -> Sent {
@@ -368,6 +366,6 @@ impl Connection {
 
 impl ReplySink for Connection {
     fn send_reply(&mut self, message: Message<'_>) -> Sent {
-        if self.discards_replies() { Sent::Dropped } else { self.queue(message, None) }
+        if self.0.discards_replies { Sent::Dropped } else { self.queue(message, None) }
     }
 }

@@ -210,7 +210,8 @@ impl CoreApp {
         let connection = Connection::new(Shared {
             core: Rc::clone(&self.core),
             inbox,
-            route: Rc::clone(route),
+            rules: Rc::clone(&route.rules),
+            discards_replies: route.mode == Mode::ReceiveOnly,
             route_name: hub.route_name(slot),
             request,
             extensions: Rc::clone(state.extensions.get_or_insert_default()),
@@ -275,15 +276,15 @@ fn settle(connection: &Connection, route: &Route, result: Result<(), BoxError>) 
     // Closing or not: the handler's failure is its author's to know.
     let goes_on = connection.lend(|socket| {
         let error = error.take().expect("there is one");
-        let goes_on = route.failure.close_for(&error).is_none();
-        socket.failed(route, error.into_inner());
+        let goes_on = route.rules.failure.close_for(&error).is_none();
+        socket.failed(&route.rules, error.into_inner());
         goes_on
     });
     if let Some(error) = error {
         let error = text(&line(&*error));
         tracing::error!(id = %connection.id(), error, "a task failed after its connection had ended");
     }
-    goes_on.unwrap_or(route.failure == FailurePolicy::Keep)
+    goes_on.unwrap_or(route.rules.failure == FailurePolicy::Keep)
 }
 
 impl Drop for CoreApp {
@@ -346,13 +347,13 @@ impl Service for CoreApp {
             }
         }
         if let Some(on_connect) = &route.on_connect {
-            self.socket(hub, slot, &route).run(&route, |socket| on_connect(socket));
+            self.socket(hub, slot, &route).run(&route.rules, |socket| on_connect(socket));
         }
         let is_task = matches!(route.handler, Handler::Task(_) | Handler::MessageAsync(_));
         match &route.handler {
             Handler::Task(_) | Handler::MessageAsync(_) if hub.is_open(slot) => self.start_task(hub, slot, &route),
             Handler::Message(handler) if route.triggers() && hub.is_open(slot) => {
-                self.socket(hub, slot, &route).run(&route, |socket| handler(socket, None));
+                self.socket(hub, slot, &route).run(&route.rules, |socket| handler(socket, None));
             }
             _ => {}
         }
@@ -380,9 +381,9 @@ impl Service for CoreApp {
         match &route.handler {
             Handler::Message(handler) => {
                 let mut socket = self.socket(hub, slot, &route);
-                if socket.before_message(&route, &message) {
-                    socket.run(&route, |socket| handler(socket, Some(message)));
-                    socket.after_message(&route);
+                if socket.before_message(&route.rules, &message) {
+                    socket.run(&route.rules, |socket| handler(socket, Some(message)));
+                    socket.after_message(&route.rules);
                 }
             }
             // The task calls the interceptors.
@@ -397,8 +398,8 @@ impl Service for CoreApp {
             Handler::None => {
                 hub.counters.messages_discarded += 1;
                 let mut socket = self.socket(hub, slot, &route);
-                if socket.before_message(&route, &message) {
-                    socket.after_message(&route);
+                if socket.before_message(&route.rules, &message) {
+                    socket.after_message(&route.rules);
                 }
             }
         }
@@ -409,14 +410,14 @@ impl Service for CoreApp {
         let then = then.and_then(|then| then.downcast::<OnKnown>().ok());
         if let (Some(then), Some(members)) = (then, known.members) {
             let (route, _) = self.route(hub.route(known.slot));
-            self.socket(hub, known.slot, &route).tell(&route, |socket| (then.0)(socket, members));
+            self.socket(hub, known.slot, &route).tell(&route.rules, |socket| (then.0)(socket, members));
         }
     }
 
     fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
         let (route, _) = self.route(hub.route(slot));
         if let Some(on_drop) = &route.on_drop {
-            self.socket(hub, slot, &route).tell(&route, |socket| on_drop(socket, dropped));
+            self.socket(hub, slot, &route).tell(&route.rules, |socket| on_drop(socket, dropped));
         }
     }
 
@@ -432,7 +433,7 @@ impl Service for CoreApp {
         }
         let (route, _) = self.route(hub.route(slot));
         if let Some(on_drain) = &route.on_drain {
-            self.socket(hub, slot, &route).tell(&route, |socket| on_drain(socket));
+            self.socket(hub, slot, &route).tell(&route.rules, |socket| on_drain(socket));
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use crate::app::calls::Rules;
 use crate::app::connection::Connection;
 use crate::app::reply::{BoxError, FailurePolicy, IntoReply};
 use crate::app::socket::Socket;
@@ -36,12 +37,9 @@ pub(crate) type LocalBoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
 type OnConnect = Rc<dyn Fn(&mut Socket<'_>) -> Result<(), BoxError>>;
 /// Without a message when it runs because the connection has opened.
 type OnMessage = Rc<dyn Fn(&mut Socket<'_>, Option<Message<'_>>) -> Result<(), BoxError>>;
-type OnError = Rc<dyn Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync + 'static))>;
 pub(crate) type OnClose = Rc<dyn Fn(&mut Socket<'_>, &Closed)>;
 type OnDrop = Rc<dyn Fn(&mut Socket<'_>, &Dropped)>;
 type OnDrain = Rc<dyn Fn(&mut Socket<'_>)>;
-type Intercept = Rc<dyn Fn(&mut Socket<'_>, &Message<'_>) -> Result<(), BoxError>>;
-type Intercepted = Rc<dyn Fn(&mut Socket<'_>)>;
 type OnMessageAsync = Rc<dyn Fn(Connection, Option<OwnedMessage>) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
 type OnTask = Rc<dyn Fn(Connection) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
 
@@ -57,14 +55,12 @@ pub(crate) enum Handler {
 pub(crate) struct Route {
     pub(crate) handler: Handler,
     pub(crate) on_connect: Option<OnConnect>,
-    pub(crate) on_error: Option<OnError>,
     pub(crate) on_close: Option<OnClose>,
     pub(crate) on_drop: Option<OnDrop>,
     pub(crate) on_drain: Option<OnDrain>,
-    pub(crate) before_message: Vec<Intercept>,
-    pub(crate) after_message: Vec<Intercepted>,
+    /// Shared with the tasks of its connections.
+    pub(crate) rules: Rc<Rules>,
     pub(crate) mode: Mode,
-    pub(crate) failure: FailurePolicy,
     pub(crate) trigger_on_connect: bool,
     pub(crate) protocols: Vec<String>,
     pub(crate) protocol_required: bool,
@@ -95,14 +91,11 @@ pub fn ws() -> Ws {
     Ws(Rc::new(Route {
         handler: Handler::None,
         on_connect: None,
-        on_error: None,
         on_close: None,
         on_drop: None,
         on_drain: None,
-        before_message: Vec::new(),
-        after_message: Vec::new(),
+        rules: Rc::default(),
         mode: Mode::default(),
-        failure: FailurePolicy::default(),
         trigger_on_connect: false,
         protocols: Vec::new(),
         protocol_required: false,
@@ -122,6 +115,10 @@ impl Ws {
     fn with(mut self, change: impl FnOnce(&mut Route)) -> Ws {
         change(Rc::make_mut(&mut self.0));
         self
+    }
+
+    fn with_rules(self, change: impl FnOnce(&mut Rules)) -> Ws {
+        self.with(|route| change(Rc::make_mut(&mut route.rules)))
     }
 
     // ---- handlers -------------------------------------------------------------------------------------------------
@@ -271,7 +268,7 @@ impl Ws {
         handler: impl Fn(&mut Socket<'_>, &(dyn std::error::Error + Send + Sync + 'static)) + 'static,
     ) -> Ws {
         let handler = Guarded::new(handler);
-        self.with(|route| route.on_error = Some(Rc::new(move |socket, error| handler(socket, error))))
+        self.with_rules(|rules| rules.on_error = Some(Rc::new(move |socket, error| handler(socket, error))))
     }
 
     /// Runs exactly once for each connection that opened, when it has ended, however it did. The connection is still
@@ -327,8 +324,8 @@ impl Ws {
     #[must_use]
     pub fn before_message<R: IntoReply>(self, intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static) -> Ws {
         let intercept = Guarded::new(intercept);
-        self.with(|route| {
-            route.before_message.push(Rc::new(move |socket, message| {
+        self.with_rules(|rules| {
+            rules.before_message.push(Rc::new(move |socket, message| {
                 let reply = intercept(socket, message);
                 reply.reply(socket)
             }));
@@ -340,7 +337,7 @@ impl Ws {
     #[must_use]
     pub fn after_message(self, intercept: impl Fn(&mut Socket<'_>) + 'static) -> Ws {
         let intercept = Guarded::new(intercept);
-        self.with(|route| route.after_message.push(Rc::new(move |socket| intercept(socket))))
+        self.with_rules(|rules| rules.after_message.push(Rc::new(move |socket| intercept(socket))))
     }
 
     /// Also runs the message handler when the connection opens, with an empty text message. One that must tell this from a
@@ -361,7 +358,7 @@ impl Ws {
     /// What a failed handler does to its connection.
     #[must_use]
     pub fn on_failure(self, policy: FailurePolicy) -> Ws {
-        self.with(|route| route.failure = policy)
+        self.with_rules(|rules| rules.failure = policy)
     }
 
     /// The subprotocols spoken here. A client that offers none of them gets 400; otherwise the first of its own that is

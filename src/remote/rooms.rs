@@ -40,11 +40,11 @@ impl Hub {
     /// that are being closed by this, and as gone those that were closing already. Who joins later is not closed.
     ///
     /// ```
-    /// use ringwire::{App, HttpError, Request};
+    /// use ringwire::{App, Request};
     ///
     /// App::new().delete("/rooms/{room}", async |request: Request| {
-    ///     let closing = request.hub().close_room(request.param("room"), 4000, "the room is closed")?;
-    ///     Ok::<_, HttpError>(closing.await.queued.to_string())
+    ///     let closing = request.hub().close_room(request.param("room"), 4000, "the room is closed");
+    ///     closing.expect("a legal code").await.queued.to_string()
     /// });
     /// ```
     ///

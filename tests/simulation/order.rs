@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringwire::engine::sim::{Fault, Faults, RingOptions, Rng};
 use ringwire::hub::{CoreHub, Letter};
-use ringwire::{App, Connection, ConnectionId, IntoMessage as _, Message, Sender, Socket, sleep, ws};
+use ringwire::{App, Connection, ConnectionId, Message, Sender, Socket, sleep, ws};
 
 use crate::host::Setup;
 use crate::rig::Rig;
