@@ -1,0 +1,117 @@
+//! Peers that do not keep up, by what their route says of them.
+
+use ringwire::SlowConsumer;
+
+use crate::rig::{Rig, Socket};
+
+/// Messages of about a thousand bytes each, of which the outbox holds 64 or so.
+const SENT: u32 = 300;
+
+fn number(text: &str) -> u32 {
+    text.trim_start_matches('0').parse().unwrap_or(0)
+}
+
+/// What arrives when the peer reads again.
+fn read_on(rig: &mut Rig, client: &mut Socket) -> Vec<u32> {
+    client.client.set_window(1 << 20);
+    rig.pass_ms(10);
+    client.texts().iter().map(|text| number(text)).collect()
+}
+
+fn flooded(rig: &mut Rig) -> Socket {
+    let mut client = rig.open(0, "/den");
+    client.client.set_window(100);
+    client.text("flood");
+    rig.pass_ms(10);
+    client
+}
+
+row! {
+    close;
+    setup |setup| { setup.outbox_bytes_max = 64 << 10; }
+    route |ws, log| {
+        let lost = log.clone();
+        ws.slow_consumer(SlowConsumer::Close)
+            .on_drop(move |_, dropped| lost.add(dropped.newest.to_string()))
+            .on_close(move |_, closed| log.add(closed.code.to_string()))
+    };
+    handler |peer, log, message| {
+        let sent = (0..SENT).filter(|number| peer.send(format!("{number:01000}")).is_queued()).count();
+        log.add(format!("{}", (50..100).contains(&sent)));
+    }
+    client |rig, way, log| {
+        let mut client = flooded(rig);
+        client.client.set_window(1 << 20);
+        rig.pass_ms(10);
+        let events = client.events();
+        assert_eq!(events.last(), Some(&crate::wire::Event::Close(Some(1013))));
+        client.close(1013);
+        rig.pass_ms(10);
+        assert_eq!(log.take(), ["true", "1", "1013"]);
+    }
+}
+
+row! {
+    drop_new;
+    setup |setup| { setup.outbox_bytes_max = 64 << 10; }
+    route |ws, log| {
+        let drained = log.clone();
+        ws.slow_consumer(SlowConsumer::DropNew)
+            .on_drop(move |_, dropped| log.add(format!("lost {}", dropped.newest)))
+            .on_drain(1_000, move |_| drained.add("drained"))
+    };
+    handler |peer, log, message| {
+        for number in 0..SENT {
+            let _ = peer.send(format!("{number:01000}"));
+        }
+    }
+    client |rig, way, log| {
+        let mut client = flooded(rig);
+        let got = read_on(rig, &mut client);
+        let count = got.len() as u32;
+        assert!((50..100).contains(&count), "{count}");
+        assert_eq!(got, (0..count).collect::<Vec<_>>());
+        assert_eq!(log.take(), [format!("lost {}", SENT - count), "drained".to_owned()]);
+    }
+}
+
+row! {
+    drop_old;
+    setup |setup| { setup.outbox_bytes_max = 64 << 10; }
+    route |ws, log| {
+        let drained = log.clone();
+        ws.slow_consumer(SlowConsumer::DropOld)
+            .on_drop(move |_, dropped| log.add(format!("lost {}", dropped.oldest)))
+            .on_drain(1_000, move |_| drained.add("drained"))
+    };
+    handler |peer, log, message| {
+        for number in 0..SENT {
+            let _ = peer.send(format!("{number:01000}"));
+        }
+    }
+    client |rig, way, log| {
+        let mut client = flooded(rig);
+        let got = read_on(rig, &mut client);
+        let count = got.len() as u32;
+        assert!((50..100).contains(&count), "{count}");
+        assert_eq!(got, (SENT - count..SENT).collect::<Vec<_>>());
+        assert_eq!(log.take(), [format!("lost {}", SENT - count), "drained".to_owned()]);
+    }
+}
+
+row! {
+    keep_latest;
+    setup |setup| { setup.outbox_bytes_max = 64 << 10; }
+    route |ws, log| ws.slow_consumer(SlowConsumer::KeepLatest);
+    handler |peer, log, message| {
+        for number in 0..SENT {
+            let _ = peer.send_keyed([(number % 3) as u8], format!("{number:01000}"));
+        }
+    }
+    client |rig, way, log| {
+        let mut client = flooded(rig);
+        let got = read_on(rig, &mut client);
+        assert!(got.len() < 100, "{}", got.len());
+        assert_eq!(got[got.len() - 3..], [SENT - 3, SENT - 2, SENT - 1], "the latest of each key");
+    }
+}
