@@ -22,6 +22,8 @@ mod limits;
 mod measure;
 mod member;
 mod members;
+#[cfg(test)]
+mod members_tests;
 mod peer;
 mod publish;
 mod room;

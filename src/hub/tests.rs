@@ -11,8 +11,8 @@ use crate::outbox::{FrameBuf, Queued, SHARED_BYTES_MIN};
 use crate::proto::{Kind, Opcode};
 use crate::remote::{AskAll as _, Hub};
 
-struct World {
-    hubs: Vec<CoreHub>,
+pub(super) struct World {
+    pub(super) hubs: Vec<CoreHub>,
     mailboxes: Vec<Mailbox<Letter>>,
     handle: Hub,
 }
@@ -24,7 +24,7 @@ impl Wake for NoWake {
 }
 
 impl World {
-    fn new(cores: usize) -> World {
+    pub(super) fn new(cores: usize) -> World {
         World::with(cores, 1 << 20, SlowConsumer::Close)
     }
 
@@ -43,19 +43,19 @@ impl World {
         World { hubs, mailboxes, handle }
     }
 
-    fn connect(&mut self, core: usize, slot: u32, generation: u32) {
+    pub(super) fn connect(&mut self, core: usize, slot: u32, generation: u32) {
         self.hubs[core].outbox.open(slot, generation);
         self.hubs[core].enter(slot, generation, 0);
     }
 
-    fn disconnect(&mut self, core: usize, slot: u32) {
+    pub(super) fn disconnect(&mut self, core: usize, slot: u32) {
         self.hubs[core].outbox.shut(slot);
         self.hubs[core].leave_all(slot);
         self.hubs[core].outbox.close(slot);
     }
 
     /// Lets every core read its mail, until there is none; how many letters each has read.
-    fn mail(&mut self) -> Vec<u64> {
+    pub(super) fn mail(&mut self) -> Vec<u64> {
         let before: Vec<u64> = self.hubs.iter().map(|hub| hub.counters.letters).collect();
         loop {
             self.hubs.iter_mut().for_each(|hub| hub.post_mail(|_| {}));

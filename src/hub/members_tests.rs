@@ -1,0 +1,67 @@
+//! Who is in a room, as other threads ask for it and have it changed.
+
+use std::collections::BTreeSet;
+
+use super::tests::World;
+use super::*;
+use crate::chance::Chance;
+
+/// Kills: pages of a room that leave somebody out or tell of somebody twice, in whatever order members came and went.
+#[test]
+fn the_pages_of_a_room_tell_of_each_member_once() {
+    let mut world = World::new(1);
+    let mut chance = Chance(5);
+    (0..200).for_each(|slot| world.connect(0, slot, 0));
+    let hub = &mut world.hubs[0];
+    let mut members = BTreeSet::new();
+    for _ in 0..1_000 {
+        let slot = chance.below(200) as u32;
+        if members.remove(&slot) {
+            assert!(hub.leave(slot, "den"));
+        } else {
+            hub.join(slot, "den").unwrap();
+            members.insert(slot);
+        }
+    }
+    let all: Vec<u32> = members.into_iter().collect();
+    let slots = |page: &ConnectionPage| page.connections.iter().map(|member| member.id.slot()).collect::<Vec<u32>>();
+    for limit in [1, 7, 199, 1_000] {
+        let (mut by_slot, mut by_offset) = (Vec::new(), Vec::new());
+        let mut from = Some(0);
+        while let Some(slot) = from {
+            let page = hub.members_page("den", slot, 0, limit, usize::MAX);
+            by_slot.extend(slots(&page));
+            from = page.next;
+        }
+        while by_offset.len() < all.len() {
+            let page = hub.members_page("den", 0, by_offset.len(), limit, usize::MAX);
+            assert_eq!(page.passed, by_offset.len());
+            by_offset.extend(slots(&page));
+        }
+        assert_eq!((&by_slot, &by_offset), (&all, &all), "{limit} at a time");
+    }
+    hub.set_data(all[1], RawJson::from(&serde_json::json!("x".repeat(1_000))));
+    assert_eq!(slots(&hub.members_page("den", 0, 0, 9, 1_000)), all[..1], "no more bytes than are allowed");
+    assert_eq!(slots(&hub.members_page("den", 0, 1, 9, 1_000)), all[1..2], "but one");
+    assert!(hub.members_page("nowhere", 0, 0, 9, 1_000).connections.is_empty());
+}
+
+/// Kills: joins by the hub that are never answered because their connection has gone.
+#[test]
+fn whoever_asked_for_a_join_is_told_when_the_connection_goes_first() {
+    let mut world = World::new(2);
+    world.connect(0, 3, 0);
+    let id = world.hubs[0].id(3);
+    let (join, joined) = oneshot::channel();
+    let (leave, left) = oneshot::channel();
+    for order in [
+        Order::Join { id, room: "den".into(), answer: join },
+        Order::Leave { id, room: "den".into(), answer: leave },
+    ] {
+        assert!(world.hubs[0].read(order.into()).is_none());
+    }
+    world.disconnect(0, 3);
+    world.mail();
+    while world.hubs[0].next_done().is_some() {}
+    assert_eq!((joined.recv(), left.recv()), (Ok(Ok(Err(JoinError::Gone))), Ok(Ok(true))));
+}
