@@ -11,12 +11,12 @@ use std::thread;
 
 use futures_core::Stream;
 
-use crate::app::calls::Rules;
 use crate::app::context::{CoreContext, Extensions};
 use crate::app::inbox::Inbox;
 use crate::app::queue::send_message;
 use crate::app::reply::{ReplySink, Sent};
 use crate::app::request::Request;
+use crate::app::rules::Rules;
 use crate::app::socket::{Notice, Socket};
 use crate::hub::{ConnectionId, CoreHub, JoinError, RouteName};
 use crate::message::{IntoMessage, Message, OwnedMessage};

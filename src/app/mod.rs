@@ -7,7 +7,6 @@
 //! Knows of this crate: `closed`, `config`, `guard`, `hub`, `mail`, `message`, `outbox`, `proto`, `quote`, `remote`,
 //! `runtime`, `shard`, `wakers`.
 
-mod calls;
 pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod definition;
@@ -22,6 +21,7 @@ pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod router;
 pub(crate) mod routes;
+mod rules;
 pub(crate) mod serve;
 pub(crate) mod socket;
 mod to;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::app::calls::Rules;
 use crate::app::connection::Connection;
 use crate::app::reply::{BoxError, FailurePolicy, IntoReply};
+use crate::app::rules::Rules;
 use crate::app::socket::Socket;
 use crate::closed::Closed;
 use crate::config::SlowConsumer;
