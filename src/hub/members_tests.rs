@@ -54,10 +54,9 @@ fn whoever_asked_for_a_join_is_told_when_the_connection_goes_first() {
     let id = world.hubs[0].id(3);
     let (join, joined) = oneshot::channel();
     let (leave, left) = oneshot::channel();
-    for order in [
-        Order::Join { id, room: "den".into(), answer: join },
-        Order::Leave { id, room: "den".into(), answer: leave },
-    ] {
+    for order in
+        [Order::Join { id, room: "den".into(), answer: join }, Order::Leave { id, room: "den".into(), answer: leave }]
+    {
         assert!(world.hubs[0].read(order.into()).is_none());
     }
     world.disconnect(0, 3);
