@@ -218,6 +218,8 @@ mod server;
 pub mod shard;
 pub mod standalone;
 mod tables;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wakers;
 
 pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};

@@ -94,6 +94,9 @@ pub(crate) struct Runtime {
     in_tick: Cell<bool>,
     /// The core has ended, and only destructors run.
     is_ending: Cell<bool>,
+    /// The core has no thread of its own: whoever waits on the one that drives it waits for himself.
+    #[cfg(feature = "testing")]
+    shares_thread: Cell<bool>,
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
@@ -112,6 +115,8 @@ impl Runtime {
             now_ns: Cell::new(0),
             in_tick: Cell::new(false),
             is_ending: Cell::new(false),
+            #[cfg(feature = "testing")]
+            shares_thread: Cell::new(false),
             hub: RefCell::new(None),
             deferred: RefCell::default(),
         })
@@ -125,6 +130,12 @@ impl Runtime {
     /// Makes this the runtime of [`spawn_local`], [`sleep`] and the like on this thread.
     pub(crate) fn make_current(self: &Rc<Runtime>) {
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(self)));
+    }
+
+    /// The core runs on the thread that drives it, beside a test.
+    #[cfg(feature = "testing")]
+    pub(crate) fn share_thread(&self) {
+        self.shares_thread.set(true);
     }
 
     /// This thread's, if it is in a tick of a core of this server: what that core sends goes through its hub.
@@ -145,6 +156,14 @@ impl Runtime {
         assert!(
             !is_on_core,
             "{call} blocks its thread, and this one is a core's, which would wait for itself: await instead"
+        );
+        #[cfg(feature = "testing")]
+        #[cfg(feature = "testing")]
+        assert!(
+            !CURRENT
+                .try_with(|current| current.borrow().as_ref().is_some_and(|it| it.shares_thread.get()))
+                .unwrap_or(false),
+            "{call} blocks the thread that drives the test server's cores: TestServer::block_on it"
         );
     }
 

@@ -80,6 +80,13 @@ impl CoreApp {
         }
     }
 
+    /// The core runs on this thread, beside a test, which must not wait for it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn share_thread(&self) {
+        self.core.runtime.share_thread();
+        self.core.runtime.make_current();
+    }
+
     fn route(&self, number: u16) -> (Rc<Route>, Rc<Hooks>) {
         let routes = self.routes.borrow();
         let (route, hooks) = routes.at(number);

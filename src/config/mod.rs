@@ -25,8 +25,8 @@ use value::{Value, range};
 
 /// What every variable's name begins with.
 pub const PREFIX: &str = "RINGWIRE_";
-/// What the names of the simulation's variables begin with, which may be set where servers run and are no settings.
-const SIMULATION_PREFIX: &str = "RINGWIRE_SIM_";
+/// What the names of the variables of tests begin with, which may be set where servers run and are no settings.
+const TEST_PREFIXES: [&str; 2] = ["RINGWIRE_SIM_", "RINGWIRE_TEST_"];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -274,7 +274,7 @@ impl Config {
         let mut config = Config::default();
         for (name, value) in variables {
             let name = name.to_string_lossy();
-            if !name.starts_with(PREFIX) || name.starts_with(SIMULATION_PREFIX) {
+            if !name.starts_with(PREFIX) || TEST_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
                 continue;
             }
             let setting = Setting::named(&name).ok_or_else(|| ConfigError::Unknown {

@@ -110,7 +110,12 @@ fn an_unknown_variable_suggests_the_nearest() {
 /// Kills: a server that does not start where the simulation's variables are exported.
 #[test]
 fn the_simulation_s_variables_are_no_settings() {
-    let variables = [("RINGWIRE_SIM_SEEDS", "1000"), ("RINGWIRE_SIM_SEED", "7"), ("RINGWIRE_SIM_FROM", "1")];
+    let variables = [
+        ("RINGWIRE_SIM_SEEDS", "1000"),
+        ("RINGWIRE_SIM_SEED", "7"),
+        ("RINGWIRE_SIM_FROM", "1"),
+        ("RINGWIRE_TEST_SEED", "7"),
+    ];
     assert_eq!(read(&variables), Ok(Config::default()));
 }
 

@@ -1,7 +1,7 @@
 //! The only io_uring code. It moves bytes between slots and the kernel; it knows no WebSocket.
 //!
-//! [`Ring`] is what a core asks of its ring; [`uring::Uring`] is the kernel's, [`sim`] a seeded fake with faults and a
-//! virtual clock. A slot is a connection's place in its core: its index in every table of the core and its index in the
+//! [`Ring`] is what a core asks of its ring; [`uring::Uring`] is the kernel's, `sim` a seeded fake with faults and a
+//! virtual clock, which only tests and the feature `testing` have. A slot is a connection's place in its core: its index in every table of the core and its index in the
 //! ring's table of direct descriptors are the same number, chosen by the core.
 //!
 //! Order of calls in one tick: any number of `accept`, `recv`, `send`, `close` … queue operations; one [`Ring::turn`]
@@ -13,6 +13,7 @@
 pub mod bell;
 pub mod buffers;
 pub mod listener;
+#[cfg(any(test, feature = "testing"))]
 pub mod sim;
 pub mod slots;
 pub mod token;

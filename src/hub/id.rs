@@ -78,15 +78,36 @@ impl FromStr for ConnectionId {
 /// this process's key can make up a valid id.
 #[doc(hidden)]
 #[derive(Clone, Debug, Default)]
-pub struct IdKey(RandomState);
+pub struct IdKey {
+    secret: RandomState,
+    /// Of a test that is to see the same ids in every run.
+    #[cfg(feature = "testing")]
+    seed: Option<u64>,
+}
 
 impl IdKey {
+    /// A key that is no secret: the same seed gives the same ids.
+    #[cfg(feature = "testing")]
+    pub(crate) fn seeded(seed: u64) -> IdKey {
+        IdKey { seed: Some(seed), ..IdKey::default() }
+    }
+
+    fn tag(&self, core: usize, slot: u32, generation: u32) -> u64 {
+        #[cfg(feature = "testing")]
+        if let Some(seed) = self.seed {
+            let mut hasher = std::hash::DefaultHasher::new();
+            std::hash::Hash::hash(&(seed, core, slot, generation), &mut hasher);
+            return std::hash::Hasher::finish(&hasher);
+        }
+        self.secret.hash_one((core, slot, generation))
+    }
+
     pub(crate) fn id(&self, core: usize, slot: u32, generation: u32) -> ConnectionId {
         let mut bytes = [0; 16];
         bytes[0..2].copy_from_slice(&(core as u16).to_be_bytes());
         bytes[2..6].copy_from_slice(&slot.to_be_bytes());
         bytes[6..10].copy_from_slice(&generation.to_be_bytes());
-        let tag = self.0.hash_one((core, slot, generation)).to_be_bytes();
+        let tag = self.tag(core, slot, generation).to_be_bytes();
         bytes[10..16].copy_from_slice(&tag[..6]);
         ConnectionId(bytes)
     }

@@ -187,10 +187,7 @@ impl Server {
         let files = Arc::new(listeners.files);
         let entrances = listeners.entrances;
         let epoch = Instant::now();
-        let admission =
-            Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
-                .with_memory(Memory::new(config.memory_bytes_max as u64, cpus.len()));
-        let admission = Arc::new(admission);
+        let admission = Arc::new(admission(&config, cpus.len()));
         let ids = IdKey::default();
         let mut office = PostOffice::new(cpus.len(), config.mail_depth as usize);
         let (news_in, news) = crossbeam_channel::unbounded();
@@ -367,9 +364,7 @@ impl CoreStart {
         let mailbox = self.mailbox;
         ring.set_doorbells(bells);
         let config = &self.config;
-        let outbox = Outbox::new(config.outbox_bytes_max);
-        let mut hub = CoreHub::new(self.ids, self.post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
-        hub.set_rooms_max(config.rooms_max);
+        let mut hub = core_hub(config, self.ids, self.post);
         let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
             Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_text(panic)))
         })?;
@@ -415,8 +410,22 @@ fn ring_options(config: &Config, rings: u32) -> Options {
     }
 }
 
+/// The limits of the whole process.
+pub(crate) fn admission(config: &Config, cores: usize) -> Admission {
+    Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
+        .with_memory(Memory::new(config.memory_bytes_max as u64, cores))
+}
+
+/// The hub of one core.
+pub(crate) fn core_hub(config: &Config, ids: IdKey, post: Post<Letter>) -> CoreHub {
+    let outbox = Outbox::new(config.outbox_bytes_max);
+    let mut hub = CoreHub::new(ids, post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
+    hub.set_rooms_max(config.rooms_max);
+    hub
+}
+
 /// WebSockets that a core with a table of so many slots takes.
-fn websockets_max(slots: u32) -> u32 {
+pub(crate) fn websockets_max(slots: u32) -> u32 {
     slots - SPARE_SLOTS.min(slots / 8)
 }
 
@@ -447,7 +456,7 @@ fn warn_of_little_room(config: &Config, room: u64) {
     }
 }
 
-fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: bool) -> Settings {
+pub(crate) fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: bool) -> Settings {
     Settings {
         limits: Limits { message_bytes_max: config.message_bytes_max, fragments_max: config.fragments_max },
         head_bytes_max: config.head_bytes_max,

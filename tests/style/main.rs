@@ -82,7 +82,26 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
             "shard",
         ],
     )],
-    &[("standalone", &["app", "config", "error", "hub", "mail", "message", "metrics", "quote", "server"])],
+    &[
+        ("standalone", &["app", "config", "error", "hub", "mail", "message", "metrics", "quote", "server"]),
+        (
+            "testing",
+            &[
+                "admission",
+                "app",
+                "config",
+                "engine",
+                "hub",
+                "mail",
+                "message",
+                "proto",
+                "quote",
+                "remote",
+                "server",
+                "shard",
+            ],
+        ),
+    ],
     &[("bin", &[])],
 ];
 
