@@ -31,7 +31,7 @@
 //! What a test does has taken effect when the call returns, as far as that takes no time. Time stands still but for
 //! [`TestServer::advance`], and where something is expected: then it goes on, from one event to the next, until that is there,
 //! at most for the test's [patience](TestServerBuilder::patience). Pings, timeouts, intervals and sleeping tasks fall due as it
-//! goes. An app that asks [`std::time`] sees real time, and threads of its own are not waited for, except by
+//! goes, the server's own timeouts up to 16 ms late, as on a real one. An app that asks [`std::time`] sees real time, and threads of its own are not waited for, except by
 //! [`TestServer::block_on`].
 //!
 //! # Faults and seeds
@@ -68,3 +68,8 @@ pub use request::{RequestBuilder, request};
 pub use response::TestResponse;
 pub use seeds::seeds;
 pub use server::{TestServer, TestServerBuilder, block_on};
+
+/// The guide: its snippets compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/testing.md")]
+struct Guide;

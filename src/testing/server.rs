@@ -279,7 +279,7 @@ impl TestServer {
     /// server.advance(Duration::from_secs(30));
     /// client.expect_ping();
     /// client.pause();
-    /// server.advance(Duration::from_secs(120));
+    /// server.advance(Duration::from_secs(121));
     /// client.resume();
     /// assert!(!client.is_open(), "who does not answer pings is dropped");
     /// ```

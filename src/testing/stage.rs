@@ -14,7 +14,7 @@ use crate::engine::sim::{Rng, World};
 use crate::engine::{Nanos, Peer};
 
 /// Rounds of everybody at one moment of time; more is somebody who never rests.
-const ROUNDS_MAX: usize = 100_000;
+const ROUNDS_MAX: usize = 10_000;
 /// Lines of the trace that a failure shows.
 const LINES_SHOWN: usize = 20;
 /// Least time that passes with cores that have something to do and do not do it, as one whose thread has ended.

@@ -1,0 +1,161 @@
+//! The chat of `examples/team_chat.rs`, tested by the kit alone: tokens, rooms, history, presence, private messages, the end.
+
+use ringwire::testing::{Faults, TestClient, TestServer, seeds};
+use serde_json::{Value, json};
+
+#[allow(dead_code)]
+#[path = "../../examples/team_chat.rs"]
+mod team_chat;
+
+/// Runs a test on one core and on three, with and without faults.
+fn each(test: impl Fn(TestServer)) {
+    for cores in [1, 3] {
+        for faults in [Faults::none(), Faults::harsh()] {
+            for seed in seeds(5) {
+                let chat = team_chat::Chat::default();
+                let builder = TestServer::builder().cores(cores).seed(seed).faults(faults.clone());
+                test(builder.start(|| team_chat::app(&chat)));
+            }
+        }
+    }
+}
+
+fn enter(server: &TestServer, room: &str, user: &str) -> (TestClient, Value) {
+    let client = server.handshake(&format!("/rooms/{room}")).token(&format!("{user}-secret")).open();
+    let welcome = client.expect_event("welcome");
+    (client, welcome)
+}
+
+fn texts(history: &Value) -> Vec<&str> {
+    history.as_array().expect("a list").iter().filter_map(|said| said["text"].as_str()).collect()
+}
+
+#[test]
+fn only_the_team_gets_in() {
+    each(|server| {
+        let refusals = [
+            server.handshake("/rooms/lobby").refusal(),
+            server.handshake("/rooms/lobby").token("guessed").refusal(),
+            server.handshake("/rooms/lobby?token=guessed").refusal(),
+            server.post("/users/ann/messages").json("hi").send(),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.expect_status(401).json::<Value>(), json!({"error": "a token is needed"}));
+        }
+        server.connect("/rooms/lobby?token=ann-secret").expect_event("welcome");
+    });
+}
+
+#[test]
+fn who_comes_and_goes_is_told_once_for_each_user() {
+    each(|server| {
+        let (ann, welcome) = enter(&server, "lobby", "ann");
+        assert_eq!(welcome, json!({"history": [], "present": ["ann"]}));
+        let (ben, welcome) = enter(&server, "lobby", "ben");
+        assert_eq!(welcome["present"], json!(["ann", "ben"]));
+        assert_eq!(ann.expect_event("joined"), "ben");
+        let (bens_phone, _) = enter(&server, "lobby", "ben");
+        let (_eve, welcome) = enter(&server, "other", "eve");
+        assert_eq!(welcome["present"], json!(["eve"]));
+        ann.expect_nothing();
+        ben.close(1000, "");
+        ben.expect_close(1000);
+        ann.expect_nothing();
+        bens_phone.reset();
+        assert_eq!(ann.expect_event("left"), "ben");
+    });
+}
+
+#[test]
+fn a_room_hears_what_is_said_there_and_remembers_fifty_of_it() {
+    each(|server| {
+        let (ann, _) = enter(&server, "lobby", "ann");
+        let (eve, _) = enter(&server, "other", "eve");
+        for number in 1..=52 {
+            ann.emit("say", &format!("number {number}"));
+            let said = json!({"number": number, "from": "ann", "text": format!("number {number}")});
+            assert_eq!(ann.expect_event("said"), said);
+        }
+        let (ben, welcome) = enter(&server, "lobby", "ben");
+        let said = texts(&welcome["history"]);
+        assert_eq!((said.len(), said[0], said[49]), (50, "number 3", "number 52"));
+        assert_eq!(ann.expect_event("joined"), "ben");
+        ben.emit("say", &json!({"not": "a text"}));
+        assert_eq!(ben.expect_event("error")["event"], "say");
+        ann.expect_nothing();
+        eve.expect_nothing();
+    });
+}
+
+/// Between the history and what is said from then on, nothing is missed, whoever talks meanwhile on whichever core.
+#[test]
+fn who_joins_a_busy_room_misses_nothing() {
+    each(|server| {
+        let (talker, _) = enter(&server, "lobby", "ann");
+        server.set_faults(Faults::harsh());
+        let mut joiner = None;
+        for number in 1..=20 {
+            server.together(|| {
+                if number == 10 {
+                    joiner = Some(server.handshake("/rooms/lobby").token("ben-secret"));
+                }
+                talker.emit("say", &number.to_string());
+            });
+            if let Some(handshake) = joiner.take() {
+                check_that_nothing_is_missed(&talker, &handshake.open(), number);
+            }
+        }
+    });
+}
+
+fn check_that_nothing_is_missed(talker: &TestClient, joiner: &TestClient, said: u64) {
+    talker.emit("say", "last");
+    let welcome = joiner.expect_event("welcome");
+    let history = welcome["history"].as_array().expect("a list");
+    let mut last = history.last().map_or(0, |said| said["number"].as_u64().expect("a number"));
+    while last < said + 1 {
+        let (name, data) = joiner.next_event();
+        assert_eq!(name, "said");
+        let number = data["number"].as_u64().expect("a number");
+        assert!(number <= last + 1, "{last} is followed by {number}");
+        last = last.max(number);
+    }
+}
+
+#[test]
+fn private_messages_go_to_all_of_one_user_and_nobody_else() {
+    each(|server| {
+        let (ann, _) = enter(&server, "lobby", "ann");
+        let (anns_phone, _) = enter(&server, "other", "ann");
+        let (eve, _) = enter(&server, "user:ann", "eve");
+        let say = |to: &str| server.post(&format!("/users/{to}/messages")).token("ben-secret").json("psst").send();
+        assert_eq!(say("ann").expect_status(200).json::<Value>(), json!({"told": 2}));
+        for client in [&ann, &anns_phone] {
+            assert_eq!(client.expect_event("private"), json!({"from": "ben", "text": "psst"}));
+        }
+        assert_eq!(say("ben").expect_status(404).json::<Value>()["error"], "nobody of that name is here");
+        assert_eq!(server.post("/users/ann/messages").token("ben-secret").body("psst").send().status(), 400);
+        eve.expect_nothing();
+    });
+}
+
+#[test]
+fn it_ends_with_everything_said() {
+    each(|server| {
+        let (ann, _) = enter(&server, "lobby", "ann");
+        let (ben, _) = enter(&server, "lobby", "ben");
+        ann.expect_event("joined");
+        ben.pause();
+        ann.emit("say", "the last word");
+        ann.expect_event("said");
+        server.shutdown();
+        ben.resume();
+        assert_eq!(ben.expect_event("said")["text"], "the last word");
+        for client in [ann, ben] {
+            // Whoever is closed first has left for the other.
+            while client.next().is_some() {}
+            client.expect_close(1001);
+        }
+        server.join();
+    });
+}
