@@ -174,6 +174,21 @@
 //! });
 //! ```
 //!
+//! # Tests
+//!
+//! With the feature `testing` there is `ringwire::testing`: an app runs within a test, without port, thread or real time, on
+//! the cores that a server has.
+//!
+//! ```
+//! use ringwire::testing::TestServer;
+//! use ringwire::{App, Message, Socket};
+//!
+//! let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+//! let client = server.connect("/echo");
+//! client.send("hello");
+//! client.expect_text("hello");
+//! ```
+//!
 //! # What it is not
 //!
 //! It needs Linux with io_uring and has no fallback to epoll. It serves HTTP/1.1 for what belongs to WebSockets, not web

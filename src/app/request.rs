@@ -181,6 +181,16 @@ impl Request {
         self.added_headers.push((name, value));
     }
 
+    /// The header fields that hooks have added to the response so far.
+    pub fn response_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.added_headers.iter().map(|(name, value)| (name, value))
+    }
+
+    /// The subprotocol that a hook has chosen.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
     /// The subprotocols that the client offers, its favourite first.
     pub fn protocols(&self) -> impl Iterator<Item = &str> {
         let fields = self.headers.get_all(http::header::SEC_WEBSOCKET_PROTOCOL).iter();

@@ -37,6 +37,14 @@ use crate::shard::service::Inbound;
 /// let refused = authenticate(&mut request("GET", "/private").build()).unwrap_err();
 /// assert_eq!(refused.status(), 401);
 ///
+/// fn choose(request: &mut Request) -> Result<(), HttpError> {
+///     request.accept_protocol("chat-v1")
+/// }
+///
+/// let mut offering = request("GET", "/chat").header("sec-websocket-protocol", "chat-v2, chat-v1").build();
+/// choose(&mut offering).unwrap();
+/// assert_eq!(offering.protocol(), Some("chat-v1"));
+///
 /// let greeting = block_on(greet(request("GET", "/greet/ann").param("name", "ann").build()));
 /// assert_eq!(TestResponse::of(greeting).text(), "Hello, ann!");
 /// ```
