@@ -300,15 +300,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let accept_ms = accepts_later.then_some(self.accepting.again_ms);
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
         let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
-        let dues_ms = [
-            timer_ms,
-            self.next_spares_ms(),
-            accept_ms,
-            leaving_ms,
-            task_ms,
-            look_ms,
-            self.next_told_ms(),
-        ];
+        let dues_ms = [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, task_ms, look_ms, self.next_told_ms()];
         let due_ms = dues_ms.into_iter().flatten().min();
         if !self.mailbox.park() {
             return Wait::No;

@@ -12,7 +12,7 @@ use crate::app::Request;
 use crate::mail::PostOffice;
 use crate::proto::http::{HeadLimits, parse_head};
 use crate::remote::Hub;
-use crate::shard::service::Inbound;
+use crate::shard::service::{Inbound, Serves};
 
 /// Begins a request with this method and target (path and query), for what takes a [`Request`]: hooks, handlers.
 ///
@@ -129,7 +129,8 @@ impl RequestBuilder {
         }
         head.extend_from_slice(b"\r\n");
         let head = parse_head(&head, &HeadLimits::default()).unwrap_or_else(|error| panic!("no request: {error}"));
-        let inbound = Inbound { head: &head, body: self.body, peer: self.peer };
+        let serves = Serves::default();
+        let inbound = Inbound { head: &head, body: self.body, peer: self.peer, is_relayed: false, serves };
         let hub = self.hub.unwrap_or_else(|| {
             let nobody = PostOffice::new(0, 1).courier(Vec::new());
             Hub::new(nobody, Arc::new(Admission::new(0, 0, 0)))

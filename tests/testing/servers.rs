@@ -182,7 +182,7 @@ fn panics_of_a_test_do_not_hang() {
     let bystander = TestServer::new(|| App::new().ws("/", ws().on_message(|_, _| "yes")));
     let client = bystander.connect("/");
     let text = failure(|| {
-        let forever = async |mut socket: Connection| {
+        let forever = async |socket: Connection| {
             while socket.send("tick").is_queued() {
                 sleep(Duration::from_millis(1)).await;
             }

@@ -38,7 +38,7 @@ fn everything_falls_due_in_its_time() {
             )
             .ws(
                 "/ticks",
-                ws().task(async |mut socket: Connection| {
+                ws().task(async |socket: Connection| {
                     let mut ticks = interval(10 * SECOND);
                     ticks.tick().await;
                     while socket.send("tick").is_queued() {
