@@ -48,8 +48,8 @@
 //!
 //! In the order of a connection's life: [`Group::observe`], [`Group::before`] (may refuse with a status, attach typed values,
 //! add headers, choose a subprotocol), [`Ws::on_connect`]; for each message [`Ws::before_message`], the handler,
-//! [`Ws::after_message`]; at the end [`Group::observe_close`], [`Ws::on_close`], [`Group::after`] and [`Socket::on_cleanup`],
-//! each exactly once however the connection ended.
+//! [`Ws::after_message`], which comes after the reply; at the end [`Group::observe_close`], [`Ws::on_close`],
+//! [`Group::after`] and [`Socket::on_cleanup`], each exactly once however the connection ended.
 //!
 //! ```
 //! use ringwire::{App, HttpError, Request, ws};
@@ -76,13 +76,14 @@
 //!
 //! What a handler returns is its reply: text, bytes, [`Json`], an `Option` or a `Result` of them, or nothing. An error or a
 //! panic closes the connection with 1011, or 1007 where the message could not be decoded; [`Ws::on_failure`] says
-//! otherwise, [`Ws::on_error`] hears of it, and the detail goes to the log, never to the peer.
+//! otherwise, [`Ws::on_error`] hears of it (of a panic as [`Panicked`]), and the detail goes to the log, never to the peer.
 //!
 //! # Rooms
 //!
 //! A connection joins and leaves rooms by name, and leaves them all when it ends. Messages from one core to one connection
 //! arrive in order, whatever they are sent with, in handlers and tasks: sockets, rooms, [`Hub`] or [`Sender`]; nothing is
-//! promised between messages that start on different cores. [`Socket::join_then`] answers a join once every core knows of it.
+//! promised between messages that start on different cores. [`Socket::join_then`], [`Connection::join`] in tasks, and
+//! [`Hub::join`] from any thread answer a join once every core knows of it.
 //!
 //! ```
 //! use ringwire::{App, ws};
@@ -104,7 +105,8 @@
 //! A handler may be a future ([`Ws::on_message_async`]), or a connection may have a task of its own ([`Ws::task`]). Both run
 //! on the connection's core, beside its other connections; while a task does not take messages, the core stops receiving
 //! from that peer. [`sleep`], [`interval`], [`timeout`] and [`spawn_local`] work there, and so does awaiting anything of
-//! another runtime or thread.
+//! another runtime or thread. A [`Connection`] has the methods of a [`Socket`], and all hooks are around it: a message is
+//! handled from when a task takes it until it asks for the next.
 //!
 //! ```
 //! use ringwire::{App, Connection, sleep, ws};

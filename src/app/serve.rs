@@ -233,8 +233,8 @@ impl CoreApp {
             match &route.handler {
                 Handler::Task(task) => {
                     let result = caught(task(connection.clone())).await;
-                    connection.end_message();
                     settle(&connection, &route, result);
+                    connection.end_message();
                 }
                 Handler::MessageAsync(handler) => {
                     handle_messages(connection.clone(), &route, handler.as_ref()).await;

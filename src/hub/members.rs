@@ -149,15 +149,27 @@ impl CoreHub {
         limit: usize,
         bytes_max: usize,
     ) -> ConnectionPage {
+        let slots = self.first_members(room, from, skip.saturating_add(limit).saturating_add(1));
+        self.page(slots.into_iter(), skip, limit, bytes_max)
+    }
+
+    /// The ids of at most `limit` members of a room, from slot `from` on, and the slot to go on from if that was not all.
+    pub(crate) fn member_ids(&self, room: &str, from: u32, limit: usize) -> (Vec<ConnectionId>, Option<u32>) {
+        let mut slots = self.first_members(room, from, limit.saturating_add(1));
+        let next = if slots.len() > limit { slots.pop() } else { None };
+        (slots.into_iter().map(|slot| self.id(slot)).collect(), next)
+    }
+
+    /// The first `count` members of a room in the order of their slots, from slot `from` on.
+    fn first_members(&self, room: &str, from: u32, count: usize) -> Vec<u32> {
         let mut slots: Vec<u32> = self.local_members(room).iter().copied().filter(|slot| *slot >= from).collect();
-        // No more of them need be in order than are looked at.
-        let looked_at = skip.saturating_add(limit).saturating_add(1);
-        if looked_at < slots.len() {
-            slots.select_nth_unstable(looked_at);
-            slots.truncate(looked_at);
+        // No more of them need be in order than are asked for.
+        if count < slots.len() {
+            slots.select_nth_unstable(count);
+            slots.truncate(count);
         }
         slots.sort_unstable();
-        self.page(slots.into_iter(), skip, limit, bytes_max)
+        slots
     }
 
     fn page(

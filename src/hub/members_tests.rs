@@ -33,6 +33,15 @@ fn the_pages_of_a_room_tell_of_each_member_once() {
             by_slot.extend(slots(&page));
             from = page.next;
         }
+        let mut ids = Vec::new();
+        let mut from = Some(0);
+        while let Some(slot) = from {
+            let (part, next) = hub.member_ids("den", slot, limit);
+            assert!(part.len() <= limit);
+            ids.extend(part.iter().map(|id| id.slot()));
+            from = next;
+        }
+        assert_eq!(ids, all, "ids, {limit} at a time");
         while by_offset.len() < all.len() {
             let page = hub.members_page("den", 0, by_offset.len(), limit, usize::MAX);
             assert_eq!(page.passed, by_offset.len());

@@ -270,7 +270,18 @@ impl Hub {
     /// # Errors
     /// If a core's mailbox is full: nothing is known of its connections.
     pub async fn connections(&self) -> Result<Vec<ConnectionInfo>, MailError> {
-        self.all(CoreHub::connections_page).await
+        const PART_LEN: usize = 1024;
+        let mut all = Vec::new();
+        for core in 0..self.cores() {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let question = self.question(core, move |hub| hub.connections_page(slot, 0, PART_LEN, usize::MAX));
+                let Some(page) = answered(question).await? else { break };
+                all.extend(page.connections);
+                from = page.next;
+            }
+        }
+        Ok(all)
     }
 
     /// A part of all connections, core by core: at most `limit` of them after the first `offset`, and no more than 4 MiB,
@@ -283,26 +294,7 @@ impl Hub {
         self.page(offset, limit, CoreHub::connections_page).await
     }
 
-    /// All that `part` tells of, from this slot, without skipping any, at most so many, and so many bytes.
-    pub(super) async fn all(
-        &self,
-        part: impl Fn(&CoreHub, u32, usize, usize, usize) -> ConnectionPage + Clone + Send + 'static,
-    ) -> Result<Vec<ConnectionInfo>, MailError> {
-        const PART_LEN: usize = 1024;
-        let mut all = Vec::new();
-        for core in 0..self.cores() {
-            let mut from = Some(0);
-            while let Some(slot) = from {
-                let part = part.clone();
-                let question = self.question(core, move |hub| part(hub, slot, 0, PART_LEN, usize::MAX));
-                let Some(page) = answered(question).await? else { break };
-                all.extend(page.connections);
-                from = page.next;
-            }
-        }
-        Ok(all)
-    }
-
+    /// A page of what `part` tells of: from this slot, after so many, at most so many, and no more than so many bytes.
     pub(super) async fn page(
         &self,
         offset: usize,
@@ -377,7 +369,7 @@ impl Hub {
         Asking(self.question(core, ask))
     }
 
-    fn question<A: Send + 'static>(
+    pub(super) fn question<A: Send + 'static>(
         &self,
         core: usize,
         ask: impl FnOnce(&mut CoreHub) -> A + Send + 'static,
@@ -402,7 +394,7 @@ impl Hub {
 }
 
 /// The answer; `None` if the core has ended.
-async fn answered<A>(question: oneshot::Receiver<Result<A, MailError>>) -> Result<Option<A>, MailError> {
+pub(super) async fn answered<A>(question: oneshot::Receiver<Result<A, MailError>>) -> Result<Option<A>, MailError> {
     match question.await {
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(MailError::Ended)) | Err(_) => Ok(None),

@@ -6,7 +6,7 @@ use crate::hub::{ConnectionId, ConnectionInfo, CoreHub, JoinError, Order, Tally}
 use crate::mail::MailError;
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::remote::Hub;
-use crate::remote::receivers::{Asking, Delivering};
+use crate::remote::receivers::{Asking, Delivering, answered};
 
 impl Hub {
     /// Has a connection join a room. The answer comes when every core knows of it, with the number of the room's members, as
@@ -66,10 +66,21 @@ impl Hub {
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn members(&self, room: &str) -> Result<Vec<ConnectionId>, MailError> {
-        let room = room.to_owned();
-        let part =
-            move |hub: &CoreHub, from, skip, limit, bytes_max| hub.members_page(&room, from, skip, limit, bytes_max);
-        Ok(self.all(part).await?.into_iter().map(|member| member.id).collect())
+        // A mebibyte of them: many, as each part looks at all members of its core.
+        const PART_LEN: usize = 64 << 10;
+        let room: Arc<str> = room.into();
+        let mut all = Vec::new();
+        for core in 0..self.cores() {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let room = Arc::clone(&room);
+                let question = self.question(core, move |hub| hub.member_ids(&room, slot, PART_LEN));
+                let Some((ids, next)) = answered(question).await? else { break };
+                all.extend(ids);
+                from = next;
+            }
+        }
+        Ok(all)
     }
 
     /// A part of the members of a room, core by core, with what is known of each: at most `limit` of them after the first

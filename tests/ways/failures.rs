@@ -6,8 +6,12 @@ use crate::row::Way;
 use crate::wire::Event;
 
 row! {
+    /// Kills: interceptors that are not told of the end of a message whose handler has failed.
     an_error_closes_with_1011;
-    route |ws, log| ws.on_error(move |socket, error| log.add(format!("{} {error}", socket.param("room"))));
+    route |ws, log| {
+        let post = log.line("post");
+        ws.on_error(move |socket, error| log.add(format!("{} {error}", socket.param("room")))).after_message(move |_| post())
+    };
     handler |peer, log, message| {
         pause!();
         Err::<(), _>("as asked")
@@ -16,7 +20,7 @@ row! {
         let mut client = rig.open(0, "/den");
         client.text("x");
         rig.pass_ms(10);
-        assert_eq!((client.events(), log.take()), (vec![Event::Close(Some(1011))], vec!["den as asked".to_owned()]));
+        assert_eq!((client.events(), log.take()), (vec![Event::Close(Some(1011))], ["den as asked", "post"].map(String::from).to_vec()));
     }
 }
 
