@@ -255,6 +255,7 @@ impl TestHandshake {
     /// # Panics
     /// If there is no answer, or a header field is none that may be sent.
     #[track_caller]
+    #[expect(clippy::result_large_err, reason = "a test has few of them, and wants to look at it")]
     pub fn try_open(self) -> Result<TestClient, TestResponse> {
         let TestHandshake { draft, protocols } = self;
         let Draft { stage, target, host, headers, core, peer } = draft;

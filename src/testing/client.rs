@@ -215,7 +215,6 @@ impl TestClient {
     /// # Panics
     /// If nothing comes.
     #[track_caller]
-    #[expect(clippy::should_implement_trait, reason = "it panics where an iterator would not")]
     pub fn next(&self) -> Option<OwnedMessage> {
         match self.wait(Line::next) {
             Some(Seen::Message(message)) => Some(message),

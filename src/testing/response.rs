@@ -116,7 +116,7 @@ pub(super) fn read(bytes: &[u8], has_body: bool, at_end: bool) -> Result<Option<
         let field = |field: &httparse::Header<'_>| {
             Some((HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?))
         };
-        let fields: Option<Vec<_>> = head.headers.iter().map(|header| field(header)).collect();
+        let fields: Option<Vec<_>> = head.headers.iter().map(field).collect();
         let mut headers = HeaderMap::new();
         for (name, value) in fields.ok_or("a header field that is none")? {
             headers.append(name, value);

@@ -44,8 +44,8 @@ pub struct TestServerBuilder {
 }
 
 impl TestServerBuilder {
-    /// The server's settings; [`Config::default`] unless this is called. Addresses, cores, pinning and whatever else is about
-    /// threads and real sockets is of no effect.
+    /// The server's settings; [`Config::default`] unless this is called. Addresses, the PROXY protocol, cores, pinning and
+    /// whatever else is about threads and real sockets is of no effect.
     pub fn config(self, config: Config) -> TestServerBuilder {
         TestServerBuilder { config, ..self }
     }

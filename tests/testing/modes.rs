@@ -5,8 +5,10 @@ use std::time::Duration;
 use ringwire::testing::{Faults, TestServer, TestServerBuilder, seeds};
 use ringwire::{App, Connection, Message, OwnedMessage, Socket, Ws, sleep, ws};
 
+type Way = fn() -> Ws;
+
 /// Each echoes to its sender, and to the room of its path whatever begins with `all `.
-const WAYS: [(&str, fn() -> Ws); 4] = [
+const WAYS: [(&str, Way); 4] = [
     ("closure", || {
         ws().on_message(|socket: &mut Socket<'_>, message: Message<'_>| {
             let room = socket.param("room").to_owned();
@@ -43,7 +45,7 @@ fn answer(socket: &mut Connection, message: OwnedMessage) {
     }
 }
 
-fn app(way: fn() -> Ws) -> App {
+fn app(way: Way) -> App {
     App::new().ws(
         "/rooms/{room}",
         way().on_connect(|socket| {
@@ -62,7 +64,7 @@ fn faults() -> [(&'static str, Faults); 4] {
     ]
 }
 
-fn each(mut check: impl FnMut(&str, TestServerBuilder, fn() -> Ws)) {
+fn each(mut check: impl FnMut(&str, TestServerBuilder, Way)) {
     for (name, way) in WAYS {
         for cores in [1, 3] {
             for (what, faults) in faults() {
