@@ -29,17 +29,11 @@ async fn count(request: Request) -> Value {
 }
 
 fn app() -> App {
-    let chat = ws()
-        .on_connect(|socket| {
-            let room = socket.param("room").to_owned();
-            socket.join(room)
-        })
-        .on_message(|socket, message| {
-            let name = socket.extensions().get::<User>().map_or_else(String::new, |user| user.0.clone());
-            let text = format!("{name}: {}", message.as_text().unwrap_or_default());
-            let room = socket.param("room").to_owned();
-            socket.to(&room).send(text)
-        });
+    let chat = ws().on_connect(|socket| socket.join(socket.param("room"))).on_message(|socket, message| {
+        let name = socket.extensions().get::<User>().map_or_else(String::new, |user| user.0.clone());
+        let text = format!("{name}: {}", message.as_text().unwrap_or_default());
+        socket.to(socket.param("room")).send(text)
+    });
     App::new().get("/count", count).group("/rooms", |group| group.before(authenticate).ws("/{room}", chat))
 }
 

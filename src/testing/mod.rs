@@ -12,11 +12,8 @@
 //! let server = TestServer::new(|| {
 //!     App::new().ws(
 //!         "/rooms/{room}",
-//!         ws().on_connect(|socket| {
-//!             let room = socket.param("room").to_owned();
-//!             socket.join(room)
-//!         })
-//!         .on_message(|socket, message| socket.to_own_room(message)),
+//!         ws().on_connect(|socket| socket.join(socket.param("room")))
+//!             .on_message(|socket, message| socket.to_own_room(message)),
 //!     )
 //! });
 //! let (ann, ben) = (server.connect("/rooms/lobby"), server.connect("/rooms/lobby"));
