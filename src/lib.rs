@@ -176,6 +176,35 @@
 //! });
 //! ```
 //!
+//! # Behind proxies, and for operators
+//!
+//! [`Config::trusted_proxies`] are believed when they name the client in a request's fields, and [`Config::proxy_protocol`]
+//! has connections begin with a header that does: [`Request::peer`] and [`Socket::peer`] are the client then, and limits of
+//! addresses count it. [`Request::is_relayed`] tells that a proxy's word it is, which makes nobody a program of this machine.
+//! Routes of an [admin group](Group::admin) are on [`Config::admin_address`] alone, where that is set.
+//!
+//! ```
+//! use ringwire::{App, Config, HttpError, Request};
+//!
+//! let config = Config {
+//!     trusted_proxies: "10.0.0.0/8".parse().unwrap(),
+//!     admin_address: Some("127.0.0.1:9002".parse().unwrap()),
+//!     ..Config::default()
+//! };
+//! let only_local = |request: &mut Request| match request.peer() {
+//!     Some(peer) if peer.ip().is_loopback() && !request.is_relayed() => Ok(()),
+//!     _ => Err(HttpError::forbidden("not from here")),
+//! };
+//! App::new().group("/internal", |group| group.admin().before(only_local).get("/version", async |_| "1"));
+//! # assert!(config.validate().is_ok());
+//! ```
+//!
+//! # Log
+//!
+//! Events go to `tracing`, in fields, with targets of their own: `ringwire::server` and `ringwire::limits` at info,
+//! `ringwire::connection` and `ringwire::access` at debug, `ringwire::frames` at trace. No event of a peer's has a line of its
+//! own at info. A subscriber that is installed before the server starts decides what is counted for them.
+//!
 //! # Tests
 //!
 //! With the feature `testing` there is `ringwire::testing`: an app runs within a test, without port, thread or real time, on

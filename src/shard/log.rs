@@ -155,7 +155,8 @@ impl Watched {
         }
     }
 
-    /// Each with its kind and its name. Answers of the app's, and silence between two requests, are nobody's limit.
+    /// Each with its kind and its name. Answers of the app's, silence, and a newer message in the place of an older one are
+    /// nobody's limit.
     fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         fn all<K: Kind>(
             what: &'static str,
@@ -167,7 +168,7 @@ impl Watched {
             .filter(|(_, which, _)| *which != RefusalReason::App.label())
             .chain(all("timeout", self.timeouts).filter(|(_, which, _)| *which != TimeoutKind::Idle.label()))
             .chain(all("shed", self.shed))
-            .chain(all("dropped", self.drops))
+            .chain(all("dropped", self.drops).filter(|(_, which, _)| *which != DropReason::Replaced.label()))
             .chain(std::iter::once(("protocol", "error", self.protocol_errors)))
     }
 }
@@ -254,5 +255,38 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return Some(floods.tell_at_ms.max(floods.look_at_ms));
         }
         (floods.moved != moved(&self.hub.counters)).then_some(floods.look_at_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http::{HeadLimits, parse_head};
+
+    /// Kills: making fields for a log that nobody reads.
+    #[test]
+    fn nothing_is_looked_up_for_a_log_that_is_off() {
+        let mut hub = CoreHub::stand_in();
+        let head = parse_head(b"GET / HTTP/1.0\r\n\r\n", &HeadLimits::default()).unwrap();
+        request(&hub, &head, || panic!("the peer was looked up"), 200, None, 0);
+        // It has no connection of that number: whoever looks it up panics.
+        opened(&hub, 7);
+        closed(&mut hub, 7, &Ended::broken());
+        assert!(frames_of(&hub, 7).is_none() && !Floods::new().is_on && !wants_connections());
+        hub.traffic.open(7);
+        assert_eq!(hub.traffic.of(7), None);
+    }
+
+    #[test]
+    fn what_is_nobodys_limit_is_not_told() {
+        let mut counters = Counters::default();
+        counters.refused.add(RefusalReason::App, 1);
+        counters.timeouts.add(TimeoutKind::Idle, 1);
+        counters.drops.add(DropReason::Replaced, 1);
+        assert!(Watched::of(&counters).each().all(|(.., count)| count == 0));
+        counters.refused.add(RefusalReason::Address, 3);
+        counters.shed.add(ShedReason::Memory, 2);
+        let told: Vec<_> = Watched::of(&counters).each().filter(|(.., count)| *count > 0).collect();
+        assert_eq!(told, [("refused", "address", 3), ("shed", "memory", 2)]);
     }
 }

@@ -4,6 +4,8 @@
 use std::rc::Rc;
 
 use ringwire::engine::sim::{Client, RingOptions};
+use ringwire::shard::Entrance;
+use ringwire::shard::service::Serves;
 use ringwire::{App, HttpError, Message, Request, Socket};
 
 use crate::host::Setup;
@@ -158,6 +160,47 @@ fn every_answer_tells_the_time_of_the_ring() {
         let (text, _) = answers_to(&mut rig, [&bytes[..]]);
         let final_ones = text.matches("HTTP/1.1 ").count() - text.matches("HTTP/1.1 1").count();
         assert_eq!(text.matches("\r\ndate: Sun, 06 Nov 1994 ").count(), final_ones, "{name}, {answers}: {text}");
+    }
+    rig.finish();
+}
+
+/// What a proxy says first, and the requests behind it. Kills: looking for the header's end in each piece alone, and losing
+/// what comes with its end.
+#[test]
+fn headers_of_the_proxy_protocol_are_the_same_however_they_are_cut() {
+    let told = async |request: Request| format!("{} {}", request.peer().expect("a peer"), request.is_relayed());
+    let ring = RingOptions { slots: 1024, ..RingOptions::default() };
+    let mut setup = Setup { ring, app: Rc::new(move || App::new().get("/peer", told)), ..Setup::default() };
+    setup.settings.entrances = vec![Entrance { proxy_protocol: true, serves: Serves::All }];
+    let mut rig = Rig::new(&setup);
+    let requests = b"GET /peer HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
+    let v2 = |command: u8, rest: &[u8]| {
+        [b"\r\n\r\n\0\r\nQUIT\n", &[command, 0x11][..], &(rest.len() as u16).to_be_bytes(), rest].concat()
+    };
+    let v4 = [192, 0, 2, 7, 198, 51, 100, 1, 0xdc, 4, 1, 187];
+    for (header, want) in [
+        (b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n".to_vec(), Some("192.0.2.7:56324 true")),
+        (b"PROXY TCP6 2001:db8::7 ::1 1 443\r\n".to_vec(), Some("[2001:db8::7]:1 true")),
+        (v2(0x21, &v4), Some("192.0.2.7:56324 true")),
+        (v2(0x21, &[&v4[..], &[4, 0, 20], &[0xff; 20]].concat()), Some("192.0.2.7:56324 true")),
+        (b"".to_vec(), None),
+        (b"PROXY TCP4\r\n".to_vec(), None),
+        (v2(0x21, &v4[1..]), None),
+        (v2(0x22, &v4), None),
+    ] {
+        let bytes = [&header[..], &requests].concat();
+        let whole = answers_to(&mut rig, [&bytes[..]]);
+        match want {
+            Some(peer) => {
+                assert!(whole.0.matches(peer).count() == 2 && !whole.1, "{}: {whole:?}", header.escape_ascii())
+            }
+            None => assert_eq!(whole, (String::new(), true), "{}", header.escape_ascii()),
+        }
+        assert_eq!(answers_to(&mut rig, bytes.chunks(1)), whole, "{}", header.escape_ascii());
+        for at in 1..bytes.len() {
+            let pieces = [&bytes[..at], &bytes[at..]];
+            assert_eq!(answers_to(&mut rig, pieces), whole, "{} at {at}", header.escape_ascii());
+        }
     }
     rig.finish();
 }

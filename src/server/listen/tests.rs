@@ -3,6 +3,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use super::*;
+use crate::config::ProxyProtocol;
 
 fn config(addresses: &str) -> Config {
     let addresses = addresses.split(',').map(|text| text.parse().expect(text));
@@ -232,6 +233,7 @@ fn sockets_of_the_environment_replace_the_addresses() {
         let told: Vec<String> = listeners.bound.iter().map(ToString::to_string).collect();
         println!("bound: {}", told.join(" "));
         assert!(listeners.per_core.iter().all(|core| core.len() == 2));
+        assert_eq!(listeners.entrances, [Entrance::default(); 2]);
         return;
     }
     let path = scratch("passed");
@@ -257,4 +259,31 @@ fn sockets_of_the_environment_replace_the_addresses() {
     // The sockets of another process are not this one's; the address of another machine is then tried.
     let (is_ok, text) = run("1");
     assert!(!is_ok && text.contains("192.0.2.1:9001"), "{text}");
+}
+
+/// Kills: giving what one address is for to the sockets of another, where a name has several.
+#[test]
+fn each_socket_is_for_what_its_address_is_for() {
+    let path = scratch("entrances");
+    let setting = format!("localhost:0,127.0.0.2:0,unix:{}", path.display());
+    let proxied = Config {
+        proxy_protocol: format!("127.0.0.2:0,unix:{}", path.display()).parse().expect("a list"),
+        ..config(&setting)
+    };
+    let listeners = bind_all(&proxied, 2).expect("listeners");
+    assert_eq!(listeners.entrances.len(), listeners.bound.len());
+    for (bound, entrance) in listeners.bound.iter().zip(&listeners.entrances) {
+        let is_proxied = bound.inet().is_none_or(|address| address.ip().to_string() == "127.0.0.2");
+        assert_eq!(*entrance, Entrance { proxy_protocol: is_proxied, serves: Serves::All }, "{bound}");
+    }
+    drop(listeners);
+
+    let admin = Some("localhost:0".parse().expect("an address"));
+    let apart = Config { admin_address: admin, proxy_protocol: ProxyProtocol::Always, ..config("127.0.0.1:0") };
+    let listeners = bind_all(&apart, 1).expect("listeners");
+    let public = Entrance { proxy_protocol: true, serves: Serves::Public };
+    let admin = Entrance { proxy_protocol: false, serves: Serves::Admin };
+    assert_eq!(listeners.entrances[0], public);
+    assert!(listeners.entrances.len() > 1 && listeners.entrances[1..].iter().all(|entrance| *entrance == admin));
+    assert!(listeners.per_core.iter().all(|core| core.len() == listeners.entrances.len()));
 }
