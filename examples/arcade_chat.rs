@@ -23,7 +23,7 @@ fn main() -> ringwire::Result<()> {
     let config = Config { addresses: vec![address], ..Config::from_env()? };
     let rooms = Rooms::default();
     rooms.create("room123", "Lobby");
-    Server::new(config).run_with(move || app(&rooms), |handle| println!("listening on {}", handle.addresses()[0]))
+    Server::new(config).on_start(|handle| println!("listening on {}", handle.addresses()[0])).run(move || app(&rooms))
 }
 
 /// What the cores share: the rooms by their ids.

@@ -41,7 +41,7 @@ fn main() -> ringwire::Result<()> {
         println!("listening on {address}");
         println!("open {}/ in two windows", address.replacen("ws:", "http:", 1));
     };
-    Server::new(config).run_with(move || app(&history), announce)
+    Server::new(config).on_start(announce).run(move || app(&history))
 }
 
 fn app(history: &History) -> App {

@@ -4,7 +4,5 @@ use ringwire::{App, Message, Server, Socket};
 
 fn main() -> ringwire::Result<()> {
     let app = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
-    Server::from_env()?.run_with(app, |handle| {
-        println!("listening on {}", handle.addresses()[0]);
-    })
+    Server::from_env()?.on_start(|handle| println!("listening on {}", handle.addresses()[0])).run(app)
 }

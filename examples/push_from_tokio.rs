@@ -19,7 +19,7 @@ fn main() -> Result<(), BoxError> {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
     let tokio = runtime.handle().clone();
     let announce = |handle: &ringwire::Handle| println!("listening on {}", handle.addresses()[0]);
-    Server::new(config).run_with(move || app(&tokio), announce)?;
+    Server::new(config).on_start(announce).run(move || app(&tokio))?;
     Ok(())
 }
 

@@ -46,10 +46,11 @@
 //!
 //! # Hooks
 //!
-//! In the order of a connection's life: [`Group::observe`], [`Group::before`] (may refuse with a status, attach typed values,
-//! add headers, choose a subprotocol), [`Ws::on_connect`]; for each message [`Ws::before_message`], the handler,
-//! [`Ws::after_message`], which comes after the reply; at the end [`Group::observe_close`], [`Ws::on_close`],
-//! [`Group::after`] and [`Socket::on_cleanup`], each exactly once however the connection ended.
+//! In the order of a connection's life: [`Group::observe`], [`Group::before`] and [`Ws::before`] (may refuse with a status,
+//! attach typed values, add headers, choose a subprotocol), [`Group::on_response`], [`Ws::on_connect`]; for each message
+//! [`Ws::before_message`], the handler, [`Ws::after_message`], which comes after the reply; at the end
+//! [`Group::observe_close`], [`Ws::on_close`], [`Ws::after`], [`Group::after`] and [`Socket::on_cleanup`], each exactly once
+//! however the connection ended.
 //!
 //! ```
 //! use ringwire::{App, HttpError, Request, ws};
@@ -72,9 +73,20 @@
 //! });
 //! ```
 //!
+//! [`Group::on_response`] sees every answer, 404, 405, 500 and what the server refuses by itself among them; [`Group::cors`]
+//! lets pages of other origins read them.
+//!
+//! # State
+//!
+//! [`Server::run_with`] takes a state that all cores share, and `make` gets it with each [`Core`]; handlers, hooks and tasks
+//! find it by its type: [`Socket::state`], [`Connection::state`], [`Request::state`]. What belongs to one core and need not be
+//! `Send` is given to the app there, [`App::with_core_state`], and found by `core_state`. [`App::nest`] takes in a whole app
+//! below a prefix.
+//!
 //! # Replies and failures
 //!
-//! What a handler returns is its reply: text, bytes, [`Json`], an `Option` or a `Result` of them, or nothing. An error or a
+//! What a handler returns is its reply: text, bytes, [`Json`], a stream of them ([`Streamed`]) that goes no faster than the
+//! peer reads, an `Option` or a `Result` of them, or nothing. An error or a
 //! panic closes the connection with 1011, or 1007 where the message could not be decoded; [`Ws::on_failure`] says
 //! otherwise, [`Ws::on_error`] hears of it (of a panic as [`Panicked`]), and the detail goes to the log, never to the peer.
 //!
@@ -99,6 +111,8 @@
 //!
 //! [`Events`] is a route of named JSON messages, `{"event":E,"data":D}` or `{"path":P,"data":D}` by the app's [`Envelope`],
 //! with data decoded to the type that each handler takes. `emit` on sockets, rooms, [`Hub`] and [`Sender`] writes them.
+//! Handlers may wait ([`Events::on_async`]). A client that sends `"ack":N` with an event is answered `{"ack":N,"data":REPLY}`;
+//! a server asks with [`Socket::emit_with_ack`] and [`Connection::emit_with_ack`].
 //!
 //! # Tasks
 //!
@@ -268,6 +282,13 @@ mod tables;
 pub mod testing;
 mod wakers;
 
+#[cfg(feature = "files")]
+pub use app::Files;
+pub use app::{AckError, Acknowledgement, OwnedEvent, ReplyStream, Streamed};
+pub use app::{Answered, Core, Cors};
+/// The types of requests and responses that are part of this interface: methods, status codes, header fields.
+pub use http;
+
 pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};
 pub use app::{BoxError, FailurePolicy, IntoReply, Notice, Panicked, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
 pub use closed::Closed;
@@ -278,7 +299,7 @@ pub use hub::{ConnectionId, ConnectionInfo, Delivery, JoinError, ParseIdError};
 pub use mail::MailError;
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage, RawJson};
 pub use outbox::Dropped;
-pub use proto::close::IllegalCloseCode;
+pub use proto::close::{IllegalCloseCode, PingTooLong};
 pub use remote::{Asking, Delivering, Hub, Receivers, Sender};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
 pub use server::{Handle, Server, listen};

@@ -10,6 +10,7 @@
 //!
 //! Knows of this crate: `guard`, `hub`, `mail`.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -101,6 +102,8 @@ pub(crate) struct Runtime {
     hub: RefCell<Option<Box<CoreHub>>>,
     /// What was asked of the hub while it was not lent.
     deferred: RefCell<Vec<AskHub>>,
+    /// What whoever serves this core wants found from wherever its code runs.
+    local: RefCell<Option<Rc<dyn Any>>>,
 }
 
 impl Runtime {
@@ -119,7 +122,17 @@ impl Runtime {
             shares_thread: Cell::new(false),
             hub: RefCell::new(None),
             deferred: RefCell::default(),
+            local: RefCell::default(),
         })
+    }
+
+    /// Sets what [`Runtime::local`] finds.
+    pub(crate) fn set_local<L: 'static>(&self, local: Rc<L>) {
+        *self.local.borrow_mut() = Some(local);
+    }
+
+    pub(crate) fn local<L: 'static>(&self) -> Option<Rc<L>> {
+        self.local.borrow().clone()?.downcast().ok()
     }
 
     /// How foreign threads wake the core; until this is called they cannot.
@@ -167,7 +180,7 @@ impl Runtime {
         );
     }
 
-    fn current() -> Rc<Runtime> {
+    pub(crate) fn current() -> Rc<Runtime> {
         CURRENT.with_borrow(Option::clone).expect("only on a core: in a handler, a hook or a task")
     }
 

@@ -18,13 +18,10 @@ use crate::app::reply::{ReplySink, Sent};
 use crate::app::request::Request;
 use crate::app::rules::Rules;
 use crate::app::socket::{Notice, Socket};
-use crate::hub::{ConnectionId, CoreHub, JoinError, RouteName};
+use crate::hub::{ConnectionId, CoreHub, JoinError, READY_BYTES_MAX, RouteName};
 use crate::message::{IntoMessage, Message, OwnedMessage};
 use crate::outbox::Key;
 use crate::remote::Sender;
-
-/// Queued bytes from which [`Connection::ready`] waits.
-pub(crate) const READY_BYTES_MAX: usize = 64 << 10;
 
 /// A WebSocket in the hands of a task of its core. Dropping it does not close the connection.
 ///
@@ -72,17 +69,24 @@ pub(crate) struct Shared {
     pub(crate) opened_ns: u64,
     /// A message was taken, and whoever has it has not asked for the next one.
     pub(crate) is_handling: Cell<bool>,
+    /// Whether messages are put into the inbox for it.
+    pub(crate) reads: bool,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.abandon_inbox();
+        if self.reads {
+            self.abandon_inbox();
+        }
     }
 }
 
 impl Shared {
     /// Nobody reads the messages that wait, or any that still come.
     fn abandon_inbox(&self) {
+        if !self.reads {
+            return;
+        }
         let (unread, id) = (self.inbox.abandon() as u64, self.id);
         self.core.runtime.with_hub(move |hub| {
             hub.counters.messages_discarded += unread;
@@ -332,6 +336,10 @@ impl Connection {
                 hub.close(slot, code, reason);
             }
         });
+    }
+
+    pub(super) fn discards_replies(&self) -> bool {
+        self.0.discards_replies
     }
 
     pub(super) fn attached(&self) -> &Extensions {

@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::app::acks::{Asker, Questions};
 use crate::app::inbox::Inbox;
 use crate::app::request::Request;
+use crate::app::values::{CoreValues, SharedValues};
 use crate::guard::{Guarded, guarded};
 use crate::hub::ConnectionId;
 use crate::message::Envelope;
@@ -21,20 +23,51 @@ pub(crate) struct CoreContext {
     pub(crate) hub: Hub,
     pub(crate) runtime: Rc<Runtime>,
     envelope: Cell<Envelope>,
+    /// State that all cores share.
+    pub(crate) shared: Arc<SharedValues>,
+    /// State of this core.
+    pub(crate) values: Rc<CoreValues>,
     /// Bytes that wait in inboxes.
     pub(crate) inbox_bytes: Rc<Cell<usize>>,
     /// What is kept for the core's connections, while tasks run: lent to them as the hub is.
     pub(crate) lent: RefCell<Kept>,
+    /// What clients were asked.
+    pub(crate) questions: Questions,
+    /// What tasks have the core do with sockets. Only who puts it there knows what it is.
+    pub(crate) calls: RefCell<Vec<(ConnectionId, Box<dyn Any>)>>,
+}
+
+impl Asker for CoreContext {
+    fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.runtime.now_ns()
+    }
 }
 
 impl CoreContext {
-    pub(crate) fn new(hub: Hub, runtime: Rc<Runtime>, envelope: Envelope) -> CoreContext {
+    pub(crate) fn new(
+        hub: Hub,
+        runtime: Rc<Runtime>,
+        envelope: Envelope,
+        shared: SharedValues,
+        values: CoreValues,
+    ) -> CoreContext {
+        let (shared, values) = (Arc::new(shared), Rc::new(values));
+        runtime.set_local(Rc::clone(&values));
+        let inbox_bytes = Rc::<Cell<usize>>::default();
         CoreContext {
             hub,
             runtime,
             envelope: Cell::new(envelope),
-            inbox_bytes: Rc::default(),
+            shared,
+            values,
+            questions: Questions::new(Rc::clone(&inbox_bytes)),
+            inbox_bytes,
             lent: RefCell::default(),
+            calls: RefCell::default(),
         }
     }
 

@@ -4,23 +4,15 @@ use std::rc::Rc;
 
 use http::Method;
 
-use crate::app::error_http::HttpError;
+use crate::app::before::{Before, LocalBoxFuture};
 use crate::app::request::Request;
 use crate::app::response::Response;
-use crate::app::ws::{LocalBoxFuture, OnClose, Ws};
+use crate::app::ws::{OnClose, Ws};
 use crate::closed::Closed;
 
-pub(crate) type Check = Rc<dyn Fn(&mut Request) -> Result<(), HttpError>>;
-pub(crate) type CheckAsync = Rc<dyn for<'r> Fn(&'r mut Request) -> LocalBoxFuture<'r, Result<(), HttpError>>>;
 pub(crate) type HttpHandler = Rc<dyn Fn(Request) -> LocalBoxFuture<'static, Response>>;
 pub(crate) type Observe = Rc<dyn Fn(&Request)>;
 pub(crate) type ObserveClose = Rc<dyn Fn(&Closed)>;
-
-#[derive(Clone)]
-pub(crate) enum Before {
-    Now(Check),
-    Later(CheckAsync),
-}
 
 /// Hooks of a group and of those around it, outermost first.
 #[derive(Clone, Default)]

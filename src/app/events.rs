@@ -2,25 +2,50 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::app::before::LocalBoxFuture;
+use crate::app::connection::Connection;
+use crate::app::event::{Client, Event, HANDLER_FAILED, NO_SUCH_EVENT, ReplyTo, UNDECODABLE, Unanswered, Unhandled};
+use crate::app::handlers::{Handler, no_message};
 use crate::app::reply::{BoxError, IntoReply};
 use crate::app::socket::Socket;
-use crate::app::ws::{Handler, IntoWs, Route, Ws, ws};
+use crate::app::ws::{IntoWs, Ws, ws};
 use crate::closed::Closed;
 use crate::guard::Guarded;
-use crate::message::json::object;
-use crate::message::{DecodeError, Envelope, Message};
+use crate::hub::ConnectionId;
+use crate::message::json::{decode, is_struct};
+use crate::message::{DecodeError, Message, OwnedMessage};
 use crate::quote::quoted;
 
-/// The last argument tells whether replies are discarded.
-type OnEvent = Box<dyn Fn(&mut Socket<'_>, &RawValue, bool) -> Result<(), Fault>>;
-type OnUnhandled = Box<dyn Fn(&mut Socket<'_>, &Unhandled<'_>, bool) -> Result<(), BoxError>>;
-type OnOther = Box<dyn Fn(&mut Socket<'_>, Message<'_>, bool) -> Result<(), BoxError>>;
+/// A handler that answers at once, or one that may wait.
+enum Form<N, L> {
+    Now(N),
+    Later(L),
+}
+
+impl<N, L> Form<N, L> {
+    fn is_later(&self) -> bool {
+        matches!(self, Form::Later(_))
+    }
+}
+
+type OnEvent = Form<
+    Box<dyn Fn(&mut Socket<'_>, &RawValue, ReplyTo) -> Result<(), Fault>>,
+    Box<dyn for<'m> Fn(Connection, &'m RawValue, ReplyTo) -> LocalBoxFuture<'m, Result<(), Fault>>>,
+>;
+type OnUnhandled = Form<
+    Box<dyn Fn(&mut Socket<'_>, &Unhandled<'_>, ReplyTo) -> Result<(), BoxError>>,
+    Box<dyn for<'m> Fn(Connection, &'m Unhandled<'m>, ReplyTo) -> LocalBoxFuture<'m, Result<(), BoxError>>>,
+>;
+type OnOther = Form<
+    Box<dyn Fn(&mut Socket<'_>, Message<'_>, ReplyTo) -> Result<(), BoxError>>,
+    Box<dyn Fn(Connection, OwnedMessage, ReplyTo) -> LocalBoxFuture<'static, Result<(), BoxError>>>,
+>;
 
 enum Fault {
     Undecodable(DecodeError),
@@ -39,23 +64,6 @@ pub enum Undecodable {
     Tell,
 }
 
-/// A message that no handler of [`Events`] is for.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Unhandled<'m> {
-    /// An event of another name.
-    Event {
-        /// Its name.
-        name: Cow<'m, str>,
-        /// Its data, as it was written.
-        data: &'m RawValue,
-    },
-    /// A text message that is no event.
-    Text(DecodeError),
-    /// A binary message.
-    Binary,
-}
-
 /// A WebSocket route of named events.
 ///
 /// A client sends `{"event":NAME,"data":DATA}`, or `{"path":NAME,"data":DATA}` where the app says
@@ -66,6 +74,18 @@ pub enum Unhandled<'m> {
 /// What a handler returns is sent as a plain message, as everywhere; to answer with an event it calls
 /// [`Socket::emit`], and [`Socket::to_all`] or [`Socket::to`] to reach others. `socket.hub().websockets()` counts the
 /// connections of the whole process.
+///
+/// A handler may wait ([`Events::on_async`] and its like); it gets a [`Connection`] then. Events of one connection are
+/// handled one after the other, whichever form their handlers have. A [`Ws::task`] that reads events itself does so with
+/// [`Connection::recv_event`].
+///
+/// # Acknowledgements
+///
+/// A client that sends `{"event":NAME,"data":DATA,"ack":NUMBER}` is answered exactly once, as long as the connection is
+/// open: with `{"ack":NUMBER,"data":REPLY}`, where the reply is what the handler returns, [`Json`](crate::Json) as it is,
+/// other text as a string, nothing as `null`; or with `{"ack":NUMBER,"error":TEXT}` where the handler has failed, the data
+/// cannot be decoded, or nobody handles events of this name. [`Events::ignore_acks`] has none of this. A server asks its
+/// clients with [`Socket::emit_with_ack`].
 ///
 /// ```
 /// use ringwire::{App, Envelope, Events, Message, Socket};
@@ -90,11 +110,16 @@ pub enum Unhandled<'m> {
 /// ```
 pub struct Events {
     ws: Ws,
+    handlers: Handlers,
+}
+
+struct Handlers {
     /// `None` for the names that are known and have no handler.
     named: HashMap<String, Option<OnEvent>>,
     other: Option<OnOther>,
     unhandled: Option<OnUnhandled>,
     undecodable: Undecodable,
+    acks: bool,
 }
 
 impl Default for Events {
@@ -108,16 +133,19 @@ impl Events {
     /// No handlers: every message is discarded.
     #[track_caller]
     pub fn new() -> Events {
-        Events { ws: ws(), named: HashMap::new(), other: None, unhandled: None, undecodable: Undecodable::default() }
+        let undecodable = Undecodable::default();
+        let handlers = Handlers { named: HashMap::new(), other: None, unhandled: None, undecodable, acks: true };
+        Events { ws: ws(), handlers }
     }
 
     fn add(mut self, name: String, handler: Option<OnEvent>) -> Events {
-        assert!(!self.named.contains_key(&name), "two handlers of the event {}", quoted(&name));
-        self.named.insert(name, handler);
+        assert!(!self.handlers.named.contains_key(&name), "two handlers of the event {}", quoted(&name));
+        self.handlers.named.insert(name, handler);
         self
     }
 
-    /// Handles the events of this name, with their data decoded from JSON; `serde_json::Value` takes any.
+    /// Handles the events of this name, with their data decoded from JSON; `serde_json::Value` takes any. A struct is decoded
+    /// from an object alone, and not from an array of its fields.
     ///
     /// # Panics
     /// If the name has a handler.
@@ -128,11 +156,48 @@ impl Events {
         R: IntoReply,
     {
         let handler = Guarded::new(handler);
-        let run = move |socket: &mut Socket<'_>, data: &RawValue, discards: bool| {
-            let data: T = serde_json::from_str(data.get()).map_err(|error| Fault::Undecodable(error.into()))?;
-            reply(handler(socket, data), socket, discards).map_err(Fault::Failed)
+        let is_struct = is_struct::<T>();
+        let run = move |socket: &mut Socket<'_>, data: &RawValue, to: ReplyTo| {
+            let data: T = read(data, is_struct)?;
+            to.reply(handler(socket, data), socket).map_err(Fault::Failed)
         };
-        self.add(name.into(), Some(Box::new(run)))
+        self.add(name.into(), Some(Form::Now(Box::new(run))))
+    }
+
+    /// As [`Events::on`], with a handler that may wait.
+    ///
+    /// ```
+    /// use ringwire::{Connection, Events, Json, sleep};
+    /// use std::time::Duration;
+    ///
+    /// Events::new().on_async("add", async |_: Connection, (a, b): (i64, i64)| {
+    ///     sleep(Duration::from_millis(10)).await;
+    ///     Json(a + b)
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    /// If the name has a handler.
+    #[must_use]
+    pub fn on_async<T, F, R>(self, name: impl Into<String>, handler: F) -> Events
+    where
+        T: DeserializeOwned,
+        F: AsyncFn(Connection, T) -> R + 'static,
+        R: IntoReply,
+    {
+        let handler = Rc::new(Guarded::new(handler));
+        let is_struct = is_struct::<T>();
+        self.add(
+            name.into(),
+            Some(Form::Later(Box::new(move |connection, data, to| {
+                let handler = Rc::clone(&handler);
+                Box::pin(async move {
+                    let data: T = read(data, is_struct)?;
+                    let reply = handler(connection.clone(), data).await;
+                    to.deliver(reply, &mut { connection }).await.map_err(Fault::Failed)
+                })
+            }))),
+        )
     }
 
     /// Handles the events of this name, with their data as it was written: to pass it on, or to decode it into a type that
@@ -153,10 +218,33 @@ impl Events {
         handler: impl Fn(&mut Socket<'_>, &RawValue) -> R + 'static,
     ) -> Events {
         let handler = Guarded::new(handler);
-        let run = move |socket: &mut Socket<'_>, data: &RawValue, discards: bool| {
-            reply(handler(socket, data), socket, discards).map_err(Fault::Failed)
+        let run = move |socket: &mut Socket<'_>, data: &RawValue, to: ReplyTo| {
+            to.reply(handler(socket, data), socket).map_err(Fault::Failed)
         };
-        self.add(name.into(), Some(Box::new(run)))
+        self.add(name.into(), Some(Form::Now(Box::new(run))))
+    }
+
+    /// As [`Events::on_raw`], with a handler that may wait.
+    ///
+    /// # Panics
+    /// If the name has a handler.
+    #[must_use]
+    pub fn on_raw_async<F, R>(self, name: impl Into<String>, handler: F) -> Events
+    where
+        F: AsyncFn(Connection, &RawValue) -> R + 'static,
+        R: IntoReply,
+    {
+        let handler = Rc::new(Guarded::new(handler));
+        self.add(
+            name.into(),
+            Some(Form::Later(Box::new(move |connection, data, to| {
+                let handler = Rc::clone(&handler);
+                Box::pin(async move {
+                    let reply = handler(connection.clone(), data).await;
+                    to.deliver(reply, &mut { connection }).await.map_err(Fault::Failed)
+                })
+            }))),
+        )
     }
 
     /// Discards the events of this name, which would go to [`Events::on_message`] otherwise.
@@ -179,7 +267,26 @@ impl Events {
     #[must_use]
     pub fn on_message<R: IntoReply>(mut self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Events {
         let handler = Guarded::new(handler);
-        self.other = Some(Box::new(move |socket, message, discards| reply(handler(socket, message), socket, discards)));
+        self.handlers.other =
+            Some(Form::Now(Box::new(move |socket, message, to| to.reply(handler(socket, message), socket))));
+        self
+    }
+
+    /// As [`Events::on_message`], with a handler that may wait.
+    #[must_use]
+    pub fn on_message_async<F, R>(mut self, handler: F) -> Events
+    where
+        F: AsyncFn(Connection, OwnedMessage) -> R + 'static,
+        R: IntoReply,
+    {
+        let handler = Rc::new(Guarded::new(handler));
+        self.handlers.other = Some(Form::Later(Box::new(move |connection, message, to| {
+            let handler = Rc::clone(&handler);
+            Box::pin(async move {
+                let reply = handler(connection.clone(), message).await;
+                to.deliver(reply, &mut { connection }).await
+            })
+        })));
         self
     }
 
@@ -190,7 +297,26 @@ impl Events {
         handler: impl Fn(&mut Socket<'_>, &Unhandled<'_>) -> R + 'static,
     ) -> Events {
         let handler = Guarded::new(handler);
-        self.unhandled = Some(Box::new(move |socket, what, discards| reply(handler(socket, what), socket, discards)));
+        self.handlers.unhandled =
+            Some(Form::Now(Box::new(move |socket, what, to| to.reply(handler(socket, what), socket))));
+        self
+    }
+
+    /// As [`Events::on_unhandled`], with a handler that may wait.
+    #[must_use]
+    pub fn on_unhandled_async<F, R>(mut self, handler: F) -> Events
+    where
+        F: AsyncFn(Connection, &Unhandled<'_>) -> R + 'static,
+        R: IntoReply,
+    {
+        let handler = Rc::new(Guarded::new(handler));
+        self.handlers.unhandled = Some(Form::Later(Box::new(move |connection, what, to| {
+            let handler = Rc::clone(&handler);
+            Box::pin(async move {
+                let reply = handler(connection.clone(), what).await;
+                to.deliver(reply, &mut { connection }).await
+            })
+        })));
         self
     }
 
@@ -204,7 +330,14 @@ impl Events {
     /// What happens when the data of an event is not of the type that its handler takes.
     #[must_use]
     pub fn undecodable(mut self, policy: Undecodable) -> Events {
-        self.undecodable = policy;
+        self.handlers.undecodable = policy;
+        self
+    }
+
+    /// Acknowledges nothing: a field `ack` of an event is one like any other that nobody looks at.
+    #[must_use]
+    pub fn ignore_acks(mut self) -> Events {
+        self.handlers.acks = false;
         self
     }
 
@@ -217,34 +350,179 @@ impl Events {
     /// App::new().get("/ws", async move |request: Request| request.upgrade(&socket));
     /// ```
     pub fn into_ws(self) -> Ws {
-        let Events { mut ws, named, other, unhandled, undecodable } = self;
-        let handler = move |socket: &mut Socket<'_>, message: Option<Message<'_>>| {
-            let (message, discards) = (message.unwrap_or_else(Route::no_message), socket.discards_replies);
-            let event = Event::read(&message, socket.core.envelope());
-            let Some(handler) = event.as_ref().ok().and_then(|event| named.get(event.name.as_ref())) else {
-                if let Some(unhandled) = &unhandled {
-                    let what = event.map_or_else(|what| what, |Event { name, data }| Unhandled::Event { name, data });
-                    return unhandled(socket, &what, discards);
-                }
-                drop(event);
-                return other.as_ref().map_or(Ok(()), |other| other(socket, message, discards));
-            };
-            let (Some(handler), Ok(event)) = (handler, event) else { return Ok(()) };
-            match handler(socket, event.data, discards) {
-                Ok(()) => Ok(()),
-                Err(Fault::Failed(error)) => Err(error),
-                Err(Fault::Undecodable(error)) if undecodable == Undecodable::Fail => Err(error.into()),
-                Err(Fault::Undecodable(error)) => {
-                    tracing::debug!(id = %socket.id(), event = %quoted(&*event.name), %error, "undecodable data");
-                    let what = serde_json::json!({"event": event.name, "message": "the data cannot be decoded"});
-                    let _ = socket.emit("error", &what)?;
-                    Ok(())
-                }
-            }
+        let Events { mut ws, handlers } = self;
+        let handlers = Rc::new(handlers);
+        Rc::make_mut(&mut ws.0).handler = if handlers.may_wait() {
+            Handler::MessageAsync(Rc::new(move |connection, message| {
+                let handlers = Rc::clone(&handlers);
+                let message = message.unwrap_or_else(|| OwnedMessage::text(""));
+                Box::pin(async move { handlers.handle(connection, message).await })
+            }))
+        } else {
+            Handler::Message(Rc::new(move |socket, message| {
+                handlers.handle_now(socket, message.unwrap_or_else(no_message))
+            }))
         };
-        Rc::make_mut(&mut ws.0).handler = Handler::Message(Rc::new(handler));
         ws
     }
+}
+
+/// Decodes the data of events.
+fn read<T: DeserializeOwned>(data: &RawValue, is_struct: bool) -> Result<T, Fault> {
+    decode(data.get().as_bytes(), is_struct).map_err(|error| Fault::Undecodable(error.into()))
+}
+
+/// Who handles a message.
+enum Chosen<'h> {
+    Named(&'h OnEvent),
+    Ignored,
+    Unhandled(&'h OnUnhandled),
+    Other(&'h OnOther),
+    Nobody,
+}
+
+impl Chosen<'_> {
+    fn is_later(&self) -> bool {
+        match self {
+            Chosen::Named(handler) => handler.is_later(),
+            Chosen::Unhandled(handler) => handler.is_later(),
+            Chosen::Other(handler) => handler.is_later(),
+            Chosen::Ignored | Chosen::Nobody => false,
+        }
+    }
+}
+
+impl Handlers {
+    fn may_wait(&self) -> bool {
+        self.named.values().flatten().any(Form::is_later)
+            || self.other.as_ref().is_some_and(Form::is_later)
+            || self.unhandled.as_ref().is_some_and(Form::is_later)
+    }
+
+    fn choose(&self, event: &Result<Event<'_>, Unhandled<'_>>) -> Chosen<'_> {
+        let named = event.as_ref().ok().and_then(|event| self.named.get(event.name.as_ref()));
+        match (named, &self.unhandled, &self.other) {
+            (Some(Some(handler)), ..) => Chosen::Named(handler),
+            (Some(None), ..) => Chosen::Ignored,
+            (None, Some(unhandled), _) => Chosen::Unhandled(unhandled),
+            (None, None, Some(other)) => Chosen::Other(other),
+            (None, None, None) => Chosen::Nobody,
+        }
+    }
+
+    /// Handles a message whose handler does not wait.
+    fn handle_now(&self, socket: &mut Socket<'_>, message: Message<'_>) -> Result<(), BoxError> {
+        let discards = socket.discards_replies;
+        let event = Event::read(&message, socket.core().envelope(), self.acks);
+        let to = ReplyTo { discards, ack: ack(&event) };
+        let chosen = self.choose(&event);
+        if let Chosen::Other(Form::Now(handler)) = chosen {
+            drop(event);
+            let result = run_now(to, socket, |socket| handler(socket, message, to).map_err(Fault::Failed));
+            let id = socket.id();
+            return self.settle(result, to, socket, id, "");
+        }
+        let name = name(&event);
+        let result = run_now(to, socket, |socket| match (chosen, event) {
+            (Chosen::Named(Form::Now(handler)), Ok(event)) => handler(socket, event.data, to),
+            (Chosen::Unhandled(Form::Now(handler)), event) => {
+                handler(socket, &unhandled(event), to).map_err(Fault::Failed)
+            }
+            (Chosen::Nobody, _) => {
+                to.refuse(NO_SUCH_EVENT, socket);
+                Ok(())
+            }
+            _ => to.reply((), socket).map_err(Fault::Failed),
+        });
+        let id = socket.id();
+        self.settle(result, to, socket, id, &name)
+    }
+
+    /// Handles a message in the connection's task, one after the other.
+    async fn handle(self: Rc<Handlers>, mut connection: Connection, message: OwnedMessage) -> Result<(), BoxError> {
+        let discards = connection.discards_replies();
+        let borrowed = message.as_message();
+        let event = Event::read(&borrowed, connection.core().envelope(), self.acks);
+        let chosen = self.choose(&event);
+        if !chosen.is_later() {
+            // Where the connection has ended meanwhile, there is nothing to be handled.
+            let handled = connection.lend(|socket| self.handle_now(socket, message.as_message()));
+            return handled.unwrap_or(Ok(()));
+        }
+        let to = ReplyTo { discards, ack: ack(&event) };
+        let name = name(&event);
+        let unanswered = Unanswered::new(&connection, to.ack);
+        let result = match (chosen, event) {
+            (Chosen::Named(Form::Later(handler)), Ok(event)) => handler(connection.clone(), event.data, to).await,
+            (Chosen::Unhandled(Form::Later(handler)), event) => {
+                handler(connection.clone(), &unhandled(event), to).await.map_err(Fault::Failed)
+            }
+            (Chosen::Other(Form::Later(handler)), _) => {
+                handler(connection.clone(), message.clone(), to).await.map_err(Fault::Failed)
+            }
+            _ => Ok(()),
+        };
+        unanswered.answered();
+        let id = connection.id();
+        self.settle(result, to, &mut connection, id, &name)
+    }
+
+    /// What becomes of a handler's failure.
+    fn settle(
+        &self,
+        result: Result<(), Fault>,
+        to: ReplyTo,
+        client: &mut impl Client,
+        id: ConnectionId,
+        name: &str,
+    ) -> Result<(), BoxError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(Fault::Failed(error)) => {
+                to.refuse(HANDLER_FAILED, client);
+                Err(error)
+            }
+            Err(Fault::Undecodable(error)) => {
+                to.refuse(UNDECODABLE, client);
+                if self.undecodable == Undecodable::Fail {
+                    return Err(error.into());
+                }
+                tracing::debug!(%id, event = %quoted(name), %error, "undecodable data");
+                if to.ack.is_none() {
+                    let what = serde_json::json!({"event": name, "message": UNDECODABLE});
+                    client.emit_error(&what)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs a handler: whoever wants its event acknowledged is told, however the handler fails.
+fn run_now(
+    to: ReplyTo,
+    socket: &mut Socket<'_>,
+    run: impl FnOnce(&mut Socket<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    if to.ack.is_none() {
+        return run(socket);
+    }
+    catch_unwind(AssertUnwindSafe(|| run(socket))).unwrap_or_else(|panic| {
+        to.refuse(HANDLER_FAILED, socket);
+        resume_unwind(panic)
+    })
+}
+
+fn ack(event: &Result<Event<'_>, Unhandled<'_>>) -> Option<u64> {
+    event.as_ref().ok().and_then(|event| event.ack)
+}
+
+fn name<'m>(event: &Result<Event<'m>, Unhandled<'m>>) -> Cow<'m, str> {
+    event.as_ref().map_or_else(|_| Cow::default(), |event| event.name.clone())
+}
+
+fn unhandled<'m>(event: Result<Event<'m>, Unhandled<'m>>) -> Unhandled<'m> {
+    event.map_or_else(|what| what, |Event { name, data, .. }| Unhandled::Event { name, data })
 }
 
 impl From<Events> for Ws {
@@ -256,77 +534,5 @@ impl From<Events> for Ws {
 impl IntoWs<()> for Events {
     fn into_ws(self) -> Ws {
         self.into()
-    }
-}
-
-fn reply(reply: impl IntoReply, socket: &mut Socket<'_>, discards: bool) -> Result<(), BoxError> {
-    debug_assert_eq!(discards, socket.discards_replies);
-    reply.reply(socket)
-}
-
-/// A message that has an event's form.
-struct Event<'m> {
-    name: Cow<'m, str>,
-    data: &'m RawValue,
-}
-
-#[derive(Deserialize)]
-struct ByEvent<'m> {
-    #[serde(borrow)]
-    event: Cow<'m, str>,
-    #[serde(borrow)]
-    data: Option<&'m RawValue>,
-}
-
-#[derive(Deserialize)]
-struct ByPath<'m> {
-    #[serde(borrow)]
-    path: Cow<'m, str>,
-    #[serde(borrow)]
-    data: Option<&'m RawValue>,
-}
-
-impl<'m> Event<'m> {
-    fn read(message: &'m Message<'_>, envelope: Envelope) -> Result<Event<'m>, Unhandled<'m>> {
-        if !message.is_text() {
-            return Err(Unhandled::Binary);
-        }
-        let event = match envelope {
-            Envelope::Event => object(message.as_bytes()).map(|ByEvent { event, data }| (event, data)),
-            Envelope::Path => object(message.as_bytes()).map(|ByPath { path, data }| (path, data)),
-        };
-        let (name, data) = event.map_err(|error| Unhandled::Text(error.into()))?;
-        Ok(Event { name, data: data.unwrap_or(RawValue::NULL) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::borrowed;
-    use crate::proto::Kind;
-
-    #[test]
-    fn only_text_objects_with_a_name_are_events() {
-        let read = |text: &str, envelope| {
-            let message = borrowed(Kind::Text, text.as_bytes());
-            Event::read(&message, envelope).ok().map(|event| (event.name.into_owned(), event.data.get().to_owned()))
-        };
-        let is = |name: &str, data: &str| Some((name.to_owned(), data.to_owned()));
-        assert_eq!(read(r#"{"event":"a","data":[1, 2]}"#, Envelope::Event), is("a", "[1, 2]"));
-        assert_eq!(
-            read(r#"{"data":{"x":"y"},"more":1,"event":"\u0061\n"}"#, Envelope::Event),
-            is("a\n", r#"{"x":"y"}"#)
-        );
-        assert_eq!(read(r#"{"event":"a"}"#, Envelope::Event), is("a", "null"));
-        assert_eq!(read(r#"{"event":"a","data":null}"#, Envelope::Event), is("a", "null"));
-        assert_eq!(read(r#"{"path":"a","data":1,"event":5}"#, Envelope::Path), is("a", "1"));
-        for other in
-            ["", "hello", "{}", "[]", r#"["a",1]"#, "null", r#"{"event":1}"#, r#"{"event":"a""#, r#"{"path":"a"}"#]
-        {
-            assert_eq!(read(other, Envelope::Event), None, "{other}");
-        }
-        let binary = borrowed(Kind::Binary, br#"{"event":"a"}"#);
-        assert!(matches!(Event::read(&binary, Envelope::Event), Err(Unhandled::Binary)));
     }
 }

@@ -1,15 +1,22 @@
 //! What an embedder writes: routes in groups, with hooks around them.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::Method;
 
-use crate::app::definition::{Before, Definition, Hooks, HttpHandler, Target};
+use crate::app::answered::Answered;
+use crate::app::before::{Before, LocalBoxFuture};
+use crate::app::cors::Cors;
+use crate::app::definition::{Definition, Hooks, HttpHandler, Target};
 use crate::app::error_http::HttpError;
+use crate::app::layers::{Layer, Layers};
 use crate::app::request::Request;
 use crate::app::response::IntoResponse;
 use crate::app::router::Router;
 use crate::app::socket::Socket;
+use crate::app::state::Core;
+use crate::app::values::{CoreValues, SharedValues};
 use crate::app::ws::IntoWs;
 use crate::closed::Closed;
 use crate::guard::Guarded;
@@ -21,31 +28,48 @@ pub struct Group {
     is_admin: bool,
     hooks: Hooks,
     definitions: Vec<Definition>,
+    /// Each with the path that it is for, and all below it.
+    layers: Vec<(String, Layer)>,
+    fallbacks: Vec<(String, HttpHandler)>,
 }
 
 impl Group {
     fn add(mut self, path: &str, target: Target) -> Group {
+        check_syntax(path);
         self.definitions.push(Definition { is_admin: false, path: path.to_owned(), target, hooks: Hooks::default() });
         self
     }
 
-    /// The definitions with prefix and hooks applied.
-    fn finish(self, prefix: &str) -> Vec<Definition> {
-        let (hooks, is_admin) = (self.hooks, self.is_admin);
+    /// The same with prefix and hooks applied, and none of its own.
+    fn finish(self, prefix: &str) -> Group {
+        check_syntax(prefix);
+        let Group { is_admin, hooks, definitions, layers, fallbacks } = self;
         let finish = |definition: Definition| Definition {
             is_admin: definition.is_admin || is_admin,
             path: join(prefix, &definition.path),
             hooks: definition.hooks.within(&hooks),
             target: definition.target,
         };
-        self.definitions.into_iter().map(finish).collect()
+        Group {
+            is_admin: false,
+            hooks: Hooks::default(),
+            definitions: definitions.into_iter().map(finish).collect(),
+            layers: layers.into_iter().map(|(path, layer)| (join(prefix, &path), layer)).collect(),
+            fallbacks: fallbacks.into_iter().map(|(path, handler)| (join(prefix, &path), handler)).collect(),
+        }
+    }
+
+    fn take_in(mut self, inner: Group) -> Group {
+        self.definitions.extend(inner.definitions);
+        self.layers.extend(inner.layers);
+        self.fallbacks.extend(inner.fallbacks);
+        self
     }
 
     /// Routes below `prefix`, with hooks of their own inside those of this group.
     #[must_use]
-    pub fn group(mut self, prefix: &str, build: impl FnOnce(Group) -> Group) -> Group {
-        self.definitions.extend(build(Group::default()).finish(prefix));
-        self
+    pub fn group(self, prefix: &str, build: impl FnOnce(Group) -> Group) -> Group {
+        self.take_in(build(Group::default()).finish(prefix))
     }
 
     /// The routes of this group are for operators. Where the server has an admin listener
@@ -95,8 +119,7 @@ impl Group {
     /// groups first; one that refuses is the last.
     #[must_use]
     pub fn before(mut self, check: impl Fn(&mut Request) -> Result<(), HttpError> + 'static) -> Group {
-        let check = Guarded::new(check);
-        self.hooks.before.push(Before::Now(Rc::new(move |request| check(request))));
+        self.hooks.before.push(Before::now(check));
         self
     }
 
@@ -106,11 +129,7 @@ impl Group {
     where
         F: AsyncFn(&mut Request) -> Result<(), HttpError> + 'static,
     {
-        let check = Rc::new(Guarded::new(check));
-        self.hooks.before.push(Before::Later(Rc::new(move |request| {
-            let check = Rc::clone(&check);
-            Box::pin(async move { check(request).await })
-        })));
+        self.hooks.before.push(Before::later(check));
         self
     }
 
@@ -119,6 +138,36 @@ impl Group {
     pub fn after(mut self, hook: impl Fn(&mut Socket<'_>, &Closed) + 'static) -> Group {
         let hook = Guarded::new(hook);
         self.hooks.after.push(Rc::new(move |socket, closed| hook(socket, closed)));
+        self
+    }
+
+    /// Sees every response of this group on its way out, and may add fields to it: those of its routes, and to whatever else
+    /// is asked for below its prefix, be it 404, 405, or 500 of a handler that has panicked; also what the server refuses by
+    /// itself, for a limit or a handshake, and 101 of WebSockets that open. Hooks of inner groups run first, and of one group
+    /// those that were added last.
+    ///
+    /// ```
+    /// use http::HeaderValue;
+    /// use ringwire::{App, Request};
+    ///
+    /// App::new()
+    ///     .on_response(|answered| {
+    ///         println!("{} {} in {:?}", answered.path().unwrap_or("?"), answered.status(), answered.latency());
+    ///         answered.set_header(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    ///     })
+    ///     .get("/", async |_: Request| "hello");
+    /// ```
+    #[must_use]
+    pub fn on_response(mut self, hook: impl Fn(&mut Answered<'_>) + 'static) -> Group {
+        self.layers.push((String::new(), Layer::hook(hook)));
+        self
+    }
+
+    /// Lets pages of other origins use the routes of this group, and read what is answered below its prefix, refusals too.
+    /// The innermost group's [`Cors`] decides.
+    #[must_use]
+    pub fn cors(mut self, cors: Cors) -> Group {
+        self.layers.push((String::new(), Layer::Cors(cors)));
         self
     }
 
@@ -149,6 +198,20 @@ where
         let handler = Rc::clone(&handler);
         Box::pin(async move { handler(request).await.into_response() })
     })
+}
+
+/// Panics where a path is written as other routers have it: it would be a route that nobody asks for.
+fn check_syntax(path: &str) {
+    let mend = |segment: &str| match segment.split_at_checked(1) {
+        Some((":", name)) if !name.is_empty() => Some(format!("{{{name}}}")),
+        Some(("*", name)) => Some(format!("{{*{}}}", if name.is_empty() { "rest" } else { name })),
+        Some(("<", name)) if name.ends_with('>') => Some(format!("{{{}}}", name.trim_end_matches('>'))),
+        _ => None,
+    };
+    if let Some(right) = path.split('/').find_map(mend) {
+        let whole: Vec<String> = path.split('/').map(|part| mend(part).unwrap_or_else(|| part.to_owned())).collect();
+        panic!("the route {path} cannot be added: a parameter is written {right}, as in {}", whole.join("/"));
+    }
 }
 
 fn join(prefix: &str, path: &str) -> String {
@@ -192,8 +255,22 @@ methods!(App: get GET, post POST, put PUT, delete DELETE, patch PATCH,);
 #[derive(Default)]
 pub struct App {
     root: Group,
-    envelope: Envelope,
-    fallback: Option<HttpHandler>,
+    /// `None` = the default, or that of the app that it is nested in.
+    envelope: Option<Envelope>,
+    shared: SharedValues,
+    values: CoreValues,
+    on_shutdown: Vec<OnShutdown>,
+}
+
+pub(crate) type OnShutdown = Rc<dyn Fn(Core) -> LocalBoxFuture<'static, ()>>;
+
+/// What an app comes to on a core.
+pub(crate) struct Parts {
+    pub(crate) router: Router,
+    pub(crate) envelope: Envelope,
+    pub(crate) shared: SharedValues,
+    pub(crate) values: CoreValues,
+    pub(crate) on_shutdown: Vec<OnShutdown>,
 }
 
 impl App {
@@ -205,22 +282,23 @@ impl App {
     /// How named events are written.
     #[must_use]
     pub fn envelope(mut self, envelope: Envelope) -> App {
-        self.envelope = envelope;
+        self.envelope = Some(envelope);
         self
     }
 
-    /// Answers requests for which there is no route.
+    /// Answers requests for which there is no route; of a nested app, those below its prefix.
     #[must_use]
     pub fn fallback<F, R>(mut self, handler: F) -> App
     where
         F: AsyncFn(Request) -> R + 'static,
         R: IntoResponse,
     {
-        self.fallback = Some(boxed(handler));
+        self.root.fallbacks.retain(|(path, _)| !path.is_empty());
+        self.root.fallbacks.push((String::new(), boxed(handler)));
         self
     }
 
-    fn change(mut self, change: impl FnOnce(Group) -> Group) -> App {
+    pub(crate) fn change(mut self, change: impl FnOnce(Group) -> Group) -> App {
         self.root = change(self.root);
         self
     }
@@ -278,6 +356,106 @@ impl App {
         self.change(|root| root.after(hook))
     }
 
+    /// See [`Group::on_response`]; for all routes, and for whatever the server answers.
+    #[must_use]
+    pub fn on_response(self, hook: impl Fn(&mut Answered<'_>) + 'static) -> App {
+        self.change(|root| root.on_response(hook))
+    }
+
+    /// See [`Group::cors`]; for all routes.
+    #[must_use]
+    pub fn cors(self, cors: Cors) -> App {
+        self.change(|root| root.cors(cors))
+    }
+
+    /// Takes in another app: its routes below `prefix`, with its hooks around them and inside those of this app, and its
+    /// fallback for what else is asked for there. Its state is found where this app has none of the type.
+    ///
+    /// ```
+    /// use ringwire::{App, Request, ws};
+    ///
+    /// fn admin() -> App {
+    ///     App::new().get("/health", async |_: Request| "fine").ws("/live", ws())
+    /// }
+    ///
+    /// App::new().nest("/admin", admin()).get("/", async |_: Request| "welcome");
+    /// ```
+    ///
+    /// # Panics
+    /// If the two apps name different envelopes: a server has one.
+    #[must_use]
+    pub fn nest(mut self, prefix: &str, app: App) -> App {
+        let envelopes = (self.envelope, app.envelope);
+        let agree = envelopes.0.is_none() || envelopes.1.is_none() || envelopes.0 == envelopes.1;
+        assert!(agree, "the app at {prefix} has another envelope: a server has one");
+        self.envelope = envelopes.0.or(envelopes.1);
+        self.root = self.root.take_in(app.root.finish(prefix));
+        self.shared.merge(app.shared);
+        self.values.merge(app.values);
+        self.on_shutdown.extend(app.on_shutdown);
+        self
+    }
+
+    /// Runs as a task on each core when the server is told to end, at the beginning of its notice
+    /// ([`Config::drain_notice`](crate::Config)): connections are open then, and those that the hook talks to still hear it.
+    /// Nobody waits for it for longer than for them.
+    ///
+    /// ```
+    /// use ringwire::{App, Core, ws};
+    ///
+    /// App::new().ws("/live", ws()).on_shutdown(async |core: Core| {
+    ///     if core.number() == 0 {
+    ///         let _ = core.hub().emit_to_all("goodbye", &"back in a minute");
+    ///     }
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_shutdown(mut self, hook: impl AsyncFn(Core) + 'static) -> App {
+        let hook = Rc::new(Guarded::new(hook));
+        self.on_shutdown.push(Rc::new(move |core| {
+            let hook = Rc::clone(&hook);
+            Box::pin(async move { hook(core).await })
+        }));
+        self
+    }
+
+    /// Gives handlers and hooks a state that all cores share: [`Socket::state`](crate::Socket::state),
+    /// [`Connection::state`](crate::Connection::state) and [`Request::state`] find it by its type.
+    /// [`Server::run_with`](crate::Server::run_with) does this for the state that it has.
+    ///
+    /// # Panics
+    /// If the app has a state of the type.
+    #[must_use]
+    pub fn with_state<T: Send + Sync + 'static>(mut self, state: Arc<T>) -> App {
+        self.shared.insert(state);
+        self
+    }
+
+    /// Gives handlers and hooks a state that is this core's own, and need not be `Send`: what belongs to its connections and
+    /// to no others. [`Socket::core_state`](crate::Socket::core_state) and its like find it by its type.
+    ///
+    /// ```
+    /// use ringwire::{App, ws};
+    /// use std::cell::Cell;
+    ///
+    /// App::new().with_core_state(Cell::new(0_u64)).ws(
+    ///     "/",
+    ///     ws().on_message(|socket, _| {
+    ///         let count = socket.core_state::<Cell<u64>>();
+    ///         count.set(count.get() + 1);
+    ///         count.get().to_string()
+    ///     }),
+    /// );
+    /// ```
+    ///
+    /// # Panics
+    /// If the app has such a state of the type.
+    #[must_use]
+    pub fn with_core_state<T: 'static>(mut self, state: T) -> App {
+        self.values.insert(state);
+        self
+    }
+
     /// See [`Group::observe`]; for all routes.
     #[must_use]
     pub fn observe(self, observer: impl Fn(&Request) + 'static) -> App {
@@ -290,7 +468,10 @@ impl App {
         self.change(|root| root.observe_close(observer))
     }
 
-    pub(crate) fn into_parts(self) -> (Router, Envelope) {
-        (Router::new(self.root.finish(""), self.fallback), self.envelope)
+    pub(crate) fn into_parts(self) -> Parts {
+        let App { root, envelope, shared, values, on_shutdown } = self;
+        let Group { definitions, layers, fallbacks, .. } = root.finish("");
+        let router = Router::new(definitions, fallbacks, Layers::new(layers));
+        Parts { router, envelope: envelope.unwrap_or_default(), shared, values, on_shutdown }
     }
 }

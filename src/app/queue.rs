@@ -30,7 +30,7 @@ pub(crate) fn send_message(hub: &mut CoreHub, slot: u32, message: Message<'_>, k
 }
 
 #[inline]
-fn sent(queued: Queued) -> Sent {
+pub(crate) fn sent(queued: Queued) -> Sent {
     match queued {
         Queued::Yes => Sent::Queued,
         Queued::Full => Sent::Dropped,

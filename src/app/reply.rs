@@ -1,6 +1,10 @@
 //! What a handler may return, and what that does to its connection.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
+use futures_core::Stream;
 use serde::Serialize;
 
 use crate::hub::Delivery;
@@ -44,12 +48,102 @@ impl Sent {
     }
 }
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` takes no replies",
+    note = "a `Socket` and a `Connection` do; `IntoReply::reply` is for those who write their own"
+)]
 /// Where the messages go that a handler returns.
 pub trait ReplySink {
     /// Sends one message.
     fn send_reply(&mut self, message: Message<'_>) -> Sent;
+
+    /// Sends one message that is JSON: to whoever has asked for an acknowledgement it is the data, where other text is a
+    /// string.
+    fn send_json(&mut self, json: Message<'_>) -> Sent {
+        self.send_reply(json)
+    }
+
+    /// Sends all that a stream brings.
+    ///
+    /// # Errors
+    /// If there is no place for a stream here.
+    fn send_reply_stream(&mut self, stream: ReplyStream) -> Result<(), BoxError> {
+        drop(stream);
+        Err("a stream is no part of a stream, and no acknowledgement".into())
+    }
 }
 
+/// A stream of replies, made of a [`Streamed`] one.
+pub struct ReplyStream(Pin<Box<dyn Stream<Item = Result<Option<OwnedMessage>, BoxError>>>>);
+
+impl ReplyStream {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Option<OwnedMessage>, BoxError>>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+/// A stream as a reply: its items are replies, sent one after the other, and no faster than the peer reads: the next one is
+/// taken when most of what is queued has left. It ends early with the connection, with an item that was not queued, or with
+/// one that is an error, which does what a handler's error does.
+///
+/// As long as it lasts, no more messages of the connection are handled; what [`Ws::on_connect`](crate::Ws::on_connect)
+/// streams is sent beside them. A send-only connection is closed when its stream has ended.
+///
+/// ```
+/// use futures_util::stream;
+/// use ringwire::{Streamed, ws};
+///
+/// ws().on_message(|_, message| {
+///     let count: u32 = message.as_text()?.parse().ok()?;
+///     Some(Streamed(stream::iter((0..count).rev().map(|number| number.to_string()))))
+/// });
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Streamed<S>(pub S);
+
+impl<S> IntoReply for Streamed<S>
+where
+    S: Stream + 'static,
+    S::Item: IntoReply,
+{
+    fn reply(self, sink: &mut dyn ReplySink) -> Result<(), BoxError> {
+        sink.send_reply_stream(ReplyStream(Box::pin(Items(Box::pin(self.0)))))
+    }
+}
+
+struct Items<S>(Pin<Box<S>>);
+
+impl<S: Stream> Stream for Items<S>
+where
+    S::Item: IntoReply,
+{
+    type Item = Result<Option<OwnedMessage>, BoxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx).map(|item| {
+            let mut kept = Kept(None);
+            item.map(|reply| reply.reply(&mut kept).map(|()| kept.0))
+        })
+    }
+}
+
+/// Keeps a message.
+struct Kept(Option<OwnedMessage>);
+
+impl ReplySink for Kept {
+    fn send_reply(&mut self, message: Message<'_>) -> Sent {
+        self.0 = Some(message.to_owned());
+        Sent::Queued
+    }
+}
+
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no reply of a handler",
+    label = "this cannot be sent to the client",
+    note = "a reply is text, bytes, `Json(value)`, `Streamed(stream)`, nothing (`()`), or an `Option` or `Result` of one",
+    note = "a value that is `Serialize` is sent as JSON in `ringwire::Json(value)`; a number as text by `.to_string()`",
+    note = "to reply with what was received, return `message.into_owned()`, or `socket.send(message)`"
+)]
 /// What a handler may return: nothing, a message (text, bytes, [`Json`]), an `Option` of it, or a `Result` whose error
 /// closes the connection by the route's failure policy.
 pub trait IntoReply {
@@ -92,7 +186,8 @@ fn send(message: impl IntoMessage, sink: &mut dyn ReplySink) -> Result<(), BoxEr
 
 impl<T: Serialize> IntoReply for Json<T> {
     fn reply(self, sink: &mut dyn ReplySink) -> Result<(), BoxError> {
-        send(self, sink)
+        let _ = self.with_message(|message| sink.send_json(message)).map_err(|error: EncodeError| error)?;
+        Ok(())
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AsHeaderName, COOKIE, HOST};
+use http::header::{AsHeaderName, COOKIE, HOST, UPGRADE};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
@@ -12,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::app::error_http::HttpError;
 use crate::app::path;
+use crate::app::values::SharedValues;
 use crate::guard::Guarded;
 use crate::remote::Hub;
 use crate::shard::service::{Headers, Inbound};
@@ -32,6 +34,8 @@ pub struct Request {
     /// What hooks add to the response.
     pub(crate) added_headers: Guarded<Headers>,
     pub(crate) protocol: Option<String>,
+    /// State that all cores share.
+    pub(crate) shared: Arc<SharedValues>,
 }
 
 impl Request {
@@ -66,6 +70,7 @@ impl Request {
             extensions: Guarded::default(),
             added_headers: Guarded::default(),
             protocol: None,
+            shared: Arc::default(),
         })
     }
 
@@ -189,6 +194,22 @@ impl Request {
     /// The subprotocol that a hook has chosen.
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
+    }
+
+    /// Whether it asks for a WebSocket: an `Upgrade` field names `websocket` (RFC 6455 4.2.1). What else a handshake needs is
+    /// checked when it is answered with an upgrade.
+    ///
+    /// ```
+    /// use ringwire::{App, IntoResponse, Request, ws};
+    ///
+    /// let live = ws().on_message(|_, message| message.as_text().map(str::to_owned));
+    /// App::new().get("/feed", async move |request: Request| {
+    ///     if request.is_upgrade() { request.upgrade(&live) } else { "come back with a WebSocket".into_response() }
+    /// });
+    /// ```
+    pub fn is_upgrade(&self) -> bool {
+        let fields = self.headers.get_all(UPGRADE).iter().filter_map(|field| field.to_str().ok());
+        fields.flat_map(|field| field.split(',')).any(|name| name.trim().eq_ignore_ascii_case("websocket"))
     }
 
     /// The subprotocols that the client offers, its favourite first.

@@ -62,6 +62,16 @@ impl Response {
         self
     }
 
+    /// Takes all fields of this name away.
+    #[must_use]
+    pub fn without_header(mut self, name: &HeaderName) -> Response {
+        match &mut self.0 {
+            Outcome::Reply(reply) => reply.headers.retain(|(known, _)| known != name),
+            Outcome::Upgrade(upgrade) => upgrade.0.added_headers.retain(|(known, _)| known != name),
+        }
+        self
+    }
+
     /// Adds a header field.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Response {
@@ -96,6 +106,12 @@ impl From<Reply> for Response {
     }
 }
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no response of an HTTP handler",
+    label = "this cannot be sent as a response",
+    note = "return text, `Json(value)`, a `StatusCode`, `(StatusCode, body)`, `Response`, `()`, or a `Result` of one",
+    note = "the error of a `Result` becomes an `HttpError`, whose `From` says with which status"
+)]
 /// What an HTTP handler may return.
 pub trait IntoResponse {
     /// The response.

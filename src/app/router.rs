@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::app::definition::{Definition, Hooks, HttpHandler, Target};
 use crate::app::error_http::HttpError;
+use crate::app::layers::{Below, Layers};
 use crate::app::path;
 use crate::app::ws::Ws;
 use crate::shard::service::{Reply, Serves};
@@ -29,14 +30,19 @@ pub(crate) struct Router {
     pub(crate) endpoints: Vec<Endpoint>,
     /// The WebSocket routes by number, with their paths and hooks.
     pub(crate) ws: Vec<(Ws, String, Rc<Hooks>)>,
-    pub(crate) fallback: Option<HttpHandler>,
+    /// Those of nested apps first.
+    fallbacks: Vec<(Below, HttpHandler)>,
+    pub(crate) layers: Layers,
 }
 
 pub(crate) type Params = SmallVec<[(String, String); 2]>;
 
 impl Router {
-    pub(crate) fn new(definitions: Vec<Definition>, fallback: Option<HttpHandler>) -> Router {
-        let mut router = Router { paths: matchit::Router::new(), endpoints: Vec::new(), ws: Vec::new(), fallback };
+    pub(crate) fn new(definitions: Vec<Definition>, fallbacks: Vec<(String, HttpHandler)>, layers: Layers) -> Router {
+        let mut fallbacks: Vec<_> = fallbacks.into_iter().map(|(path, handler)| (Below::of(&path), handler)).collect();
+        fallbacks.sort_by_key(|(below, _)| std::cmp::Reverse(below.depth()));
+        let (endpoints, ws) = (Vec::new(), Vec::new());
+        let mut router = Router { paths: matchit::Router::new(), endpoints, ws, fallbacks, layers };
         for definition in definitions {
             let index = router.endpoint(&definition.path, definition.is_admin);
             let hooks = Rc::new(definition.hooks);
@@ -50,6 +56,12 @@ impl Router {
             }
         }
         router
+    }
+
+    /// What answers where there is no route: that of the innermost app.
+    pub(crate) fn fallback(&self, path: &str, serves: Serves) -> Option<&HttpHandler> {
+        let mut fallbacks = self.fallbacks.iter().filter(|_| serves != Serves::Admin);
+        fallbacks.find(|(below, _)| below.has(Some(path))).map(|(_, handler)| handler)
     }
 
     fn endpoint(&mut self, path: &str, is_admin: bool) -> usize {
@@ -132,7 +144,7 @@ impl Endpoint {
     }
 
     /// The methods that it has, each once.
-    fn allowed(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn allowed(&self) -> impl Iterator<Item = &str> {
         let has = |name: &str| self.methods.iter().filter_map(|(method, ..)| method.as_ref()).any(|it| it == name);
         let own = self.methods.iter().enumerate().filter_map(|(index, (method, ..))| {
             let is_first = self.methods[..index].iter().all(|(earlier, ..)| earlier != method);

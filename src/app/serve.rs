@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +10,16 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::app::connection::{Connection, READY_BYTES_MAX, Shared};
+use crate::app::answered::Answered;
+use crate::app::before::{Before, LocalBoxFuture, check, check_now};
+use crate::app::calls::Call;
+use crate::app::connection::{Connection, Shared};
 use crate::app::context::{CoreContext, Kept};
-use crate::app::definition::{Before, Hooks, HttpHandler};
+use crate::app::cors::Cors;
+use crate::app::definition::{Hooks, HttpHandler};
 use crate::app::error_http::HttpError;
-use crate::app::group::App;
+use crate::app::group::{App, OnShutdown, Parts};
+use crate::app::handlers::Handler;
 use crate::app::inbox::{Inbox, Pushed};
 use crate::app::reply::{BoxError, FailurePolicy, Panicked};
 use crate::app::request::Request;
@@ -21,15 +27,16 @@ use crate::app::response::Outcome;
 use crate::app::router::{Endpoint, Params, Router};
 use crate::app::routes::{HeldRoute, Routes};
 use crate::app::socket::{OnKnown, Socket};
-use crate::app::ws::{Handler, LocalBoxFuture, Mode, OnClose, Route};
+use crate::app::state::Core;
+use crate::app::ws::{Mode, OnClose, Route};
 use crate::closed::Closed;
 use crate::guard::{Guarded, GuardedFuture, guarded, text};
-use crate::hub::{CoreHub, Known, RouteName};
+use crate::hub::{CoreHub, Known, READY_BYTES_MAX, RouteName};
 use crate::message::{Message, OwnedMessage};
 use crate::outbox::Dropped;
 use crate::proto::Incoming;
 use crate::proto::handshake;
-use crate::proto::http::RequestHead;
+use crate::proto::http::{HeadLimits, RequestHead, parse_head};
 use crate::quote::line;
 use crate::remote::Hub;
 use crate::runtime::Runtime;
@@ -48,6 +55,11 @@ pub(crate) struct CoreApp {
     routes: Rc<RefCell<Routes>>,
     kept: Kept,
     answers: Answers,
+    /// When requests were complete that are not answered, by slot, with its generation; where somebody wants to know.
+    begun: HashMap<u32, (u32, u64)>,
+    on_shutdown: Vec<OnShutdown>,
+    /// The core's.
+    number: usize,
 }
 
 /// What tasks have answered, with the slots and generations of the requests.
@@ -61,7 +73,7 @@ struct Opening {
 
 impl CoreApp {
     pub(crate) fn new(app: App, hub: &mut CoreHub, handle: Hub) -> CoreApp {
-        let (router, envelope) = app.into_parts();
+        let Parts { router, envelope, shared, values, on_shutdown } = app.into_parts();
         handle.set_envelope(envelope);
         hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())));
         hub.set_route_limits(router.ws.iter().map(|(ws, ..)| ws.0.limits.clone()).collect());
@@ -72,11 +84,14 @@ impl CoreApp {
         }
         runtime.make_current();
         CoreApp {
-            core: Rc::new(CoreContext::new(handle, runtime, envelope)),
+            core: Rc::new(CoreContext::new(handle, runtime, envelope, shared, values)),
             router: Rc::new(router),
             routes: Rc::new(RefCell::new(routes)),
             kept: Kept::default(),
             answers: Rc::default(),
+            begun: HashMap::new(),
+            on_shutdown,
+            number: hub.core(),
         }
     }
 
@@ -111,12 +126,20 @@ impl CoreApp {
             Ok(None) => (None, Params::new()),
             Err(error) => return Answer::Response(error.into()),
         };
+        if let (Some(endpoint), true) = (endpoint, Cors::is_question(head))
+            && let (Some(cors), Err(_)) = (router.layers.cors(head.path()), endpoint.handler("OPTIONS"))
+        {
+            return Answer::Response(cors.answer(head, endpoint.allowed()));
+        }
         let request = match Request::new(inbound, params, self.core.hub.clone()) {
-            Ok(request) => request,
+            Ok(mut request) => {
+                request.shared = Arc::clone(&self.core.shared);
+                request
+            }
             Err(error) => return Answer::Response(error.into()),
         };
         let Some(endpoint) = endpoint else {
-            return match router.fallback.as_ref().filter(|_| serves != Serves::Admin) {
+            return match router.fallback(head.path(), serves) {
                 Some(fallback) => self.http(slot, generation, request, &Arc::default(), fallback, &Rc::default()),
                 None => Answer::Response(not_found()),
             };
@@ -140,13 +163,14 @@ impl CoreApp {
         for observer in &hooks.observers {
             guarded("an observer", || observer(&request));
         }
-        if hooks.before.iter().any(|before| matches!(before, Before::Later(_))) {
+        let is_later = |before: &Before| matches!(before, Before::Later(_));
+        if hooks.before.iter().chain(&route.before).any(is_later) {
             let hooks = Rc::clone(hooks);
             let answered = AnswerGuard { answers: Rc::clone(&self.answers), slot, generation, answer: None };
             let task = async move {
                 // Whole, so that it also answers for a hook that panics.
                 let mut answered = answered;
-                answered.answer = Some(match check(&hooks, &mut request).await {
+                answered.answer = Some(match check(hooks.before.iter().chain(&route.before), &mut request).await {
                     Ok(()) => open_or_refuse(&route, request, number, None),
                     Err(error) => Answer::Response(refusal(error, &request)),
                 });
@@ -154,7 +178,7 @@ impl CoreApp {
             self.core.runtime.spawn(task).detach();
             return Answer::Later;
         }
-        match check_now(hooks, &mut request) {
+        match check_now(hooks.before.iter().chain(&route.before), &mut request) {
             Ok(()) => open_or_refuse(&route, request, number, None),
             Err(error) => Answer::Response(refusal(error, &request)),
         }
@@ -178,7 +202,7 @@ impl CoreApp {
             for observer in &hooks.observers {
                 guarded("an observer", || observer(&request));
             }
-            if let Err(error) = check(&hooks, &mut request).await {
+            if let Err(error) = check(&hooks.before, &mut request).await {
                 answered.answer = Some(Answer::Response(refusal(error, &request)));
                 return;
             }
@@ -191,9 +215,10 @@ impl CoreApp {
                 Outcome::Upgrade(upgrade) => {
                     let (mut request, ws) = *upgrade;
                     request.added_headers.extend(added.into_inner());
-                    match Routes::hold(&routes, &ws.0, &hooks, path) {
-                        Some(held) => open_or_refuse(&ws.0, request, held.number(), Some(held)),
-                        None => Answer::Response(HttpError::unavailable("too many routes").into()),
+                    match (check(&ws.0.before, &mut request).await, Routes::hold(&routes, &ws.0, &hooks, path)) {
+                        (Err(error), _) => Answer::Response(refusal(error, &request)),
+                        (Ok(()), Some(held)) => open_or_refuse(&ws.0, request, held.number(), Some(held)),
+                        (Ok(()), None) => Answer::Response(HttpError::unavailable("too many routes").into()),
                     }
                 }
             };
@@ -201,6 +226,16 @@ impl CoreApp {
         };
         self.core.runtime.spawn(task).detach();
         Answer::Later
+    }
+
+    /// Does what tasks have asked to be done with sockets.
+    fn run_calls(&mut self, hub: &mut CoreHub) {
+        for (id, call) in self.core.calls.take() {
+            if let (Some(slot), Ok(call)) = (hub.find(id), call.downcast::<Call>()) {
+                let (route, _) = self.route(hub.route(slot));
+                self.socket(hub, slot, &route).run(&route.rules, call.0);
+            }
+        }
     }
 
     /// Starts the task that handles a connection's messages.
@@ -227,6 +262,7 @@ impl CoreApp {
             peer,
             opened_ns: hub.opened_ns(slot),
             is_handling: Cell::new(false),
+            reads: true,
         });
         let route = Rc::clone(route);
         let task = async move {
@@ -300,6 +336,7 @@ impl Drop for CoreApp {
         self.core.runtime.make_current();
         self.kept = Kept::default();
         self.core.runtime.end();
+        drop(self.core.calls.take());
     }
 }
 
@@ -315,9 +352,26 @@ impl Service for CoreApp {
     }
 
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
+        if !self.router.layers.is_empty() {
+            self.begun.insert(slot, (generation, self.core.runtime.now_ns()));
+        }
         let answer = self.answer(slot, generation, inbound);
         self.core.runtime.catch_up(hub);
         answer
+    }
+
+    fn answering(&mut self, slot: u32, generation: u32, asked: &[u8], reply: &mut Reply) {
+        if self.router.layers.is_empty() {
+            return;
+        }
+        let begun = self.begun.remove(&slot).filter(|(of, _)| *of == generation).map(|(_, since_ns)| since_ns);
+        let latency = begun.map_or(0, |since_ns| self.core.runtime.now_ns().saturating_sub(since_ns));
+        let limits = HeadLimits { bytes_max: usize::MAX, ..HeadLimits::default() };
+        let head = parse_head(asked, &limits).ok();
+        let latency = Duration::from_nanos(latency);
+        let asked = head.as_ref().map(|head| (head.method(), head.path()));
+        let fields = head.as_ref().map_or(&[][..], |head| head.all());
+        self.router.layers.apply(&mut Answered { asked, fields, reply, latency });
     }
 
     /// Only what the routes say: hooks see the whole request, and once.
@@ -332,7 +386,7 @@ impl Service for CoreApp {
                 None => endpoint.handler(head.method()).err(),
             },
             Err(error) => Some(error.into()),
-            Ok(None) => (self.router.fallback.is_none() || serves == Serves::Admin).then(not_found),
+            Ok(None) => self.router.fallback(head.path(), serves).is_none().then(not_found),
         }
     }
 
@@ -365,6 +419,8 @@ impl Service for CoreApp {
             _ => {}
         }
         if route.mode == Mode::SendOnly && !is_task {
+            // A stream holds back what comes meanwhile, and here nothing is handled that comes.
+            hub.release(hub.id(slot));
             if self.kept.states.get(slot).is_some_and(|state| state.has_senders()) {
                 hub.close_with_senders(slot);
             } else {
@@ -379,12 +435,15 @@ impl Service for CoreApp {
 
     #[inline]
     fn message(&mut self, hub: &mut CoreHub, slot: u32, message: Incoming<'_>) {
+        let message = Message(message);
+        if self.core.questions.take(slot, &message) {
+            return;
+        }
         let route = Rc::clone(&self.routes.borrow().at(hub.route(slot)).0);
         if route.mode == Mode::SendOnly {
             hub.counters.messages_discarded += 1;
             return;
         }
-        let message = Message(message);
         match &route.handler {
             Handler::Message(handler) => {
                 let mut socket = self.socket(hub, slot, &route);
@@ -421,6 +480,20 @@ impl Service for CoreApp {
         }
     }
 
+    fn ping(&mut self, hub: &mut CoreHub, slot: u32, payload: &[u8]) {
+        let (route, _) = self.route(hub.route(slot));
+        if let Some(on_ping) = &route.on_ping {
+            self.socket(hub, slot, &route).run(&route.rules, |socket| on_ping(socket, payload));
+        }
+    }
+
+    fn pong(&mut self, hub: &mut CoreHub, slot: u32, payload: &[u8]) {
+        let (route, _) = self.route(hub.route(slot));
+        if let Some(on_pong) = &route.on_pong {
+            self.socket(hub, slot, &route).run(&route.rules, |socket| on_pong(socket, payload));
+        }
+    }
+
     fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
         let (route, _) = self.route(hub.route(slot));
         if let Some(on_drop) = &route.on_drop {
@@ -434,6 +507,9 @@ impl Service for CoreApp {
         {
             inbox.wake_senders();
         }
+        if hub.has_fallen(slot, from_bytes, READY_BYTES_MAX) {
+            hub.tell_ready(slot);
+        }
         let wants = hub.limits(slot).drain_below_bytes.is_some_and(|below| hub.has_fallen(slot, from_bytes, below));
         if !wants || !hub.is_open(slot) {
             return;
@@ -444,12 +520,21 @@ impl Service for CoreApp {
         }
     }
 
+    fn shutting_down(&mut self) {
+        for hook in &self.on_shutdown {
+            let hook = Rc::clone(hook);
+            let core = Core::new(self.number, self.core.hub.clone());
+            self.core.runtime.spawn(async move { hook(core).await }).detach();
+        }
+    }
+
     fn inbox_bytes(&self) -> usize {
         self.core.inbox_bytes.get()
     }
 
     fn inbox_bytes_of(&self, slot: u32) -> usize {
-        self.kept.states.get(slot).and_then(|state| state.inbox.as_ref()).map_or(0, |inbox| inbox.bytes())
+        let inbox = self.kept.states.get(slot).and_then(|state| state.inbox.as_ref());
+        inbox.map_or(0, |inbox| inbox.bytes()) + self.core.questions.bytes_of(slot)
     }
 
     fn empty_inbox(&mut self, slot: u32) {
@@ -477,7 +562,7 @@ impl Service for CoreApp {
         if let Some(on_close) = &route.on_close {
             call("on_close", on_close);
         }
-        for after in &hooks.after {
+        for after in route.after.iter().chain(&hooks.after) {
             call("an after hook", after);
         }
         if let Some(state) = self.kept.states.take(slot)
@@ -486,6 +571,7 @@ impl Service for CoreApp {
             inbox.close(hub.now_ns);
         }
         self.kept.requests.take(slot);
+        self.core.questions.end(slot);
         self.core.runtime.catch_up(hub);
     }
 
@@ -493,6 +579,9 @@ impl Service for CoreApp {
         self.core.lent.replace(std::mem::take(&mut self.kept));
         self.core.runtime.run(hub);
         self.kept = self.core.lent.take();
+        if let Some(hub) = hub {
+            self.run_calls(hub);
+        }
     }
 
     fn take_answers(&mut self, answers: &mut Vec<(u32, u32, Answer)>) {
@@ -500,7 +589,7 @@ impl Service for CoreApp {
     }
 
     fn is_ready(&self) -> bool {
-        self.core.runtime.is_ready()
+        self.core.runtime.is_ready() || !self.core.calls.borrow().is_empty()
     }
 
     fn next_due_ns(&self) -> Option<u64> {
@@ -531,32 +620,8 @@ impl Drop for AnswerGuard {
     }
 }
 
-async fn check(hooks: &Hooks, request: &mut Request) -> Result<(), HttpError> {
-    for before in &hooks.before {
-        match before {
-            Before::Now(check) => check_one(check.as_ref(), request)?,
-            Before::Later(check) => check(request).await?,
-        }
-    }
-    Ok(())
-}
-
 fn not_found() -> Reply {
     Reply::error(StatusCode::NOT_FOUND, "not found")
-}
-
-fn check_now(hooks: &Hooks, request: &mut Request) -> Result<(), HttpError> {
-    for before in &hooks.before {
-        if let Before::Now(check) = before {
-            check_one(check.as_ref(), request)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_one(check: &dyn Fn(&mut Request) -> Result<(), HttpError>, request: &mut Request) -> Result<(), HttpError> {
-    let internal = || Err(HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
-    guarded("a hook", || check(request)).unwrap_or_else(internal)
 }
 
 /// Opens a route's WebSocket for a request whose hooks have agreed, if the two can agree on a subprotocol.

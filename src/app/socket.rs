@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::app::context::{ConnState, CoreContext, Extensions, Requests, States};
 use crate::app::queue::send_message;
-use crate::app::reply::{ReplySink, Sent};
+use crate::app::reply::Sent;
 use crate::app::request::Request;
 use crate::hub::{ConnectionId, CoreHub, Done, JoinError, RouteName};
 use crate::message::Message;
@@ -62,7 +62,7 @@ impl Socket<'_> {
         self.hub
     }
 
-    pub(super) fn state(&mut self) -> &mut ConnState {
+    pub(super) fn conn_state(&mut self) -> &mut ConnState {
         self.states.get_or_insert(self.slot)
     }
 
@@ -97,7 +97,7 @@ impl Socket<'_> {
         match done {
             Done::Now(members) => then(self, members),
             Done::Untold => {}
-            Done::Later(number) => self.state().await_change(number, Box::new(OnKnown(Box::new(then)))),
+            Done::Later(number) => self.conn_state().await_change(number, Box::new(OnKnown(Box::new(then)))),
         }
     }
 }
@@ -131,7 +131,7 @@ impl<'a> Socket<'a> {
     }
 
     pub(super) fn attached(&mut self) -> &Extensions {
-        self.state().extensions.get_or_insert_default()
+        self.conn_state().extensions.get_or_insert_default()
     }
 
     pub(super) fn opening(&self) -> Option<&'a Request> {
@@ -170,9 +170,3 @@ type KnownHandler = Box<dyn FnOnce(&mut Socket<'_>, usize)>;
 /// What the members of a room are told of a connection that joins or leaves it: from [`Socket::notice`].
 #[derive(Clone, Debug)]
 pub struct Notice(pub(super) FrameBuf);
-
-impl ReplySink for Socket<'_> {
-    fn send_reply(&mut self, message: Message<'_>) -> Sent {
-        if self.discards_replies { Sent::Dropped } else { self.queue(message, None) }
-    }
-}

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::app::connection::Connection;
-use crate::app::queue::queue_message;
+use crate::app::queue::{queue_message, sent};
 use crate::app::reply::Sent;
 use crate::app::request::Request;
 use crate::app::socket::{Notice, Socket};
@@ -30,7 +30,7 @@ use crate::hub::{ConnectionId, Delivery, JoinError, Scope};
 use crate::message::{EncodeError, IntoMessage, RawJson, borrowed};
 use crate::outbox::{FrameBuf, Key};
 use crate::proto::Kind;
-use crate::proto::close::{self, IllegalCloseCode};
+use crate::proto::close::{self, IllegalCloseCode, PingTooLong};
 use crate::remote::{Hub, Sender};
 use crate::runtime::Task;
 
@@ -175,6 +175,20 @@ macro_rules! verbs {
                 $self.close_with(None, String::new());
             }
 
+            /// Queues a ping with this payload, besides those that the server sends by itself; what the peer answers,
+            /// [`Ws::on_pong`](crate::Ws::on_pong) hears.
+            ///
+            /// # Errors
+            /// If the payload has more than 125 bytes (RFC 6455 5.5).
+            pub fn ping($($receiver)+, payload: impl AsRef<[u8]>) -> Result<Sent, PingTooLong> {
+                let payload = close::ping(payload.as_ref())?;
+                let ping = |socket: &mut Socket<'_>| {
+                    let slot = socket.slot;
+                    sent(socket.hub_now().outbox.ping(slot, payload))
+                };
+                Ok($self.lend(ping).unwrap_or(Sent::Gone))
+            }
+
             // ---- rooms ----------------------------------------------------------------------------------------------
 
             /// Joins a room, and calls `then` with the number of its members once every core knows of it. It gets what is
@@ -301,7 +315,7 @@ macro_rules! verbs {
                 let mut clean = Some(clean);
                 let added = $self.lend(|socket| {
                     if let Some(clean) = clean.take() {
-                        socket.state().cleanups.push(Box::new(clean));
+                        socket.conn_state().cleanups.push(Box::new(clean));
                     }
                 });
                 if added.is_none()

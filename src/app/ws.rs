@@ -1,24 +1,28 @@
 //! A WebSocket route: its handlers, its mode, its limits.
 
-use std::future::Future;
 use std::panic::Location;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::app::before::Before;
 use crate::app::connection::Connection;
+use crate::app::error_http::HttpError;
+use crate::app::handlers::{Handler, Handlers, OnControl, control, later, later_or_at_open, now, now_or_at_open};
 use crate::app::reply::{BoxError, FailurePolicy, IntoReply};
+use crate::app::request::Request;
 use crate::app::rules::Rules;
 use crate::app::socket::Socket;
+use crate::app::stream::Greeting;
 use crate::closed::Closed;
 use crate::config::SlowConsumer;
 use crate::guard::Guarded;
 use crate::hub::RouteLimits;
-use crate::message::{DecodeError, Message, OwnedMessage, borrowed};
+use crate::message::json::{decode, is_struct};
+use crate::message::{DecodeError, Message, OwnedMessage};
 use crate::outbox::Dropped;
-use crate::proto::Kind;
 
 /// Which way messages go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,27 +37,19 @@ pub enum Mode {
     SendOnly,
 }
 
-pub(crate) type LocalBoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
 type OnConnect = Rc<dyn Fn(&mut Socket<'_>) -> Result<(), BoxError>>;
-/// Without a message when it runs because the connection has opened.
-type OnMessage = Rc<dyn Fn(&mut Socket<'_>, Option<Message<'_>>) -> Result<(), BoxError>>;
 pub(crate) type OnClose = Rc<dyn Fn(&mut Socket<'_>, &Closed)>;
 type OnDrop = Rc<dyn Fn(&mut Socket<'_>, &Dropped)>;
 type OnDrain = Rc<dyn Fn(&mut Socket<'_>)>;
-type OnMessageAsync = Rc<dyn Fn(Connection, Option<OwnedMessage>) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
-type OnTask = Rc<dyn Fn(Connection) -> LocalBoxFuture<'static, Result<(), BoxError>>>;
-
-#[derive(Clone)]
-pub(crate) enum Handler {
-    None,
-    Message(OnMessage),
-    MessageAsync(OnMessageAsync),
-    Task(OnTask),
-}
-
 #[derive(Clone)]
 pub(crate) struct Route {
+    handlers: Handlers,
+    /// What they come to.
     pub(crate) handler: Handler,
+    pub(crate) before: Vec<Before>,
+    pub(crate) after: Vec<OnClose>,
+    pub(crate) on_ping: Option<OnControl>,
+    pub(crate) on_pong: Option<OnControl>,
     pub(crate) on_connect: Option<OnConnect>,
     pub(crate) on_close: Option<OnClose>,
     pub(crate) on_drop: Option<OnDrop>,
@@ -89,7 +85,12 @@ pub struct Ws(pub(crate) Rc<Route>);
 #[track_caller]
 pub fn ws() -> Ws {
     Ws(Rc::new(Route {
+        handlers: Handlers::default(),
         handler: Handler::None,
+        before: Vec::new(),
+        after: Vec::new(),
+        on_ping: None,
+        on_pong: None,
         on_connect: None,
         on_close: None,
         on_drop: None,
@@ -107,14 +108,21 @@ pub fn ws() -> Ws {
 }
 
 /// A message's value, and `null` for the empty one.
-fn decoded<T: DeserializeOwned>(message: &Message<'_>) -> Result<T, DecodeError> {
-    if message.as_bytes().is_empty() { Ok(serde_json::from_slice(b"null")?) } else { message.json() }
+fn decoded<T: DeserializeOwned>(json: &[u8], is_struct: bool) -> Result<T, DecodeError> {
+    Ok(decode(if json.is_empty() { b"null" } else { json }, is_struct)?)
 }
 
 impl Ws {
     fn with(mut self, change: impl FnOnce(&mut Route)) -> Ws {
         change(Rc::make_mut(&mut self.0));
         self
+    }
+
+    fn handle(self, change: impl FnOnce(&mut Handlers)) -> Ws {
+        self.with(|route| {
+            change(&mut route.handlers);
+            route.handler = route.handlers.joined();
+        })
     }
 
     fn with_rules(self, change: impl FnOnce(&mut Rules)) -> Ws {
@@ -131,7 +139,7 @@ impl Ws {
         self.with(|route| {
             route.on_connect = Some(Rc::new(move |socket| {
                 let reply = handler(socket);
-                reply.reply(socket)
+                reply.reply(&mut Greeting(socket))
             }));
         })
     }
@@ -139,12 +147,60 @@ impl Ws {
     /// Runs for each message; what it returns is the reply. An error, or a panic, does what [`Ws::on_failure`] says.
     #[must_use]
     pub fn on_message<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Ws {
+        self.handle(|handlers| handlers.other = now(handler))
+    }
+
+    /// Runs for each text message, with its text; those that are binary go to [`Ws::on_binary`], or else to the handler of
+    /// all messages, or are discarded and counted.
+    ///
+    /// ```
+    /// use ringwire::ws;
+    ///
+    /// ws().on_text(|_, text| text.to_uppercase()).on_binary(|_, bytes| bytes.len().to_string());
+    /// ```
+    #[must_use]
+    pub fn on_text<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, &str) -> R + 'static) -> Ws {
         let handler = Guarded::new(handler);
-        self.with(|route| {
-            route.handler = Handler::Message(Rc::new(move |socket, message| {
-                let reply = handler(socket, message.unwrap_or_else(Route::no_message));
-                reply.reply(socket)
-            }));
+        self.handle(|handlers| {
+            handlers.text = now(move |socket, message| handler(socket, message.as_text().unwrap_or_default()));
+        })
+    }
+
+    /// As [`Ws::on_text`], with a handler that may wait, as that of [`Ws::on_message_async`].
+    #[must_use]
+    pub fn on_text_async<F, R>(self, handler: F) -> Ws
+    where
+        F: AsyncFn(Connection, String) -> R + 'static,
+        R: IntoReply,
+    {
+        let handler = Guarded::new(handler);
+        self.handle(|handlers| {
+            handlers.text = later(async move |connection: Connection, message: OwnedMessage| {
+                handler(connection, message.as_text().unwrap_or_default().to_owned()).await
+            });
+        })
+    }
+
+    /// Runs for each binary message, with its bytes; text goes to [`Ws::on_text`], or else to the handler of all messages, or
+    /// is discarded and counted.
+    #[must_use]
+    pub fn on_binary<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
+        let handler = Guarded::new(handler);
+        self.handle(|handlers| handlers.binary = now(move |socket, message| handler(socket, message.as_bytes())))
+    }
+
+    /// As [`Ws::on_binary`], with a handler that may wait, as that of [`Ws::on_message_async`].
+    #[must_use]
+    pub fn on_binary_async<F, R>(self, handler: F) -> Ws
+    where
+        F: AsyncFn(Connection, Bytes) -> R + 'static,
+        R: IntoReply,
+    {
+        let handler = Guarded::new(handler);
+        self.handle(|handlers| {
+            handlers.binary = later(async move |connection: Connection, message: OwnedMessage| {
+                handler(connection, message.into_bytes()).await
+            });
         })
     }
 
@@ -164,23 +220,33 @@ impl Ws {
         self,
         handler: impl Fn(&mut Socket<'_>, Option<Message<'_>>) -> R + 'static,
     ) -> Ws {
-        let handler = Guarded::new(handler);
-        self.with(|route| {
-            route.trigger_on_connect = true;
-            route.handler = Handler::Message(Rc::new(move |socket, message| {
-                let reply = handler(socket, message);
-                reply.reply(socket)
-            }));
-        })
+        self.handle(|handlers| handlers.other = now_or_at_open(handler)).trigger_on_connect()
     }
 
     /// As [`Ws::on_message`], with the message decoded from JSON. One that cannot be decoded closes the connection with
-    /// 1007; `Option<T>` takes `null` and the empty message too.
+    /// 1007; `Option<T>` takes `null` and the empty message too. A struct is decoded from an object alone, and not from an
+    /// array of its fields.
     #[must_use]
     pub fn on_json<T: DeserializeOwned, R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, T) -> R + 'static) -> Ws {
+        let is_struct = is_struct::<T>();
         self.on_message(move |socket, message| {
-            let value: T = decoded(&message)?;
+            let value: T = decoded(message.as_bytes(), is_struct)?;
             Ok::<R, BoxError>(handler(socket, value))
+        })
+    }
+
+    /// As [`Ws::on_json`], with a handler that may wait, as that of [`Ws::on_message_async`].
+    #[must_use]
+    pub fn on_json_async<T, F, R>(self, handler: F) -> Ws
+    where
+        T: DeserializeOwned,
+        F: AsyncFn(Connection, T) -> R + 'static,
+        R: IntoReply,
+    {
+        let is_struct = is_struct::<T>();
+        self.on_message_async(async move |connection: Connection, message: OwnedMessage| {
+            let value: T = decoded(message.as_bytes(), is_struct)?;
+            Ok::<R, BoxError>(handler(connection, value).await)
         })
     }
 
@@ -190,8 +256,9 @@ impl Ws {
         self,
         handler: impl Fn(&mut Socket<'_>, Option<T>) -> R + 'static,
     ) -> Ws {
+        let is_struct = is_struct::<T>();
         self.on_open_or_message(move |socket, message| {
-            let value: Option<T> = message.map(|message| decoded(&message)).transpose()?;
+            let value: Option<T> = message.map(|message| decoded(message.as_bytes(), is_struct)).transpose()?;
             Ok::<R, BoxError>(handler(socket, value))
         })
     }
@@ -206,10 +273,11 @@ impl Ws {
     {
         let task = Rc::new(Guarded::new(task));
         self.with(|route| {
+            route.handlers = Handlers::default();
             route.handler = Handler::Task(Rc::new(move |connection: Connection| {
                 let task = Rc::clone(&task);
                 let mut replies = connection.clone();
-                Box::pin(async move { task(connection).await.reply(&mut replies) })
+                Box::pin(async move { replies.deliver(task(connection).await).await })
             }));
         })
     }
@@ -222,15 +290,7 @@ impl Ws {
         F: AsyncFn(Connection, OwnedMessage) -> R + 'static,
         R: IntoReply,
     {
-        let handler = Rc::new(Guarded::new(handler));
-        self.with(|route| {
-            route.handler = Handler::MessageAsync(Rc::new(move |connection: Connection, message| {
-                let handler = Rc::clone(&handler);
-                let mut replies = connection.clone();
-                let message = message.unwrap_or_else(|| OwnedMessage::text(""));
-                Box::pin(async move { handler(connection, message).await.reply(&mut replies) })
-            }));
-        })
+        self.handle(|handlers| handlers.other = later(handler))
     }
 
     /// As [`Ws::on_open_or_message`], with a handler that may wait.
@@ -240,14 +300,67 @@ impl Ws {
         F: AsyncFn(Connection, Option<OwnedMessage>) -> R + 'static,
         R: IntoReply,
     {
-        let handler = Rc::new(Guarded::new(handler));
+        self.handle(|handlers| handlers.other = later_or_at_open(handler)).trigger_on_connect()
+    }
+
+    /// Runs before the connection opens, inside the hooks of its groups: see [`Group::before`](crate::Group::before). Where
+    /// an HTTP handler upgrades to this route ([`crate::Request::upgrade`]), behind that handler.
+    ///
+    /// ```
+    /// use ringwire::{HttpError, ws};
+    ///
+    /// ws().before(|request| match request.query("token").as_deref() {
+    ///     Some("secret") => Ok(()),
+    ///     _ => Err(HttpError::unauthorized("a token, please")),
+    /// });
+    /// ```
+    #[must_use]
+    pub fn before(self, check: impl Fn(&mut Request) -> Result<(), HttpError> + 'static) -> Ws {
+        self.with(|route| route.before.push(Before::now(check)))
+    }
+
+    /// As [`Ws::before`], with a hook that may wait.
+    #[must_use]
+    pub fn before_async<F>(self, check: F) -> Ws
+    where
+        F: AsyncFn(&mut Request) -> Result<(), HttpError> + 'static,
+    {
+        self.with(|route| route.before.push(Before::later(check)))
+    }
+
+    /// Runs once when a connection of this route has ended, after [`Ws::on_close`] and before the hooks of its groups: see
+    /// [`Group::after`](crate::Group::after). Any number of them may be added.
+    #[must_use]
+    pub fn after(self, hook: impl Fn(&mut Socket<'_>, &Closed) + 'static) -> Ws {
+        let hook = Guarded::new(hook);
+        self.with(|route| route.after.insert(0, Rc::new(move |socket, closed| hook(socket, closed))))
+    }
+
+    /// Runs for each ping of the peer, with its payload; the server answers it by itself. Not told as long as the connection
+    /// does not read what is queued to it. What it returns is the reply, as that of a message's handler.
+    #[must_use]
+    pub fn on_ping<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
+        let heard = control(handler);
         self.with(|route| {
-            route.trigger_on_connect = true;
-            route.handler = Handler::MessageAsync(Rc::new(move |connection: Connection, message| {
-                let handler = Rc::clone(&handler);
-                let mut replies = connection.clone();
-                Box::pin(async move { handler(connection, message).await.reply(&mut replies) })
-            }));
+            route.limits.reports_pings = true;
+            route.on_ping = Some(heard);
+        })
+    }
+
+    /// Runs for each pong of the peer, with its payload: it answers [`Socket::ping`], or a ping that the server sent by
+    /// itself, which has none (RFC 6455 5.5.3: or nothing). Told as pings are.
+    ///
+    /// ```
+    /// use ringwire::ws;
+    ///
+    /// ws().on_message(|socket, message| socket.ping(message.as_bytes())).on_pong(|_, payload| payload.to_vec());
+    /// ```
+    #[must_use]
+    pub fn on_pong<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
+        let heard = control(handler);
+        self.with(|route| {
+            route.limits.reports_pings = true;
+            route.on_pong = Some(heard);
         })
     }
 
@@ -450,13 +563,15 @@ impl Route {
     pub(crate) fn triggers(&self) -> bool {
         self.trigger_on_connect || self.mode == Mode::SendOnly
     }
-
-    /// What the message handler gets when it runs without a message.
-    pub(crate) fn no_message<'m>() -> Message<'m> {
-        borrowed(Kind::Text, b"")
-    }
 }
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no WebSocket route",
+    label = "give a route here, or the handler of its messages",
+    note = "a handler alone is `|socket: &mut Socket, message: Message| …`, with both types written out, and returns a reply",
+    note = "everything else begins with `ringwire::ws()`: `ws().on_message(|socket, message| …)`, `ws().task(async |socket| …)`",
+    note = "named events are `Events::new().on(\"name\", |socket, data: T| …)`"
+)]
 /// What can be given to `App::ws`: a [`Ws`], or just the message handler.
 pub trait IntoWs<Marker> {
     /// The route.

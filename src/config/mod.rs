@@ -183,6 +183,9 @@ settings! {
     proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "false",
         Allowed::Text("true, false, or those of RINGWIRE_ADDR that are meant, comma-separated", "WHERE"),
         "connections begin with a header of the PROXY protocol (version 1 or 2), which names the client; one without is closed";
+    api_origins: Option<Origins> = "API_ORIGINS", "(none)",
+        Allowed::Text("(none), * or origins of pages such as https://example.org, comma-separated", "ORIGINS"),
+        "origins whose pages may use /api/* from a browser (CORS); they show the token like everybody else, where one is set";
     mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
         "messages waiting for one core from the others";
     drain_notice: Duration = "DRAIN_NOTICE", "0s", Allowed::Time(range(MILLISECOND, DAY).or_zero("at once")),

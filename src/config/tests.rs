@@ -182,6 +182,7 @@ fn lines_are_read_back() {
         cores: CoreSet::List(vec![3]),
         spin: Duration::from_micros(50),
         origins: "https://a.test,https://b.test".parse().expect("origins"),
+        api_origins: Some("https://c.test".parse().expect("origins")),
         head_bytes_max: 1000,
         ..Config::default()
     };

@@ -276,6 +276,16 @@ impl Value for Option<ApiToken> {
     }
 }
 
+impl Value for Option<Origins> {
+    fn parse(text: &str, _: &Allowed) -> Option<Self> {
+        if text == NONE { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn show(&self, _: &Allowed) -> String {
+        self.as_ref().map_or_else(|| String::from(NONE), Origins::to_string)
+    }
+}
+
 macro_rules! from_str {
     ($($type:ty),*) => { $(
         impl Value for $type {

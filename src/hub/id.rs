@@ -5,13 +5,15 @@ use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Names one connection among all there ever were in this process: its core, its slot there, the slot's generation, and
 /// a tag that cannot be guessed.
 ///
 /// A message to an id goes to the core that the id itself names; there is no global table. When the connection is gone the
 /// id is stale, and stays so: whoever gets the slot next has another generation. Prints as 22 characters of base64url and
-/// parses back.
+/// parses back; `serde` writes and reads it so, too.
 ///
 /// ```
 /// use ringwire::ConnectionId;
@@ -53,6 +55,31 @@ impl fmt::Display for ConnectionId {
 impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}({}/{}@{})", self.core(), self.slot(), self.generation())
+    }
+}
+
+impl Serialize for ConnectionId {
+    /// As its text.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ConnectionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConnectionId, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = ConnectionId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a connection id: 22 characters of base64url")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ConnectionId, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -129,6 +156,18 @@ mod tests {
         assert_eq!(id.to_string().len(), ConnectionId::TEXT_LEN);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(key.is_genuine(id));
+    }
+
+    #[test]
+    fn in_json_an_id_is_its_text() {
+        let id = IdKey::default().id(3, 70_000, 9);
+        let json = serde_json::to_string(&[id]).expect("JSON");
+        assert_eq!(json, format!(r#"["{id}"]"#));
+        assert_eq!(serde_json::from_str::<Vec<ConnectionId>>(&json).expect("ids"), [id]);
+        assert_eq!(serde_json::from_value::<ConnectionId>(id.to_string().into()).expect("an id"), id);
+        for wrong in ["7", "null", r#""AAAA""#, r#"[1,2]"#] {
+            assert!(serde_json::from_str::<ConnectionId>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

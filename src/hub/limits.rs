@@ -26,6 +26,8 @@ pub struct RouteLimits {
     pub room_name_bytes_max: Option<usize>,
     /// Whether somebody wants to know of messages that are dropped.
     pub reports_drops: bool,
+    /// Whether somebody wants to know of the peers' pings and pongs.
+    pub reports_pings: bool,
     /// Somebody wants to know when no more than so many bytes are queued any more.
     pub drain_below_bytes: Option<usize>,
 }
@@ -40,6 +42,7 @@ static NO_LIMITS: RouteLimits = RouteLimits {
     rooms_max: None,
     room_name_bytes_max: None,
     reports_drops: false,
+    reports_pings: false,
     drain_below_bytes: None,
 };
 

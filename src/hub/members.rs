@@ -23,12 +23,18 @@ impl CoreHub {
         let member = &mut self.members[index];
         debug_assert!(!member.open && member.rooms.is_empty());
         *member = Member { generation, route, open: true, ..Member::default() };
+        self.routes.open(route);
     }
 
     /// Removes a connection and its memberships.
     pub(crate) fn leave_all(&mut self, slot: u32) {
         let Some(member) = self.members.get_mut(slot as usize) else { return };
-        member.open = false;
+        if std::mem::replace(&mut member.open, false) {
+            let route = member.route;
+            self.routes.close(route);
+        }
+        self.tell_ended(slot);
+        let member = &mut self.members[slot as usize];
         let kept_bytes = member.kept_bytes;
         self.keep(slot, 0, kept_bytes);
         if !self.data.is_empty() {

@@ -26,6 +26,7 @@ mod members;
 mod members_tests;
 mod peer;
 mod publish;
+mod ready;
 mod room;
 mod rooms;
 mod routes;
@@ -59,6 +60,7 @@ pub use letter::{Answer, Ask, Delivery, Local, Order, Scope, Shutdown, Tally};
 pub use limits::RouteLimits;
 pub use member::{ConnectionInfo, ConnectionPage, Doom};
 pub(crate) use peer::CompactPeer;
+pub(crate) use ready::READY_BYTES_MAX;
 pub use room::{JoinError, RoomId};
 pub use routes::RouteName;
 pub(crate) use traffic::{Tallied, Traffic};
@@ -121,6 +123,8 @@ pub struct CoreHub {
     kept_bytes: usize,
     /// Another core waits for this one to look at what its connections hold.
     pub(crate) shed_wanted: bool,
+    /// Who waits elsewhere for connections, by slot.
+    waiters: HashMap<u32, Vec<ready::WhoWaits>>,
     /// The core's clock, as of this tick.
     pub(crate) now_ns: u64,
 }
@@ -156,6 +160,7 @@ impl CoreHub {
             inbox_bytes: 0,
             kept_bytes: 0,
             shed_wanted: false,
+            waiters: HashMap::new(),
             now_ns: 0,
         }
     }
@@ -293,6 +298,7 @@ impl CoreHub {
 
     /// Checks that members and rooms agree; for `debug_assert`.
     pub fn invariants(&self) -> bool {
+        assert_eq!(self.members.iter().filter(|member| member.open).count(), self.routes.count());
         for (key, room) in &self.rooms {
             for (place, &slot) in room.members.iter().enumerate() {
                 let rooms = &self.members[slot as usize].rooms;

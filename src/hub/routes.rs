@@ -26,6 +26,8 @@ pub(super) struct RouteNames {
     names: Vec<RouteName>,
     /// The index of each number's name.
     indices: Vec<Option<u32>>,
+    /// How many connections each number has.
+    open: Vec<u32>,
 }
 
 impl RouteNames {
@@ -40,6 +42,25 @@ impl RouteNames {
             self.indices.resize(route + 1, None);
         }
         self.indices[route] = Some(index as u32);
+    }
+
+    /// One more connection has come by this number.
+    pub(super) fn open(&mut self, route: u16) {
+        let route = usize::from(route);
+        if self.open.len() <= route {
+            self.open.resize(route + 1, 0);
+        }
+        self.open[route] += 1;
+    }
+
+    /// One of them has ended.
+    pub(super) fn close(&mut self, route: u16) {
+        self.open[usize::from(route)] -= 1;
+    }
+
+    /// Connections of all numbers.
+    pub(super) fn count(&self) -> usize {
+        self.open.iter().map(|count| *count as usize).sum()
     }
 
     fn index(&self, route: u16) -> Option<usize> {
@@ -68,6 +89,13 @@ impl CoreHub {
         for (route, path) in paths.enumerate() {
             self.name_route(route as u16, RouteName { path, made_at: None });
         }
+    }
+
+    /// How many connections of this core have come by each path that any has come by.
+    pub(crate) fn counts_by_path(&self) -> Vec<(Arc<str>, usize)> {
+        let counted = self.routes.open.iter().enumerate().filter(|(_, count)| **count > 0);
+        let name = |route: usize| self.routes.name(route as u16).cloned().unwrap_or_default();
+        counted.map(|(route, count)| (name(route).path, *count as usize)).collect()
     }
 
     /// What a number stands for from now on: no connection has it by an earlier name.

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -132,6 +132,64 @@ pub(crate) fn object<'d, T: Deserialize<'d>>(json: &'d [u8]) -> Result<T, serde_
     match json.trim_ascii_start() {
         [b'{', ..] => serde_json::from_slice(json),
         _ => Err(serde::de::Error::custom("expected an object")),
+    }
+}
+
+/// Decodes JSON whose structs are objects, and no arrays of their fields: `T` itself, where `is_struct` says that it is one.
+pub(crate) fn decode<T: DeserializeOwned>(json: &[u8], is_struct: bool) -> Result<T, serde_json::Error> {
+    match json.trim_ascii_start() {
+        [b'[', ..] if is_struct => Err(serde::de::Error::custom("expected an object")),
+        _ => serde_json::from_slice(json),
+    }
+}
+
+/// Whether a type is a struct with named fields, or an `Option` or a wrapper of one: it is asked what it would be decoded from.
+pub(crate) fn is_struct<T: DeserializeOwned>() -> bool {
+    matches!(T::deserialize(Probe), Err(Probed { is_struct: true }))
+}
+
+/// Holds nothing, and hears what somebody wants of it.
+struct Probe;
+
+#[derive(Debug, thiserror::Error)]
+#[error("nothing is here")]
+struct Probed {
+    is_struct: bool,
+}
+
+impl serde::de::Error for Probed {
+    fn custom<M: fmt::Display>(_: M) -> Probed {
+        Probed { is_struct: false }
+    }
+}
+
+impl<'de> Deserializer<'de> for Probe {
+    type Error = Probed;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Probed> {
+        Err(Probed { is_struct: false })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Probed> {
+        Err(Probed { is_struct: true })
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Probed> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Probed> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map enum identifier ignored_any
     }
 }
 
@@ -270,6 +328,36 @@ mod tests {
         }
         assert_eq!(RawJson::default().as_str(), "null");
         assert_eq!(RawJson::from(json!({"x": [1.5, u64::MAX]})).as_str(), r#"{"x":[1.5,18446744073709551615]}"#);
+    }
+
+    #[test]
+    fn structs_are_objects_and_what_is_none_is_not_asked_to_be_one() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Named {
+            a: u8,
+            b: Option<u8>,
+        }
+        #[derive(Deserialize)]
+        struct Pair(u8, u8);
+        #[derive(Deserialize)]
+        struct Wrapped(Named);
+        let named =
+            [is_struct::<Named>(), is_struct::<Option<Named>>(), is_struct::<Box<Named>>(), is_struct::<Wrapped>()];
+        assert_eq!(named, [true; 4]);
+        let others = [
+            is_struct::<Pair>(),
+            is_struct::<Vec<Named>>(),
+            is_struct::<Value>(),
+            is_struct::<RawJson>(),
+            is_struct::<u8>(),
+        ];
+        assert_eq!(others, [false; 5]);
+        assert_eq!(decode::<Named>(br#" {"a":1}"#, true).expect("an object"), Named { a: 1, b: None });
+        assert!(decode::<Named>(b"\n[1,2]", true).is_err() && decode::<Named>(b"[1,2]", false).is_ok());
+        assert!(decode::<Option<Named>>(b"null", true).expect("null").is_none());
+        let Pair(one, other) = decode(b"[1,2]", is_struct::<Pair>()).expect("a pair");
+        let Wrapped(inner) = decode(br#"{"a":3}"#, true).expect("an object");
+        assert_eq!((one, other, inner.a), (1, 2, 3));
     }
 
     #[test]

@@ -155,6 +155,12 @@ impl fmt::Debug for OwnedMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no message",
+    label = "this cannot be sent",
+    note = "text (`&str`, `String`) is sent as text and bytes (`&[u8]`, `Vec<u8>`, `Bytes`) as binary",
+    note = "a value that is `Serialize` is sent as JSON in `ringwire::Json(value)`"
+)]
 /// What can be sent as a message: text as text, bytes as binary, [`Json`] as text.
 pub trait IntoMessage {
     /// Lends the message to `send`; nothing is copied for it.
@@ -251,6 +257,19 @@ impl Envelope {
         text.extend_from_slice(br#","data":"#);
         serde_json::to_writer(&mut text, data)?;
         text.push(b'}');
+        Ok(text)
+    }
+
+    /// Writes an event that is to be acknowledged by this number.
+    pub(crate) fn encode_with_ack(
+        self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+        number: u64,
+    ) -> Result<Vec<u8>, EncodeError> {
+        let mut text = self.encode(event, data)?;
+        text.pop();
+        text.extend_from_slice(format!(r#","ack":{number}}}"#).as_bytes());
         Ok(text)
     }
 }

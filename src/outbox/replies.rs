@@ -1,7 +1,18 @@
 //! The outbox as the protocol machine sees it.
 
-use super::Outbox;
+use super::{Outbox, Queued};
 use crate::proto::{Opcode, Replies};
+
+impl Outbox {
+    /// Queues a ping of at most 125 bytes, within the limit of the queue.
+    pub(crate) fn ping(&mut self, slot: u32, payload: &[u8]) -> Queued {
+        let queued = self.admit(slot, payload.len());
+        if queued == Queued::Yes {
+            self.queue_control(slot, Opcode::Ping, payload);
+        }
+        queued
+    }
+}
 
 /// Where the protocol machine's answers of one connection go.
 pub struct OutboxReplies<'a> {

@@ -61,6 +61,19 @@ impl ClosePayload {
     }
 }
 
+/// A ping with more than 125 bytes of payload (RFC 6455 5.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a ping has at most 125 bytes")]
+pub struct PingTooLong;
+
+/// The payload of a ping, if it may be one.
+///
+/// # Errors
+/// If it has more than 125 bytes.
+pub fn ping(payload: &[u8]) -> Result<&[u8], PingTooLong> {
+    if payload.len() <= CONTROL_BYTES_MAX { Ok(payload) } else { Err(PingTooLong) }
+}
+
 /// Builds a Close frame's payload. Without a code it is empty and the reason is dropped; a reason over
 /// [`REASON_BYTES_MAX`] bytes is cut at the last character that fits. The code is not checked: see [`is_legal`].
 pub fn encode(code: Option<u16>, reason: &str) -> ClosePayload {

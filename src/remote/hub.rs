@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::admission::Admission;
-use crate::hub::{CoreHub, Letter, Order};
+use crate::hub::{CoreHub, Letter, Order, Shutdown};
 use crate::mail::{Courier, MailError};
 use crate::message::Envelope;
 
@@ -14,13 +14,40 @@ pub struct Hub {
     courier: Courier<Letter>,
     envelope: Arc<OnceLock<Envelope>>,
     admission: Arc<Admission>,
+    on_shutdown: Arc<OnceLock<OnShutdown>>,
 }
+
+/// Tells whoever has started the server that it is to end.
+type OnShutdown = Box<dyn Fn() + Send + Sync>;
 
 impl Hub {
     /// The way in through `courier`.
     #[doc(hidden)]
     pub fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
-        Hub { courier, envelope: Arc::default(), admission }
+        Hub { courier, envelope: Arc::default(), admission, on_shutdown: Arc::default() }
+    }
+
+    /// Begins to drain, as [`Handle::shutdown`](crate::Handle::shutdown) does, from any thread, and from handlers and tasks
+    /// too. Waits for nothing; when it is called again it does nothing more.
+    ///
+    /// ```
+    /// use ringwire::{App, Request};
+    ///
+    /// App::new().post("/quit", async |request: Request| request.hub().shutdown());
+    /// ```
+    pub fn shutdown(&self) {
+        for core in 0..self.cores() {
+            // One that has ended needs no telling.
+            let _ = self.courier.send_urgent(core, Shutdown::Drain.into());
+        }
+        if let Some(on_shutdown) = self.on_shutdown.get() {
+            on_shutdown();
+        }
+    }
+
+    /// Calls this, too, when the server is told to end.
+    pub(crate) fn tell_of_shutdown(&self, on_shutdown: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_shutdown.set(Box::new(on_shutdown));
     }
 
     /// Whether the server is shutting down, or about to: it is true from the beginning of `RINGWIRE_DRAIN_NOTICE`, in which

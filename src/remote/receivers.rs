@@ -1,5 +1,6 @@
 //! Sending from any thread: what [`Hub`] and [`crate::Sender`] offer, and the answers to it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::metrics::{CoreMetrics, Metrics};
 use crate::outbox::FrameBuf;
 use crate::outbox::{Key, Queued};
 use crate::proto::Kind;
-use crate::proto::close::{self, IllegalCloseCode};
+use crate::proto::close::{self, IllegalCloseCode, PingTooLong};
 use crate::remote::Hub;
 use crate::runtime::Runtime;
 
@@ -241,6 +242,29 @@ impl Hub {
         Ok(Asking(asking))
     }
 
+    /// As [`Hub::disconnect`], with a Close frame that has neither a code nor a reason (RFC 6455 5.5.1).
+    pub fn disconnect_without_code(&self, id: ConnectionId) -> Asking<bool> {
+        self.ask(id.core(), move |hub| {
+            let slot = hub.find(id);
+            if let Some(slot) = slot {
+                hub.close(slot, None, "");
+            }
+            slot.is_some()
+        })
+    }
+
+    /// Sends a ping with this payload to a connection; the answer says `dropped` where its outbox has no room.
+    ///
+    /// # Errors
+    /// If the payload has more than 125 bytes (RFC 6455 5.5).
+    pub fn ping(&self, id: ConnectionId, payload: impl AsRef<[u8]>) -> Result<Asking<Delivery>, PingTooLong> {
+        let payload = close::ping(payload.as_ref())?.to_vec();
+        Ok(self.ask(id.core(), move |hub| match hub.resolve(id) {
+            Some(slot) => hub.outbox.ping(slot, &payload).into(),
+            None => Queued::Gone.into(),
+        }))
+    }
+
     /// A connection's JSON data; `None` inside if it has gone.
     pub fn data(&self, id: ConnectionId) -> Asking<Option<Value>> {
         self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot).to_value()))
@@ -335,6 +359,27 @@ impl Hub {
     /// If a core's mailbox is full.
     pub async fn count(&self) -> Result<usize, MailError> {
         Ok(self.gather(|hub| hub.count()).await?.into_iter().sum())
+    }
+
+    /// How many connections there are on each route that has any, by the routes' paths. Those that an HTTP handler has
+    /// upgraded count by the handler's path.
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn counts_by_route(&self) -> Result<BTreeMap<String, usize>, MailError> {
+        let mut counts = BTreeMap::new();
+        for (path, count) in self.gather(|hub| hub.counts_by_path()).await?.into_iter().flatten() {
+            *counts.entry(path.to_string()).or_default() += count;
+        }
+        Ok(counts)
+    }
+
+    /// How many connections there are on a route, by its path as it was given to `App::ws`.
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn count_on_route(&self, path: &str) -> Result<usize, MailError> {
+        Ok(self.counts_by_route().await?.remove(path).unwrap_or(0))
     }
 
     /// What every core tells of itself, for metrics; a core that has ended is left out. Works however full the mailboxes

@@ -1,16 +1,21 @@
 //! The way to one connection from any thread.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use std::task::Poll;
+
+use futures_core::Stream;
 use serde::Serialize;
 
-use crate::hub::ConnectionId;
-use crate::hub::Order;
+use crate::hub::{ConnectionId, CoreHub, Delivery, Order};
 use crate::message::{EncodeError, IntoMessage};
 use crate::outbox::Key;
-use crate::remote::Delivering;
+use crate::proto::close::{IllegalCloseCode, PingTooLong};
 use crate::remote::Hub;
+use crate::remote::{Asking, Delivering};
 
 /// Sends to one connection from any thread and any runtime, without its having asked for anything. Clones are the same
 /// sender; a send-only connection stays open until the last of them is dropped.
@@ -72,6 +77,62 @@ impl Sender {
         data: &(impl Serialize + ?Sized),
     ) -> Result<Delivering, EncodeError> {
         self.hub.to_connection(self.id).keyed(key).emit(event, data)
+    }
+
+    /// Sends all messages of a stream, no faster than the peer reads: the next one is taken when most of what is queued has
+    /// been sent. Ends early when the connection does, or when a message is not queued. Says what became of them.
+    ///
+    /// # Errors
+    /// If a value cannot be written as JSON; nothing is sent of the stream behind it.
+    pub async fn send_stream<M: IntoMessage>(&self, stream: impl Stream<Item = M>) -> Result<Delivery, EncodeError> {
+        let mut stream = pin!(stream);
+        let mut ended = pin!(self.when(CoreHub::tell_when_ended));
+        let mut sum = Delivery::default();
+        loop {
+            self.when(CoreHub::tell_when_ready).await;
+            let next = poll_fn(|cx| match ended.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => stream.as_mut().poll_next(cx),
+            });
+            let Some(message) = next.await else { return Ok(sum) };
+            let delivery = self.send(message)?.await;
+            sum.queued += delivery.queued;
+            sum.dropped += delivery.dropped;
+            sum.gone += delivery.gone;
+            sum.refused += delivery.refused;
+            if delivery.queued == 0 {
+                return Ok(sum);
+            }
+        }
+    }
+
+    /// Waits until the connection's core tells.
+    async fn when(&self, tell: fn(&mut CoreHub, ConnectionId, oneshot::Sender<()>)) {
+        let (id, (told, word)) = (self.id, oneshot::channel());
+        // Where the core cannot be asked, the next message is refused too.
+        drop(self.hub.ask(id.core(), move |hub| tell(hub, id, told)));
+        let _ = word.await;
+    }
+
+    /// Closes the connection, after what has been queued to it: see [`Hub::disconnect`].
+    ///
+    /// # Errors
+    /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may. Nothing happens then.
+    pub fn close(&self, code: u16, reason: impl Into<String>) -> Result<Asking<bool>, IllegalCloseCode> {
+        self.hub.disconnect(self.id, code, reason)
+    }
+
+    /// As [`Sender::close`], with a Close frame that has neither a code nor a reason.
+    pub fn close_without_code(&self) -> Asking<bool> {
+        self.hub.disconnect_without_code(self.id)
+    }
+
+    /// Sends a ping: see [`Hub::ping`].
+    ///
+    /// # Errors
+    /// If the payload has more than 125 bytes (RFC 6455 5.5).
+    pub fn ping(&self, payload: impl AsRef<[u8]>) -> Result<Asking<Delivery>, PingTooLong> {
+        self.hub.ping(self.id, payload)
     }
 
     pub(crate) fn send_as(&self, message: impl IntoMessage, key: Option<Key>) -> Result<Delivering, EncodeError> {

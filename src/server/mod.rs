@@ -11,6 +11,7 @@ mod news;
 mod nofile;
 mod signals;
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
@@ -22,8 +23,8 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::admission::{Admission, Memory};
-use crate::app::App;
 use crate::app::serve::CoreApp;
+use crate::app::{App, Core};
 use crate::config::{Config, SETTINGS, available_cpus};
 use crate::engine::bell::Doorbell;
 use crate::engine::uring::{Options, Uring};
@@ -63,16 +64,38 @@ const LARGE_BUFFER_BYTES: u32 = 16 << 10;
 const INCREMENTAL_BUFFER_BYTES: u32 = 64 << 10;
 
 /// A server that has not been started.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Server {
     config: Config,
     release_memory: Option<fn()>,
+    on_start: Option<Arc<dyn Fn(&Handle) + Send + Sync>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Server {
     /// A server with these settings.
     pub fn new(config: Config) -> Server {
-        Server { config, release_memory: None }
+        Server { config, release_memory: None, on_start: None }
+    }
+
+    /// Calls this once all cores accept connections, where the server is run ([`Server::run`], [`Server::run_with`]): to
+    /// say where it listens.
+    ///
+    /// ```no_run
+    /// use ringwire::{App, Config, Server};
+    ///
+    /// # fn main() -> ringwire::Result<()> {
+    /// Server::new(Config::default()).on_start(|handle| println!("{}", handle.addresses()[0])).run(App::new)
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_start(self, started: impl Fn(&Handle) + Send + Sync + 'static) -> Server {
+        Server { on_start: Some(Arc::new(started)), ..self }
     }
 
     /// Calls `release` on each core's own thread when that core has given up memory which it kept to be used again (buffers
@@ -98,15 +121,53 @@ impl Server {
     /// # Errors
     /// If the server cannot be started, or a core fails.
     pub fn run(self, make: impl Fn() -> App + Send + Sync + 'static) -> Result<()> {
-        self.run_service(move |hub, handle| CoreApp::new(make(), hub, handle), |_| {})
+        self.run_app(move |_| make())
     }
 
-    /// As [`Server::run`]; `started` is called once all cores accept connections.
+    /// As [`Server::run`], with state that all cores share: handlers and hooks find it by its type
+    /// ([`Socket::state`](crate::Socket::state), [`Connection::state`](crate::Connection::state),
+    /// [`Request::state`](crate::Request::state)), and `make` gets it too, with the core that it makes an app for. What
+    /// belongs to one core, `make` gives to the app itself: [`App::with_core_state`].
+    ///
+    /// ```no_run
+    /// use ringwire::{App, Request, Server, ws};
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// #[derive(Default)]
+    /// struct Totals {
+    ///     messages: AtomicU64,
+    /// }
+    ///
+    /// fn main() -> ringwire::Result<()> {
+    ///     Server::from_env()?.run_with(Totals::default(), |_core, _totals| {
+    ///         App::new()
+    ///             .ws(
+    ///                 "/count",
+    ///                 ws().on_message(|socket, _| {
+    ///                     socket.state::<Totals>().messages.fetch_add(1, Ordering::Relaxed);
+    ///                 }),
+    ///             )
+    ///             .get("/total", async |request: Request| {
+    ///                 request.state::<Totals>().messages.load(Ordering::Relaxed).to_string()
+    ///             })
+    ///     })
+    /// }
+    /// ```
     ///
     /// # Errors
     /// If the server cannot be started, or a core fails.
-    pub fn run_with(self, make: impl Fn() -> App + Send + Sync + 'static, started: impl FnOnce(&Handle)) -> Result<()> {
-        self.run_service(move |hub, handle| CoreApp::new(make(), hub, handle), started)
+    pub fn run_with<T: Send + Sync + 'static>(
+        self,
+        state: T,
+        make: impl Fn(&Core, &Arc<T>) -> App + Send + Sync + 'static,
+    ) -> Result<()> {
+        self.run_app(with_state(state, make))
+    }
+
+    fn run_app(self, make: impl Fn(&Core) -> App + Send + Sync + 'static) -> Result<()> {
+        let on_start = self.on_start.clone();
+        let started = move |handle: &Handle| on_start.iter().for_each(|on_start| on_start(handle));
+        self.run_service(core_app(make), started)
     }
 
     /// Starts an app and returns once all cores accept connections. `make` runs once on each core.
@@ -120,7 +181,19 @@ impl Server {
     /// # Errors
     /// If an address cannot be listened on, or io_uring cannot be used, or `make` panics.
     pub fn start(self, make: impl Fn() -> App + Send + Sync + 'static) -> Result<Handle> {
-        self.start_service(move |hub, handle| CoreApp::new(make(), hub, handle))
+        self.start_service(core_app(move |_| make()))
+    }
+
+    /// As [`Server::start`], with state that all cores share: see [`Server::run_with`].
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with<T: Send + Sync + 'static>(
+        self,
+        state: T,
+        make: impl Fn(&Core, &Arc<T>) -> App + Send + Sync + 'static,
+    ) -> Result<Handle> {
+        self.start_service(core_app(with_state(state, make)))
     }
 
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once. `make` runs once on each
@@ -258,7 +331,7 @@ impl Server {
             let bells: Vec<Arc<Doorbell>> = bells.into_iter().flatten().collect();
             let wakes = bells.iter().map(|bell| Arc::clone(bell.bell()) as Arc<dyn Wake>).collect();
             let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
-            let told = Ending { hub: hub.clone(), news: news_in };
+            let told = Ending::new(hub.clone(), news_in);
             let _ = ending.set(told.clone());
             for out in bells_out {
                 // A core that has ended meanwhile is seen by the next step.
@@ -305,6 +378,25 @@ impl Server {
                 Err(error)
             }
         }
+    }
+}
+
+/// Makes apps that have this state.
+fn with_state<T: Send + Sync + 'static>(
+    state: T,
+    make: impl Fn(&Core, &Arc<T>) -> App + Send + Sync + 'static,
+) -> impl Fn(&Core) -> App + Send + Sync + 'static {
+    let state = Arc::new(state);
+    move |core| make(core, &state).with_state(Arc::clone(&state))
+}
+
+/// Makes cores' parts of apps.
+fn core_app(
+    make: impl Fn(&Core) -> App + Send + Sync + 'static,
+) -> impl Fn(&mut CoreHub, Hub) -> CoreApp + Send + Sync + 'static {
+    move |hub, handle| {
+        let core = Core::new(hub.core(), handle.clone());
+        CoreApp::new(make(&core), hub, handle)
     }
 }
 

@@ -27,14 +27,17 @@ pub(super) enum News {
 #[derive(Clone)]
 pub(super) struct Ending {
     pub(super) hub: Hub,
-    pub(super) news: Sender<(usize, News)>,
 }
 
 impl Ending {
-    pub(super) fn drain(&self) {
-        self.tell_all(|| Shutdown::Drain.into());
+    pub(super) fn new(hub: Hub, news: Sender<(usize, News)>) -> Ending {
         // Whoever joins has so long to wait.
-        let _ = self.news.send((0, News::Draining(Instant::now())));
+        hub.tell_of_shutdown(move || drop(news.send((0, News::Draining(Instant::now())))));
+        Ending { hub }
+    }
+
+    pub(super) fn drain(&self) {
+        self.hub.shutdown();
     }
 
     pub(super) fn stop(&self) {

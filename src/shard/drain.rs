@@ -68,6 +68,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn give_notice(&mut self) {
         if let Leaving::No = self.leaving {
             self.admission.give_notice();
+            self.service.shutting_down();
             let until_ms = self.now_ms().saturating_add(self.settings.drain_notice.as_millis() as u64);
             self.leaving = Leaving::Noticed { until_ms };
         }

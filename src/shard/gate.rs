@@ -117,6 +117,18 @@ impl<S: Service> Context<'_, S> {
         self.service.message(self.hub, self.slot, message);
     }
 
+    /// Tells of a ping or pong, where somebody wants to know. It waits for no turn: while the connection has none, nobody is
+    /// told.
+    #[inline]
+    pub(super) fn control(&mut self, payload: &[u8], tell: fn(&mut S, &mut CoreHub, u32, &[u8])) {
+        if self.hub.limits(self.slot).reports_pings
+            && self.hub.outbox.is_open(self.slot)
+            && let Ok(Turn(())) = self.turn()
+        {
+            tell(self.service, self.hub, self.slot, payload);
+        }
+    }
+
     /// Whole, so that the next message can be assembled while this one waits.
     #[cold]
     fn hold(&mut self, stash: &mut Option<Box<Stash>>, message: Incoming<'_>) {
@@ -139,6 +151,11 @@ impl<S: Service> Context<'_, S> {
     pub(super) fn open(&mut self, turn: Turn, context: Option<Box<dyn std::any::Any>>) {
         let Turn(()) = turn;
         self.service.open(self.hub, self.slot, context);
+    }
+
+    /// See [`Service::answering`].
+    pub(super) fn answering(&mut self, asked: &[u8], reply: &mut Reply) {
+        self.service.answering(self.slot, self.generation, asked, reply);
     }
 
     /// See [`Service::refusal_of_head`]. It is no handler's doing.

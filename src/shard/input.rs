@@ -223,7 +223,8 @@ impl<S: Service> Worker<'_, S> {
                         return self.pause(&data[consumed..], wait);
                     }
                 }
-                Event::Ping(_) | Event::Pong(_) => {}
+                Event::Ping(payload) => self.cx.control(payload, S::ping),
+                Event::Pong(payload) => self.cx.control(payload, S::pong),
                 Event::Close { code, reason } => {
                     let (code, reason) = (code.unwrap_or(1005), reason.to_owned());
                     let ended = || Box::new(Ended { code, reason, clean: true, by: Side::Peer });

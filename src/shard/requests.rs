@@ -60,7 +60,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn refuse_late(&mut self, slot: u32, reply: &Reply) {
         let stash = self.conns[slot].stash.as_deref();
         let asked = stash.map(Stash::asked).unwrap_or_default();
-        queue_reply(&mut self.hub, slot, &self.date, reply, Then::Close, asks_for_head(asked));
+        let mut reply = reply.clone();
+        self.service.answering(slot, self.conns.key(slot).generation(), asked, &mut reply);
+        queue_reply(&mut self.hub, slot, &self.date, &reply, Then::Close, asks_for_head(asked));
         self.conns[slot].lingers = true;
         self.start_flush(slot);
     }
@@ -257,7 +259,9 @@ impl<S: Service> Worker<'_, S> {
 
     /// Answers what was asked, as far as it is there.
     pub(super) fn queue_reply(&mut self, reply: &Reply, then: Then, asked: &[u8]) {
-        queue_reply(self.cx.hub, self.cx.slot, self.cx.date, reply, then, asks_for_head(asked));
+        let mut reply = reply.clone();
+        self.cx.answering(asked, &mut reply);
+        queue_reply(self.cx.hub, self.cx.slot, self.cx.date, &reply, then, asks_for_head(asked));
     }
 
     /// Has a complete request handled when it is its turn.
@@ -278,7 +282,7 @@ impl<S: Service> Worker<'_, S> {
 
     /// Does what was decided about a request; a WebSocket opens when it is its turn.
     fn answered(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], answer: Answer, since_ns: u64) -> Next {
-        let (reason, reply) = match answer {
+        let (reason, mut reply) = match answer {
             Answer::Response(reply) => (RefusalReason::App, reply),
             Answer::WebSocket(accept) => {
                 let turn = match self.cx.turn() {
@@ -288,7 +292,7 @@ impl<S: Service> Worker<'_, S> {
                         return self.hold_request(head_bytes, stage, wait, since_ns);
                     }
                 };
-                match self.upgrade(turn, head, accept, since_ns) {
+                match self.upgrade(turn, head, head_bytes, accept, since_ns) {
                     Ok(()) => return Next::Go,
                     Err(refusal) => refusal,
                 }
@@ -310,6 +314,7 @@ impl<S: Service> Worker<'_, S> {
         self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.times.between);
         let then = if keep_alive { Then::KeepAlive } else { Then::Close };
         let is_head = head.method() == "HEAD";
+        self.cx.answering(head_bytes, &mut reply);
         queue_reply(self.cx.hub, self.cx.slot, self.cx.date, &reply, then, is_head);
         match then {
             Then::KeepAlive => Next::Go,
@@ -328,6 +333,7 @@ impl<S: Service> Worker<'_, S> {
         &mut self,
         turn: Turn,
         head: &RequestHead<'_>,
+        head_bytes: &[u8],
         accept: Accept,
         since_ns: u64,
     ) -> Result<(), (RefusalReason, Reply)> {
@@ -358,13 +364,15 @@ impl<S: Service> Worker<'_, S> {
                 Refused::OutOfMemory => (RefusalReason::Memory, Reply::out_of_memory()),
             }
         })?;
-        let protocol = accept.protocol.as_deref();
+        let Accept { route, protocol, headers, context } = accept;
+        let mut reply = Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, body: Bytes::new().into() };
+        self.cx.answering(head_bytes, &mut reply);
         let switched = self.cx.hub.outbox.queue_raw(self.cx.slot, |out| {
             // RFC 9110 7.8: who expects 100 (Continue) MUST get it before 101.
             if head.expects_continue() {
                 put_continue(out);
             }
-            handshake::put_switching(out, upgrade.key(), protocol, fields(&accept.headers))
+            handshake::put_switching(out, upgrade.key(), protocol.as_deref(), fields(&reply.headers))
         });
         if switched != Ok(true) {
             self.cx.admission.leave(peer.ip());
@@ -377,12 +385,12 @@ impl<S: Service> Worker<'_, S> {
             self.cx.admission.depart(self.conn.peer.ip());
         }
         self.conn.peer = peer;
-        self.cx.hub.enter(self.cx.slot, self.cx.generation, accept.route);
+        self.cx.hub.enter(self.cx.slot, self.cx.generation, route);
         self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
         self.cx.hub.counters.opened += 1;
         self.tell(head, StatusCode::SWITCHING_PROTOCOLS, None, since_ns);
         log::opened(self.cx.hub, self.cx.slot);
-        self.cx.open(turn, accept.context);
+        self.cx.open(turn, context);
         Ok(())
     }
 }

@@ -141,6 +141,10 @@ impl Ended {
     }
 }
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be served",
+    note = "`Server::run` and `Server::start` take a function that makes an `App`: `|| App::new().ws(\"/\", …)`"
+)]
 /// Runs on one core, made there, and need not be `Send`. Handlers may queue to any outbox through the hub and ask it to
 /// close connections, their own included: that happens at the end of the tick, so no handler is ever called from within
 /// another.
@@ -155,6 +159,12 @@ pub trait Service {
 
     /// Decides about a request.
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, request: &Inbound<'_, '_>) -> Answer;
+
+    /// A response is about to be written to a request of which this much of the head has come, whoever has made it; or, with
+    /// the status 101, that of a WebSocket that is about to open. Fields may be added to it.
+    fn answering(&mut self, slot: u32, generation: u32, asked: &[u8], reply: &mut Reply) {
+        let _ = (slot, generation, asked, reply);
+    }
 
     /// What a request is refused with for its head alone, if it is: asked before the client is told to send the body that it
     /// holds back.
@@ -176,6 +186,16 @@ pub trait Service {
         let _ = (hub, known);
     }
 
+    /// A ping arrived, and its pong is queued; of routes whose limits say `reports_pings`.
+    fn ping(&mut self, hub: &mut CoreHub, slot: u32, payload: &[u8]) {
+        let _ = (hub, slot, payload);
+    }
+
+    /// A pong arrived; of routes whose limits say `reports_pings`.
+    fn pong(&mut self, hub: &mut CoreHub, slot: u32, payload: &[u8]) {
+        let _ = (hub, slot, payload);
+    }
+
     /// Messages to a WebSocket were dropped in this tick; of routes whose limits say `reports_drops`. It may be closing.
     fn dropped(&mut self, hub: &mut CoreHub, slot: u32, dropped: &Dropped) {
         let _ = (hub, slot, dropped);
@@ -186,6 +206,9 @@ pub trait Service {
     fn drained(&mut self, hub: &mut CoreHub, slot: u32, from_bytes: usize) {
         let _ = (hub, slot, from_bytes);
     }
+
+    /// The core has been told to end: once, at the beginning of its notice.
+    fn shutting_down(&mut self) {}
 
     /// A WebSocket has ended: exactly once for each [`Service::open`]. The hub still counts it.
     fn close(&mut self, hub: &mut CoreHub, slot: u32, ended: &Ended);

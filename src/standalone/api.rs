@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,11 +13,11 @@ use serde_json::{Value, json};
 
 use super::publish::publish;
 use super::{events, rooms};
-use crate::app::Group;
 use crate::app::error_http::HttpError;
 use crate::app::request::Request;
 use crate::app::response::Response;
-use crate::config::{ApiToken, Config};
+use crate::app::{Cors, Group};
+use crate::config::{ApiToken, Config, Origins};
 use crate::hub::ConnectionId;
 use crate::hub::{ConnectionInfo, Delivery};
 use crate::mail::MailError;
@@ -32,6 +33,9 @@ const PAGE_LEN_MAX: usize = 10_000;
 
 /// All of this, for programs that read such descriptions.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
+/// How long a browser may go by what it was told of pages of other origins.
+const PAGES_MAY_GO_BY_THIS: Duration = Duration::from_secs(600);
 
 const USER_GONE: &str = "User not connected";
 const CONNECTION_GONE: &str = "Connection not found";
@@ -53,10 +57,31 @@ pub(super) fn routes(group: Group) -> Group {
 
 /// Lets in who shows the token, if one is set, and otherwise only this machine.
 pub(super) fn guard(config: &Config) -> impl Fn(&mut Request) -> Result<(), HttpError> + 'static {
-    let token = config.api_token.clone();
+    check(config.api_token.clone(), None)
+}
+
+/// As [`guard`], for what pages of other origins may use, if the settings say so.
+pub(super) fn guard_api(config: &Config) -> impl Fn(&mut Request) -> Result<(), HttpError> + 'static {
+    check(config.api_token.clone(), config.api_origins.clone())
+}
+
+fn check(
+    token: Option<ApiToken>,
+    origins: Option<Origins>,
+) -> impl Fn(&mut Request) -> Result<(), HttpError> + 'static {
     move |request| match &token {
         Some(token) => check_token(token, request.headers()),
-        None => check_local(request),
+        None => check_local(request, origins.as_ref()),
+    }
+}
+
+/// Lets pages of the origins that the settings name read what is answered.
+pub(super) fn for_pages(group: Group, config: &Config) -> Group {
+    match &config.api_origins {
+        Some(origins) => {
+            group.cors(Cors::of(origins.clone()).headers([AUTHORIZATION, CONTENT_TYPE]).max_age(PAGES_MAY_GO_BY_THIS))
+        }
+        None => group,
     }
 }
 
@@ -82,11 +107,15 @@ fn check_token(token: &ApiToken, headers: &HeaderMap) -> Result<(), HttpError> {
 ///
 /// A proxy need not say that it is one: what passes on the host that it was asked for is told by that host's name, and the
 /// rest cannot be told at all.
-fn check_local(request: &Request) -> Result<(), HttpError> {
+fn check_local(request: &Request, origins: Option<&Origins>) -> Result<(), HttpError> {
     let is_local = request.peer().is_none_or(|peer: SocketAddr| peer.ip().to_canonical().is_loopback());
     let headers = request.headers();
-    if is_local && !request.is_relayed() && !is_forwarded(headers) && is_for_no_name(headers) && is_same_origin(headers)
-    {
+    let is_invited = || {
+        let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
+        origin.is_some() && origins.is_some_and(|origins| origins.allow(origin))
+    };
+    let is_relayed = request.is_relayed() || is_forwarded(headers);
+    if is_local && !is_relayed && is_for_no_name(headers) && (is_same_origin(headers) || is_invited()) {
         Ok(())
     } else {
         Err(HttpError::forbidden("only for this machine and by its address, unless RINGWIRE_API_TOKEN is set"))

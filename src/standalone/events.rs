@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 
 use super::rooms;
 use crate::app::socket::{Notice, Socket};
-use crate::app::ws::{Ws, ws};
+use crate::app::ws::Ws;
+use crate::app::{Events, Unhandled};
 use crate::message::json::{check_passed_on, object};
-use crate::message::{DecodeError, EncodeError, Message};
-use crate::quote::{excerpt, quoted};
+use crate::message::{DecodeError, EncodeError};
+use crate::quote::quoted;
 
 /// The route's path.
 pub(super) const PATH: &str = "/ws";
@@ -34,23 +35,56 @@ const ROOM_PREFIX: &str = "ws/";
 pub(super) fn route() -> Ws {
     // One per core, as the app is.
     let ids = MessageIds::default();
-    ws().forget_request()
-        .max_room_name(rooms::NAME_BYTES_MAX + ROOM_PREFIX.len())
+    let events = Events::new()
+        .ignore_acks()
         .on_connect(|socket| {
             let id = socket.id().to_string();
             emit(socket, "connected", &json!({ "id": id }));
         })
-        .on_message(move |socket, message| {
-            if let Err(Refused(why)) = handle(socket, &message, &ids) {
-                emit(socket, "error", &json!({ "message": why }));
-            }
+        .on_raw("join", |socket, data| {
+            let joined = read(data).and_then(|InRoom { room }| join(socket, &room));
+            told(socket, joined);
         })
-        .on_close(|socket, _| {
+        .on_raw("leave", |socket, data| {
+            let left = read(data).and_then(|InRoom { room }| leave(socket, &room));
+            told(socket, left);
+        })
+        .on_raw("message", move |socket, data| {
+            let said = read(data).and_then(|saying: Saying<'_>| say(socket, &saying, &ids));
+            told(socket, said);
+        })
+        .on_raw("typing", |socket, data| {
+            let typing = read(data).and_then(|InRoom { room }| {
+                let name = member_of(socket, &room)?;
+                tell_others(socket, &name, "user-typing");
+                Ok(())
+            });
+            told(socket, typing);
+        })
+        .on_raw("ping", |socket, data| match check_passed_on(data) {
+            Ok(()) => emit(socket, "pong", data),
+            Err(error) => told(socket, Err(error.into())),
+        })
+        .on_unhandled(|socket, what| {
+            let why = match what {
+                Unhandled::Event { name, .. } => {
+                    format!("unknown event {}: join, leave, message, typing or ping", quoted(&**name)).into()
+                }
+                // What is wrong with it, for somebody who types events by hand.
+                Unhandled::Text(error) => {
+                    format!(r#"not an event such as {{"event":"ping","data":null}}: {}"#, error.why()).into()
+                }
+                Unhandled::Binary => "events are text messages".into(),
+            };
+            told(socket, Err(Refused(why)));
+        })
+        .on_disconnect(|socket, _| {
             for name in socket.rooms() {
                 let notice = notice(socket, &name, "user-left");
                 socket.leave_then(&name, notice, |_, _| {});
             }
-        })
+        });
+    events.into_ws().forget_request().max_room_name(rooms::NAME_BYTES_MAX + ROOM_PREFIX.len())
 }
 
 /// Why an event was not handled; the client is told.
@@ -62,17 +96,14 @@ impl From<DecodeError> for Refused {
     }
 }
 
-#[derive(Deserialize)]
-struct Event<'m> {
-    #[serde(borrow)]
-    event: Cow<'m, str>,
-    #[serde(borrow, default)]
-    data: Option<&'m RawValue>,
+fn read<'m, D: Deserialize<'m>>(data: &'m RawValue) -> Result<D, Refused> {
+    Ok(object(data.get().as_bytes()).map_err(DecodeError::from)?)
 }
 
-impl<'m> Event<'m> {
-    fn data<D: Deserialize<'m>>(&self) -> Result<D, Refused> {
-        Ok(object(self.data.map_or("null", RawValue::get).as_bytes()).map_err(DecodeError::from)?)
+/// Tells the connection why its event was not handled.
+fn told(socket: &mut Socket<'_>, handled: Result<(), Refused>) {
+    if let Err(Refused(why)) = handled {
+        emit(socket, "error", &json!({ "message": why }));
     }
 }
 
@@ -98,30 +129,6 @@ struct Said<'m> {
     room: &'m str,
     message: &'m RawValue,
     timestamp: String,
-}
-
-fn handle(socket: &mut Socket<'_>, message: &Message<'_>, ids: &MessageIds) -> Result<(), Refused> {
-    let text = message.as_text().ok_or(Refused("events are text messages".into()))?;
-    let event: Event<'_> = object(text.as_bytes()).map_err(|error| {
-        // What is wrong with it, for somebody who types events by hand.
-        Refused(format!(r#"not an event such as {{"event":"ping","data":null}}: {}"#, excerpt(&error)).into())
-    })?;
-    match &*event.event {
-        "join" => join(socket, &event.data::<InRoom<'_>>()?.room),
-        "leave" => leave(socket, &event.data::<InRoom<'_>>()?.room),
-        "message" => say(socket, &event.data()?, ids),
-        "typing" => {
-            let name = member_of(socket, &event.data::<InRoom<'_>>()?.room)?;
-            tell_others(socket, &name, "user-typing");
-            Ok(())
-        }
-        "ping" => {
-            event.data.map_or(Ok(()), check_passed_on)?;
-            emit(socket, "pong", &event.data);
-            Ok(())
-        }
-        other => Err(Refused(format!("unknown event {}: join, leave, message, typing or ping", quoted(other)).into())),
-    }
 }
 
 fn join(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
@@ -162,7 +169,7 @@ fn member_of(socket: &Socket<'_>, room: &str) -> Result<String, Refused> {
     socket.is_in(&name).then_some(name).ok_or_else(refused)
 }
 
-fn emit(socket: &mut Socket<'_>, event: &str, data: &impl Serialize) {
+fn emit(socket: &mut Socket<'_>, event: &str, data: &(impl Serialize + ?Sized)) {
     logged(socket.emit(event, data));
 }
 

@@ -33,7 +33,7 @@ use crate::server::{Handle, Server};
 /// If the server cannot be started, or a core fails.
 pub fn run(config: Config, release_memory: fn()) -> Result<()> {
     let settings = config.clone();
-    Server::new(config).release_memory_with(release_memory).run_with(move || app(&settings), announce)
+    Server::new(config).release_memory_with(release_memory).on_start(announce).run(move || app(&settings))
 }
 
 /// Starts the stand-alone program's routes and returns once they accept connections.
@@ -63,7 +63,7 @@ pub fn app(config: &Config) -> App {
         .group(events::PATH, |group| group.before(take_first_protocol).ws("/", events::route()))
         .group("/", |group| health_routes(group.admin()))
         .group("/metrics", |group| group.admin().before(api::guard(config)).get("/", metrics))
-        .group("/api", |group| api::routes(group.admin().before(api::guard(config))))
+        .group("/api", |group| api::routes(api::for_pages(group.admin(), config).before(api::guard_api(config))))
         .get("/", console::page)
 }
 
@@ -141,7 +141,7 @@ mod tests {
     /// Kills: a route that is added, or taken away, and not described.
     #[test]
     fn every_route_of_http_is_described() {
-        let (router, _) = app(&Config::default()).into_parts();
+        let router = app(&Config::default()).into_parts().router;
         let mut routes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for endpoint in router.endpoints.iter().filter(|endpoint| &*endpoint.path != "/") {
             let methods =

@@ -30,12 +30,15 @@ pub(crate) fn serve(make: impl Fn() -> App + Send + Sync + 'static) -> Served {
 }
 
 pub(crate) fn serve_with(config: Config, make: impl Fn() -> App + Send + Sync + 'static) -> Served {
-    let handle = Server::new(config).start(make).expect("the server starts");
-    let address = handle.addresses()[0].inet().expect("a TCP address");
-    Served { handle: Some(handle), address }
+    Served::of(Server::new(config).start(make).expect("the server starts"))
 }
 
 impl Served {
+    pub(crate) fn of(handle: Handle) -> Served {
+        let address = handle.addresses()[0].inet().expect("a TCP address");
+        Served { handle: Some(handle), address }
+    }
+
     pub(crate) fn hub(&self) -> &Hub {
         self.handle.as_ref().expect("it runs").hub()
     }
@@ -99,6 +102,11 @@ impl Served {
             }
         }
         panic!("no connections on one core");
+    }
+
+    /// Waits for its end, which somebody else has asked for.
+    pub(crate) fn join(mut self) {
+        self.handle.take().expect("it runs").join().expect("every core ends well");
     }
 
     pub(crate) fn shutdown(mut self) {

@@ -258,7 +258,7 @@ fn hangs_in_a_handler() {
         println!("listening {}", handle.addresses()[0].inet().expect("TCP"));
         hang("started");
     };
-    let ended = Server::new(config).run_with(app, announce);
+    let ended = Server::new(config).on_start(announce).run(app);
     std::process::exit(ended.map_or(70, |()| 0));
 }
 

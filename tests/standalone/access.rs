@@ -195,3 +195,42 @@ fn without_a_token_requests_are_for_an_address_or_localhost() {
     let headers = [("Authorization", "Bearer c2VjcmV0")];
     assert_eq!(ask_with(&server, "GET", LISTING, &headers, "").status, 200);
 }
+
+const PAGE: (&str, &str) = ("Origin", "https://app.example");
+
+/// Kills: pages of other origins that may use the interface unasked, or may not though they are named.
+#[test]
+fn pages_of_named_origins_may_use_it() {
+    let origins = Some("https://app.example".parse().expect("origins"));
+    let server = TestServer::with(Config { api_origins: origins.clone(), ..config() });
+    let cross_site = ("Sec-Fetch-Site", "cross-site");
+    let allowed = ("access-control-allow-origin", Some(PAGE.1));
+    let response = ask_with(&server, "GET", LISTING, &[PAGE, cross_site], "");
+    assert_eq!((response.status, response.header(allowed.0)), (200, allowed.1));
+    let stranger = ("Origin", "https://evil.example");
+    for fields in [&[stranger, cross_site][..], &[cross_site], &[PAGE, ("X-Forwarded-For", "192.0.2.1")]] {
+        assert_eq!(ask_with(&server, "GET", LISTING, fields, "").status, 403, "{fields:?}");
+    }
+    assert_eq!(ask_with(&server, "GET", LISTING, &[stranger], "").header(allowed.0), None);
+    assert_eq!(ask_with(&server, "GET", "/metrics", &[PAGE, cross_site], "").status, 403, "the interface alone");
+    let question =
+        [PAGE, ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "authorization")];
+    let response = ask_with(&server, "OPTIONS", "/api/broadcast", &question, "");
+    assert_eq!((response.status, response.header(allowed.0)), (204, allowed.1));
+    assert_eq!(response.header("access-control-allow-methods"), Some("POST"));
+    assert_eq!(response.header("access-control-allow-headers"), Some("authorization, content-type"));
+
+    // With a token, who has it; and who has not can read why.
+    let token = Some("c2VjcmV0".parse().expect("a token"));
+    let server = TestServer::with(Config { api_origins: origins, api_token: token, ..config() });
+    let response = ask_with(&server, "GET", LISTING, &[PAGE], "");
+    assert_eq!((response.status, response.header(allowed.0)), (401, allowed.1));
+    assert_eq!(ask_with(&server, "OPTIONS", "/api/broadcast", &question, "").status, 204);
+    let response = ask_with(&server, "GET", LISTING, &[PAGE, ("Authorization", "Bearer c2VjcmV0")], "");
+    assert_eq!((response.status, response.header(allowed.0)), (200, allowed.1));
+
+    // Unless pages are named, nobody is told anything.
+    let server = TestServer::new();
+    assert_eq!(ask_with(&server, "GET", LISTING, &[PAGE, cross_site], "").header(allowed.0), None);
+    assert_eq!(ask_with(&server, "OPTIONS", "/api/broadcast", &question, "").status, 405);
+}
