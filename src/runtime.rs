@@ -126,7 +126,6 @@ impl Runtime {
         })
     }
 
-    /// Sets what [`Runtime::local`] finds.
     pub(crate) fn set_local<L: 'static>(&self, local: Rc<L>) {
         *self.local.borrow_mut() = Some(local);
     }
