@@ -1,7 +1,7 @@
 //! Streams as replies: each item is sent when most of what is queued has left.
 
 use std::cell::Cell;
-use std::panic::resume_unwind;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -11,7 +11,7 @@ use futures_core::Stream;
 use crate::app::calls::call;
 use crate::app::connection::{Connection, Shared};
 use crate::app::inbox::Inbox;
-use crate::app::reply::{BoxError, IntoReply, ReplySink, ReplyStream, Sent};
+use crate::app::reply::{BoxError, IntoReply, Panicked, ReplySink, ReplyStream, Sent};
 use crate::app::socket::Socket;
 use crate::guard::GuardedFuture;
 use crate::message::Message;
@@ -135,14 +135,16 @@ impl Socket<'_> {
             self.hub.hold(self.slot);
         }
         let sending = async move {
-            let sent = GuardedFuture::new(Box::pin(async { connection.send_replies(stream).await })).await;
+            let mut sending = GuardedFuture::new(Box::pin(async { connection.send_replies(stream).await }));
+            let sent = poll_fn(|cx| sending.poll_attempt(cx)).await;
+            drop(sending);
             if holds {
                 core.runtime.with_hub(move |hub| hub.release(id));
             }
             match sent {
-                Some(Ok(())) => {}
-                Some(Err(error)) => call(&core, id, |_| Err(error)),
-                None => call(&core, id, |_| resume_unwind(Box::new("a stream"))),
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => call(&core, id, |_| Err(error)),
+                Err(panic) => call(&core, id, |_| Err(Panicked::boxed(panic))),
             }
         };
         self.core.runtime.spawn(sending).detach();

@@ -90,6 +90,7 @@ fn a_stream_is_a_reply_in_every_form() {
         say(&mut client, "panic");
         assert_eq!(text(&mut client), "panic 0", "{name}");
         assert_eq!(close_frame(&mut client).0, 1011, "{name}");
+        assert_eq!(told.next(), "panicked: as told", "{name}");
     }
 }
 
