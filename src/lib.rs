@@ -303,3 +303,16 @@ pub use proto::close::{IllegalCloseCode, PingTooLong};
 pub use remote::{Asking, Delivering, Hub, Receivers, Sender};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
 pub use server::{Handle, Server, listen};
+
+/// The guide's code is compiled and run.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../docs/getting_started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../docs/rooms.md")]
+    struct Rooms;
+    #[doc = include_str!("../docs/slow_consumers.md")]
+    struct SlowConsumers;
+    #[doc = include_str!("../docs/tuning.md")]
+    struct Tuning;
+}
