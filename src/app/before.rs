@@ -12,10 +12,13 @@ use crate::guard::{Guarded, guarded};
 
 pub(crate) type LocalBoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
 
+type Check = Rc<dyn Fn(&mut Request) -> Result<(), HttpError>>;
+type CheckAsync = Rc<dyn for<'r> Fn(&'r mut Request) -> LocalBoxFuture<'r, Result<(), HttpError>>>;
+
 #[derive(Clone)]
 pub(crate) enum Before {
-    Now(Rc<dyn Fn(&mut Request) -> Result<(), HttpError>>),
-    Later(Rc<dyn for<'r> Fn(&'r mut Request) -> LocalBoxFuture<'r, Result<(), HttpError>>>),
+    Now(Check),
+    Later(CheckAsync),
 }
 
 impl Before {

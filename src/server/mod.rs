@@ -63,12 +63,14 @@ const LARGE_BUFFER_BYTES: u32 = 16 << 10;
 /// With incremental consumption buffers are this large at least: a 16 KiB message then comes in one piece.
 const INCREMENTAL_BUFFER_BYTES: u32 = 64 << 10;
 
+type OnStart = Arc<dyn Fn(&Handle) + Send + Sync>;
+
 /// A server that has not been started.
 #[derive(Clone)]
 pub struct Server {
     config: Config,
     release_memory: Option<fn()>,
-    on_start: Option<Arc<dyn Fn(&Handle) + Send + Sync>>,
+    on_start: Option<OnStart>,
 }
 
 impl fmt::Debug for Server {
