@@ -71,7 +71,9 @@ fn named(what: &Unhandled<'_>) -> String {
     }
 }
 
-const FORMS: [(&str, fn() -> Events); 3] = [("/now", closures), ("/later", asyncs), ("/mixed", mixed)];
+type Form = (&'static str, fn() -> Events);
+
+const FORMS: [Form; 3] = [("/now", closures), ("/later", asyncs), ("/mixed", mixed)];
 
 fn forms(finish: impl Fn(Events) -> Ws + Clone + Send + Sync + 'static) -> Served {
     serve(move || FORMS.iter().fold(App::new(), |app, (path, make)| app.ws(path, finish(make()))))
