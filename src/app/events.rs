@@ -67,7 +67,7 @@ pub enum Undecodable {
 /// A WebSocket route of named events.
 ///
 /// A client sends `{"event":NAME,"data":DATA}`, or `{"path":NAME,"data":DATA}` where the app says
-/// [`Envelope::Path`], and the handler of that name gets the data, decoded to the type that it takes; data that is
+/// [`Envelope::Path`](crate::Envelope::Path), and the handler of that name gets the data, decoded to the type that it takes; data that is
 /// missing is `null`. Whatever is not for a named handler goes to [`Events::on_message`] as it came: unknown names, text
 /// that is no such object, binary messages.
 ///

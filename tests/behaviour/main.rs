@@ -14,6 +14,7 @@ mod apps;
 mod clients;
 mod closing;
 mod events;
+#[cfg(feature = "files")]
 mod files;
 mod handshake;
 mod hooks;
