@@ -77,6 +77,21 @@ impl Error {
         move |source| Error::Io { context, source }
     }
 
+    /// The same error once more, for another who waits for it.
+    pub(crate) fn again(&self) -> Error {
+        let io = |source: &io::Error| match source.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(source.kind(), source.to_string()),
+        };
+        match self {
+            Error::Config(error) => Error::Config(error.clone()),
+            Error::Listen { address, source } => Error::Listen { address: address.clone(), source: io(source) },
+            Error::Unavailable(text) => Error::Unavailable(text.clone()),
+            Error::Io { context, source } => Error::Io { context: context.clone(), source: io(source) },
+            Error::Internal(text) => Error::Internal(text.clone()),
+        }
+    }
+
     /// The process's exit code for this error, as `sysexits.h` names them: 78 for a bad setting, 69 where the machine
     /// lacks something, 74 for failed input or output, 70 for a bug.
     pub fn exit_code(&self) -> u8 {
@@ -151,8 +166,8 @@ mod tests {
         let unknown = ConfigError::Unknown { name: String::from("RINGWIRE_X"), suggestion: None };
         let in_use =
             Error::Listen { address: String::from("127.0.0.1:1"), source: io::Error::from(io::ErrorKind::AddrInUse) };
-        assert_eq!(Error::from(unknown).exit_code(), 78);
-        assert_eq!(in_use.exit_code(), 69);
+        assert_eq!(Error::from(unknown).again().exit_code(), 78);
+        assert_eq!((in_use.again().to_string(), in_use.exit_code()), (in_use.to_string(), 69));
         assert_eq!(Error::Unavailable(String::from("no io_uring")).exit_code(), 69);
         assert_eq!(Error::io("reading")(io::ErrorKind::Other.into()).exit_code(), 74);
         assert_eq!(Error::Internal(String::from("oops")).exit_code(), 70);

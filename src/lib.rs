@@ -302,7 +302,7 @@ pub use outbox::Dropped;
 pub use proto::close::{IllegalCloseCode, PingTooLong};
 pub use remote::{Asking, Delivering, Hub, Receivers, Sender};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
-pub use server::{Handle, Server, listen};
+pub use server::{Draining, Handle, Server, listen};
 
 /// The guide's code is compiled and run.
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::id::ConnectionId;
 use super::room::JoinError;
@@ -237,7 +238,10 @@ pub enum Local<H: ?Sized> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// Stop accepting, close every connection with 1001, end when the last one is gone.
-    Drain,
+    Drain {
+        /// In so much time from now, whatever the settings say.
+        within: Option<Duration>,
+    },
     /// At once.
     Stop,
 }

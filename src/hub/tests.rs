@@ -323,7 +323,8 @@ fn letters_to_an_unknown_room_concern_nobody() {
     assert_eq!(answer.recv(), Ok(Delivery::default()));
     world.hubs[0].read(Order::Presence { room: "?".into(), core: 1, members: 0 }.into());
     assert_eq!(world.hubs[0].room_count(), 0);
-    assert!(matches!(world.hubs[0].read(Shutdown::Drain.into()), Some(Shutdown::Drain)));
+    let drain = Shutdown::Drain { within: Some(std::time::Duration::from_secs(5)) };
+    assert_eq!(world.hubs[0].read(drain.into()), Some(drain));
     assert!(matches!(world.hubs[0].read(Shutdown::Stop.into()), Some(Shutdown::Stop)));
 }
 

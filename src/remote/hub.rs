@@ -1,6 +1,7 @@
 //! The hub as seen by threads that are no core.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::admission::Admission;
 use crate::hub::{CoreHub, Letter, Order, Shutdown};
@@ -17,8 +18,8 @@ pub struct Hub {
     on_shutdown: Arc<OnceLock<OnShutdown>>,
 }
 
-/// Tells whoever has started the server that it is to end.
-type OnShutdown = Box<dyn Fn() + Send + Sync>;
+/// Tells whoever has started the server that it is to end, and within which time.
+type OnShutdown = Box<dyn Fn(Option<Duration>) + Send + Sync>;
 
 impl Hub {
     /// The way in through `courier`.
@@ -36,17 +37,33 @@ impl Hub {
     /// App::new().post("/quit", async |request: Request| request.hub().shutdown());
     /// ```
     pub fn shutdown(&self) {
+        self.drain(None);
+    }
+
+    /// As [`Hub::shutdown`], with a time of its own: whatever [`Config::drain_notice`](crate::Config),
+    /// [`Config::drain_spread`](crate::Config) and [`Config::drain_timeout`](crate::Config) are, all connections have ended
+    /// when it is over, those that have not closed by then without a word. Of a time too short for the former two the notice
+    /// has half at most, and the spread half of the rest.
+    ///
+    /// It may be called again: the earliest end counts, so that a later call can shorten a drain, one by
+    /// [`Hub::shutdown`] or a signal too, and none makes it longer. Waits for nothing; the handle's
+    /// [`drain`](crate::Handle::drain) does.
+    pub fn shutdown_within(&self, timeout: Duration) {
+        self.drain(Some(timeout));
+    }
+
+    fn drain(&self, within: Option<Duration>) {
         for core in 0..self.cores() {
             // One that has ended needs no telling.
-            let _ = self.courier.send_urgent(core, Shutdown::Drain.into());
+            let _ = self.courier.send_urgent(core, Shutdown::Drain { within }.into());
         }
         if let Some(on_shutdown) = self.on_shutdown.get() {
-            on_shutdown();
+            on_shutdown(within);
         }
     }
 
     /// Calls this, too, when the server is told to end.
-    pub(crate) fn tell_of_shutdown(&self, on_shutdown: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn tell_of_shutdown(&self, on_shutdown: impl Fn(Option<Duration>) + Send + Sync + 'static) {
         let _ = self.on_shutdown.set(Box::new(on_shutdown));
     }
 

@@ -4,8 +4,10 @@
 //! told by letters for which there is always room, and nobody waits for a core for longer than it may take.
 //!
 //! Knows of this crate: `admission`, `app`, `config`, `engine`, `error`, `guard`, `hub`, `machine`, `mail`, `outbox`,
-//! `proto`, `remote`, `runtime`, `shard`.
+//! `proto`, `remote`, `runtime`, `shard`, `wakers`.
 
+mod board;
+mod handle;
 pub mod listen;
 mod news;
 mod nofile;
@@ -15,7 +17,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -30,7 +32,7 @@ use crate::engine::bell::Doorbell;
 use crate::engine::uring::{Options, Uring};
 use crate::engine::{Descriptors, Ring as _};
 use crate::error::{Error, Result};
-use crate::guard::{Guarded, drop_panic, panic_text};
+use crate::guard::{Guarded, panic_text};
 use crate::hub::IdKey;
 use crate::hub::{CoreHub, Letter};
 use crate::machine;
@@ -38,10 +40,12 @@ use crate::mail::{Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
 use crate::proto::{Limits, Spares};
 use crate::remote::Hub;
-use crate::runtime::Runtime;
 use crate::server::listen::{BoundAddress, SocketFile};
 use crate::shard::service::{Serves, Service};
 use crate::shard::{Entrance, Handover, Settings, Shard};
+use board::Board;
+use handle::Place;
+pub use handle::{Draining, Handle};
 use news::{Ending, News, next_step};
 use signals::Taken;
 
@@ -49,9 +53,6 @@ use signals::Taken;
 const SPARE_SLOTS: u32 = 256;
 /// How long a start that has failed waits for its other cores.
 const ABANDONED_AFTER: Duration = Duration::from_secs(1);
-/// How long after the time that it has a core that was told to end may take: its last handlers run, and its ring waits for
-/// the kernel.
-const END_GRACE: Duration = Duration::from_secs(10);
 /// Memory that a core keeps for assembling messages.
 const POOL_BYTES: usize = 16 << 20;
 /// Bytes that one arming of a receive brings: a quarter of what stays in the cache.
@@ -212,10 +213,10 @@ impl Server {
         let taken = Taken::new()?;
         let handle = self.start_service(make)?;
         // The thread has it before anybody can know that the server has started.
-        taken.drain_with(handle.ending.clone());
+        taken.drain_with(handle.ending());
         let seen = catch_unwind(AssertUnwindSafe(|| started(&handle)));
         if seen.is_err() {
-            handle.ending.stop();
+            handle.ending().stop();
         }
         let ended = handle.join();
         drop(taken);
@@ -268,6 +269,7 @@ impl Server {
         let (news_in, news) = crossbeam_channel::unbounded();
         let (go, gone) = crossbeam_channel::unbounded();
         let ending = Arc::<OnceLock<Ending>>::default();
+        let board = Arc::new(Board::new(cpus.len(), config.drain_notice.saturating_add(config.drain_timeout), epoch));
         let mut threads = Vec::new();
         let mut bells_out = Vec::new();
         for (core, (cpu, fds)) in cpus.iter().copied().zip(listeners.per_core).enumerate() {
@@ -294,6 +296,7 @@ impl Server {
                 _files: Arc::clone(&files),
             };
             let (make, news, ending) = (Arc::clone(&make), news_in.clone(), Arc::clone(&ending));
+            let board = Arc::clone(&board);
             let thread = thread::Builder::new()
                 .name(format!("ringwire-{core}"))
                 .spawn(move || {
@@ -305,6 +308,7 @@ impl Server {
                         ending.stop();
                         tracing::error!(%error, "a core failed, and the server ends");
                     }
+                    board.ended(core, ended.as_ref().err());
                     let _ = news.send((core, News::Ended(ended)));
                 })
                 .map_err(Error::io("starting a core's thread"))?;
@@ -333,7 +337,7 @@ impl Server {
             let bells: Vec<Arc<Doorbell>> = bells.into_iter().flatten().collect();
             let wakes = bells.iter().map(|bell| Arc::clone(bell.bell()) as Arc<dyn Wake>).collect();
             let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
-            let told = Ending::new(hub.clone(), news_in);
+            let told = Ending::new(hub.clone(), &board);
             let _ = ending.set(told.clone());
             for out in bells_out {
                 // A core that has ended meanwhile is seen by the next step.
@@ -352,7 +356,6 @@ impl Server {
         drop(go);
         match introduced {
             Ok(ending) => {
-                let drain_max = config.drain_notice.saturating_add(config.drain_timeout).saturating_add(END_GRACE);
                 let (admin, public) = listeners
                     .bound
                     .into_iter()
@@ -363,7 +366,9 @@ impl Server {
                 };
                 let (addresses, admin_addresses) = (of(public), of(admin));
                 say_started(&config, cpus.len(), &addresses, &admin_addresses);
-                Ok(Handle { ending, threads, news, addresses, admin_addresses, admission, drain_max, started: epoch })
+                board.have_threads(threads);
+                let place = Place { addresses, admin_addresses, admission, cores: cpus.len() };
+                Ok(Handle::new(ending, board, place))
             }
             Err(error) => {
                 // The others wait for bells or for the word to go, which will not come: they end, and with them their
@@ -577,104 +582,5 @@ pub(crate) fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds
         entrances: Vec::new(),
         trusted_proxies: config.trusted_proxies.clone(),
         handover: Handover::default(),
-    }
-}
-
-/// A running server. Dropping it lets the server run on; [`Handle::shutdown`] and [`Handle::join`] end it.
-pub struct Handle {
-    ending: Ending,
-    threads: Vec<JoinHandle<()>>,
-    /// The cores' ends.
-    news: Receiver<(usize, News)>,
-    addresses: Vec<BoundAddress>,
-    admin_addresses: Vec<BoundAddress>,
-    admission: Arc<Admission>,
-    /// How long the cores may take to drain.
-    drain_max: Duration,
-    started: Instant,
-}
-
-impl Handle {
-    /// Where it listens, with real port numbers.
-    pub fn addresses(&self) -> &[BoundAddress] {
-        &self.addresses
-    }
-
-    /// Where it listens for operators, if that is elsewhere.
-    pub fn admin_addresses(&self) -> &[BoundAddress] {
-        &self.admin_addresses
-    }
-
-    /// The number of cores.
-    pub fn cores(&self) -> usize {
-        self.threads.len()
-    }
-
-    /// The way to its connections from any thread.
-    pub fn hub(&self) -> &Hub {
-        &self.ending.hub
-    }
-
-    /// WebSockets now, over all cores.
-    pub fn connections(&self) -> u32 {
-        self.admission.connections()
-    }
-
-    /// Begins to drain: no more is accepted, every connection gets Close 1001, what is queued is delivered. Waits for
-    /// nothing.
-    pub fn shutdown(&self) {
-        self.ending.drain();
-    }
-
-    /// Waits until every core has ended: after that every connection has, too, and nobody listens on the addresses. Hubs and
-    /// senders that are still held find the server gone.
-    ///
-    /// Once it is to drain, or a core has failed, each core has its time, [`Config::drain_timeout`](crate::Config) for the
-    /// former, and ten seconds.
-    ///
-    /// # Errors
-    /// If a core failed: as soon as one does, the others are stopped. If a core has not ended in its time, because a handler
-    /// of it does not return: its thread, which nothing can end, is left behind.
-    ///
-    /// # Panics
-    /// On a core: in a handler, a hook or a task, which would wait for itself.
-    pub fn join(self) -> Result<()> {
-        Runtime::refuse_to_block("Handle::join");
-        let mut result = Ok(());
-        let mut running: Vec<usize> = (0..self.threads.len()).collect();
-        let mut until: Option<Instant> = None;
-        // In the order in which they end: the first one may be fine, and the last one gone for long.
-        while !running.is_empty() {
-            let news = match until {
-                None => self.news.recv().ok(),
-                Some(until) => self.news.recv_deadline(until).ok(),
-            };
-            match news {
-                Some((core, News::Ended(ended))) => {
-                    running.retain(|other| *other != core);
-                    if ended.is_err() {
-                        let stopped_by = Instant::now() + END_GRACE;
-                        until = Some(until.map_or(stopped_by, |until| until.min(stopped_by)));
-                        result = result.and(ended);
-                    }
-                }
-                Some((_, News::Draining(since))) if until.is_none() => until = since.checked_add(self.drain_max),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        if let Some(core) = running.first() {
-            let hangs = format!("core {core} has not ended in its time: a handler of it does not return");
-            tracing::error!("{hangs}");
-            return result.and(Err(Error::Internal(hangs)));
-        }
-        for thread in self.threads {
-            if let Err(panic) = thread.join() {
-                drop_panic(panic);
-            }
-        }
-        let uptime_s = self.started.elapsed().as_secs();
-        tracing::info!(target: "ringwire::server", uptime_s, failed = result.is_err(), "stopped");
-        result
     }
 }

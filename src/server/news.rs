@@ -1,10 +1,10 @@
-//! What cores tell whoever has started them, and what they are told at their end.
+//! What cores tell whoever starts them, and what they are told at their end.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
+use super::board::Board;
 use crate::engine::Descriptors;
 use crate::engine::bell::Doorbell;
 use crate::error::{Error, Result};
@@ -19,8 +19,6 @@ pub(super) enum News {
     Made,
     /// It has ended, well or not.
     Ended(Result<()>),
-    /// All were told to drain, at that time.
-    Draining(Instant),
 }
 
 /// Ends a server from any thread, whatever its cores do, and waits for none of them.
@@ -30,9 +28,9 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) fn new(hub: Hub, news: Sender<(usize, News)>) -> Ending {
-        // Whoever joins has so long to wait.
-        hub.tell_of_shutdown(move || drop(news.send((0, News::Draining(Instant::now())))));
+    pub(super) fn new(hub: Hub, board: &Arc<Board>) -> Ending {
+        let board = Arc::clone(board);
+        hub.tell_of_shutdown(move |within| board.draining(within));
         Ending { hub }
     }
 

@@ -4,8 +4,11 @@
 //! sending it new connections before it refuses any. Then no WebSocket is let in any more, those that are open are told to
 //! go one after the other, and each connection that has been answered ends. The core is done when all have gone, or at the
 //! drain's timeout, which counts from the end of the notice.
+//!
+//! Who tells it to drain may give it a time of its own for all of that, which can be shortened later, and never be made longer.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::conn::Phase;
 use super::{ACCEPT_BACKOFF_MS, Handover, Shard};
@@ -24,6 +27,8 @@ pub(super) enum Leaving {
     /// It will drain then.
     Noticed {
         until_ms: u64,
+        /// It ends then, whatever the drain's timeout is.
+        stop_at_ms: Option<u64>,
     },
     Draining(Drain),
 }
@@ -37,6 +42,28 @@ pub(super) struct Drain {
     accept_until_ms: Option<u64>,
     /// Ticks in a row in which nobody waited.
     pub(super) quiet_ticks: u32,
+}
+
+impl Drain {
+    /// Is over by then, if that is sooner, and tells everybody to go by half of the time that is left.
+    fn hasten(&mut self, now_ms: u64, by_ms: u64) {
+        if by_ms >= self.stop_at_ms {
+            return;
+        }
+        self.stop_at_ms = by_ms;
+        let left_ms = by_ms.saturating_sub(now_ms) / 2;
+        let planned_ms = self.plan.back().map_or(0, |(at_ms, _)| at_ms.saturating_sub(now_ms));
+        if planned_ms > left_ms {
+            for (at_ms, _) in &mut self.plan {
+                let after_ms = u128::from(at_ms.saturating_sub(now_ms)) * u128::from(left_ms) / u128::from(planned_ms);
+                *at_ms = now_ms + after_ms as u64;
+            }
+        }
+    }
+}
+
+fn as_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl<R: Ring, S: Service> Shard<R, S> {
@@ -56,7 +83,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn next_leaving_ms(&self) -> Option<u64> {
         match &self.leaving {
             Leaving::No => None,
-            Leaving::Noticed { until_ms } => Some(*until_ms),
+            Leaving::Noticed { until_ms, .. } => Some(*until_ms),
             Leaving::Draining(drain) => {
                 let plan_ms = drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, _)| *at_ms);
                 Some(plan_ms.min(drain.accept_until_ms.unwrap_or(u64::MAX)))
@@ -64,13 +91,31 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    /// Says that the core is about to go, which it does after its notice. Once.
-    pub(super) fn give_notice(&mut self) {
-        if let Leaving::No = self.leaving {
-            self.admission.give_notice();
-            self.service.shutting_down();
-            let until_ms = self.now_ms().saturating_add(self.settings.drain_notice.as_millis() as u64);
-            self.leaving = Leaving::Noticed { until_ms };
+    /// Says that the core is about to go, which it does after its notice; once. It has ended within so much time, or as the
+    /// settings say: the earliest end that it was told counts. Half of a time that is shorter than the settings' is for the
+    /// notice at most, and half of the rest for the spread.
+    pub(super) fn drain_within(&mut self, within: Option<Duration>) {
+        let now_ms = self.now_ms();
+        let (notice_ms, timeout_ms) = (as_ms(self.settings.drain_notice), as_ms(self.settings.drain_timeout));
+        let by_ms = now_ms.saturating_add(within.map_or(notice_ms.saturating_add(timeout_ms), as_ms));
+        let half_ms = now_ms + (by_ms - now_ms) / 2;
+        match &mut self.leaving {
+            Leaving::No => {
+                self.admission.give_notice();
+                self.service.shutting_down();
+                let until_ms = now_ms.saturating_add(notice_ms);
+                self.leaving = match within {
+                    None => Leaving::Noticed { until_ms, stop_at_ms: None },
+                    Some(_) => Leaving::Noticed { until_ms: until_ms.min(half_ms), stop_at_ms: Some(by_ms) },
+                };
+            }
+            Leaving::Noticed { until_ms, stop_at_ms } => {
+                if by_ms < stop_at_ms.unwrap_or(until_ms.saturating_add(timeout_ms)) {
+                    *until_ms = half_ms.min(*until_ms);
+                    *stop_at_ms = Some(by_ms);
+                }
+            }
+            Leaving::Draining(drain) => drain.hasten(now_ms, by_ms),
         }
     }
 
@@ -78,9 +123,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn leave(&mut self) {
         match self.leaving {
             Leaving::No => {}
-            Leaving::Noticed { until_ms } if until_ms > self.now_ms() => {}
-            Leaving::Noticed { .. } => {
-                self.start_drain();
+            Leaving::Noticed { until_ms, .. } if until_ms > self.now_ms() => {}
+            Leaving::Noticed { stop_at_ms, .. } => {
+                self.start_drain(stop_at_ms);
                 self.drain_some();
             }
             Leaving::Draining(_) => self.drain_some(),
@@ -88,7 +133,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     }
 
     /// Stops accepting and plans when each connection is told to go.
-    fn start_drain(&mut self) {
+    fn start_drain(&mut self, stop_at_ms: Option<u64>) {
         self.admission.drain();
         let now_ms = self.now_ms();
         let accept_until_ms = match self.settings.handover {
@@ -106,8 +151,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let (count, spread_ms) = (open.len() as u64, self.settings.drain_spread.as_millis() as u64);
         let plan =
             open.into_iter().enumerate().map(|(nth, key)| (now_ms + spread_ms * nth as u64 / count, key)).collect();
-        let stop_at_ms = now_ms + self.settings.drain_timeout.as_millis() as u64;
-        self.leaving = Leaving::Draining(Drain { plan, stop_at_ms, accept_until_ms, quiet_ticks: 0 });
+        let mut drain = Drain { plan, stop_at_ms: u64::MAX, accept_until_ms, quiet_ticks: 0 };
+        match stop_at_ms {
+            Some(stop_at_ms) => drain.hasten(now_ms, stop_at_ms),
+            None => drain.stop_at_ms = now_ms.saturating_add(as_ms(self.settings.drain_timeout)),
+        }
+        self.leaving = Leaving::Draining(drain);
         for key in self.conns.keys_where(|conn| conn.phase == Phase::Delayed) {
             self.start_http(key.slot());
         }

@@ -364,7 +364,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn read_letter(&mut self, letter: Letter) {
         match self.hub.read(letter) {
             None => {}
-            Some(Shutdown::Drain) => self.give_notice(),
+            Some(Shutdown::Drain { within }) => self.drain_within(within),
             Some(Shutdown::Stop) => self.stop(),
         }
     }

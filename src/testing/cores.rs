@@ -10,7 +10,7 @@ use crate::app::serve::CoreApp;
 use crate::config::Config;
 use crate::engine::Ring as _;
 use crate::engine::sim::{Ring, RingOptions, Rng, World};
-use crate::hub::{IdKey, Letter, Shutdown};
+use crate::hub::{IdKey, Letter};
 use crate::mail::{PostOffice, Wake};
 use crate::remote::{CoreEnd, Hub};
 use crate::server;
@@ -152,10 +152,7 @@ impl Cores {
 
     /// Tells all of them to drain.
     pub(super) fn drain(&self) {
-        for core in 0..self.all.len() {
-            // One that has ended needs no telling.
-            let _ = self.hub.courier().send_urgent(core, Shutdown::Drain.into());
-        }
+        self.hub.shutdown();
     }
 
     /// Whether every core has ended.

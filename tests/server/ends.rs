@@ -48,7 +48,7 @@ impl Drop for Scratch {
     }
 }
 
-fn echo() -> App {
+pub(crate) fn echo() -> App {
     App::new().ws("/echo", |socket: &mut Socket<'_>, message: Message<'_>| socket.send(message))
 }
 
@@ -58,7 +58,7 @@ fn with_unix(path: &Path) -> Config {
     Config { addresses, drain_timeout: Duration::from_millis(200), ..config() }
 }
 
-fn inet(handle: &Handle) -> SocketAddr {
+pub(crate) fn inet(handle: &Handle) -> SocketAddr {
     handle.addresses().iter().find_map(|bound| bound.inet()).expect("TCP")
 }
 

@@ -8,6 +8,7 @@ mod common;
 
 mod close;
 mod cores;
+mod drains;
 mod echo;
 mod ends;
 mod frail;

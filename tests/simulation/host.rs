@@ -373,7 +373,7 @@ impl Cores {
 
     /// Tells every core to drain, however full its mailbox is; false where it was: try again.
     pub fn drain(&self, core: usize) -> bool {
-        self.courier.send(core, Shutdown::Drain.into()).is_ok()
+        self.courier.send(core, Shutdown::Drain { within: None }.into()).is_ok()
     }
 
     /// Whether some core waits for room in another's mailbox. Letters to cores that have ended are nobody's.

@@ -80,6 +80,7 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
             "remote",
             "runtime",
             "shard",
+            "wakers",
         ],
     )],
     &[
