@@ -166,6 +166,26 @@ macro_rules! no_reply {
 
 no_reply!((), Sent, Delivery);
 
+/// What returns.
+pub trait Returns {
+    /// With what.
+    type Output;
+}
+
+impl<T> Returns for fn() -> T {
+    type Output = T;
+}
+
+/// The type `!`, whose name stands nowhere else on stable Rust than behind an arrow.
+pub(crate) type Never = <fn() -> ! as Returns>::Output;
+
+/// Of a handler or task that does not come to its end, such as an endless loop.
+impl IntoReply for Never {
+    fn reply(self, _sink: &mut dyn ReplySink) -> Result<(), BoxError> {
+        self
+    }
+}
+
 macro_rules! message_reply {
     ($($type:ty),+) => {$(
         impl IntoReply for $type {

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::app::error_http::HttpError;
+use crate::app::reply::Never;
 use crate::app::request::Request;
 use crate::app::ws::Ws;
 use crate::guard::Guarded;
@@ -116,6 +117,13 @@ impl From<Reply> for Response {
 pub trait IntoResponse {
     /// The response.
     fn into_response(self) -> Response;
+}
+
+/// Of a handler that does not come to its end, until the time for an answer is over.
+impl IntoResponse for Never {
+    fn into_response(self) -> Response {
+        self
+    }
 }
 
 impl IntoResponse for Response {

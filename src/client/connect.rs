@@ -57,6 +57,8 @@ pub struct Connect {
     protocols: Vec<String>,
     unix: Option<PathBuf>,
     settings: Settings,
+    /// If it was set.
+    ping_interval: Option<Duration>,
     courier: Option<Arc<Courier>>,
 }
 
@@ -89,6 +91,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
             outbox_bytes_max: 1 << 20,
             inbox_bytes_max: 1 << 20,
         },
+        ping_interval: None,
         courier: None,
     }
 }
@@ -120,9 +123,16 @@ impl Connect {
         self
     }
 
-    /// Pings the server when nothing came from it for so long; never if zero or not set.
+    /// Pings the server when nothing came from it for so long; never if zero. If not set: never, and after 30 s by a client
+    /// that comes back ([`Reconnecting`](super::Reconnecting)).
     pub fn ping_interval(mut self, interval: Duration) -> Connect {
-        self.settings.ping_interval = interval;
+        self.ping_interval = Some(interval);
+        self
+    }
+
+    /// As [`Connect::ping_interval`], unless that was set.
+    pub(super) fn ping_interval_if_unset(mut self, interval: Duration) -> Connect {
+        self.ping_interval.get_or_insert(interval);
         self
     }
 
@@ -171,7 +181,12 @@ impl Connect {
         self
     }
 
-    pub(super) fn courier(&self) -> Result<Arc<Courier>, ClientError> {
+    /// The one that it was given.
+    pub(super) fn own_courier(&self) -> Option<Arc<Courier>> {
+        self.courier.clone()
+    }
+
+    fn courier(&self) -> Result<Arc<Courier>, ClientError> {
         self.courier.clone().map_or_else(thread::courier, Ok)
     }
 
@@ -206,7 +221,9 @@ impl Connect {
             return Err(ClientError::Header(bad.unwrap_or(host)));
         }
         let destination = self.unix.map_or(target.destination, Destination::Unix);
-        Ok(Order { destination, request, key, protocols: self.protocols, settings: self.settings })
+        let ping_interval = self.ping_interval.unwrap_or(Duration::ZERO);
+        let settings = Settings { ping_interval, ..self.settings };
+        Ok(Order { destination, request, key, protocols: self.protocols, settings })
     }
 }
 

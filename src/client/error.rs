@@ -1,5 +1,6 @@
 //! What can go wrong for a client, as values.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 
@@ -87,6 +88,21 @@ pub enum ClientError {
     #[error("the connection is closed: {} {}", .0.code, quoted(&.0.reason))]
     Closed(Closed),
 
+    /// What the program does before each attempt has failed; see
+    /// [`Reconnecting::with_factory`](super::Reconnecting::with_factory).
+    #[error("the attempt could not be prepared: {source}")]
+    Prepare {
+        /// The program's error.
+        source: Box<dyn Error + Send + Sync>,
+    },
+
+    /// What the program does on each new connection has failed; see [`Reconnecting::on_open`](super::Reconnecting::on_open).
+    #[error("the connection could not be taken up again: {source}")]
+    Resume {
+        /// The program's error.
+        source: Box<dyn Error + Send + Sync>,
+    },
+
     /// There is no connection at the moment; see [`Reconnecting`](super::Reconnecting).
     #[error("there is no connection at the moment")]
     NotConnected,
@@ -116,6 +132,14 @@ impl ClientError {
     /// Whether trying again cannot help: the request itself is wrong.
     pub fn is_permanent(&self) -> bool {
         matches!(self, ClientError::Url { .. } | ClientError::Tls { .. } | ClientError::Header(_))
+    }
+
+    /// The status with which the server has refused the handshake, if it has.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            ClientError::Refused(refused) => Some(refused.status),
+            _ => None,
+        }
     }
 }
 

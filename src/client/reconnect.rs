@@ -1,5 +1,9 @@
 //! A client that comes back.
+//!
+//! One attempt after the other: each is prepared, connects, is taken up again by the program, and only then is what others
+//! send with. What the program gives (a factory, hooks) runs within [`Reconnecting::next`], and on no other thread.
 
+use std::error::Error;
 use std::fmt;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::Pin;
@@ -8,16 +12,22 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
+use http::StatusCode;
 
 use super::delay::Delay;
-use super::{Client, ClientError, Connect, Connecting, Sender, keys};
+use super::letter::Courier;
+use super::{Client, ClientError, Connect, Connecting, Sender, keys, thread};
 use crate::message::{IntoMessage, OwnedMessage};
+
+/// Pings of a connection whose own interval was not set: half-open ones are found by nobody else.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What happens to a [`Reconnecting`] client.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The connection is open. State that the server keeps per connection, such as joined rooms, has to be set up anew.
+    /// The connection is open, and [`Reconnecting::on_open`] has done what it does. State that the server keeps per
+    /// connection, such as joined rooms, has to be set up anew.
     Opened {
         /// The subprotocol that the server chose.
         protocol: Option<String>,
@@ -29,7 +39,7 @@ pub enum Event {
         /// Why: [`ClientError::Closed`] if it was closed in order.
         why: ClientError,
         /// When the next attempt will be made; `None` if none will, because of [`Reconnecting::stop`], because the limit of
-        /// attempts is reached, or because trying again cannot help.
+        /// attempts is reached, or because trying again would not help ([`Reconnecting::give_up_on`]).
         retry_in: Option<Duration>,
     },
 }
@@ -39,10 +49,14 @@ pub enum Event {
 /// the clients of a server that restarts do not all come back at once.
 ///
 /// It does so only while [`Reconnecting::next`] is awaited (or the [`Stream`] polled). Every end is a reason to try again,
-/// a Close frame of any code included; [`Reconnecting::stop`] ends it.
+/// a Close frame of any code included, but not a refusal with 401, 403 or 404: [`Reconnecting::give_up_on`] says which are.
+/// [`Reconnecting::stop`] ends it.
+///
+/// A server that has gone without a word is found by pings, after 30 s of silence unless [`Connect::ping_interval`] is set.
 ///
 /// Messages are not kept for the next connection: while there is none, sending is an error. Whether what was sent before
-/// has arrived is unknown, and what to say on a new connection only the program knows.
+/// has arrived is unknown, and what to say on a new connection only the program knows: it says it in
+/// [`Reconnecting::on_open`], before anybody else can send.
 ///
 /// ```no_run
 /// # async fn example() {
@@ -59,8 +73,26 @@ pub enum Event {
 /// }
 /// # }
 /// ```
+///
+/// With a token that does not live long, and a subscription that is made anew each time:
+///
+/// ```no_run
+/// # async fn fresh_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+/// use ringwire::client::{Client, ClientError, Reconnecting, connect};
+///
+/// let client = Reconnecting::with_factory(|| async {
+///     let token = fresh_token().await?;
+///     Ok::<_, std::io::Error>(connect("ws://127.0.0.1:9001/feed").header("authorization", format!("Bearer {token}")))
+/// })
+/// .on_open(|client: Client| async move {
+///     client.send(r#"{"subscribe":"prices"}"#).await?;
+///     Ok::<_, ClientError>(client)
+/// });
+/// ```
 pub struct Reconnecting {
-    connect: Connect,
+    hooks: Unshared<Hooks>,
+    /// Whose clock the delays are on; the process's client thread's if none is known.
+    courier: Option<Arc<Courier>>,
     first: Duration,
     longest: Duration,
     attempts_max: u32,
@@ -73,10 +105,52 @@ pub struct Reconnecting {
 
 enum Stage {
     Start,
+    Preparing(Unshared<Boxed<Connect>>),
     Connecting(Connecting),
+    Resuming(Unshared<Boxed<Client>>),
     Up(Client),
     Waiting(Delay),
     Over,
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send>>;
+
+/// What the program does.
+struct Hooks {
+    prepare: Box<dyn FnMut() -> Boxed<Connect> + Send>,
+    on_open: Option<Box<dyn FnMut(Client) -> Boxed<Client> + Send>>,
+    gives_up_on: Box<dyn Fn(&ClientError) -> bool + Send>,
+}
+
+/// What only `&mut` reaches: threads may share what contains it, and the futures that borrow that can move between them,
+/// whatever the program's closures are.
+struct Unshared<T>(Mutex<T>);
+
+impl<T> Unshared<T> {
+    fn new(value: T) -> Unshared<T> {
+        Unshared(Mutex::new(value))
+    }
+
+    fn get(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A program's error, as one of ours if it is one.
+fn of_program(
+    error: impl Into<Box<dyn Error + Send + Sync>>,
+    other: impl FnOnce(Box<dyn Error + Send + Sync>) -> ClientError,
+) -> ClientError {
+    match error.into().downcast::<ClientError>() {
+        Ok(own) => *own,
+        Err(error) => other(error),
+    }
+}
+
+/// Whether it is not tried again after this, unless the program says otherwise.
+fn gives_up_on(why: &ClientError) -> bool {
+    let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND];
+    why.is_permanent() || why.status().is_some_and(|status| refused.contains(&status))
 }
 
 /// What the client shares with its senders.
@@ -94,9 +168,32 @@ fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
 impl Reconnecting {
     /// Will connect as `connect` says, when [`Reconnecting::next`] is first awaited.
     pub fn new(connect: Connect) -> Reconnecting {
+        let courier = connect.own_courier();
+        let client = Reconnecting::with_factory(move || std::future::ready(Ok::<_, ClientError>(connect.clone())));
+        Reconnecting { courier, ..client }
+    }
+
+    /// Asks `factory` before each attempt how to connect, the first one included: for URLs, header fields and tokens that
+    /// do not stay the same. It has as much time as it takes.
+    ///
+    /// A factory that fails is an attempt that has failed, with [`ClientError::Prepare`]; a [`ClientError`] of its own is
+    /// told as it is.
+    pub fn with_factory<F, E>(mut factory: impl FnMut() -> F + Send + 'static) -> Reconnecting
+    where
+        F: Future<Output = Result<Connect, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let prepare = move || -> Boxed<Connect> {
+            let preparing = factory();
+            Box::pin(async {
+                preparing.await.map_err(|error| of_program(error, |source| ClientError::Prepare { source }))
+            })
+        };
+        let hooks = Hooks { prepare: Box::new(prepare), on_open: None, gives_up_on: Box::new(gives_up_on) };
         let first = Duration::from_secs(1);
         Reconnecting {
-            connect,
+            hooks: Unshared::new(hooks),
+            courier: None,
             first,
             longest: Duration::from_secs(30),
             attempts_max: u32::MAX,
@@ -120,6 +217,67 @@ impl Reconnecting {
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Reconnecting {
         self.attempts_max = attempts;
+        self
+    }
+
+    /// After what it does not try again, instead of after what [`ClientError::is_permanent`], and after refusals with 401, 403
+    /// or 404. It is asked about every end of a connection too, which [`ClientError::Closed`] tells.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use ringwire::client::{ClientError, Reconnecting, connect};
+    ///
+    /// let client = Reconnecting::new(connect("ws://127.0.0.1:9001/feed")).give_up_on(|why| match why {
+    ///     // The server says that this user has been thrown out.
+    ///     ClientError::Closed(closed) => closed.code == 4003,
+    ///     // A token that was refused is not used again: the factory gets another one.
+    ///     _ => why.is_permanent() || why.status() == Some(StatusCode::FORBIDDEN),
+    /// });
+    /// ```
+    #[must_use]
+    pub fn give_up_on(mut self, gives_up: impl Fn(&ClientError) -> bool + Send + 'static) -> Reconnecting {
+        self.hooks.get().gives_up_on = Box::new(gives_up);
+        self
+    }
+
+    /// Does this on each new connection, the first one included, before [`Event::Opened`], and before anybody else can send:
+    /// what it sends, such as subscriptions, is the first that the server gets. It may wait for the answers; what it
+    /// receives is no [`Event::Message`] then. It gives the client back.
+    ///
+    /// If it fails, the connection is dropped, which is an attempt that has failed, with [`ClientError::Resume`]; a
+    /// [`ClientError`] of its own is told as it is. The last one set counts.
+    ///
+    /// ```
+    /// use ringwire::client::{Client, ClientError, Reconnecting, connect};
+    ///
+    /// let client = Reconnecting::new(connect("ws://127.0.0.1:9001/feed")).on_open(|mut client: Client| async move {
+    ///     client.send("subscribe prices").await?;
+    ///     match client.recv().await.transpose()?.as_ref().and_then(|answer| answer.as_text()) {
+    ///         Some("subscribed") => Ok(client),
+    ///         _ => Err(Box::<dyn std::error::Error + Send + Sync>::from("not subscribed")),
+    ///     }
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_open<F, E>(mut self, mut hook: impl FnMut(Client) -> F + Send + 'static) -> Reconnecting
+    where
+        F: Future<Output = Result<Client, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.hooks.get().on_open = Some(Box::new(move |client| -> Boxed<Client> {
+            let resuming = hook(client);
+            Box::pin(async {
+                resuming.await.map_err(|error| of_program(error, |source| ClientError::Resume { source }))
+            })
+        }));
+        self
+    }
+
+    /// Waits on another driver's clock than the process's client thread's.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn through(mut self, courier: &Arc<Courier>) -> Reconnecting {
+        self.courier = Some(Arc::clone(courier));
         self
     }
 
@@ -158,16 +316,35 @@ impl Reconnecting {
         };
         loop {
             match &mut self.stage {
-                Stage::Start | Stage::Connecting(_) | Stage::Waiting(_) if is_stopped => {
+                Stage::Start | Stage::Preparing(_) | Stage::Connecting(_) | Stage::Resuming(_) | Stage::Waiting(_)
+                    if is_stopped =>
+                {
                     self.stage = Stage::Over;
                     let why = ClientError::NotConnected;
                     return Poll::Ready(Some(Event::Closed { why, retry_in: None }));
                 }
                 Stage::Start => {
                     self.attempts += 1;
-                    self.stage = Stage::Connecting(self.connect.clone().into_future());
+                    let preparing = (self.hooks.get().prepare)();
+                    self.stage = Stage::Preparing(Unshared::new(preparing));
                 }
+                Stage::Preparing(preparing) => match preparing.get().as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(connect)) => {
+                        let connecting = connect.ping_interval_if_unset(PING_INTERVAL).into_future();
+                        self.stage = Stage::Connecting(connecting);
+                    }
+                    Poll::Ready(Err(why)) => return Poll::Ready(Some(self.down(why))),
+                },
                 Stage::Connecting(connecting) => match Pin::new(connecting).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(client)) => match &mut self.hooks.get().on_open {
+                        None => return Poll::Ready(Some(self.opened(client))),
+                        Some(on_open) => self.stage = Stage::Resuming(Unshared::new(on_open(client))),
+                    },
+                    Poll::Ready(Err(why)) => return Poll::Ready(Some(self.down(why))),
+                },
+                Stage::Resuming(resuming) => match resuming.get().as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(client)) => return Poll::Ready(Some(self.opened(client))),
                     Poll::Ready(Err(why)) => return Poll::Ready(Some(self.down(why))),
@@ -211,13 +388,13 @@ impl Reconnecting {
             link.sender = None;
             link.is_stopped
         };
-        if is_stopped || why.is_permanent() || self.attempts >= self.attempts_max {
+        if is_stopped || self.attempts >= self.attempts_max || (self.hooks.get().gives_up_on)(&why) {
             self.stage = Stage::Over;
             return Event::Closed { why, retry_in: None };
         }
         let retry_in = jittered(self.delay);
         self.delay = (self.delay * 2).min(self.longest);
-        match self.connect.courier() {
+        match self.courier.clone().map_or_else(thread::courier, Ok) {
             Ok(courier) => self.stage = Stage::Waiting(courier.delay(retry_in)),
             Err(why) => {
                 self.stage = Stage::Over;
@@ -245,7 +422,8 @@ impl Stream for Reconnecting {
 
 impl fmt::Debug for Reconnecting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reconnecting").field("connect", &self.connect).finish_non_exhaustive()
+        let is_open = matches!(self.stage, Stage::Up(_));
+        f.debug_struct("Reconnecting").field("is_open", &is_open).finish_non_exhaustive()
     }
 }
 
@@ -312,6 +490,17 @@ mod tests {
         assert!(delays.iter().all(|delay| (0.5..1.5).contains(delay)));
         let mean = delays.iter().sum::<f64>() / 1000.0;
         assert!((0.95..1.05).contains(&mean), "{mean}");
+    }
+
+    /// Kills: a client whose futures cannot be spawned on a runtime of many threads because of what its hooks are.
+    #[test]
+    fn it_and_its_futures_may_move_between_threads() {
+        fn is_shared<T: Send + Sync>(_: &T) {}
+        fn is_sent<T: Send>(_: &T) {}
+        let mut client = Reconnecting::new(super::super::connect("ws://127.0.0.1:1"));
+        is_shared(&client);
+        is_sent(&client.send("x"));
+        is_sent(&client.next());
     }
 
     #[test]

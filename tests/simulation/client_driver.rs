@@ -141,6 +141,7 @@ impl Run {
         let rng = &mut self.rng;
         let is_steady = number.is_multiple_of(2) || rng.chance(0.3);
         let driver = Arc::clone(&self.client.courier);
+        let courier = Arc::clone(&driver);
         let (inbox, outbox) = (rng.pick(&[1, 200, 3_000, 1 << 20]), rng.pick(&[0, 1, 150, 3_000, 1 << 20]));
         let (handshake, close, pong) = (limit(10), limit(3), limit(3));
         let ping = if self.scenario.drops { Duration::from_secs(2) } else { Duration::ZERO };
@@ -156,7 +157,7 @@ impl Run {
         let reconnects = rng.chance(0.4);
         self.tasks.spawn(async move {
             if reconnects {
-                return user.stay(connect(0), count).await;
+                return user.stay(&courier, connect(0), count).await;
             }
             for nth in 1..=count {
                 user.call(connect(nth as u16)).await;

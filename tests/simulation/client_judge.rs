@@ -24,7 +24,7 @@ impl Run {
                 let Some(end) = &visit.end else { return Err(blame("no end was told")) };
                 let was_tried = match end {
                     End::NotOpened(ClientError::Connect { source, .. }) => source.raw_os_error() != Some(libc::EMFILE),
-                    End::NotOpened(ClientError::NotConnected) | End::GaveUp => false,
+                    End::NotOpened(ClientError::NotConnected | ClientError::Prepare { .. }) | End::GaveUp => false,
                     _ => true,
                 };
                 table.add(row(end), 1);

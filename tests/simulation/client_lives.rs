@@ -606,6 +606,38 @@ fn a_core_that_ends_answers_everybody() {
 
 // ---- coming back --------------------------------------------------------------------------------------------------
 
+/// Kills: a client that comes back and does not know that its server has gone without a word.
+#[test]
+fn a_client_that_comes_back_pings_unless_told_not_to() {
+    let seconds = Duration::from_secs;
+    for (set, expected) in [(None, Some(30)), (Some(seconds(5)), Some(5)), (Some(Duration::ZERO), None)] {
+        let mut rig = Rig::calm();
+        let connect = set.into_iter().fold(rig.connect(), Connect::ping_interval);
+        let mut client = Reconnecting::new(connect);
+        let stop = client.sender();
+        rig.tasks.spawn(async move { while client.next().await.is_some() {} });
+        let mut server = Server { socket: rig.dial().accept(), bytes: Vec::new() };
+        rig.pass_ms(1);
+        server.switch();
+        rig.settle();
+        if let Some(expected) = expected {
+            rig.pass(seconds(expected) - Duration::from_millis(50));
+            assert_eq!(server.frames(), [], "{set:?}");
+            rig.pass_ms(100);
+            assert!(matches!(server.frames().as_slice(), [(PING, _)]), "{set:?}");
+            // Nobody answers: the connection is given up, and another one made.
+            rig.pass(seconds(12));
+            drop(rig.dial());
+        } else {
+            rig.pass(seconds(300));
+            assert_eq!(server.frames(), []);
+            server.socket.close();
+        }
+        stop.stop();
+        rig.finish();
+    }
+}
+
 #[test]
 fn a_client_that_comes_back_waits_longer_each_time_until_it_was_open() {
     let mut rig = Rig::calm();

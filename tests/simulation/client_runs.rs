@@ -61,6 +61,7 @@ fn a_client_survives_harsh_faults_of_every_kind() {
         "gave up",
         "handle dropped",
         "closed with 4001, clean",
+        "not opened: Prepare",
         "not opened: Refused",
         "not opened: Handshake",
         "not opened: Timeout",

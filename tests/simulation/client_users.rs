@@ -7,10 +7,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use ringwire::client::simulated::Courier;
 use ringwire::client::{Client, ClientError, Connect, Event, Reconnecting};
 use ringwire::engine::sim::Rng;
 use ringwire::{App, Message, OwnedMessage, Socket, ws};
@@ -78,6 +82,11 @@ fn flood() -> String {
 
 fn tag(user: usize, visit: usize, number: usize) -> String {
     format!("{user}.{visit}.{number}:")
+}
+
+/// What one who comes back says first.
+fn hello(user: usize, visit: usize) -> String {
+    tag(user, visit, 99)
 }
 
 fn visit_of(text: &str) -> Option<(usize, usize)> {
@@ -264,8 +273,20 @@ impl User {
     }
 
     /// Keeps a connection up for some visits.
-    pub async fn stay(&mut self, connect: Connect, mut visits_left: usize) {
-        let mut client = Reconnecting::new(connect).delays(Duration::ZERO, Duration::ZERO);
+    pub async fn stay(&mut self, courier: &Arc<Courier>, connect: Connect, mut visits_left: usize) {
+        let (number, current) = (self.number, Arc::new(AtomicUsize::new(0)));
+        let (visit, mut fails) = (Arc::clone(&current), self.rng.between(0, 3));
+        // What greets the server before anybody else can, and a factory that fails now and then.
+        let mut client = Reconnecting::with_factory(move || {
+            fails = (fails + 1) % 4;
+            std::future::ready(if fails == 0 { Err("no token") } else { Ok(connect.clone()) })
+        })
+        .through(courier)
+        .on_open(move |client: Client| {
+            let hello = hello(number, visit.load(Relaxed));
+            async move { client.send(hello).await.map(|()| client) }
+        })
+        .delays(Duration::ZERO, Duration::ZERO);
         self.visits.borrow_mut().push(Visit::default());
         let mut attempts = 0;
         let mut is_open = false;
@@ -292,6 +313,8 @@ impl User {
             match event.expect("the last event says that it is the last") {
                 Event::Opened { .. } => {
                     is_open = true;
+                    let hello = hello(self.number, current.load(Relaxed));
+                    self.visit(|visit| visit.accepted.push(hello));
                     visits_left = visits_left.saturating_sub(1);
                     let messages = self.rng.between(1, 5);
                     to_say.extend((0..messages).map(|number| self.text(number)));
@@ -324,6 +347,7 @@ impl User {
                         client.stop();
                     }
                     self.visits.borrow_mut().push(Visit::default());
+                    current.fetch_add(1, Relaxed);
                 }
                 event => panic!("{event:?}"),
             }

@@ -176,6 +176,87 @@ fn a_drain_ends_tasks_and_a_server_that_was_not_told_does_not_end() {
     server.join();
 }
 
+/// Kills: a loop without an end that is no reply, whose type is `!`.
+#[test]
+fn an_endless_task_is_one() {
+    let ticks = async |socket: Connection| loop {
+        let _ = socket.send("tick");
+        sleep(Duration::from_secs(1)).await;
+    };
+    let never = async |_: Request| loop {
+        sleep(Duration::from_secs(3600)).await;
+    };
+    let server = TestServer::new(|| App::new().ws("/", ws().task(ticks)).get("/never", never));
+    let client = server.connect("/");
+    for _ in 0..3 {
+        client.expect_text("tick");
+        server.advance(Duration::from_secs(1));
+    }
+}
+
+/// Kills: a time of its own that is added to that of the settings, a notice that takes all of it, a spread that goes on
+/// beyond it, and later calls that make it longer.
+#[test]
+fn a_drain_ends_at_the_earliest_time_that_it_was_given() {
+    let seconds = Duration::from_secs;
+    let settings = |notice_s, timeout_s, spread_s| Config {
+        drain_notice: seconds(notice_s),
+        drain_timeout: seconds(timeout_s),
+        drain_spread: seconds(spread_s),
+        close_timeout: seconds(3000),
+        ping_interval: Duration::ZERO,
+        idle_timeout: Duration::ZERO,
+        ..Config::default()
+    };
+    // Settings; calls, each at its second with its time (0: that of the settings); when all is over, and by when
+    // everybody has been told to go.
+    let rows: [((u64, u64, u64), &[(u64, u64)], u64, u64); 10] = [
+        ((0, 40, 0), &[(0, 0)], 40, 0),
+        ((10, 40, 20), &[(0, 0)], 50, 30),
+        ((0, 40, 0), &[(0, 8)], 8, 0),
+        ((0, 40, 0), &[(0, 100)], 100, 0),
+        ((30, 40, 40), &[(0, 16)], 16, 12),
+        ((0, 40, 0), &[(0, 0), (10, 5), (12, 60)], 15, 0),
+        ((0, 40, 0), &[(0, 5), (1, 0)], 5, 0),
+        ((0, 40, 0), &[(0, 100), (10, 0)], 50, 0),
+        ((30, 40, 0), &[(0, 0), (10, 8)], 18, 14),
+        ((0, 400, 300), &[(0, 0), (10, 40)], 50, 30),
+    ];
+    for ((notice_s, timeout_s, spread_s), calls, over_s, told_s) in rows {
+        let row = format!("{:?}", ((notice_s, timeout_s, spread_s), calls));
+        let server = TestServer::builder()
+            .cores(2)
+            .config(settings(notice_s, timeout_s, spread_s))
+            .start(|| App::new().ws("/", ws()));
+        // They read nothing, and so they answer no Close frame.
+        let clients: Vec<_> = (0..8).map(|_| server.connect("/")).collect();
+        clients.iter().for_each(|client| client.pause());
+        let since = server.now();
+        let pass_to = |second: u64, less: Duration| server.advance(since + seconds(second) - less - server.now());
+        for (at, within) in calls {
+            pass_to(*at, Duration::ZERO);
+            match within {
+                0 => server.hub().shutdown(),
+                within => server.hub().shutdown_within(seconds(*within)),
+            }
+        }
+        // A few milliseconds for ticks and timers.
+        let slack = Duration::from_millis(200);
+        if told_s > 0 {
+            pass_to(told_s + 1, slack);
+        }
+        pass_to(over_s, slack);
+        assert_eq!(server.hub().websockets(), 8, "too soon: {row}");
+        server.advance(2 * slack);
+        assert_eq!(server.hub().websockets(), 0, "too late: {row}");
+        for client in clients {
+            client.resume();
+            client.expect_close(1001);
+        }
+        server.join();
+    }
+}
+
 /// A test that panics ends, with clients, tasks and letters under way; and another server is not disturbed.
 #[test]
 fn panics_of_a_test_do_not_hang() {
