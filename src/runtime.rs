@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use async_task::Runnable;
 use crossbeam_channel::{Receiver, Sender};
+use futures_core::Stream;
 use slab::Slab;
 
 use crate::guard::{self, Guarded, GuardedFuture};
@@ -436,15 +437,27 @@ fn after(from_ns: u64, duration: Duration) -> u64 {
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval needs a period");
     let now_ns = CURRENT.with_borrow(|current| current.as_ref().map(|runtime| runtime.now_ns()));
-    Interval { period, due_ns: now_ns.map(|now_ns| after(now_ns, period)) }
+    Interval { period, due_ns: now_ns.map(|now_ns| after(now_ns, period)), waiting: None }
 }
 
-/// Made by [`interval`].
+/// Made by [`interval`]; as a [`Stream`] it has an item for each tick.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use futures_util::StreamExt as _;
+/// use ringwire::{Streamed, interval, ws};
+///
+/// // Until the connection ends.
+/// ws().on_connect(|_| Streamed(interval(Duration::from_secs(5)).enumerate().map(|(number, ())| format!("tick {number}"))));
+/// ```
 #[derive(Debug)]
 pub struct Interval {
     period: Duration,
     /// When the next tick is due; `None` before the first one is awaited, if it was made outside a core.
     due_ns: Option<u64>,
+    /// Of who reads it as a stream.
+    waiting: Option<Due>,
 }
 
 impl Interval {
@@ -453,19 +466,35 @@ impl Interval {
     /// # Panics
     /// When awaited outside a core.
     pub async fn tick(&mut self) {
-        let mut due = None;
-        std::future::poll_fn(|cx| {
-            let runtime = Runtime::current();
-            let now_ns = runtime.now_ns();
-            let due_ns = *self.due_ns.get_or_insert_with(|| after(now_ns, self.period));
-            if due_ns > now_ns {
-                due.get_or_insert_with(|| Due::at(runtime, due_ns)).wake(cx.waker().clone());
-                return Poll::Pending;
-            }
-            self.due_ns = Some(next_multiple(due_ns, self.period, now_ns));
-            Poll::Ready(())
-        })
-        .await;
+        let mut waiting = None;
+        std::future::poll_fn(|cx| self.poll_due(cx, &mut waiting)).await;
+    }
+
+    fn poll_due(&mut self, cx: &Context<'_>, waiting: &mut Option<Due>) -> Poll<()> {
+        let runtime = Runtime::current();
+        let now_ns = runtime.now_ns();
+        let due_ns = *self.due_ns.get_or_insert_with(|| after(now_ns, self.period));
+        if due_ns > now_ns {
+            // What waited for another tick is taken off.
+            waiting.take_if(|due| due.at_ns != due_ns);
+            waiting.get_or_insert_with(|| Due::at(runtime, due_ns)).wake(cx.waker().clone());
+            return Poll::Pending;
+        }
+        self.due_ns = Some(next_multiple(due_ns, self.period, now_ns));
+        Poll::Ready(())
+    }
+}
+
+impl Stream for Interval {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        let mut waiting = self.waiting.take();
+        let tick = self.poll_due(cx, &mut waiting);
+        if tick.is_pending() {
+            self.waiting = waiting;
+        }
+        tick.map(Some)
     }
 }
 
@@ -498,203 +527,4 @@ pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-
-    async fn yield_once() {
-        let mut is_second = false;
-        std::future::poll_fn(move |cx| {
-            if std::mem::replace(&mut is_second, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Kills: sleepers that stay until they are due, one for each poll.
-    #[test]
-    fn a_sleeper_that_is_dropped_is_forgotten() {
-        let runtime = Runtime::new();
-        runtime.make_current();
-        let task = async {
-            for _ in 0..100 {
-                assert_eq!(timeout(Duration::from_secs(60), yield_once()).await, Ok(()));
-            }
-            std::future::pending::<()>().await;
-        };
-        runtime.spawn(task).detach();
-        for _ in 0..150 {
-            runtime.run(&mut None);
-            assert!(runtime.dues.borrow().len() <= 1);
-        }
-        assert!(runtime.dues.borrow().is_empty());
-        runtime.end();
-    }
-
-    #[test]
-    fn sleepers_wake_when_they_are_due() {
-        let runtime = Runtime::new();
-        runtime.make_current();
-        let woken = Rc::new(RefCell::new(Vec::new()));
-        for ms in [30, 10, 20, 10] {
-            let woken = Rc::clone(&woken);
-            let task = async move {
-                sleep(Duration::from_millis(ms)).await;
-                woken.borrow_mut().push(ms);
-            };
-            runtime.spawn(task).detach();
-        }
-        runtime.run(&mut None);
-        assert_eq!(runtime.next_due_ns(), Some(10_000_000));
-        for now_ms in [9, 10, 25, 40] {
-            runtime.set_now_ns(now_ms * 1_000_000);
-            runtime.run(&mut None);
-        }
-        assert_eq!(*woken.borrow(), [10, 10, 20, 30]);
-        assert!(runtime.active.borrow().is_empty() && runtime.next_due_ns().is_none());
-        runtime.end();
-    }
-
-    /// Runs a task a millisecond at a time; when it was done, in milliseconds.
-    fn run_until_done(runtime: &Rc<Runtime>, task: impl Future<Output = ()> + 'static) -> Option<u64> {
-        let task = runtime.spawn(task);
-        for now_ms in 0..1000 {
-            runtime.set_now_ns(now_ms * 1_000_000);
-            while runtime.is_ready() || runtime.next_due_ns().is_some_and(|due_ns| due_ns <= runtime.now_ns()) {
-                runtime.run(&mut None);
-            }
-            if task.is_finished() {
-                return Some(now_ms);
-            }
-        }
-        None
-    }
-
-    const fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    /// Kills: a tick that begins anew each time it is awaited.
-    #[test]
-    fn a_tick_that_was_given_up_is_due_when_it_was() {
-        let runtime = Runtime::new();
-        runtime.make_current();
-        let task = async {
-            let mut every = interval(ms(20));
-            let mut ticks = 0;
-            let begun_ns = Runtime::current().now_ns();
-            while Runtime::current().now_ns() - begun_ns < 300_000_000 {
-                ticks += u32::from(timeout(ms(5), every.tick()).await.is_ok());
-            }
-            assert_eq!(ticks, 15);
-        };
-        assert_eq!(run_until_done(&runtime, task), Some(300));
-        assert!(runtime.dues.borrow().is_empty());
-        runtime.end();
-    }
-
-    /// Kills: time between ticks that is added to the period.
-    #[test]
-    fn ticks_do_not_drift() {
-        let runtime = Runtime::new();
-        runtime.make_current();
-        let task = async {
-            let mut every = interval(ms(20));
-            for tick in 1..=10 {
-                every.tick().await;
-                assert_eq!(Runtime::current().now_ns(), tick * 20_000_000);
-                if tick < 10 {
-                    sleep(ms(15)).await;
-                }
-            }
-        };
-        assert_eq!(run_until_done(&runtime, task), Some(200));
-        runtime.end();
-    }
-
-    /// Kills: missed ticks that are made up for, and a late one that shifts those after it.
-    #[test]
-    fn a_late_tick_comes_at_once_and_those_that_were_missed_do_not() {
-        let runtime = Runtime::new();
-        runtime.make_current();
-        let task = async {
-            let mut every = interval(ms(20));
-            // (what is done before the tick, when the tick comes), in milliseconds.
-            for (work, at) in
-                [(5, 20), (30, 50), (0, 60), (65, 125), (0, 140), (20, 160), (0, 180), (39, 219), (0, 220)]
-            {
-                sleep(ms(work)).await;
-                every.tick().await;
-                assert_eq!(Runtime::current().now_ns(), at * 1_000_000, "after {work} ms");
-            }
-        };
-        assert_eq!(run_until_done(&runtime, task), Some(220));
-        runtime.end();
-    }
-
-    #[test]
-    fn an_interval_made_elsewhere_begins_with_its_first_tick() {
-        let mut every = std::thread::spawn(|| interval(ms(20))).join().unwrap();
-        let runtime = Runtime::new();
-        runtime.make_current();
-        let task = async move {
-            sleep(ms(30)).await;
-            every.tick().await;
-        };
-        assert_eq!(run_until_done(&runtime, task), Some(50));
-        runtime.spawn(async { interval(Duration::MAX).tick().await }).detach();
-        runtime.run(&mut None);
-        assert_eq!(runtime.next_due_ns(), None, "never");
-        runtime.end();
-    }
-
-    /// Kills: a time beyond all times that is reckoned with.
-    #[test]
-    fn a_sleeper_for_ever_is_never_due() {
-        let runtime = Runtime::new();
-        runtime.make_current();
-        runtime.set_now_ns(5);
-        runtime.spawn(sleep(Duration::MAX)).detach();
-        runtime.run(&mut None);
-        assert_eq!(runtime.next_due_ns(), None);
-        runtime.spawn(sleep(Duration::from_nanos(2))).detach();
-        runtime.run(&mut None);
-        assert_eq!(runtime.next_due_ns(), Some(7));
-        runtime.end();
-    }
-
-    /// Kills: tasks that are dropped with their last waker, on whichever thread that is, or never.
-    #[test]
-    fn tasks_end_with_their_core_and_wakers_may_be_used_later() {
-        let runtime = Runtime::new();
-        runtime.make_current();
-        let held = Rc::new(());
-        let waker = Arc::new(Mutex::new(None::<Waker>));
-        let (in_task, waker_out) = (Rc::clone(&held), Arc::clone(&waker));
-        let task = async move {
-            let _in_task = in_task;
-            std::future::poll_fn::<(), _>(|cx| {
-                *waker_out.lock().unwrap() = Some(cx.waker().clone());
-                Poll::Pending
-            })
-            .await;
-        };
-        runtime.spawn(task).detach();
-        let in_sleeper = Rc::clone(&held);
-        let sleeper = async move {
-            sleep(Duration::from_secs(1)).await;
-            drop(in_sleeper);
-        };
-        runtime.spawn(sleeper).detach();
-        runtime.run(&mut None);
-        assert_eq!(Rc::strong_count(&held), 3);
-        runtime.end();
-        assert_eq!((Rc::strong_count(&held), Rc::strong_count(&runtime)), (1, 1));
-        drop(runtime);
-        std::thread::spawn(move || waker.lock().unwrap().take().unwrap().wake()).join().unwrap();
-    }
-}
+mod tests;

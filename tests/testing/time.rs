@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use ringwire::config::Config;
 use ringwire::testing::TestServer;
-use ringwire::{App, Connection, OwnedMessage, Request, interval, sleep, timeout, ws};
+use ringwire::{App, Connection, OwnedMessage, Request, Streamed, interval, sleep, timeout, ws};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,6 +47,7 @@ fn everything_falls_due_in_its_time() {
                     }
                 }),
             )
+            .ws("/stream", ws().on_connect(|_| Streamed(interval(10 * SECOND).map(|()| "tick"))))
             .ws(
                 "/timeout",
                 ws().task(async |mut socket: Connection| {
@@ -65,11 +67,13 @@ fn everything_falls_due_in_its_time() {
     client.expect_text("slept");
     assert_eq!(server.now(), Duration::from_millis(2500));
 
-    let client = server.connect("/ticks");
-    client.expect_nothing_for(Duration::from_millis(9999));
-    client.expect_text("tick");
-    server.advance(60 * SECOND);
-    assert_eq!(client.unread().len(), 6);
+    for path in ["/ticks", "/stream"] {
+        let client = server.connect(path);
+        client.expect_nothing_for(Duration::from_millis(9999));
+        client.expect_text("tick");
+        server.advance(60 * SECOND);
+        assert_eq!(client.unread().len(), 6);
+    }
 
     let (late, early) = (server.connect("/timeout"), server.connect("/timeout"));
     early.send("x");
