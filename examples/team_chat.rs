@@ -1,24 +1,28 @@
-//! A chat for a team: tokens, rooms with a history, who is there, private messages by HTTP: `cargo run --example team_chat`,
-//! then open `ws://127.0.0.1:9001/rooms/lobby?token=ann-secret`. SIGTERM ends it gracefully: all is delivered, Close 1001.
+//! A chat for a team: tokens, rooms with a history, who is there, private messages by HTTP, also for pages of another origin, an
+//! access log: `cargo run --example team_chat`, then open `ws://127.0.0.1:9001/rooms/lobby?token=ann-secret`. SIGTERM ends it
+//! gracefully: all is delivered, Close 1001.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringwire::{App, ConnectionId, Events, HttpError, Request, Server, Socket, Undecodable};
+use ringwire::{App, ConnectionId, Cors, Events, HttpError, Request, Server, Socket, Undecodable};
 use serde_json::{Value, json};
 
 const HISTORY_MAX: usize = 50;
+/// Whatever is asked for has a line: its path, without the query, and what came of it.
+pub(crate) const LOG: &str = "info,ringwire::access=debug";
 /// Who has which token: a database's to know.
 const USERS: [(&str, &str); 3] = [("ann-secret", "ann"), ("ben-secret", "ben"), ("eve-secret", "eve")];
 
 fn main() -> ringwire::Result<()> {
+    tracing_subscriber::fmt().with_env_filter(LOG).init();
     let chat = Chat::default();
     Server::from_env()?.run(move || app(&chat))
 }
 
 pub(crate) fn app(chat: &Chat) -> App {
-    // What is for all routes, such as CORS or an access log, stands here.
-    App::new().before(authenticate).ws("/rooms/{room}", events(chat)).post("/users/{user}/messages", send_privately)
+    let app = App::new().cors(Cors::new("https://team.example")).before(authenticate);
+    app.ws("/rooms/{room}", events(chat)).post("/users/{user}/messages", send_privately)
 }
 
 #[derive(Clone)]

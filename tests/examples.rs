@@ -128,8 +128,8 @@ fn embed_echo() {
 }
 
 #[test]
-fn arcade_chat() {
-    let example = start("arcade_chat");
+fn chat_with_http_api() {
+    let example = start("chat_with_http_api");
     let mut member = example.client("/ws/chat/room123");
     assert_eq!(json(&mut member)["room"]["name"], "Lobby");
     let mut client = example.client("/ws/monitored");
@@ -155,7 +155,7 @@ fn the_javascript_client_of_the_arcade_guide() {
         eprintln!("skipped: node {version} has no WebSocket; 20 has one behind a flag");
         return;
     }
-    let example = start("arcade_chat");
+    let example = start("chat_with_http_api");
     let mut other = example.client("/ws/chat/room123");
     assert_eq!(json(&mut other)["type"], "room-info");
     let mut node = Command::new("node");
@@ -181,8 +181,8 @@ fn the_javascript_client_of_the_arcade_guide() {
 }
 
 #[test]
-fn revali_modes() {
-    let example = start("revali_modes");
+fn modes() {
+    let example = start("modes");
     let mut client = example.client("/chat/async");
     say(&mut client, "x");
     assert_eq!(text(&mut client), "Processed: x");
@@ -199,8 +199,8 @@ fn revali_modes() {
 }
 
 #[test]
-fn spry_echo() {
-    let example = start("spry_echo");
+fn echo_styles() {
+    let example = start("echo_styles");
     let mut client = example.client("/echo");
     say(&mut client, "hello");
     assert_eq!(text(&mut client), "hello");
@@ -208,13 +208,13 @@ fn spry_echo() {
 }
 
 #[test]
-fn dart_client_server() {
-    let example = start("dart_client_server");
+fn client_and_server() {
+    let example = start("client_and_server");
     let mut client = example.client("/");
     say(&mut client, "Hello");
     assert_eq!(text(&mut client), "Echo: Hello");
     let url = format!("ws://{}/", example.address);
-    let talk = || Command::new(program("dart_client_server")).args(["client", &url]).output().expect("it runs");
+    let talk = || Command::new(program("client_and_server")).args(["client", &url]).output().expect("it runs");
     let printed = String::from_utf8(talk().stdout).expect("text");
     let lines: Vec<&str> = printed.lines().collect();
     let expected = ["Connected to WebSocket server", "Received: Echo: Hello", "Received binary: [1, 2, 3, 4, 5]"];
@@ -229,8 +229,8 @@ fn dart_client_server() {
 }
 
 #[test]
-fn finch_events() {
-    let example = start("finch_events");
+fn named_events() {
+    let example = start("named_events");
     let mut client = example.client("/ws");
     assert_eq!(json(&mut client)["data"], "A user connected. Total: 1");
     assert_eq!(json(&mut client)["path"], "connected");

@@ -7,45 +7,45 @@ use crate::common::Client;
 use crate::rig::{Served, block_on, json, serve, text};
 
 #[allow(dead_code)]
-#[path = "../../examples/arcade_chat.rs"]
-mod arcade_chat;
+#[path = "../../examples/chat_with_http_api.rs"]
+mod chat_with_http_api;
 
 #[allow(dead_code)]
-#[path = "../../examples/dart_client_server.rs"]
-mod dart_client_server;
+#[path = "../../examples/client_and_server.rs"]
+mod client_and_server;
 
 #[allow(dead_code)]
-#[path = "../../examples/finch_events.rs"]
-mod finch_events;
+#[path = "../../examples/named_events.rs"]
+mod named_events;
 
 #[allow(dead_code)]
-#[path = "../../examples/revali_modes.rs"]
-mod revali_modes;
+#[path = "../../examples/modes.rs"]
+mod modes;
 
 #[allow(dead_code)]
-#[path = "../../examples/spry_echo.rs"]
-mod spry_echo;
+#[path = "../../examples/echo_styles.rs"]
+mod echo_styles;
 
 pub(crate) fn arcade() -> Served {
-    let rooms = arcade_chat::Rooms::default();
+    let rooms = chat_with_http_api::Rooms::default();
     rooms.create("room123", "Lobby");
-    serve(move || arcade_chat::app(&rooms))
+    serve(move || chat_with_http_api::app(&rooms))
 }
 
 pub(crate) fn dart() -> Served {
-    serve(dart_client_server::app)
+    serve(client_and_server::app)
 }
 
 pub(crate) fn finch() -> Served {
-    serve(finch_events::app)
+    serve(named_events::app)
 }
 
 pub(crate) fn revali() -> Served {
-    serve(revali_modes::app)
+    serve(modes::app)
 }
 
 pub(crate) fn spry() -> Served {
-    serve(spry_echo::app)
+    serve(echo_styles::app)
 }
 
 /// The id in the first message of the route `/ws`.

@@ -1,4 +1,8 @@
-//! The chat of `examples/team_chat.rs`, tested by the kit alone: tokens, rooms, history, presence, private messages, the end.
+//! The chat of `examples/team_chat.rs`, tested by the kit alone: tokens, rooms, history, presence, private messages,
+//! pages of other origins, the access log, the end.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
 
 use ringwire::testing::{Faults, TestClient, TestServer, seeds};
 use serde_json::{Value, json};
@@ -157,5 +161,66 @@ fn it_ends_with_everything_said() {
             client.expect_close(1001);
         }
         server.join();
+    });
+}
+
+/// A browser asks first, without a token.
+#[test]
+fn pages_of_the_team_may_send_private_messages_and_no_others() {
+    each(|server| {
+        let (ann, _) = enter(&server, "lobby", "ann");
+        let may = |origin: &str| {
+            let question = server.request("OPTIONS", "/users/ann/messages").header("origin", origin);
+            let question = question.header("access-control-request-method", "POST");
+            question.header("access-control-request-headers", "authorization").send()
+        };
+        let team = "https://team.example";
+        let answer = may(team).expect_status(204);
+        assert_eq!(answer.header("access-control-allow-origin"), Some(team));
+        assert_eq!(answer.header("access-control-allow-headers"), Some("authorization"));
+        assert_eq!(may("https://other.example").expect_status(403).header("access-control-allow-origin"), None);
+        // What is refused can be read as well.
+        for (token, status) in [("ben-secret", 200), ("guessed", 401)] {
+            let call = server.post("/users/ann/messages").token(token).header("origin", team).json("psst");
+            assert_eq!(call.send().expect_status(status).header("access-control-allow-origin"), Some(team));
+        }
+        ann.expect_event("private");
+    });
+}
+
+/// What is written to it.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_log_has_a_line_for_each_request_and_no_secret() {
+    each(|server| {
+        let written = Written::default();
+        let writer = written.clone();
+        let log = tracing_subscriber::fmt().with_env_filter(team_chat::LOG).with_ansi(false);
+        tracing::subscriber::with_default(log.with_writer(move || writer.clone()).finish(), || {
+            server.connect("/rooms/lobby?token=ann-secret").expect_event("welcome");
+            server.post("/users/nobody/messages").token("ben-secret").json("psst").send().expect_status(404);
+            server.handshake("/rooms/lobby?token=guessed").refusal().expect_status(401);
+        });
+        let log = String::from_utf8(written.0.lock().expect("no panic").clone()).expect("text");
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("ringwire::access: request")).collect();
+        let asked =
+            ["method=GET path=/rooms/lobby", "method=POST path=/users/nobody/messages", "method=GET path=/rooms/lobby"];
+        assert_eq!(lines.len(), asked.len(), "{log}");
+        for (line, (asked, status)) in lines.iter().zip(asked.iter().zip([101, 404, 401])) {
+            assert!(line.contains(&format!("{asked} status={status} ")), "{line}");
+        }
+        assert!(!log.contains("secret") && !log.contains("guessed"), "{log}");
     });
 }

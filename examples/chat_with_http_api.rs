@@ -1,4 +1,4 @@
-//! A chat server with rooms, private and broadcast messages, and an HTTP side: `cargo run --example arcade_chat`.
+//! A chat server with rooms, private and broadcast messages, and an HTTP side: `cargo run --example chat_with_http_api`.
 //!
 //! It listens on port 3000, or on that of the variable `PORT`. The room `room123` is there from the start; more are made by
 //! `POST /api/rooms`.

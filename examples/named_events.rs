@@ -1,5 +1,5 @@
 //! Named messages of the form `{"path":NAME,"data":DATA}`, and an HTTP handler that hands its request over to them:
-//! `cargo run --example finch_events`.
+//! `cargo run --example named_events`.
 //!
 //! It listens on port 8080, or on that of the variable `PORT`.
 

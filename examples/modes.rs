@@ -1,4 +1,4 @@
-//! Routes that talk both ways, only receive, or only send: `cargo run --example revali_modes`.
+//! Routes that talk both ways, only receive, or only send: `cargo run --example modes`.
 //!
 //! It listens on port 8080, or on that of the variable `PORT`.
 

@@ -1,4 +1,4 @@
-//! One echo in every style: awaited in a task, called back, answered by a stream: `cargo run --example spry_echo`.
+//! One echo in every style: awaited in a task, called back, answered by a stream: `cargo run --example echo_styles`.
 //!
 //! It listens on port 8080, or on that of the variable `PORT`.
 

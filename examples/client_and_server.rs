@@ -1,6 +1,6 @@
 //! A server for many clients that echoes text with a prefix, bytes as they are, and answers a JSON greeting, and a client
-//! for it: `cargo run --example dart_client_server`, and in another terminal
-//! `cargo run --example dart_client_server client ws://127.0.0.1:8080/`.
+//! for it: `cargo run --example client_and_server`, and in another terminal
+//! `cargo run --example client_and_server client ws://127.0.0.1:8080/`.
 //!
 //! The server listens on port 8080, or on that of the variable `PORT`.
 
