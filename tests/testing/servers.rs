@@ -210,7 +210,8 @@ fn a_drain_ends_at_the_earliest_time_that_it_was_given() {
     };
     // Settings; calls, each at its second with its time (0: that of the settings); when all is over, and by when
     // everybody has been told to go.
-    let rows: [((u64, u64, u64), &[(u64, u64)], u64, u64); 10] = [
+    type Row = ((u64, u64, u64), &'static [(u64, u64)], u64, u64);
+    let rows: [Row; 10] = [
         ((0, 40, 0), &[(0, 0)], 40, 0),
         ((10, 40, 20), &[(0, 0)], 50, 30),
         ((0, 40, 0), &[(0, 8)], 8, 0),
