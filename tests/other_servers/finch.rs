@@ -121,7 +121,8 @@ fn connected(text: &str) -> (String, Value) {
 /// The word comes to all, then to the new one alone; routes answer on their paths; who leaves is counted until then.
 #[test]
 fn a_socket_manager_tells_of_connections_and_dispatches_to_named_routes() {
-    let managers: [(fn(App) -> App, [&str; 3]); 2] = [
+    type Manager = (fn(App) -> App, [&'static str; 3]);
+    let managers: [Manager; 2] = [
         (
             socket_route,
             ["A user connected. Total: ", "Successfully connected to socket!", "A user disconnected. Total: "],
