@@ -437,27 +437,15 @@ fn after(from_ns: u64, duration: Duration) -> u64 {
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval needs a period");
     let now_ns = CURRENT.with_borrow(|current| current.as_ref().map(|runtime| runtime.now_ns()));
-    Interval { period, due_ns: now_ns.map(|now_ns| after(now_ns, period)), waiting: None }
+    Interval { period, due_ns: now_ns.map(|now_ns| after(now_ns, period)) }
 }
 
-/// Made by [`interval`]; as a [`Stream`] it has an item for each tick.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use futures_util::StreamExt as _;
-/// use ringwire::{Streamed, interval, ws};
-///
-/// // Until the connection ends.
-/// ws().on_connect(|_| Streamed(interval(Duration::from_secs(5)).enumerate().map(|(number, ())| format!("tick {number}"))));
-/// ```
+/// Made by [`interval`].
 #[derive(Debug)]
 pub struct Interval {
     period: Duration,
     /// When the next tick is due; `None` before the first one is awaited, if it was made outside a core.
     due_ns: Option<u64>,
-    /// Of who reads it as a stream.
-    waiting: Option<Due>,
 }
 
 impl Interval {
@@ -470,13 +458,29 @@ impl Interval {
         std::future::poll_fn(|cx| self.poll_due(cx, &mut waiting)).await;
     }
 
+    /// A stream with an item for each tick.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use futures_util::StreamExt as _;
+    /// use ringwire::{Streamed, interval, ws};
+    ///
+    /// // Until the connection ends.
+    /// ws().on_connect(|_| Streamed(interval(Duration::from_secs(5)).into_stream().map(|()| "still here")));
+    /// ```
+    ///
+    /// # Panics
+    /// When polled outside a core.
+    pub fn into_stream(self) -> impl Stream<Item = ()> + Unpin {
+        Ticks { interval: self, waiting: None }
+    }
+
     fn poll_due(&mut self, cx: &Context<'_>, waiting: &mut Option<Due>) -> Poll<()> {
         let runtime = Runtime::current();
         let now_ns = runtime.now_ns();
         let due_ns = *self.due_ns.get_or_insert_with(|| after(now_ns, self.period));
         if due_ns > now_ns {
-            // What waited for another tick is taken off.
-            waiting.take_if(|due| due.at_ns != due_ns);
             waiting.get_or_insert_with(|| Due::at(runtime, due_ns)).wake(cx.waker().clone());
             return Poll::Pending;
         }
@@ -485,14 +489,19 @@ impl Interval {
     }
 }
 
-impl Stream for Interval {
+struct Ticks {
+    interval: Interval,
+    waiting: Option<Due>,
+}
+
+impl Stream for Ticks {
     type Item = ();
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
-        let mut waiting = self.waiting.take();
-        let tick = self.poll_due(cx, &mut waiting);
-        if tick.is_pending() {
-            self.waiting = waiting;
+        let Ticks { interval, waiting } = &mut *self;
+        let tick = interval.poll_due(cx, waiting);
+        if tick.is_ready() {
+            *waiting = None;
         }
         tick.map(Some)
     }

@@ -53,7 +53,7 @@ fn async_messages() -> Ws {
 fn sender_with_a_timer() -> Ws {
     ws().on_connect(|socket| {
         let _ = socket.send("Notifications started");
-        Streamed(interval(Duration::from_secs(5)).map(|()| format!("Notification {}", now())))
+        Streamed(interval(Duration::from_secs(5)).into_stream().map(|()| format!("Notification {}", now())))
     })
 }
 

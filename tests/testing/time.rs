@@ -47,7 +47,7 @@ fn everything_falls_due_in_its_time() {
                     }
                 }),
             )
-            .ws("/stream", ws().on_connect(|_| Streamed(interval(10 * SECOND).map(|()| "tick"))))
+            .ws("/stream", ws().on_connect(|_| Streamed(interval(10 * SECOND).into_stream().map(|()| "tick"))))
             .ws(
                 "/timeout",
                 ws().task(async |mut socket: Connection| {
