@@ -205,7 +205,7 @@ fn paths_of_other_routers_are_refused_with_the_right_one() {
         ];
         for make in ways {
             let started = Server::new(config()).start(make);
-            let error = started.map(drop).expect_err("it does not start").to_string();
+            let error = started.expect_err("it does not start").to_string();
             assert!(error.contains(right) && error.contains(&format!("the route {path} ")), "{error}");
         }
     }
