@@ -311,6 +311,13 @@ fn what_the_hook_says_comes_before_what_others_send_on_every_connection() {
         (first, second)
     });
     let mut client = Reconnecting::new(connect(url)).delays(ms(5), ms(5)).on_open(|mut client: Client| async move {
+        // It takes its time, in which others could be quicker.
+        let (done_in, done) = futures_channel();
+        std::thread::spawn(move || {
+            std::thread::sleep(ms(50));
+            done_in.fire();
+        });
+        done.await;
         client.send("subscribe").await?;
         let answer = client.recv().await.ok_or("closed")??;
         assert_eq!(answer.as_text(), Some("subscribed"));
