@@ -294,7 +294,7 @@ pub use app::{BoxError, FailurePolicy, IntoReply, Notice, Panicked, ReplySink, S
 pub use closed::Closed;
 pub use config::{Config, SlowConsumer};
 pub use error::{Error, Result};
-pub use hub::{ConnectionId, ConnectionInfo, Delivery, JoinError, ParseIdError};
+pub use hub::{ConnectionId, ConnectionInfo, Delivery, JoinError, ParseIdError, RoomInfo};
 
 pub use mail::MailError;
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage, RawJson};

@@ -55,6 +55,29 @@ fn the_pages_of_a_room_tell_of_each_member_once() {
     assert!(hub.members_page("nowhere", 0, 0, 9, 1_000).connections.is_empty());
 }
 
+/// Kills: a core that tells only of the rooms that it has members in itself, or of empty ones, or in no order.
+#[test]
+fn each_core_tells_of_all_rooms_in_their_order() {
+    let mut world = World::new(2);
+    (0..2).for_each(|core| world.connect(core, 0, 0));
+    world.hubs[0].room("r/kept-and-empty");
+    for (core, name) in [(0, "r/d"), (1, "r/b"), (1, "r/c"), (0, "r/b"), (1, "other"), (0, "r/a"), (1, "r/e")] {
+        world.hubs[core].join(0, name).unwrap();
+    }
+    assert!(world.hubs[1].leave(0, "r/c"));
+    world.mail();
+    for hub in &world.hubs {
+        let page = |after, limit| -> Vec<(String, usize)> {
+            hub.rooms_page("r/", after, limit).into_iter().map(|room| (room.name, room.members)).collect()
+        };
+        let all = [("r/a", 1), ("r/b", 2), ("r/d", 1), ("r/e", 1)].map(|(name, members)| (name.to_owned(), members));
+        assert_eq!(page("", 9), all);
+        assert_eq!(page("", 2), all[..2]);
+        assert_eq!(page("r/b", 2), all[2..]);
+        assert!(page("r/e", 2).is_empty() && page("", 0).is_empty());
+    }
+}
+
 /// Kills: joins by the hub that are never answered because their connection has gone.
 #[test]
 fn whoever_asked_for_a_join_is_told_when_the_connection_goes_first() {

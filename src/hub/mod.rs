@@ -61,7 +61,7 @@ pub use limits::RouteLimits;
 pub use member::{ConnectionInfo, ConnectionPage, Doom};
 pub(crate) use peer::CompactPeer;
 pub(crate) use ready::READY_BYTES_MAX;
-pub use room::{JoinError, RoomId};
+pub use room::{JoinError, RoomId, RoomInfo};
 pub use routes::RouteName;
 pub(crate) use traffic::{Tallied, Traffic};
 

@@ -9,6 +9,16 @@ use smallvec::SmallVec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoomId(pub(super) u32);
 
+/// What is known of a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomInfo {
+    /// Its name.
+    pub name: String,
+    /// How many are in it, over all cores.
+    pub members: usize,
+}
+
 /// The connection could not join the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -1,10 +1,11 @@
 //! Who is in which room, and what the cores tell each other of it.
 
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::kept::membership_bytes;
 use super::room::Place;
-use super::{CoreHub, JoinError, Order, Room, RoomId};
+use super::{CoreHub, JoinError, Order, Room, RoomId, RoomInfo};
 
 impl CoreHub {
     /// The room of this name, made if there is none, and kept: its id stays valid.
@@ -123,6 +124,27 @@ impl CoreHub {
     pub fn rooms_of(&self, slot: u32) -> Vec<String> {
         let name = |(room, _): &(RoomId, Place)| self.rooms[room.0 as usize].name.to_string();
         self.members[slot as usize].rooms.iter().map(name).collect()
+    }
+
+    /// The first `limit` rooms that have members, on whatever core, in the order of their names' bytes: of those whose names
+    /// begin with `prefix` and come after `after`.
+    pub(crate) fn rooms_page(&self, prefix: &str, after: &str, limit: usize) -> Vec<RoomInfo> {
+        // However many there are, no more of them are held than are asked for.
+        let mut first: BinaryHeap<&str> = BinaryHeap::new();
+        for name in self.names.keys().map(|name| &**name) {
+            if name <= after || !name.starts_with(prefix) || self.member_count(name) == 0 {
+                continue;
+            }
+            if first.len() < limit {
+                first.push(name);
+            } else if let Some(mut last) = first.peek_mut()
+                && name < *last
+            {
+                *last = name;
+            }
+        }
+        let info = |name: &str| RoomInfo { name: name.to_owned(), members: self.member_count(name) };
+        first.into_sorted_vec().into_iter().map(info).collect()
     }
 
     /// Rooms that this core knows of.

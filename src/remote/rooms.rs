@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::hub::{ConnectionId, ConnectionInfo, CoreHub, JoinError, Order, Tally};
+use crate::hub::{ConnectionId, ConnectionInfo, CoreHub, JoinError, Order, RoomInfo, Tally};
 use crate::mail::MailError;
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::remote::Hub;
@@ -115,6 +115,39 @@ impl Hub {
         let part =
             move |hub: &CoreHub, from, skip, limit, bytes_max| hub.members_page(&room, from, skip, limit, bytes_max);
         self.page(offset, limit, part).await
+    }
+
+    /// A part of the rooms that have members, in the order of their names' bytes: at most `limit` of those whose names begin with
+    /// `prefix` and come after `after`. The next part comes after the last of this one. One core is asked, and what it has not
+    /// heard of yet is not in it.
+    ///
+    /// ```no_run
+    /// # async fn example(hub: &ringwire::Hub) -> Result<(), ringwire::MailError> {
+    /// let mut after = String::new();
+    /// while let Some(last) = {
+    ///     let page = hub.rooms_page("games/", &after, 100).await?;
+    ///     page.iter().for_each(|room| println!("{}: {} in it", room.name, room.members));
+    ///     page.into_iter().last()
+    /// } {
+    ///     after = last.name;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If a core's mailbox is full.
+    pub async fn rooms_page(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<RoomInfo>, MailError> {
+        let (prefix, after): (Arc<str>, Arc<str>) = (prefix.into(), after.into());
+        // Each knows of all, and one that has ended does not say.
+        for core in 0..self.cores() {
+            let (prefix, after) = (Arc::clone(&prefix), Arc::clone(&after));
+            let question = self.question(core, move |hub| hub.rooms_page(&prefix, &after, limit));
+            if let Some(rooms) = answered(question).await? {
+                return Ok(rooms);
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// How many members a room has, over all cores. On a core, [`Socket::member_count`](crate::Socket::member_count) knows

@@ -19,7 +19,7 @@ use crate::app::response::Response;
 use crate::app::{Cors, Group};
 use crate::config::{ApiToken, Config, Origins};
 use crate::hub::ConnectionId;
-use crate::hub::{ConnectionInfo, Delivery};
+use crate::hub::{ConnectionInfo, Delivery, RoomInfo};
 use crate::mail::MailError;
 use crate::message::Json;
 use crate::message::RawJson;
@@ -30,6 +30,12 @@ use crate::message::json::object;
 const PAGE_LEN_DEFAULT: usize = 1_000;
 /// Connections in one answer, whatever the request says: a core looks at all of its own for it.
 const PAGE_LEN_MAX: usize = 10_000;
+/// Rooms in one answer, unless the request says otherwise, and whatever it says.
+const ROOMS_LEN_DEFAULT: usize = 100;
+const ROOMS_LEN_MAX: usize = 1_000;
+
+/// Why somebody was disconnected through the API.
+const REASON: &str = "Admin action";
 
 /// All of this, for programs that read such descriptions.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -46,7 +52,9 @@ pub(super) fn routes(group: Group) -> Group {
         .get("/openapi.json", async |_| Response::bytes("application/json", OPENAPI))
         .post("/publish", publish)
         .post("/message/{id}", message)
+        .get("/rooms", list_rooms)
         .post("/rooms/{room}", room)
+        .delete("/rooms/{room}", close_room)
         .get("/ws/connections", connections)
         .delete("/ws/connections/{id}", disconnect)
         .get("/ws/connections/{id}/data", data)
@@ -236,6 +244,46 @@ async fn room(request: Request) -> Result<Value, HttpError> {
     sent_to(request.hub().emit_to_room(&room, &event, &outgoing.data)?.await)
 }
 
+/// Of the rooms of the event sockets; the load routes' are nobody's concern.
+#[derive(Serialize)]
+struct Rooms {
+    rooms: Vec<RoomEntry>,
+    /// What the next part comes after, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RoomEntry {
+    room: String,
+    members: usize,
+}
+
+async fn list_rooms(request: Request) -> Result<Json<Rooms>, HttpError> {
+    let limit = number(&request, "limit")?.unwrap_or(ROOMS_LEN_DEFAULT).min(ROOMS_LEN_MAX);
+    let after = request.query("after").unwrap_or_default();
+    // One more, to know whether there is one.
+    let page = request.hub().rooms_page(&events::room_name(""), &events::room_name(&after), limit + 1).await?;
+    let entry = |room: RoomInfo| RoomEntry { room: events::shown_room(&room.name).to_owned(), members: room.members };
+    let has_more = page.len() > limit;
+    let rooms: Vec<RoomEntry> = page.into_iter().take(limit).map(entry).collect();
+    let next = rooms.last().filter(|_| has_more).map(|last| last.room.clone());
+    Ok(Json(Rooms { rooms, next }))
+}
+
+async fn close_room(request: Request) -> Result<Value, HttpError> {
+    rooms::check(request.param("room")).map_err(HttpError::bad_request)?;
+    let room = events::room_name(request.param("room"));
+    let hub = request.hub();
+    // Both go the same way, so the event is queued before the Close frame.
+    drop(hub.emit_to_room(&room, "disconnect", &json!({ "reason": REASON }))?);
+    let closing = hub.close_room(&room, 1008, REASON).expect("the code may be sent").await;
+    match closing {
+        Delivery { refused: 0, queued, .. } => Ok(json!({ "disconnected": queued })),
+        Delivery { queued, .. } => Err(HttpError::unavailable(format!("busy: it reached {queued} and not all"))),
+    }
+}
+
 fn sent_to(delivery: Delivery) -> Result<Value, HttpError> {
     match delivery {
         Delivery { refused: 0, queued, .. } => Ok(json!({ "sent": true, "recipients": queued })),
@@ -308,7 +356,6 @@ async fn connections(request: Request) -> Result<Json<Listing>, HttpError> {
 }
 
 async fn disconnect(request: Request) -> Result<Value, HttpError> {
-    const REASON: &str = "Admin action";
     let id = id(&request, CONNECTION_GONE)?;
     let hub = request.hub();
     if has_events(&request, id, CONNECTION_GONE).await? {

@@ -30,6 +30,11 @@ pub(super) fn room_name(room: &str) -> String {
     format!("{ROOM_PREFIX}{room}")
 }
 
+/// What clients call the room of this name in the hub.
+pub(super) fn shown_room(name: &str) -> &str {
+    name.strip_prefix(ROOM_PREFIX).unwrap_or(name)
+}
+
 const ROOM_PREFIX: &str = "ws/";
 
 pub(super) fn route() -> Ws {
@@ -185,7 +190,7 @@ fn notice(socket: &Socket<'_>, name: &str, event: &str) -> Option<Notice> {
 }
 
 fn of_user(socket: &Socket<'_>, name: &str) -> Value {
-    let room = name.strip_prefix(ROOM_PREFIX).unwrap_or(name);
+    let room = shown_room(name);
     json!({ "room": room, "userId": socket.id().to_string() })
 }
 

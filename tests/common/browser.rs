@@ -196,6 +196,12 @@ impl Page {
         self.call("Emulation.setDeviceMetricsOverride", size);
     }
 
+    /// Puts what the page has the browser download into this directory.
+    pub(crate) fn download_to(&mut self, directory: &std::path::Path) {
+        let parameters = json!({ "behavior": "allow", "downloadPath": directory });
+        self.wire.call(None, "Browser.setDownloadBehavior", parameters);
+    }
+
     /// A PNG of the window, or of the whole page.
     pub(crate) fn picture(&mut self, whole: bool) -> Vec<u8> {
         let picture = self.call("Page.captureScreenshot", json!({ "captureBeyondViewport": whole }));

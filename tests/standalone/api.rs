@@ -129,6 +129,77 @@ fn a_room_is_reached_over_all_cores() {
     assert_eq!(answer, (200, json!({ "sent": true, "recipients": 0 })));
 }
 
+/// Kills: a list of rooms that leaves one out between its parts, tells of the load routes' or of empty ones, or of a part of
+/// the cores' members.
+#[test]
+fn rooms_are_listed_in_parts() {
+    let server = TestServer::new();
+    let mut users = User::on_both_cores(&server);
+    let _load = server.client("/rooms/load");
+    let names = ["", "b", "a b&c", "ü/x", "a", "c"].map(|name| format!("r{name}"));
+    for name in &names {
+        users[0].join(name);
+    }
+    users[0].emit("leave", &json!({ "room": "rc" }));
+    users[0].expect("left");
+    users[1].join("rb");
+    let mut want: Vec<(&str, u64)> = names
+        .iter()
+        .filter(|name| *name != "rc")
+        .map(|name| (name.as_str(), if name == "rb" { 2 } else { 1 }))
+        .collect();
+    want.sort_unstable();
+    for limit in [1, 2, 5, 1_000_000] {
+        let (mut listed, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!(
+                "/api/rooms?limit={limit}&after={}",
+                after.replace('&', "%26").replace('ü', "%C3%BC").replace(' ', "+")
+            );
+            let (status, page) = ask(&server, "GET", &path, "");
+            assert_eq!(status, 200, "{page}");
+            let rooms = page["rooms"].as_array().expect("a list");
+            assert!(rooms.len() <= limit);
+            listed.extend(rooms.iter().map(|it| {
+                (it["room"].as_str().expect("a name").to_owned(), it["members"].as_u64().expect("a number"))
+            }));
+            let Some(next) = page["next"].as_str() else { break };
+            assert!(!rooms.is_empty(), "{page}");
+            after = next.to_owned();
+        }
+        let listed: Vec<(&str, u64)> = listed.iter().map(|(name, members)| (name.as_str(), *members)).collect();
+        assert_eq!(listed, want, "{limit} at a time");
+    }
+    assert_eq!(ask(&server, "GET", "/api/rooms?limit=0", ""), (200, json!({ "rooms": [] })));
+    assert_eq!(ask(&server, "GET", "/api/rooms?limit=x", "").0, 400);
+}
+
+/// Kills: members of one core alone that are sent away, or without a word.
+#[test]
+fn a_room_is_sent_away_over_all_cores() {
+    let server = TestServer::new();
+    let mut users = User::on_both_cores(&server);
+    let mut outsider = User::new(&server);
+    for user in &mut users {
+        user.join("den");
+    }
+    users[0].expect("user-joined");
+    assert_eq!(ask(&server, "DELETE", "/api/rooms/den", ""), (200, json!({ "disconnected": 2 })));
+    for user in &mut users {
+        // The one that closes first may be told of to the other.
+        let said = loop {
+            let (event, data) = user.next();
+            if event != "user-left" {
+                break (event, data);
+            }
+        };
+        assert_eq!(said, ("disconnect".to_owned(), json!({ "reason": "Admin action" })));
+    }
+    crate::common::eventually(|| server.members("ws/den").is_empty(), || "members that stay".into());
+    outsider.has_nothing_more();
+    assert_eq!(ask(&server, "DELETE", "/api/rooms/den", ""), (200, json!({ "disconnected": 0 })));
+}
+
 #[test]
 fn connections_are_listed() {
     let server = TestServer::new();
@@ -285,7 +356,8 @@ fn other_methods_and_paths_are_told_so() {
     let cases = [
         ("GET", "/api/broadcast", "POST"),
         ("DELETE", "/api/message/x", "POST"),
-        ("PUT", "/api/rooms/x", "POST"),
+        ("POST", "/api/rooms", "GET, HEAD"),
+        ("PUT", "/api/rooms/x", "POST, DELETE"),
         ("POST", "/api/ws/connections", "GET, HEAD"),
         ("GET", "/api/ws/connections/x", "DELETE"),
         ("POST", "/api/ws/connections/x/data", "GET, PUT, HEAD"),
