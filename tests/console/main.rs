@@ -475,12 +475,16 @@ fn on_a_phone_the_answer_is_on_the_screen() {
     let Some(browser) = Browser::start() else { return };
     let server = TestServer::new();
     let mut page = Page::console(&browser, &server, "#/echo");
-    page.look("light", 390, 844);
+    page.look("light", 1280, 800);
     for number in 0..30 {
         page.fill("#message", &format!("message {number}"));
         page.click("#send");
         page.until(&format!("document.querySelector('#log .in:last-child')?.innerText.includes('message {number}')"));
     }
+    // Turned, or with its keyboard out, it is another screen: the end of the log stays on it.
+    page.look("light", 390, 844);
+    page.see("rooms");
+    page.see("log");
     for what in [
         "#message",
         "#send",
@@ -559,6 +563,26 @@ fn pictures() {
             std::fs::write(directory.join(format!("{scheme}-{width}-{view}.png")), picture).expect("written");
         }
         page.see("log");
+        let mut failed = browser.open("about:blank");
+        failed.look(scheme, width, height);
+        failed.go(&format!("http://{}/#/echo", server.address));
+        failed.until("document.querySelector('#status')?.dataset.state === 'open'");
+        failed.eval(
+            "document.querySelector('#kind').value = 'hex'; document.querySelector('#raw').value = '00 ff 7a 41'",
+        );
+        for what in ["#raw-part summary", "#send-raw", "#save", "#pretty"] {
+            failed.click(what);
+        }
+        failed.eval("transmit(JSON.stringify({ a: [1, 2], b: null }))");
+        failed.until("document.querySelectorAll('#log .in').length === 2");
+        failed.eval("document.querySelector('#log .in p').click()");
+        failed.click("#toggle");
+        failed.until("document.querySelector('#status').dataset.state === 'closed'");
+        failed.fill("#route", "/nope");
+        failed.press("Enter");
+        failed.until_logged("there is no such route");
+        failed.until("document.querySelector('#status').dataset.state === 'closed'");
+        std::fs::write(directory.join(format!("{scheme}-{width}-failed.png")), failed.picture(false)).expect("written");
     }
     let mut empty = browser.open("about:blank");
     empty.look("light", 1280, 800);
