@@ -137,7 +137,7 @@ fn a_late_tick_comes_at_once_and_those_that_were_missed_do_not() {
 
 #[test]
 fn an_interval_made_elsewhere_begins_with_its_first_tick() {
-    let mut every = interval(ms(20));
+    let mut every = std::thread::spawn(|| interval(ms(20))).join().unwrap();
     let runtime = Runtime::new();
     runtime.make_current();
     let task = async move {
