@@ -21,8 +21,12 @@ struct Add {
 
 /// The same events, each form of handlers in its own way.
 fn closures() -> Events {
-    Events::new()
-        .on("add", |_, Add { a, b }: Add| Json(a + b))
+    at_once(Events::new().on("add", |_, Add { a, b }: Add| Json(a + b)))
+}
+
+/// All but the first, in handlers that do not wait.
+fn at_once(events: Events) -> Events {
+    events
         .on("name", |_, name: Option<String>| name)
         .on("emits", |socket, _: Value| socket.emit("emitted", &1))
         .on_raw("raw", |_, data| data.get().to_owned())
@@ -49,18 +53,10 @@ fn asyncs() -> Events {
 
 /// Some of both: those that do not wait are called by the connection's task.
 fn mixed() -> Events {
-    Events::new()
-        .on_async("add", async |_: Connection, Add { a, b }: Add| {
-            sleep(Duration::from_millis(2)).await;
-            Json(a + b)
-        })
-        .on("name", |_, name: Option<String>| name)
-        .on("emits", |socket, _: Value| socket.emit("emitted", &1))
-        .on_raw("raw", |_, data| data.get().to_owned())
-        .on("fails", |_, _: Value| Err::<(), _>("as told"))
-        .on("panics", |_, _: Value| -> () { panic!("as told") })
-        .on("bytes", |_, _: Value| vec![1_u8])
-        .on_unhandled(|_, what| named(what))
+    at_once(Events::new().on_async("add", async |_: Connection, Add { a, b }: Add| {
+        sleep(Duration::from_millis(2)).await;
+        Json(a + b)
+    }))
 }
 
 fn named(what: &Unhandled<'_>) -> String {
