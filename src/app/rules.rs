@@ -79,6 +79,13 @@ impl Socket<'_> {
     /// A message has been handled, well or not.
     #[inline]
     pub(super) fn after_message(&mut self, rules: &Rules) {
+        if !rules.after_message.is_empty() {
+            self.show_handled(rules);
+        }
+    }
+
+    #[inline(never)]
+    fn show_handled(&mut self, rules: &Rules) {
         for intercept in &rules.after_message {
             self.tell(rules, |socket| intercept(socket));
         }

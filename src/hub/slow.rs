@@ -21,7 +21,7 @@ impl CoreHub {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_queue(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
         match message.key() {
             Some(key) if self.policy(slot) == SlowConsumer::KeepLatest => self.queue_latest(slot, message, key),

@@ -86,11 +86,24 @@ impl Form<'_> {
 }
 
 impl Outbox {
-    #[inline]
+    /// The form that this core's queues take, made by whoever asks first: a short message of one frame as a rule.
+    #[inline(always)]
     pub(super) fn form<'o>(&mut self, message: &'o mut Outgoing<'_>) -> Form<'o> {
         if let Some(frame) = message.in_arena {
             return Form::Arena(frame);
         }
+        if message.shared.is_none()
+            && message.key.is_none()
+            && let Some(frame) = self.encode(message.opcode, message.payload)
+        {
+            message.in_arena = Some(frame);
+            return Form::Arena(frame);
+        }
+        self.other_form(message)
+    }
+
+    #[inline(never)]
+    fn other_form<'o>(&mut self, message: &'o mut Outgoing<'_>) -> Form<'o> {
         let in_arena = match &message.shared {
             None => self.encode(message.opcode, message.payload),
             Some(frame) if frame.len() < SHARED_BYTES_MIN => self.import(frame),

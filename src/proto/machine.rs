@@ -520,7 +520,7 @@ struct Whole {
 }
 
 /// Has the log say what frame has begun, for whoever wants to know what a peer sends.
-#[inline]
+#[inline(always)]
 fn tell(opcode: Opcode, fin: bool, len: u64) {
     #[cold]
     fn told(opcode: Opcode, fin: bool, len: u64) {
