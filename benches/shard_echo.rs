@@ -10,6 +10,7 @@ use std::io::Write;
 
 use ringwire::hub::CoreHub;
 use ringwire::proto::Incoming;
+use ringwire::server::run_service;
 use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Service};
 use ringwire::{Config, Server};
 
@@ -35,7 +36,8 @@ impl Service for Echo {
 
 fn main() -> ringwire::Result<()> {
     let config = Config::from_env()?;
-    Server::new(config).run_service(
+    run_service(
+        Server::new(config),
         |_, _| Echo,
         |handle| {
             let addresses: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();

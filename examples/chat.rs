@@ -34,7 +34,7 @@ type History = Arc<Mutex<HashMap<String, VecDeque<Said>>>>;
 fn main() -> ringwire::Result<()> {
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8080);
     let address = ListenAddress::from(SocketAddr::from(([127, 0, 0, 1], port)));
-    let config = Config { addresses: vec![address], ..Config::from_env()? };
+    let config = Config::from_env()?.addresses(vec![address]);
     let history = History::default();
     let announce = |handle: &ringwire::Handle| {
         let address = handle.addresses()[0].to_string();

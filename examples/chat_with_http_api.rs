@@ -20,7 +20,7 @@ const HISTORY_MAX: usize = 100;
 fn main() -> ringwire::Result<()> {
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(3000);
     let address = ListenAddress::from(SocketAddr::from(([127, 0, 0, 1], port)));
-    let config = Config { addresses: vec![address], ..Config::from_env()? };
+    let config = Config::from_env()?.addresses(vec![address]);
     let rooms = Rooms::default();
     rooms.create("room123", "Lobby");
     Server::new(config).on_start(|handle| println!("listening on {}", handle.addresses()[0])).run(move || app(&rooms))

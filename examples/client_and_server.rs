@@ -18,7 +18,7 @@ fn main() -> Result<(), BoxError> {
     }
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8080);
     let address = ListenAddress::from(SocketAddr::from(([127, 0, 0, 1], port)));
-    let config = Config { addresses: vec![address], ..Config::from_env()? };
+    let config = Config::from_env()?.addresses(vec![address]);
     Server::new(config).on_start(|handle| println!("listening on {}", handle.addresses()[0])).run(app)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 fn main() -> ringwire::Result<()> {
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8080);
     let address = ListenAddress::from(SocketAddr::from(([127, 0, 0, 1], port)));
-    let config = Config { addresses: vec![address], ..Config::from_env()? };
+    let config = Config::from_env()?.addresses(vec![address]);
     Server::new(config).on_start(|handle| println!("listening on {}", handle.addresses()[0])).run(app)
 }
 

@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Handle};
 fn main() -> Result<(), BoxError> {
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8080);
     let address = ListenAddress::from(SocketAddr::from(([127, 0, 0, 1], port)));
-    let config = Config { addresses: vec![address], ..Config::from_env()? };
+    let config = Config::from_env()?.addresses(vec![address]);
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
     let tokio = runtime.handle().clone();
     let announce = |handle: &ringwire::Handle| println!("listening on {}", handle.addresses()[0]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// How a WebSocket ended, as `on_close` sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Closed {
     /// The close code: the peer's, or ours if we closed first; 1005 if there was none, 1006 if the connection broke.
     pub code: u16,
@@ -15,4 +16,19 @@ pub struct Closed {
     pub clean: bool,
     /// How long it was open.
     pub duration: Duration,
+}
+
+impl Closed {
+    /// An end, for tests of what is told of one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ringwire::Closed;
+    ///
+    /// let closed = Closed::new(1000, "bye", true, Duration::from_secs(3));
+    /// assert_eq!((closed.code, closed.reason.as_str()), (1000, "bye"));
+    /// ```
+    pub fn new(code: u16, reason: impl Into<String>, clean: bool, duration: Duration) -> Closed {
+        Closed { code, reason: reason.into(), clean, duration }
+    }
 }

@@ -172,7 +172,7 @@
 //! newest or the oldest messages, or gets the latest of each key alone ([`SlowConsumer`]); nobody else waits for it.
 //! [`Ws::on_drop`] and [`Ws::on_drain`] tell a handler so.
 //!
-//! While [`Config::memory_bytes_max`] is set, what is queued and what is incomplete counts against one budget of the whole
+//! While [`Config::max_memory`] is set, what is queued and what is incomplete counts against one budget of the whole
 //! process. When it is spent no WebSocket is let in (503), and the connections that hold the most are closed with 1013, until
 //! an eighth of it is free.
 //!
@@ -200,11 +200,9 @@
 //! ```
 //! use ringwire::{App, Config, HttpError, Request};
 //!
-//! let config = Config {
-//!     trusted_proxies: "10.0.0.0/8".parse().unwrap(),
-//!     admin_address: Some("127.0.0.1:9002".parse().unwrap()),
-//!     ..Config::default()
-//! };
+//! let config = Config::default()
+//!     .trusted_proxies("10.0.0.0/8".parse().unwrap())
+//!     .admin_address(Some("127.0.0.1:9002".parse().unwrap()));
 //! let only_local = |request: &mut Request| match request.peer() {
 //!     Some(peer) if peer.ip().is_loopback() && !request.is_relayed() => Ok(()),
 //!     _ => Err(HttpError::forbidden("not from here")),
@@ -240,47 +238,63 @@
 //! sites. It promises no order between cores, stores nothing, and delivers at most once.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
+// What is public is what follows; whoever builds on the rest of it, as the load generator and the simulation do, asks for it by
+// a feature, and has no promise.
+#![cfg_attr(not(feature = "unstable"), allow(unreachable_pub, dead_code, unused_imports))]
 
-#[doc(hidden)]
-pub mod admission;
-#[doc(hidden)]
-pub mod app;
+/// Modules that are no part of the interface.
+macro_rules! inner {
+    ($(mod $name:ident;)*) => {
+        $(
+            #[cfg(feature = "unstable")]
+            #[doc(hidden)]
+            pub mod $name;
+            #[cfg(not(feature = "unstable"))]
+            mod $name;
+        )*
+    };
+}
+
+inner! {
+    mod admission;
+    mod app;
+    mod check;
+    mod engine;
+    mod guard;
+    mod hub;
+    mod mail;
+    mod marks;
+    mod outbox;
+    mod proto;
+    mod quote;
+    mod remote;
+    mod server;
+    mod shard;
+    mod standalone;
+}
+
 #[cfg(test)]
 mod chance;
-pub mod check;
 pub mod client;
 mod closed;
 pub mod config;
-#[doc(hidden)]
-pub mod engine;
 pub mod error;
-#[doc(hidden)]
-pub mod guard;
-#[doc(hidden)]
-pub mod hub;
 mod machine;
-#[doc(hidden)]
-pub mod mail;
-#[doc(hidden)]
-pub mod marks;
 mod message;
 pub mod metrics;
-#[doc(hidden)]
-pub mod outbox;
-pub mod proto;
-#[doc(hidden)]
-pub mod quote;
-#[doc(hidden)]
-pub mod remote;
 mod runtime;
-mod server;
-#[doc(hidden)]
-pub mod shard;
-pub mod standalone;
 mod tables;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod wakers;
+
+/// What the stand-alone program is made of.
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod program {
+    pub use crate::check;
+    pub use crate::standalone;
+}
 
 #[cfg(feature = "files")]
 pub use app::Files;
@@ -300,9 +314,9 @@ pub use mail::MailError;
 pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage, RawJson};
 pub use outbox::Dropped;
 pub use proto::close::{IllegalCloseCode, PingTooLong};
-pub use remote::{Asking, Delivering, Hub, Receivers, Sender};
+pub use remote::{Answer, Asking, Delivering, Hub, Receivers, Sender};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
-pub use server::{Draining, Handle, Server, listen};
+pub use server::{BoundAddress, Draining, Handle, Server};
 
 /// The guide's code is compiled and run.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ mod common;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ringwire::{App, Config, Message, Server, Socket};
+use ringwire::{App, Message, Server, Socket};
 
 use common::raw::{self, Raw};
 
@@ -22,7 +22,7 @@ fn an_embedded_server_is_not_bound_by_the_soft_limit() {
     let _alone = LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, SOFT, hard).expect("lowered");
-    let config = Config { cores: "1".parse().expect("a number"), ..common::config() };
+    let config = common::config().cores("1".parse().expect("a number"));
     let app = || App::new().ws("/echo", |socket: &mut Socket<'_>, message: Message<'_>| socket.send(message));
     let handle = Server::new(config).start(app).expect("it starts");
     assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).expect("a limit"), (hard, hard), "raised, as is documented");

@@ -15,7 +15,7 @@ use ringwire::metrics::{DropReason, RefusalReason, TimeoutKind};
 use ringwire::outbox::Queued;
 use ringwire::proto::frame::Opcode;
 use ringwire::remote::AskAll as _;
-use ringwire::{App, Config, Message, OwnedMessage, Server, Socket, ws};
+use ringwire::{App, Message, OwnedMessage, Server, Socket, ws};
 
 const SHORT: Duration = Duration::from_millis(400);
 /// Timers are up to 16 ms late, and tests run beside each other, on a machine that may be busy.
@@ -38,7 +38,7 @@ fn counters(server: &TestServer, of: fn(&ringwire::metrics::Counters) -> u64) ->
 
 #[test]
 fn idle_connections_are_dropped() {
-    let config = Config { idle_timeout: SHORT, ping_interval: Duration::ZERO, ..config() };
+    let config = config().idle_timeout(SHORT).ping_interval(Duration::ZERO);
     let server = TestServer::with(config);
     let mut busy = server.open("/echo");
     let start = Instant::now();
@@ -63,7 +63,7 @@ fn idle_connections_are_dropped() {
 
 #[test]
 fn silent_connections_are_pinged_and_stay_when_they_answer() {
-    let config = Config { idle_timeout: SHORT * 3, ping_interval: SHORT, ..config() };
+    let config = config().idle_timeout(SHORT * 3).ping_interval(SHORT);
     let server = TestServer::with(config);
     let start = Instant::now();
     let mut answering = server.open("/echo");
@@ -89,7 +89,7 @@ fn silent_connections_are_pinged_and_stay_when_they_answer() {
 #[test]
 fn a_short_idle_timeout_alone_drops_nobody_unasked() {
     let idle_timeout = SHORT * 10;
-    let server = TestServer::with(Config { idle_timeout, ..config() });
+    let server = TestServer::with(config().idle_timeout(idle_timeout));
     let app = move || {
         let echo = |socket: &mut Socket<'_>, message: Message<'_>| socket.send(message);
         App::new().ws("/echo", ws().idle_timeout(idle_timeout).on_message(echo))
@@ -107,14 +107,14 @@ fn a_short_idle_timeout_alone_drops_nobody_unasked() {
 
 #[test]
 fn no_limit_is_no_limit() {
-    let config = Config { idle_timeout: Duration::ZERO, ping_interval: Duration::ZERO, ..config() };
+    let config = config().idle_timeout(Duration::ZERO).ping_interval(Duration::ZERO);
     let server = TestServer::with(config);
     assert!(server.open("/echo").is_silent(SHORT * 2));
 }
 
 #[test]
 fn an_unanswered_close_ends_at_the_close_timeout() {
-    let server = TestServer::with(Config { close_timeout: SHORT, ..config() });
+    let server = TestServer::with(config().close_timeout(SHORT));
     let mut client = server.open("/broadcast");
     let start = Instant::now();
     let closed = server.handle().hub().ask_all(|hub| {
@@ -139,7 +139,7 @@ fn an_unanswered_close_ends_at_the_close_timeout() {
 
 #[test]
 fn a_request_head_has_its_time() {
-    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    let server = TestServer::with(config().handshake_timeout(SHORT));
     // Nothing, a part, and a byte now and then: all the same.
     let mut silent = server.raw();
     // Who says nothing is accepted after a second.
@@ -172,7 +172,7 @@ fn a_request_head_has_its_time() {
 // RFC 9112 9.3: a kept-alive connection may be closed whenever it is idle, and 408 would answer no request.
 #[test]
 fn a_kept_alive_connection_ends_without_an_answer() {
-    let server = TestServer::with(Config { keep_alive: SHORT, ..config() });
+    let server = TestServer::with(config().keep_alive(SHORT));
     let mut client = server.raw();
     let mut start = Instant::now();
     for _ in 0..3 {
@@ -187,7 +187,7 @@ fn a_kept_alive_connection_ends_without_an_answer() {
 /// A proxy keeps its connections for longer than a head may take. Kills: one limit for a head and for the silence before it.
 #[test]
 fn a_kept_alive_connection_outlives_the_time_of_a_head() {
-    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    let server = TestServer::with(config().handshake_timeout(SHORT));
     let mut client = server.raw();
     for _ in 0..3 {
         client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -202,7 +202,7 @@ fn a_kept_alive_connection_outlives_the_time_of_a_head() {
 #[test]
 fn requests_whose_answers_nobody_reads_wait() {
     const COUNT: usize = 3000;
-    let server = TestServer::with(Config { outbox_bytes_max: 128 << 10, ..config() });
+    let server = TestServer::with(config().max_outbox(128 << 10));
     let one = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
     let mut probe = server.raw();
     probe.send(&one("/"));
@@ -231,7 +231,7 @@ fn requests_whose_answers_nobody_reads_wait() {
 // A handshake done in time has no more to do with the limit of it.
 #[test]
 fn the_time_for_the_handshake_ends_with_it() {
-    let server = TestServer::with(Config { handshake_timeout: SHORT, ..config() });
+    let server = TestServer::with(config().handshake_timeout(SHORT));
     let mut client = server.open("/echo");
     assert!(client.is_silent(SHORT * 2));
     client.send(&raw::text("x"));
@@ -248,7 +248,7 @@ fn ask(client: &mut Raw) -> raw::Response {
 
 #[test]
 fn past_the_most_connections_it_is_503_until_one_goes() {
-    let server = TestServer::with(Config { connections_max: 5, ..config() });
+    let server = TestServer::with(config().max_connections(5));
     let mut inside: Vec<Raw> = (0..5).map(|_| server.open("/echo")).collect();
     for _ in 0..20 {
         let mut outside = server.raw();
@@ -281,7 +281,7 @@ fn from(server: &TestServer, last: u8) -> Raw {
 
 #[test]
 fn an_address_has_its_own_limit() {
-    let server = TestServer::with(Config { connections_per_ip_max: 3, ..config() });
+    let server = TestServer::with(config().max_connections_per_ip(3));
     let from = |last: u8| from(&server, last);
     let mut inside: Vec<Raw> = (0..3).map(|_| from(1)).collect();
     assert!(inside.iter_mut().all(|client| ask(client).status == 101));
@@ -299,7 +299,7 @@ fn an_address_has_its_own_limit() {
 /// keeps nobody else out.
 #[test]
 fn an_address_has_a_limit_of_connections_that_are_no_websockets() {
-    let server = TestServer::with(Config { connections_per_ip_max: 2, connections_max: 10, ..config() });
+    let server = TestServer::with(config().max_connections_per_ip(2).max_connections(10));
     let from = |last: u8| from(&server, last);
     let begin = |_| {
         let mut client = from(1);
@@ -327,7 +327,7 @@ fn an_address_has_a_limit_of_connections_that_are_no_websockets() {
 /// head has.
 #[test]
 fn heads_that_do_not_come_block_nobody_for_long() {
-    let server = TestServer::with(Config { connections_max: 10, cores: CoreSet::Count(1), ..config() });
+    let server = TestServer::with(config().max_connections(10).cores(CoreSet::Count(1)));
     let begun: Vec<Raw> = (0..400)
         .map(|_| {
             let mut client = server.raw();
@@ -346,7 +346,7 @@ fn heads_that_do_not_come_block_nobody_for_long() {
 fn no_listener_goes_without() {
     let address = ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 };
     let addresses = vec![address; 10];
-    let server = TestServer::with(Config { addresses, connections_max: 10, cores: CoreSet::Count(1), ..config() });
+    let server = TestServer::with(config().addresses(addresses).max_connections(10).cores(CoreSet::Count(1)));
     let bound: Vec<_> = server.handle().addresses().iter().filter_map(|bound| bound.inet()).collect();
     assert_eq!(bound.len(), 10);
     for address in bound {
@@ -357,7 +357,7 @@ fn no_listener_goes_without() {
 /// A flood past the accept rate is answered 503, and is no burden to who comes after it.
 #[test]
 fn past_the_accept_rate_nobody_waits_for_long() {
-    let server = TestServer::with(Config { accept_rate_per_second: 50, ..config() });
+    let server = TestServer::with(config().accept_rate(50));
     let mut statuses = Vec::new();
     let mut flood: Vec<Raw> = (0..500)
         .map(|_| {
@@ -379,7 +379,7 @@ fn past_the_accept_rate_nobody_waits_for_long() {
 
 #[test]
 fn connections_are_accepted_at_their_rate() {
-    let server = TestServer::with(Config { accept_rate_per_second: 20, ..config() });
+    let server = TestServer::with(config().accept_rate(20));
     let start = Instant::now();
     let waiting: Vec<_> = (0..11)
         .map(|_| {
@@ -395,7 +395,7 @@ fn connections_are_accepted_at_their_rate() {
 
 #[test]
 fn messages_have_their_rate() {
-    let server = TestServer::with(Config { message_rate_per_second: 20, ..config() });
+    let server = TestServer::with(config().message_rate(20));
     let mut steady = server.open("/echo");
     let mut bursting = server.open("/echo");
     // A burst of one second's worth is allowed, one more is not.
@@ -470,7 +470,7 @@ fn number(frame: &Frame) -> u32 {
 }
 
 fn slow(policy: SlowConsumer) -> TestServer {
-    TestServer::with(Config { slow_consumer: policy, outbox_bytes_max: 256 << 10, ..config() })
+    TestServer::with(config().slow_consumer(policy).max_outbox(256 << 10))
 }
 
 /// Messages up to the first that lacks its predecessor; then the others.
@@ -501,7 +501,7 @@ fn a_slow_consumer_is_closed() {
 
 #[test]
 fn a_slow_consumer_that_never_reads_again_is_dropped() {
-    let server = TestServer::with(Config { close_timeout: SHORT, outbox_bytes_max: 64 << 10, ..config() });
+    let server = TestServer::with(config().close_timeout(SHORT).max_outbox(64 << 10));
     let (stalled, _) = overwhelm(&server, "rooms/never");
     server.await_connections(0);
     let held = || server.handle().hub().ask_all(|hub| hub.outbox.backlog_bytes()).expect("the cores answer");
@@ -542,7 +542,7 @@ fn a_slow_consumer_loses_the_oldest() {
 /// by what goes out.
 #[test]
 fn a_peer_of_which_only_the_kernel_answers_is_found() {
-    let timeouts = Config { idle_timeout: 5 * SHORT, ping_interval: SHORT, ..config() };
+    let timeouts = config().idle_timeout(5 * SHORT).ping_interval(SHORT);
     let server = TestServer::with(timeouts);
     let mut talker = server.open("/broadcast");
     let start = Instant::now();
@@ -562,8 +562,8 @@ fn a_peer_of_which_only_the_kernel_answers_is_found() {
 /// It pings and pongs, and never reads: it is no idle connection.
 #[test]
 fn a_socket_that_takes_nothing_is_dropped() {
-    let config = Config { write_timeout: 3 * SHORT, outbox_bytes_max: 256 << 10, ..config() };
-    let server = TestServer::with(Config { slow_consumer: SlowConsumer::DropOld, ..config });
+    let config = config().write_timeout(3 * SHORT).max_outbox(256 << 10);
+    let server = TestServer::with(config.slow_consumer(SlowConsumer::DropOld));
     let (mut stalled, _) = overwhelm(&server, "rooms/stalled");
     let start = Instant::now();
     while server.handle().connections() > 0 {
@@ -597,7 +597,7 @@ fn read_slowly(client: &mut Raw) -> Vec<u8> {
 /// and of closing that end while a response is being read.
 #[test]
 fn a_response_is_read_at_leisure() {
-    let limits = Config { handshake_timeout: SHORT, keep_alive: SHORT, close_timeout: SHORT, ..config() };
+    let limits = config().handshake_timeout(SHORT).keep_alive(SHORT).close_timeout(SHORT);
     let server = TestServer::with(limits);
     for last in ["close", "keep-alive"] {
         let mut client = narrow(&server, 64 << 10);
@@ -617,7 +617,7 @@ fn a_response_is_read_at_leisure() {
 #[test]
 fn what_is_queued_before_close_is_read_at_leisure() {
     const COUNT: usize = 1000;
-    let limits = Config { close_timeout: Duration::from_secs(1), outbox_bytes_max: 64 << 20, ..config() };
+    let limits = config().close_timeout(Duration::from_secs(1)).max_outbox(64 << 20);
     let server = TestServer::with(limits);
     let mut client = narrow(&server, 64 << 10);
     client.upgrade("/rooms/slow");
@@ -640,7 +640,7 @@ fn what_is_queued_before_close_is_read_at_leisure() {
 #[test]
 fn each_request_and_each_body_has_its_own_time() {
     const TIME: Duration = Duration::from_secs(1);
-    let server = TestServer::with(Config { handshake_timeout: TIME, ..config() });
+    let server = TestServer::with(config().handshake_timeout(TIME));
     let mut client = server.raw();
     for _ in 0..3 {
         client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");

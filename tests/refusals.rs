@@ -17,16 +17,14 @@ use ringwire::Config;
 use ringwire::config::Origins;
 
 fn limits() -> Config {
-    Config {
-        head_bytes_max: 1024,
-        message_bytes_max: 1000,
-        fragments_max: 4,
-        message_rate_per_second: 50,
-        origins: Origins::List(vec!["https://example.org".into()]),
-        handshake_timeout: Duration::from_millis(300),
-        close_timeout: Duration::from_millis(400),
-        ..config()
-    }
+    config()
+        .max_head(1024)
+        .max_message(1000)
+        .max_fragments(4)
+        .message_rate(50)
+        .origins(Origins::List(vec!["https://example.org".into()]))
+        .handshake_timeout(Duration::from_millis(300))
+        .close_timeout(Duration::from_millis(400))
 }
 
 /// Checks all rows at once, and names each that is wrong.
@@ -389,7 +387,7 @@ fn broken_frames_in_the_middle_of_a_flood() {
 // RFC 6455 7.1.1: the server closes first, and a client that answers its Close does not wait for it.
 #[test]
 fn an_answered_close_ends_at_once() {
-    let server = TestServer::with(Config { close_timeout: Duration::from_secs(60), ..limits() });
+    let server = TestServer::with(limits().close_timeout(Duration::from_secs(60)));
     let mut client = server.open("/echo");
     client.send(&frame(FIN | TEXT, b"\xFF"));
     assert_eq!(client.frame().code(), Some(1007));
@@ -439,7 +437,7 @@ fn what_is_just_legal_passes() {
 // client's Close either, so it waits for a while that clients wait longer than.
 #[test]
 fn the_server_ends_the_connection_before_a_waiting_client_does() {
-    let server = TestServer::with(Config { close_timeout: Duration::from_secs(60), ..limits() });
+    let server = TestServer::with(limits().close_timeout(Duration::from_secs(60)));
     check_all(&[unmasked(FIN | TEXT, b"x"), frame(FIN | 0x40 | TEXT, b"x"), frame(FIN | 3, b"")], |bytes| {
         let mut client = server.open("/echo");
         client.send(bytes);

@@ -54,6 +54,7 @@ enum Fault {
 
 /// What happens when the data of an event is not of the type that its handler takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Undecodable {
     /// The handler has failed: [`Ws::on_error`] runs, and by the route's failure policy the connection is closed with
     /// 1007.

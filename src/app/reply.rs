@@ -225,6 +225,7 @@ impl<T: IntoReply, E: Into<BoxError>> IntoReply for Result<T, E> {
 
 /// What a failed handler does to its connection. The error's text goes to the log, never to the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FailurePolicy {
     /// Closes it with 1011; with 1007 where the message could not be decoded.
     #[default]

@@ -29,7 +29,7 @@ impl Socket<'_> {
     /// Joins a room; nothing happens if it is in it. Rooms are left by themselves when the connection ends.
     ///
     /// A name has at most 256 bytes ([`Ws::max_room_name`](crate::Ws::max_room_name)), and a connection is in at most
-    /// [`Config::rooms_max`](crate::Config::rooms_max) rooms, 256 by default ([`Ws::max_rooms`](crate::Ws::max_rooms)).
+    /// [`Config::max_rooms`](crate::Config::max_rooms) rooms, 256 by default ([`Ws::max_rooms`](crate::Ws::max_rooms)).
     ///
     /// It is in it when this returns: what is published on this core from now on reaches it. The other cores are told in the
     /// same moment and take notice before they handle anything that arrives later than that, but nobody waits for them: of

@@ -26,6 +26,7 @@ use crate::outbox::Dropped;
 
 /// Which way messages go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// Both ways.
     #[default]

@@ -115,7 +115,7 @@ fn limits() {
 
 #[test]
 fn one_ring_cannot_hold_more_than_its_table() {
-    let config = Config { cores: CoreSet::Count(1), connections_max: 2_000_000, ..Config::default() };
+    let config = Config::default().cores(CoreSet::Count(1)).max_connections(2_000_000);
     let mut facts = fine();
     facts.nofile = Some((u64::MAX, u64::MAX));
     let finding = nofile(&config, &facts);
@@ -172,9 +172,9 @@ fn rings_count_for_locked_memory_without_the_capability_since_6_14() {
             assert!(remedy.contains(&format!("LimitMEMLOCK={needed}")), "{remedy}");
         }
     }
-    let one = Config { cores: CoreSet::Count(1), ..Config::default() };
+    let one = Config::default().cores(CoreSet::Count(1));
     assert_eq!(memlock(&one, &with("6.18.1", 128 << 10, Some(false))).verdict, Verdict::Bad);
-    let forty = Config { cores: CoreSet::Count(40), ..Config::default() };
+    let forty = Config::default().cores(CoreSet::Count(40));
     assert_eq!(memlock(&forty, &with("6.18.1", 8 << 20, Some(false))).verdict, Verdict::Good);
 }
 
@@ -187,7 +187,7 @@ fn a_remedy_for_systemd_names_a_group_that_has_the_calls() {
 #[test]
 fn the_memory_budget_is_less_than_the_memory() {
     let with = |memory_bytes_max, memory_bytes| {
-        let config = Config { memory_bytes_max, ..Config::default() };
+        let config = Config::default().max_memory(memory_bytes_max);
         memory(&config, &Facts { memory_bytes, ..fine() })
     };
     assert_eq!(with(0, Some(1 << 30)).verdict, Verdict::Good);
@@ -220,7 +220,7 @@ fn a_start_must_fit_into_the_memory_of_its_control_group() {
 
 #[test]
 fn processors_must_be_there() {
-    let with = |cores| processors(&Config { cores, ..Config::default() }, &fine());
+    let with = |cores| processors(&Config::default().cores(cores), &fine());
     assert_eq!(with(CoreSet::List(vec![0, 9])).verdict, Verdict::Bad);
     assert_eq!(with(CoreSet::Count(4)).verdict, Verdict::Advice);
     assert_eq!(with(CoreSet::All).verdict, Verdict::Good);
@@ -233,7 +233,7 @@ fn cores_follow_a_cpu_quota_unless_they_are_asked_for() {
     let finding = processors(&Config::default(), &half());
     assert_eq!((finding.verdict, finding.wanted.as_str()), (Verdict::Good, "those of RINGWIRE_CORES=all: 1"));
     assert!(finding.found.ends_with("a CPU quota of 0.5"), "{finding:?}");
-    let asked = Config { cores: CoreSet::Count(2), ..Config::default() };
+    let asked = Config::default().cores(CoreSet::Count(2));
     let finding = processors(&asked, &half());
     assert_eq!((finding.verdict, finding.wanted.as_str()), (Verdict::Advice, "those of RINGWIRE_CORES=2: 2"));
 }

@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn this_machine_runs_the_tests_so_it_can_run_the_server() {
         let addresses = vec!["127.0.0.1:0".parse().expect("an address")];
-        let config = Config { addresses, ..Config::default() };
+        let config = Config::default().addresses(addresses);
         let report = check(&config);
         assert_eq!(report.exit_code(), 0, "{report}");
         require(&config).expect("nothing is bad");

@@ -47,7 +47,7 @@ mod tests {
     fn a_default_ring_is_some_200_kib() {
         let config = Config::default();
         assert_eq!(ring_bytes(&config) >> 10, 64 + 132 + 4);
-        let small = Config { ring_entries: 8, cq_entries: 16, recv_buffers: 1, ..Config::default() };
+        let small = Config::default().ring_entries(8).cq_entries(16).recv_buffers(1);
         assert_eq!(ring_bytes(&small), 3 * PAGE);
         assert_eq!(locked_bytes(&small, 2), 6 * PAGE + SMALL_RING_BYTES);
     }

@@ -175,8 +175,8 @@ impl Connect {
     }
 
     /// Connects through another driver than the process's client thread.
-    #[doc(hidden)]
-    pub fn through(mut self, courier: &Arc<Courier>) -> Connect {
+    #[cfg(feature = "unstable")]
+    pub(crate) fn through(mut self, courier: &Arc<Courier>) -> Connect {
         self.courier = Some(Arc::clone(courier));
         self
     }

@@ -66,22 +66,22 @@ use http::HeaderMap;
 
 pub use connect::{Connect, Connecting, connect};
 pub use error::{ClientError, Refused, Waiting};
+
 pub use reconnect::{Event, Reconnecting, ReconnectingSender};
 
 use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
+pub use crate::proto::ProtocolError;
+pub use crate::proto::handshake::HandshakeError;
 use letter::Handle;
 use line::{Opened, Queued};
 
-/// The client without its thread, for simulations, which run its driver themselves.
+#[cfg(feature = "unstable")]
 #[doc(hidden)]
-pub mod simulated {
-    pub use super::driver::Driver;
-    pub use super::letter::{Courier, Letters};
-    pub use super::resolve::{Found, Resolve};
-}
+pub mod simulated;
 
 /// The status and the excerpt of the body in an answer that refuses a handshake, for the fuzzer.
+#[cfg(feature = "unstable")]
 #[doc(hidden)]
 pub fn read_refusal(bytes: &[u8]) -> Option<(u16, bytes::Bytes)> {
     match error::read_answer(bytes) {

@@ -274,9 +274,8 @@ impl Reconnecting {
     }
 
     /// Waits on another driver's clock than the process's client thread's.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn through(mut self, courier: &Arc<Courier>) -> Reconnecting {
+    #[cfg(feature = "unstable")]
+    pub(crate) fn through(mut self, courier: &Arc<Courier>) -> Reconnecting {
         self.courier = Some(Arc::clone(courier));
         self
     }

@@ -42,27 +42,29 @@ const RECV_BYTES_MAX: u64 = GIB;
 
 const COUNT_MAX: u64 = u32::MAX as u64;
 
-/// Makes [`Config`] and [`SETTINGS`] of one table. Each row: field, type, name without prefix, default, what is
-/// allowed, meaning.
+/// Makes [`Config`] and [`SETTINGS`] of one table. Each row: field, its setter where that has another name, type, name without
+/// prefix, default, what is allowed, meaning.
 macro_rules! settings {
-    ($( $field:ident: $type:ty = $name:literal, $default:literal, $allowed:expr, $doc:literal; )*) => {
+    ($( $field:ident $(as $setter:ident)?: $type:ty = $name:literal, $default:literal, $allowed:expr, $doc:literal; )*) => {
         /// The settings of a server.
         ///
-        /// Made by [`Config::default`] or [`Config::from_env`] and changed field by field; [`Config::validate`] tells
-        /// whether the result can be used.
+        /// Made by [`Config::default`] or [`Config::from_env`], and changed by setters, one for each setting, which take any
+        /// value: [`Config::validate`], which every server asks at its start, tells whether the result can be used.
+        /// [`Setting::value`] reads one.
         ///
         /// ```
         /// use ringwire::config::{Config, CoreSet};
         ///
-        /// let config = Config { cores: CoreSet::Count(2), ..Config::default() };
+        /// let config = Config::default().cores(CoreSet::Count(2)).max_message(64 << 10);
         /// assert!(config.validate().is_ok());
         /// ```
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Config {
-            $(
-                #[doc = concat!($doc, ".\n\n`RINGWIRE_", $name, "`, default `", $default, "`.")]
-                pub $field: $type,
-            )*
+            $( pub(crate) $field: $type, )*
+        }
+
+        impl Config {
+            $( setter! { concat!($doc, ".\n\n`RINGWIRE_", $name, "`, default `", $default, "`."), $field: $type $(, $setter)? } )*
         }
 
         impl Default for Config {
@@ -90,6 +92,21 @@ macro_rules! settings {
     };
 }
 
+/// The setter of a field, which has its name or another.
+macro_rules! setter {
+    ($doc:expr, $field:ident: $type:ty) => {
+        setter! { $doc, $field: $type, $field }
+    };
+    ($doc:expr, $field:ident: $type:ty, $setter:ident) => {
+        #[doc = $doc]
+        #[must_use]
+        pub fn $setter(mut self, value: $type) -> Config {
+            self.$field = value;
+            self
+        }
+    };
+}
+
 settings! {
     addresses: Vec<ListenAddress> = "ADDR", "127.0.0.1:9001",
         Allowed::Text("HOST:PORT or unix:/PATH, or several, comma-separated", "ADDR"),
@@ -108,7 +125,7 @@ settings! {
         "completion entries per core";
     recv_buffers: u16 = "RECV_BUFFERS", "4096", Allowed::Count(range(1, 32_768).power_of_two()),
         "provided buffers per core";
-    recv_buffer_bytes: u32 = "RECV_BUFFER_SIZE", "2KiB", Allowed::Bytes(range(256, MIB)),
+    recv_buffer_bytes as recv_buffer_size: u32 = "RECV_BUFFER_SIZE", "2KiB", Allowed::Bytes(range(256, MIB)),
         "bytes in each provided buffer; Linux 6.12 and later use the same memory, RINGWIRE_RECV_BUFFERS times this and at most 1GiB per core, as buffers of 64KiB at \
          least";
     spin: Duration = "SPIN", "0us", Allowed::Time(range(MICROSECOND, SECOND).or_zero("off")),
@@ -117,21 +134,21 @@ settings! {
         "share the address with another server of the same user, for restarts: see README";
     backlog: u32 = "BACKLOG", "4096", Allowed::Count(range(1, i32::MAX as u64)),
         "listen backlog";
-    connections_max: u32 = "MAX_CONNECTIONS", "1000000", Allowed::Count(range(1, COUNT_MAX)),
+    connections_max as max_connections: u32 = "MAX_CONNECTIONS", "1000000", Allowed::Count(range(1, COUNT_MAX)),
         "open WebSockets of the whole process; past it an upgrade gets 503 with Retry-After";
-    connections_per_ip_max: u32 = "MAX_CONNECTIONS_PER_IP", "0",
+    connections_per_ip_max as max_connections_per_ip: u32 = "MAX_CONNECTIONS_PER_IP", "0",
         Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "open WebSockets of one address (of IPv6, one /64); past it an upgrade gets 429. It may have 16 more than that of other connections; past \
          those it gets 429 at once";
-    accept_rate_per_second: u32 = "ACCEPT_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
+    accept_rate_per_second as accept_rate: u32 = "ACCEPT_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "new connections a second, whole process; one that would have to wait longer than a second gets 503";
-    head_bytes_max: usize = "MAX_HEAD", "16KiB", Allowed::Bytes(range(256, MIB)),
+    head_bytes_max as max_head: usize = "MAX_HEAD", "16KiB", Allowed::Bytes(range(256, MIB)),
         "request head; 431 past it";
-    body_bytes_max: usize = "MAX_BODY", "1MiB", Allowed::Bytes(range(0, GIB)),
+    body_bytes_max as max_body: usize = "MAX_BODY", "1MiB", Allowed::Bytes(range(0, GIB)),
         "body of a request; 413 past it";
-    message_bytes_max: usize = "MAX_MESSAGE", "16MiB", Allowed::Bytes(range(125, 4 * GIB)),
+    message_bytes_max as max_message: usize = "MAX_MESSAGE", "16MiB", Allowed::Bytes(range(125, 4 * GIB)),
         "one message; close 1009 past it";
-    fragments_max: u32 = "MAX_FRAGMENTS", "131072", Allowed::Count(range(1, COUNT_MAX)),
+    fragments_max as max_fragments: u32 = "MAX_FRAGMENTS", "131072", Allowed::Count(range(1, COUNT_MAX)),
         "frames in one message; close 1008 past it";
     handshake_timeout: Duration = "HANDSHAKE_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
         "from accept to a complete request head, and from the first byte of each further one; past it 408 to who has begun one, \
@@ -152,17 +169,17 @@ settings! {
     close_timeout: Duration = "CLOSE_TIMEOUT", "5s", Allowed::Time(range(MILLISECOND, DAY)),
         "wait this long for the peer's Close, then drop; while it reads what was queued before, for each send that waits for its \
          socket";
-    outbox_bytes_max: usize = "MAX_OUTBOX", "1MiB", Allowed::Bytes(range(KIB, 4 * GIB)),
+    outbox_bytes_max as max_outbox: usize = "MAX_OUTBOX", "1MiB", Allowed::Bytes(range(KIB, 4 * GIB)),
         "bytes queued for one connection";
     slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
         "when an outbox is full: close (1013), drop-new or drop-old; keep-latest: while a client is behind, a message with a \
          key replaces the waiting one with the same key, else as drop-old";
-    rooms_max: u32 = "MAX_ROOMS", "256", Allowed::Count(range(1, 65_536)),
+    rooms_max as max_rooms: u32 = "MAX_ROOMS", "256", Allowed::Count(range(1, 65_536)),
         "rooms that one connection may be in; a join past it is refused";
-    memory_bytes_max: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),
+    memory_bytes_max as max_memory: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),
         "queued and partial messages of the whole process, and connections' data and memberships past a KiB each; past it \
          upgrades get 503, and the connections that hold the most are closed with 1013";
-    message_rate_per_second: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
+    message_rate_per_second as message_rate: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "messages a second from one connection, as a token bucket; close 1008 past it";
     origins: Origins = "ORIGINS", "*",
         Allowed::Text("* or origins of pages such as https://example.org (not ws://), comma-separated", "ORIGINS"),

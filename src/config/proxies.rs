@@ -92,6 +92,7 @@ impl fmt::Display for TrustedProxies {
 
 /// On which addresses a connection begins with a header of the PROXY protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ProxyProtocol {
     /// On none.
     #[default]

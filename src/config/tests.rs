@@ -159,16 +159,16 @@ fn provided_buffers_are_of_a_size_that_a_core_can_have() {
 
 #[test]
 fn fields_set_by_hand_are_validated() {
-    let config = Config { recv_buffers: 1000, ..Config::default() };
+    let config = Config::default().recv_buffers(1000);
     let message = config.validate().expect_err("no power of two").to_string();
     assert!(message.starts_with("RINGWIRE_RECV_BUFFERS=1000 "), "{message}");
-    let config = Config { addresses: Vec::new(), ..Config::default() };
+    let config = Config::default().addresses(Vec::new());
     assert!(config.validate().is_err());
 }
 
 #[test]
 fn processors_that_are_not_there_are_refused() {
-    let config = Config { cores: CoreSet::List(vec![0, 7]), ..Config::default() };
+    let config = Config::default().cores(CoreSet::List(vec![0, 7]));
     assert_eq!(
         config.cpus(&[0, 1]).expect_err("no such processor").to_string(),
         "RINGWIRE_CORES=0,7 cannot be: this process may not run on 7 (only on 0,1)"
@@ -178,14 +178,12 @@ fn processors_that_are_not_there_are_refused() {
 
 #[test]
 fn lines_are_read_back() {
-    let config = Config {
-        cores: CoreSet::List(vec![3]),
-        spin: Duration::from_micros(50),
-        origins: "https://a.test,https://b.test".parse().expect("origins"),
-        api_origins: Some("https://c.test".parse().expect("origins")),
-        head_bytes_max: 1000,
-        ..Config::default()
-    };
+    let config = Config::default()
+        .cores(CoreSet::List(vec![3]))
+        .spin(Duration::from_micros(50))
+        .origins("https://a.test,https://b.test".parse().expect("origins"))
+        .api_origins(Some("https://c.test".parse().expect("origins")))
+        .max_head(1000);
     let lines = config.to_lines();
     assert_eq!(lines.lines().count(), SETTINGS.len());
     let variables: Vec<(&str, &str)> = lines.lines().map(|line| line.split_once('=').expect("NAME=value")).collect();

@@ -21,6 +21,7 @@ pub struct Malformed;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ListenAddress {
     /// A TCP port of a host, by name or by number; what the name stands for is asked when it is listened on.
     Inet {
@@ -226,6 +227,7 @@ macro_rules! words {
     ) => {
         $(#[$type_doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
         pub enum $type { $( $(#[$doc])* $variant, )* }
 
         pub(super) const $list: &[&str] = &[$($word),*];

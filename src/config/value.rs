@@ -8,6 +8,7 @@ use super::types::{ApiToken, CoreSet, ListenAddress, LogFormat, NONE, SlowConsum
 
 /// What a setting's text may be; the type of the field says what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Allowed {
     /// A plain number.
     Count(Range),

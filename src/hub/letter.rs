@@ -13,6 +13,7 @@ use crate::outbox::{FrameBuf, Key, Queued};
 
 /// What became of a message, summed over those it was meant for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delivery {
     /// Connections to which it was queued.
     pub queued: u32,

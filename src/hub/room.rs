@@ -26,7 +26,7 @@ pub enum JoinError {
     /// The connection is closing or has gone, or has left the room before all cores knew of its join.
     #[error("the connection is closing")]
     Gone,
-    /// It is in as many rooms as it may be: [`Config::rooms_max`](crate::Config::rooms_max), or what its route says.
+    /// It is in as many rooms as it may be: [`Config::max_rooms`](crate::Config::max_rooms), or what its route says.
     #[error("the connection is in {max} rooms already, and may be in no more")]
     TooManyRooms {
         /// How many it may be in.

@@ -45,6 +45,7 @@ impl Wake for Bell {
 
 /// The letter could not be delivered: the core has ended, or its mailbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MailError {
     /// The core's mailbox is full.
     #[error("the core's mailbox is full")]

@@ -222,6 +222,7 @@ impl<const N: usize> IntoMessage for [u8; N] {
 
 /// How named events are written as messages: one JSON text message each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Envelope {
     /// `{"event":E,"data":D}`
     #[default]

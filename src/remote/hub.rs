@@ -23,8 +23,7 @@ type OnShutdown = Box<dyn Fn(Option<Duration>) + Send + Sync>;
 
 impl Hub {
     /// The way in through `courier`.
-    #[doc(hidden)]
-    pub fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
+    pub(crate) fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
         Hub { courier, envelope: Arc::default(), admission, on_shutdown: Arc::default() }
     }
 
@@ -98,8 +97,7 @@ impl Hub {
     }
 
     /// What tells the other cores that one has ended, when it is dropped.
-    #[doc(hidden)]
-    pub fn end_of(&self, core: usize) -> CoreEnd {
+    pub(crate) fn end_of(&self, core: usize) -> CoreEnd {
         CoreEnd { courier: self.courier.clone(), core }
     }
 

@@ -12,6 +12,22 @@ mod rooms;
 mod sender;
 
 pub use hub::{AskAll, CoreEnd, Hub};
-pub use receivers::{Asking, Delivering, Receivers};
+pub use receivers::{Answer, Asking, Delivering, Receivers};
 pub(crate) use sender::Alive;
 pub use sender::Sender;
+
+use std::sync::Arc;
+
+use crate::admission::Admission;
+use crate::hub::Letter;
+use crate::mail::Courier;
+
+/// The way in through `courier`, as a server makes it for its cores.
+pub fn hub(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
+    Hub::new(courier, admission)
+}
+
+/// What tells the other cores that one has ended, when it is dropped.
+pub fn end_of(hub: &Hub, core: usize) -> CoreEnd {
+    hub.end_of(core)
+}

@@ -48,6 +48,7 @@ pub struct Listeners {
 
 /// What a listener listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BoundAddress {
     /// A TCP port.
     Inet(SocketAddr),

@@ -40,12 +40,13 @@ use crate::mail::{Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
 use crate::proto::{Limits, Spares};
 use crate::remote::Hub;
-use crate::server::listen::{BoundAddress, SocketFile};
+use crate::server::listen::SocketFile;
 use crate::shard::service::{Serves, Service};
 use crate::shard::{Entrance, Handover, Settings, Shard};
 use board::Board;
 use handle::Place;
 pub use handle::{Draining, Handle};
+pub use listen::BoundAddress;
 use news::{Ending, News, next_step};
 use signals::Taken;
 
@@ -178,7 +179,7 @@ impl Server {
     /// The soft limit of open files (RLIMIT_NOFILE) is raised to the hard one, for the whole process: a core's
     /// connections lie in a table of its ring, which the kernel allows to be as large as the soft limit; before Linux
     /// 6.13 they are descriptors of the process, of which each core has an equal part. Where the hard limit is too low
-    /// for [`Config::connections_max`](crate::Config), a warning says so, and a core answers upgrades with 503 as soon
+    /// for [`Config::max_connections`](crate::Config::max_connections), a warning says so, and a core answers upgrades with 503 as soon
     /// as its table has room for no more.
     ///
     /// # Errors
@@ -204,8 +205,7 @@ impl Server {
     ///
     /// # Errors
     /// If the server cannot be started, or a core fails.
-    #[doc(hidden)]
-    pub fn run_service<S: Service>(
+    pub(crate) fn run_service<S: Service>(
         self,
         make: impl Fn(&mut CoreHub, Hub) -> S + Send + Sync + 'static,
         started: impl FnOnce(&Handle),
@@ -230,8 +230,7 @@ impl Server {
     ///
     /// # Errors
     /// If an address cannot be listened on, or io_uring cannot be used.
-    #[doc(hidden)]
-    pub fn start_service<S: Service>(
+    pub(crate) fn start_service<S: Service>(
         self,
         make: impl Fn(&mut CoreHub, Hub) -> S + Send + Sync + 'static,
     ) -> Result<Handle> {
@@ -583,4 +582,27 @@ pub(crate) fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds
         trusted_proxies: config.trusted_proxies.clone(),
         handover: Handover::default(),
     }
+}
+
+/// Starts a server of a service that is no [`App`](crate::App); `make` runs once on each core.
+///
+/// # Errors
+/// If an address cannot be listened on, or io_uring cannot be used.
+pub fn start_service<S: Service>(
+    server: Server,
+    make: impl Fn(&mut CoreHub, Hub) -> S + Send + Sync + 'static,
+) -> Result<Handle> {
+    server.start_service(make)
+}
+
+/// As [`Server::run`], of a service that is no [`App`](crate::App).
+///
+/// # Errors
+/// If the server cannot be started, or a core fails.
+pub fn run_service<S: Service>(
+    server: Server,
+    make: impl Fn(&mut CoreHub, Hub) -> S + Send + Sync + 'static,
+    started: impl FnOnce(&Handle),
+) -> Result<()> {
+    server.run_service(make, started)
 }

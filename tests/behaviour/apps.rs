@@ -218,7 +218,7 @@ fn paths_of_other_routers_are_refused_with_the_right_one() {
 #[test]
 fn a_handler_ends_the_server_and_hooks_run_before() {
     let (tell, told) = log();
-    let config = ringwire::Config { drain_notice: std::time::Duration::from_millis(300), ..config() };
+    let config = config().drain_notice(std::time::Duration::from_millis(300));
     let handle = Server::new(config).start(move || {
         let (outer, inner) = (tell.clone(), tell.clone());
         let inner = App::new().on_shutdown(async move |_: Core| inner("inner"));

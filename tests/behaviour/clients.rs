@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ringwire::client::{ClientError, Event, Reconnecting, blocking, connect};
-use ringwire::config::Config;
 use ringwire::{App, ws};
 
 use crate::common::config;
@@ -71,7 +70,7 @@ fn a14_a_client_that_reconnects_doubling_its_delay() {
         let Event::Closed { retry_in: Some(delay), .. } = next() else { panic!("it is closed") };
         assert!(delay >= first * factor / 2 && delay <= first * factor * 3 / 2, "{delay:?} {factor}");
     }
-    let config = Config { addresses: vec![address.into()], ..config() };
+    let config = config().addresses(vec![address.into()]);
     let served = serve_with(config, app);
     // Attempts may have failed while it started.
     while !matches!(next(), Event::Opened { .. }) {}

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use ringwire::config::Config;
 use ringwire::{App, BoxError, Closed, Connection, FailurePolicy, OwnedMessage, Socket, ws};
 use serde_json::json;
 
@@ -164,7 +163,7 @@ fn told_of(served: &Served, told: &Log, end: impl FnOnce(&mut Raw)) -> String {
 #[test]
 fn on_close_is_told_how_it_ended_and_how_long_it_was() {
     let (tell, told) = log();
-    let config = Config { close_timeout: Duration::from_millis(100), ..config() };
+    let config = config().close_timeout(Duration::from_millis(100));
     let served = serve_with(config, move || {
         let tell = tell.clone();
         let route = ws()

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use data_encoding::BASE64URL_NOPAD;
-use ringwire::config::{Config, CoreSet};
+use ringwire::config::CoreSet;
 use ringwire::{App, ConnectionId, ws};
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ fn a05_emit_to_unknown_id_is_404() {
 
 #[test]
 fn a05_a_stale_id_never_reaches_who_got_its_slot() {
-    let config = Config { cores: CoreSet::Count(1), connections_max: 500, ..config() };
+    let config = config().cores(CoreSet::Count(1)).max_connections(500);
     let served = serve_with(config, || App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
     let open = || {
         let mut client = served.raw();
@@ -144,7 +144,7 @@ fn a06_ids_and_data_across_cores_and_in_the_after_hook() {
 /// Kills: ids whose tag nobody looks at, so that they can be made up.
 #[test]
 fn an_id_with_another_tag_is_nobodys() {
-    let config = Config { cores: CoreSet::Count(1), ..config() };
+    let config = config().cores(CoreSet::Count(1));
     let served = serve_with(config, || App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
     let mut client = served.raw();
     client.upgrade("/");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ringwire::config::{Config, SlowConsumer};
+use ringwire::config::SlowConsumer;
 use ringwire::{App, Connection, Request, Socket, sleep, ws};
 use tungstenite::Message;
 
@@ -99,7 +99,7 @@ fn d04_keep_alive_and_bounded_buffers() {
 
     // Who does not read is treated as its route says, and never holds more than the outbox may.
     let (tell, told) = log();
-    let config = Config { outbox_bytes_max: 256 << 10, ..config() };
+    let config = config().max_outbox(256 << 10);
     let served = serve_with(config, move || {
         let tell = tell.clone();
         // Tick by tick, so that each time the socket takes what it can.
@@ -144,7 +144,7 @@ fn d04_keep_alive_and_bounded_buffers() {
 /// Kills: limits of a route that are not used, or that an upgrade by an HTTP handler loses.
 #[test]
 fn a_route_has_its_own_limits_however_it_is_reached() {
-    let config = Config { ping_interval: Duration::ZERO, idle_timeout: Duration::ZERO, ..config() };
+    let config = config().ping_interval(Duration::ZERO).idle_timeout(Duration::ZERO);
     let served = serve_with(config, || {
         let route = || {
             let limited = ws().max_message(10).message_rate(5).ping_interval(Duration::from_millis(50));
@@ -173,7 +173,7 @@ fn a_route_has_its_own_limits_however_it_is_reached() {
 #[test]
 fn a_slow_consumer_keeps_the_first_or_the_last() {
     const SENT: u32 = 500;
-    let config = Config { outbox_bytes_max: 64 << 10, ..config() };
+    let config = config().max_outbox(64 << 10);
     let served = serve_with(config, || {
         // All in one call, so that none of it has been sent when the queue is full.
         let flood = |policy| {

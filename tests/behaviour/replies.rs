@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use ringwire::config::Config;
 use ringwire::{App, BoxError, Connection, Json, OwnedMessage, sleep, ws};
 use serde_json::json;
 use tungstenite::Message;
@@ -119,7 +118,7 @@ fn a_stream_is_taken_no_faster_than_the_peer_reads() {
     let taken = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&taken);
     // The queue has room for all of it.
-    let config = Config { outbox_bytes_max: 256 << 20, ..config() };
+    let config = config().max_outbox(256 << 20);
     let served = serve_with(config, move || {
         let counter = Arc::clone(&counter);
         let task = async move |connection: Connection| {

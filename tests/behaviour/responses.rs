@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use ringwire::config::Config;
 use ringwire::{Answered, App, Cors, HttpError, Request, sleep, ws};
 
 use crate::common::config;
@@ -28,8 +27,7 @@ fn mark(answered: &mut Answered<'_>) {
 #[test]
 fn hooks_see_every_response() {
     let (tell, told) = log();
-    let config =
-        Config { answer_timeout: Duration::from_millis(200), head_bytes_max: 2048, body_bytes_max: 10, ..config() };
+    let config = config().answer_timeout(Duration::from_millis(200)).max_head(2048).max_body(10);
     let served = serve_with(config, move || {
         let (tell, inner) = (tell.clone(), tell.clone());
         App::new()
@@ -125,7 +123,7 @@ fn hooks_see_every_response() {
 #[test]
 fn a_full_server_refuses_in_the_sight_of_hooks() {
     let (tell, told) = log();
-    let served = serve_with(Config { connections_max: 1, ..config() }, move || {
+    let served = serve_with(config().max_connections(1), move || {
         let tell = tell.clone();
         App::new().on_response(move |answered| tell(answered.status().as_str())).ws("/", ws().on_connect(|_| "open"))
     });

@@ -1,6 +1,5 @@
 //! Rooms.
 
-use ringwire::config::Config;
 use ringwire::{App, HttpError, JoinError, Message, Request, Socket, ws};
 use serde_json::json;
 
@@ -93,7 +92,7 @@ fn joins(socket: &mut Socket<'_>, message: Message<'_>) -> String {
 fn the_limits_of_rooms_are_settings_and_routes_may_have_their_own() {
     let too_many = |max: usize| format!("the connection is in {max} rooms already, and may be in no more");
     let too_long = |max: usize| format!("a room's name has at most {max} bytes");
-    let served = serve_with(Config { rooms_max: 2, ..config() }, || {
+    let served = serve_with(config().max_rooms(2), || {
         App::new()
             .ws("/plain", ws().on_message(joins))
             .ws("/more", ws().max_rooms(3).max_room_name(300).on_message(joins))

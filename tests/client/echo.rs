@@ -153,7 +153,7 @@ fn a_unix_socket() {
     use ringwire::config::ListenAddress;
     let path = std::env::temp_dir().join(format!("ringwire-client-{}.sock", std::process::id()));
     let addresses = vec![ListenAddress::Unix(path.clone())];
-    let server = TestServer::with(ringwire::Config { addresses, ..crate::common::config() });
+    let server = TestServer::with(crate::common::config().addresses(addresses));
     let mut client = connect("ws://localhost/echo").unix(&path).wait().expect("a connection");
     client.send("over a file").expect("sent");
     assert_eq!(received(&mut client).as_text(), Some("over a file"));

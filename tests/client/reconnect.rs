@@ -137,10 +137,7 @@ fn it_survives_a_server_that_is_restarted() {
         other => panic!("{other:?}"),
     }
     down.join().expect("it ends well");
-    let mut config = crate::common::config();
-    let host = "127.0.0.1".into();
-    config.addresses = vec![ringwire::config::ListenAddress::Inet { host, port: address.port() }];
-    let server = TestServer::with(config);
+    let server = TestServer::with(crate::common::config().addresses(vec![address.into()]));
     let opened = loop {
         match block_on(client.next()).expect("it goes on") {
             Event::Opened { .. } => break true,

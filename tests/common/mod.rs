@@ -31,18 +31,21 @@ pub(crate) fn choose_descriptors() {
     }
 }
 
+/// A free port of this machine.
+pub(crate) fn any_port() -> ListenAddress {
+    ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 }
+}
+
 /// Two cores on a free port, small enough to be started for every test.
 pub(crate) fn config() -> Config {
     choose_descriptors();
-    Config {
-        addresses: vec![ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 }],
-        cores: CoreSet::Count(2),
-        recv_buffers: 64,
-        connections_max: 2000,
-        drain_timeout: Duration::from_secs(2),
-        drain_spread: Duration::ZERO,
-        ..Config::default()
-    }
+    Config::default()
+        .addresses(vec![any_port()])
+        .cores(CoreSet::Count(2))
+        .recv_buffers(64)
+        .max_connections(2000)
+        .drain_timeout(Duration::from_secs(2))
+        .drain_spread(Duration::ZERO)
 }
 
 /// A server in this process; ends when it is dropped.

@@ -165,7 +165,7 @@ fn raw_frames_errors_and_the_filter() {
 fn a_server_with_a_token_asks_for_it() {
     let Some(browser) = Browser::start() else { return };
     let token = Some("c2VjcmV0".parse().expect("a token"));
-    let server = TestServer::with(ringwire::Config { api_token: token, ..common::config() });
+    let server = TestServer::with(common::config().api_token(token));
     let mut page = Page::console(&browser, &server, "");
     page.until("!document.querySelector('#auth').hidden");
     page.fill("#token", "c2VjcmV0");
@@ -402,7 +402,7 @@ fn a_handshake_that_fails_is_explained() {
     let Some(browser) = Browser::start() else { return };
     let origins = "https://example.org".parse().expect("origins");
     let api_token = Some("c2VjcmV0".parse().expect("a token"));
-    let server = TestServer::with(ringwire::Config { origins, api_token, ..common::config() });
+    let server = TestServer::with(common::config().origins(origins).api_token(api_token));
     let mut page = browser.open(&format!("http://{}/#/nope", server.address));
     for (route, why, state) in [
         ("/nope", "no WebSocket at /nope: GET was answered 404 “not found”: there is no such route.", "closed"),
@@ -460,7 +460,7 @@ fn a_whole_url_is_understood() {
 fn where_the_api_is_away_the_page_says_so() {
     let Some(browser) = Browser::start() else { return };
     let admin_address = Some("127.0.0.1:0".parse().expect("an address"));
-    let server = TestServer::with(ringwire::Config { admin_address, ..common::config() });
+    let server = TestServer::with(common::config().admin_address(admin_address));
     let mut page = Page::console(&browser, &server, "");
     page.until("document.querySelector('#server').textContent === 'at the admin address'");
     for view in ["connections", "rooms"] {

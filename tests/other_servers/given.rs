@@ -84,15 +84,13 @@ pub(crate) struct Served {
 }
 
 pub(crate) fn serve(app: impl Fn() -> App + Send + Sync + 'static) -> Served {
-    let config = Config {
-        addresses: vec![ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 }],
-        cores: CoreSet::Count(1),
-        recv_buffers: 64,
-        connections_max: 100,
-        drain_timeout: Duration::from_secs(2),
-        drain_spread: Duration::ZERO,
-        ..Config::default()
-    };
+    let config = Config::default()
+        .addresses(vec![ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 }])
+        .cores(CoreSet::Count(1))
+        .recv_buffers(64)
+        .max_connections(100)
+        .drain_timeout(Duration::from_secs(2))
+        .drain_spread(Duration::ZERO);
     let handle = Server::new(config).start(app).expect("the server starts");
     let address = handle.addresses()[0].inet().expect("a TCP address").to_string();
     Served { handle: Some(handle), address }

@@ -10,7 +10,7 @@ use crate::common::{TestServer, config};
 use crate::{ask, get, upgrade, with_token};
 
 fn with_admin(config: Config) -> Config {
-    Config { admin_address: Some("127.0.0.1:0".parse().expect("an address")), ..config }
+    config.admin_address(Some("127.0.0.1:0".parse().expect("an address")))
 }
 
 fn admin_of(server: &TestServer) -> SocketAddr {
@@ -71,8 +71,8 @@ fn the_same_rules_hold_there() {
 /// While strangers flood the public address, operators are let in; and they speak no PROXY protocol.
 #[test]
 fn limits_of_addresses_and_rates_do_not_hold_there() {
-    let limits = Config { connections_per_ip_max: 1, accept_rate_per_second: 1, ..config() };
-    let server = TestServer::with(with_admin(Config { proxy_protocol: ProxyProtocol::Always, ..limits }));
+    let limits = config().max_connections_per_ip(1).accept_rate(1);
+    let server = TestServer::with(with_admin(limits.proxy_protocol(ProxyProtocol::Always)));
     let open: Vec<Raw> = (0..40)
         .map(|number| {
             let mut client = Raw::connect(admin_of(&server));

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use ringwire::config::ListenAddress;
-use ringwire::{App, Config, Request, Server};
+use ringwire::{App, Request, Server};
 
 use crate::common::TestServer;
 use crate::common::config;
@@ -49,7 +49,7 @@ fn nobody_else_is_believed() {
 /// A proxy sends the requests of many clients on one connection.
 #[test]
 fn each_request_has_its_own_client() {
-    let config = Config { trusted_proxies: "127.0.0.1".parse().expect("a list"), ..config() };
+    let config = config().trusted_proxies("127.0.0.1".parse().expect("a list"));
     let told = async |request: Request| {
         let peer = request.peer().map_or_else(String::new, |peer| peer.ip().to_string());
         format!("{peer} {}", request.is_relayed())
@@ -76,7 +76,7 @@ fn a_unix_socket_may_be_a_proxys() {
     let tcp = ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 };
     let addresses = vec![tcp, ListenAddress::Unix(path.clone())];
     for (proxies, want) in [("unix", "192.0.2.1:0"), ("127.0.0.1", "none")] {
-        let server = TestServer::with(Config { addresses: addresses.clone(), ..trusting(proxies) });
+        let server = TestServer::with(trusting(proxies).addresses(addresses.clone()));
         let mut client = UnixStream::connect(&path).expect("a connection");
         client.write_all(&upgrade("/ws", &[("X-Forwarded-For", "192.0.2.1")])).expect("sent");
         client.read_exact(&mut [0; 12]).expect("an answer");
@@ -88,7 +88,7 @@ fn a_unix_socket_may_be_a_proxys() {
 /// Kills: counting the proxy instead of its clients, and each address of IPv6 by itself.
 #[test]
 fn limits_are_those_of_the_clients() {
-    let server = TestServer::with(Config { connections_per_ip_max: 2, ..trusting("127.0.0.1") });
+    let server = TestServer::with(trusting("127.0.0.1").max_connections_per_ip(2));
     let mut open = Vec::new();
     let mut status = |client: &str| {
         let mut proxy = server.raw();
@@ -123,8 +123,7 @@ fn limits_are_those_of_the_clients() {
 /// Kills: a trusted proxy that names this machine as its client.
 #[test]
 fn nobody_becomes_local_by_a_proxys_word() {
-    let server =
-        TestServer::with(Config { trusted_proxies: "127.0.0.0/8,10.0.0.0/8".parse().expect("a list"), ..config() });
+    let server = TestServer::with(config().trusted_proxies("127.0.0.0/8,10.0.0.0/8".parse().expect("a list")));
     assert_eq!(ask(server.raw(), &get("/metrics", &[])).status, 200);
     for (name, value) in [
         ("X-Forwarded-For", "127.0.0.1"),

@@ -25,7 +25,7 @@ fn v1(client: &str) -> Vec<u8> {
 }
 
 fn wanting(config: Config) -> Config {
-    Config { proxy_protocol: ProxyProtocol::Always, ..config }
+    config.proxy_protocol(ProxyProtocol::Always)
 }
 
 fn refused(server: &TestServer) -> u64 {
@@ -113,7 +113,7 @@ fn without_a_header_there_is_no_answer() {
 #[test]
 fn the_header_has_as_long_as_a_request() {
     const SHORT: Duration = Duration::from_millis(300);
-    let server = TestServer::with(Config { handshake_timeout: SHORT, ..wanting(config()) });
+    let server = TestServer::with(wanting(config()).handshake_timeout(SHORT));
     for bytes in [&V1[..20], &v2(1, 0x11, &[])[..14]] {
         let start = Instant::now();
         let mut client = server.raw();
@@ -129,7 +129,7 @@ fn the_header_has_as_long_as_a_request() {
 
 #[test]
 fn limits_are_those_of_the_clients() {
-    let server = TestServer::with(Config { connections_per_ip_max: 2, ..wanting(config()) });
+    let server = TestServer::with(wanting(config()).max_connections_per_ip(2));
     let mut open = Vec::new();
     let mut status = |client: &str, request: &[u8]| {
         let mut raw = server.raw();
@@ -190,11 +190,9 @@ fn where_proxies_are_trusted_nobody_else_may_speak() {
 #[test]
 fn some_addresses_may_want_it_and_others_not() {
     let address = |text: &str| text.parse().expect("an address");
-    let config = Config {
-        addresses: vec![address("127.0.0.1:0"), address("127.0.0.2:0")],
-        proxy_protocol: "127.0.0.2:0".parse().expect("an address"),
-        ..config()
-    };
+    let config = config()
+        .addresses(vec![address("127.0.0.1:0"), address("127.0.0.2:0")])
+        .proxy_protocol("127.0.0.2:0".parse().expect("an address"));
     let server = TestServer::with(config);
     let of = |number: usize| Raw::connect(server.handle().addresses()[number].inet().expect("an address"));
     let (plain, proxied) = (get("/healthz", &[]), [V1, &get("/healthz", &[])].concat());

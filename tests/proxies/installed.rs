@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ringwire::Config;
 use ringwire::config::{ListenAddress, ProxyProtocol};
 
 use crate::common::raw::{self, Raw};
@@ -154,8 +153,7 @@ fn nginx_over_a_unix_socket() {
     let Some(program) = find("nginx") else { return };
     let path = std::env::temp_dir().join(format!("ringwire-nginx-{}.sock", std::process::id()));
     let tcp = ListenAddress::Inet { host: "127.0.0.1".into(), port: 0 };
-    let server =
-        TestServer::with(Config { addresses: vec![tcp, ListenAddress::Unix(path.clone())], ..trusting("unix") });
+    let server = TestServer::with(trusting("unix").addresses(vec![tcp, ListenAddress::Unix(path.clone())]));
     let proxy = Proxy::nginx(&program, &block("nginx", "nginx"), &format!("unix:{}", path.display()));
     proxy.is_seen_through(&server, || peers_by(server.raw(), b""));
 }
@@ -173,7 +171,7 @@ fn haproxy_that_speaks_the_proxy_protocol() {
     let Some(program) = find("haproxy") else { return };
     let text = block("HAProxy, TCP mode, with the PROXY protocol", "haproxy");
     for text in [text.replace("send-proxy-v2", "send-proxy"), text] {
-        let server = TestServer::with(Config { proxy_protocol: ProxyProtocol::Always, ..trusting("127.0.0.1") });
+        let server = TestServer::with(trusting("127.0.0.1").proxy_protocol(ProxyProtocol::Always));
         let proxy = Proxy::haproxy(&program, &text, server.address);
         proxy.is_seen_through(&server, || peers_by(server.raw(), b"PROXY UNKNOWN\r\n"));
     }
@@ -183,7 +181,7 @@ fn haproxy_that_speaks_the_proxy_protocol() {
 #[test]
 fn nobody_becomes_local_through_a_proxy() {
     let Some(program) = find("nginx") else { return };
-    let server = TestServer::with(Config { api_token: None, ..trusting("127.0.0.1") });
+    let server = TestServer::with(trusting("127.0.0.1").api_token(None));
     assert_eq!(ask(server.raw(), &get("/metrics", &[])).status, 200);
     let proxy = Proxy::nginx(&program, &block("nginx", "nginx"), &server.address.to_string());
     eventually(|| ask(Raw::connect(proxy.address), &get("/healthz", &[])).status == 200, || "the server".to_owned());

@@ -23,11 +23,11 @@ const TOKEN: &str = "c2VjcmV0";
 
 /// Whose API answers whoever shows the token.
 fn with_token(config: Config) -> Config {
-    Config { api_token: Some(TOKEN.parse().expect("a token")), ..config }
+    config.api_token(Some(TOKEN.parse().expect("a token")))
 }
 
 fn trusting(proxies: &str) -> Config {
-    Config { trusted_proxies: proxies.parse().expect("a list"), ..with_token(config()) }
+    with_token(config()).trusted_proxies(proxies.parse().expect("a list"))
 }
 
 /// A connection from an address of this machine's loopback network.

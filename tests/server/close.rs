@@ -154,7 +154,7 @@ fn gone_in_the_middle_of_a_frame_or_a_message() {
 // A Close frame stands behind what is queued, which a stalled reader still gets when it reads in time.
 #[test]
 fn what_is_queued_when_the_server_closes_is_delivered() {
-    let server = TestServer::with(ringwire::Config { outbox_bytes_max: 64 << 20, ..config() });
+    let server = TestServer::with(config().max_outbox(64 << 20));
     let mut client = server.open("/broadcast");
     let message = vec![3; 1 << 20];
     for _ in 0..32 {

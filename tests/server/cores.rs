@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use ringwire::config::CoreSet;
 use ringwire::hub::CoreHub;
 use ringwire::remote::AskAll as _;
-use ringwire::{App, Config, Handle, Message, Request, Server, Socket, sleep, spawn_local, timeout};
+use ringwire::{App, Handle, Message, Request, Server, Socket, sleep, spawn_local, timeout};
 
 use crate::common::raw::{End, Raw};
 use crate::common::{PATIENCE, config};
@@ -116,7 +116,7 @@ fn hangs_in_its_app() {
 #[test]
 fn a_core_outlives_tasks_that_sleep_for_ever() {
     let short = Duration::from_millis(50);
-    let config = Config { cores: CoreSet::Count(1), handshake_timeout: short, ..config() };
+    let config = config().cores(CoreSet::Count(1)).handshake_timeout(short);
     let app = move || {
         App::new().get("/", async move |_: Request| {
             spawn_local(sleep(Duration::MAX)).detach();

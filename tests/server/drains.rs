@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use ringwire::client::blocking::block_on;
 use ringwire::config::CoreSet;
-use ringwire::{Config, Handle, Server};
+use ringwire::server::start_service;
+use ringwire::{Handle, Server};
 
 use crate::common::raw::{self, Raw};
 use crate::common::{PATIENCE, config};
@@ -20,15 +21,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// A server that drains for hours if nobody hurries it, and whose clients are told to go at once.
 fn patient(notice: Duration) -> Handle {
-    let config = Config {
-        drain_notice: notice,
-        drain_timeout: HOUR,
-        drain_spread: Duration::ZERO,
-        close_timeout: HOUR,
-        idle_timeout: Duration::ZERO,
-        write_timeout: HOUR,
-        ..config()
-    };
+    let config = config()
+        .drain_notice(notice)
+        .drain_timeout(HOUR)
+        .drain_spread(Duration::ZERO)
+        .close_timeout(HOUR)
+        .idle_timeout(Duration::ZERO)
+        .write_timeout(HOUR);
     Server::new(config).start(echo).expect("it starts")
 }
 
@@ -47,7 +46,7 @@ fn ms(ms: u64) -> Duration {
 #[test]
 fn every_clone_is_the_server_and_each_may_be_joined() {
     for fails in [false, true] {
-        let handle = Server::new(config()).start_service(Frail::new).expect("it starts");
+        let handle = start_service(Server::new(config()), Frail::new).expect("it starts");
         let address = inet(&handle);
         drop(handle.clone());
         let mut client = Raw::connect(address);
@@ -179,7 +178,7 @@ fn whoever_awaits_is_told_of_a_core_that_does_not_end() {
             }),
         )
     };
-    let config = Config { cores: CoreSet::Count(1), drain_timeout: HOUR, ..config() };
+    let config = config().cores(CoreSet::Count(1)).drain_timeout(HOUR);
     let handle = Server::new(config).start(app).expect("it starts");
     let mut client = mute(&handle);
     client.send(&raw::text("x"));

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 use ringwire::client::blocking::block_on;
 use ringwire::config::{CoreSet, ListenAddress};
+use ringwire::server::start_service;
 use ringwire::{App, Config, Delivery, Handle, Hub, Message, Server, Socket, ws};
 use serde_json::Value;
 
 use crate::common::raw::{self, Raw};
-use crate::common::{PATIENCE, config, eventually};
+use crate::common::{PATIENCE, any_port, config, eventually};
 use crate::frail::{DIE, Frail};
 
 /// What `run` returns, unless it hangs.
@@ -53,9 +54,8 @@ pub(crate) fn echo() -> App {
 }
 
 fn with_unix(path: &Path) -> Config {
-    let mut addresses = config().addresses;
-    addresses.push(ListenAddress::Unix(path.to_owned()));
-    Config { addresses, drain_timeout: Duration::from_millis(200), ..config() }
+    let addresses = vec![any_port(), ListenAddress::Unix(path.to_owned())];
+    config().addresses(addresses).drain_timeout(Duration::from_millis(200))
 }
 
 pub(crate) fn inet(handle: &Handle) -> SocketAddr {
@@ -126,7 +126,7 @@ fn sockets_end_with_the_server_whatever_is_held_of_it_and_however_it_ends() {
     for fails in [false, true] {
         let scratch = Scratch::new(if fails { "fails" } else { "drains" });
         let path = scratch.socket();
-        let handle = Server::new(with_unix(&path)).start_service(Frail::new).expect("it starts");
+        let handle = start_service(Server::new(with_unix(&path)), Frail::new).expect("it starts");
         let address = inet(&handle);
         let hub = handle.hub().clone();
         let mut open = sockets_of_all_kinds(address, &path);
@@ -160,8 +160,8 @@ fn sockets_end_with_the_server_whatever_is_held_of_it_and_however_it_ends() {
 /// A core that fails ends the server although nobody joins it, or holds it.
 #[test]
 fn a_core_that_fails_ends_a_server_that_nobody_holds() {
-    let config = Config { cores: CoreSet::Count(3), ..config() };
-    let handle = Server::new(config).start_service(Frail::new).expect("it starts");
+    let config = config().cores(CoreSet::Count(3));
+    let handle = start_service(Server::new(config), Frail::new).expect("it starts");
     let address = inet(&handle);
     let mut clients: Vec<Raw> = (0..12).map(|_| Raw::connect(address)).collect();
     clients.iter_mut().for_each(|client| client.upgrade("/echo"));
@@ -191,8 +191,7 @@ fn a_hub_of_a_server_that_has_ended_says_so_at_once() {
             }),
         )
     };
-    let handle =
-        Server::new(Config { drain_timeout: Duration::from_millis(200), ..config() }).start(app).expect("it starts");
+    let handle = Server::new(config().drain_timeout(Duration::from_millis(200))).start(app).expect("it starts");
     let mut client = Raw::connect(inet(&handle));
     client.upgrade("/echo");
     let hub = handle.hub().clone();
@@ -204,7 +203,8 @@ fn a_hub_of_a_server_that_has_ended_says_so_at_once() {
     let id = ids.lock().expect("no panic")[0];
     let sender = senders.lock().expect("no panic").pop().expect("one");
     soon(move || {
-        let gone = Delivery { gone: 1, ..Delivery::default() };
+        let mut gone = Delivery::default();
+        gone.gone = 1;
         assert_eq!(hub.send_to(id, "x").expect("text").wait(), gone);
         assert_eq!(sender.send("x").expect("text").wait(), gone);
         assert!(sender.is_gone());
@@ -233,8 +233,7 @@ fn a_hub_of_a_server_that_has_ended_says_so_at_once() {
 /// What was asked of a core that fails before it has answered is answered all the same: there is nothing to wait for.
 #[test]
 fn questions_to_a_core_that_fails_are_not_waited_for_for_ever() {
-    let handle =
-        Server::new(Config { cores: CoreSet::Count(1), ..config() }).start_service(Frail::new).expect("it starts");
+    let handle = start_service(Server::new(config().cores(CoreSet::Count(1))), Frail::new).expect("it starts");
     let hub = handle.hub().clone();
     let ended = Arc::new(AtomicBool::new(false));
     let asking: Vec<_> = (0..4)
@@ -271,7 +270,7 @@ fn a_core_that_hangs_with_a_full_mailbox_keeps_no_other_from_ending() {
             socket.send(message)
         })
     };
-    let config = Config { mail_depth: 16, drain_timeout: 3 * PATIENCE, ..config() };
+    let config = config().mail_depth(16).drain_timeout(3 * PATIENCE);
     let handle = Server::new(config).start(app).expect("it starts");
     let mut clients: Vec<Raw> = (0..24).map(|_| Raw::connect(inet(&handle))).collect();
     clients.iter_mut().for_each(|client| client.upgrade("/echo"));
@@ -315,7 +314,7 @@ fn whoever_joins_is_told_of_a_core_that_does_not_end() {
             }),
         )
     };
-    let config = Config { cores: CoreSet::Count(1), drain_timeout: Duration::from_millis(200), ..config() };
+    let config = config().cores(CoreSet::Count(1)).drain_timeout(Duration::from_millis(200));
     let handle = Server::new(config).start(app).expect("it starts");
     let mut client = Raw::connect(inet(&handle));
     client.upgrade("/echo");
@@ -348,7 +347,7 @@ fn what_blocks_refuses_to_on_a_core() {
             })
             .ws("/client", |_: &mut Socket<'_>, _: Message<'_>| block_on(async { "blocked" }))
     };
-    let handle = Server::new(Config { cores: CoreSet::Count(1), ..config() }).start(app).expect("it starts");
+    let handle = Server::new(config().cores(CoreSet::Count(1))).start(app).expect("it starts");
     let address = inet(&handle);
     *server.lock().expect("no panic") = Some(handle);
     for path in ["/send", "/ask", "/client", "/join"] {
@@ -365,7 +364,7 @@ fn what_blocks_refuses_to_on_a_core() {
 fn a_server_whose_handle_was_dropped_is_found_by_its_path() {
     let scratch = Scratch::new("dropped");
     let path = scratch.socket();
-    let handle = Server::new(with_unix(&path)).start_service(Frail::new).expect("it starts");
+    let handle = start_service(Server::new(with_unix(&path)), Frail::new).expect("it starts");
     let address = inet(&handle);
     drop(handle);
     let mut open = sockets_of_all_kinds(address, &path);
@@ -408,7 +407,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
         drop(first);
         let _last = is_in_use.then_some(last);
         let addresses = vec![at(first_at), ListenAddress::Unix(path.clone()), at(last_at)];
-        let error = Server::new(Config { addresses, ..config() }).run(make).expect_err("it cannot start").to_string();
+        let error = Server::new(config().addresses(addresses)).run(make).expect_err("it cannot start").to_string();
         assert!(error.contains(expected), "{error}");
         let blocked = SigSet::thread_get_mask().expect("a mask");
         assert!(!blocked.contains(Signal::SIGTERM) && !blocked.contains(Signal::SIGINT), "{expected}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use ringwire::{App, Config, HttpError, Request, Server, ws};
+use ringwire::{App, HttpError, Request, Server, ws};
 
 use crate::common::raw::{self, End, FIN, Frame, Raw};
 use crate::common::{TestServer, config};
@@ -73,13 +73,11 @@ fn no_answer_to_head_has_content() {
                 group.before(|_| Err(HttpError::unauthorized("who are you?"))).get("/", async |_| "secret")
             })
     };
-    let limits = Config {
-        head_bytes_max: 1024,
-        body_bytes_max: 10,
-        handshake_timeout: Duration::from_millis(300),
-        answer_timeout: Duration::from_millis(300),
-        ..config()
-    };
+    let limits = config()
+        .max_head(1024)
+        .max_body(10)
+        .handshake_timeout(Duration::from_millis(300))
+        .answer_timeout(Duration::from_millis(300));
     let server = Server::new(limits).start(app).expect("it starts");
     let address = server.addresses()[0].inet().expect("TCP");
     let long = format!("A: {}", "x".repeat(1024));

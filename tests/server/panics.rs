@@ -16,7 +16,7 @@ use http::HeaderValue;
 use http::header::HeaderName;
 use ringwire::config::CoreSet;
 use ringwire::{
-    App, BoxError, Config, Connection, HttpError, Json, Message, Mode, Request, Response, Server, Socket, sleep,
+    App, BoxError, Connection, HttpError, Json, Message, Mode, Request, Response, Server, Socket, sleep,
     spawn_local, ws,
 };
 use serde::{Serialize, Serializer};
@@ -425,7 +425,7 @@ fn run(address: SocketAddr, path: &str, seen: Seen) {
 /// Kills: every place where a user's code runs, or is dropped, without a guard.
 #[test]
 fn a_panic_of_a_users_costs_one_connection_wherever_it_is() {
-    let config = Config { cores: CoreSet::Count(1), ..config() };
+    let config = config().cores(CoreSet::Count(1));
     let handle = Server::new(config).start(app).expect("it starts");
     let address = handle.addresses()[0].inet().expect("TCP");
     let mut witness = Raw::connect(address);

@@ -178,7 +178,7 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn an_embedded_server_ends_by_its_handle() {
-    let server = TestServer::with(ringwire::Config { drain_spread: Duration::from_millis(50), ..config() });
+    let server = TestServer::with(config().drain_spread(Duration::from_millis(50)));
     let mut clients: Vec<_> = (0..4).map(|_| server.client("/rooms/x")).collect();
     let reading = std::thread::spawn(move || clients.iter_mut().map(close_code).collect::<Vec<_>>());
     server.shutdown().expect("it ends well");
@@ -232,7 +232,7 @@ impl Drop for Hanging {
 #[ignore = "started by the tests below"]
 fn hangs_in_a_handler() {
     use ringwire::config::CoreSet;
-    use ringwire::{App, Config, Message, Server, Socket, ws};
+    use ringwire::{App, Message, Server, Socket, ws};
 
     fn hang(place: &str) {
         while std::env::var("HANG_IN").is_ok_and(|how| how == place) {
@@ -253,7 +253,7 @@ fn hangs_in_a_handler() {
         };
         App::new().ws("/echo", ws().on_connect(on_connect).on_message(on_message).on_close(|_, _| hang("on_close")))
     };
-    let config = Config { cores: CoreSet::Count(2), drain_timeout: Duration::from_millis(300), ..config() };
+    let config = config().cores(CoreSet::Count(2)).drain_timeout(Duration::from_millis(300));
     let announce = |handle: &ringwire::Handle| {
         println!("listening {}", handle.addresses()[0].inet().expect("TCP"));
         hang("started");

@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use ringwire::config::{Config, ListenAddress};
+use ringwire::config::ListenAddress;
 use tungstenite::Message;
 
-use crate::common::{TestServer, config};
+use crate::common::{TestServer, any_port, config};
 
 /// A path for a socket, in a directory of its own.
 fn socket_path(name: &str) -> PathBuf {
@@ -20,9 +20,8 @@ fn socket_path(name: &str) -> PathBuf {
 #[test]
 fn a_unix_socket_and_a_port_at_once() {
     let path = socket_path("both");
-    let mut addresses = config().addresses;
-    addresses.push(ListenAddress::Unix(path.clone()));
-    let server = TestServer::with(Config { addresses, ..config() });
+    let addresses = vec![any_port(), ListenAddress::Unix(path.clone())];
+    let server = TestServer::with(config().addresses(addresses));
     let stream = || UnixStream::connect(&path).expect("a connection");
     let mut clients: Vec<_> = (0..4)
         .map(|_| tungstenite::client::client("ws://localhost/broadcast", stream()).expect("a handshake").0)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
 use ringwire::config::Origins;
-use ringwire::{App, Config, HttpError, Request, Response, Server, ws};
+use ringwire::{App, HttpError, Request, Response, Server, ws};
 
 use crate::common::config;
 use crate::common::raw::{self, End, Raw};
@@ -48,7 +48,7 @@ fn app(reached: &Arc<AtomicUsize>) -> App {
 fn a_refused_upgrade_ends_the_connection() {
     let reached = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reached);
-    let limits = Config { origins: Origins::List(vec!["https://example.org".into()]), ..config() };
+    let limits = config().origins(Origins::List(vec!["https://example.org".into()]));
     let server = Server::new(limits).start(move || app(&counted)).expect("it starts");
     let address = server.addresses()[0].inet().expect("TCP");
     let good = |path: &str| String::from_utf8(raw::upgrade_request(path)).expect("ASCII");
@@ -125,7 +125,7 @@ fn a_refused_upgrade_ends_the_connection() {
 /// Nor where it is the server that has no room.
 #[test]
 fn an_upgrade_that_finds_no_room_ends_the_connection() {
-    let server = Server::new(Config { connections_max: 1, cores: ringwire::config::CoreSet::Count(1), ..config() });
+    let server = Server::new(config().max_connections(1).cores(ringwire::config::CoreSet::Count(1)));
     let server = server.start(|| App::new().ws("/ws", ws()).get("/page", async |_| "a page")).expect("it starts");
     let address = server.addresses()[0].inet().expect("TCP");
     let mut first = Raw::connect(address);

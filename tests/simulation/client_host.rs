@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use ringwire::client::simulated::{Courier, Driver, Found, Resolve};
+use ringwire::client::simulated::{Courier, Driver, Found, Resolve, through};
 use ringwire::client::{Connect, connect};
 use ringwire::engine::sim::{Client, Ring, RingOptions, Rng, World};
 
@@ -69,7 +69,7 @@ impl ClientCore {
 
 /// A connection to be made through a simulated driver.
 pub fn connect_to(courier: &Arc<Courier>, port: u16, path: &str) -> Connect {
-    connect(format!("ws://10.9.9.9:{port}{path}")).through(courier)
+    through(connect(format!("ws://10.9.9.9:{port}{path}")), courier)
 }
 
 /// Futures and who of them has been woken. Nobody is polled unasked, so whom the code forgets to wake is stuck.

@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringwire::client::simulated::Found;
+use ringwire::client::simulated::{Found, through};
 use ringwire::client::{Client, ClientError, Connect, Event, Reconnecting, Waiting};
 use ringwire::engine::sim::{self, Dial, Fault, Faults, RingOptions, Rng, World};
 
@@ -181,7 +181,7 @@ fn a_refused_connect_is_told_with_its_reason() {
 }
 
 fn two(rig: &Rig) -> Connect {
-    ringwire::client::connect("ws://two.test:7/").through(&rig.client.courier)
+    through(ringwire::client::connect("ws://two.test:7/"), &rig.client.courier)
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn the_last_addresss_error_is_told_and_unknown_names_are() {
     rig.pass_ms(1);
     let error = take(&answer).expect_err("both refuse");
     assert!(matches!(&error, ClientError::Connect { address, .. } if address == "10.0.0.2:7"), "{error}");
-    let unknown = ringwire::client::connect("ws://nowhere.test/").through(&rig.client.courier);
+    let unknown = through(ringwire::client::connect("ws://nowhere.test/"), &rig.client.courier);
     let answer = rig.start(unknown.into_future());
     assert!(matches!(take(&answer), Err(ClientError::Resolve { host, .. }) if host == "nowhere.test"));
     rig.finish();

@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use ringwire::client::simulated::Courier;
+use ringwire::client::simulated::{Courier, reconnecting_through};
 use ringwire::client::{Client, ClientError, Connect, Event, Reconnecting};
 use ringwire::engine::sim::Rng;
 use ringwire::{App, Message, OwnedMessage, Socket, ws};
@@ -277,16 +277,16 @@ impl User {
         let (number, current) = (self.number, Arc::new(AtomicUsize::new(0)));
         let (visit, mut fails) = (Arc::clone(&current), self.rng.between(0, 3));
         // What greets the server before anybody else can, and a factory that fails now and then.
-        let mut client = Reconnecting::with_factory(move || {
+        let client = Reconnecting::with_factory(move || {
             fails = (fails + 1) % 4;
             std::future::ready(if fails == 0 { Err("no token") } else { Ok(connect.clone()) })
-        })
-        .through(courier)
-        .on_open(move |client: Client| {
-            let hello = hello(number, visit.load(Relaxed));
-            async move { client.send(hello).await.map(|()| client) }
-        })
-        .delays(Duration::ZERO, Duration::ZERO);
+        });
+        let mut client = reconnecting_through(client, courier)
+            .on_open(move |client: Client| {
+                let hello = hello(number, visit.load(Relaxed));
+                async move { client.send(hello).await.map(|()| client) }
+            })
+            .delays(Duration::ZERO, Duration::ZERO);
         self.visits.borrow_mut().push(Visit::default());
         let mut attempts = 0;
         let mut is_open = false;

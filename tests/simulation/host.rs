@@ -21,7 +21,7 @@ use ringwire::proto::{Incoming, Limits, Spares};
 use ringwire::remote::{CoreEnd, Hub};
 use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Reply, Serves, Service};
 use ringwire::shard::{Handover, Settings, Shard};
-use ringwire::{App, ConnectionId, Dropped, app, standalone};
+use ringwire::{App, ConnectionId, Dropped, app, remote, standalone};
 
 /// How the cores are set up.
 #[derive(Clone)]
@@ -344,7 +344,7 @@ impl Cores {
         let bells: Vec<Arc<Bell>> = (0..setup.cores).map(|_| Arc::default()).collect();
         let wakes = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn Wake>).collect();
         let courier = office.courier(wakes);
-        let handle = Hub::new(courier.clone(), Arc::clone(&admission));
+        let handle = remote::hub(courier.clone(), Arc::clone(&admission));
         let all = bells.iter().enumerate().map(|(number, bell)| {
             let (post, mailbox) = office.take(number);
             let outbox = Outbox::new(setup.outbox_bytes_max);
@@ -364,7 +364,7 @@ impl Cores {
             let ring = world.ring(number, setup.ring.clone());
             let settings = setup.settings.clone();
             let shard = Shard::new(ring, service, hub, mailbox, Arc::clone(&admission), settings);
-            let end = Some(handle.end_of(number));
+            let end = Some(remote::end_of(&handle, number));
             Core { shard, number, world: world.clone(), asleep: false, bell: Arc::clone(bell), end }
         });
         let all = all.collect();

@@ -13,7 +13,7 @@ const TOKEN: &str = "c2ltdWxhdGVk";
 
 /// The stand-alone program on two cores with mailboxes of two letters.
 fn narrow() -> Rig {
-    let app = || standalone::app(&Config { api_token: TOKEN.parse().ok(), ..Config::default() });
+    let app = || standalone::app(&Config::default().api_token(TOKEN.parse().ok()));
     Rig::new(&Setup { cores: 2, mail_depth: 2, app: Rc::new(app), ..Setup::default() })
 }
 

@@ -4,7 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 
-use ringwire::Config;
 use ringwire::config::ListenAddress;
 
 use crate::common::raw::Raw;
@@ -14,7 +13,7 @@ use crate::{ask_with, json_of, request};
 const LISTING: &str = "/api/ws/connections";
 
 fn with_token() -> TestServer {
-    TestServer::with(Config { api_token: Some("c2VjcmV0".parse().expect("a token")), ..config() })
+    TestServer::with(config().api_token(Some("c2VjcmV0".parse().expect("a token"))))
 }
 
 #[test]
@@ -65,7 +64,7 @@ fn a_token_keeps_out_whoever_does_not() {
 #[test]
 fn without_a_token_only_this_machine_is_let_in() {
     let address = ListenAddress::Inet { host: "0.0.0.0".into(), port: 0 };
-    let server = TestServer::with(Config { addresses: vec![address], ..config() });
+    let server = TestServer::with(config().addresses(vec![address]));
     let ask = |to: std::net::IpAddr| {
         let mut client = Raw::over(TcpStream::connect((to, server.address.port())).expect("a connection"));
         client.send(&request("GET", LISTING, &[], ""));
@@ -88,7 +87,7 @@ fn without_a_token_only_this_machine_is_let_in() {
 #[test]
 fn a_unix_socket_is_this_machine() {
     let path = std::env::temp_dir().join(format!("ringwire-api-{}.sock", std::process::id()));
-    let server = TestServer::with(Config { addresses: vec![ListenAddress::Unix(path.clone())], ..config() });
+    let server = TestServer::with(config().addresses(vec![ListenAddress::Unix(path.clone())]));
     let mut client = UnixStream::connect(&path).expect("a connection");
     client.write_all(&request("GET", LISTING, &[("Connection", "close")], "")).expect("sent");
     let mut answer = String::new();
@@ -204,7 +203,7 @@ const PAGE: (&str, &str) = ("Origin", "https://app.example");
 #[test]
 fn pages_of_named_origins_may_use_it() {
     let origins = Some("https://app.example".parse().expect("origins"));
-    let server = TestServer::with(Config { api_origins: origins.clone(), ..config() });
+    let server = TestServer::with(config().api_origins(origins.clone()));
     let cross_site = ("Sec-Fetch-Site", "cross-site");
     let allowed = ("access-control-allow-origin", Some(PAGE.1));
     let response = ask_with(&server, "GET", LISTING, &[PAGE, cross_site], "");
@@ -224,7 +223,7 @@ fn pages_of_named_origins_may_use_it() {
 
     // With a token, who has it; and who has not can read why.
     let token = Some("c2VjcmV0".parse().expect("a token"));
-    let server = TestServer::with(Config { api_origins: origins, api_token: token, ..config() });
+    let server = TestServer::with(config().api_origins(origins).api_token(token));
     let response = ask_with(&server, "GET", LISTING, &[PAGE], "");
     assert_eq!((response.status, response.header(allowed.0)), (401, allowed.1));
     assert_eq!(ask_with(&server, "OPTIONS", "/api/broadcast", &question, "").status, 204);

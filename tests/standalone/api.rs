@@ -250,7 +250,7 @@ fn a_listing_has_pages() {
 /// Kills: answers as large as all the data that clients' programs have put there.
 #[test]
 fn a_listing_is_bounded_in_bytes() {
-    let server = TestServer::with(ringwire::Config { body_bytes_max: 8 << 20, ..config() });
+    let server = TestServer::with(config().max_body(8 << 20));
     let users: Vec<User> = (0..6).map(|_| User::new(&server)).collect();
     let put = |user: &User, bytes: usize| {
         let path = format!("/api/ws/connections/{}/data", user.id);
@@ -309,7 +309,7 @@ fn delete_says_why_and_closes() {
 /// Kills: connections that are listed, and that nobody can ask for.
 #[test]
 fn a_connection_that_is_closing_is_there_until_it_has_gone() {
-    let server = TestServer::with(ringwire::Config { close_timeout: Duration::from_secs(60), ..config() });
+    let server = TestServer::with(config().close_timeout(Duration::from_secs(60)));
     // It does not answer the Close frame.
     let _user = server.open("/ws");
     server.await_connections(1);
@@ -378,7 +378,7 @@ fn other_methods_and_paths_are_told_so() {
 
 #[test]
 fn a_body_that_is_too_large_is_413() {
-    let server = TestServer::with(ringwire::Config { body_bytes_max: 1000, ..config() });
+    let server = TestServer::with(config().max_body(1000));
     let body = format!(r#"{{"message":"{}"}}"#, "x".repeat(1000));
     let (status, answer) = ask(&server, "POST", "/api/broadcast", &body);
     assert_eq!(status, 413, "{answer}");

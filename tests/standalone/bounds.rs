@@ -183,14 +183,14 @@ fn nesting_of_data(server: &TestServer, depth: usize) -> String {
 
 #[test]
 fn limits_that_are_told_are_those_that_hold() {
-    let server = TestServer::with(ringwire::Config {
-        head_bytes_max: HEAD_BYTES,
-        body_bytes_max: BODY_BYTES,
-        message_bytes_max: MESSAGE_BYTES,
-        fragments_max: FRAGMENTS as u32,
-        rooms_max: ROOMS as u32,
-        ..config()
-    });
+    let server = TestServer::with(
+        config()
+            .max_head(HEAD_BYTES)
+            .max_body(BODY_BYTES)
+            .max_message(MESSAGE_BYTES)
+            .max_fragments(FRAGMENTS as u32)
+            .max_rooms(ROOMS as u32),
+    );
     let mut wrong = Vec::new();
     for Bound { what, most, refusal, with } in BOUNDS {
         let (at, beyond) = (with(&server, *most), with(&server, most + 1));
@@ -203,10 +203,7 @@ fn limits_that_are_told_are_those_that_hold() {
 
 #[test]
 fn so_many_connections_are_let_in() {
-    for (config, refusal) in [
-        (ringwire::Config { connections_max: 7, ..config() }, "503"),
-        (ringwire::Config { connections_per_ip_max: 7, ..config() }, "429"),
-    ] {
+    for (config, refusal) in [(config().max_connections(7), "503"), (config().max_connections_per_ip(7), "429")] {
         let server = TestServer::with(config);
         let clients: Vec<_> = (0..7).map(|_| client(server.address, "/echo")).collect();
         server.await_connections(7);

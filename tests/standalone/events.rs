@@ -4,7 +4,6 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use ringwire::Config;
 use ringwire::config::CoreSet;
 use serde_json::json;
 use tungstenite::Message;
@@ -44,7 +43,7 @@ fn joins_and_leaves_are_counted_over_all_cores_and_told_to_the_others() {
 #[test]
 fn joins_at_once_on_different_cores_add_up() {
     for cores in [2, 3] {
-        let server = TestServer::with(Config { cores: CoreSet::Count(cores), ..config() });
+        let server = TestServer::with(config().cores(CoreSet::Count(cores)));
         let mut users: Vec<User> = (0..10).map(|_| User::new(&server)).collect();
         while (0..cores).any(|core| users.iter().all(|user| user.core() != core)) {
             users.remove(0);

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Barrier};
 
 use prometheus_parse::{Sample, Scrape, Value};
-use ringwire::Config;
 use ringwire::metrics::CONTENT_TYPE;
 use ringwire::remote::AskAll as _;
 
@@ -81,7 +80,7 @@ fn what_happens_is_in_the_numbers_of_some_core() {
 /// Kills: questions that take the way of messages.
 #[test]
 fn full_mailboxes_and_closed_doors() {
-    let server = TestServer::with(Config { mail_depth: 16, ..config() });
+    let server = TestServer::with(config().mail_depth(16));
     let hub = server.handle().hub();
     // Nobody reads its mail while it waits for a thread that writes to it: that fills the mailboxes, as soon as both have
     // been asked.
@@ -100,7 +99,7 @@ fn full_mailboxes_and_closed_doors() {
 
 #[test]
 fn only_those_who_may_ask() {
-    let server = TestServer::with(Config { api_token: Some("c2VjcmV0".parse().expect("a token")), ..config() });
+    let server = TestServer::with(config().api_token(Some("c2VjcmV0".parse().expect("a token"))));
     let refused = ask_with(&server, "GET", "/metrics", &[], "");
     assert_eq!(refused.status, 401);
     assert!(json_of(&refused)["error"].is_string());

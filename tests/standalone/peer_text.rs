@@ -54,7 +54,7 @@ fn an_error_event_is_short_and_on_one_line() {
 
 #[test]
 fn an_error_of_http_is_short_and_on_one_line() {
-    let server = TestServer::with(ringwire::Config { body_bytes_max: 16 << 20, head_bytes_max: 64 << 10, ..config() });
+    let server = TestServer::with(config().max_body(16 << 20).max_head(64 << 10));
     let user = User::new(&server);
     let data = format!("/api/ws/connections/{}/data", user.id);
     let long = "%7F".repeat(4 << 10);

@@ -208,7 +208,12 @@ impl Reader<'_> {
                 TokenTree::Punct(punct) if punct.as_char() == '\'' => at += 1,
                 TokenTree::Punct(_) | TokenTree::Literal(_) => {}
                 TokenTree::Group(group) => {
-                    self.tokens(module, &group.stream().into_iter().collect::<Vec<_>>(), None);
+                    let inside: Vec<TokenTree> = group.stream().into_iter().collect();
+                    // A macro that is given modules declares them here.
+                    let declares = at > 0
+                        && is_punct(tokens.get(at - 1), '!')
+                        && matches!(inside.first(), Some(TokenTree::Ident(first)) if first == "mod");
+                    self.tokens(module, &inside, directory.filter(|_| declares));
                     is_reexport = false;
                 }
                 TokenTree::Ident(ident) if ident == "pub" => {
@@ -511,6 +516,11 @@ fn the_graph_is_awake() {
     // There and back; a part of a type that uses its whole is no circle.
     assert_eq!(uses("use crate::b::B; pub struct A;", "mod c; pub use c::C; pub struct B(crate::a::A);", root).2, 1);
     assert_eq!(uses("", "mod c; use c::C; pub struct B(C);", root).2, 0);
+    // Modules that a macro declares.
+    assert_eq!(
+        uses("use crate::b::B; pub struct A;", "listed! { mod c; } pub use c::C; pub struct B(crate::a::A);", root).2,
+        1
+    );
     let graph = of_texts(&[
         ("lib.rs", "mod b;"),
         ("b.rs", "mod c; use c::C; pub struct B(C);"),

@@ -113,7 +113,7 @@ fn what_is_sent_after_the_end_is_lost_without_a_word() {
 
 #[test]
 fn who_does_not_read_is_a_slow_consumer() {
-    let config = Config { outbox_bytes_max: 4096, ..Config::default() };
+    let config = Config::default().max_outbox(4096);
     let app = |policy: SlowConsumer| move || App::new().ws("/", ws().slow_consumer(policy));
     let flood = |server: &TestServer| {
         for number in 0..10 {

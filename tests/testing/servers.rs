@@ -40,13 +40,11 @@ fn responses_come_whole() {
 
 #[test]
 fn settings_hold() {
-    let config = Config {
-        origins: "https://example.org".parse::<Origins>().expect("an origin"),
-        body_bytes_max: 10,
-        connections_max: 2,
-        message_bytes_max: 200,
-        ..Config::default()
-    };
+    let config = Config::default()
+        .origins("https://example.org".parse::<Origins>().expect("an origin"))
+        .max_body(10)
+        .max_connections(2)
+        .max_message(200);
     let app = || App::new().ws("/", ws().on_message(|_, _| "yes")).post("/", async |_: Request| "taken");
     let server = TestServer::builder().config(config).start(app);
     assert_eq!(server.handshake("/").origin("https://evil.example").refusal().status(), 403);
@@ -56,7 +54,7 @@ fn settings_hold() {
     one.send("x".repeat(201));
     one.expect_close(1009);
     let text = failure(|| {
-        let config = Config { message_bytes_max: 1, ..Config::default() };
+        let config = Config::default().max_message(1);
         TestServer::builder().config(config).start(App::new);
     });
     assert!(text.contains("RINGWIRE_MAX_MESSAGE"), "{text}");
@@ -199,14 +197,14 @@ fn an_endless_task_is_one() {
 #[test]
 fn a_drain_ends_at_the_earliest_time_that_it_was_given() {
     let seconds = Duration::from_secs;
-    let settings = |notice_s, timeout_s, spread_s| Config {
-        drain_notice: seconds(notice_s),
-        drain_timeout: seconds(timeout_s),
-        drain_spread: seconds(spread_s),
-        close_timeout: seconds(3000),
-        ping_interval: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        ..Config::default()
+    let settings = |notice_s, timeout_s, spread_s| {
+        Config::default()
+            .drain_notice(seconds(notice_s))
+            .drain_timeout(seconds(timeout_s))
+            .drain_spread(seconds(spread_s))
+            .close_timeout(seconds(3000))
+            .ping_interval(Duration::ZERO)
+            .idle_timeout(Duration::ZERO)
     };
     // Settings; calls, each at its second with its time (0: that of the settings); when all is over, and by when
     // everybody has been told to go.

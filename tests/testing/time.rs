@@ -99,7 +99,7 @@ fn who_answers_pings_stays_and_who_does_not_goes() {
     assert!(!dead.is_open());
     assert_eq!(server.hub().websockets(), 1);
 
-    let config = Config { ping_interval: Duration::ZERO, idle_timeout: 10 * SECOND, ..Config::default() };
+    let config = Config::default().ping_interval(Duration::ZERO).idle_timeout(10 * SECOND);
     let server = TestServer::builder().config(config).start(|| App::new().ws("/", ws()));
     let silent = server.connect("/");
     silent.expect_nothing_for(9 * SECOND);

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
-use ringwire::check;
-use ringwire::config::{Config, LogFormat, SETTINGS, Setting};
+use ringwire::config::{Config, SETTINGS, Setting};
 use ringwire::error::{ConfigError, Error, Result, exit};
+use ringwire::program::{check, standalone};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -60,7 +60,7 @@ fn print(text: &str) -> Result<()> {
 
 fn serve(config: Config) -> Result<ExitCode> {
     check::require(&config)?;
-    ringwire::standalone::run(config, crate::allocator::release)?;
+    standalone::run(config, crate::allocator::release)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -156,10 +156,10 @@ fn sentence(text: &str) -> String {
 }
 
 fn parse_filter(config: &Config) -> Result<EnvFilter, ConfigError> {
-    EnvFilter::builder().parse(&config.log).map_err(|error| {
-        let setting = Setting::named("RINGWIRE_LOG").expect("a setting of the table");
-        setting.conflict(config, format!("it is no filter: {error}"))
-    })
+    let setting = Setting::named("RINGWIRE_LOG").expect("a setting of the table");
+    EnvFilter::builder()
+        .parse(setting.value(config))
+        .map_err(|error| setting.conflict(config, format!("it is no filter: {error}")))
 }
 
 /// The first part of a filter that is meant as a level, it seems, and is none: such a word is a module's name, of which
@@ -171,22 +171,23 @@ fn no_level(filter: &str) -> Option<&str> {
 }
 
 fn start_logging(config: &Config) -> Result<()> {
-    if let Some(word) = no_level(&config.log) {
+    let value = |name| Setting::named(name).map(|setting| setting.value(config)).unwrap_or_default();
+    let filter = value("RINGWIRE_LOG");
+    if let Some(word) = no_level(&filter) {
         // Not by the log, which may be silent now.
         let _ = writeln!(
             io::stderr(),
-            "ringwire: RINGWIRE_LOG={}: {word} is taken for the name of a module, for it is no level: those are error, \
-             warn, info, debug, trace and off",
-            config.log
+            "ringwire: RINGWIRE_LOG={filter}: {word} is taken for the name of a module, for it is no level: those are error, \
+             warn, info, debug, trace and off"
         );
     }
     let lines = tracing_subscriber::fmt().with_env_filter(parse_filter(config)?).with_writer(io::stderr);
-    match config.log_format {
-        LogFormat::Text => {
+    match value("RINGWIRE_LOG_FORMAT").as_str() {
+        "json" => lines.json().init(),
+        _ => {
             let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
             lines.with_ansi(is_terminal).init();
         }
-        LogFormat::Json => lines.json().init(),
     }
     Ok(())
 }
@@ -213,7 +214,7 @@ mod tests {
 
     #[test]
     fn filters() {
-        let with = |log: &str| Config { log: String::from(log), ..Config::default() };
+        let with = |log: &str| Config::default().log(String::from(log));
         assert!(parse_filter(&with("warn,ringwire=debug")).is_ok());
         assert_eq!(no_level("bogus"), Some("bogus"));
         assert_eq!(no_level("info, verbose"), Some("verbose"));

@@ -7,7 +7,7 @@ use crate::config::ProxyProtocol;
 
 fn config(addresses: &str) -> Config {
     let addresses = addresses.split(',').map(|text| text.parse().expect(text));
-    Config { addresses: addresses.collect(), backlog: 256, ..Config::default() }
+    Config::default().addresses(addresses.collect()).backlog(256)
 }
 
 fn inet(listeners: &Listeners, index: usize) -> SocketAddr {
@@ -266,10 +266,8 @@ fn sockets_of_the_environment_replace_the_addresses() {
 fn each_socket_is_for_what_its_address_is_for() {
     let path = scratch("entrances");
     let setting = format!("localhost:0,127.0.0.2:0,unix:{}", path.display());
-    let proxied = Config {
-        proxy_protocol: format!("127.0.0.2:0,unix:{}", path.display()).parse().expect("a list"),
-        ..config(&setting)
-    };
+    let proxied =
+        config(&setting).proxy_protocol(format!("127.0.0.2:0,unix:{}", path.display()).parse().expect("a list"));
     let listeners = bind_all(&proxied, 2).expect("listeners");
     assert_eq!(listeners.entrances.len(), listeners.bound.len());
     for (bound, entrance) in listeners.bound.iter().zip(&listeners.entrances) {
@@ -279,7 +277,7 @@ fn each_socket_is_for_what_its_address_is_for() {
     drop(listeners);
 
     let admin = Some("localhost:0".parse().expect("an address"));
-    let apart = Config { admin_address: admin, proxy_protocol: ProxyProtocol::Always, ..config("127.0.0.1:0") };
+    let apart = config("127.0.0.1:0").admin_address(admin).proxy_protocol(ProxyProtocol::Always);
     let listeners = bind_all(&apart, 1).expect("listeners");
     let public = Entrance { proxy_protocol: true, serves: Serves::Public };
     let admin = Entrance { proxy_protocol: false, serves: Serves::Admin };
