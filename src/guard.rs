@@ -77,6 +77,7 @@ pub fn wake(waker: Waker) {
 }
 
 /// A value of a user's. Its destructor runs guarded, whoever drops it.
+#[allow(unnameable_types, reason = "only implementations of traits mention it")]
 pub struct Guarded<T>(Option<T>);
 
 impl<T> Guarded<T> {

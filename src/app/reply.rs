@@ -167,6 +167,7 @@ macro_rules! no_reply {
 no_reply!((), Sent, Delivery);
 
 /// What returns.
+#[allow(unnameable_types, reason = "only implementations of traits mention it")]
 pub trait Returns {
     /// With what.
     type Output;

@@ -56,6 +56,7 @@ pub use stretch::{PIECES_MAX, Stretch, ToSend};
 
 /// What became of one frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(unnameable_types, reason = "only implementations of traits mention it")]
 pub enum Queued {
     /// It will be sent.
     Yes,

@@ -46,6 +46,7 @@ impl<'h> Upgrade<'h> {
 
 /// A refused handshake: the response to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(unnameable_types, reason = "only implementations of traits mention it")]
 pub struct Refusal {
     /// The status code.
     pub status: u16,

@@ -27,6 +27,12 @@ pub struct Sender {
     _alive: Option<Arc<Alive>>,
 }
 
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
 impl Sender {
     pub(crate) fn new(id: ConnectionId, hub: Hub, alive: Option<Arc<Alive>>, gone: Arc<AtomicBool>) -> Sender {
         Sender { id, hub, gone, _alive: alive }

@@ -68,6 +68,7 @@ pub struct Accept {
 
 /// An HTTP response with its whole body.
 #[derive(Clone, Debug)]
+#[allow(unnameable_types, reason = "only implementations of traits mention it")]
 pub struct Reply {
     /// The status.
     pub status: StatusCode,

@@ -16,8 +16,8 @@ use http::HeaderValue;
 use http::header::HeaderName;
 use ringwire::config::CoreSet;
 use ringwire::{
-    App, BoxError, Connection, HttpError, Json, Message, Mode, Request, Response, Server, Socket, sleep,
-    spawn_local, ws,
+    App, BoxError, Connection, HttpError, Json, Message, Mode, Request, Response, Server, Socket, sleep, spawn_local,
+    ws,
 };
 use serde::{Serialize, Serializer};
 
