@@ -48,7 +48,7 @@ fn connections(text: &mut Text<'_>) {
         for &by in Side::ALL {
             // Nobody's code is 1006, and 1006 is nobody's.
             for &code in CloseCode::ALL.iter().filter(|code| (by == Side::Nobody) == (**code == CloseCode::Broken)) {
-                let labels = format_args!("core=\"{}\",code=\"{}\",by=\"{}\"", core.core, code.label(), by.label());
+                let labels = format!("core=\"{}\",code=\"{}\",by=\"{}\"", core.core, code.label(), by.label());
                 line(&mut text.out, closed, labels, core.counters.closes.of(code, by));
             }
         }
@@ -116,21 +116,21 @@ fn ring(text: &mut Text<'_>) {
     for core in text.cores {
         let times = &core.counters.handling;
         let mut bucket = |bound: &dyn Display, count| {
-            let labels = format_args!("core=\"{}\",le=\"{bound}\"", core.core);
+            let labels = format!("core=\"{}\",le=\"{bound}\"", core.core);
             line(&mut text.out, "ringwire_handler_seconds_bucket", labels, count);
         };
         for (bound_ns, count) in times.cumulative() {
             bucket(&seconds(bound_ns), count);
         }
         bucket(&"+Inf", times.count());
-        let labels = format_args!("core=\"{}\"", core.core);
-        line(&mut text.out, "ringwire_handler_seconds_sum", labels, seconds(times.sum_ns()));
-        line(&mut text.out, "ringwire_handler_seconds_count", labels, times.count());
+        let labels = format!("core=\"{}\"", core.core);
+        line(&mut text.out, "ringwire_handler_seconds_sum", &labels, seconds(times.sum_ns()));
+        line(&mut text.out, "ringwire_handler_seconds_count", &labels, times.count());
     }
     let longest = "ringwire_handler_longest_seconds";
     text.family(longest, "gauge", "The longest such time since the start.");
     for core in text.cores {
-        let labels = format_args!("core=\"{}\"", core.core);
+        let labels = format!("core=\"{}\"", core.core);
         line(&mut text.out, longest, labels, seconds(core.counters.handling.max_ns()));
     }
 }
@@ -178,7 +178,7 @@ impl Text<'_> {
         self.family(name, "counter", help);
         for core in self.cores {
             for &kind in K::ALL {
-                let labels = format_args!("core=\"{}\",{label}=\"{}\"", core.core, kind.label());
+                let labels = format!("core=\"{}\",{label}=\"{}\"", core.core, kind.label());
                 self.line(name, labels, of(core).of(kind));
             }
         }

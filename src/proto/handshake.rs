@@ -220,7 +220,7 @@ pub enum HandshakeError {
     /// Not an HTTP/1.1 response.
     #[error("malformed handshake response")]
     Malformed,
-    /// A head over [`RESPONSE_BYTES_MAX`].
+    /// A head over 16 KiB.
     #[error("handshake response too large")]
     TooLarge,
     /// A status other than 101.
