@@ -280,6 +280,8 @@ pub mod standalone;
 mod tables;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[doc(hidden)]
+pub mod tls;
 mod wakers;
 
 #[cfg(feature = "files")]

@@ -42,6 +42,7 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ("engine", &["tables"]),
         ("message", &["proto", "quote"]),
         ("outbox", &["marks", "proto", "tables"]),
+        ("tls", &["proto", "quote"]),
     ],
     &[("mail", &["engine", "marks"]), ("check", &["config", "engine", "error", "machine"])],
     &[("hub", &["config", "mail", "message", "metrics", "outbox", "proto", "tables"])],
