@@ -305,6 +305,7 @@ pub use proto::close::{IllegalCloseCode, PingTooLong};
 pub use remote::{Asking, Delivering, Hub, Receivers, Sender};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
 pub use server::{Draining, Handle, Server, listen};
+pub use tls::{TlsInfo, TlsVersion};
 
 /// The guide's code is compiled and run.
 #[cfg(doctest)]
