@@ -271,6 +271,7 @@ inner! {
     mod server;
     mod shard;
     mod standalone;
+    mod tls;
 }
 
 #[cfg(test)]
@@ -317,6 +318,7 @@ pub use proto::close::{IllegalCloseCode, PingTooLong};
 pub use remote::{Answer, Asking, Delivering, Hub, Receivers, Sender};
 pub use runtime::{Elapsed, Interval, Sleep, Task, interval, sleep, spawn_local, timeout};
 pub use server::{BoundAddress, Draining, Handle, Server};
+pub use tls::{TlsInfo, TlsVersion};
 
 /// The guide's code is compiled and run.
 #[cfg(doctest)]

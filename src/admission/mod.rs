@@ -25,6 +25,8 @@ pub struct Admission {
     noticed: AtomicBool,
     draining: AtomicBool,
     memory: Memory,
+    tls_handshakes_max: u32,
+    tls_handshakes: AtomicU32,
 }
 
 /// What one address has open.
@@ -68,6 +70,8 @@ impl Admission {
             noticed: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             memory: Memory::default(),
+            tls_handshakes_max: 256,
+            tls_handshakes: AtomicU32::new(0),
         }
     }
 
@@ -75,6 +79,32 @@ impl Admission {
     #[must_use]
     pub fn with_memory(self, memory: Memory) -> Admission {
         Admission { memory, ..self }
+    }
+
+    /// With a limit of TLS handshakes under way at once; at least one may always be.
+    #[must_use]
+    pub fn with_tls_handshakes(self, tls_handshakes_max: u32) -> Admission {
+        Admission { tls_handshakes_max: tls_handshakes_max.max(1), ..self }
+    }
+
+    /// Counts a TLS handshake in, if there is a place for it.
+    #[must_use]
+    pub fn begin_handshake(&self) -> bool {
+        let begun = self.tls_handshakes.fetch_add(1, Ordering::Relaxed) < self.tls_handshakes_max;
+        if !begun {
+            self.end_handshake();
+        }
+        begun
+    }
+
+    /// Counts one out that has begun.
+    pub fn end_handshake(&self) {
+        self.tls_handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// TLS handshakes under way.
+    pub fn tls_handshakes(&self) -> u32 {
+        self.tls_handshakes.load(Ordering::Relaxed)
     }
 
     /// The budget of memory.

@@ -5,7 +5,7 @@
 //! calls nothing of the user's but through [`guard`](crate::guard).
 //!
 //! Knows of this crate: `closed`, `config`, `guard`, `hub`, `mail`, `message`, `outbox`, `proto`, `quote`, `remote`,
-//! `runtime`, `shard`, `wakers`.
+//! `runtime`, `shard`, `tls`, `wakers`.
 
 pub(crate) mod acks;
 pub(crate) mod answered;

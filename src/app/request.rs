@@ -17,6 +17,7 @@ use crate::app::values::SharedValues;
 use crate::guard::Guarded;
 use crate::remote::Hub;
 use crate::shard::service::{Headers, Inbound};
+use crate::tls::TlsInfo;
 
 /// A request with its whole body. Hooks may attach typed values, add headers to the response, and choose a subprotocol.
 pub struct Request {
@@ -29,6 +30,7 @@ pub struct Request {
     body: Bytes,
     peer: Option<SocketAddr>,
     is_relayed: bool,
+    tls: Option<Arc<TlsInfo>>,
     hub: Hub,
     extensions: Guarded<Extensions>,
     /// What hooks add to the response.
@@ -66,6 +68,7 @@ impl Request {
             body: inbound.body.clone(),
             peer: inbound.peer,
             is_relayed: inbound.is_relayed,
+            tls: inbound.tls.clone(),
             hub,
             extensions: Guarded::default(),
             added_headers: Guarded::default(),
@@ -160,6 +163,23 @@ impl Request {
     /// proxy has told for whom it asks. What a peer may do because it is of this machine, such a one may not.
     pub fn is_relayed(&self) -> bool {
         self.is_relayed
+    }
+
+    /// What the TLS of its connection has agreed on: version and cipher, the name that was asked for, the client's certificate.
+    /// `None` on a connection without TLS, and where TLS ends at a proxy.
+    ///
+    /// ```
+    /// use ringwire::{HttpError, Request};
+    ///
+    /// fn only_with_a_certificate(request: &mut Request) -> Result<(), HttpError> {
+    ///     match request.tls().and_then(|tls| tls.peer_certificate()) {
+    ///         Some(_der) => Ok(()),
+    ///         None => Err(HttpError::forbidden("show a certificate")),
+    ///     }
+    /// }
+    /// ```
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_deref()
     }
 
     /// The way to all connections.

@@ -82,8 +82,38 @@ kinds! {
         /// Closed without an answer: it did not begin with the header of the PROXY protocol that it must begin with, or came
         /// from no trusted proxy.
         Proxy = "proxy",
+        /// 400 to plain HTTP where TLS is spoken; closed without one where TLS was spoken and plain HTTP is.
+        Tls = "tls",
         /// An error status that a route, a hook or the router answered with.
         App = "app",
+    }
+}
+
+kinds! {
+    /// How a TLS handshake has ended.
+    TlsResult {
+        /// Done, with a key exchange and a signature.
+        Full = "full",
+        /// Done: it went on from an earlier one.
+        Resumed = "resumed",
+        /// The connection ended before it was done, or its time was up.
+        Abandoned = "abandoned",
+        /// It was plain HTTP.
+        PlainHttp = "plain-http",
+        /// It was neither TLS nor HTTP.
+        NotTls = "not-tls",
+        /// No version, cipher suite, key exchange or protocol in common.
+        NothingInCommon = "nothing-in-common",
+        /// No certificate for the name that was asked for.
+        NoCertificate = "no-certificate",
+        /// The client's certificate was missing, or not accepted.
+        PeerCertificate = "peer-certificate",
+        /// The client broke off with an alert: it does not trust the certificate, perhaps.
+        Alert = "alert",
+        /// The client broke the protocol.
+        Protocol = "protocol",
+        /// An error of the server's own.
+        Internal = "internal",
     }
 }
 

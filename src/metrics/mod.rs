@@ -21,7 +21,7 @@ mod prometheus;
 mod tests;
 
 pub use histogram::Histogram;
-pub use kinds::{CloseCode, Closes, Counts, DropReason, Kind, RefusalReason, ShedReason, Side, TimeoutKind};
+pub use kinds::{CloseCode, Closes, Counts, DropReason, Kind, RefusalReason, ShedReason, Side, TimeoutKind, TlsResult};
 pub use prometheus::CONTENT_TYPE;
 
 /// Counters of one core, since its start.
@@ -42,6 +42,8 @@ pub struct Counters {
     pub closes: Closes,
     /// Upgrades and requests that were answered with an error status.
     pub refused: Counts<RefusalReason>,
+    /// TLS handshakes that have ended.
+    pub tls_handshakes: Counts<TlsResult>,
     /// Messages received.
     pub messages_in: u64,
     /// Messages queued to be sent, once per receiver.

@@ -55,6 +55,8 @@ fn connections(text: &mut Text<'_>) {
     }
     let refused = "Requests and upgrades answered with an error status.";
     text.kinds("ringwire_refused_total", refused, "reason", |core| &core.counters.refused);
+    let handshakes = "TLS handshakes that have ended, by how.";
+    text.kinds("ringwire_tls_handshakes_total", handshakes, "result", |core| &core.counters.tls_handshakes);
     text.kinds("ringwire_timeouts_total", "Connections ended because a time limit was reached.", "kind", |core| {
         &core.counters.timeouts
     });

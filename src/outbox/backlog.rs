@@ -196,7 +196,7 @@ impl Backlog {
     /// Makes the queue one slice of at most [`PIECES_MAX`] pieces, or one piece.
     pub(super) fn prepare(&mut self) {
         self.queue.make_contiguous();
-        if self.queue.len() > PIECES_MAX {
+        if self.queue.len() > PIECES_MAX && self.merged.is_empty() {
             let mut all = BytesMut::with_capacity(self.queue_bytes);
             self.queue.iter().for_each(|piece| all.extend_from_slice(piece));
             self.merged = all.freeze();

@@ -33,6 +33,7 @@ mod overflow;
 #[cfg(test)]
 mod overflow_tests;
 mod replies;
+mod sealed;
 mod spares;
 mod stretch;
 #[cfg(test)]

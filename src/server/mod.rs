@@ -4,7 +4,7 @@
 //! told by letters for which there is always room, and nobody waits for a core for longer than it may take.
 //!
 //! Knows of this crate: `admission`, `app`, `config`, `engine`, `error`, `guard`, `hub`, `machine`, `mail`, `outbox`,
-//! `proto`, `remote`, `runtime`, `shard`, `wakers`.
+//! `proto`, `remote`, `runtime`, `shard`, `tls`, `wakers`.
 
 mod board;
 mod handle;
@@ -43,6 +43,7 @@ use crate::remote::Hub;
 use crate::server::listen::SocketFile;
 use crate::shard::service::{Serves, Service};
 use crate::shard::{Entrance, Handover, Settings, Shard};
+use crate::tls::Acceptor;
 use board::Board;
 use handle::Place;
 pub use handle::{Draining, Handle};
@@ -73,6 +74,7 @@ pub struct Server {
     config: Config,
     release_memory: Option<fn()>,
     on_start: Option<OnStart>,
+    tls: Option<Arc<Acceptor>>,
 }
 
 impl fmt::Debug for Server {
@@ -84,7 +86,19 @@ impl fmt::Debug for Server {
 impl Server {
     /// A server with these settings.
     pub fn new(config: Config) -> Server {
-        Server { config, release_memory: None, on_start: None }
+        Server { config, release_memory: None, on_start: None, tls: None }
+    }
+
+    /// Speaks TLS on all addresses but the admin's, by this configuration: certificates, whom of the clients it trusts,
+    /// versions and cipher suites are the caller's. What goes for all sessions is added: HTTP/1.1 as the protocol, resumption by
+    /// tickets without state, no early data.
+    ///
+    /// # Errors
+    /// If there is no randomness for the keys of tickets.
+    #[cfg(feature = "tls")]
+    pub fn tls(self, config: rustls::ServerConfig) -> Result<Server> {
+        let acceptor = Acceptor::new(config).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(Server { tls: Some(Arc::new(acceptor)), ..self })
     }
 
     /// Calls this once all cores accept connections, where the server is run ([`Server::run`], [`Server::run_with`]): to
@@ -261,6 +275,9 @@ impl Server {
         let make = Arc::new(Guarded::new(make));
         let files = Arc::new(listeners.files);
         let entrances = listeners.entrances;
+        let speaks_tls = |entrance: &Entrance| entrance.serves != Serves::Admin;
+        let acceptors: Vec<_> =
+            entrances.iter().map(|entrance| self.tls.clone().filter(|_| speaks_tls(entrance))).collect();
         let epoch = Instant::now();
         let admission = Arc::new(admission(&config, cpus.len()));
         let ids = IdKey::default();
@@ -290,6 +307,7 @@ impl Server {
                 news: news_in.clone(),
                 handover,
                 entrances: entrances.clone(),
+                acceptors: acceptors.clone(),
                 epoch,
                 release_memory: self.release_memory,
                 _files: Arc::clone(&files),
@@ -425,6 +443,8 @@ struct CoreStart {
     handover: Handover,
     /// What each listener is for.
     entrances: Vec<Entrance>,
+    /// What makes the sessions of each that speaks TLS.
+    acceptors: Vec<Option<Arc<Acceptor>>>,
     /// What the clocks of all cores count from.
     epoch: Instant,
     release_memory: Option<fn()>,
@@ -474,6 +494,7 @@ impl CoreStart {
         let settings = Settings {
             handover: self.handover,
             entrances: self.entrances,
+            acceptors: self.acceptors,
             websockets_max: websockets_max(ring.slots()),
             ..settings
         };
@@ -579,6 +600,7 @@ pub(crate) fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds
         drain_spread: config.drain_spread,
         listeners,
         entrances: Vec::new(),
+        acceptors: Vec::new(),
         trusted_proxies: config.trusted_proxies.clone(),
         handover: Handover::default(),
     }

@@ -104,6 +104,8 @@ pub(super) struct Conn {
     pub(super) counted: bool,
     /// It is to begin with a header of the PROXY protocol, and has not yet.
     pub(super) awaits_proxy: bool,
+    /// What has come behind that header, in the stash, is TLS.
+    pub(super) begins_tls: bool,
     /// It has begun with one.
     pub(super) relayed: bool,
     /// The peer has finished sending.
@@ -211,6 +213,7 @@ impl Conn {
             entered: false,
             counted: false,
             awaits_proxy: false,
+            begins_tls: false,
             relayed: false,
             peer_finished: false,
             answered: false,

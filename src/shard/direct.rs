@@ -46,7 +46,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// message.
     pub(super) fn start_direct(&mut self, slot: u32) -> bool {
         let conn = &mut self.conns[slot];
-        if !wants_direct(conn, self.settings.direct_bytes_min) {
+        // What arrives sealed is no part of a message.
+        if self.wires.has_line(slot) || !wants_direct(conn, self.settings.direct_bytes_min) {
             return false;
         }
         conn.had_bulk = true;

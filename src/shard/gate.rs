@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::conn::{Conn, Phase, Stash, WaitsFor};
 use super::timers::after;
+use super::wire::Wires;
 use super::{STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::Admission;
 use crate::engine::{Filled, Key, Ring};
@@ -49,6 +50,7 @@ pub(super) struct Context<'w, S> {
     pub(super) now_ns: u64,
     pub(super) date: &'w HttpDate,
     pub(super) times: Times,
+    pub(super) wires: &'w mut Wires,
 }
 
 /// How long a connection may take for what, as of this tick.
@@ -197,6 +199,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             now_ns: self.now_ns,
             date: &self.date,
             times: self.times,
+            wires: &mut self.wires,
         };
         (Worker { conn: &mut self.conns[slot], cx }, &mut self.ring)
     }

@@ -65,7 +65,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
             RecvEnd::EndOfFile => {
                 conn.peer_finished = true;
-                if conn.waits_for.is_none() {
+                // What has come before the end and waits for its turn comes before the end.
+                if conn.waits_for.is_none() && !self.wires.has_pending(slot) {
                     self.end_of_input(slot);
                 }
             }
@@ -75,17 +76,20 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// The peer will send nothing more, and everything it sent has been handled.
     pub(super) fn end_of_input(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot];
-        match conn.phase {
+        match self.conns[slot].phase {
+            // RFC 8446 6.1: without close_notify what came last may be missing.
+            Phase::Open | Phase::Http | Phase::Closing if self.wires.is_cut_off(slot) => {
+                self.finish(slot, 1006, "the connection ended without close_notify");
+            }
             // It is to be closed at the end of this tick, and told so before.
             Phase::Open if !self.hub.is_open(slot) => {}
             Phase::Open => {
-                conn.end(1006, "the peer closed without a Close frame", Side::Nobody);
+                self.conns[slot].end(1006, "the peer closed without a Close frame", Side::Nobody);
                 self.hub.mark_closing(slot);
                 self.start_flush(slot);
             }
             Phase::Http | Phase::Closing => self.start_flush(slot),
-            Phase::Flushing if self.hub.outbox.is_empty(slot) => self.teardown(slot),
+            Phase::Flushing if self.is_all_sent(slot) => self.teardown(slot),
             Phase::Flushing | Phase::Accepting | Phase::Delayed | Phase::Dead => {}
         }
     }
@@ -101,6 +105,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if !matches!(conn.phase, Phase::Open | Phase::Http | Phase::Closing) {
             return;
         }
+        if self.wires.has_line(slot) && !conn.awaits_proxy {
+            return self.feed_line(slot, filled);
+        }
         if conn.waits_for.is_some() {
             return self.hold_back(slot, filled);
         }
@@ -109,10 +116,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let next = worker.input(ring.buffer(filled));
         let to_come = worker.conn.machine.payload_to_come();
         let holds = worker.conn.holds();
+        let awaited_proxy = std::mem::take(&mut worker.conn.begins_tls);
         if was == Phase::Http || next != Next::Go {
             self.after_input(slot, was, next);
         } else if self.settings.direct_interrupts && to_come >= self.settings.direct_bytes_min as u64 {
             self.stop_receiving(slot);
+        }
+        if awaited_proxy && let Some(stash) = self.conns[slot].stash.take() {
+            self.feed_handshake(slot, &stash.bytes);
         }
         if holds {
             self.account(slot);
@@ -194,7 +205,7 @@ impl<S: Service> Worker<'_, S> {
     }
 
     #[inline]
-    fn input(&mut self, data: &mut [u8]) -> Next {
+    pub(super) fn input(&mut self, data: &mut [u8]) -> Next {
         if self.conn.phase == Phase::Http { self.requests(data) } else { self.frames(data) }
     }
 

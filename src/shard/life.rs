@@ -110,6 +110,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Peer::Unix => None.into(),
         };
         conn.last_inbound_ms = now_ms;
+        self.begin_line(slot);
+        let conn = &mut self.conns[slot];
         let entrance = self.settings.entrance(conn.listener);
         let is_admins = entrance.serves == Serves::Admin;
         conn.awaits_proxy = entrance.proxy_protocol;
@@ -156,6 +158,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Answers a connection that is not welcome before it has asked.
     fn turn_away(&mut self, slot: u32, reason: RefusalReason, status: StatusCode, message: &str) {
         self.hub.counters.refused.add(reason, 1);
+        // Before the handshake there is no way to say why, and to make it for that is what a flood would want.
+        if self.wires.is_handshaking(slot) {
+            log::refused(&self.hub, self.conns[slot].peer.into(), reason, None);
+            return self.start_flush(slot);
+        }
         log::refused(&self.hub, self.conns[slot].peer.into(), reason, Some(status.as_u16()));
         self.refuse_late(slot, &Reply::error(status, message).with_retry_after());
     }
@@ -208,6 +215,16 @@ impl<R: Ring, S: Service> Shard<R, S> {
         for key in self.conns.keys_where(|conn| is_late(conn) && is_meant(conn)) {
             self.conns[key.slot()].deadline_ms = until_ms;
             self.look_at_deadline(key.slot());
+        }
+    }
+
+    /// The same for one connection.
+    pub(super) fn hurry_one(&mut self, slot: u32) {
+        let until_ms = after(self.now_ms(), HURRIED_TIMEOUT);
+        if self.conns.is_taken(slot) && self.conns[slot].phase == Phase::Http && self.conns[slot].deadline_ms > until_ms
+        {
+            self.conns[slot].deadline_ms = until_ms;
+            self.look_at_deadline(slot);
         }
     }
 
@@ -394,7 +411,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.waits_for = None;
         self.account(slot);
         self.hub.outbox.seal(slot);
-        if self.hub.outbox.is_empty(slot) {
+        self.end_of_output(slot);
+        if self.is_all_sent(slot) {
             self.teardown(slot);
         } else {
             self.look_at(slot, deadline_ms);
@@ -441,6 +459,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.admission.depart(conn.peer.ip());
         }
         self.hub.outbox.close(slot);
+        self.end_line(slot);
         match (self.conns.in_flight(slot), self.conns[slot].receiving) {
             (0, _) | (1, Receiving::Stopping) => {}
             // By its own name: to find whatever is in flight on a slot the kernel would search all of the ring, which made

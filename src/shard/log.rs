@@ -22,6 +22,7 @@ use crate::proto::http::RequestHead;
 use crate::quote::{line, quoted};
 use crate::shard::Shard;
 use crate::shard::service::{Ended, Service};
+use crate::tls::TlsError;
 
 /// How long a limit that was told is not told again.
 const TELL_AGAIN_MS: u64 = 10_000;
@@ -123,6 +124,19 @@ pub(super) fn refused(hub: &CoreHub, peer: Option<SocketAddr>, reason: RefusalRe
         reason = reason.label(),
         status,
         "refused"
+    );
+}
+
+/// A session of TLS has failed, in its handshake or later.
+pub(super) fn tls_failed(hub: &CoreHub, peer: Option<SocketAddr>, error: &TlsError, was_open: bool) {
+    tracing::debug!(
+        target: "ringwire::tls",
+        core = hub.core(),
+        peer = %PeerName(peer),
+        reason = error.failure().name(),
+        %error,
+        handshake = !was_open,
+        "TLS failed"
     );
 }
 

@@ -187,7 +187,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Answers a request that is not complete, or ends a connection that does not read its responses.
     fn shed_request(&mut self, slot: u32) {
-        if !self.hub.outbox.is_empty(slot) {
+        if !self.is_all_sent(slot) || self.wires.is_handshaking(slot) {
             return self.finish(slot, 1006, "out of memory");
         }
         self.hub.counters.refused.add(RefusalReason::Memory, 1);
@@ -201,9 +201,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if !self.conns.is_taken(slot) {
             return;
         }
+        let line = self.wires.memory_bytes(slot);
         let conn = &mut self.conns[slot];
         let stash = conn.stash.as_ref().map_or(0, |stash| stash.memory_bytes());
-        let held_bytes = u32::try_from(conn.machine.memory_bytes() + stash).unwrap_or(u32::MAX);
+        let held_bytes = u32::try_from(conn.machine.memory_bytes() + stash + line).unwrap_or(u32::MAX);
         self.hub.partial_bytes -= conn.held_bytes as usize;
         self.hub.partial_bytes += held_bytes as usize;
         conn.held_bytes = held_bytes;

@@ -23,6 +23,7 @@
 //! | `requests` | | bytes to requests, answers, upgrades |
 //! | `proxied` | | who is behind a proxy |
 //! | `gate` | `waiting` | whether input may be handled now: the only way to its handlers |
+//! | `wire` | `wires` | TLS: what leaves is sealed, what arrives opened |
 //! | `sending` | `sending` | the batch, what sockets refuse, how long they may |
 //! | `memory` | `minding` | who is shed when the budget is spent |
 //! | `log` | `floods` | what the log says of connections and requests |
@@ -34,7 +35,7 @@
 //! time is up; what is kept from one tick to another names connections by their keys.
 //!
 //! Knows of this crate: `admission`, `config`, `engine`, `guard`, `hub`, `mail`, `marks`, `metrics`, `outbox`, `proto`,
-//! `quote`.
+//! `quote`, `tls`.
 
 mod conn;
 mod direct;
@@ -51,6 +52,7 @@ pub mod service;
 mod settings;
 mod spares;
 mod timers;
+mod wire;
 
 use std::io;
 use std::sync::Arc;
@@ -72,6 +74,7 @@ use memory::Minding;
 use sending::Sending;
 use spares::Spares;
 use timers::Timers;
+use wire::Wires;
 
 pub use settings::{Entrance, Handover, Settings};
 
@@ -108,6 +111,7 @@ pub struct Shard<R, S> {
     /// Connections with more of a large message at hand, in turn.
     bulk: Bulk,
     sending: Sending,
+    wires: Wires,
     waiting: Waiting,
     accepting: Accepting,
     /// [`Shard::times`] at the start of the tick.
@@ -156,6 +160,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             starved: Vec::new(),
             bulk: Bulk::default(),
             sending: Sending::default(),
+            wires: Wires::default(),
             waiting: Waiting::default(),
             times: Times::default(),
             leaving: Leaving::No,
@@ -181,7 +186,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Submits what the last tick queued: descriptors to close, and bells of cores that are to read its letters.
     fn submit_last(&mut self) {
-        if let Err(error) = self.ring.turn(self.hub.outbox.batch().map(sending::wire), Wait::No) {
+        self.seal_batch();
+        if let Err(error) = self.turn_ring(Wait::No) {
             tracing::debug!(%error, "the last submission failed");
         }
     }
@@ -210,14 +216,21 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub fn turn(&mut self) -> io::Result<()> {
         self.arm_accepts();
         self.receive_bulk();
+        self.seal_batch();
         let wait = self.wait();
+        self.turn_ring(wait)
+    }
+
+    fn turn_ring(&mut self, wait: Wait) -> io::Result<()> {
         let CoreHub { outbox, traffic, .. } = &mut *self.hub;
         let batch = outbox.batch().inspect(|to_send| {
             if let Some(tallied) = traffic.of(to_send.slot) {
                 tallied.offer(to_send.bytes_len());
             }
         });
-        self.ring.turn(batch.map(sending::wire), wait)
+        let wires = &self.wires;
+        let plain = batch.filter(|to_send| !wires.has_line(to_send.slot)).map(wire::plain);
+        self.ring.turn(plain.chain(wires.sends()), wait)
     }
 
     /// The second half of a tick.
@@ -239,6 +252,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.read_mail();
         self.tell_of_changes();
         self.handle_completions();
+        self.go_on_with_handshakes();
         self.resume();
         self.run_tasks();
         self.fire_timers();
@@ -293,6 +307,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             || self.hub.ends_read() > 0
             || self.hub.outbox.expects_fall()
             || self.must_look()
+            || self.wires.must_go_on()
         {
             return Wait::No;
         }
@@ -301,7 +316,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
         let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
         let dues_ms = [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, task_ms, look_ms, self.next_told_ms()];
-        let due_ms = dues_ms.into_iter().flatten().min();
+        let place_ms = self.wires.next_place_ms();
+        let due_ms = dues_ms.into_iter().chain([place_ms]).flatten().min();
         if !self.mailbox.park() {
             return Wait::No;
         }
@@ -446,6 +462,7 @@ impl<R, S> Drop for Shard<R, S> {
                 _ => {}
             }
         }
+        (0..self.wires.places()).for_each(|_| self.admission.end_handshake());
         let memory = self.admission.memory();
         if memory.is_limited() {
             memory.publish(self.core, 0);

@@ -85,6 +85,9 @@ impl<S: Service> Worker<'_, S> {
             if !self.cx.admission.arrive(ip) {
                 self.cx.hub.counters.refused.add(RefusalReason::Address, 1);
                 log::refused(self.cx.hub, self.conn.peer.into(), RefusalReason::Address, Some(429));
+                if self.cx.wires.has_line(self.cx.slot) {
+                    return Next::Flush;
+                }
                 let message = "too many connections from this address";
                 let reply = Reply::error(StatusCode::TOO_MANY_REQUESTS, message).with_retry_after();
                 self.queue_reply(&reply, Then::Close, &data[len..]);
@@ -93,6 +96,11 @@ impl<S: Service> Worker<'_, S> {
         }
         match &mut data[len..] {
             [] => Next::Go,
+            rest if self.cx.wires.has_line(self.cx.slot) => {
+                self.conn.begins_tls = true;
+                self.conn.stash = Some(Box::new(Stash { bytes: rest.to_vec(), ..Stash::default() }));
+                Next::Go
+            }
             rest => self.requests_in(rest, 0),
         }
     }

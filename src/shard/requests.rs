@@ -8,6 +8,7 @@ use super::conn::{Conn, Phase, Stage, Stash, Unanswered, WaitsFor, has_begun};
 use super::gate::{Turn, Worker};
 use super::input::Next;
 use super::log;
+use super::proxied::Client;
 use super::timers::after;
 use crate::admission::Refused;
 use crate::engine::{Key, Ring};
@@ -94,6 +95,9 @@ impl<S: Service> Worker<'_, S> {
         if self.conn.awaits_proxy {
             return self.proxy_header(data);
         }
+        if self.speaks_tls(data) {
+            return self.refuse_tls();
+        }
         let Some(mut stash) = self.conn.stash.take() else { return self.requests_in(data, 0) };
         if let Some(request) = stash.request.take() {
             debug_assert!(stash.bytes.is_empty());
@@ -103,6 +107,26 @@ impl<S: Service> Worker<'_, S> {
         }
         stash.bytes.extend_from_slice(data);
         self.requests_in(&mut stash.bytes, stash.searched)
+    }
+
+    /// Whether the peer begins with a record of TLS (RFC 8446 5.1), where it should begin with a request.
+    fn speaks_tls(&self, data: &[u8]) -> bool {
+        !self.conn.answered
+            && self.conn.stash.is_none()
+            && matches!(data, [22, 3, ..])
+            && !self.cx.wires.has_line(self.cx.slot)
+    }
+
+    #[cold]
+    fn refuse_tls(&mut self) -> Next {
+        self.cx.hub.counters.refused.add(RefusalReason::Tls, 1);
+        log::refused(self.cx.hub, self.conn.peer.into(), RefusalReason::Tls, None);
+        let _ = self.cx.hub.outbox.queue_raw::<()>(self.cx.slot, |out| {
+            // A fatal alert, protocol_version: of all that there are it says best that there is none (RFC 8446 6.2).
+            out.extend_from_slice(&[21, 3, 1, 0, 2, 2, 70]);
+            Ok(())
+        });
+        Next::Refuse
     }
 
     /// After one request, the rest of the input.
@@ -272,8 +296,9 @@ impl<S: Service> Worker<'_, S> {
         };
         self.conn.answered = true;
         let body_bytes = body.len();
-        let client = self.client(head);
-        let inbound = Inbound { head, body, peer: client.peer, is_relayed: client.is_relayed, serves: self.serves() };
+        let tls = self.cx.wires.info(self.cx.slot).cloned();
+        let Client { peer, is_relayed } = self.client(head);
+        let inbound = Inbound { head, body, peer, is_relayed, tls, serves: self.serves() };
         match self.cx.request(turn, &inbound) {
             Answer::Later => self.hold_request(head_bytes, Stage::Handled(body_bytes), WaitsFor::Answer, since_ns),
             answer => self.answered(head, head_bytes, answer, since_ns),
@@ -409,6 +434,17 @@ impl Stash {
         let expected = u128::from(now_ns.saturating_sub(at_ns)) * BODY_BYTES_PER_SECOND_MIN / 1_000_000_000;
         (received.len() - bytes) as u128 >= expected
     }
+}
+
+/// What whoever speaks plain HTTP is told where TLS is spoken.
+pub(super) fn plain_on_tls(date: &HttpDate) -> Vec<u8> {
+    let text = "this port speaks TLS: ask for https:// or wss://";
+    let reply = Reply::error(StatusCode::BAD_REQUEST, text);
+    let head = ResponseHead { status: 400, date: Some(date), keep_alive: false, head_only: false };
+    let mut out = Vec::new();
+    let written = put_response(&mut out, &head, fields(&reply.headers), &reply.body);
+    debug_assert!(written.is_ok());
+    out
 }
 
 fn body_of_handshake() -> Reply {

@@ -1,6 +1,6 @@
 //! What leaves: the batch of a tick, what sockets did not take of it, and how long they may take nothing.
 //!
-//! Order of a tick: the batch goes into the ring's turn ([`wire`]); what it reports as not sent whole goes on as a waiting send
+//! Order of a tick: the batch goes into the ring's turn (see `wire.rs`); what it reports as not sent whole goes on as a waiting send
 //! ([`Shard::take_completions`]); then the batch is settled, and whoever waited for his queue to be empty goes on
 //! ([`Shard::settle`]); a waiting send that is done is followed by the next one ([`Shard::sent`]).
 //!
@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::conn::{Phase, WaitsFor};
 use super::timers::after;
 use super::{LINGER_MS, Shard};
-use crate::engine::{BATCH_PIECES_MAX, BatchSend, Completion, Key, Op, Pieces, Ring, Token};
-use crate::outbox::{PIECES_MAX, Stretch, ToSend};
+use crate::engine::{BATCH_PIECES_MAX, Completion, Key, Op, Ring};
+use crate::outbox::PIECES_MAX;
 use crate::shard::service::Service;
 
 /// Connections whose sends somebody has to look after. Any of them may have gone.
@@ -36,6 +36,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn sent_short(&mut self, completion: &Completion) {
         let Some(key) = self.conns.owner(completion.token) else { return };
         let slot = key.slot();
+        if self.sealed_short(key, completion) {
+            return;
+        }
         if let Some(tallied) = self.hub.traffic.of(slot) {
             tallied.took_only(completion.sent().unwrap_or(0));
         }
@@ -49,14 +52,16 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    /// Sends what a socket has no room for as soon as it has. See [`wire`].
-    fn send_rest(&mut self, slot: u32, bytes: Bytes) {
+    /// Sends what a socket has no room for as soon as it has; sealed, where that is due.
+    pub(super) fn send_rest(&mut self, slot: u32, bytes: Bytes) {
+        let bytes = if self.wires.has_line(slot) { self.sealed_rest(slot, bytes) } else { bytes };
         let token = self.conns.launch(Op::Send, slot);
         self.ring.send(token, bytes);
     }
 
     /// The batch is over: what it has sent is forgotten, and whoever waited for that goes on.
     pub(super) fn settle(&mut self) {
+        self.settle_sealed();
         let spares = &mut self.hub.spares;
         self.hub.outbox.settle(|buffer| spares.give(buffer));
         for key in std::mem::take(&mut self.sending.broken) {
@@ -68,7 +73,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         for key in watched.drain(..) {
             if let Some(conn) = self.conns.get_mut(key) {
                 conn.watched = false;
-                if self.hub.outbox.is_empty(key.slot()) {
+                if self.is_all_sent(key.slot()) {
                     self.flushed(key.slot());
                 }
             }
@@ -134,8 +139,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Some(next) => {
                 self.send_rest(slot, next);
             }
-            None if self.hub.outbox.is_empty(slot) => self.flushed(slot),
-            None => {}
+            None => {
+                self.speak_behind(slot);
+                if self.is_all_sent(slot) {
+                    self.flushed(slot);
+                }
+            }
         }
     }
 
@@ -146,7 +155,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn is_read(&self, slot: u32) -> bool {
         let conn = &self.conns[slot];
         let is_exempt = conn.phase == Phase::Delayed || conn.waits_for == Some(WaitsFor::Answer) || conn.hurried;
-        if is_exempt || self.hub.outbox.is_empty(slot) {
+        if is_exempt || self.is_all_sent(slot) {
             return false;
         }
         let Some(since_ms) = self.hub.outbox.waiting_since_ms(slot) else { return true };
@@ -178,15 +187,3 @@ impl<R: Ring, S: Service> Shard<R, S> {
 }
 
 const _: () = assert!(PIECES_MAX <= BATCH_PIECES_MAX);
-
-#[inline]
-/// What turns queued bytes into those that leave: the one seam between the queues and the ring. Whatever stands between the
-/// two one day, TLS, does its work here for the batch, and in [`Shard::send_rest`] for what waits; the queues count plain bytes.
-pub(super) fn wire(to_send: ToSend<'_>) -> BatchSend<'_> {
-    let token = Token::new(Op::SendNow, to_send.generation, to_send.slot);
-    let pieces = match to_send.bytes {
-        Stretch::One(bytes) => Pieces::One(bytes),
-        Stretch::Many(pieces) => Pieces::Many(pieces),
-    };
-    BatchSend { token, pieces }
-}

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -13,6 +14,7 @@ use crate::outbox::Dropped;
 use crate::proto::Incoming;
 use crate::proto::handshake::Refusal;
 use crate::proto::http::RequestHead;
+use crate::tls::TlsInfo;
 
 /// A request with its whole body, before anything was answered.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Inbound<'r, 'b> {
     pub peer: Option<SocketAddr>,
     /// Whether a proxy has said who that is, or that it does not say.
     pub is_relayed: bool,
+    /// What the connection's TLS has agreed on, if it is one with TLS.
+    pub tls: Option<Arc<TlsInfo>>,
     /// Which routes there are where it came in.
     pub serves: Serves,
 }

@@ -1,10 +1,12 @@
 //! What a shard goes by.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Origins, TrustedProxies};
 use crate::proto::Limits;
 use crate::shard::service::Serves;
+use crate::tls::Acceptor;
 
 /// What a shard goes by. Durations of 0 mean "never".
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Settings {
     pub listeners: u8,
     /// What each of them is for; those that are not here are like any.
     pub entrances: Vec<Entrance>,
+    /// What makes the sessions of each of them that speaks TLS, by its number.
+    pub acceptors: Vec<Option<Arc<Acceptor>>>,
     /// Whose word of a client is believed.
     pub trusted_proxies: TrustedProxies,
     /// What becomes of them in a drain.

@@ -130,7 +130,7 @@ impl RequestBuilder {
         head.extend_from_slice(b"\r\n");
         let head = parse_head(&head, &HeadLimits::default()).unwrap_or_else(|error| panic!("no request: {error}"));
         let serves = Serves::default();
-        let inbound = Inbound { head: &head, body: self.body, peer: self.peer, is_relayed: false, serves };
+        let inbound = Inbound { head: &head, body: self.body, peer: self.peer, is_relayed: false, tls: None, serves };
         let hub = self.hub.unwrap_or_else(|| {
             let nobody = PostOffice::new(0, 1).courier(Vec::new());
             Hub::new(nobody, Arc::new(Admission::new(0, 0, 0)))

@@ -21,6 +21,7 @@ use crate::endpoint::{Endpoint, Plan};
 use crate::ends::{self, Told};
 use crate::host::{Cores, Setup};
 use crate::oracle::{self, End, Log, Route};
+use crate::secure::{self, Socket};
 use crate::table::Table;
 
 /// A run, but for its cores.
@@ -58,6 +59,8 @@ pub struct Scenario {
     pub grace_ns: Nanos,
     /// Whether messages may be dropped.
     pub lossy: Option<Lossy>,
+    /// Whether its clients speak TLS.
+    pub tls: bool,
 }
 
 /// How messages to clients that do not keep up are dropped.
@@ -92,6 +95,7 @@ impl Scenario {
             outbox_bytes_max: 1 << 20,
             grace_ns: 0,
             lossy: None,
+            tls: false,
         }
     }
 
@@ -171,8 +175,9 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let mut rng = world.fork_rng();
     let options = RingOptions {
         // Few enough that they are used again, unless all clients are to be there at once.
-        slots: if scenario.stay { 16 } else { rng.pick(&[3, 5, 16]) },
+        slots: if scenario.stay || scenario.tls { 16 } else { rng.pick(&[3, 5, 16]) },
         mutant: scenario.mutant,
+        listeners: if scenario.tls { 2 } else { 1 },
         ..ring(&mut rng)
     };
     let mut setup = Setup {
@@ -184,6 +189,10 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         app: Rc::new(scenario.app),
         ..Setup::default()
     };
+    if scenario.tls {
+        setup.settings.listeners = 2;
+        setup.settings.acceptors = vec![Some(secure::acceptor()), None];
+    }
     if let Some(lossy) = scenario.lossy {
         setup.outbox_bytes_max = lossy.outbox_bytes_max;
     }
@@ -210,7 +219,8 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     setup.settings.drain_timeout = Duration::from_secs(36_000);
     setup.settings.drain_spread = Duration::from_millis(rng.below(3));
     let cores = Cores::new(&world, &setup);
-    let chatters = [0, 1].map(|core| Chatter::new(world.connect(core, 0), rng.fork()));
+    let plain = u32::from(scenario.tls);
+    let chatters = [0, 1].map(|core| Chatter::new(world.connect(core, plain), rng.fork()));
     let mut run = Run {
         world,
         scenario: scenario.clone(),
@@ -307,7 +317,9 @@ impl Run {
             reads: rng.pick(&[0.1, 0.5, 1.0]),
         };
         let core = rng.between(0, self.scenario.cores - 1);
-        let mut endpoint = Endpoint::new(plan, self.world.connect(core, 0), self.world.now(), rng.fork());
+        let client = self.world.connect(core, 0);
+        let socket = if self.scenario.tls { Socket::secure(client) } else { Socket::plain(client) };
+        let mut endpoint = Endpoint::new(plan, socket, self.world.now(), rng.fork());
         endpoint.may_finish = !self.scenario.stay;
         endpoint
     }

@@ -1,10 +1,11 @@
 //! A simulated WebSocket client: connects, sends tagged messages in awkward pieces, reads at its own pace, says goodbye.
 
 use ringwire::engine::Nanos;
-use ringwire::engine::sim::{Client, Rng};
+use ringwire::engine::sim::Rng;
 
 use crate::ends::Said;
 use crate::oracle::{End, Log, tag};
+use crate::secure::Socket;
 use crate::wire::{self, BINARY, CLOSE, Event, Message, PONG, Pings, Reader, TEXT};
 
 /// What a client is going to do.
@@ -39,7 +40,7 @@ pub struct Plan {
 pub struct Endpoint {
     pub log: Log,
     plan: Plan,
-    client: Client,
+    client: Socket,
     rng: Rng,
     reader: Reader,
     /// Bytes composed and not written, and where messages of the log end in them (place, number).
@@ -77,8 +78,8 @@ pub enum Phase {
 const CLOSE_CODES: [u16; 4] = [1000, 1000, 3000, 4999];
 
 impl Endpoint {
-    pub fn new(plan: Plan, client: Client, now: Nanos, mut rng: Rng) -> Endpoint {
-        client.set_window(plan.window);
+    pub fn new(plan: Plan, client: Socket, now: Nanos, mut rng: Rng) -> Endpoint {
+        client.client.set_window(plan.window);
         let key = format!("{:016x}{:05x}g==", rng.next_u64(), plan.id);
         let writing = wire::request(&plan.path, &key);
         Endpoint {
@@ -111,7 +112,7 @@ impl Endpoint {
             Phase::Asking
         } else if !self.writing.is_empty() || self.client.unsent() > 0 {
             Phase::MidMessage
-        } else if self.client.readable() > 0 {
+        } else if self.client.client.readable() > 0 {
             Phase::Behind
         } else {
             Phase::Open
@@ -125,7 +126,7 @@ impl Endpoint {
 
     /// Whether nothing is under way to or from it, as far as its socket shows.
     pub fn is_quiet(&self) -> bool {
-        self.is_over() || (self.is_through() && self.client.unsent() == 0 && self.client.readable() == 0)
+        self.is_over() || (self.is_through() && self.client.unsent() == 0 && self.client.client.readable() == 0)
     }
 
     /// What it is waiting for, for messages.
@@ -140,7 +141,7 @@ impl Endpoint {
             self.client.unsent(),
             self.close_sent,
             self.server_close,
-            self.client,
+            self.client.client,
         )
     }
 
@@ -158,7 +159,7 @@ impl Endpoint {
         if self.is_over() {
             return Ok(());
         }
-        if self.client.saw_fin() || self.client.saw_reset() {
+        if self.client.client.saw_fin() || self.client.client.saw_reset() {
             return self.ended(now);
         }
         if self.half_closed {
@@ -178,11 +179,11 @@ impl Endpoint {
         let phase = self.phase();
         let way = match self.rng.below(if self.plan.vanishes { 4 } else { 3 }) {
             0 => {
-                self.client.reset();
+                self.client.client.reset();
                 "reset by the client"
             }
             1 => {
-                self.client.close();
+                self.client.client.close();
                 "closed by the client without a Close"
             }
             2 => {
@@ -205,7 +206,7 @@ impl Endpoint {
                 Ok(None) => break,
                 Err(why) if self.plan.may_be_dropped && wire::is_refusal(&why) => {
                     self.is_over_with(End::Broken, now);
-                    self.client.close();
+                    self.client.client.close();
                     return Ok(());
                 }
                 Err(why) => return Err(why),
@@ -238,14 +239,17 @@ impl Endpoint {
     }
 
     fn ended(&mut self, now: Nanos) -> Result<(), String> {
-        let reset = self.client.saw_reset();
-        if self.client.was_broken() {
+        let reset = self.client.client.saw_reset();
+        if self.client.client.was_broken() {
             self.log.was_broken = true;
             self.fate.get_or_insert(("broken under both", self.phase()));
         }
         // Time can be up in the middle of something.
         if !reset && self.reader.is_within_something() && !self.plan.vanishes {
             return Err("the server's FIN came in the middle of something".to_owned());
+        }
+        if let Some(wrong) = self.client.wrong().filter(|_| !self.plan.may_be_dropped && !self.half_closed) {
+            return Err(format!("{wrong}: {}", self.state()));
         }
         let own = self.log.said.as_ref().and_then(|said| said.code);
         let end = match self.server_close {
@@ -256,7 +260,7 @@ impl Endpoint {
                 let reason = self.reader.close_reason();
                 return Err(format!("a Close that nothing has earned: {code:?} {reason:?}; {}", self.state()));
             }
-            None if self.client.was_broken() || self.plan.may_be_dropped => End::Broken,
+            None if self.client.client.was_broken() || self.plan.may_be_dropped => End::Broken,
             None => return Err(format!("a healthy connection ended without a Close: {}", self.state())),
         };
         // Its pings all came before its Close.
@@ -264,7 +268,7 @@ impl Endpoint {
             return Err(format!("{} pings without a pong: {}", self.pings.unanswered(), self.state()));
         }
         self.is_over_with(end, now);
-        self.client.close();
+        self.client.client.close();
         Ok(())
     }
 

@@ -65,6 +65,7 @@ impl Default for Setup {
             drain_spread: Duration::from_secs(1),
             listeners: 1,
             entrances: Vec::new(),
+            acceptors: Vec::new(),
             trusted_proxies: TrustedProxies::default(),
             handover: Handover::Close,
         };

@@ -32,6 +32,7 @@ mod pitfalls;
 mod requests;
 mod rig;
 mod routes;
+mod secure;
 mod slow;
 mod table;
 mod tasks;
@@ -80,7 +81,7 @@ fn everybody_is_served_without_faults() {
 /// A way to use a server, and the run of it that a seed makes.
 type Variant = (&'static str, fn(u64) -> Scenario);
 
-const VARIANTS: [Variant; 10] = [
+const VARIANTS: [Variant; 13] = [
     ("echo", |seed| Scenario::of(seed, Route::Echo)),
     ("broadcast", |seed| Scenario::of(seed, Route::Broadcast)),
     ("rooms", |seed| Scenario::of(seed, Route::Rooms)),
@@ -96,6 +97,9 @@ const VARIANTS: [Variant; 10] = [
         payload_bytes_max: 2_000,
         ..Scenario::of(seed, Route::Broadcast)
     }),
+    ("echo with TLS", |seed| Scenario { tls: true, ..Scenario::of(seed, Route::Echo) }),
+    ("broadcast with TLS", |seed| Scenario { tls: true, ..Scenario::of(seed, Route::Broadcast) }),
+    ("rooms with TLS within time limits", |seed| Scenario { tls: true, ..Scenario::of(seed, Route::Rooms).dropping() }),
     ("rooms within time limits", |seed| Scenario::of(seed, Route::Rooms).dropping()),
 ];
 

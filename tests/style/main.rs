@@ -42,6 +42,7 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ("engine", &["tables"]),
         ("message", &["proto", "quote"]),
         ("outbox", &["marks", "proto", "tables"]),
+        ("tls", &["proto", "quote"]),
     ],
     &[("mail", &["engine", "marks"]), ("check", &["config", "engine", "error", "machine"])],
     &[("hub", &["config", "mail", "message", "metrics", "outbox", "proto", "tables"])],
@@ -49,7 +50,20 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ("runtime", &["guard", "hub", "mail"]),
         (
             "shard",
-            &["admission", "config", "engine", "guard", "hub", "mail", "marks", "metrics", "outbox", "proto", "quote"],
+            &[
+                "admission",
+                "config",
+                "engine",
+                "guard",
+                "hub",
+                "mail",
+                "marks",
+                "metrics",
+                "outbox",
+                "proto",
+                "quote",
+                "tls",
+            ],
         ),
     ],
     &[
@@ -60,7 +74,7 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         "app",
         &[
             "closed", "config", "guard", "hub", "mail", "message", "outbox", "proto", "quote", "remote", "runtime",
-            "shard", "wakers",
+            "shard", "tls", "wakers",
         ],
     )],
     &[(
@@ -80,6 +94,7 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
             "remote",
             "runtime",
             "shard",
+            "tls",
             "wakers",
         ],
     )],

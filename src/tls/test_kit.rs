@@ -1,0 +1,232 @@
+//! Certificates, configurations and a rustls of the ordinary kind at the other end, in memory.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
+};
+
+use super::{Acceptor, Connector, Event, Session, TlsError};
+use crate::proto::Spares;
+
+/// An authority, and a certificate for localhost that it has signed.
+pub(crate) struct Pki {
+    authority: CertificateDer<'static>,
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+impl Pki {
+    pub(crate) fn new() -> Pki {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &authority).unwrap();
+        Pki { authority: authority.der().clone(), certificate: certificate.der().clone(), key }
+    }
+
+    fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.clone()).unwrap();
+        Arc::new(roots)
+    }
+
+    fn pair(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        (vec![self.certificate.clone()], key)
+    }
+
+    /// The certificate, as peers show it.
+    pub(crate) fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    pub(crate) fn server(&self, with: &With, asks_for_certificates: bool) -> ServerConfig {
+        let (chain, key) = self.pair();
+        let builder =
+            ServerConfig::builder_with_provider(with.provider()).with_protocol_versions(&[with.version]).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots(), with.provider()).build().unwrap();
+        let builder = match asks_for_certificates {
+            true => builder.with_client_cert_verifier(verifier),
+            false => builder.with_no_client_auth(),
+        };
+        builder.with_single_cert(chain, key).unwrap()
+    }
+
+    pub(crate) fn client(&self, with: &With, shows_certificate: bool) -> ClientConfig {
+        let (chain, key) = self.pair();
+        let builder =
+            ClientConfig::builder_with_provider(with.provider()).with_protocol_versions(&[with.version]).unwrap();
+        let builder = builder.with_root_certificates(self.roots());
+        match shows_certificate {
+            true => builder.with_client_auth_cert(chain, key).unwrap(),
+            false => builder.with_no_client_auth(),
+        }
+    }
+}
+
+/// What is to be agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct With {
+    pub(crate) version: &'static SupportedProtocolVersion,
+    pub(crate) suite: CipherSuite,
+}
+
+impl With {
+    pub(crate) const TLS13: With =
+        With { version: &rustls::version::TLS13, suite: CipherSuite::TLS13_AES_128_GCM_SHA256 };
+    pub(crate) const TLS12: With =
+        With { version: &rustls::version::TLS12, suite: CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 };
+
+    /// Both versions with all three ciphers.
+    pub(crate) fn all() -> Vec<With> {
+        let of_13 = [
+            CipherSuite::TLS13_AES_128_GCM_SHA256,
+            CipherSuite::TLS13_AES_256_GCM_SHA384,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        ];
+        let of_12 = [
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ];
+        let of_13 = of_13.map(|suite| With { suite, ..With::TLS13 });
+        of_13.into_iter().chain(of_12.map(|suite| With { suite, ..With::TLS12 })).collect()
+    }
+
+    fn provider(&self) -> Arc<CryptoProvider> {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.retain(|suite| suite.suite() == self.suite);
+        Arc::new(provider)
+    }
+}
+
+/// A session and rustls' own connection at its other end.
+pub(crate) struct Pair {
+    pub(crate) session: Session,
+    pub(crate) peer: Connection,
+    spares: Spares,
+    peer_got: Vec<u8>,
+    /// What the session was sent.
+    pub(crate) got: Vec<u8>,
+    pub(crate) is_ready: bool,
+    pub(crate) is_closed: bool,
+}
+
+impl Pair {
+    pub(crate) fn server(acceptor: &Acceptor, client: &Arc<ClientConfig>) -> Pair {
+        let peer = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+        Pair::of(acceptor.session(), peer.into())
+    }
+
+    pub(crate) fn client(connector: &Connector, server: &Arc<ServerConfig>) -> Pair {
+        let session = connector.session(ServerName::try_from("localhost").unwrap()).unwrap();
+        Pair::of(session, ServerConnection::new(server.clone()).unwrap().into())
+    }
+
+    /// The session is the server or the client.
+    pub(crate) fn with(with: &With, is_server: bool) -> Pair {
+        let pki = Pki::new();
+        let (server, client) = (pki.server(with, false), pki.client(with, false));
+        match is_server {
+            true => Pair::server(&Acceptor::new(server).unwrap(), &Arc::new(client)),
+            false => Pair::client(&Connector::new(client), &Arc::new(server)),
+        }
+    }
+
+    fn of(session: Session, peer: Connection) -> Pair {
+        Pair {
+            session,
+            peer,
+            spares: Spares::new(1 << 20),
+            peer_got: Vec::new(),
+            got: Vec::new(),
+            is_ready: false,
+            is_closed: false,
+        }
+    }
+
+    /// What the peer has to send.
+    pub(crate) fn from_peer(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while self.peer.wants_write() {
+            self.peer.write_tls(&mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    /// Gives bytes to the peer, which must like them.
+    pub(crate) fn to_peer(&mut self, mut bytes: &[u8]) -> Result<(), rustls::Error> {
+        while !bytes.is_empty() {
+            self.peer.read_tls(&mut bytes).unwrap();
+            self.peer.process_new_packets()?;
+            // WouldBlock when there is no more.
+            let _ = std::io::Read::read_to_end(&mut self.peer.reader(), &mut self.peer_got);
+        }
+        Ok(())
+    }
+
+    /// Gives bytes to the session, so many at a time.
+    pub(crate) fn feed(&mut self, bytes: &[u8], at_once: usize) -> Result<(), TlsError> {
+        for part in bytes.chunks(at_once) {
+            let mut part = part.to_vec();
+            let mut at = 0;
+            while let Some(event) = self.session.next(&mut part, &mut at, &mut self.spares)? {
+                match event {
+                    Event::Ready => self.is_ready = true,
+                    Event::Data(data) => self.got.extend_from_slice(data),
+                    Event::Closed => self.is_closed = true,
+                }
+            }
+            assert_eq!(at, part.len());
+        }
+        Ok(())
+    }
+
+    /// Goes back and forth until neither has anything to say.
+    pub(crate) fn settle(&mut self, at_once: usize) -> Result<(), TlsError> {
+        loop {
+            let from_peer = self.from_peer();
+            let fed = self.feed(&from_peer, at_once);
+            let mut out = Vec::new();
+            self.session.take_output(&mut out);
+            let read = self.to_peer(&out);
+            fed?;
+            read.unwrap();
+            if from_peer.is_empty() && out.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The session sends this; returns what the peer has read.
+    pub(crate) fn send(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut sealed = Vec::new();
+        self.session.seal(pieces.iter().copied(), &mut sealed).unwrap();
+        self.to_peer(&sealed).unwrap();
+        self.read_by_peer()
+    }
+
+    pub(crate) fn read_by_peer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.peer_got)
+    }
+
+    /// The peer sends this; returns how the session took it.
+    pub(crate) fn receive(&mut self, bytes: &[u8], at_once: usize) -> Result<Vec<u8>, TlsError> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = std::io::Write::write(&mut self.peer.writer(), rest).unwrap();
+            rest = &rest[written..];
+            let sealed = self.from_peer();
+            self.feed(&sealed, at_once)?;
+        }
+        Ok(std::mem::take(&mut self.got))
+    }
+}
