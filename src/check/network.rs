@@ -27,7 +27,7 @@ fn listens(config: &Config, port: &Port) -> Finding {
     };
     let finding = Finding::good(setting, found, wanted);
     let Err(error) = result else { return finding };
-    let is_inet = matches!(address, ListenAddress::Inet { .. });
+    let is_inet = matches!(address.place(), ListenAddress::Inet { .. });
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse if config.reuse_port && is_inet => format!(
             "whoever listens there does not share it, or is another user's (`ss -ltnp` tells who): end it, start it with \
@@ -57,12 +57,12 @@ fn admin(config: &Config) -> Finding {
         None => String::from("none: /api, /metrics, /healthz and /readyz are on RINGWIRE_ADDR"),
     };
     let finding = Finding::good("admin address", found, "one that only operators reach, or RINGWIRE_API_TOKEN");
-    let is_local = |address: &ListenAddress| match address {
+    let is_local = |address: &ListenAddress| match address.place() {
         ListenAddress::Inet { host, .. } => {
             host.eq_ignore_ascii_case("localhost")
                 || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
         }
-        ListenAddress::Unix(_) => true,
+        _ => true,
     };
     match &config.admin_address {
         Some(address) if config.api_token.is_none() && !is_local(address) => finding.but(
@@ -83,7 +83,7 @@ fn proxies(config: &Config) -> Finding {
     let finding = Finding::good("proxies", found, wanted);
     let trusted = &config.trusted_proxies;
     let has_proxy_protocol = config.proxy_protocol != ProxyProtocol::Never;
-    let has_unix = config.addresses.iter().any(|address| matches!(address, ListenAddress::Unix(_)));
+    let has_unix = config.addresses.iter().any(|address| matches!(address.place(), ListenAddress::Unix(_)));
     let remedy = if trusted.are_everybody() {
         "name the proxies in RINGWIRE_TRUSTED_PROXIES: now every client is believed whatever address it claims"
     } else if has_proxy_protocol && trusted.is_empty() {

@@ -31,7 +31,7 @@ pub(super) fn try_all(config: &Config) -> Vec<Port> {
 }
 
 fn attempt(address: &ListenAddress, is_shared: bool) -> io::Result<()> {
-    match address {
+    match address.place() {
         ListenAddress::Inet { host, port } => {
             let resolved: Vec<SocketAddr> = (host.as_str(), *port).to_socket_addrs()?.collect();
             let mut absent = None;
@@ -54,6 +54,7 @@ fn attempt(address: &ListenAddress, is_shared: bool) -> io::Result<()> {
             }
         }
         ListenAddress::Unix(path) => attempt_unix(path, is_shared),
+        ListenAddress::Speaking(..) => unreachable!("a place has no scheme"),
     }
 }
 

@@ -13,13 +13,18 @@ mod value;
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::ConfigError;
 pub use origin::Origins;
 pub use proxies::{ProxyProtocol, TrustedProxies};
-pub use types::{ApiToken, CORES_MAX, CoreSet, ListenAddress, LogFormat, Malformed, SlowConsumer, available_cpus};
-use types::{LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS};
+pub use types::{
+    ApiToken, CORES_MAX, ClientAuth, CoreSet, Files, ListenAddress, LogFormat, Malformed, Scheme, SlowConsumer, TlsMin,
+    available_cpus,
+};
+use types::{CLIENT_AUTH_WORDS, LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS, TLS_MIN_WORDS};
 pub use value::{Allowed, Range};
 use value::{Value, range};
 
@@ -61,6 +66,9 @@ macro_rules! settings {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Config {
             $( pub(crate) $field: $type, )*
+            /// What is gone by instead of the files.
+            #[cfg(feature = "tls")]
+            pub(crate) own_tls: Option<OwnTls>,
         }
 
         impl Config {
@@ -71,6 +79,8 @@ macro_rules! settings {
             fn default() -> Config {
                 Config {
                     $( $field: Value::parse($default, &$allowed).expect("defaults are allowed"), )*
+                    #[cfg(feature = "tls")]
+                    own_tls: None,
                 }
             }
         }
@@ -109,8 +119,9 @@ macro_rules! setter {
 
 settings! {
     addresses: Vec<ListenAddress> = "ADDR", "127.0.0.1:9001",
-        Allowed::Text("HOST:PORT or unix:/PATH, or several, comma-separated", "ADDR"),
-        "where to listen: HOST:PORT, or unix:/PATH for a Unix socket; several, comma-separated; sockets passed in \
+        Allowed::Text("HOST:PORT or unix:/PATH, or several, comma-separated, each with ws:// or wss:// in front or not", "ADDR"),
+        "where to listen: HOST:PORT, or unix:/PATH for a Unix socket; several, comma-separated. With wss:// in front it speaks \
+         TLS, with ws:// it does not; without either it does where RINGWIRE_TLS_CERT is set. Sockets passed in \
          LISTEN_FDS are used instead";
     cores: CoreSet = "CORES", "all",
         Allowed::Text("all, a number from 1 to 1024, or a list of different processors such as 0,2,4-7", "CORES"),
@@ -130,6 +141,22 @@ settings! {
          least";
     spin: Duration = "SPIN", "0us", Allowed::Time(range(MICROSECOND, SECOND).or_zero("off")),
         "busy-poll this long before sleeping";
+    tls_cert: Files = "TLS_CERT", "(none)",
+        Allowed::Text("(none) or files, comma-separated", "FILES"),
+        "PEM files with a certificate and those that it was signed by; of several the one for the name that the client asks for \
+         is shown, or else the first. Read again on SIGHUP, and within 10s of a change";
+    tls_key: Files = "TLS_KEY", "(none)",
+        Allowed::Text("(none) or files, comma-separated", "FILES"),
+        "PEM files with the private key of each, in the same order";
+    tls_client_ca: Files = "TLS_CLIENT_CA", "(none)",
+        Allowed::Text("(none) or files, comma-separated", "FILES"),
+        "PEM files with the certificates by which those of clients must be signed";
+    tls_client_auth: ClientAuth = "TLS_CLIENT_AUTH", "off", Allowed::Word(CLIENT_AUTH_WORDS),
+        "whether clients are asked for a certificate, and whether they must have one";
+    tls_min: TlsMin = "TLS_MIN", "1.2", Allowed::Word(TLS_MIN_WORDS),
+        "oldest version of TLS that is spoken";
+    tls_handshakes: u32 = "TLS_HANDSHAKES", "256", Allowed::Count(range(1, COUNT_MAX)),
+        "TLS handshakes under way at once, whole process; others wait for their turn";
     reuse_port: bool = "REUSEPORT", "false", Allowed::Switch,
         "share the address with another server of the same user, for restarts: see README";
     backlog: u32 = "BACKLOG", "4096", Allowed::Count(range(1, i32::MAX as u64)),
@@ -217,6 +244,38 @@ settings! {
     log_format: LogFormat = "LOG_FORMAT", "text", Allowed::Word(LOG_FORMAT_WORDS),
         "how to write them, to standard error: text or json";
 }
+
+#[cfg(feature = "tls")]
+impl Config {
+    /// Speaks TLS by this configuration, instead of one that is made of `RINGWIRE_TLS_CERT` and its like. It is given what a
+    /// server needs: HTTP/1.1 as the only protocol, tickets whose keys rotate, and no early data.
+    ///
+    /// ```
+    /// # fn with(own: rustls::ServerConfig) {
+    /// let config = ringwire::Config::default().tls(own);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tls(mut self, own: rustls::ServerConfig) -> Config {
+        self.own_tls = Some(OwnTls(Arc::new(own)));
+        self
+    }
+}
+
+/// A configuration of the embedder's own; equal to itself alone.
+#[cfg(feature = "tls")]
+#[derive(Clone, Debug)]
+pub(crate) struct OwnTls(pub(crate) Arc<rustls::ServerConfig>);
+
+#[cfg(feature = "tls")]
+impl PartialEq for OwnTls {
+    fn eq(&self, other: &OwnTls) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Eq for OwnTls {}
 
 /// One row of the table: a setting's names, default, range and meaning.
 #[derive(Clone, Copy, Debug)]
@@ -345,21 +404,82 @@ impl Config {
             return conflict("RINGWIRE_RECV_BUFFER_SIZE", reason);
         }
         if let ProxyProtocol::On(addresses) = &self.proxy_protocol
-            && let Some(other) = addresses.iter().find(|address| !self.addresses.contains(address))
+            && let Some(other) =
+                addresses.iter().find(|on| !self.addresses.iter().any(|address| address.place() == on.place()))
         {
             return conflict("RINGWIRE_PROXY_PROTOCOL", format!("{other} is none of RINGWIRE_ADDR"));
         }
         if let Some(admin) = self.admin_address.as_ref().filter(|admin| !admin.is_any_port())
-            && self.addresses.contains(admin)
+            && self.addresses.iter().any(|address| address.place() == admin.place())
         {
             return conflict("RINGWIRE_ADMIN_ADDR", String::from("it is one of RINGWIRE_ADDR"));
         }
+        self.validate_tls()?;
         if self.drain_spread > self.drain_timeout {
             let timeout = Setting::named("RINGWIRE_DRAIN_TIMEOUT").map(|it| it.value(self));
             let reason = format!("it is more than RINGWIRE_DRAIN_TIMEOUT={}", timeout.unwrap_or_default());
             return conflict("RINGWIRE_DRAIN_SPREAD", reason);
         }
         Ok(())
+    }
+
+    /// Whether an address speaks TLS: as it says, or else where there is a certificate.
+    pub(crate) fn is_secure(&self, address: &ListenAddress) -> bool {
+        address.scheme().map_or(self.has_certificate(), |scheme| scheme == Scheme::Wss)
+    }
+
+    /// The same of the operators' address, which speaks TLS only if it says so.
+    pub(crate) fn is_admin_secure(&self) -> bool {
+        self.admin_address.as_ref().is_some_and(|address| address.scheme() == Some(Scheme::Wss))
+    }
+
+    pub(crate) fn has_certificate(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.own_tls.is_some() {
+            return true;
+        }
+        !self.tls_cert.is_empty()
+    }
+
+    fn validate_tls(&self) -> Result<(), ConfigError> {
+        let conflict = |variable: &str, reason: String| {
+            let setting = Setting::named(variable).expect("a setting of the table");
+            Err(setting.conflict(self, reason))
+        };
+        let (certificates, keys) = (self.tls_cert.0.len(), self.tls_key.0.len());
+        if certificates != keys {
+            let (variable, other) = if certificates > keys { ("CERT", "KEY") } else { ("KEY", "CERT") };
+            let reason = format!("RINGWIRE_TLS_{other} has {}: each certificate has a key", certificates.min(keys));
+            return conflict(&format!("{PREFIX}TLS_{variable}"), reason);
+        }
+        if self.tls_client_auth != ClientAuth::Off && self.tls_client_ca.is_empty() {
+            return conflict("RINGWIRE_TLS_CLIENT_AUTH", String::from("RINGWIRE_TLS_CLIENT_CA is not set"));
+        }
+        if self.tls_client_auth == ClientAuth::Off && !self.tls_client_ca.is_empty() {
+            return conflict(
+                "RINGWIRE_TLS_CLIENT_CA",
+                String::from("RINGWIRE_TLS_CLIENT_AUTH=off asks nobody for one"),
+            );
+        }
+        let all = self.addresses.iter().chain(&self.admin_address);
+        let secure = all.clone().find(|address| address.scheme() == Some(Scheme::Wss));
+        let is_tls_built = cfg!(feature = "tls");
+        match secure {
+            Some(address) if !is_tls_built => {
+                conflict("RINGWIRE_ADDR", format!("{address}: this build has no TLS (feature `tls`)"))
+            }
+            Some(address) if !self.has_certificate() => {
+                let variable = if self.addresses.contains(address) { "RINGWIRE_ADDR" } else { "RINGWIRE_ADMIN_ADDR" };
+                conflict(variable, format!("for {address} there is no certificate: RINGWIRE_TLS_CERT is not set"))
+            }
+            None if certificates > 0 && !is_tls_built => {
+                conflict("RINGWIRE_TLS_CERT", String::from("this build has no TLS (feature `tls`)"))
+            }
+            None if certificates > 0 && all.clone().all(|address| address.scheme() == Some(Scheme::Ws)) => {
+                conflict("RINGWIRE_TLS_CERT", String::from("no address of RINGWIRE_ADDR speaks TLS"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Those of the `available` processors that there are cores for, of which `busy_max` can be kept busy: where

@@ -109,7 +109,7 @@ impl ProxyProtocol {
         match self {
             ProxyProtocol::Never => false,
             ProxyProtocol::Always => true,
-            ProxyProtocol::On(addresses) => addresses.contains(address),
+            ProxyProtocol::On(addresses) => addresses.iter().any(|on| on.place() == address.place()),
         }
     }
 }

@@ -32,12 +32,48 @@ pub enum ListenAddress {
     },
     /// A Unix socket.
     Unix(PathBuf),
+    /// One of the others, and what is spoken there, whether there is a certificate or not.
+    Speaking(Scheme, Box<ListenAddress>),
+}
+
+/// What is spoken on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP and WebSocket, in the clear.
+    Ws,
+    /// The same over TLS.
+    Wss,
+}
+
+impl Scheme {
+    const ALL: [(Scheme, &str); 2] = [(Scheme::Ws, "ws://"), (Scheme::Wss, "wss://")];
+
+    /// What stands in front of an address.
+    fn prefix(self) -> &'static str {
+        if self == Scheme::Wss { "wss://" } else { "ws://" }
+    }
 }
 
 impl ListenAddress {
     /// Whether the kernel chooses the port.
     pub(super) fn is_any_port(&self) -> bool {
-        matches!(self, ListenAddress::Inet { port: 0, .. })
+        matches!(self.place(), ListenAddress::Inet { port: 0, .. })
+    }
+
+    /// What is to be spoken there, where that is said.
+    pub fn scheme(&self) -> Option<Scheme> {
+        match self {
+            ListenAddress::Speaking(scheme, _) => Some(*scheme),
+            _ => None,
+        }
+    }
+
+    /// The address alone.
+    pub fn place(&self) -> &ListenAddress {
+        match self {
+            ListenAddress::Speaking(_, place) => place.place(),
+            place => place,
+        }
     }
 }
 
@@ -55,6 +91,15 @@ impl FromStr for ListenAddress {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
+        for (scheme, prefix) in Scheme::ALL {
+            if let Some(start) = text.get(..prefix.len())
+                && start.eq_ignore_ascii_case(prefix)
+            {
+                let place: ListenAddress = text[prefix.len()..].parse()?;
+                let is_place = place.scheme().is_none();
+                return is_place.then(|| ListenAddress::Speaking(scheme, Box::new(place))).ok_or(Malformed);
+            }
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             // sun_path holds 108 bytes, its NUL included (unix(7)).
             let fits = (1..108).contains(&path.len()) && !path.contains('\0');
@@ -81,6 +126,7 @@ impl fmt::Display for ListenAddress {
             }
             ListenAddress::Inet { host, port } => write!(f, "{host}:{port}"),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddress::Speaking(scheme, place) => write!(f, "{}{place}", scheme.prefix()),
         }
     }
 }
@@ -267,6 +313,69 @@ words! {
 }
 
 words! {
+    /// Whether clients show certificates of their own.
+    ClientAuth, CLIENT_AUTH_WORDS;
+    /// They are not asked for one.
+    Off = "off";
+    /// They are asked, and may have none; one that is not accepted ends the handshake.
+    Optional = "optional";
+    /// Who has none that is accepted is not let in.
+    Required = "required";
+}
+
+words! {
+    /// The oldest version of TLS that is spoken.
+    TlsMin, TLS_MIN_WORDS;
+    /// TLS 1.2 (RFC 5246).
+    Tls12 = "1.2";
+    /// TLS 1.3 (RFC 8446).
+    Tls13 = "1.3";
+}
+
+/// Files, in an order that means something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files(pub Vec<PathBuf>);
+
+impl Files {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<P: Into<PathBuf>> FromIterator<P> for Files {
+    fn from_iter<I: IntoIterator<Item = P>>(paths: I) -> Files {
+        Files(paths.into_iter().map(Into::into).collect())
+    }
+}
+
+impl FromStr for Files {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if text == NONE {
+            return Ok(Files::default());
+        }
+        let is_path = |path: &str| !path.is_empty() && !path.contains('\0');
+        let parts = text.split(',').map(str::trim);
+        parts
+            .map(|path| is_path(path).then(|| PathBuf::from(path)).ok_or(Malformed))
+            .collect::<Result<_, _>>()
+            .map(Files)
+    }
+}
+
+impl fmt::Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str(NONE);
+        }
+        let parts: Vec<String> = self.0.iter().map(|path| path.display().to_string()).collect();
+        f.write_str(&parts.join(","))
+    }
+}
+
+words! {
     /// How log lines are written.
     LogFormat, LOG_FORMAT_WORDS;
     /// For people.
@@ -294,13 +403,37 @@ mod tests {
             "localhost:+80",
             "::1:9001",
             "127.0.0.1:65536",
-            "ws://localhost:9001",
+            "http://localhost:9001",
+            "ws://wss://localhost:9001",
+            "wss://",
+            "wss://localhost:9001/",
+            "wss:localhost:9001",
             "unix:",
         ] {
             assert_eq!(text.parse::<ListenAddress>(), Err(Malformed), "{text:?}");
         }
+        for (text, scheme) in
+            [("ws://[::1]:9001", Scheme::Ws), ("WSS://localhost:80", Scheme::Wss), ("wss://unix:/x", Scheme::Wss)]
+        {
+            let address: ListenAddress = text.parse().expect(text);
+            assert_eq!(address.scheme(), Some(scheme), "{text}");
+            assert_eq!(address.to_string(), text.replace("WSS", "wss"));
+            assert_eq!(address.place().to_string(), address.to_string().split_once("//").expect("a scheme").1);
+        }
         let long = format!("unix:/{}", "x".repeat(107));
         assert_eq!(long.parse::<ListenAddress>(), Err(Malformed));
+    }
+
+    #[test]
+    fn files() {
+        for (text, shown) in [("(none)", "(none)"), ("/a.pem", "/a.pem"), ("a.pem , /b c.pem", "a.pem,/b c.pem")] {
+            let files: Files = text.parse().expect(text);
+            assert_eq!(files.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(files));
+        }
+        for text in ["", ",", "/a,", "/a,,/b"] {
+            assert_eq!(text.parse::<Files>(), Err(Malformed), "{text:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::origin::Origins;
 use super::proxies::{ProxyProtocol, TrustedProxies};
-use super::types::{ApiToken, CoreSet, ListenAddress, LogFormat, NONE, SlowConsumer};
+use super::types::{ApiToken, ClientAuth, CoreSet, Files, ListenAddress, LogFormat, NONE, SlowConsumer, TlsMin};
 
 /// What a setting's text may be; the type of the field says what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,7 +301,7 @@ macro_rules! from_str {
     )* };
 }
 
-from_str!(CoreSet, Origins, SlowConsumer, LogFormat, TrustedProxies, ProxyProtocol);
+from_str!(ClientAuth, CoreSet, Files, TlsMin, Origins, SlowConsumer, LogFormat, TrustedProxies, ProxyProtocol);
 
 #[cfg(test)]
 mod tests {

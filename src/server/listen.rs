@@ -54,6 +54,8 @@ pub enum BoundAddress {
     Inet(SocketAddr),
     /// A Unix socket's path, empty where it has no name.
     Unix(PathBuf),
+    /// One of the others, where TLS is spoken.
+    Secure(Box<BoundAddress>),
 }
 
 impl BoundAddress {
@@ -62,7 +64,17 @@ impl BoundAddress {
         match self {
             BoundAddress::Inet(address) => Some(*address),
             BoundAddress::Unix(_) => None,
+            BoundAddress::Secure(place) => place.inet(),
         }
+    }
+
+    /// Whether TLS is spoken there.
+    pub fn is_secure(&self) -> bool {
+        matches!(self, BoundAddress::Secure(_))
+    }
+
+    fn secured(self, is_secure: bool) -> BoundAddress {
+        if is_secure { BoundAddress::Secure(Box::new(self)) } else { self }
     }
 
     /// As a client of HTTP names it: `http://127.0.0.1:9001` or `unix:/path`.
@@ -70,6 +82,10 @@ impl BoundAddress {
         match self {
             BoundAddress::Inet(address) => format!("http://{address}"),
             BoundAddress::Unix(_) => self.to_string(),
+            BoundAddress::Secure(place) => match &**place {
+                BoundAddress::Inet(address) => format!("https://{address}"),
+                place => place.to_string(),
+            },
         }
     }
 
@@ -77,16 +93,21 @@ impl BoundAddress {
         match self {
             BoundAddress::Inet(address) => ListenAddress::from(*address),
             BoundAddress::Unix(path) => ListenAddress::Unix(path.clone()),
+            BoundAddress::Secure(place) => place.to_listen_address(),
         }
     }
 }
 
-/// As a client names it: `ws://127.0.0.1:9001` or `unix:/path`.
+/// As a client names it: `ws://127.0.0.1:9001`, `wss://127.0.0.1:9001` or `unix:/path`.
 impl fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BoundAddress::Inet(address) => write!(f, "ws://{address}"),
             BoundAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            BoundAddress::Secure(place) => match &**place {
+                BoundAddress::Inet(address) => write!(f, "wss://{address}"),
+                place => write!(f, "wss://{place}"),
+            },
         }
     }
 }
@@ -143,7 +164,11 @@ pub fn bind_all(config: &Config, cores: usize) -> Result<Listeners> {
         are_passed: false,
     };
     let serves = if config.admin_address.is_some() { Serves::Public } else { Serves::All };
-    let public = |address: &ListenAddress| Entrance { proxy_protocol: config.proxy_protocol.is_on(address), serves };
+    let public = |address: &ListenAddress| Entrance {
+        proxy_protocol: config.proxy_protocol.is_on(address),
+        is_secure: config.is_secure(address),
+        serves,
+    };
     let passed = passed_sockets()?;
     listeners.are_passed = !passed.is_empty();
     for (number, socket) in passed.iter().enumerate() {
@@ -162,15 +187,17 @@ pub fn bind_all(config: &Config, cores: usize) -> Result<Listeners> {
     if let Some(address) = &config.admin_address {
         bind(&mut listeners, address, config)
             .map_err(|source| Error::Listen { address: address.to_string(), source })?;
-        let admin = Entrance { proxy_protocol: false, serves: Serves::Admin };
+        let admin = Entrance { proxy_protocol: false, is_secure: config.is_admin_secure(), serves: Serves::Admin };
         listeners.entrances.resize(listeners.bound.len(), admin);
     }
+    let bound = std::mem::take(&mut listeners.bound).into_iter().zip(&listeners.entrances);
+    listeners.bound = bound.map(|(bound, entrance)| bound.secured(entrance.is_secure)).collect();
     Ok(listeners)
 }
 
 fn bind(listeners: &mut Listeners, address: &ListenAddress, config: &Config) -> io::Result<()> {
     let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
-    match address {
+    match address.place() {
         ListenAddress::Inet { host, port } => {
             let mut resolved: Vec<SocketAddr> = (host.as_str(), *port).to_socket_addrs()?.collect();
             resolved.dedup();
@@ -179,7 +206,7 @@ fn bind(listeners: &mut Listeners, address: &ListenAddress, config: &Config) -> 
                 shares: config.reuse_port,
                 // Both on one port can only be had with an IPv6 socket that leaves IPv4 alone.
                 has_ipv4_wildcard: config.addresses.iter().any(|other| {
-                    matches!(other, ListenAddress::Inet { host, port: other }
+                    matches!(other.place(), ListenAddress::Inet { host, port: other }
                         if host.parse() == Ok(Ipv4Addr::UNSPECIFIED) && other == port)
                 }),
             };
@@ -197,6 +224,7 @@ fn bind(listeners: &mut Listeners, address: &ListenAddress, config: &Config) -> 
             listeners.files.push(file);
             share(listeners, &socket)
         }
+        ListenAddress::Speaking(..) => unreachable!("a place has no scheme"),
     }
 }
 

@@ -78,6 +78,8 @@ impl Settings {
 pub struct Entrance {
     /// Its connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// They speak TLS.
+    pub is_secure: bool,
     /// Which routes it leads to.
     pub serves: Serves,
 }

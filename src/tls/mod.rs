@@ -26,6 +26,8 @@ mod info;
 #[cfg(feature = "tls")]
 mod acceptor;
 #[cfg(feature = "tls")]
+mod certificates;
+#[cfg(feature = "tls")]
 mod handshake;
 #[cfg(feature = "tls")]
 mod hello;
@@ -49,6 +51,8 @@ pub use info::{TlsInfo, TlsVersion};
 
 #[cfg(feature = "tls")]
 pub use acceptor::{Acceptor, Connector};
+#[cfg(feature = "tls")]
+pub use certificates::{Certificate, CertificateError, Clients, Material};
 #[cfg(not(feature = "tls"))]
 pub use off::{Acceptor, Session};
 #[cfg(feature = "tls")]
