@@ -139,7 +139,7 @@ fn serve() -> Served {
             )
             .get("/told", async |request: Request| told(&request))
     };
-    let server = Server::new(config().max_outbox(64 << 20)).tls(pki.server()).expect("a configuration");
+    let server = Server::new(config().max_outbox(64 << 20).tls(pki.server()));
     let handle = server.start(app).expect("the server starts");
     let address = handle.addresses()[0].inet().expect("a TCP address");
     Served { handle: Some(handle), address, pki, ends }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::board::Board;
 use super::listen::BoundAddress;
+#[cfg(feature = "tls")]
+use super::renewal::Renewal;
 use super::news::Ending;
 use crate::admission::Admission;
 use crate::error::Result;
@@ -46,6 +48,9 @@ pub(super) struct Place {
     pub(super) admin_addresses: Vec<BoundAddress>,
     pub(super) admission: Arc<Admission>,
     pub(super) cores: usize,
+    /// What renews the certificates, if they come from files.
+    #[cfg(feature = "tls")]
+    pub(super) renewal: Option<Renewal>,
 }
 
 impl Handle {
@@ -55,6 +60,19 @@ impl Handle {
 
     pub(super) fn ending(&self) -> Ending {
         self.ending.clone()
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn renewal(&self) -> Option<&Renewal> {
+        self.place.renewal.as_ref()
+    }
+
+    /// Has the files of the certificates read again, as SIGHUP does where the server is run, and a change of the files within
+    /// ten seconds; returns before that is done. Files that cannot be used are refused, which the log tells: what was there
+    /// before stays. False if the certificates are not from files.
+    #[cfg(feature = "tls")]
+    pub fn renew_certificates(&self) -> bool {
+        self.renewal().is_some_and(Renewal::nudge)
     }
 
     /// Where it listens, with real port numbers.

@@ -11,6 +11,8 @@ mod handle;
 pub mod listen;
 mod news;
 mod nofile;
+#[cfg(feature = "tls")]
+pub(crate) mod renewal;
 mod signals;
 
 use std::fmt;
@@ -74,7 +76,6 @@ pub struct Server {
     config: Config,
     release_memory: Option<fn()>,
     on_start: Option<OnStart>,
-    tls: Option<Arc<Acceptor>>,
 }
 
 impl fmt::Debug for Server {
@@ -86,19 +87,7 @@ impl fmt::Debug for Server {
 impl Server {
     /// A server with these settings.
     pub fn new(config: Config) -> Server {
-        Server { config, release_memory: None, on_start: None, tls: None }
-    }
-
-    /// Speaks TLS on all addresses but the admin's, by this configuration: certificates, whom of the clients it trusts,
-    /// versions and cipher suites are the caller's. What goes for all sessions is added: HTTP/1.1 as the protocol, resumption by
-    /// tickets without state, no early data.
-    ///
-    /// # Errors
-    /// If there is no randomness for the keys of tickets.
-    #[cfg(feature = "tls")]
-    pub fn tls(self, config: rustls::ServerConfig) -> Result<Server> {
-        let acceptor = Acceptor::new(config).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(Server { tls: Some(Arc::new(acceptor)), ..self })
+        Server { config, release_memory: None, on_start: None }
     }
 
     /// Calls this once all cores accept connections, where the server is run ([`Server::run`], [`Server::run_with`]): to
@@ -228,6 +217,8 @@ impl Server {
         let handle = self.start_service(make)?;
         // The thread has it before anybody can know that the server has started.
         taken.drain_with(handle.ending());
+        #[cfg(feature = "tls")]
+        let _renewed = handle.renewal().map(|renewal| signals::Hangups::renew(renewal.clone())).transpose()?;
         let seen = catch_unwind(AssertUnwindSafe(|| started(&handle)));
         if seen.is_err() {
             handle.ending().stop();
@@ -266,6 +257,10 @@ impl Server {
         if let Err(error) = nofile::raise() {
             tracing::warn!(%error, "the soft limit of open files stays");
         }
+        #[cfg(feature = "tls")]
+        let (acceptor, renewal) = renewal::acceptor(&config)?.unzip();
+        #[cfg(not(feature = "tls"))]
+        let acceptor: Option<Arc<Acceptor>> = None;
         let listeners = listen::bind_all(&config, cpus.len())?;
         let handover = match (listeners.are_passed, config.reuse_port) {
             (true, _) => Handover::Leave,
@@ -275,9 +270,8 @@ impl Server {
         let make = Arc::new(Guarded::new(make));
         let files = Arc::new(listeners.files);
         let entrances = listeners.entrances;
-        let speaks_tls = |entrance: &Entrance| entrance.serves != Serves::Admin;
         let acceptors: Vec<_> =
-            entrances.iter().map(|entrance| self.tls.clone().filter(|_| speaks_tls(entrance))).collect();
+            entrances.iter().map(|entrance| acceptor.clone().filter(|_| entrance.is_secure)).collect();
         let epoch = Instant::now();
         let admission = Arc::new(admission(&config, cpus.len()));
         let ids = IdKey::default();
@@ -384,7 +378,14 @@ impl Server {
                 let (addresses, admin_addresses) = (of(public), of(admin));
                 say_started(&config, cpus.len(), &addresses, &admin_addresses);
                 board.have_threads(threads);
-                let place = Place { addresses, admin_addresses, admission, cores: cpus.len() };
+                let place = Place {
+                    addresses,
+                    admin_addresses,
+                    admission,
+                    cores: cpus.len(),
+                    #[cfg(feature = "tls")]
+                    renewal: renewal.flatten(),
+                };
                 Ok(Handle::new(ending, board, place))
             }
             Err(error) => {
@@ -533,6 +534,7 @@ fn ring_options(config: &Config, rings: u32) -> Options {
 pub(crate) fn admission(config: &Config, cores: usize) -> Admission {
     Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
         .with_memory(Memory::new(config.memory_bytes_max as u64, cores))
+        .with_tls_handshakes(config.tls_handshakes)
 }
 
 /// The hub of one core.

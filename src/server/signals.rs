@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{fs, io, thread};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+#[cfg(feature = "tls")]
+use signal_hook::consts::SIGHUP;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use signal_hook::{SigId, flag, low_level};
@@ -98,6 +100,44 @@ impl Drop for Taken {
         if let Err(error) = self.mask.thread_set_mask() {
             tracing::error!(%error, "signals stay blocked");
         }
+    }
+}
+
+/// SIGHUP while a server with certificates is run: they are read again. Before and after it does what it did.
+#[cfg(feature = "tls")]
+pub(super) struct Hangups {
+    thread: Handle,
+}
+
+/// Whether SIGHUP does what it would by default, where that was its action.
+#[cfg(feature = "tls")]
+static HANGS_UP: AtomicBool = AtomicBool::new(true);
+
+#[cfg(feature = "tls")]
+impl Hangups {
+    pub(super) fn renew(renewal: super::renewal::Renewal) -> Result<Hangups> {
+        static STANDS_BY: OnceLock<()> = OnceLock::new();
+        let failed = || Error::io("taking SIGHUP");
+        STANDS_BY.get_or_init(|| {
+            let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+            if is_default(&status, SIGHUP) {
+                let _ = flag::register_conditional_default(SIGHUP, &HANGS_UP);
+            }
+        });
+        HANGS_UP.store(false, Ordering::SeqCst);
+        let mut signals = Signals::new([SIGHUP]).map_err(failed())?;
+        let thread = signals.handle();
+        let run = move || signals.forever().for_each(|_| _ = renewal.nudge());
+        thread::Builder::new().name("ringwire-hangups".into()).spawn(run).map_err(failed())?;
+        Ok(Hangups { thread })
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Drop for Hangups {
+    fn drop(&mut self) {
+        self.thread.close();
+        HANGS_UP.store(true, Ordering::SeqCst);
     }
 }
 

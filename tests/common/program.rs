@@ -53,7 +53,8 @@ impl Program {
         let mut first_line = String::new();
         output.read_line(&mut first_line).expect("a line");
         let address = first_line
-            .strip_prefix("ringwire listening on ws://")
+            .strip_prefix("ringwire listening on ")
+            .and_then(|rest| rest.strip_prefix("ws://").or(rest.strip_prefix("wss://")))
             .and_then(|rest| rest.split([' ', ',']).next()?.parse().ok())
             .unwrap_or_else(|| panic!("{first_line:?}"));
         Program { child, output, first_line, address }

@@ -171,7 +171,7 @@ fn headers_of_the_proxy_protocol_are_the_same_however_they_are_cut() {
     let told = async |request: Request| format!("{} {}", request.peer().expect("a peer"), request.is_relayed());
     let ring = RingOptions { slots: 1024, ..RingOptions::default() };
     let mut setup = Setup { ring, app: Rc::new(move || App::new().get("/peer", told)), ..Setup::default() };
-    setup.settings.entrances = vec![Entrance { proxy_protocol: true, serves: Serves::All }];
+    setup.settings.entrances = vec![Entrance { proxy_protocol: true, serves: Serves::All, ..Entrance::default() }];
     let mut rig = Rig::new(&setup);
     let requests = b"GET /peer HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
     let v2 = |command: u8, rest: &[u8]| {

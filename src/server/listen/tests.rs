@@ -272,15 +272,15 @@ fn each_socket_is_for_what_its_address_is_for() {
     assert_eq!(listeners.entrances.len(), listeners.bound.len());
     for (bound, entrance) in listeners.bound.iter().zip(&listeners.entrances) {
         let is_proxied = bound.inet().is_none_or(|address| address.ip().to_string() == "127.0.0.2");
-        assert_eq!(*entrance, Entrance { proxy_protocol: is_proxied, serves: Serves::All }, "{bound}");
+        assert_eq!(*entrance, Entrance { proxy_protocol: is_proxied, is_secure: false, serves: Serves::All }, "{bound}");
     }
     drop(listeners);
 
     let admin = Some("localhost:0".parse().expect("an address"));
     let apart = config("127.0.0.1:0").admin_address(admin).proxy_protocol(ProxyProtocol::Always);
     let listeners = bind_all(&apart, 1).expect("listeners");
-    let public = Entrance { proxy_protocol: true, serves: Serves::Public };
-    let admin = Entrance { proxy_protocol: false, serves: Serves::Admin };
+    let public = Entrance { proxy_protocol: true, is_secure: false, serves: Serves::Public };
+    let admin = Entrance { proxy_protocol: false, is_secure: false, serves: Serves::Admin };
     assert_eq!(listeners.entrances[0], public);
     assert!(listeners.entrances.len() > 1 && listeners.entrances[1..].iter().all(|entrance| *entrance == admin));
     assert!(listeners.per_core.iter().all(|core| core.len() == listeners.entrances.len()));

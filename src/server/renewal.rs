@@ -1,0 +1,160 @@
+//! Certificates of a server that runs: read at its start, and again whenever their files change or somebody says so.
+//!
+//! What cannot be used is refused, with a line in the log, and what was there before stays. Files are looked at on a thread of
+//! their own, never on a core.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::config::{ClientAuth, Config, Setting, TlsMin};
+use crate::error::{Error, Result};
+use crate::tls::{Acceptor, Certificate, Clients, Material};
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A certificate that ends within so many days is worth a warning.
+const DAYS_LEFT_FEW: u64 = 14;
+
+/// Has certificates read anew.
+#[derive(Clone)]
+pub(super) struct Renewal {
+    nudges: Sender<()>,
+}
+
+impl Renewal {
+    /// Reads the files soon, changed or not. False if nobody does any more.
+    pub(super) fn nudge(&self) -> bool {
+        // One that waits is enough.
+        !matches!(self.nudges.try_send(()), Err(crossbeam_channel::TrySendError::Disconnected(())))
+    }
+}
+
+/// What makes the sessions of the addresses that speak TLS, if there are any, and what renews it, if it came from files.
+///
+/// # Errors
+/// If a file cannot be used.
+pub(super) fn acceptor(config: &Config) -> Result<Option<(Arc<Acceptor>, Option<Renewal>)>> {
+    let is_wanted = config.addresses.iter().any(|address| config.is_secure(address)) || config.is_admin_secure();
+    // Sockets that are passed to this process speak as a bare address does.
+    if !is_wanted && !config.has_certificate() {
+        return Ok(None);
+    }
+    let made = |error: crate::tls::TlsError| Error::Internal(error.to_string());
+    if let Some(own) = &config.own_tls {
+        let acceptor = Acceptor::new((*own.0).clone()).map_err(made)?;
+        return Ok(Some((Arc::new(acceptor), None)));
+    }
+    let material = material(config);
+    // Before they are read: a change in between is seen.
+    let marks = marks(&material);
+    let (rustls, certificates) = material.read(now_unix_s()).map_err(|error| {
+        let setting = Setting::named("RINGWIRE_TLS_CERT").expect("a setting of the table");
+        setting.conflict(config, error.to_string())
+    })?;
+    tell(&certificates);
+    let acceptor = Arc::new(Acceptor::new(rustls).map_err(made)?);
+    let (nudges, nudged) = bounded(1);
+    let watch = Watch { acceptor: Arc::downgrade(&acceptor), material, marks, nudged };
+    thread::Builder::new()
+        .name("ringwire-certificates".into())
+        .spawn(move || watch.run())
+        .map_err(Error::io("starting the thread that looks at certificates"))?;
+    Ok(Some((acceptor, Some(Renewal { nudges }))))
+}
+
+/// What the settings say of certificates.
+pub(crate) fn material(config: &Config) -> Material {
+    Material {
+        pairs: config.tls_cert.0.iter().cloned().zip(config.tls_key.0.iter().cloned()).collect(),
+        client_cas: config.tls_client_ca.0.clone(),
+        clients: match config.tls_client_auth {
+            ClientAuth::Off => Clients::NotAsked,
+            ClientAuth::Optional => Clients::Optional,
+            ClientAuth::Required => Clients::Required,
+        },
+        speaks_tls12: config.tls_min == TlsMin::Tls12,
+    }
+}
+
+fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn tell(certificates: &[Certificate]) {
+    let now_unix_s = now_unix_s();
+    for certificate in certificates {
+        let (file, names) = (certificate.path.display(), certificate.names.join(","));
+        let days_left = certificate.days_left(now_unix_s);
+        if days_left < DAYS_LEFT_FEW {
+            tracing::warn!(target: "ringwire::server", %file, names, days_left, "a certificate that ends soon");
+        } else {
+            tracing::info!(target: "ringwire::server", %file, names, days_left, "certificate");
+        }
+    }
+}
+
+/// What tells whether a file is another one than before: its place, its size and when it was written.
+type Mark = Option<(u64, u64, u64, i64, i64)>;
+
+fn marks(material: &Material) -> Vec<(PathBuf, Mark)> {
+    material.files().map(|path| (path.to_owned(), mark(path))).collect()
+}
+
+fn mark(path: &Path) -> Mark {
+    // Through links, which is how some tools put a new file in place.
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+}
+
+struct Watch {
+    /// Gone with the server.
+    acceptor: Weak<Acceptor>,
+    material: Material,
+    marks: Vec<(PathBuf, Mark)>,
+    nudged: Receiver<()>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        loop {
+            let is_asked = match self.nudged.recv_timeout(LOOK_EVERY) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                // Nobody can ask any more, but files still change.
+                Err(RecvTimeoutError::Disconnected) => {
+                    thread::sleep(LOOK_EVERY);
+                    false
+                }
+            };
+            let Some(acceptor) = self.acceptor.upgrade() else { return };
+            let marks = marks(&self.material);
+            if is_asked || marks != self.marks {
+                self.marks = marks;
+                self.renew(&acceptor);
+            }
+        }
+    }
+
+    fn renew(&self, acceptor: &Acceptor) {
+        match self.material.read(now_unix_s()) {
+            Ok((rustls, certificates)) => match acceptor.replace(rustls) {
+                Ok(()) => {
+                    tracing::info!(target: "ringwire::server", certificates = certificates.len(), "certificates are renewed");
+                    tell(&certificates);
+                }
+                Err(error) => refused(&error),
+            },
+            Err(error) => refused(&error),
+        }
+    }
+}
+
+fn refused(error: &dyn std::error::Error) {
+    tracing::error!(target: "ringwire::server", %error, "new certificates are refused, and those before stay");
+}
