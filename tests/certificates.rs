@@ -285,6 +285,35 @@ fn settings_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn check_judges_the_files() {
+    let folder = Folder::new();
+    folder.write("one", &["one.test"], 2100);
+    folder.write("old", &["one.test"], 2021);
+    let check = |cert: &str, key: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringwire"))
+            .args(["check", "--addr=127.0.0.1:0"])
+            .arg(format!("--tls-cert={}", folder.file(cert).display()))
+            .arg(format!("--tls-key={}", folder.file(key).display()))
+            .output()
+            .expect("the program");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(folder.file("one.key"), private).expect("permissions");
+    let (code, text) = check("one.pem", "one.key");
+    assert!(code == Some(0) && text.contains("for one.test, "), "{text}");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(folder.file("one.key"), open).expect("permissions");
+    assert!(check("one.pem", "one.key").1.contains("others may read the key"));
+    for (cert, key, want) in
+        [("one.pem", "old.key", "not the key"), ("old.pem", "old.key", "has expired"), ("no", "no", "No such file")]
+    {
+        let (code, text) = check(cert, key);
+        assert!(code == Some(78) && text.contains(want), "{text}");
+    }
+}
+
+#[test]
 fn the_program_renews_on_sighup_and_says_what_it_speaks() {
     let folder = Folder::new();
     folder.write("one", &["one.test"], 2100);

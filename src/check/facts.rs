@@ -44,6 +44,8 @@ pub(super) struct Facts {
     pub(super) somaxconn: Option<u32>,
     /// Addresses to listen on, where they were tried.
     pub(super) ports: Vec<Port>,
+    #[cfg(feature = "tls")]
+    pub(super) certificates: super::certificates::Certificates,
     /// Processors of this process.
     pub(super) cpus: Vec<usize>,
 }
@@ -70,6 +72,12 @@ impl Facts {
             somaxconn: number("/proc/sys/net/core/somaxconn"),
             // A start listens on them itself, and says what is wrong then.
             ports: if attempt == Attempt::Whole { ports::try_all(config) } else { Vec::new() },
+            // At a start they are read anyway.
+            #[cfg(feature = "tls")]
+            certificates: match attempt {
+                Attempt::Whole => super::certificates::read_all(config),
+                Attempt::Small => Default::default(),
+            },
             // Whoever runs has a processor, even if the kernel does not tell which.
             cpus: available_cpus().ok().filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0]),
         }

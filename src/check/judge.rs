@@ -34,6 +34,8 @@ pub(super) fn report(config: &Config, facts: &Facts) -> Report {
         processors(config, facts),
     ];
     findings.extend(network::findings(config, &facts.ports));
+    #[cfg(feature = "tls")]
+    findings.extend(super::certificates::findings(&facts.certificates));
     Report { findings }
 }
 

@@ -17,6 +17,8 @@ fn fine() -> Facts {
         limits: Limits::default(),
         somaxconn: Some(4096),
         ports: Vec::new(),
+        #[cfg(feature = "tls")]
+        certificates: Default::default(),
         cpus: vec![0, 1],
     }
 }

@@ -3,8 +3,10 @@
 //! [`check`] gathers the facts and judges them; `ringwire check` prints the [`Report`], and [`require`] is the short
 //! form for a start. The judging is a pure function of the facts, so that every verdict can be tested on any machine.
 //!
-//! Knows of this crate: `config`, `engine`, `error`, `machine`.
+//! Knows of this crate: `config`, `engine`, `error`, `machine`, `tls`.
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod facts;
 mod judge;
 mod needs;

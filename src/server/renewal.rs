@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::config::{ClientAuth, Config, Setting, TlsMin};
+use crate::config::{Config, Setting};
 use crate::error::{Error, Result};
-use crate::tls::{Acceptor, Certificate, Clients, Material};
+use crate::tls::{Acceptor, Certificate, Material};
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub(super) fn acceptor(config: &Config) -> Result<Option<(Arc<Acceptor>, Option<
         let acceptor = Acceptor::new((*own.0).clone()).map_err(made)?;
         return Ok(Some((Arc::new(acceptor), None)));
     }
-    let material = material(config);
+    let material = Material::of(config);
     // Before they are read: a change in between is seen.
     let marks = marks(&material);
     let (rustls, certificates) = material.read(now_unix_s()).map_err(|error| {
@@ -66,20 +66,6 @@ pub(super) fn acceptor(config: &Config) -> Result<Option<(Arc<Acceptor>, Option<
         .spawn(move || watch.run())
         .map_err(Error::io("starting the thread that looks at certificates"))?;
     Ok(Some((acceptor, Some(Renewal { nudges }))))
-}
-
-/// What the settings say of certificates.
-pub(crate) fn material(config: &Config) -> Material {
-    Material {
-        pairs: config.tls_cert.0.iter().cloned().zip(config.tls_key.0.iter().cloned()).collect(),
-        client_cas: config.tls_client_ca.0.clone(),
-        clients: match config.tls_client_auth {
-            ClientAuth::Off => Clients::NotAsked,
-            ClientAuth::Optional => Clients::Optional,
-            ClientAuth::Required => Clients::Required,
-        },
-        speaks_tls12: config.tls_min == TlsMin::Tls12,
-    }
 }
 
 fn now_unix_s() -> u64 {

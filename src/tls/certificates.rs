@@ -19,6 +19,8 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
+use crate::config::{ClientAuth, Config, TlsMin};
+
 /// Seconds of a day.
 const DAY_S: u64 = 86_400;
 
@@ -169,6 +171,14 @@ impl Certificate {
         Ok(Certificate { key: Arc::new(pair), path, names, not_before_unix_s, not_after_unix_s })
     }
 
+    /// As [`Certificate::read`], for whoever only wants to know whether it can be used.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn read_alone(certificate: &Path, key: &Path, now_unix_s: u64) -> Result<Certificate, CertificateError> {
+        Certificate::read(certificate, key, &rustls::crypto::aws_lc_rs::default_provider(), now_unix_s)
+    }
+
     /// Whole days that it is still good for.
     pub fn days_left(&self, now_unix_s: u64) -> u64 {
         self.not_after_unix_s.saturating_sub(now_unix_s) / DAY_S
@@ -231,6 +241,20 @@ impl ResolvesServerCert for ByName {
 }
 
 impl Material {
+    /// What the settings say.
+    pub fn of(config: &Config) -> Material {
+        Material {
+            pairs: config.tls_cert.0.iter().cloned().zip(config.tls_key.0.iter().cloned()).collect(),
+            client_cas: config.tls_client_ca.0.clone(),
+            clients: match config.tls_client_auth {
+                ClientAuth::Off => Clients::NotAsked,
+                ClientAuth::Optional => Clients::Optional,
+                ClientAuth::Required => Clients::Required,
+            },
+            speaks_tls12: config.tls_min == TlsMin::Tls12,
+        }
+    }
+
     /// Every file of it.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let pairs = self.pairs.iter().flat_map(|(certificate, key)| [certificate, key]);

@@ -18,7 +18,7 @@
 //!
 //! Without the feature `tls` there is nothing to make a session of.
 //!
-//! Knows of this crate: `proto`, `quote`.
+//! Knows of this crate: `config`, `proto`, `quote`.
 
 mod error;
 mod info;

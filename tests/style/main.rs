@@ -42,10 +42,12 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ("engine", &["tables"]),
         ("message", &["proto", "quote"]),
         ("outbox", &["marks", "proto", "tables"]),
-        ("tls", &["proto", "quote"]),
     ],
-    &[("mail", &["engine", "marks"]), ("check", &["config", "engine", "error", "machine"])],
-    &[("hub", &["config", "mail", "message", "metrics", "outbox", "proto", "tables"])],
+    &[("mail", &["engine", "marks"]), ("tls", &["config", "proto", "quote"])],
+    &[
+        ("check", &["config", "engine", "error", "machine", "tls"]),
+        ("hub", &["config", "mail", "message", "metrics", "outbox", "proto", "tables"]),
+    ],
     &[
         ("runtime", &["guard", "hub", "mail"]),
         (
