@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::report::{Finding, Verdict};
 use crate::config::Config;
@@ -33,8 +32,7 @@ pub(super) struct Certificates {
     pub(super) rest: Option<String>,
 }
 
-pub(super) fn read_all(config: &Config) -> Certificates {
-    let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+pub(super) fn read_all(config: &Config, now_unix_s: u64) -> Certificates {
     let material = Material::of(config);
     let pairs: Vec<Pair> =
         material.pairs.iter().map(|(certificate, key)| read(certificate, key, now_unix_s)).collect();

@@ -75,7 +75,10 @@ impl Facts {
             // At a start they are read anyway.
             #[cfg(feature = "tls")]
             certificates: match attempt {
-                Attempt::Whole => super::certificates::read_all(config),
+                Attempt::Whole => {
+                    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                    super::certificates::read_all(config, now.as_secs())
+                }
                 Attempt::Small => Default::default(),
             },
             // Whoever runs has a processor, even if the kernel does not tell which.
