@@ -16,8 +16,8 @@
 use std::time::Duration;
 
 use super::conn::{Conn, Phase, Stash, WaitsFor};
+use super::lines::Wires;
 use super::timers::after;
-use super::wire::Wires;
 use super::{STASH_BYTES_MAX, Settings, Shard};
 use crate::admission::Admission;
 use crate::engine::{Filled, Key, Ring};

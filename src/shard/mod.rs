@@ -23,7 +23,7 @@
 //! | `requests` | | bytes to requests, answers, upgrades |
 //! | `proxied` | | who is behind a proxy |
 //! | `gate` | `waiting` | whether input may be handled now: the only way to its handlers |
-//! | `wire` | `wires` | TLS: what leaves is sealed, what arrives opened |
+//! | `wire`, `lines` | `wires` | TLS: what leaves is sealed, what arrives opened |
 //! | `sending` | `sending` | the batch, what sockets refuse, how long they may |
 //! | `memory` | `minding` | who is shed when the budget is spent |
 //! | `log` | `floods` | what the log says of connections and requests |
@@ -43,6 +43,7 @@ mod drain;
 mod gate;
 mod input;
 mod life;
+mod lines;
 mod log;
 mod memory;
 mod proxied;
@@ -69,12 +70,12 @@ use direct::Bulk;
 use drain::Leaving;
 use gate::{Times, Waiting};
 use life::Accepting;
+use lines::Wires;
 use log::Floods;
 use memory::Minding;
 use sending::Sending;
 use spares::Spares;
 use timers::Timers;
-use wire::Wires;
 
 pub use settings::{Entrance, Handover, Settings};
 
@@ -229,7 +230,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
         });
         let wires = &self.wires;
-        let plain = batch.filter(|to_send| !wires.has_line(to_send.slot)).map(wire::plain);
+        let plain = batch.filter(|to_send| !wires.has_line(to_send.slot)).map(lines::plain);
         self.ring.turn(plain.chain(wires.sends()), wait)
     }
 

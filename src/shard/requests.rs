@@ -8,7 +8,6 @@ use super::conn::{Conn, Phase, Stage, Stash, Unanswered, WaitsFor, has_begun};
 use super::gate::{Turn, Worker};
 use super::input::Next;
 use super::log;
-use super::proxied::Client;
 use super::timers::after;
 use crate::admission::Refused;
 use crate::engine::{Key, Ring};
@@ -297,7 +296,8 @@ impl<S: Service> Worker<'_, S> {
         self.conn.answered = true;
         let body_bytes = body.len();
         let tls = self.cx.wires.info(self.cx.slot).cloned();
-        let Client { peer, is_relayed } = self.client(head);
+        let client = self.client(head);
+        let (peer, is_relayed) = (client.peer, client.is_relayed);
         let inbound = Inbound { head, body, peer, is_relayed, tls, serves: self.serves() };
         match self.cx.request(turn, &inbound) {
             Answer::Later => self.hold_request(head_bytes, Stage::Handled(body_bytes), WaitsFor::Answer, since_ns),

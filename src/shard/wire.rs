@@ -11,21 +11,19 @@
 //! hundred times as long as a message. So its input is kept and waits its turn, [`HANDSHAKES_PER_TICK`] in a tick, and as many
 //! at once in the process as the settings say; who takes a place and says nothing is given little time when others wait.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::conn::Phase;
 use super::gate::Worker;
 use super::input::Next;
+use super::lines::{ARENA_BYTES_KEPT, Line, Sealed, Wires};
 use super::requests::plain_on_tls;
 use super::{STASH_BYTES_MAX, Shard};
-use crate::engine::{BatchSend, Completion, Filled, Key, Op, Pieces, Ring, Token};
+use crate::engine::{Completion, Filled, Key, Op, Ring};
 use crate::metrics::{RefusalReason, TlsResult};
-use crate::outbox::{Outbox, Stretch, ToSend};
+use crate::outbox::Outbox;
 use crate::shard::service::Service;
-use crate::tls::{Event, Failure, RECORD_BYTES_MAX, Session, TlsError, TlsInfo};
+use crate::tls::{Event, Failure, RECORD_BYTES_MAX, Session, TlsError};
 
 /// Steps of handshakes in one tick: a full one has one that costs a signature and two key exchanges, about 0.1 ms, and one that
 /// costs little.
@@ -38,217 +36,6 @@ const PLACE_AGAIN_MS: u64 = 2;
 const HURRY_AGAIN_MS: u64 = 1_000;
 /// Most bytes of one connection that are sealed at once.
 const SEALED_BYTES_MAX: usize = 256 << 10;
-/// When so many bytes have been sealed for a batch, each further connection is sealed one record.
-const ARENA_BYTES_USUAL: usize = 4 << 20;
-/// A larger arena is given up behind its batch.
-const ARENA_BYTES_KEPT: usize = 1 << 20;
-
-/// A connection that speaks TLS.
-pub(super) struct Line {
-    /// Absent only while its records are being opened.
-    session: Option<Box<Session>>,
-    info: Option<Arc<TlsInfo>>,
-    /// Input of the handshake that waits its turn.
-    pending: Vec<u8>,
-    /// In [`Wires::queue`].
-    is_queued: bool,
-    /// In [`Wires::urgent`].
-    is_urgent: bool,
-    /// Counted among the process's handshakes.
-    has_place: bool,
-    /// close_notify is to be said behind what is queued.
-    ends: bool,
-}
-
-/// A line's part of a batch.
-struct Sealed {
-    key: Key,
-    start: usize,
-    end: usize,
-    /// Plain bytes of the queue that are in it.
-    plain: usize,
-    /// The queue has more.
-    has_more: bool,
-    /// It was reported as not sent whole.
-    is_short: bool,
-}
-
-/// The lines of a core.
-#[derive(Default)]
-pub(super) struct Wires {
-    /// By slot. Empty where nobody speaks TLS.
-    lines: Vec<Option<Box<Line>>>,
-    /// Those whose sessions have something to say by themselves. Any of them may have gone.
-    urgent: Vec<Key>,
-    /// Those whose handshakes have input, in turn. Any of them may have gone.
-    queue: VecDeque<Key>,
-    arena: Vec<u8>,
-    sealed: Vec<Sealed>,
-    /// There is no place for the first of the queue before that.
-    again_ms: u64,
-    hurry_again_ms: u64,
-}
-
-impl Wires {
-    #[inline]
-    pub(super) fn has_line(&self, slot: u32) -> bool {
-        self.line(slot).is_some()
-    }
-
-    #[inline]
-    fn line(&self, slot: u32) -> Option<&Line> {
-        self.lines.get(slot as usize)?.as_deref()
-    }
-
-    #[inline]
-    fn line_mut(&mut self, slot: u32) -> Option<&mut Line> {
-        self.lines.get_mut(slot as usize)?.as_deref_mut()
-    }
-
-    fn begin(&mut self, slot: u32, session: Session) {
-        let index = slot as usize;
-        if self.lines.len() <= index {
-            self.lines.resize_with(index + 1, || None);
-        }
-        debug_assert!(self.lines[index].is_none());
-        self.lines[index] = Some(Box::new(Line {
-            session: Some(Box::new(session)),
-            info: None,
-            pending: Vec::new(),
-            is_queued: false,
-            is_urgent: false,
-            has_place: false,
-            ends: false,
-        }));
-    }
-
-    /// What the connection's handshake has agreed on.
-    pub(super) fn info(&self, slot: u32) -> Option<&Arc<TlsInfo>> {
-        self.line(slot)?.info.as_ref()
-    }
-
-    /// Whether the connection has still to make its handshake.
-    pub(super) fn is_handshaking(&self, slot: u32) -> bool {
-        self.session(slot).is_some_and(Session::is_handshaking)
-    }
-
-    fn session(&self, slot: u32) -> Option<&Session> {
-        self.line(slot)?.session.as_deref()
-    }
-
-    /// Whether nothing waits to be sent that is not in the connection's queue.
-    pub(super) fn is_quiet(&self, slot: u32) -> bool {
-        self.line(slot).is_none_or(Line::is_quiet)
-    }
-
-    /// Whether the end of the connection's input is not what its peer has meant by it.
-    pub(super) fn is_cut_off(&self, slot: u32) -> bool {
-        self.session(slot).is_some_and(|session| session.end_of_file().is_err())
-    }
-
-    /// Whether input waits for its turn.
-    pub(super) fn has_pending(&self, slot: u32) -> bool {
-        self.line(slot).is_some_and(|line| !line.pending.is_empty())
-    }
-
-    /// Whether the next turn must not sleep.
-    pub(super) fn must_go_on(&self) -> bool {
-        (!self.queue.is_empty() && self.again_ms == 0) || self.sealed.iter().any(|sealed| sealed.has_more)
-    }
-
-    /// When to ask again for a place.
-    pub(super) fn next_place_ms(&self) -> Option<u64> {
-        (!self.queue.is_empty() && self.again_ms > 0).then_some(self.again_ms)
-    }
-
-    /// Bytes that a connection holds here.
-    pub(super) fn memory_bytes(&self, slot: u32) -> usize {
-        let session = self.session(slot).map_or(0, Session::memory_bytes);
-        self.line(slot).map_or(0, |line| line.pending.capacity() + session)
-    }
-
-    /// The connections that take a place among the process's handshakes.
-    pub(super) fn places(&self) -> usize {
-        self.lines.iter().flatten().filter(|line| line.has_place).count()
-    }
-
-    /// Has the session's own words sent with the next batch.
-    fn mark_urgent(&mut self, key: Key) {
-        if let Some(line) = self.line_mut(key.slot())
-            && !line.is_urgent
-            && !line.is_quiet()
-        {
-            line.is_urgent = true;
-            self.urgent.push(key);
-        }
-    }
-
-    /// The batch's sends of sealed bytes.
-    #[inline]
-    pub(super) fn sends(&self) -> impl Iterator<Item = BatchSend<'_>> {
-        self.sealed.iter().map(|sealed| {
-            let token = Token::new(Op::SendNow, sealed.key.generation(), sealed.key.slot());
-            BatchSend { token, pieces: Pieces::One(&self.arena[sealed.start..sealed.end]) }
-        })
-    }
-
-    /// Seals what one connection has to send, up to a bound.
-    fn seal(&mut self, to_send: &ToSend<'_>, bytes_max: usize) -> Option<usize> {
-        let Wires { lines, arena, sealed, .. } = self;
-        let line = lines.get_mut(to_send.slot as usize)?.as_deref_mut()?;
-        let session = line.session.as_deref_mut()?;
-        debug_assert!(!session.is_handshaking(), "nothing is queued before there is a key");
-        let bytes_max = if arena.len() > ARENA_BYTES_USUAL { RECORD_BYTES_MAX } else { bytes_max };
-        let (start, len) = (arena.len(), to_send.bytes_len());
-        let plain = len.min(bytes_max);
-        let sealing = match to_send.bytes {
-            Stretch::One(bytes) => session.seal([&bytes[..plain]], arena),
-            Stretch::Many(pieces) => {
-                let mut left = plain;
-                let pieces = pieces.iter().map(|piece| {
-                    let part = &piece[..piece.len().min(left)];
-                    left -= part.len();
-                    part
-                });
-                session.seal(pieces, arena)
-            }
-        };
-        // A session that cannot seal any more has failed, and takes what follows without a word.
-        let has_more = plain < len && sealing.is_ok();
-        if line.ends && !has_more {
-            session.seal_close(arena);
-        }
-        let plain = if has_more { plain } else { len };
-        let (end, is_short) = (arena.len(), false);
-        let key = Key::new(to_send.slot, to_send.generation);
-        if start < end {
-            sealed.push(Sealed { key, start, end, plain, has_more, is_short });
-        }
-        Some((end - start).saturating_sub(plain))
-    }
-
-    fn sealed_mut(&mut self, key: Key) -> Option<&mut Sealed> {
-        self.sealed.iter_mut().find(|sealed| sealed.key == key)
-    }
-}
-
-impl Line {
-    fn is_quiet(&self) -> bool {
-        let Some(session) = self.session.as_deref() else { return true };
-        !session.has_output() && (!self.ends || session.has_closed())
-    }
-}
-
-/// What queued bytes are in the batch that leave as they are.
-#[inline]
-pub(super) fn plain(to_send: ToSend<'_>) -> BatchSend<'_> {
-    let token = Token::new(Op::SendNow, to_send.generation, to_send.slot);
-    let pieces = match to_send.bytes {
-        Stretch::One(bytes) => Pieces::One(bytes),
-        Stretch::Many(pieces) => Pieces::Many(pieces),
-    };
-    BatchSend { token, pieces }
-}
 
 /// What became of received bytes.
 pub(super) struct Opened {
@@ -297,14 +84,6 @@ impl<S: Service> Worker<'_, S> {
                 }
                 Next::Flush | Next::Refuse | Next::Wait(_) => {}
             }
-        }
-    }
-}
-
-impl Wires {
-    fn set_info(&mut self, slot: u32, info: Option<Arc<TlsInfo>>) {
-        if let Some(line) = self.line_mut(slot) {
-            line.info = info;
         }
     }
 }
@@ -656,17 +435,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn launch_send(&mut self, slot: u32, bytes: Bytes) {
         let token = self.conns.launch(Op::Send, slot);
         self.ring.send(token, bytes);
-    }
-}
-
-impl Line {
-    /// Appends what the session has to say by itself, and the end if nothing is queued before it.
-    fn speak(&mut self, is_last: bool, into: &mut Vec<u8>) {
-        let Some(session) = self.session.as_deref_mut() else { return };
-        match self.ends && is_last {
-            true if !session.has_closed() => session.seal_close(into),
-            _ => session.take_output(into),
-        }
     }
 }
 

@@ -80,6 +80,7 @@ impl Failure {
 }
 
 impl TlsError {
+    #[cfg(feature = "tls")]
     pub(super) fn new(failure: Failure, text: impl Into<String>) -> TlsError {
         TlsError { failure, text: text.into() }
     }
