@@ -8,6 +8,7 @@
 
 mod assembly;
 pub mod close;
+pub mod deflate;
 pub mod error;
 pub mod event;
 mod flow;
