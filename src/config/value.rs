@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::origin::Origins;
 use super::proxies::{ProxyProtocol, TrustedProxies};
-use super::types::{ApiToken, CoreSet, ListenAddress, LogFormat, NONE, SlowConsumer};
+use super::types::{ApiToken, CoreSet, Deflate, ListenAddress, LogFormat, NONE, SlowConsumer, UserAgents};
 
 /// What a setting's text may be; the type of the field says what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +209,7 @@ macro_rules! number {
     )* };
 }
 
-number!(u16, u32, usize);
+number!(u8, u16, u32, usize);
 
 impl Value for Duration {
     fn parse(text: &str, allowed: &Allowed) -> Option<Self> {
@@ -300,7 +300,7 @@ macro_rules! from_str {
     )* };
 }
 
-from_str!(CoreSet, Origins, SlowConsumer, LogFormat, TrustedProxies, ProxyProtocol);
+from_str!(CoreSet, Origins, SlowConsumer, Deflate, UserAgents, LogFormat, TrustedProxies, ProxyProtocol);
 
 #[cfg(test)]
 mod tests {

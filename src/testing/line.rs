@@ -230,7 +230,7 @@ impl Line {
         }
         self.head.extend_from_slice(bytes);
         if let Phase::Handshake { key, offered } = &self.phase {
-            match check_final_response(&self.head, key) {
+            match check_final_response(&self.head, key, None) {
                 Ok(None) => return,
                 Ok(Some((handshake, len))) => {
                     let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
