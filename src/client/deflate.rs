@@ -6,7 +6,7 @@ use super::error::ClientError;
 use super::keys;
 use super::line::no_random;
 use crate::proto::Role;
-use crate::proto::deflate::{Deflater, History, LEVEL, WINDOW_BITS, WINDOW_BITS_MIN};
+use crate::proto::deflate::{Deflater, History, LEVEL, WINDOW_BITS, WINDOW_BITS_MAX, WINDOW_BITS_MIN};
 use crate::proto::extensions::Agreed;
 use crate::proto::frame::{Opcode, mark_compressed, put_masked_frame};
 
@@ -36,7 +36,8 @@ impl Compressing {
         let has_context = agreed.sends_context(Role::Client) && bits >= WINDOW_BITS_MIN;
         Compressing {
             bytes_min,
-            window_bytes: 1 << bits,
+            // What is without a context refers to itself alone, and the largest window is what there is.
+            window_bytes: if bits == WINDOW_BITS_MAX { usize::MAX } else { 1 << bits },
             context: has_context.then(|| History::new(bits.min(WINDOW_BITS))),
         }
     }

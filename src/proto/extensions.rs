@@ -55,8 +55,8 @@ impl Agreed {
         }
     }
 
-    /// How far messages of `role` may refer back, in bits. A message without a context can be read if it is no longer than
-    /// that.
+    /// How far messages of `role` may refer back, in bits. Where that is less than 15, a message without a context must be no
+    /// longer than that.
     pub fn sent_window_bits(self, role: Role) -> u8 {
         match role {
             Role::Server => self.server_window_bits,
