@@ -1,12 +1,9 @@
 //! permessage-deflate (RFC 7692) through the whole: what is agreed, what comes in, by each kind of handler.
 
-#[path = "common/browser.rs"]
-mod browser;
 mod common;
 
 use std::time::Duration;
 
-use browser::Browser;
 use common::program::Program;
 use ringwire::config::Config;
 use ringwire::proto::deflate::Deflater;
@@ -226,7 +223,7 @@ fn the_librarys_client() {
             ..Config::default()
         };
         let handle = Server::new(config).start(|| App::new().ws("/", echoes()[0].1())).expect("it starts");
-        let url = format!("ws://{}/", handle.addresses()[0]);
+        let url = handle.addresses()[0].to_string();
         for context in [true, false] {
             let connect = ringwire::client::connect(&url).deflate_min(1);
             let connect = if context { connect.deflate() } else { connect.deflate_stateless() };
@@ -245,29 +242,6 @@ fn the_librarys_client() {
         assert_eq!(inflated > 60, mode != Deflate::Off, "{mode}: {inflated}");
         handle.shutdown();
         handle.join().expect("it ends");
-    }
-}
-
-/// Chromium, on the stand-alone program: what it says in `extensions`, and that it gets its messages back.
-#[test]
-fn chromium() {
-    for (mode, extensions) in [
-        ("off", ""),
-        ("stateless", "permessage-deflate; server_no_context_takeover; client_no_context_takeover"),
-        ("shared", "permessage-deflate; client_no_context_takeover"),
-        ("dedicated", "permessage-deflate; client_max_window_bits=12"),
-    ] {
-        let program = Program::start(&[&format!("--deflate={mode}")]);
-        let Some(browser) = Browser::start() else { return };
-        let mut page = browser.open(&format!("http://{}/", program.address));
-        page.eval(
-            "window.got = 0; window.socket = new WebSocket(`ws://${location.host}/echo`); \
-             const text = n => JSON.stringify({n, words: 'na\u{ef}ve \u{1F980} words again and again '.repeat(n)}); \
-             socket.onopen = () => { for (let n = 0; n < 100; n++) socket.send(text(n)); }; \
-             socket.onmessage = event => { if (event.data === text(got)) got++; }; true",
-        );
-        page.until("window.got === 100");
-        assert_eq!(page.eval("socket.extensions"), extensions, "{mode}");
     }
 }
 
