@@ -3,8 +3,7 @@
 use std::cell::RefCell;
 
 use super::error::ClientError;
-use super::keys;
-use super::line::no_random;
+use super::keys::{self, no_random};
 use crate::proto::Role;
 use crate::proto::deflate::{Deflater, History, LEVEL, WINDOW_BITS, WINDOW_BITS_MAX, WINDOW_BITS_MIN};
 use crate::proto::extensions::Agreed;

@@ -19,7 +19,7 @@ use http::HeaderMap;
 
 use super::deflate::Compressing;
 use super::error::ClientError;
-use super::keys;
+use super::keys::{self, no_random};
 use super::out::{JOIN_BYTES_MAX, Out, SEND_BYTES_MAX};
 use crate::closed::Closed;
 use crate::engine::Key;
@@ -163,10 +163,6 @@ fn put(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) -> Result<(), ClientEr
     let key = keys::random().map_err(no_random)?;
     put_masked_frame(out, opcode, payload, key);
     Ok(())
-}
-
-pub(super) fn no_random(error: getrandom::Error) -> ClientError {
-    ClientError::Unavailable(format!("the system has no random bytes: {error}"))
 }
 
 impl Line {

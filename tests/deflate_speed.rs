@@ -1,22 +1,22 @@
-//! What a message costs: printed, not asserted. See the module's head for the command.
+//! What a message costs: printed, not asserted. `cargo test --test deflate_speed -- --ignored --nocapture`
 
 use std::time::Instant;
 
-use super::*;
-use crate::chance::Chance;
-use crate::proto::pool::Pool;
+use ringwire::engine::sim::Rng;
+use ringwire::proto::Pool;
+use ringwire::proto::deflate::{Deflater, History, Inflater, WINDOW_BITS};
 
 const MESSAGES: usize = 4_000;
 /// Messages of that many streams in turn, so that no state goes on where it is.
 const STREAMS: usize = 16;
 
 /// About 1 KiB of quotes.
-fn quotes(chance: &mut Chance) -> Vec<u8> {
+fn quotes(chance: &mut Rng) -> Vec<u8> {
     const SYMBOLS: [&str; 8] = ["AAPL", "MSFT", "GOOG", "AMZN", "NVDA", "META", "TSLA", "ORCL"];
     let mut text = String::from(r#"{"event":"quotes","data":["#);
     while text.len() < 1000 {
-        let symbol = format!("{}{}", SYMBOLS[chance.below(8)], chance.below(5));
-        let (bid, ask, size) = (chance.below(50_000) + 10_000, chance.below(50_000) + 10_000, chance.below(900));
+        let symbol = format!("{}{}", SYMBOLS[below(chance, 8)], below(chance, 5));
+        let (bid, ask, size) = (below(chance, 50_000) + 10_000, below(chance, 50_000) + 10_000, below(chance, 900));
         text += &format!(r#"{{"symbol":"{symbol}","bid":{bid},"ask":{ask},"size":{size},"venue":"XNAS"}},"#);
     }
     text.truncate(1024);
@@ -24,7 +24,7 @@ fn quotes(chance: &mut Chance) -> Vec<u8> {
 }
 
 /// About 1 KiB of a chat.
-fn chat(chance: &mut Chance) -> Vec<u8> {
+fn chat(chance: &mut Rng) -> Vec<u8> {
     const WORDS: [&str; 16] = [
         "the ",
         "server ",
@@ -45,13 +45,13 @@ fn chat(chance: &mut Chance) -> Vec<u8> {
     ];
     let mut text = String::new();
     while text.len() < 1000 {
-        let id = chance.below(1 << 40);
+        let id = below(chance, 1 << 40);
         text +=
             &format!(r#"{{"event":"message","data":{{"id":"{id:x}","room":"lobby","userId":{},"message":""#, id % 97);
         for _ in 0..8 {
-            text += WORDS[chance.below(16)];
+            text += WORDS[below(chance, 16)];
         }
-        text += &format!(r#"","timestamp":{}}}}}"#, 1_700_000_000_000 + chance.below(1 << 30));
+        text += &format!(r#"","timestamp":{}}}}}"#, 1_700_000_000_000 + below(chance, 1 << 30));
     }
     text.truncate(1024);
     text.into_bytes()
@@ -60,8 +60,8 @@ fn chat(chance: &mut Chance) -> Vec<u8> {
 #[test]
 #[ignore = "figures, not a judgement; wants an optimized build"]
 fn speed() {
-    for (name, make) in [("quotes", quotes as fn(&mut Chance) -> Vec<u8>), ("chat", chat)] {
-        let chance = &mut Chance(1);
+    for (name, make) in [("quotes", quotes as fn(&mut Rng) -> Vec<u8>), ("chat", chat)] {
+        let chance = &mut Rng::new(1);
         let messages: Vec<_> = (0..MESSAGES).map(|_| make(chance)).collect();
         for level in [1, 2, 3, 6] {
             row(name, level, 15, None, &messages);
@@ -104,4 +104,10 @@ fn row(name: &str, level: u8, bits: u8, streams: Option<usize>, messages: &[Vec<
     println!(
         "{name:7} level {level} {context:20} deflate {deflate_us:5.1} us, inflate {inflate_us:4.1} us, ratio {ratio:.2}"
     );
+}
+
+fn below(rng: &mut Rng, bound: usize) -> usize {
+    let mut bytes = [0; 8];
+    rng.fill(&mut bytes);
+    (u64::from_le_bytes(bytes) % bound as u64) as usize
 }
