@@ -307,7 +307,7 @@ pub use http;
 pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};
 pub use app::{BoxError, FailurePolicy, IntoReply, Notice, Panicked, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
 pub use closed::Closed;
-pub use config::{Config, SlowConsumer};
+pub use config::{Config, Deflate, SlowConsumer};
 pub use error::{Error, Result};
 pub use hub::{ConnectionId, ConnectionInfo, Delivery, JoinError, ParseIdError, RoomInfo};
 

@@ -81,7 +81,7 @@ macro_rules! smoke_runs {
     };
 }
 
-smoke_runs!(frames http handshake close settings utf8 mask proxy events shard);
+smoke_runs!(frames http handshake close settings utf8 mask proxy extensions inflate events shard);
 
 /// The kept inputs are for reading too: a corpus that swells hides what it is about.
 #[test]

@@ -36,6 +36,8 @@ pub struct Request {
     /// What hooks add to the response.
     pub(crate) added_headers: Guarded<Headers>,
     pub(crate) protocol: Option<String>,
+    /// Whatever the route says of compression.
+    pub(crate) refuses_deflate: bool,
     /// State that all cores share.
     pub(crate) shared: Arc<SharedValues>,
 }
@@ -73,6 +75,7 @@ impl Request {
             extensions: Guarded::default(),
             added_headers: Guarded::default(),
             protocol: None,
+            refuses_deflate: false,
             shared: Arc::default(),
         })
     }
@@ -249,6 +252,23 @@ impl Request {
         }
         self.protocol = Some(protocol.to_owned());
         Ok(())
+    }
+
+    /// Has the WebSocket that the request opens go without compression, whatever its route and the client say: for clients that
+    /// are known to get it wrong, or to be better off without. Called in a [`Ws::before`](crate::Ws::before) hook.
+    ///
+    /// ```
+    /// use ringwire::{App, Deflate, Request, ws};
+    ///
+    /// App::new().ws("/feed", ws().deflate(Deflate::Stateless).before(|request: &mut Request| {
+    ///     if request.header("x-device") == Some("sensor") {
+    ///         request.refuse_deflate();
+    ///     }
+    ///     Ok(())
+    /// }));
+    /// ```
+    pub fn refuse_deflate(&mut self) {
+        self.refuses_deflate = true;
     }
 }
 

@@ -634,8 +634,9 @@ fn open_or_refuse(route: &Route, mut request: Request, number: u16, held: Option
         }
     }
     let headers = std::mem::take(&mut request.added_headers);
-    let protocol = request.protocol.clone();
-    Answer::WebSocket(Accept { route: number, protocol, headers, context: Some(Box::new(Opening { request, held })) })
+    let (protocol, refuses_deflate) = (request.protocol.clone(), request.refuses_deflate);
+    let context = Some(Box::new(Opening { request, held }) as Box<dyn Any>);
+    Answer::WebSocket(Accept { route: number, protocol, refuses_deflate, headers, context })
 }
 
 fn refusal(error: HttpError, request: &Request) -> Reply {

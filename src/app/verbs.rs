@@ -56,6 +56,11 @@ macro_rules! verbs {
                 Duration::from_nanos($self.own_age_ns())
             }
 
+            /// Whether compression (permessage-deflate) is agreed on with the peer.
+            pub fn is_deflated(&$self) -> bool {
+                $self.look(|hub, slot| slot.is_some_and(|slot| hub.agreed(slot).is_some())).unwrap_or(false)
+            }
+
             /// Whether messages can still be queued.
             pub fn is_open(&$self) -> bool {
                 $self.look(|hub, slot| slot.is_some_and(|slot| hub.is_open(slot))).unwrap_or(false)

@@ -17,7 +17,7 @@ use crate::app::rules::Rules;
 use crate::app::socket::Socket;
 use crate::app::stream::Greeting;
 use crate::closed::Closed;
-use crate::config::SlowConsumer;
+use crate::config::{Deflate, SlowConsumer};
 use crate::guard::Guarded;
 use crate::hub::RouteLimits;
 use crate::message::json::{decode, is_struct};
@@ -515,6 +515,22 @@ impl Ws {
     #[must_use]
     pub fn slow_consumer(self, policy: SlowConsumer) -> Ws {
         self.with(|route| route.limits.slow_consumer = Some(policy))
+    }
+
+    /// How messages are compressed (permessage-deflate, RFC 7692) where a client offers it; without this as
+    /// [`Config::deflate`](crate::Config::deflate) says. [`Request::refuse_deflate`] says no to one client.
+    ///
+    /// Do not compress what has secrets in it beside text that others choose: its length tells of them (SECURITY.md, BREACH).
+    ///
+    /// ```
+    /// use ringwire::{App, Deflate, Message, Socket, ws};
+    ///
+    /// let echo = |socket: &mut Socket, message: Message| socket.send(message);
+    /// App::new().ws("/quotes", ws().deflate(Deflate::Dedicated).on_message(echo)).ws("/login", ws().deflate(Deflate::Off));
+    /// ```
+    #[must_use]
+    pub fn deflate(self, mode: Deflate) -> Ws {
+        self.with(|route| route.limits.deflate = Some(mode))
     }
 
     /// Rooms that a connection may be in; a join past it fails.

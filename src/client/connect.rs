@@ -12,13 +12,15 @@ use http::Uri;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::Client;
+use super::deflate::BYTES_MIN;
 use super::error::ClientError;
+use super::keys::no_random;
 use super::letter::{Courier, Handle};
-use super::line::no_random;
 use super::order::{Destination, Order, Settings};
 use super::out::SEND_BYTES_MAX;
 use super::{keys, thread};
 use crate::proto::Limits;
+use crate::proto::extensions::Offer;
 use crate::proto::handshake::{client_key, put_request};
 
 /// Most frames of one received message.
@@ -90,6 +92,8 @@ pub fn connect(url: impl Into<String>) -> Connect {
             pong_timeout: Duration::from_secs(10),
             outbox_bytes_max: 1 << 20,
             inbox_bytes_max: 1 << 20,
+            deflate: None,
+            deflate_bytes_min: BYTES_MIN,
         },
         ping_interval: None,
         courier: None,
@@ -107,6 +111,34 @@ impl Connect {
     /// Offers subprotocols, the favourite first (RFC 6455 1.9); which one the server chose says [`Client::protocol`].
     pub fn subprotocols<P: Into<String>>(mut self, protocols: impl IntoIterator<Item = P>) -> Connect {
         self.protocols.extend(protocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// Offers compression (permessage-deflate, RFC 7692): messages of 256 bytes and more are sent compressed, and refer to those
+    /// before them, where the server agrees. Whether it does says the field `Sec-WebSocket-Extensions` of
+    /// [`Client::headers`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://127.0.0.1:9001/echo").deflate().await?;
+    /// assert!(client.headers().contains_key("sec-websocket-extensions"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn deflate(mut self) -> Connect {
+        self.settings.deflate = Some(Offer { context: true });
+        self
+    }
+
+    /// As [`Connect::deflate`], but each message stands for itself, both ways: neither end keeps anything for it.
+    pub fn deflate_stateless(mut self) -> Connect {
+        self.settings.deflate = Some(Offer { context: false });
+        self
+    }
+
+    /// Bytes from which a message is sent compressed; 256 if not set.
+    pub fn deflate_min(mut self, bytes: usize) -> Connect {
+        self.settings.deflate_bytes_min = bytes;
         self
     }
 
@@ -208,7 +240,8 @@ impl Connect {
         });
         let key = client_key(keys::random().map_err(no_random)?);
         let protocols: Vec<&str> = self.protocols.iter().map(String::as_str).collect();
-        let fields = || headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let offer = self.settings.deflate.map(|offer| ("Sec-WebSocket-Extensions", offer.value()));
+        let fields = || headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(offer);
         let mut request = Vec::with_capacity(512);
         if put_request(&mut request, &host, &target.path, &key, &protocols, fields()).is_err() {
             // Written one by one, to say which one is bad.

@@ -5,6 +5,7 @@ use std::io;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::conn::{Conn, Phase, Receiving};
+use super::deflate::Compressing;
 use super::driver::{Driver, LINGER_NS};
 use super::error::ClientError;
 use super::line::{Ended, Line, Opened};
@@ -115,7 +116,7 @@ impl<R: Ring> Driver<R> {
         if conn.phase == Phase::Refused {
             return self.refused(slot, false);
         }
-        match check_final_response(&conn.stash, &conn.order.key) {
+        match check_final_response(&conn.stash, &conn.order.key, conn.order.settings.deflate) {
             Ok(None) => {}
             Ok(Some((handshake, consumed))) => self.opened(slot, handshake, consumed),
             Err(HandshakeError::Status(_)) => {
@@ -145,7 +146,11 @@ impl<R: Ring> Driver<R> {
         conn.phase = Phase::Open;
         conn.deadline_ns = u64::MAX;
         conn.opened_ns = Some(self.now_ns);
-        conn.line.open(Opened { protocol: handshake.protocol, headers }, &mut self.wakers);
+        let deflate = handshake.deflate.map(|agreed| {
+            conn.machine.agree(agreed);
+            Compressing::new(agreed, conn.order.settings.deflate_bytes_min)
+        });
+        conn.line.open(Opened { protocol: handshake.protocol, headers }, deflate, &mut self.wakers);
         let mut rest = std::mem::take(&mut conn.stash).split_off(consumed);
         self.watch_over(slot);
         if !rest.is_empty() {

@@ -5,6 +5,8 @@
 
 use std::cell::RefCell;
 
+use super::error::ClientError;
+
 /// Bytes drawn at once.
 const BLOCK_BYTES: usize = 512;
 
@@ -30,6 +32,11 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
         block.used += N;
         Ok(taken)
     })
+}
+
+/// What to tell a user where there are none.
+pub(super) fn no_random(error: getrandom::Error) -> ClientError {
+    ClientError::Unavailable(format!("the system has no random bytes: {error}"))
 }
 
 #[cfg(test)]

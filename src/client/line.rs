@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use super::deflate::Compressing;
 use super::error::ClientError;
-use super::keys;
+use super::keys::{self, no_random};
 use super::out::{JOIN_BYTES_MAX, Out, SEND_BYTES_MAX};
 use crate::closed::Closed;
 use crate::engine::Key;
@@ -100,6 +101,9 @@ struct State {
 /// See the module.
 pub(super) struct Line {
     state: Mutex<State>,
+    /// How messages are compressed, if they are. Locked before the state, and by users alone once the connection is open: who
+    /// compresses with a context has the turn until the message is queued.
+    deflate: Mutex<Option<Compressing>>,
     /// Set by the thread.
     key: OnceLock<Key>,
     out_bytes_max: usize,
@@ -161,13 +165,15 @@ fn put(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) -> Result<(), ClientEr
     Ok(())
 }
 
-pub(super) fn no_random(error: getrandom::Error) -> ClientError {
-    ClientError::Unavailable(format!("the system has no random bytes: {error}"))
-}
-
 impl Line {
     pub(super) fn new(out_bytes_max: usize, inbox_bytes_max: usize) -> Arc<Line> {
-        Arc::new(Line { state: Mutex::default(), key: OnceLock::new(), out_bytes_max, inbox_bytes_max })
+        Arc::new(Line {
+            state: Mutex::default(),
+            deflate: Mutex::default(),
+            key: OnceLock::new(),
+            out_bytes_max,
+            inbox_bytes_max,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -247,6 +253,9 @@ impl Line {
             if payload.len() > SEND_BYTES_MAX - 16 {
                 return Err(ClientError::TooBig(payload.len()));
             }
+            if let Some(queued) = self.try_queue_compressed(opcode, payload)? {
+                return Ok(queued);
+            }
             // A large one is masked before the lock is taken.
             let large = if payload.len() > JOIN_BYTES_MAX { Some(frame(opcode, payload)?) } else { None };
             let mut state = self.lock();
@@ -266,6 +275,27 @@ impl Line {
             }
             Ok((Queued::Yes, Self::notify(&mut state)))
         })?
+    }
+
+    /// Queues a message if there is room and it is to be compressed. What has to wait for room goes as it is: it would come
+    /// behind messages that refer to it.
+    fn try_queue_compressed(&self, opcode: Opcode, payload: &[u8]) -> Result<Option<Noticed<Queued>>, ClientError> {
+        let mut deflate = self.deflate.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(compressing) = deflate.as_mut().filter(|compressing| compressing.takes(payload.len())) else {
+            return Ok(None);
+        };
+        let has_room = {
+            let state = self.lock();
+            Self::may_send(&state)?;
+            self.has_room(&state, payload.len())
+        };
+        let frame = if has_room { compressing.frame(opcode, payload)? } else { None };
+        let Some(frame) = frame else { return Ok(None) };
+        let mut state = self.lock();
+        Self::may_send(&state)?;
+        state.out_bytes += frame.len();
+        state.out.push(frame);
+        Ok(Some((Queued::Yes, Self::notify(&mut state))))
     }
 
     fn put(&self, state: &mut State, opcode: Opcode, payload: &[u8]) -> Result<(), ClientError> {
@@ -403,7 +433,8 @@ impl Line {
         state.out.push(request);
     }
 
-    pub(super) fn open(&self, opened: Opened, wakers: &mut Vec<Waker>) {
+    pub(super) fn open(&self, opened: Opened, deflate: Option<Compressing>, wakers: &mut Vec<Waker>) {
+        *self.deflate.lock().unwrap_or_else(PoisonError::into_inner) = deflate;
         let mut state = self.lock();
         state.opened = Some(opened);
         wakers.extend(state.receiver.take());

@@ -42,6 +42,7 @@
 pub mod blocking;
 mod conn;
 mod connect;
+mod deflate;
 mod delay;
 mod driver;
 mod error;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::proto::Limits;
+use crate::proto::extensions::Offer;
 
 /// How a connection is handled once it is asked for.
 #[derive(Clone, Debug)]
@@ -17,6 +18,9 @@ pub(super) struct Settings {
     pub(super) pong_timeout: Duration,
     pub(super) outbox_bytes_max: usize,
     pub(super) inbox_bytes_max: usize,
+    /// What is offered of compression.
+    pub(super) deflate: Option<Offer>,
+    pub(super) deflate_bytes_min: usize,
 }
 
 /// Where a server is.

@@ -21,10 +21,10 @@ use crate::error::ConfigError;
 pub use origin::Origins;
 pub use proxies::{ProxyProtocol, TrustedProxies};
 pub use types::{
-    ApiToken, CORES_MAX, ClientAuth, CoreSet, Files, ListenAddress, LogFormat, Malformed, Scheme, SlowConsumer, TlsMin,
-    available_cpus,
+    ApiToken, CORES_MAX, ClientAuth, CoreSet, Deflate, Files, ListenAddress, LogFormat, Malformed, Scheme,
+    SlowConsumer, TlsMin, UserAgents, available_cpus,
 };
-use types::{CLIENT_AUTH_WORDS, LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS, TLS_MIN_WORDS};
+use types::{CLIENT_AUTH_WORDS, DEFLATE_WORDS, LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS, TLS_MIN_WORDS};
 pub use value::{Allowed, Range};
 use value::{Value, range};
 
@@ -201,6 +201,19 @@ settings! {
     slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
         "when an outbox is full: close (1013), drop-new or drop-old; keep-latest: while a client is behind, a message with a \
          key replaces the waiting one with the same key, else as drop-old";
+    deflate: Deflate = "DEFLATE", "off", Allowed::Word(DEFLATE_WORDS),
+        "compress messages (permessage-deflate) of clients that offer it: stateless: each by itself; shared: a room's messages refer to \
+         those before, compressed once for all members; dedicated: each connection's do, both ways, for a window of memory each";
+    deflate_bytes_min as deflate_min: usize = "DEFLATE_MIN", "256", Allowed::Bytes(range(1, GIB)),
+        "messages of fewer bytes are sent as they are";
+    deflate_window_bits as deflate_window: u8 = "DEFLATE_WINDOW", "12", Allowed::Count(range(10, 15)),
+        "how far messages refer back to those before them, as a power of two: 12 is 4KiB";
+    deflate_level: u8 = "DEFLATE_LEVEL", "1", Allowed::Count(range(1, 9)),
+        "how hard to compress: 1 is the fastest, 9 the smallest";
+    deflate_skip: UserAgents = "DEFLATE_SKIP", "Version/15.0,Version/15.1,Version/15.2,Version/15.3",
+        Allowed::Text("(none) or parts of User-Agent, comma-separated", "LIST"),
+        "clients whose User-Agent has one of these in it get no compression: by default Safari 15.0 to 15.3, whose \
+         context takeover is broken";
     rooms_max as max_rooms: u32 = "MAX_ROOMS", "256", Allowed::Count(range(1, 65_536)),
         "rooms that one connection may be in; a join past it is refused";
     memory_bytes_max as max_memory: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),

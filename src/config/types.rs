@@ -376,6 +376,50 @@ impl fmt::Display for Files {
 }
 
 words! {
+    /// How messages are compressed with permessage-deflate (RFC 7692), where a client offers it.
+    Deflate, DEFLATE_WORDS;
+    /// They are not.
+    Off = "off";
+    /// Each by itself, both ways: nothing is kept for a connection, and what is sent to many is compressed once.
+    Stateless = "stateless";
+    /// What a room or a route is sent refers to what it was sent before, compressed once for all members; what clients send
+    /// stands for itself.
+    Shared = "shared";
+    /// Each connection's messages refer to those before, both ways: the best ratio for what is sent to one, and a window of
+    /// memory for each connection and way.
+    Dedicated = "dedicated";
+}
+
+/// Parts of the User-Agent field of clients whose compression is broken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserAgents(Vec<String>);
+
+impl UserAgents {
+    /// Whether one of them is in this field's value.
+    pub fn matches(&self, user_agent: &str) -> bool {
+        self.0.iter().any(|part| user_agent.contains(part.as_str()))
+    }
+}
+
+impl FromStr for UserAgents {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<UserAgents, Malformed> {
+        if text == NONE {
+            return Ok(UserAgents::default());
+        }
+        let parts: Vec<String> = text.split(',').map(|part| part.trim().to_owned()).collect();
+        if parts.iter().any(String::is_empty) { Err(Malformed) } else { Ok(UserAgents(parts)) }
+    }
+}
+
+impl fmt::Display for UserAgents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&if self.0.is_empty() { NONE.to_owned() } else { self.0.join(",") })
+    }
+}
+
+words! {
     /// How log lines are written.
     LogFormat, LOG_FORMAT_WORDS;
     /// For people.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::origin::Origins;
 use super::proxies::{ProxyProtocol, TrustedProxies};
-use super::types::{ApiToken, ClientAuth, CoreSet, Files, ListenAddress, LogFormat, NONE, SlowConsumer, TlsMin};
+use super::types::{
+    ApiToken, ClientAuth, CoreSet, Deflate, Files, ListenAddress, LogFormat, NONE, SlowConsumer, TlsMin, UserAgents,
+};
 
 /// What a setting's text may be; the type of the field says what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +212,7 @@ macro_rules! number {
     )* };
 }
 
-number!(u16, u32, usize);
+number!(u8, u16, u32, usize);
 
 impl Value for Duration {
     fn parse(text: &str, allowed: &Allowed) -> Option<Self> {
@@ -301,7 +303,19 @@ macro_rules! from_str {
     )* };
 }
 
-from_str!(ClientAuth, CoreSet, Files, TlsMin, Origins, SlowConsumer, LogFormat, TrustedProxies, ProxyProtocol);
+from_str!(
+    ClientAuth,
+    CoreSet,
+    Files,
+    TlsMin,
+    Origins,
+    SlowConsumer,
+    Deflate,
+    UserAgents,
+    LogFormat,
+    TrustedProxies,
+    ProxyProtocol
+);
 
 #[cfg(test)]
 mod tests {

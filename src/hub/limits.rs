@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{CoreHub, ROOM_NAME_BYTES_MAX};
-use crate::config::SlowConsumer;
+use crate::config::{Deflate, SlowConsumer};
 
 /// Limits of a route, where they differ from the server's settings.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct RouteLimits {
     pub message_rate_per_second: Option<u32>,
     /// What happens to a connection that does not keep up.
     pub slow_consumer: Option<SlowConsumer>,
+    /// How messages are compressed.
+    pub deflate: Option<Deflate>,
     /// Inbound silence after which a ping is sent; zero = never.
     pub ping_interval: Option<Duration>,
     /// Inbound silence after which the connection is dropped; zero = never.
@@ -36,6 +38,7 @@ static NO_LIMITS: RouteLimits = RouteLimits {
     message_bytes_max: None,
     message_rate_per_second: None,
     slow_consumer: None,
+    deflate: None,
     ping_interval: None,
     idle_timeout: None,
     write_timeout: None,

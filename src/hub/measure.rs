@@ -1,7 +1,7 @@
 //! What a core tells of itself.
 
 use super::{CoreHub, Letter};
-use crate::metrics::CoreMetrics;
+use crate::metrics::{Compressed, CoreMetrics, Counters};
 
 impl CoreHub {
     /// The core's metrics, as of now. Looks at all queues of the core.
@@ -9,7 +9,7 @@ impl CoreHub {
         let (outbox_bytes, outbox_largest_bytes) = self.outbox.held_bytes();
         CoreMetrics {
             core: self.core,
-            counters: self.counters,
+            counters: Counters { inflated: self.inflated(), ..self.counters },
             rooms: self.rooms.len() as u64,
             outbox_bytes: outbox_bytes as u64,
             outbox_largest_bytes: outbox_largest_bytes as u64,
@@ -18,6 +18,16 @@ impl CoreHub {
             mail_depth: self.post.own_depth() as u64,
             mail_parked: self.post.waiting() as u64,
             mail_refused: self.post.own_refused(),
+        }
+    }
+
+    fn inflated(&self) -> Compressed {
+        let inflated = self.spares.inflated();
+        Compressed {
+            messages: inflated.messages,
+            wire_bytes: inflated.bytes_before,
+            payload_bytes: inflated.bytes_after,
+            took_ns: inflated.took_ns,
         }
     }
 

@@ -10,12 +10,15 @@ use super::id::ConnectionId;
 use super::peer::CompactPeer;
 use super::room::{Place, RoomId};
 use crate::message::RawJson;
+use crate::proto::extensions::Agreed;
 
 #[derive(Default)]
 pub(super) struct Member {
     pub(super) generation: u32,
     pub(super) route: u16,
     pub(super) open: bool,
+    /// What is agreed of compression, if it is.
+    pub(super) deflate: Option<Agreed>,
     pub(super) doomed: bool,
     /// Its task has not taken what came before: no more of its messages are handled.
     pub(super) task_is_behind: bool,

@@ -15,6 +15,7 @@
 mod changes;
 #[cfg(test)]
 mod changes_tests;
+mod deflate;
 mod id;
 mod kept;
 mod letter;
@@ -55,6 +56,7 @@ use routes::RouteNames;
 use slab::Slab;
 
 pub use changes::{Done, Known};
+pub use deflate::DeflateSettings;
 pub use id::{ConnectionId, IdKey, ParseIdError};
 pub use letter::{Answer, Ask, Delivery, Local, Order, Scope, Shutdown, Tally};
 pub use limits::RouteLimits;
@@ -104,6 +106,7 @@ pub struct CoreHub {
     dooms: Vec<Doom>,
     /// Per route: what happens to a connection that does not keep up.
     slow_consumer: SlowConsumer,
+    deflate: DeflateSettings,
     rooms_max: u32,
     overflown: Vec<u32>,
     /// What connections have lost since they were told last, by slot and generation; of those that want to know.
@@ -148,6 +151,7 @@ impl CoreHub {
             post,
             dooms: Vec::new(),
             slow_consumer,
+            deflate: DeflateSettings::default(),
             rooms_max: ROOMS_MAX_DEFAULT,
             overflown: Vec::new(),
             losses: BTreeMap::new(),

@@ -52,6 +52,8 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Bytes that sockets have taken, framing included.
     pub bytes_out: u64,
+    /// Messages received compressed; known to [`CoreMetrics`] alone.
+    pub inflated: Compressed,
     /// Messages not sent because a receiver's queue was full.
     pub drops: Counts<DropReason>,
     /// Messages received that nobody takes: on routes that do nothing with them, or whose task has ended.
@@ -78,6 +80,20 @@ pub struct Counters {
     pub completions: u64,
     /// Times that the completion queue overflowed.
     pub overflows: u64,
+}
+
+/// What was compressed or decompressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compressed {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of their payloads as they are on the wire.
+    pub wire_bytes: u64,
+    /// Bytes of their payloads as handlers see them.
+    pub payload_bytes: u64,
+    /// The time that it took, in nanoseconds.
+    pub took_ns: u64,
 }
 
 /// What one core tells of itself.

@@ -74,6 +74,14 @@ fn messages(text: &mut Text<'_>) {
     text.counter("ringwire_received_bytes_total", received, |core| core.counters.bytes_in);
     let sent = "Bytes that sockets have taken, HTTP and framing included.";
     text.counter("ringwire_sent_bytes_total", sent, |core| core.counters.bytes_out);
+    let inflated = "Messages received compressed, and decompressed.";
+    text.counter("ringwire_inflated_messages_total", inflated, |core| core.counters.inflated.messages);
+    let wire = "Payload bytes of the messages that were decompressed, as they came.";
+    text.counter("ringwire_inflated_wire_bytes_total", wire, |core| core.counters.inflated.wire_bytes);
+    let payload = "Payload bytes of the messages that were decompressed, as handlers see them.";
+    text.counter("ringwire_inflated_payload_bytes_total", payload, |core| core.counters.inflated.payload_bytes);
+    let took = "Nanoseconds spent decompressing.";
+    text.counter("ringwire_inflate_nanoseconds_total", took, |core| core.counters.inflated.took_ns);
     let dropped = "Messages not sent because a receiver's queue was full.";
     text.kinds("ringwire_messages_dropped_total", dropped, "reason", |core| &core.counters.drops);
     let discarded = "Messages received on routes that do nothing with them, or whose task has ended.";

@@ -20,6 +20,8 @@ const LARGE_BYTES: u64 = 64 << 10;
 pub(super) struct Frame {
     pub(super) opcode: Opcode,
     pub(super) fin: bool,
+    /// It begins a compressed message (RFC 7692 6).
+    pub(super) rsv1: bool,
     /// The key, turned so that its first byte is for the next payload byte.
     pub(super) key: Option<[u8; 4]>,
     /// Payload bytes to come.
@@ -30,7 +32,14 @@ pub(super) struct Frame {
 
 impl Frame {
     pub(super) fn new(header: FrameHeader) -> Self {
-        Self { opcode: header.opcode, fin: header.fin, key: header.mask, remaining: header.payload_len, begun: false }
+        Self {
+            opcode: header.opcode,
+            fin: header.fin,
+            rsv1: header.rsv1,
+            key: header.mask,
+            remaining: header.payload_len,
+            begun: false,
+        }
     }
 
     /// Of `available` bytes, how many belong to this frame.
@@ -53,6 +62,8 @@ impl Frame {
 #[derive(Debug)]
 pub(super) struct Assembly {
     pub(super) kind: Kind,
+    /// What it says is to be decompressed first.
+    pub(super) compressed: bool,
     /// `start` bytes, then the payload so far. Empty while lent.
     pub(super) buffer: Vec<u8>,
     /// [`HEADROOM`] or [`HEADROOM_LARGE`], as the first frame is. Never changes once there is a payload.
@@ -63,8 +74,8 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, buffer: Vec::new(), start: HEADROOM, fragments: 0, utf8: Utf8::new() }
+    pub(super) fn new(kind: Kind, compressed: bool) -> Self {
+        Self { kind, compressed, buffer: Vec::new(), start: HEADROOM, fragments: 0, utf8: Utf8::new() }
     }
 
     /// Payload bytes so far.
@@ -91,7 +102,7 @@ impl Assembly {
 
     /// The message is complete.
     pub(super) fn finish(self) -> Result<OwnedPayload, ProtocolError> {
-        if self.kind == Kind::Text {
+        if self.kind == Kind::Text && !self.compressed {
             // RFC 6455 8.1: text must be UTF-8 as a whole, whatever the fragments.
             self.utf8.finish()?;
         }
@@ -137,11 +148,12 @@ impl Assembly {
 
     fn validate(&mut self, fresh: usize) -> Result<(), ProtocolError> {
         match self.kind {
-            Kind::Binary => Ok(()),
-            Kind::Text => {
+            Kind::Text if !self.compressed => {
                 let start = self.buffer.len() - fresh;
                 self.utf8.push(&self.buffer[start..])
             }
+            // Text that is compressed is none yet.
+            Kind::Text | Kind::Binary => Ok(()),
         }
     }
 }

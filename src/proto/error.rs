@@ -29,6 +29,8 @@ pub enum ProtocolError {
     ExpectedContinuation,
     /// Text that is not UTF-8 (RFC 6455 8.1).
     BadUtf8,
+    /// A compressed message that cannot be decompressed (RFC 7692 7.2.2).
+    BadCompression,
     /// A message over the limit (RFC 6455 10.4).
     MessageTooBig,
     /// More fragments in one message than allowed (RFC 6455 10.4).
@@ -45,7 +47,7 @@ impl ProtocolError {
     /// The code for the Close frame that answers this error (RFC 6455 7.4.1).
     pub fn close_code(self) -> u16 {
         match self {
-            Self::BadUtf8 | Self::BadCloseReason => 1007,
+            Self::BadUtf8 | Self::BadCloseReason | Self::BadCompression => 1007,
             Self::TooManyFragments => 1008,
             Self::MessageTooBig => 1009,
             _ => 1002,
@@ -66,6 +68,7 @@ impl ProtocolError {
             Self::UnexpectedContinuation => "nothing to continue",
             Self::ExpectedContinuation => "expected a continuation",
             Self::BadUtf8 => "invalid UTF-8",
+            Self::BadCompression => "invalid compressed data",
             Self::MessageTooBig => "message too big",
             Self::TooManyFragments => "too many fragments",
             Self::ShortClose => "close frame too short",

@@ -25,11 +25,13 @@ pub(super) struct Flow {
     pub(super) close_sent: bool,
     pub(super) close_received: bool,
     pub(super) failed: bool,
+    /// Messages may be compressed: it was agreed on.
+    pub(super) deflates: bool,
 }
 
 impl Flow {
     pub(super) fn new(role: Role) -> Self {
-        Self { role, mode: Mode::Open, close_sent: false, close_received: false, failed: false }
+        Self { role, mode: Mode::Open, close_sent: false, close_received: false, failed: false, deflates: false }
     }
 
     /// A complete control frame while open.

@@ -254,6 +254,15 @@ fn put_long_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// Says of a frame, the first of its message, that the message is compressed (RFC 7692 6.1).
+///
+/// # Panics
+/// If `frame` is empty.
+#[inline]
+pub fn mark_compressed(frame: &mut [u8]) {
+    frame[0] |= RSV1;
+}
+
 /// Appends a client's frame: FIN set, masked with `key`, which must be fresh and unpredictable (RFC 6455 5.3).
 #[inline]
 pub fn put_masked_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {

@@ -4,6 +4,7 @@
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
 
+use super::extensions::{self, Agreed, Offer};
 use super::http::{Header, RequestHead, list, values};
 use super::http_response::{BadHeader, put_header, put_status};
 
@@ -198,6 +199,8 @@ pub struct ClientHandshake {
     pub protocol: Option<String>,
     /// All header fields; values are bytes (RFC 9110 5.5).
     pub headers: Vec<(String, Vec<u8>)>,
+    /// What is agreed of compression, if it is.
+    pub deflate: Option<Agreed>,
 }
 
 impl ClientHandshake {
@@ -232,7 +235,7 @@ pub enum HandshakeError {
     /// Sec-WebSocket-Accept is not the one for the key.
     #[error("wrong Sec-WebSocket-Accept")]
     Accept,
-    /// An extension that was not offered.
+    /// An extension that was not offered, or with parameters that answer no offer (RFC 7692 7.1).
     #[error("the server chose an extension that was not offered")]
     Extension,
     /// A subprotocol that was not offered.
@@ -264,22 +267,30 @@ pub fn interim_len(bytes: &[u8]) -> Result<usize, HandshakeError> {
 }
 
 /// Reads the server's answer behind any interim responses, as [`check_response`] does; the length that it tells includes
-/// them.
+/// them. `offer`: what was offered of compression.
 ///
 /// # Errors
 /// See [`HandshakeError`]; the connection must be closed.
-pub fn check_final_response(bytes: &[u8], key: &str) -> Result<Option<(ClientHandshake, usize)>, HandshakeError> {
+pub fn check_final_response(
+    bytes: &[u8],
+    key: &str,
+    offer: Option<Offer>,
+) -> Result<Option<(ClientHandshake, usize)>, HandshakeError> {
     let interim = interim_len(bytes)?;
-    let read = check_response(&bytes[interim..], key)?;
+    let read = check_response(&bytes[interim..], key, offer)?;
     Ok(read.map(|(handshake, len)| (handshake, interim + len)))
 }
 
 /// Reads the server's answer at the start of `bytes`: what it said and how many bytes its head has, or `None` if more are
-/// needed. Frames may follow at once.
+/// needed. Frames may follow at once. `offer`: what was offered of compression.
 ///
 /// # Errors
 /// See [`HandshakeError`]; the connection must be closed.
-pub fn check_response(bytes: &[u8], key: &str) -> Result<Option<(ClientHandshake, usize)>, HandshakeError> {
+pub fn check_response(
+    bytes: &[u8],
+    key: &str,
+    offer: Option<Offer>,
+) -> Result<Option<(ClientHandshake, usize)>, HandshakeError> {
     let mut fields = [httparse::EMPTY_HEADER; RESPONSE_HEADERS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let consumed = match response.parse(bytes) {
@@ -309,15 +320,14 @@ pub fn check_response(bytes: &[u8], key: &str) -> Result<Option<(ClientHandshake
     if !named("sec-websocket-accept").eq([derive_accept_key(key.as_bytes())]) {
         return Err(HandshakeError::Accept);
     }
-    if named("sec-websocket-extensions").any(|value| !value.is_empty()) {
-        return Err(HandshakeError::Extension);
-    }
+    let deflate =
+        extensions::check_answer(named("sec-websocket-extensions"), offer).ok_or(HandshakeError::Extension)?;
     let mut protocols = named("sec-websocket-protocol");
     let protocol = protocols.next().map(str::to_owned);
     if protocols.next().is_some() {
         return Err(HandshakeError::Protocol);
     }
-    Ok(Some((ClientHandshake { protocol, headers }, consumed)))
+    Ok(Some((ClientHandshake { protocol, headers, deflate }, consumed)))
 }
 
 /// Appends header fields; on a bad one, takes back everything behind `start`.
@@ -368,11 +378,11 @@ mod tests {
         assert!(text.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{text}");
         assert!(text.contains(&format!("\r\nSec-WebSocket-Accept: {ACCEPT}\r\n")), "{text}");
         for short in 0..answer.len() {
-            assert_eq!(check_response(&answer[..short], KEY), Ok(None));
+            assert_eq!(check_response(&answer[..short], KEY, None), Ok(None));
         }
         let len = answer.len();
         answer.extend_from_slice(b"\x81\x00");
-        let (handshake, consumed) = check_response(&answer, KEY).unwrap().unwrap();
+        let (handshake, consumed) = check_response(&answer, KEY, None).unwrap().unwrap();
         assert_eq!((consumed, handshake.protocol.as_deref()), (len, Some("b")));
         assert_eq!(handshake.headers.last(), Some(&("X".to_owned(), b"y\xFF".to_vec())), "values are bytes");
         assert_eq!(handshake.check_protocol(&["b"]), Ok(()));
@@ -402,7 +412,7 @@ mod tests {
         let good = format!(
             "HTTP/1.1 101 X\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
         );
-        assert!(check_response(good.as_bytes(), KEY).unwrap().is_some());
+        assert!(check_response(good.as_bytes(), KEY, None).unwrap().is_some());
         for (from, to, want) in [
             ("101", "200", HandshakeError::Status(200)),
             ("WebSocket\r\n", "h2c\r\n", HandshakeError::Upgrade),
@@ -413,10 +423,10 @@ mod tests {
             ("101", "004", HandshakeError::Malformed),
         ] {
             let bad = good.replace(from, to);
-            assert_eq!(check_response(bad.as_bytes(), KEY), Err(want), "{bad}");
+            assert_eq!(check_response(bad.as_bytes(), KEY, None), Err(want), "{bad}");
         }
         let huge = format!("HTTP/1.1 101 X\r\nA: {}", "x".repeat(RESPONSE_BYTES_MAX));
-        assert_eq!(check_response(huge.as_bytes(), KEY), Err(HandshakeError::TooLarge));
+        assert_eq!(check_response(huge.as_bytes(), KEY, None), Err(HandshakeError::TooLarge));
     }
 
     // RFC 9110 15.2: a client MUST be able to parse 1xx before the final response.
@@ -429,19 +439,19 @@ mod tests {
         for interim in ["", "HTTP/1.1 100 Continue\r\n\r\n", one, &one.repeat(3), &one.repeat(INTERIM_RESPONSES_MAX)] {
             let all = [interim, &good, "\u{1}"].concat();
             for short in 0..interim.len() + good.len() {
-                assert_eq!(check_final_response(&all.as_bytes()[..short], KEY), Ok(None), "{short} of {all}");
+                assert_eq!(check_final_response(&all.as_bytes()[..short], KEY, None), Ok(None), "{short} of {all}");
             }
-            let (_, consumed) = check_final_response(all.as_bytes(), KEY).unwrap().unwrap();
+            let (_, consumed) = check_final_response(all.as_bytes(), KEY, None).unwrap().unwrap();
             assert_eq!(consumed, all.len() - 1);
             let refused = [interim, "HTTP/1.1 403 No\r\n\r\n"].concat();
-            assert_eq!(check_final_response(refused.as_bytes(), KEY), Err(HandshakeError::Status(403)));
+            assert_eq!(check_final_response(refused.as_bytes(), KEY, None), Err(HandshakeError::Status(403)));
             let none = [interim, "SSH-2.0"].concat();
-            assert_eq!(check_final_response(none.as_bytes(), KEY), Err(HandshakeError::Malformed));
+            assert_eq!(check_final_response(none.as_bytes(), KEY, None), Err(HandshakeError::Malformed));
         }
         let many = one.repeat(INTERIM_RESPONSES_MAX + 1);
-        assert_eq!(check_final_response(many.as_bytes(), KEY), Err(HandshakeError::TooLarge));
+        assert_eq!(check_final_response(many.as_bytes(), KEY, None), Err(HandshakeError::TooLarge));
         let large = format!("HTTP/1.1 103 X\r\nA: {}\r\n\r\n", "x".repeat(6000)).repeat(3);
-        assert_eq!(check_final_response(large.as_bytes(), KEY), Err(HandshakeError::TooLarge));
+        assert_eq!(check_final_response(large.as_bytes(), KEY, None), Err(HandshakeError::TooLarge));
     }
 
     #[test]

@@ -8,14 +8,17 @@
 //! Frames to send go out through [`Replies`]; the machine does no I/O, and allocates nothing for a message that is
 //! complete in its input: that one is unmasked in place and borrowed.
 //!
-//! Invariant: the record of what is incomplete exists only while a frame or a message is.
+//! Invariant: the record of what is incomplete exists only while a frame or a message is, or where the peer's compressed messages
+//! refer to those before them.
 
 use super::assembly::{Assembly, Frame};
+use super::deflate::History;
 use super::event::{Event, Incoming, Lent, Limits, Payload, Replies, Role};
+use super::extensions::Agreed;
 use super::flow::{Flow, Mode};
 use super::frame::{Expect, Opcode, decode_header_as};
 use super::partial::Partial;
-use super::payload::Kind;
+use super::payload::{Kind, OwnedPayload};
 use super::spares::Spares;
 use super::{ProtocolError, close, mask, utf8};
 
@@ -46,6 +49,15 @@ impl Machine {
     /// A connection right after its handshake.
     pub fn new(role: Role) -> Self {
         Self { flow: Flow::new(role), partial: None }
+    }
+
+    /// The handshake has agreed on compression: messages with RSV1 are decompressed from now on (RFC 7692 6.2). Before the
+    /// first input.
+    pub fn agree(&mut self, agreed: Agreed) {
+        self.flow.deflates = true;
+        if let Some(bits) = agreed.received_context(self.flow.role) {
+            self.partial.get_or_insert_default().context = Some(Box::new(History::new(bits)));
+        }
     }
 
     /// Takes the next event out of `input[*consumed..]` and moves `consumed` behind it; `None`: all of it is consumed, what
@@ -150,7 +162,6 @@ impl Machine {
         spares: &mut Spares,
         replies: &mut impl Replies,
     ) -> Option<Event<'a>> {
-        let _ = limits; // The frame's header was held against them.
         let Some(partial) = self.partial.as_deref_mut() else {
             spares.give(buffer);
             return None;
@@ -178,7 +189,7 @@ impl Machine {
         if frame.remaining > 0 || !frame.fin || self.flow.mode != Mode::Open {
             return None;
         }
-        Some(self.deliver(spares, replies))
+        Some(self.deliver(limits, spares, replies))
     }
 
     /// Gives up the message that is being assembled, after [`Machine::close`]: what follows is read only for the peer's
@@ -200,7 +211,8 @@ impl Machine {
         }
     }
 
-    /// Bytes of heap that the incomplete frame or message holds, a lent buffer included.
+    /// Bytes of heap that the incomplete frame or message holds, a lent buffer included, and what messages to come may refer
+    /// to.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.memory_bytes())
@@ -298,6 +310,9 @@ impl Machine {
                     }
                 };
                 self.release_if_idle(spares);
+                if frame.rsv1 {
+                    return Some(self.deliver_compressed(kind, payload, limits, spares, replies));
+                }
                 if kind == Kind::Text && !utf8::is_valid(payload) {
                     return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies));
                 }
@@ -321,7 +336,7 @@ impl Machine {
 
             let message = partial.message.get_or_insert_with(|| {
                 let text = frame.opcode == Opcode::Text;
-                Assembly::new(if text { Kind::Text } else { Kind::Binary })
+                Assembly::new(if text { Kind::Text } else { Kind::Binary }, frame.rsv1)
             });
             message.fragments += u32::from(!frame.begun);
             let taken = message.append(&frame, piece, &mut spares.pool);
@@ -337,7 +352,7 @@ impl Machine {
                 return None;
             }
             if frame.fin {
-                return Some(self.deliver(spares, replies));
+                return Some(self.deliver(limits, spares, replies));
             }
         }
     }
@@ -361,7 +376,7 @@ impl Machine {
         let in_message = self.partial.as_ref().is_some_and(|partial| partial.message.is_some());
         let expect = Expect {
             masked: Some(self.flow.role == Role::Server),
-            rsv1: false,
+            rsv1: self.flow.deflates,
             continuation: open.then_some(in_message),
         };
         let stored = self.partial.as_ref().map_or(0, |partial| usize::from(partial.head_len));
@@ -413,13 +428,39 @@ impl Machine {
     }
 
     /// The assembled message is complete.
-    fn deliver<'a>(&mut self, spares: &mut Spares, replies: &mut impl Replies) -> Event<'a> {
+    fn deliver<'a>(&mut self, limits: &Limits, spares: &mut Spares, replies: &mut impl Replies) -> Event<'a> {
         let message = self.partial.as_mut().and_then(|partial| partial.message.take());
         let Some(message) = message else { unreachable!("a complete frame without a message") };
         self.release_if_idle(spares);
-        let kind = message.kind;
+        let (kind, compressed) = (message.kind, message.compressed);
         match message.finish() {
+            Ok(payload) if compressed => {
+                let event = self.deliver_compressed(kind, &payload, limits, spares, replies);
+                spares.give(payload.into_parts().0);
+                event
+            }
             Ok(payload) => Event::Message(Incoming { kind, payload: Payload::Owned(payload) }),
+            Err(error) => self.fail(error, Rest::Frames, spares, replies),
+        }
+    }
+
+    /// A message is all there, and compressed.
+    fn deliver_compressed<'a>(
+        &mut self,
+        kind: Kind,
+        compressed: &[u8],
+        limits: &Limits,
+        spares: &mut Spares,
+        replies: &mut impl Replies,
+    ) -> Event<'a> {
+        let is_text = |payload: &OwnedPayload| kind == Kind::Binary || utf8::is_valid(payload);
+        let context = self.partial.as_mut().and_then(|partial| partial.context.as_deref_mut());
+        match spares.inflate(compressed, context, limits.message_bytes_max) {
+            Ok(payload) if is_text(&payload) => Event::Message(Incoming { kind, payload: Payload::Owned(payload) }),
+            Ok(payload) => {
+                spares.give(payload.into_parts().0);
+                self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies)
+            }
             Err(error) => self.fail(error, Rest::Frames, spares, replies),
         }
     }
@@ -505,7 +546,7 @@ impl Machine {
 
     fn release_if_idle(&mut self, spares: &mut Spares) {
         self.flow.invariants();
-        if let Some(partial) = self.partial.take_if(|partial| partial.is_idle()) {
+        if let Some(partial) = self.partial.take_if(|partial| partial.is_idle() && partial.context.is_none()) {
             spares.give_record(partial);
         }
     }

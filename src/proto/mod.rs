@@ -8,8 +8,10 @@
 
 mod assembly;
 pub mod close;
+pub mod deflate;
 pub mod error;
 pub mod event;
+pub mod extensions;
 mod flow;
 pub mod forwarded;
 pub mod frame;
@@ -34,4 +36,4 @@ pub use frame::{FrameHeader, Opcode};
 pub use machine::Machine;
 pub use payload::{HEADROOM, Kind, OwnedPayload};
 pub use pool::Pool;
-pub use spares::Spares;
+pub use spares::{Inflated, Spares};

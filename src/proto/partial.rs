@@ -1,6 +1,7 @@
 //! What a connection holds while a frame or a message is incomplete: nothing of it exists otherwise.
 
 use super::assembly::{Assembly, Frame};
+use super::deflate::History;
 use super::frame::{CONTROL_BYTES_MAX, HEADER_BYTES_MAX};
 use super::mask;
 use super::pool::Pool;
@@ -18,6 +19,9 @@ pub(super) struct Partial {
     control_len: u8,
     /// Capacity of the message's buffer while it is lent.
     pub(super) lent: Option<usize>,
+    /// What the peer's next compressed message may refer to, where the peer takes that over: it is never incomplete, and keeps
+    /// the record.
+    pub(super) context: Option<Box<History>>,
 }
 
 impl Default for Partial {
@@ -30,12 +34,13 @@ impl Default for Partial {
             control: [0; CONTROL_BYTES_MAX],
             control_len: 0,
             lent: None,
+            context: None,
         }
     }
 }
 
 impl Partial {
-    /// Nothing is incomplete: the record can go.
+    /// Nothing is incomplete.
     pub(super) fn is_idle(&self) -> bool {
         self.frame.is_none() && self.message.is_none() && self.head_len == 0
     }
@@ -72,8 +77,9 @@ impl Partial {
         &self.control[..usize::from(self.control_len)]
     }
 
-    /// Drops what is incomplete; the message's storage goes to the pool.
+    /// Drops all, there will be no more messages; the storage of the one under way goes to the pool.
     pub(super) fn clear(&mut self, pool: &mut Pool) {
+        self.context = None;
         self.frame = None;
         self.head_len = 0;
         self.drop_message(pool);
@@ -89,6 +95,7 @@ impl Partial {
     /// Bytes of heap held, this record included.
     pub(super) fn memory_bytes(&self) -> usize {
         let message = self.message.as_ref().map_or(0, |message| message.buffer.capacity());
-        size_of::<Self>() + message + self.lent.unwrap_or(0)
+        let context = self.context.as_ref().map_or(0, |context| size_of::<History>() + context.memory_bytes());
+        size_of::<Self>() + context + message + self.lent.unwrap_or(0)
     }
 }

@@ -35,8 +35,7 @@ use crate::engine::uring::{Options, Uring};
 use crate::engine::{Descriptors, Ring as _};
 use crate::error::{Error, Result};
 use crate::guard::{Guarded, panic_text};
-use crate::hub::IdKey;
-use crate::hub::{CoreHub, Letter};
+use crate::hub::{CoreHub, DeflateSettings, IdKey, Letter};
 use crate::machine;
 use crate::mail::{Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
@@ -484,6 +483,7 @@ impl CoreStart {
         ring.set_doorbells(bells);
         let config = &self.config;
         let mut hub = core_hub(config, self.ids, self.post);
+        hub.spares.set_clock(clock_ns);
         let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
             Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_text(panic)))
         })?;
@@ -530,6 +530,12 @@ fn ring_options(config: &Config, rings: u32) -> Options {
     }
 }
 
+/// A clock for durations.
+fn clock_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The limits of the whole process.
 pub(crate) fn admission(config: &Config, cores: usize) -> Admission {
     Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
@@ -541,6 +547,12 @@ pub(crate) fn admission(config: &Config, cores: usize) -> Admission {
 pub(crate) fn core_hub(config: &Config, ids: IdKey, post: Post<Letter>) -> CoreHub {
     let outbox = Outbox::new(config.outbox_bytes_max);
     let mut hub = CoreHub::new(ids, post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
+    hub.set_deflate(DeflateSettings {
+        mode: config.deflate,
+        bytes_min: config.deflate_bytes_min,
+        window_bits: config.deflate_window_bits,
+        level: config.deflate_level,
+    });
     hub.set_rooms_max(config.rooms_max);
     hub
 }
@@ -595,6 +607,7 @@ pub(crate) fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds
         recv_bytes_max: RECV_BYTES_MAX,
         direct_bytes_min: DIRECT_BYTES_MIN,
         direct_interrupts: !bounds_receives && buffer_bytes < LARGE_BUFFER_BYTES,
+        deflate_skip: config.deflate_skip.clone(),
         origins: config.origins.clone(),
         websockets_max: u32::MAX,
         drain_notice: config.drain_notice,

@@ -13,6 +13,7 @@ use crate::admission::Refused;
 use crate::engine::{Key, Ring};
 use crate::hub::{CompactPeer, CoreHub};
 use crate::metrics::{RefusalReason, TimeoutKind};
+use crate::proto::extensions::{self, Agreed, Malformed};
 use crate::proto::handshake;
 use crate::proto::http::{
     Body, BodyDecoder, BodyPiece, HeadError, HeadLimits, HttpDate, RequestHead, ResponseHead, asks_for_head,
@@ -370,6 +371,10 @@ impl<S: Service> Worker<'_, S> {
             // RFC 6455 10.2: a server that does not want this origin answers 403.
             return Err((RefusalReason::Origin, Reply::error(StatusCode::FORBIDDEN, "this origin is not allowed")));
         }
+        let (deflate, extensions) = match self.deflate(head, &accept, upgrade.extensions()) {
+            Ok(agreed) => agreed.unzip(),
+            Err(Malformed) => return Err((RefusalReason::Handshake, malformed_extensions())),
+        };
         let peer = CompactPeer::from(self.client(head).peer);
         let entered = match self.cx.hub.counters.opened - self.cx.hub.counters.closed {
             // The connection would fit, but then there would be no slot left to tell the next one that there is none.
@@ -389,7 +394,7 @@ impl<S: Service> Worker<'_, S> {
                 Refused::OutOfMemory => (RefusalReason::Memory, Reply::out_of_memory()),
             }
         })?;
-        let Accept { route, protocol, headers, context } = accept;
+        let Accept { route, protocol, headers, context, .. } = accept;
         let mut reply = Reply { status: StatusCode::SWITCHING_PROTOCOLS, headers, body: Bytes::new().into() };
         self.cx.answering(head_bytes, &mut reply);
         let switched = self.cx.hub.outbox.queue_raw(self.cx.slot, |out| {
@@ -397,7 +402,8 @@ impl<S: Service> Worker<'_, S> {
             if head.expects_continue() {
                 put_continue(out);
             }
-            handshake::put_switching(out, upgrade.key(), protocol.as_deref(), fields(&reply.headers))
+            let agreed = extensions.iter().map(|value| ("Sec-WebSocket-Extensions", value.as_bytes()));
+            handshake::put_switching(out, upgrade.key(), protocol.as_deref(), agreed.chain(fields(&reply.headers)))
         });
         if switched != Ok(true) {
             self.cx.admission.leave(peer.ip());
@@ -412,11 +418,29 @@ impl<S: Service> Worker<'_, S> {
         self.conn.peer = peer;
         self.cx.hub.enter(self.cx.slot, self.cx.generation, route);
         self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
+        if let Some(agreed) = deflate {
+            self.conn.machine.agree(agreed);
+            self.cx.hub.agree(self.cx.slot, agreed);
+        }
         self.cx.hub.counters.opened += 1;
         self.tell(head, StatusCode::SWITCHING_PROTOCOLS, None, since_ns);
         log::opened(self.cx.hub, self.cx.slot);
         self.cx.open(turn, context);
         Ok(())
+    }
+
+    /// What is agreed with a client of compression, and what to answer, if anything is.
+    fn deflate<'v>(
+        &self,
+        head: &RequestHead<'_>,
+        accept: &Accept,
+        offers: impl Iterator<Item = &'v str>,
+    ) -> Result<Option<(Agreed, String)>, Malformed> {
+        let Some(terms) = self.cx.hub.deflate_terms(accept.route) else { return Ok(None) };
+        let agreed = extensions::accept(offers, terms)?;
+        let is_broken = |agent: &str| self.cx.settings.deflate_skip.matches(agent);
+        let refuses = accept.refuses_deflate || head.headers("user-agent").any(is_broken);
+        Ok(agreed.filter(|_| !refuses))
     }
 }
 
@@ -445,6 +469,11 @@ pub(super) fn plain_on_tls(date: &HttpDate) -> Vec<u8> {
     let written = put_response(&mut out, &head, fields(&reply.headers), &reply.body);
     debug_assert!(written.is_ok());
     out
+}
+
+/// RFC 6455 9.1: a field that is no list of extensions MUST have the connection failed.
+fn malformed_extensions() -> Reply {
+    Reply::error(StatusCode::BAD_REQUEST, "malformed Sec-WebSocket-Extensions")
 }
 
 fn body_of_handshake() -> Reply {

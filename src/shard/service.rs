@@ -63,6 +63,8 @@ pub struct Accept {
     pub route: u16,
     /// The subprotocol chosen out of the offered ones.
     pub protocol: Option<String>,
+    /// Compression is not agreed to, whatever the route says.
+    pub refuses_deflate: bool,
     /// Headers to add to the response.
     pub headers: Guarded<Headers>,
     /// What the service wants back in [`Service::open`]. It is dropped if the WebSocket is refused after all, or its

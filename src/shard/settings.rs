@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Origins, TrustedProxies};
+use crate::config::{Origins, TrustedProxies, UserAgents};
 use crate::proto::Limits;
 use crate::shard::service::Serves;
 use crate::tls::Acceptor;
@@ -44,6 +44,8 @@ pub struct Settings {
     pub direct_bytes_min: usize,
     /// Whether a multishot receive is cancelled for it: where receives cannot be bounded and bring little at a time.
     pub direct_interrupts: bool,
+    /// Clients whose compression is broken.
+    pub deflate_skip: UserAgents,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
     /// WebSockets that this core takes, however many the process may have: what its table has room for.

@@ -13,6 +13,7 @@ use super::request::put_field;
 use super::response::TestResponse;
 use super::stage::Stage;
 use crate::engine::Peer;
+use crate::proto::extensions::Offer;
 use crate::proto::handshake;
 use crate::quote::quoted;
 
@@ -227,11 +228,12 @@ impl Drop for PendingResponse {
 pub struct TestHandshake {
     draft: Draft,
     protocols: Vec<String>,
+    deflate: Option<Offer>,
 }
 
 impl TestHandshake {
     pub(super) fn new(stage: &Rc<RefCell<Stage>>, target: &str) -> TestHandshake {
-        TestHandshake { draft: Draft::new(stage, target), protocols: Vec::new() }
+        TestHandshake { draft: Draft::new(stage, target), protocols: Vec::new(), deflate: None }
     }
 
     draft_methods!();
@@ -239,6 +241,31 @@ impl TestHandshake {
     /// Offers these subprotocols, the favourite first.
     pub fn protocols<P: Into<String>>(mut self, protocols: impl IntoIterator<Item = P>) -> TestHandshake {
         self.protocols.extend(protocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// Offers compression (permessage-deflate, RFC 7692), as browsers do. Where the server agrees, messages that get shorter are
+    /// sent compressed, and what it sends is decompressed.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Deflate, Message, Socket, ws};
+    ///
+    /// let echo = |socket: &mut Socket, message: Message| socket.send(message);
+    /// let server = TestServer::new(move || App::new().ws("/echo", ws().deflate(Deflate::Dedicated).on_message(echo)));
+    /// let client = server.handshake("/echo").deflate().open();
+    /// assert!(client.is_deflated());
+    /// client.send("hello ".repeat(100));
+    /// client.expect_text(&"hello ".repeat(100));
+    /// ```
+    pub fn deflate(mut self) -> TestHandshake {
+        self.deflate = Some(Offer { context: true });
+        self
+    }
+
+    /// As [`TestHandshake::deflate`], but each message stands for itself, both ways.
+    pub fn deflate_stateless(mut self) -> TestHandshake {
+        self.deflate = Some(Offer { context: false });
         self
     }
 
@@ -257,10 +284,11 @@ impl TestHandshake {
     #[track_caller]
     #[expect(clippy::result_large_err, reason = "a test has few of them, and wants to look at it")]
     pub fn try_open(self) -> Result<TestClient, TestResponse> {
-        let TestHandshake { draft, protocols } = self;
+        let TestHandshake { draft, protocols, deflate } = self;
         let Draft { stage, target, host, headers, core, peer } = draft;
         let protocols: Vec<&str> = protocols.iter().map(String::as_str).collect();
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers = headers.chain(deflate.map(|offer| ("Sec-WebSocket-Extensions", offer.value())));
         let client = {
             let mut stage = stage.borrow_mut();
             let mut key = String::new();
@@ -268,7 +296,8 @@ impl TestHandshake {
                 let mut random = [0; 16];
                 rng.fill(&mut random);
                 key = handshake::client_key(random);
-                Phase::Handshake { key: key.clone(), offered: protocols.iter().copied().map(str::to_owned).collect() }
+                let offered = protocols.iter().copied().map(str::to_owned).collect();
+                Phase::Handshake { key: key.clone(), offered, deflate }
             });
             let mut bytes = Vec::new();
             let written = handshake::put_request(&mut bytes, &host, &target, &key, &protocols, headers);

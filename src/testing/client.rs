@@ -112,7 +112,7 @@ impl TestClient {
         let (opcode, kind) = if message.is_text() { (Opcode::Text, "text") } else { (Opcode::Binary, "binary") };
         let payload = message.as_bytes();
         let shown = format!("sends {kind} {}", quoted(payload));
-        self.act(format_args!("{shown}"), payload, |line| line.frame(opcode, true, payload));
+        self.act(format_args!("{shown}"), payload, |line| line.message(opcode, payload));
     }
 
     /// Sends a value as JSON text.
@@ -402,6 +402,16 @@ impl TestClient {
     /// The subprotocol that the server chose.
     pub fn protocol(&self) -> Option<String> {
         self.with(|line| line.handshake.as_ref().and_then(|handshake| handshake.protocol.clone()))
+    }
+
+    /// Whether compression is agreed on.
+    pub fn is_deflated(&self) -> bool {
+        self.with(|line| line.handshake.as_ref().is_some_and(|handshake| handshake.deflate.is_some()))
+    }
+
+    /// How many messages the server has sent compressed.
+    pub fn inflated_messages(&self) -> u64 {
+        self.with(|line| line.inflated().messages)
     }
 
     /// The first value of a header field of the server's handshake.

@@ -13,8 +13,10 @@ use super::trace::Trace;
 use crate::engine::Nanos;
 use crate::engine::sim::{Client, Rng};
 use crate::message::OwnedMessage;
+use crate::proto::deflate::{Deflater, History, LEVEL, WINDOW_BITS_MIN};
+use crate::proto::extensions::Offer;
 use crate::proto::handshake::{ClientHandshake, HandshakeError, check_final_response};
-use crate::proto::{Event, Kind, Limits, Machine, Opcode, ProtocolError, Role, Spares, frame, mask};
+use crate::proto::{Event, Inflated, Kind, Limits, Machine, Opcode, ProtocolError, Role, Spares, frame, mask};
 use crate::quote::quoted;
 
 /// A client of a test takes whatever it gets.
@@ -27,7 +29,7 @@ pub(super) enum Phase {
     /// A response, which has no body if the request was a HEAD.
     Response { has_body: bool },
     /// The answer to a handshake with this key and these protocols.
-    Handshake { key: String, offered: Vec<String> },
+    Handshake { key: String, offered: Vec<String>, deflate: Option<Offer> },
     /// Frames.
     Open,
 }
@@ -85,6 +87,8 @@ pub(super) struct Line {
     head: Vec<u8>,
     machine: Machine,
     spares: Spares,
+    /// What it sends with, where compression is agreed on.
+    deflate: Option<(Deflater, Option<History>)>,
     rng: Rng,
     pub(super) response: Option<TestResponse>,
     pub(super) handshake: Option<ClientHandshake>,
@@ -114,6 +118,7 @@ impl Line {
             head: Vec::new(),
             machine: Machine::new(Role::Client),
             spares: Spares::new(1 << 20),
+            deflate: None,
             rng,
             response: None,
             handshake: None,
@@ -143,10 +148,30 @@ impl Line {
         }
     }
 
+    /// Sends a message, compressed where that makes it shorter.
+    pub(super) fn message(&mut self, opcode: Opcode, payload: &[u8]) {
+        let mut compressed = Vec::new();
+        let is_open = !self.machine.close_sent();
+        let is_shorter = is_open
+            && self
+                .deflate
+                .as_mut()
+                .is_some_and(|(deflater, context)| deflater.compress(payload, context.as_mut(), &mut compressed));
+        if is_shorter {
+            self.put_as(opcode, true, true, &compressed);
+        } else {
+            self.frame(opcode, true, payload);
+        }
+    }
+
     fn put(&mut self, opcode: Opcode, fin: bool, payload: &[u8]) {
+        self.put_as(opcode, fin, false, payload);
+    }
+
+    fn put_as(&mut self, opcode: Opcode, fin: bool, rsv1: bool, payload: &[u8]) {
         let mut key = [0; 4];
         self.rng.fill(&mut key);
-        let (header, len) = frame::encode_header(opcode, fin, false, payload.len() as u64, Some(key));
+        let (header, len) = frame::encode_header(opcode, fin, rsv1, payload.len() as u64, Some(key));
         let mut bytes = header[..len].to_vec();
         mask::copy_into(key, 0, payload, &mut bytes);
         self.write(&bytes);
@@ -229,8 +254,8 @@ impl Line {
             return self.read_frames(bytes, now, trace);
         }
         self.head.extend_from_slice(bytes);
-        if let Phase::Handshake { key, offered } = &self.phase {
-            match check_final_response(&self.head, key) {
+        if let Phase::Handshake { key, offered, deflate } = &self.phase {
+            match check_final_response(&self.head, key, *deflate) {
                 Ok(None) => return,
                 Ok(Some((handshake, len))) => {
                     let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
@@ -239,6 +264,12 @@ impl Line {
                         return;
                     }
                     trace.note(now, &self.name, format_args!("is open"), &[]);
+                    if let Some(agreed) = handshake.deflate {
+                        self.machine.agree(agreed);
+                        let context = agreed.sends_context(Role::Client).then(|| agreed.sent_window_bits(Role::Client));
+                        let context = context.filter(|bits| *bits >= WINDOW_BITS_MIN).map(History::new);
+                        self.deflate = Some((Deflater::new(LEVEL), context));
+                    }
                     self.handshake = Some(handshake);
                     self.phase = Phase::Open;
                     let mut head = std::mem::take(&mut self.head);
@@ -309,6 +340,11 @@ impl Line {
         if let Some(error) = failed {
             self.end = Some(End::Wrong(ProtocolError::to_string(&error)));
         }
+    }
+
+    /// What it was sent compressed.
+    pub(super) fn inflated(&self) -> Inflated {
+        self.spares.inflated()
     }
 
     /// The next thing that it sees, if there is one.

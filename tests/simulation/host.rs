@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ringwire::admission::{Admission, Memory};
-use ringwire::config::{Origins, SlowConsumer, TrustedProxies};
+use ringwire::config::{Origins, SlowConsumer, TrustedProxies, UserAgents};
 use ringwire::engine::sim::{Ring, RingOptions, World};
 use ringwire::hub::IdKey;
 use ringwire::hub::{CoreHub, Delivery, Known, Letter, Shutdown, Tally};
@@ -58,6 +58,7 @@ impl Default for Setup {
             close_timeout: Duration::from_secs(5),
             message_rate_per_second: 0,
             pause_bytes: 256 << 10,
+            deflate_skip: UserAgents::default(),
             origins: Origins::Any,
             websockets_max: u32::MAX,
             drain_notice: Duration::ZERO,

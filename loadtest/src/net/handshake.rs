@@ -16,10 +16,10 @@ pub(super) fn shake_hands(line: &mut Line, data: &[u8], target: &Target) -> Resu
     let key = handshake_key(line.key);
     let before = line.head.len();
     let checked = if before == 0 {
-        check_final_response(data, &key)?
+        check_final_response(data, &key, None)?
     } else {
         line.head.extend_from_slice(data);
-        check_final_response(&line.head, &key)?
+        check_final_response(&line.head, &key, None)?
     };
     let Some((handshake, len)) = checked else {
         if before == 0 {

@@ -16,14 +16,14 @@ pub fn run(data: &[u8]) {
 }
 
 fn answer(data: &[u8]) {
-    let read = check_response(data, KEY);
+    let read = check_response(data, KEY, None);
     match &read {
         Ok(Some((handshake, len))) => {
             assert!(*len <= data.len().min(RESPONSE_BYTES_MAX));
             for short in 0..*len {
-                assert_eq!(check_response(&data[..short], KEY), Ok(None), "decided before its end");
+                assert_eq!(check_response(&data[..short], KEY, None), Ok(None), "decided before its end");
             }
-            assert_eq!(check_response(&data[..*len], KEY), read, "what follows it changes it");
+            assert_eq!(check_response(&data[..*len], KEY, None), read, "what follows it changes it");
             let protocol = handshake.protocol.as_deref();
             assert_eq!(handshake.check_protocol(&[]).is_err(), protocol.is_some());
         }
@@ -35,7 +35,7 @@ fn answer(data: &[u8]) {
     const INTERIM: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
     match interim_len(data) {
         Ok(0) => {
-            let moved = check_final_response(&[INTERIM, data].concat(), KEY);
+            let moved = check_final_response(&[INTERIM, data].concat(), KEY, None);
             assert_eq!(moved, read.map(|read| read.map(|(handshake, len)| (handshake, INTERIM.len() + len))));
         }
         Ok(len) => assert!(len <= data.len() && interim_len(&data[..len]) == Ok(len)),

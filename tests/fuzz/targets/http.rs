@@ -51,7 +51,7 @@ fn request(bytes: &[u8], piece_bytes: usize) -> Option<usize> {
             let protocol = upgrade.protocols().next();
             let mut answer = Vec::new();
             if handshake::put_switching(&mut answer, upgrade.key(), protocol, []).is_ok() {
-                let read = handshake::check_response(&answer, upgrade.key());
+                let read = handshake::check_response(&answer, upgrade.key(), None);
                 let (read, len) = read.expect("a right answer").expect("a whole one");
                 assert_eq!((read.protocol.as_deref(), len), (protocol, answer.len()));
             }

@@ -6,9 +6,11 @@
 
 mod close;
 mod events;
+mod extensions;
 mod frames;
 mod handshake;
 mod http;
+mod inflate;
 mod mask;
 mod proxy;
 mod settings;
@@ -34,6 +36,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "utf8", run: utf8::run, smoke_inputs: 10_000 },
     Target { name: "mask", run: mask::run, smoke_inputs: 10_000 },
     Target { name: "proxy", run: proxy::run, smoke_inputs: 10_000 },
+    Target { name: "extensions", run: extensions::run, smoke_inputs: 10_000 },
+    Target { name: "inflate", run: inflate::run, smoke_inputs: 4_000 },
     Target { name: "events", run: events::run, smoke_inputs: 400 },
     Target { name: "shard", run: shard::run, smoke_inputs: 400 },
 ];
