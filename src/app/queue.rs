@@ -22,6 +22,7 @@ fn unsent(error: EncodeError) -> Sent {
 #[inline]
 pub(crate) fn send_message(hub: &mut CoreHub, slot: u32, message: Message<'_>, key: Option<Key>) -> Sent {
     let queued = match (key, &message.0.payload) {
+        (key, payload) if message.0.uncompressed => hub.send_uncompressed(slot, message.0.kind.into(), payload, key),
         (Some(key), payload) => hub.send_keyed(slot, message.0.kind.into(), payload, key),
         (None, Payload::Borrowed(payload)) => hub.send(slot, message.0.kind.into(), payload),
         (None, Payload::Owned(_)) => hub.send_incoming(slot, message.0),

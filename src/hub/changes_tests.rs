@@ -182,7 +182,7 @@ impl Cores {
         let owed = self.seen.iter().filter(|(_, seen)| in_room(seen)).map(|(who, _)| *who).collect();
         self.owed.push((core, owed));
         let (hub, text) = (&mut self.hubs[core], number.to_string());
-        let message = Incoming { kind: Kind::Text, payload: Payload::Borrowed(text.as_bytes()) };
+        let message = Incoming { kind: Kind::Text, payload: Payload::Borrowed(text.as_bytes()), uncompressed: false };
         hub.send_to_scope(&Scope::Room(ROOM.into()), message, None, None);
     }
 

@@ -28,6 +28,7 @@ impl CoreHub {
     /// Sets how messages are compressed.
     pub fn set_deflate(&mut self, settings: DeflateSettings) {
         self.deflate = settings;
+        self.streams.set_level(settings.level);
     }
 
     /// How a route compresses.
@@ -49,6 +50,8 @@ impl CoreHub {
     /// Notes what a connection has agreed to, right after it was entered.
     pub(crate) fn agree(&mut self, slot: u32, agreed: Agreed) {
         self.members[slot as usize].deflate = Some(agreed);
+        let mode = self.deflate_mode(self.members[slot as usize].route);
+        self.set_sends(slot, mode, agreed);
     }
 
     /// What a connection has agreed to.

@@ -33,9 +33,9 @@ impl CoreHub {
         self.kept_bytes = self.kept_bytes - before as usize + now as usize;
     }
 
-    /// Bytes that all connections of the core keep, without what is free.
+    /// Bytes that all connections of the core keep, without what is free, and what compression keeps for them.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.kept_bytes
+        self.kept_bytes + self.streams.bytes()
     }
 
     /// Bytes that a connection keeps, without what is free.

@@ -33,6 +33,13 @@ impl Delivery {
             Queued::Gone => self.gone += 1,
         }
     }
+
+    pub(super) fn merge(&mut self, more: Delivery) {
+        self.queued += more.queued;
+        self.dropped += more.dropped;
+        self.gone += more.gone;
+        self.refused += more.refused;
+    }
 }
 
 impl From<Queued> for Delivery {

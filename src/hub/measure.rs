@@ -10,6 +10,7 @@ impl CoreHub {
         CoreMetrics {
             core: self.core,
             counters: Counters { inflated: self.inflated(), ..self.counters },
+            out_of_step: self.streams.waiting(),
             rooms: self.rooms.len() as u64,
             outbox_bytes: outbox_bytes as u64,
             outbox_largest_bytes: outbox_largest_bytes as u64,

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::id::ConnectionId;
 use super::peer::CompactPeer;
 use super::room::{Place, RoomId};
+use super::streams::Sends;
 use crate::message::RawJson;
 use crate::proto::extensions::Agreed;
 
@@ -19,6 +20,7 @@ pub(super) struct Member {
     pub(super) open: bool,
     /// What is agreed of compression, if it is.
     pub(super) deflate: Option<Agreed>,
+    pub(super) sends: Sends,
     pub(super) doomed: bool,
     /// Its task has not taken what came before: no more of its messages are handled.
     pub(super) task_is_behind: bool,

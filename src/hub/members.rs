@@ -34,6 +34,7 @@ impl CoreHub {
             self.routes.close(route);
         }
         self.tell_ended(slot);
+        self.end_sends(slot);
         let member = &mut self.members[slot as usize];
         let kept_bytes = member.kept_bytes;
         self.keep(slot, 0, kept_bytes);

@@ -34,6 +34,9 @@ mod routes;
 mod slow;
 #[cfg(test)]
 mod slow_tests;
+mod streams;
+#[cfg(test)]
+mod streams_tests;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -54,6 +57,7 @@ use member::Member;
 use room::{Place, Room};
 use routes::RouteNames;
 use slab::Slab;
+use streams::Streams;
 
 pub use changes::{Done, Known};
 pub use deflate::DeflateSettings;
@@ -107,6 +111,7 @@ pub struct CoreHub {
     /// Per route: what happens to a connection that does not keep up.
     slow_consumer: SlowConsumer,
     deflate: DeflateSettings,
+    streams: Streams,
     rooms_max: u32,
     overflown: Vec<u32>,
     /// What connections have lost since they were told last, by slot and generation; of those that want to know.
@@ -152,6 +157,7 @@ impl CoreHub {
             dooms: Vec::new(),
             slow_consumer,
             deflate: DeflateSettings::default(),
+            streams: Streams::new(DeflateSettings::default().level),
             rooms_max: ROOMS_MAX_DEFAULT,
             overflown: Vec::new(),
             losses: BTreeMap::new(),

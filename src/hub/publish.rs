@@ -1,8 +1,10 @@
 //! Messages to one connection, to a room, to a set of connections: encoded once in each form that is wanted, queued, and
 //! passed on to the cores that have receivers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::streams::Home;
 use super::{CoreHub, Delivery, Order, RoomId, Scope, Tally};
 use crate::hub::ConnectionId;
 use crate::outbox::{Key, Outgoing, Queued, SHARED_BYTES_MIN};
@@ -23,12 +25,21 @@ impl CoreHub {
         self.deliver_alone(slot, &mut Outgoing::new(opcode, payload).keyed(Some(key)))
     }
 
+    /// Queues a message to a connection of this core that is not compressed, whatever was agreed.
+    pub(crate) fn send_uncompressed(&mut self, slot: u32, opcode: Opcode, payload: &[u8], key: Option<Key>) -> Queued {
+        self.deliver_alone(slot, Outgoing::new(opcode, payload).keyed(key).set_uncompressed(true))
+    }
+
     /// Queues a received message back to the connection that it came from; a large one travels without being copied. The
     /// limit of the queue does not apply: its input is held back while much is queued to it.
     #[inline]
     pub fn send_incoming(&mut self, slot: u32, message: Incoming<'_>) -> Queued {
         self.with_outgoing(message, |hub, message| {
-            let queued = hub.outbox.put_reply(slot, message);
+            let compressed = match hub.streams.has_receivers() {
+                true => hub.queue_compressed(slot, message).filter(|queued| *queued == Queued::Yes),
+                false => None,
+            };
+            let queued = compressed.unwrap_or_else(|| hub.outbox.put_reply(slot, message));
             if queued == Queued::Yes {
                 hub.counters.messages_out += 1;
                 hub.traffic.queued(slot);
@@ -72,16 +83,20 @@ impl CoreHub {
         message: Incoming<'_>,
         send: impl FnOnce(&mut CoreHub, &mut Outgoing<'_>) -> R,
     ) -> R {
-        match message.payload {
+        let Incoming { kind, payload, uncompressed } = message;
+        match payload {
             Payload::Owned(payload) if payload.as_slice().len() >= SHARED_BYTES_MIN => {
-                send(self, &mut Outgoing::of_owned(message.kind, payload))
+                send(self, Outgoing::of_owned(kind, payload).set_uncompressed(uncompressed))
             }
             Payload::Owned(payload) => {
-                let sent = send(self, &mut Outgoing::new(message.kind.into(), payload.as_slice()));
+                let mut message = Outgoing::new(kind.into(), payload.as_slice());
+                let sent = send(self, message.set_uncompressed(uncompressed));
                 self.spares.give(payload.into_parts().0);
                 sent
             }
-            Payload::Borrowed(payload) => send(self, &mut Outgoing::new(message.kind.into(), payload)),
+            Payload::Borrowed(payload) => {
+                send(self, Outgoing::new(kind.into(), payload).set_uncompressed(uncompressed))
+            }
         }
     }
 
@@ -113,7 +128,7 @@ impl CoreHub {
         tally: Option<Arc<Tally>>,
     ) -> Delivery {
         let room = &self.rooms[id.0 as usize];
-        if !room.members.is_empty() {
+        if !room.members.is_empty() && !self.streams.has_receivers() {
             self.outbox.make_for_here(message);
         }
         for core in room.elsewhere.cores() {
@@ -135,6 +150,14 @@ impl CoreHub {
 
     pub(super) fn deliver_to_room(&mut self, id: RoomId, message: &mut Outgoing<'_>, except: Option<u32>) -> Delivery {
         let mut delivery = Delivery::default();
+        if self.streams.has_receivers() {
+            // Delivering changes no room.
+            let members = std::mem::take(&mut self.rooms[id.0 as usize].members);
+            let receivers = members.iter().copied().filter(|slot| except != Some(*slot));
+            delivery = self.deliver_in_forms(Home::Room(id.0), receivers, message);
+            self.rooms[id.0 as usize].members = members;
+            return delivery;
+        }
         if message.key().is_some() {
             // Delivering changes no room.
             let members = std::mem::take(&mut self.rooms[id.0 as usize].members);
@@ -185,7 +208,9 @@ impl CoreHub {
             let room = self.names.get(name).copied();
             return room.map_or_else(Delivery::default, |room| self.publish_to_room(room, message, except, None));
         }
-        self.outbox.make_for_here(message);
+        if !self.streams.has_receivers() {
+            self.outbox.make_for_here(message);
+        }
         for core in (0..self.post.cores()).filter(|core| *core != self.core) {
             let (scope, frame) = (scope.clone(), self.outbox.share(message).clone());
             self.post.send(core, Order::Publish { scope, frame, key: message.key(), except: None, tally: None }.into());
@@ -210,12 +235,19 @@ impl CoreHub {
             None => None,
         };
         let mut delivery = Delivery::default();
+        let mut by_route: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
         for slot in 0..self.members.len() as u32 {
             let member = &self.members[slot as usize];
             let is_meant = wanted.as_ref().is_none_or(|wanted| self.routes.is_wanted(member.route, wanted));
             if member.open && !member.doomed && is_meant && except != Some(slot) {
-                delivery.add(self.deliver(slot, message));
+                match self.streams.has_receivers() {
+                    true => by_route.entry(member.route).or_default().push(slot),
+                    false => delivery.add(self.deliver(slot, message)),
+                }
             }
+        }
+        for (route, slots) in by_route {
+            delivery.merge(self.deliver_in_forms(Home::Route(route), slots.into_iter(), message));
         }
         delivery
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::kept::membership_bytes;
 use super::room::Place;
+use super::streams::Home;
 use super::{CoreHub, JoinError, Order, Room, RoomId, RoomInfo};
 
 impl CoreHub {
@@ -215,6 +216,7 @@ impl CoreHub {
     pub(super) fn forget_if_unused(&mut self, id: RoomId) {
         if self.rooms[id.0 as usize].is_unused() {
             let room = self.rooms.remove(id.0 as usize);
+            self.streams.forget(Home::Room(id.0));
             self.names.remove(&room.name);
         }
     }

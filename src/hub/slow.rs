@@ -23,6 +23,11 @@ impl CoreHub {
 
     #[inline(always)]
     fn try_queue(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
+        if self.streams.has_receivers()
+            && let Some(queued) = self.queue_compressed(slot, message)
+        {
+            return queued;
+        }
         match message.key() {
             Some(key) if self.policy(slot) == SlowConsumer::KeepLatest => self.queue_latest(slot, message, key),
             _ => self.outbox.put(slot, message),
@@ -39,7 +44,7 @@ impl CoreHub {
         queued
     }
 
-    fn policy(&self, slot: u32) -> SlowConsumer {
+    pub(super) fn policy(&self, slot: u32) -> SlowConsumer {
         let is_member = (slot as usize) < self.members.len();
         let own = if is_member { self.limits(slot).slow_consumer } else { None };
         own.unwrap_or(self.slow_consumer)
@@ -88,7 +93,7 @@ impl CoreHub {
     }
 
     /// Counts what a connection has lost of a queue of `before` bytes, and has it told.
-    fn lost(&mut self, slot: u32, dropped: Dropped, before: usize) {
+    pub(super) fn lost(&mut self, slot: u32, dropped: Dropped, before: usize) {
         if dropped.is_none() {
             return;
         }

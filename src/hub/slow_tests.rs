@@ -81,7 +81,7 @@ impl Model {
             return;
         }
         self.receivers.iter_mut().for_each(|receiver| receiver.sent_to_it += 1);
-        let incoming = Incoming { kind: Kind::Text, payload: Payload::Borrowed(&payload) };
+        let incoming = Incoming { kind: Kind::Text, payload: Payload::Borrowed(&payload), uncompressed: false };
         let delivery = if self.chance.below(4) == 0 {
             let frame = FrameBuf::new(Opcode::Text, &payload);
             self.hub.publish_to_room(self.room, &mut Outgoing::of_frame(frame).keyed(hashed), None, None)

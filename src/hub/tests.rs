@@ -28,7 +28,7 @@ impl World {
         World::with(cores, 1 << 20, SlowConsumer::Close)
     }
 
-    fn with(cores: usize, bytes_max: usize, policy: SlowConsumer) -> World {
+    pub(super) fn with(cores: usize, bytes_max: usize, policy: SlowConsumer) -> World {
         let mut office = PostOffice::new(cores, 64);
         let courier = office.courier((0..cores).map(|_| Arc::new(NoWake) as Arc<dyn Wake>).collect());
         let handle = Hub::new(courier, Arc::new(Admission::new(1000, 0, 0)));

@@ -123,7 +123,7 @@ impl OwnedMessage {
 
     /// As a handler would get it.
     pub(crate) fn as_message(&self) -> Message<'_> {
-        Message(Incoming { kind: self.kind, payload: Payload::Borrowed(&self.bytes) })
+        Message(Incoming { kind: self.kind, payload: Payload::Borrowed(&self.bytes), uncompressed: false })
     }
 }
 
@@ -171,7 +171,7 @@ pub trait IntoMessage {
 }
 
 pub(crate) fn borrowed(kind: Kind, payload: &[u8]) -> Message<'_> {
-    Message(Incoming { kind, payload: Payload::Borrowed(payload) })
+    Message(Incoming { kind, payload: Payload::Borrowed(payload), uncompressed: false })
 }
 
 impl IntoMessage for Message<'_> {
@@ -285,7 +285,7 @@ mod tests {
     fn an_owned_message_holds_little_more_than_its_length() {
         for (len, capacity) in [(600, 8 << 10), (100_000, 800_000), (100_000, 110_000)] {
             let payload = OwnedPayload::copy_of(&vec![7; len], Vec::with_capacity(capacity));
-            let incoming = Incoming { kind: Kind::Binary, payload: Payload::Owned(payload) };
+            let incoming = Incoming { kind: Kind::Binary, payload: Payload::Owned(payload), uncompressed: false };
             let message = Message(incoming).into_owned();
             assert_eq!(message.as_bytes(), vec![7; len]);
             let held = message.into_bytes().try_into_mut().expect("nobody shares it").capacity();

@@ -54,6 +54,12 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Messages received compressed; known to [`CoreMetrics`] alone.
     pub inflated: Compressed,
+    /// Messages compressed, once for all that got the same bytes.
+    pub deflated: Compressed,
+    /// Deliveries that took what had been compressed for another.
+    pub deflate_saved: u64,
+    /// Times that a stream of compressed messages was begun anew.
+    pub stream_resets: u64,
     /// Messages not sent because a receiver's queue was full.
     pub drops: Counts<DropReason>,
     /// Messages received that nobody takes: on routes that do nothing with them, or whose task has ended.
@@ -104,6 +110,8 @@ pub struct CoreMetrics {
     pub core: usize,
     /// What it has counted since its start.
     pub counters: Counters,
+    /// Connections that get their streams' messages as they are until these are begun anew; as of each one's last message.
+    pub out_of_step: u64,
     /// Rooms that it knows of.
     pub rooms: u64,
     /// Bytes queued or in flight that sockets have not taken. A message that waits for several connections counts for each

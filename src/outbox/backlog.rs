@@ -42,6 +42,15 @@ pub(super) struct Backlog {
     pub(super) waiting_since_ms: u64,
 }
 
+/// What dropping has done to the frames that need those before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// None is gone.
+    Nothing,
+    /// All that had not been begun are.
+    Context,
+}
+
 /// The keys of a backlog that has some.
 #[derive(Default)]
 struct Keyed {
@@ -77,6 +86,11 @@ impl Keyed {
 /// the bit FIN (RFC 6455 5.2), which no character of HTTP has.
 pub(super) fn is_raw(bytes: &[u8]) -> bool {
     bytes[0] & 0x80 == 0
+}
+
+/// RFC 7692 6: the frame of a compressed message has the bit RSV1.
+pub(super) fn is_compressed(frame: &[u8]) -> bool {
+    frame[0] & 0x40 != 0
 }
 
 /// RFC 6455 5.5: control frames have the most significant bit of their opcode set.
@@ -158,9 +172,11 @@ impl Backlog {
     }
 
     /// Forgets the oldest messages, `bytes_min` bytes at least if there are so many. Control frames, bytes that are no
-    /// frames and what has been begun keep their places.
-    pub(super) fn drop_oldest(&mut self, bytes_min: usize) -> Dropped {
+    /// frames and what has been begun keep their places. Where compressed frames need those before them (`is_bound`), all go
+    /// with the first.
+    pub(super) fn drop_oldest(&mut self, bytes_min: usize, is_bound: bool) -> (Dropped, Lost) {
         let mut dropped = Dropped::default();
+        let mut lost = Lost::Nothing;
         let mut kept: SmallVec<[Bytes; 4]> = SmallVec::new();
         if self.begun {
             kept.extend(self.pop_front());
@@ -173,12 +189,49 @@ impl Backlog {
             }
             if is_raw(&piece) || is_control(&piece) {
                 kept.push(piece);
+            } else if is_bound && is_compressed(&piece) {
+                lost = Lost::Context;
+                self.push_front(piece);
+                dropped.add(self.drop_compressed());
             } else {
                 dropped.oldest += 1;
                 dropped.bytes += piece.len() as u64;
             }
         }
         kept.into_iter().rev().for_each(|piece| self.push_front(piece));
+        (dropped, lost)
+    }
+
+    /// Forgets all compressed frames of a queue that begins with a whole frame; the others keep their places and keys.
+    fn drop_compressed(&mut self) -> Dropped {
+        let mut dropped = Dropped::default();
+        let pieces = std::mem::take(&mut self.queue);
+        let keys = self.keyed.take().map(|keyed| keyed.keys).unwrap_or_default();
+        let mut keys = keys.into_iter().chain(std::iter::repeat(None));
+        self.queue_bytes = 0;
+        for mut piece in pieces {
+            let key = keys.next().flatten();
+            let mut len_kept = 0;
+            while len_kept < piece.len() {
+                let frame = &piece[len_kept..];
+                let len = end_of_frame(frame, 0);
+                if is_raw(frame) || !is_compressed(frame) {
+                    len_kept += len;
+                    continue;
+                }
+                dropped.oldest += 1;
+                dropped.bytes += len as u64;
+                let rest = piece.split_off(len_kept + len);
+                piece.truncate(len_kept);
+                if !piece.is_empty() {
+                    self.push_back(piece, key);
+                }
+                (piece, len_kept) = (rest, 0);
+            }
+            if !piece.is_empty() {
+                self.push_back(piece, key);
+            }
+        }
         dropped
     }
 

@@ -4,12 +4,16 @@
 
 use bytes::Bytes;
 
-use crate::proto::frame::{Opcode, put_frame};
+use crate::proto::frame::{Opcode, frame_len, put_frame};
 use crate::proto::{Kind, OwnedPayload};
 
 /// One complete unmasked frame, header and payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FrameBuf(Bytes);
+pub struct FrameBuf {
+    bytes: Bytes,
+    /// It is to be sent as it is.
+    uncompressed: bool,
+}
 
 impl FrameBuf {
     /// Encodes a message of one frame.
@@ -24,28 +28,55 @@ impl FrameBuf {
     pub fn new(opcode: Opcode, payload: &[u8]) -> FrameBuf {
         let mut bytes = Vec::with_capacity(payload.len() + 10);
         put_frame(&mut bytes, opcode, payload);
-        FrameBuf(bytes.into())
+        FrameBuf::from_encoded(bytes.into())
     }
 
     /// Turns an assembled message into the frame that says the same, without copying its payload.
     pub fn from_owned(kind: Kind, payload: OwnedPayload) -> FrameBuf {
         let (bytes, start) = payload.into_frame(kind.into());
-        FrameBuf(Bytes::from(bytes).slice(start..))
+        FrameBuf::from_encoded(Bytes::from(bytes).slice(start..))
     }
 
     /// Takes bytes that are already a frame, or whatever else is to be sent as it is.
     pub(crate) fn from_encoded(bytes: Bytes) -> FrameBuf {
-        FrameBuf(bytes)
+        FrameBuf { bytes, uncompressed: false }
+    }
+
+    /// As this says, whoever gets it: compressed where that is agreed, or as it is.
+    #[must_use]
+    pub fn uncompressed(self, uncompressed: bool) -> FrameBuf {
+        FrameBuf { uncompressed, ..self }
+    }
+
+    pub(super) fn is_uncompressed(&self) -> bool {
+        self.uncompressed
+    }
+
+    /// What it is, and its payload; `None` if it is no message of one frame.
+    pub(super) fn parts(&self) -> Option<(Opcode, &[u8])> {
+        let opcode = match self.bytes.first()? {
+            0x81 => Opcode::Text,
+            0x82 => Opcode::Binary,
+            _ => return None,
+        };
+        let start = match self.bytes.get(1)? {
+            ..126 => 2,
+            126 => 4,
+            127 => 10,
+            _ => return None,
+        };
+        let is_whole = start <= self.bytes.len() && frame_len(&self.bytes) == self.bytes.len();
+        is_whole.then(|| (opcode, &self.bytes[start..]))
     }
 
     /// The encoded bytes.
     pub fn bytes(&self) -> &Bytes {
-        &self.0
+        &self.bytes
     }
 
     /// Bytes on the wire.
     #[expect(clippy::len_without_is_empty, reason = "a frame has at least its header")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 }

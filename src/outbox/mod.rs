@@ -19,6 +19,7 @@
 //! Knows of this crate: `marks`, `proto`, `tables`.
 
 mod backlog;
+mod context;
 mod dropped;
 mod fall;
 mod frame_buf;
@@ -42,12 +43,13 @@ mod turn;
 
 use bytes::Bytes;
 
-use crate::proto::frame::{Opcode, put_frame};
+use crate::proto::frame::{Opcode, encode_header, put_frame};
 use crate::tables::room_for;
 use backlog::Backlog;
 use fall::Fall;
 use spares::ARENA_BYTES_AT_FIRST;
 
+pub use context::Step;
 pub use dropped::Dropped;
 pub use frame_buf::FrameBuf;
 pub use key::Key;
@@ -136,6 +138,8 @@ pub struct Outbox {
     marks: Vec<(u32, Key)>,
     /// How many of the first bytes of a connection's stretch are no frames.
     raw: Vec<(u32, u32)>,
+    /// Where connections with a compression context are in it, by slot; empty where none has one. See `context.rs`.
+    steps: Vec<Step>,
     /// What waits for a full socket to take it is timed by this clock.
     now_ms: u64,
     /// Falls from more than this are noted.
@@ -162,6 +166,7 @@ impl Outbox {
             arena_used_bytes: 0,
             marks: Vec::new(),
             raw: Vec::new(),
+            steps: Vec::new(),
             now_ms: 0,
             drain_floor: usize::MAX,
             drained: Vec::new(),
@@ -212,6 +217,7 @@ impl Outbox {
     /// Ends a connection's queue and forgets what is in it. A waiting send in flight is the ring's until it completes.
     pub fn close(&mut self, slot: u32) {
         let index = slot as usize;
+        self.close_context(slot);
         self.slots[index].state = State::Vacant;
         self.slots[index].held = false;
         self.slots[index].start = 0;
@@ -232,6 +238,12 @@ impl Outbox {
     /// Whether the socket refused bytes and a waiting send is in flight.
     pub fn is_parked(&self, slot: u32) -> bool {
         self.slots[slot as usize].is_parked()
+    }
+
+    /// Whether its socket has refused something that it has not taken yet, or something is queued by reference.
+    #[inline]
+    pub fn has_backlog(&self, slot: u32) -> bool {
+        self.slots[slot as usize].backlog.is_some()
     }
 
     /// Whether messages can be queued.
@@ -282,6 +294,18 @@ impl Outbox {
             return None;
         }
         put_frame(&mut self.arena, opcode, payload);
+        Some(ArenaFrame { start: start as u32, end: self.arena.len() as u32 })
+    }
+
+    /// As [`Outbox::encode`], of a payload that was compressed (RFC 7692 6: its frame has the bit RSV1).
+    pub fn encode_compressed(&mut self, opcode: Opcode, compressed: &[u8]) -> Option<ArenaFrame> {
+        let start = self.arena.len();
+        if start + compressed.len() + 16 > ARENA_BYTES_MAX {
+            return None;
+        }
+        let (header, len) = encode_header(opcode, true, true, compressed.len() as u64, None);
+        self.arena.extend_from_slice(&header[..len]);
+        self.arena.extend_from_slice(compressed);
         Some(ArenaFrame { start: start as u32, end: self.arena.len() as u32 })
     }
 

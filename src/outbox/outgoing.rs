@@ -16,19 +16,41 @@ pub struct Outgoing<'a> {
     key: Option<Key>,
     in_arena: Option<ArenaFrame>,
     shared: Option<FrameBuf>,
+    packed: Packed,
+    uncompressed: bool,
+}
+
+/// A message compressed by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packed {
+    /// Nobody has asked.
+    Untried,
+    /// It goes as it is.
+    No,
+    /// In this tick's arena.
+    Arena(ArenaFrame),
 }
 
 impl<'a> Outgoing<'a> {
     /// A message of one frame.
     #[inline]
     pub fn new(opcode: Opcode, payload: &'a [u8]) -> Outgoing<'a> {
-        Outgoing { opcode, payload, key: None, in_arena: None, shared: None }
+        Outgoing {
+            opcode,
+            payload,
+            key: None,
+            in_arena: None,
+            shared: None,
+            packed: Packed::Untried,
+            uncompressed: false,
+        }
     }
 
     /// A message that is encoded already.
     #[inline]
     pub fn of_frame(frame: FrameBuf) -> Outgoing<'a> {
-        Outgoing { opcode: Opcode::Binary, payload: &[], key: None, in_arena: None, shared: Some(frame) }
+        let uncompressed = frame.is_uncompressed();
+        Outgoing { uncompressed, shared: Some(frame), ..Outgoing::new(Opcode::Binary, &[]) }
     }
 
     /// An assembled message, whose payload is not copied.
@@ -48,6 +70,25 @@ impl<'a> Outgoing<'a> {
         debug_assert!(self.in_arena.is_none());
         self.key = key;
         self
+    }
+
+    /// As this says, whoever gets it: compressed where that is agreed, or as it is.
+    #[inline]
+    pub fn set_uncompressed(&mut self, uncompressed: bool) -> &mut Outgoing<'a> {
+        self.uncompressed = uncompressed;
+        self
+    }
+
+    /// What can be compressed of it: what it is, and its payload, if that has `bytes_min` bytes and was not marked.
+    pub fn compressible(&self, bytes_min: usize) -> Option<(Opcode, &[u8])> {
+        if self.uncompressed {
+            return None;
+        }
+        let parts = match &self.shared {
+            Some(frame) if self.payload.is_empty() => frame.parts(),
+            _ => Some((self.opcode, self.payload)),
+        };
+        parts.filter(|(opcode, payload)| !opcode.is_control() && payload.len() >= bytes_min)
     }
 
     /// Its key.
@@ -129,10 +170,10 @@ impl Outbox {
 
     /// The form in which a message outlives the tick, for other cores.
     pub fn share<'o>(&mut self, message: &'o mut Outgoing<'_>) -> &'o FrameBuf {
-        let Outgoing { opcode, payload, in_arena, shared, .. } = message;
+        let Outgoing { opcode, payload, in_arena, shared, uncompressed, .. } = message;
         shared.get_or_insert_with(|| match in_arena {
-            Some(frame) => FrameBuf::from_encoded(self.copy_out(*frame)),
-            None => FrameBuf::new(*opcode, payload),
+            Some(frame) => FrameBuf::from_encoded(self.copy_out(*frame)).uncompressed(*uncompressed),
+            None => FrameBuf::new(*opcode, payload).uncompressed(*uncompressed),
         })
     }
 
@@ -160,6 +201,30 @@ impl Outbox {
             Form::Arena(frame) => slots.for_each(|slot| tell(slot, self.queue(slot, frame))),
             Form::Shared(frame) => slots.for_each(|slot| tell(slot, self.queue_shared(slot, frame))),
         }
+    }
+
+    /// Has a message in its compressed form, which `compress` makes when somebody asks for the first time; `None`: it goes as
+    /// it is.
+    pub fn pack(
+        &mut self,
+        message: &mut Outgoing<'_>,
+        compress: impl FnOnce(&mut Outbox, &Outgoing<'_>) -> Option<ArenaFrame>,
+    ) -> Option<ArenaFrame> {
+        if message.packed == Packed::Untried {
+            message.packed = compress(self, message).map_or(Packed::No, Packed::Arena);
+            if let (Packed::Arena(frame), Some(key)) = (message.packed, message.key) {
+                self.mark(frame, key);
+            }
+        }
+        match message.packed {
+            Packed::Arena(frame) => Some(frame),
+            _ => None,
+        }
+    }
+
+    /// As [`Outbox::put_latest`], of a form in the arena.
+    pub fn put_latest_packed(&mut self, slot: u32, frame: ArenaFrame, key: Key) -> (Queued, Dropped) {
+        self.queue_latest(slot, Form::Arena(frame), key)
     }
 
     /// Queues a message of which only the latest with its key matters: where one with the same key waits, it takes that one's
@@ -193,7 +258,17 @@ impl Outbox {
 
     /// Takes a message that nobody has queued out of the arena again, so that those for which there is no room do not fill it.
     pub fn take_back(&mut self, message: &mut Outgoing<'_>) {
-        let Some(frame) = message.in_arena.take_if(|frame| frame.end as usize == self.arena.len()) else { return };
+        let end = self.arena.len();
+        let frame = match message.packed {
+            Packed::Arena(frame) if frame.end as usize == end => {
+                message.packed = Packed::Untried;
+                frame
+            }
+            _ => {
+                let Some(frame) = message.in_arena.take_if(|frame| frame.end as usize == end) else { return };
+                frame
+            }
+        };
         self.arena.truncate(frame.start as usize);
         while self.marks.pop_if(|(start, _)| *start >= frame.start).is_some() {}
         // What stands there next is another message.

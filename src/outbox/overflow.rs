@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::backlog::{is_control, is_raw};
+use super::backlog::{Lost, is_control, is_raw};
 use super::dropped::Dropped;
 use super::outgoing::Form;
 use super::{ArenaFrame, Key, Outbox, Queued, State};
@@ -116,10 +116,14 @@ impl Outbox {
         let mut dropped = self.drop_of_stretch(slot, wanted);
         if (dropped.bytes as usize) < wanted {
             self.spill(slot);
+            let is_bound = self.has_context(slot);
             if let Some(backlog) = &mut self.slots[slot as usize].backlog {
-                let more = backlog.drop_oldest(wanted - dropped.bytes as usize);
+                let (more, lost) = backlog.drop_oldest(wanted - dropped.bytes as usize, is_bound);
                 self.backlog_bytes -= more.bytes as usize;
                 dropped.add(more);
+                if lost == Lost::Context {
+                    self.fall_behind(slot);
+                }
             }
         }
         dropped
@@ -128,14 +132,17 @@ impl Outbox {
     /// Takes messages off the front of a stretch, up to something that must stay.
     fn drop_of_stretch(&mut self, slot: u32, bytes_min: usize) -> Dropped {
         let mut dropped = Dropped::default();
-        let queue = &mut self.slots[slot as usize];
-        while queue.start < queue.end && (dropped.bytes as usize) < bytes_min {
+        loop {
+            let queue = &self.slots[slot as usize];
+            if queue.start == queue.end || (dropped.bytes as usize) >= bytes_min {
+                break;
+            }
             let frame = &self.arena[queue.start as usize..queue.end as usize];
-            if is_raw(frame) || is_control(frame) {
+            if is_raw(frame) || is_control(frame) || self.is_bound(slot, frame) {
                 break;
             }
             let len = frame_len(frame);
-            queue.start += len as u32;
+            self.slots[slot as usize].start += len as u32;
             dropped.oldest += 1;
             dropped.bytes += len as u64;
         }
@@ -200,6 +207,7 @@ impl Outbox {
     /// Forgets what is queued to a connection and has not been begun; returns how many bytes that was. What has been
     /// begun ends with a whole frame, so the connection can still be told something.
     pub fn discard(&mut self, slot: u32) -> usize {
+        self.fall_behind(slot);
         let queue = &mut self.slots[slot as usize];
         let mut discarded = (queue.end - queue.start) as usize;
         queue.start = 0;

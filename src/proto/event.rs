@@ -60,6 +60,8 @@ pub struct Incoming<'a> {
     pub kind: Kind,
     /// Its bytes.
     pub payload: Payload<'a>,
+    /// Not to be compressed when it is sent on, whatever was agreed.
+    pub uncompressed: bool,
 }
 
 /// What the peer's bytes meant.

@@ -90,7 +90,11 @@ impl Machine {
             if whole.kind == Kind::Text && !utf8::is_valid(payload) {
                 return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies));
             }
-            return Some(Event::Message(Incoming { kind: whole.kind, payload: Payload::Borrowed(payload) }));
+            return Some(Event::Message(Incoming {
+                kind: whole.kind,
+                payload: Payload::Borrowed(payload),
+                uncompressed: false,
+            }));
         }
         self.next_slow(input, consumed, limits, spares, replies)
     }
@@ -316,7 +320,11 @@ impl Machine {
                 if kind == Kind::Text && !utf8::is_valid(payload) {
                     return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies));
                 }
-                return Some(Event::Message(Incoming { kind, payload: Payload::Borrowed(payload) }));
+                return Some(Event::Message(Incoming {
+                    kind,
+                    payload: Payload::Borrowed(payload),
+                    uncompressed: false,
+                }));
             }
 
             let partial = self.partial.get_or_insert_with(|| spares.take_record());
@@ -439,7 +447,7 @@ impl Machine {
                 spares.give(payload.into_parts().0);
                 event
             }
-            Ok(payload) => Event::Message(Incoming { kind, payload: Payload::Owned(payload) }),
+            Ok(payload) => Event::Message(Incoming { kind, payload: Payload::Owned(payload), uncompressed: false }),
             Err(error) => self.fail(error, Rest::Frames, spares, replies),
         }
     }
@@ -456,7 +464,9 @@ impl Machine {
         let is_text = |payload: &OwnedPayload| kind == Kind::Binary || utf8::is_valid(payload);
         let context = self.partial.as_mut().and_then(|partial| partial.context.as_deref_mut());
         match spares.inflate(compressed, context, limits.message_bytes_max) {
-            Ok(payload) if is_text(&payload) => Event::Message(Incoming { kind, payload: Payload::Owned(payload) }),
+            Ok(payload) if is_text(&payload) => {
+                Event::Message(Incoming { kind, payload: Payload::Owned(payload), uncompressed: false })
+            }
             Ok(payload) => {
                 spares.give(payload.into_parts().0);
                 self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies)

@@ -484,6 +484,7 @@ impl CoreStart {
         let config = &self.config;
         let mut hub = core_hub(config, self.ids, self.post);
         hub.spares.set_clock(clock_ns);
+        hub.set_deflate_clock(clock_ns);
         let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
             Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_text(panic)))
         })?;

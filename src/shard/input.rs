@@ -187,7 +187,7 @@ impl<S: Service> Worker<'_, S> {
     pub(super) fn stashed(&mut self, mut stash: Stash) -> Next {
         let next = match (stash.message.take(), stash.request.take()) {
             (Some((kind, payload)), _) => {
-                let message = Incoming { kind, payload: Payload::Owned(payload) };
+                let message = Incoming { kind, payload: Payload::Owned(payload), uncompressed: false };
                 let handled = self.cx.message(&mut self.conn.rate_due_ns, &mut self.conn.stash, message);
                 handled.map_or_else(Next::Wait, |()| Next::Go)
             }

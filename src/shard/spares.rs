@@ -75,6 +75,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.spares.trim_unused();
         let freed_bytes = kept_bytes - self.hub.spares.bytes();
         self.hub.outbox.trim_unused();
+        self.hub.trim_streams();
         if self.completions.capacity() > super::COMPLETIONS_USUAL && self.completions.is_empty() {
             self.completions.shrink_to(super::COMPLETIONS_USUAL);
         }

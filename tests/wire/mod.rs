@@ -138,7 +138,7 @@ impl Peer {
         {
             // They are lent to `next` only.
             let event = match event {
-                Event::Message(Incoming { kind, payload: Payload::Owned(owned) }) => {
+                Event::Message(Incoming { kind, payload: Payload::Owned(owned), .. }) => {
                     let bytes = owned.as_slice().to_vec();
                     self.spares.give(owned.into_parts().0);
                     message(kind, bytes)
@@ -170,7 +170,7 @@ impl Peer {
 
 fn seen(event: Event<'_>, spares: &mut Spares) -> Seen {
     match event {
-        Event::Message(Incoming { kind, payload }) => {
+        Event::Message(Incoming { kind, payload, .. }) => {
             let bytes = payload.as_slice().to_vec();
             if let Payload::Owned(owned) = payload {
                 spares.give(owned.into_parts().0);
