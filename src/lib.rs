@@ -312,7 +312,9 @@ pub use error::{Error, Result};
 pub use hub::{ConnectionId, ConnectionInfo, Delivery, JoinError, ParseIdError, RoomInfo};
 
 pub use mail::MailError;
-pub use message::{DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage, RawJson};
+pub use message::{
+    DecodeError, EncodeError, Envelope, IntoMessage, Json, Message, OwnedMessage, RawJson, Uncompressed,
+};
 pub use outbox::Dropped;
 pub use proto::close::{IllegalCloseCode, PingTooLong};
 pub use remote::{Answer, Asking, Delivering, Hub, Receivers, Sender};

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use serde::Serialize;
 
 use crate::hub::Delivery;
-use crate::message::{DecodeError, EncodeError, IntoMessage, Json, Message, OwnedMessage};
+use crate::message::{DecodeError, EncodeError, IntoMessage, Json, Message, OwnedMessage, Uncompressed};
 
 /// The error type that a handler's `Err` is turned into.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -203,6 +203,12 @@ fn send(message: impl IntoMessage, sink: &mut dyn ReplySink) -> Result<(), BoxEr
     // A reply to a connection that has gone misses nobody, and one that was dropped is counted.
     let _ = message.with_message(|message| sink.send_reply(message)).map_err(|error: EncodeError| error)?;
     Ok(())
+}
+
+impl<M: IntoMessage> IntoReply for Uncompressed<M> {
+    fn reply(self, sink: &mut dyn ReplySink) -> Result<(), BoxError> {
+        send(self, sink)
+    }
 }
 
 impl<T: Serialize> IntoReply for Json<T> {

@@ -19,6 +19,7 @@ pub struct To<'s> {
     way: Way<'s>,
     scope: Scope,
     key: Option<Key>,
+    uncompressed: bool,
     except_self: bool,
 }
 
@@ -44,7 +45,7 @@ impl<'s> From<&'s Connection> for Way<'s> {
 
 impl<'s> To<'s> {
     pub(super) fn new(way: impl Into<Way<'s>>, scope: Scope) -> To<'s> {
-        To { way: way.into(), scope, key: None, except_self: false }
+        To { way: way.into(), scope, key: None, uncompressed: false, except_self: false }
     }
 }
 
@@ -60,6 +61,12 @@ impl To<'_> {
     /// a key changes nothing.
     pub fn keyed(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(Key::of(key.as_ref()));
+        self
+    }
+
+    /// Has it sent as it is, whatever compression was agreed: see [`IntoMessage::uncompressed`].
+    pub fn uncompressed(mut self) -> Self {
+        self.uncompressed = true;
         self
     }
 
@@ -84,8 +91,9 @@ impl To<'_> {
         Ok(self.deliver(borrowed(Kind::Text, &text)))
     }
 
-    fn deliver(self, message: Message<'_>) -> Delivery {
-        let To { way, scope, key, except_self } = self;
+    fn deliver(self, mut message: Message<'_>) -> Delivery {
+        let To { way, scope, key, uncompressed, except_self } = self;
+        message.0.uncompressed |= uncompressed;
         match way {
             Way::Handler { hub, core, slot } => {
                 core.runtime.catch_up(hub);

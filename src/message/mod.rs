@@ -53,12 +53,16 @@ impl Message<'_> {
 
     /// A copy that outlives the handler.
     pub fn to_owned(&self) -> OwnedMessage {
-        OwnedMessage { kind: self.0.kind, bytes: Bytes::copy_from_slice(self.as_bytes()) }
+        OwnedMessage {
+            kind: self.0.kind,
+            bytes: Bytes::copy_from_slice(self.as_bytes()),
+            uncompressed: self.0.uncompressed,
+        }
     }
 
     /// Turns it into one that outlives the handler; a large message is not copied.
     pub fn into_owned(self) -> OwnedMessage {
-        let kind = self.0.kind;
+        let (kind, uncompressed) = (self.0.kind, self.0.uncompressed);
         let bytes = match self.0.payload {
             Payload::Owned(payload) => {
                 let (mut buffer, start) = payload.into_parts();
@@ -71,7 +75,7 @@ impl Message<'_> {
             }
             Payload::Borrowed(payload) => Bytes::copy_from_slice(payload),
         };
-        OwnedMessage { kind, bytes }
+        OwnedMessage { kind, bytes, uncompressed }
     }
 }
 
@@ -80,17 +84,18 @@ impl Message<'_> {
 pub struct OwnedMessage {
     kind: Kind,
     bytes: Bytes,
+    uncompressed: bool,
 }
 
 impl OwnedMessage {
     /// A text message.
     pub fn text(text: impl Into<String>) -> OwnedMessage {
-        OwnedMessage { kind: Kind::Text, bytes: Bytes::from(text.into()) }
+        OwnedMessage { kind: Kind::Text, bytes: Bytes::from(text.into()), uncompressed: false }
     }
 
     /// A binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> OwnedMessage {
-        OwnedMessage { kind: Kind::Binary, bytes: bytes.into() }
+        OwnedMessage { kind: Kind::Binary, bytes: bytes.into(), uncompressed: false }
     }
 
     /// Whether it is a text message; otherwise it is binary.
@@ -123,7 +128,7 @@ impl OwnedMessage {
 
     /// As a handler would get it.
     pub(crate) fn as_message(&self) -> Message<'_> {
-        Message(Incoming { kind: self.kind, payload: Payload::Borrowed(&self.bytes), uncompressed: false })
+        Message(Incoming { kind: self.kind, payload: Payload::Borrowed(&self.bytes), uncompressed: self.uncompressed })
     }
 }
 
@@ -168,6 +173,36 @@ pub trait IntoMessage {
     /// # Errors
     /// If a value cannot be written as JSON.
     fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError>;
+
+    /// Has it sent as it is, whatever compression was agreed (RFC 7692 6): for secrets that stand beside what others can
+    /// choose. Who sees how long a compressed message is, and has some of it say what they like, can find out the rest.
+    ///
+    /// ```
+    /// use ringwire::{IntoMessage as _, ws};
+    ///
+    /// let route = ws().on_message(|socket, _| socket.send("token: 4711".uncompressed()));
+    /// let same = ws().on_message(|_, message| message.into_owned().uncompressed());
+    /// # let _ = (route, same);
+    /// ```
+    fn uncompressed(self) -> Uncompressed<Self>
+    where
+        Self: Sized,
+    {
+        Uncompressed(self)
+    }
+}
+
+/// A message that is sent as it is: see [`IntoMessage::uncompressed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uncompressed<M>(pub M);
+
+impl<M: IntoMessage> IntoMessage for Uncompressed<M> {
+    fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
+        self.0.with_message(|mut message| {
+            message.0.uncompressed = true;
+            send(message)
+        })
+    }
 }
 
 pub(crate) fn borrowed(kind: Kind, payload: &[u8]) -> Message<'_> {

@@ -528,5 +528,7 @@ impl IntoMessage for Text<'_> {
 }
 
 fn encode(message: impl IntoMessage) -> Result<FrameBuf, EncodeError> {
-    message.with_message(|message| FrameBuf::new(message.0.kind.into(), message.as_bytes()))
+    message.with_message(|message| {
+        FrameBuf::new(message.0.kind.into(), message.as_bytes()).uncompressed(message.0.uncompressed)
+    })
 }
