@@ -1,5 +1,5 @@
 //! TLS by settings: certificates from files, chosen by name, of clients, and renewed while the server runs.
-#![cfg(feature = "tls")]
+#![cfg(all(feature = "cli", feature = "tls"))]
 
 mod common;
 

@@ -1,5 +1,7 @@
 //! permessage-deflate (RFC 7692) through the whole: what is agreed, what comes in, by each kind of handler.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::time::Duration;

@@ -72,7 +72,7 @@ fn refused_requests() {
     let many: String = (0..101).map(|_| "a:b\r\n").collect();
     let rows: Vec<Row> = vec![
         // 400: the request itself.
-        ("noise", b"\x16\x03\x01\x02\x00".to_vec(), 400, &[], Ends),
+        ("noise", b"\x80\x03\x01\x02\x00".to_vec(), 400, &[], Ends),
         ("no request", request("hello\n\n"), 400, &[], Ends),
         ("bare line feeds", b"GET /echo HTTP/1.1\nHost: x\n\n".to_vec(), 400, &[], Ends),
         ("no Host", request("GET /healthz HTTP/1.1\n\n"), 400, &[], Ends),

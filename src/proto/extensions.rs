@@ -434,7 +434,8 @@ mod tests {
             Some(Some(Agreed { server_context, client_context, server_window_bits, client_window_bits }))
         };
         #[rustfmt::skip]
-        let rows: &[(&[&str], Option<Offer>, Option<Option<Agreed>>)] = &[
+        type Row<'r> = (&'r [&'r str], Option<Offer>, Option<Option<Agreed>>);
+        let rows: &[Row<'_>] = &[
             (&[], None, Some(None)),
             (&[], context, Some(None)),
             (&[""], none, Some(None)),

@@ -257,7 +257,7 @@ mod tests {
                 let sealed = &wires.sealed[0];
                 assert_eq!((sealed.plain, sealed.has_more), (expected, expected < bytes.len()));
                 assert_eq!(added, Some(sealed.end - sealed.start - expected));
-                pair.to_peer(&wires.arena[sealed.start..sealed.end]).unwrap();
+                pair.tell_peer(&wires.arena[sealed.start..sealed.end]).unwrap();
                 assert_eq!(pair.read_by_peer(), bytes[..expected]);
             }
         }

@@ -109,11 +109,12 @@ impl<S: Service> Worker<'_, S> {
         self.requests_in(&mut stash.bytes, stash.searched)
     }
 
-    /// Whether the peer begins with a record of TLS (RFC 8446 5.1), where it should begin with a request.
+    /// Whether the peer begins with a record of TLS (RFC 8446 5.1), where it should begin with a request, which no such byte
+    /// does: so it is known from the first one, however the bytes are cut.
     fn speaks_tls(&self, data: &[u8]) -> bool {
         !self.conn.answered
             && self.conn.stash.is_none()
-            && matches!(data, [22, 3, ..])
+            && matches!(data, [22, ..])
             && !self.cx.wires.has_line(self.cx.slot)
     }
 

@@ -154,7 +154,7 @@ impl Pair {
     }
 
     /// What the peer has to send.
-    pub(crate) fn from_peer(&mut self) -> Vec<u8> {
+    pub(crate) fn read_peer(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.peer.wants_write() {
             self.peer.write_tls(&mut bytes).unwrap();
@@ -163,7 +163,7 @@ impl Pair {
     }
 
     /// Gives bytes to the peer, which must like them.
-    pub(crate) fn to_peer(&mut self, mut bytes: &[u8]) -> Result<(), rustls::Error> {
+    pub(crate) fn tell_peer(&mut self, mut bytes: &[u8]) -> Result<(), rustls::Error> {
         while !bytes.is_empty() {
             self.peer.read_tls(&mut bytes).unwrap();
             self.peer.process_new_packets()?;
@@ -193,14 +193,14 @@ impl Pair {
     /// Goes back and forth until neither has anything to say.
     pub(crate) fn settle(&mut self, at_once: usize) -> Result<(), TlsError> {
         loop {
-            let from_peer = self.from_peer();
-            let fed = self.feed(&from_peer, at_once);
+            let read_peer = self.read_peer();
+            let fed = self.feed(&read_peer, at_once);
             let mut out = Vec::new();
             self.session.take_output(&mut out);
-            let read = self.to_peer(&out);
+            let read = self.tell_peer(&out);
             fed?;
             read.unwrap();
-            if from_peer.is_empty() && out.is_empty() {
+            if read_peer.is_empty() && out.is_empty() {
                 return Ok(());
             }
         }
@@ -210,7 +210,7 @@ impl Pair {
     pub(crate) fn send(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
         let mut sealed = Vec::new();
         self.session.seal(pieces.iter().copied(), &mut sealed).unwrap();
-        self.to_peer(&sealed).unwrap();
+        self.tell_peer(&sealed).unwrap();
         self.read_by_peer()
     }
 
@@ -224,7 +224,7 @@ impl Pair {
         while !rest.is_empty() {
             let written = std::io::Write::write(&mut self.peer.writer(), rest).unwrap();
             rest = &rest[written..];
-            let sealed = self.from_peer();
+            let sealed = self.read_peer();
             self.feed(&sealed, at_once)?;
         }
         Ok(std::mem::take(&mut self.got))

@@ -16,7 +16,7 @@ fn failure_of(pair: &mut Pair, bytes: &[u8]) -> Failure {
 fn alert_of(pair: &mut Pair) -> rustls::Error {
     let mut out = Vec::new();
     pair.session.take_output(&mut out);
-    pair.to_peer(&out).expect_err("an alert")
+    pair.tell_peer(&out).expect_err("an alert")
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn both_versions_with_all_ciphers_in_both_roles_both_ways() {
             }
             let mut end = Vec::new();
             pair.session.seal_close(&mut end);
-            pair.to_peer(&end).unwrap();
+            pair.tell_peer(&end).unwrap();
             assert!(pair.peer.process_new_packets().unwrap().peer_has_closed());
             assert!(pair.session.end_of_file().is_err(), "the peer has not closed");
             pair.peer.send_close_notify();
@@ -68,7 +68,7 @@ fn whatever_was_queued_is_one_record_up_to_its_limit() {
             }
             assert_eq!((seen, rest.len()), (records, 0), "{pieces}");
             assert!(sealed.len() <= pieces * 1000 + records * RECORD_OVERHEAD_MAX);
-            pair.to_peer(&sealed).unwrap();
+            pair.tell_peer(&sealed).unwrap();
             assert_eq!(pair.read_by_peer().len(), pieces * 1000);
         }
     }
@@ -123,7 +123,7 @@ fn the_keys_of_tls_12_cannot_be_renewed_and_end_the_session() {
     let mut sealed = Vec::new();
     let error = pair.session.seal([&b"c"[..]], &mut sealed).unwrap_err();
     assert_eq!(error.failure(), Failure::Exhausted);
-    pair.to_peer(&sealed).unwrap();
+    pair.tell_peer(&sealed).unwrap();
     assert_eq!(pair.read_by_peer(), b"");
     assert!(pair.peer.process_new_packets().unwrap().peer_has_closed());
 }
@@ -170,12 +170,12 @@ fn who_shows_a_certificate_is_known_by_it_and_who_shows_none_is_refused() {
             assert_eq!((info.peer_certificates().len(), info.is_resumed()), (1, is_resumed));
         }
         let mut pair = Pair::server(&acceptor, &Arc::new(pki.client(&with, false)));
-        let hello = pair.from_peer();
+        let hello = pair.read_peer();
         pair.feed(&hello, 100).unwrap();
         let mut out = Vec::new();
         pair.session.take_output(&mut out);
-        pair.to_peer(&out).unwrap();
-        let answer = pair.from_peer();
+        pair.tell_peer(&out).unwrap();
+        let answer = pair.read_peer();
         assert_eq!(failure_of(&mut pair, &answer), Failure::PeerCertificate);
         assert!(matches!(alert_of(&mut pair), rustls::Error::AlertReceived(_)));
         assert!(pair.session.info().is_none());
@@ -190,7 +190,7 @@ fn a_record_that_was_tampered_with_ends_the_session_and_nothing_of_it_is_seen() 
             let mut pair = Pair::with(&with, true);
             pair.settle(usize::MAX).unwrap();
             std::io::Write::write(&mut pair.peer.writer(), b"secret and sound").unwrap();
-            let mut sealed = pair.from_peer();
+            let mut sealed = pair.read_peer();
             let sound = sealed.clone();
             *sealed.last_mut().unwrap() ^= 1;
             let error = pair.feed(&sealed, at_once).unwrap_err();
@@ -214,7 +214,7 @@ fn replayed_records_and_records_out_of_order_are_refused() {
         pair.settle(usize::MAX).unwrap();
         let mut sealed = |bytes: &[u8]| {
             std::io::Write::write(&mut pair.peer.writer(), bytes).unwrap();
-            pair.from_peer()
+            pair.read_peer()
         };
         let (first, _lost, third) = (sealed(b"1"), sealed(b"2"), sealed(b"3"));
         pair.feed(&first, 99).unwrap();
@@ -259,13 +259,13 @@ fn no_handshake_that_was_tampered_with_leads_to_a_panic() {
             for place in 0..300 {
                 let mut pair = Pair::server(&acceptor, &client);
                 for _ in 0..flight {
-                    let bytes = pair.from_peer();
+                    let bytes = pair.read_peer();
                     pair.feed(&bytes, usize::MAX).unwrap();
                     let mut out = Vec::new();
                     pair.session.take_output(&mut out);
-                    pair.to_peer(&out).unwrap();
+                    pair.tell_peer(&out).unwrap();
                 }
-                let mut bytes = pair.from_peer();
+                let mut bytes = pair.read_peer();
                 let at = place * bytes.len() / 300;
                 bytes[at] = bytes[at].wrapping_add(1 + place as u8 % 3);
                 let _ = pair.feed(&bytes, 700);

@@ -56,7 +56,7 @@ fn message(chance: &mut Chance, len: usize) -> Vec<u8> {
             0 => message.extend_from_slice(&(chance.below(1 << 30) as u32).to_le_bytes()),
             1 => message.extend_from_slice(chance.below(100_000).to_string().as_bytes()),
             2 if !message.is_empty() => {
-                let from = chance.below(message.len()) as usize;
+                let from = chance.below(message.len());
                 let piece = message[from..(from + 40).min(message.len())].to_vec();
                 message.extend_from_slice(&piece);
             }
@@ -229,7 +229,7 @@ fn any_bytes_give_what_anothers_inflater_gives_or_an_error() {
         let payload = message(chance, 300);
         assert!(Deflater::new(1 + (seed % 9) as u8).compress(&payload, None, &mut bytes));
         for _ in 0..chance.below(4) {
-            let at = chance.below(bytes.len()) as usize;
+            let at = chance.below(bytes.len());
             match chance.below(3) {
                 0 => bytes[at] ^= 1 << chance.below(8),
                 1 => bytes.truncate(at + 1),
