@@ -43,7 +43,7 @@ fn texts() -> Vec<String> {
     (0..40).map(|n| (0..n * n % 60).map(|m| line(n + m)).collect::<String>() + &line(n)).collect()
 }
 
-/// Kills: an agreement that the connection does not get, a context of another connection's, a kind of handler that gets what
+/// Meant to kill: an agreement that the connection does not get, a context of another connection's, a kind of handler that gets what
 /// was not decompressed.
 #[test]
 fn each_kind_of_handler_gets_what_was_sent_in_each_mode() {
@@ -159,7 +159,7 @@ fn fragments(payload: &[u8], bytes: usize) -> Vec<u8> {
     out
 }
 
-/// Kills: a bound on wire bytes alone, memory that follows what is declared, a bomb that costs others their messages.
+/// Meant to kill: a bound on wire bytes alone, memory that follows what is declared, a bomb that costs others their messages.
 #[test]
 fn bombs_cost_their_senders() {
     const MAX: usize = 100_000;

@@ -279,7 +279,7 @@ fn who_speaks_tls_to_a_plain_port_hears_an_alert() {
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
 }
 
-/// Kills: sealed bytes that are sealed again, or dropped; a part of a long queue that is forgotten.
+/// Sealed bytes that stay in the queue are found by the simulation, not by this.
 #[test]
 fn a_slow_reader_gets_everything_in_order() {
     let served = serve();

@@ -325,7 +325,7 @@ impl Receiver {
     }
 }
 
-/// Kills: a drop that leaves its connection in step; a joiner that is not waited for; context sent behind a backlog; a reset
+/// Meant to kill (not planted yet): a drop that leaves its connection in step; a joiner that is not waited for; context sent behind a backlog; a reset
 /// that goes on with the old window; a part of a stream's frames dropped.
 #[test]
 fn every_receiver_reads_what_was_published() {

@@ -89,7 +89,7 @@ fn examples_of_rfc_7692_7_2_3() {
     assert_eq!(inflate(&second, None, 9), Err(InflateError::Invalid), "without the first");
 }
 
-/// Kills: a restart that forgets the window, that of before or that of this message.
+/// Meant to kill: a restart that forgets the window, that of before or that of this message.
 #[test]
 fn final_blocks_are_gone_on_behind() {
     let mut context = History::new(15);
@@ -106,7 +106,7 @@ fn final_blocks_are_gone_on_behind() {
     assert_eq!(inflate(&too_many, None, 99), Err(InflateError::Invalid), "each costs a window");
 }
 
-/// Kills: a dictionary that is not the history, a history that misses a message or has one that was not sent, a
+/// Meant to kill: a dictionary that is not the history, a history that misses a message or has one that was not sent, a
 /// state that goes on for another context.
 #[test]
 fn contexts_are_what_independent_inflaters_have() {
@@ -194,7 +194,7 @@ fn what_does_not_get_shorter_is_left_as_it_is() {
     assert!(deflater.compress(&[&noise[..1000], &noise[..1000]].concat(), Some(&mut history), &mut Vec::new()));
 }
 
-/// Kills: a bound that is off by one, that counts what was there before, or that takes memory beforehand.
+/// Meant to kill: a bound that is off by one, that counts what was there before, or that takes memory beforehand.
 #[test]
 fn bounds_in_bytes_and_ratio() {
     let zeros = |len: usize| {
@@ -218,7 +218,7 @@ fn bounds_in_bytes_and_ratio() {
     assert!(out.capacity() <= 131_072, "{} bytes were taken", out.capacity());
 }
 
-/// Kills: a panic, a loop, or a result that depends on what was inflated before.
+/// Meant to kill: a panic, a loop, or a result that depends on what was inflated before.
 #[test]
 fn any_bytes_give_what_anothers_inflater_gives_or_an_error() {
     let mut inflater = Inflater::new();
