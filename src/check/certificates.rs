@@ -8,8 +8,6 @@ use super::report::{Finding, Verdict};
 use crate::config::Config;
 use crate::tls::{Certificate, Material};
 
-/// A certificate that ends within so many days is worth a word.
-const DAYS_LEFT_FEW: u64 = 14;
 /// Others may read it.
 const OTHERS: u32 = 0o077;
 
@@ -68,7 +66,7 @@ fn judge(pair: &Pair) -> Finding {
         Ok((names, days_left)) => {
             let found = format!("{file}: for {}, {days_left} days left", names.join(", "));
             let finding = Finding::good("certificate", found, wanted);
-            if *days_left < DAYS_LEFT_FEW {
+            if *days_left < Certificate::DAYS_LEFT_FEW {
                 return finding.but(Verdict::Advice, "renew it: a running server takes the new files within 10s");
             }
             if pair.key_mode.is_some_and(|mode| mode & OTHERS != 0) {

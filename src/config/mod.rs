@@ -398,10 +398,7 @@ impl Config {
         for setting in SETTINGS {
             setting.apply(&mut copy, setting.variable, &(setting.show)(self))?;
         }
-        let conflict = |variable: &str, reason: String| {
-            let setting = Setting::named(variable).expect("a setting of the table");
-            Err(setting.conflict(self, reason))
-        };
+        let conflict = |variable: &str, reason: String| Err(self.conflict(variable, reason));
         if self.cq_entries < self.ring_entries {
             let reason = format!("it is less than RINGWIRE_RING_ENTRIES={}", self.ring_entries);
             return conflict("RINGWIRE_CQ_ENTRIES", reason);
@@ -454,11 +451,13 @@ impl Config {
         !self.tls_cert.is_empty()
     }
 
+    /// An error about a setting's value here, which contradicts something else.
+    fn conflict(&self, variable: &str, reason: String) -> ConfigError {
+        Setting::named(variable).expect("a setting of the table").conflict(self, reason)
+    }
+
     fn validate_tls(&self) -> Result<(), ConfigError> {
-        let conflict = |variable: &str, reason: String| {
-            let setting = Setting::named(variable).expect("a setting of the table");
-            Err(setting.conflict(self, reason))
-        };
+        let conflict = |variable: &str, reason: String| Err(self.conflict(variable, reason));
         let (certificates, keys) = (self.tls_cert.0.len(), self.tls_key.0.len());
         if certificates != keys {
             let (variable, other) = if certificates > keys { ("CERT", "KEY") } else { ("KEY", "CERT") };

@@ -46,7 +46,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    const ALL: [(Scheme, &str); 2] = [(Scheme::Ws, "ws://"), (Scheme::Wss, "wss://")];
+    const ALL: [Scheme; 2] = [Scheme::Ws, Scheme::Wss];
 
     /// What stands in front of an address.
     fn prefix(self) -> &'static str {
@@ -91,7 +91,8 @@ impl FromStr for ListenAddress {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        for (scheme, prefix) in Scheme::ALL {
+        for scheme in Scheme::ALL {
+            let prefix = scheme.prefix();
             if let Some(start) = text.get(..prefix.len())
                 && start.eq_ignore_ascii_case(prefix)
             {

@@ -18,8 +18,6 @@ use crate::tls::{Acceptor, Certificate, Material};
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// A certificate that ends within so many days is worth a warning.
-const DAYS_LEFT_FEW: u64 = 14;
 
 /// Has certificates read anew.
 #[derive(Clone)]
@@ -77,7 +75,7 @@ fn tell(certificates: &[Certificate]) {
     for certificate in certificates {
         let (file, names) = (certificate.path.display(), certificate.names.join(","));
         let days_left = certificate.days_left(now_unix_s);
-        if days_left < DAYS_LEFT_FEW {
+        if days_left < Certificate::DAYS_LEFT_FEW {
             tracing::warn!(target: "ringwire::server", %file, names, days_left, "a certificate that ends soon");
         } else {
             tracing::info!(target: "ringwire::server", %file, names, days_left, "certificate");

@@ -136,6 +136,9 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Certif
 }
 
 impl Certificate {
+    /// One that ends within so many days is worth a word.
+    pub const DAYS_LEFT_FEW: u64 = 14;
+
     /// Reads a pair.
     ///
     /// # Errors
