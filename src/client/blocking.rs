@@ -31,6 +31,14 @@ use crate::runtime::Runtime;
 
 /// Connects to a `ws://` URL with the default settings; [`Connect::wait`] does so with others.
 ///
+/// ```no_run
+/// # fn main() -> Result<(), ringwire::client::ClientError> {
+/// let client = ringwire::client::blocking::connect("ws://127.0.0.1:9001/echo")?;
+/// client.send("hello")?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// See [`ClientError`].
 pub fn connect(url: impl Into<String>) -> Result<Client, ClientError> {
@@ -58,6 +66,15 @@ impl Connect {
 /// in the background.
 ///
 /// It is also an iterator over the messages.
+///
+/// ```no_run
+/// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+/// for message in &mut client {
+///     println!("{:?}", message?.as_text());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Client {
     inner: super::Client,
@@ -65,16 +82,40 @@ pub struct Client {
 
 impl Client {
     /// The subprotocol that the server chose.
+    ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// if client.protocol() != Some("v2") {
+    ///     println!("an old server");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn protocol(&self) -> Option<&str> {
         self.inner.protocol()
     }
 
     /// The header fields of the server's answer to the handshake.
+    ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// println!("{:?}", client.headers().get("server"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn headers(&self) -> &HeaderMap {
         self.inner.headers()
     }
 
     /// Sends a message; waits while too much is waiting to be sent.
+    ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// client.send("text")?;
+    /// client.send(vec![1, 2, 3])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`super::Client::send`].
@@ -84,6 +125,15 @@ impl Client {
 
     /// The next message; waits for it.
     ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// while let Some(message) = client.recv() {
+    ///     println!("{:?}", message?.as_text());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`super::Client::recv`].
     pub fn recv(&mut self) -> Option<Result<OwnedMessage, ClientError>> {
@@ -91,6 +141,20 @@ impl Client {
     }
 
     /// The next message; waits for it at most this long.
+    ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// use std::time::Duration;
+    /// use ringwire::client::ClientError;
+    ///
+    /// match client.recv_timeout(Duration::from_secs(1)) {
+    ///     Some(Ok(message)) => println!("{:?}", message.as_text()),
+    ///     Some(Err(ClientError::Timeout(_))) => println!("nothing for a second"),
+    ///     ended => println!("{ended:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ClientError::Timeout`] of [`Waiting::Message`] if none came, which leaves the connection as it was; else as
@@ -102,6 +166,14 @@ impl Client {
 
     /// Pings the server and waits for its pong.
     ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// client.ping()?;
+    /// println!("the server has read all that was sent before");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// If the connection ends before.
     pub fn ping(&self) -> Result<(), ClientError> {
@@ -110,6 +182,14 @@ impl Client {
 
     /// Closes the connection and waits until the server has answered; how it ended.
     ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// let closed = client.close(1000, "done")?;
+    /// assert!(closed.clean);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`super::Client::close`].
     pub fn close(&mut self, code: u16, reason: &str) -> Result<Closed, ClientError> {
@@ -117,16 +197,42 @@ impl Client {
     }
 
     /// How the connection ended, if it has.
+    ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// while client.recv().is_some() {}
+    /// println!("{:?}", client.closed());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn closed(&self) -> Option<Closed> {
         self.inner.closed()
     }
 
     /// A way to send from other threads.
+    ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// let sender = client.sender();
+    /// std::thread::spawn(move || sender.try_send("from another thread"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sender(&self) -> Sender {
         self.inner.sender()
     }
 
     /// The asynchronous face of the same connection.
+    ///
+    /// ```no_run
+    /// # fn example(mut client: ringwire::client::blocking::Client) -> Result<(), ringwire::client::ClientError> {
+    /// let mut client = client.into_async();
+    /// ringwire::client::blocking::block_on(async {
+    ///     client.send("the same connection").await
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_async(self) -> super::Client {
         self.inner
     }

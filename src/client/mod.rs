@@ -99,6 +99,15 @@ pub fn read_refusal(bytes: &[u8]) -> Option<(u16, bytes::Bytes)> {
 /// [`Client::close`] is the way to be sure.
 ///
 /// It is also a [`Stream`] of messages.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), ringwire::client::ClientError> {
+/// let mut client = ringwire::client::connect("ws://127.0.0.1:9001/echo").await?;
+/// client.send("hello").await?;
+/// println!("{:?}", client.recv().await);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Client {
     handle: Handle,
     opened: Opened,
@@ -110,11 +119,28 @@ impl Client {
     }
 
     /// The subprotocol that the server chose (RFC 6455 1.9).
+    ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// if client.protocol() != Some("v2") {
+    ///     println!("an old server");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn protocol(&self) -> Option<&str> {
         self.opened.protocol.as_deref()
     }
 
     /// The header fields of the server's answer to the handshake.
+    ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// let server = client.headers().get("server");
+    /// println!("{server:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn headers(&self) -> &HeaderMap {
         &self.opened.headers
     }
@@ -122,6 +148,15 @@ impl Client {
     /// Sends a message: text from strings, binary from bytes, text from [`Json`](crate::Json). Waits while more than
     /// [`Connect::max_outbox`] is waiting to be sent. Messages are sent in the order in which they were queued; a future
     /// that is dropped before it is done has queued nothing.
+    ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// client.send("text").await?;
+    /// client.send(vec![1, 2, 3]).await?;
+    /// client.send(ringwire::Json([1, 2, 3])).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ClientError::Closing`] or [`ClientError::Closed`] if nothing can be sent any more, [`ClientError::Encode`],
@@ -132,6 +167,18 @@ impl Client {
 
     /// As [`Client::send`], without waiting.
     ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// use ringwire::client::ClientError;
+    ///
+    /// match client.try_send("the latest price") {
+    ///     Err(ClientError::Full) => println!("the server does not keep up: this one is left out"),
+    ///     sent => sent?,
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ClientError::Full`] if it would have had to wait: the message is not queued then.
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
@@ -141,6 +188,15 @@ impl Client {
     /// The next message. After the last one, `None` if the connection was closed in order, by either side; if it was not,
     /// why, and `None` from then on. No message is lost if the future is dropped.
     ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// while let Some(message) = client.recv().await {
+    ///     println!("{:?}", message?.as_text());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ClientError::Broken`], [`ClientError::Protocol`], or [`ClientError::Timeout`] for a ping that was not answered.
     pub async fn recv(&mut self) -> Option<Result<OwnedMessage, ClientError>> {
@@ -149,6 +205,15 @@ impl Client {
 
     /// Pings the server and waits for its pong (RFC 6455 5.5.2). The pong comes behind the messages that the server sent
     /// before it: if those are more than [`Connect::max_inbox`], it is not seen before some of them are received.
+    ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// let begun = std::time::Instant::now();
+    /// client.ping().await?;
+    /// println!("{:?} there and back", begun.elapsed());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If the connection ends before.
@@ -162,6 +227,14 @@ impl Client {
     /// [`Connect::close_timeout`] is over; how it ended. What arrives from now on is discarded, and so is what the inbox had
     /// no room for; what is in it can still be received. The reason is cut to 123 bytes.
     ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// let closed = client.close(1000, "done").await?;
+    /// assert!(closed.clean);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ClientError::IllegalCloseCode`]: 1000-1003, 1007-1014 and 3000-4999 may be sent.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<Closed, ClientError> {
@@ -172,16 +245,43 @@ impl Client {
     }
 
     /// How the connection ended, if it has.
+    ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// while client.recv().await.is_some() {}
+    /// if let Some(closed) = client.closed() {
+    ///     println!("{} {}", closed.code, closed.reason);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn closed(&self) -> Option<Closed> {
         self.handle.line.closed()
     }
 
     /// Whether messages can be queued: no side has closed the connection.
+    ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// while client.is_open() {
+    ///     client.send("once more").await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_open(&self) -> bool {
         self.handle.line.is_open()
     }
 
     /// Another way to send, for other tasks and threads.
+    ///
+    /// ```no_run
+    /// # async fn example(mut client: ringwire::client::Client) -> Result<(), ringwire::client::ClientError> {
+    /// let sender = client.sender();
+    /// std::thread::spawn(move || sender.try_send("from another thread"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sender(&self) -> Sender {
         Sender { handle: self.handle.clone() }
     }
@@ -225,6 +325,13 @@ pub struct Sender {
 impl Sender {
     /// As [`Client::send`].
     ///
+    /// ```no_run
+    /// # async fn example(sender: ringwire::client::Sender) -> Result<(), ringwire::client::ClientError> {
+    /// sender.send("waits while too much is waiting").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Client::send`].
     pub async fn send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
@@ -232,6 +339,15 @@ impl Sender {
     }
 
     /// As [`Client::try_send`].
+    ///
+    /// ```no_run
+    /// # async fn example(sender: ringwire::client::Sender) -> Result<(), ringwire::client::ClientError> {
+    /// if sender.try_send("now or never").is_err() {
+    ///     println!("left out");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Client::try_send`].
@@ -241,6 +357,13 @@ impl Sender {
 
     /// Begins to close the connection, as [`Client::close`] does, without waiting.
     ///
+    /// ```no_run
+    /// # async fn example(sender: ringwire::client::Sender) -> Result<(), ringwire::client::ClientError> {
+    /// sender.close(1000, "done")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ClientError::IllegalCloseCode`]
     pub fn close(&self, code: u16, reason: &str) -> Result<(), ClientError> {
@@ -248,6 +371,15 @@ impl Sender {
     }
 
     /// As [`Client::is_open`].
+    ///
+    /// ```no_run
+    /// # async fn example(sender: ringwire::client::Sender) -> Result<(), ringwire::client::ClientError> {
+    /// if sender.is_open() {
+    ///     sender.send("still there").await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_open(&self) -> bool {
         self.handle.line.is_open()
     }

@@ -48,9 +48,9 @@ const RECV_BYTES_MAX: u64 = GIB;
 const COUNT_MAX: u64 = u32::MAX as u64;
 
 /// Makes [`Config`] and [`SETTINGS`] of one table. Each row: field, its setter where that has another name, type, name without
-/// prefix, default, what is allowed, meaning.
+/// prefix, default, what is allowed, meaning, and for an example: another value as an argument of the setter and as text.
 macro_rules! settings {
-    ($( $field:ident $(as $setter:ident)?: $type:ty = $name:literal, $default:literal, $allowed:expr, $doc:literal; )*) => {
+    ($( $field:ident $(as $setter:ident)?: $type:ty = $name:literal, $default:literal, $allowed:expr, $doc:literal => $example:literal, $shown:literal; )*) => {
         /// The settings of a server.
         ///
         /// Made by [`Config::default`] or [`Config::from_env`], and changed by setters, one for each setting, which take any
@@ -72,7 +72,11 @@ macro_rules! settings {
         }
 
         impl Config {
-            $( setter! { concat!($doc, ".\n\n`RINGWIRE_", $name, "`, default `", $default, "`."), $field: $type $(, $setter)? } )*
+            $( setter! {
+                concat!($doc, ".\n\n`RINGWIRE_", $name, "`, default `", $default, "`."),
+                ($name, $example, $shown),
+                $field: $type $(, $setter)?
+            } )*
         }
 
         impl Default for Config {
@@ -104,11 +108,21 @@ macro_rules! settings {
 
 /// The setter of a field, which has its name or another.
 macro_rules! setter {
-    ($doc:expr, $field:ident: $type:ty) => {
-        setter! { $doc, $field: $type, $field }
+    ($doc:expr, $example:tt, $field:ident: $type:ty) => {
+        setter! { $doc, $example, $field: $type, $field }
     };
-    ($doc:expr, $field:ident: $type:ty, $setter:ident) => {
+    ($doc:expr, ($name:literal, $example:literal, $shown:literal), $field:ident: $type:ty, $setter:ident) => {
         #[doc = $doc]
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// use ringwire::config::{Config, Setting};
+        ///
+        #[doc = concat!("let config = Config::default().", stringify!($setter), "(", $example, ");")]
+        #[doc = concat!("let setting = Setting::named(\"RINGWIRE_", $name, "\").expect(\"it is a setting\");")]
+        #[doc = concat!("assert_eq!(setting.value(&config), \"", $shown, "\");")]
+        /// # Ok::<(), ringwire::config::Malformed>(())
+        /// ```
         #[must_use]
         pub fn $setter(mut self, value: $type) -> Config {
             self.$field = value;
@@ -122,140 +136,192 @@ settings! {
         Allowed::Text("HOST:PORT or unix:/PATH, or several, comma-separated, each with ws:// or wss:// in front or not", "ADDR"),
         "where to listen: HOST:PORT, or unix:/PATH for a Unix socket; several, comma-separated. With wss:// in front it speaks \
          TLS, with ws:// it does not; without either it does where RINGWIRE_TLS_CERT is set. Sockets passed in \
-         LISTEN_FDS are used instead";
+         LISTEN_FDS are used instead"
+        => "vec![\"0.0.0.0:9001\".parse()?]", "0.0.0.0:9001";
     cores: CoreSet = "CORES", "all",
         Allowed::Text("all, a number from 1 to 1024, or a list of different processors such as 0,2,4-7", "CORES"),
         "number of cores, or a list of processors such as 0,2,4-7 (one alone: 3-3); all = one for each processor that the \
          process may use, but no more than its CPU quota (cpu.max), rounded up, can keep busy: where that makes fewer, they \
-         are not pinned";
+         are not pinned"
+        => "ringwire::config::CoreSet::Count(2)", "2";
     pin: bool = "PIN", "true", Allowed::Switch,
-        "pin each core's thread to its processor";
+        "pin each core's thread to its processor"
+        => "false", "false";
     ring_entries: u32 = "RING_ENTRIES", "1024", Allowed::Count(range(8, 32_768)),
-        "submission entries per core";
+        "submission entries per core"
+        => "4096", "4096";
     cq_entries: u32 = "CQ_ENTRIES", "8192", Allowed::Count(range(16, 65_536)),
-        "completion entries per core";
+        "completion entries per core"
+        => "16_384", "16384";
     recv_buffers: u16 = "RECV_BUFFERS", "4096", Allowed::Count(range(1, 32_768).power_of_two()),
-        "provided buffers per core";
+        "provided buffers per core"
+        => "1024", "1024";
     recv_buffer_bytes as recv_buffer_size: u32 = "RECV_BUFFER_SIZE", "2KiB", Allowed::Bytes(range(256, MIB)),
         "bytes in each provided buffer; Linux 6.12 and later use the same memory, RINGWIRE_RECV_BUFFERS times this and at most 1GiB per core, as buffers of 64KiB at \
-         least";
+         least"
+        => "4 << 10", "4KiB";
     spin: Duration = "SPIN", "0us", Allowed::Time(range(MICROSECOND, SECOND).or_zero("off")),
-        "busy-poll this long before sleeping";
+        "busy-poll this long before sleeping"
+        => "Duration::from_micros(50)", "50us";
     tls_cert: Files = "TLS_CERT", "(none)",
         Allowed::Text("(none) or files, comma-separated", "FILES"),
         "PEM files with a certificate and those that it was signed by; of several the one for the name that the client asks for \
-         is shown, or else the first. Read again on SIGHUP, and within 10s of a change";
+         is shown, or else the first. Read again on SIGHUP, and within 10s of a change"
+        => "[\"chain.pem\"].into_iter().collect()", "chain.pem";
     tls_key: Files = "TLS_KEY", "(none)",
         Allowed::Text("(none) or files, comma-separated", "FILES"),
-        "PEM files with the private key of each, in the same order";
+        "PEM files with the private key of each, in the same order"
+        => "[\"key.pem\"].into_iter().collect()", "key.pem";
     tls_client_ca: Files = "TLS_CLIENT_CA", "(none)",
         Allowed::Text("(none) or files, comma-separated", "FILES"),
-        "PEM files with the certificates by which those of clients must be signed";
+        "PEM files with the certificates by which those of clients must be signed"
+        => "[\"clients.pem\"].into_iter().collect()", "clients.pem";
     tls_client_auth: ClientAuth = "TLS_CLIENT_AUTH", "off", Allowed::Word(CLIENT_AUTH_WORDS),
-        "whether clients are asked for a certificate, and whether they must have one";
+        "whether clients are asked for a certificate, and whether they must have one"
+        => "ringwire::config::ClientAuth::Required", "required";
     tls_min: TlsMin = "TLS_MIN", "1.2", Allowed::Word(TLS_MIN_WORDS),
-        "oldest version of TLS that is spoken";
+        "oldest version of TLS that is spoken"
+        => "ringwire::config::TlsMin::Tls13", "1.3";
     tls_handshakes: u32 = "TLS_HANDSHAKES", "256", Allowed::Count(range(1, COUNT_MAX)),
-        "TLS handshakes under way at once, whole process; others wait for their turn";
+        "TLS handshakes under way at once, whole process; others wait for their turn"
+        => "64", "64";
     reuse_port: bool = "REUSEPORT", "false", Allowed::Switch,
-        "share the address with another server of the same user, for restarts: see README";
+        "share the address with another server of the same user, for restarts: see README"
+        => "true", "true";
     backlog: u32 = "BACKLOG", "4096", Allowed::Count(range(1, i32::MAX as u64)),
-        "listen backlog";
+        "listen backlog"
+        => "1024", "1024";
     connections_max as max_connections: u32 = "MAX_CONNECTIONS", "1000000", Allowed::Count(range(1, COUNT_MAX)),
-        "open WebSockets of the whole process; past it an upgrade gets 503 with Retry-After";
+        "open WebSockets of the whole process; past it an upgrade gets 503 with Retry-After"
+        => "10_000", "10000";
     connections_per_ip_max as max_connections_per_ip: u32 = "MAX_CONNECTIONS_PER_IP", "0",
         Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "open WebSockets of one address (of IPv6, one /64); past it an upgrade gets 429. It may have 16 more than that of other connections; past \
-         those it gets 429 at once";
+         those it gets 429 at once"
+        => "100", "100";
     accept_rate_per_second as accept_rate: u32 = "ACCEPT_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
-        "new connections a second, whole process; one that would have to wait longer than a second gets 503";
+        "new connections a second, whole process; one that would have to wait longer than a second gets 503"
+        => "5000", "5000";
     head_bytes_max as max_head: usize = "MAX_HEAD", "16KiB", Allowed::Bytes(range(256, MIB)),
-        "request head; 431 past it";
+        "request head; 431 past it"
+        => "8 << 10", "8KiB";
     body_bytes_max as max_body: usize = "MAX_BODY", "1MiB", Allowed::Bytes(range(0, GIB)),
-        "body of a request; 413 past it";
+        "body of a request; 413 past it"
+        => "4 << 20", "4MiB";
     message_bytes_max as max_message: usize = "MAX_MESSAGE", "16MiB", Allowed::Bytes(range(125, 4 * GIB)),
-        "one message; close 1009 past it";
+        "one message; close 1009 past it"
+        => "64 << 10", "64KiB";
     fragments_max as max_fragments: u32 = "MAX_FRAGMENTS", "131072", Allowed::Count(range(1, COUNT_MAX)),
-        "frames in one message; close 1008 past it";
+        "frames in one message; close 1008 past it"
+        => "1024", "1024";
     handshake_timeout: Duration = "HANDSHAKE_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
         "from accept to a complete request head, and from the first byte of each further one; past it 408 to who has begun one, \
          and nothing to others. A body has as long again whenever it has come at 1KiB a second; while fewer than 64 places for \
-         connections are left, and in a drain, nobody has more than a second";
+         connections are left, and in a drain, nobody has more than a second"
+        => "Duration::from_secs(5)", "5s";
     keep_alive: Duration = "KEEP_ALIVE", "75s", Allowed::Time(range(MILLISECOND, DAY)),
         "close an HTTP connection after this much silence between two requests: longer than a proxy in front keeps its own; while \
-         fewer than 64 places for connections are left, after a second";
+         fewer than 64 places for connections are left, after a second"
+        => "Duration::from_secs(30)", "30s";
     idle_timeout: Duration = "IDLE_TIMEOUT", "120s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
-        "drop a connection after this long without an inbound byte";
+        "drop a connection after this long without an inbound byte"
+        => "Duration::from_secs(60)", "60s";
     ping_interval: Duration = "PING_INTERVAL", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
-        "ping a client after this much inbound silence, and at the latest after half of RINGWIRE_IDLE_TIMEOUT";
+        "ping a client after this much inbound silence, and at the latest after half of RINGWIRE_IDLE_TIMEOUT"
+        => "Duration::from_secs(20)", "20s";
     write_timeout: Duration = "WRITE_TIMEOUT", "30s", Allowed::Time(range(MILLISECOND, 365 * DAY).or_zero("never")),
         "drop a connection when none of the sends that wait for its socket is done for this long: each is a message, several \
-         up to 64 KiB, or 256 KiB of a longer one";
+         up to 64 KiB, or 256 KiB of a longer one"
+        => "Duration::from_secs(10)", "10s";
     answer_timeout: Duration = "ANSWER_TIMEOUT", "60s", Allowed::Time(range(MILLISECOND, DAY).or_zero("never")),
-        "an HTTP handler has this long to answer; 503 past it";
+        "an HTTP handler has this long to answer; 503 past it"
+        => "Duration::from_secs(5)", "5s";
     close_timeout: Duration = "CLOSE_TIMEOUT", "5s", Allowed::Time(range(MILLISECOND, DAY)),
         "wait this long for the peer's Close, then drop; while it reads what was queued before, for each send that waits for its \
-         socket";
+         socket"
+        => "Duration::from_secs(1)", "1s";
     outbox_bytes_max as max_outbox: usize = "MAX_OUTBOX", "1MiB", Allowed::Bytes(range(KIB, 4 * GIB)),
-        "bytes queued for one connection";
+        "bytes queued for one connection"
+        => "256 << 10", "256KiB";
     slow_consumer: SlowConsumer = "SLOW_CONSUMER", "close", Allowed::Word(SLOW_CONSUMER_WORDS),
         "when an outbox is full: close (1013), drop-new or drop-old; keep-latest: while a client is behind, a message with a \
-         key replaces the waiting one with the same key, else as drop-old";
+         key replaces the waiting one with the same key, else as drop-old"
+        => "ringwire::config::SlowConsumer::DropOld", "drop-old";
     deflate: Deflate = "DEFLATE", "off", Allowed::Word(DEFLATE_WORDS),
         "compress messages (permessage-deflate) of clients that offer it: stateless: each by itself; shared: a room's messages refer to \
-         those before, compressed once for all members; dedicated: each connection's do, both ways, for a window of memory each";
+         those before, compressed once for all members; dedicated: each connection's do, both ways, for a window of memory each"
+        => "ringwire::config::Deflate::Shared", "shared";
     deflate_bytes_min as deflate_min: usize = "DEFLATE_MIN", "256", Allowed::Bytes(range(1, GIB)),
-        "messages of fewer bytes are sent as they are";
+        "messages of fewer bytes are sent as they are"
+        => "1024", "1KiB";
     deflate_window_bits as deflate_window: u8 = "DEFLATE_WINDOW", "12", Allowed::Count(range(10, 15)),
-        "how far messages refer back to those before them, as a power of two: 12 is 4KiB";
+        "how far messages refer back to those before them, as a power of two: 12 is 4KiB"
+        => "15", "15";
     deflate_level: u8 = "DEFLATE_LEVEL", "1", Allowed::Count(range(1, 9)),
-        "how hard to compress: 1 is the fastest, 9 the smallest";
+        "how hard to compress: 1 is the fastest, 9 the smallest"
+        => "6", "6";
     deflate_skip: UserAgents = "DEFLATE_SKIP", "Version/15.0,Version/15.1,Version/15.2,Version/15.3",
         Allowed::Text("(none) or parts of User-Agent, comma-separated", "LIST"),
         "clients whose User-Agent has one of these in it get no compression: by default Safari 15.0 to 15.3, whose \
-         context takeover is broken";
+         context takeover is broken"
+        => "\"ExampleBot\".parse()?", "ExampleBot";
     rooms_max as max_rooms: u32 = "MAX_ROOMS", "256", Allowed::Count(range(1, 65_536)),
-        "rooms that one connection may be in; a join past it is refused";
+        "rooms that one connection may be in; a join past it is refused"
+        => "1000", "1000";
     memory_bytes_max as max_memory: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),
         "queued and partial messages of the whole process, and connections' data and memberships past a KiB each; past it \
-         upgrades get 503, and the connections that hold the most are closed with 1013";
+         upgrades get 503, and the connections that hold the most are closed with 1013"
+        => "1 << 30", "1GiB";
     message_rate_per_second as message_rate: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
-        "messages a second from one connection, as a token bucket; close 1008 past it";
+        "messages a second from one connection, as a token bucket; close 1008 past it"
+        => "50", "50";
     origins: Origins = "ORIGINS", "*",
         Allowed::Text("* or origins of pages such as https://example.org (not ws://), comma-separated", "ORIGINS"),
-        "allowed values of the Origin field, comma-separated; 403 for others";
+        "allowed values of the Origin field, comma-separated; 403 for others"
+        => "\"https://example.org\".parse()?", "https://example.org";
     api_token: Option<ApiToken> = "API_TOKEN", "(none)",
         Allowed::Secret("(none) or a token of letters, digits and -._~+/=", "TOKEN"),
         "bearer token for /api/* and /metrics; without one they answer only this machine, asked by address or as localhost: \
-         set one behind any proxy, for not every proxy can be told from this machine; printed as (set)";
+         set one behind any proxy, for not every proxy can be told from this machine; printed as (set)"
+        => "Some(\"a-long-and-random-token\".parse()?)", "(set)";
     admin_address: Option<ListenAddress> = "ADMIN_ADDR", "(none)",
         Allowed::Text("(none), HOST:PORT or unix:/PATH", "ADDR"),
         "where /api/*, /metrics, /healthz and /readyz are, instead of on RINGWIRE_ADDR: there they are 404 then, and here \
-         everything else is; limits of addresses and rates do not hold here";
+         everything else is; limits of addresses and rates do not hold here"
+        => "Some(\"127.0.0.1:9002\".parse()?)", "127.0.0.1:9002";
     trusted_proxies: TrustedProxies = "TRUSTED_PROXIES", "(none)",
         Allowed::Text("(none), or networks such as 10.0.0.0/8, addresses, or unix for peers on Unix sockets, comma-separated", "LIST"),
         "proxies that are believed when they name the client, by Forwarded, X-Forwarded-For or X-Real-IP: the right-most address \
          that is none of theirs is the peer, for limits, logs and /api; and by the PROXY protocol, which nobody else may speak \
-         if there are any";
+         if there are any"
+        => "\"10.0.0.0/8\".parse()?", "10.0.0.0/8";
     proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "false",
         Allowed::Text("true, false, or those of RINGWIRE_ADDR that are meant, comma-separated", "WHERE"),
-        "connections begin with a header of the PROXY protocol (version 1 or 2), which names the client; one without is closed";
+        "connections begin with a header of the PROXY protocol (version 1 or 2), which names the client; one without is closed"
+        => "ringwire::config::ProxyProtocol::Always", "true";
     api_origins: Option<Origins> = "API_ORIGINS", "(none)",
         Allowed::Text("(none), * or origins of pages such as https://example.org, comma-separated", "ORIGINS"),
-        "origins whose pages may use /api/* from a browser (CORS); they show the token like everybody else, where one is set";
+        "origins whose pages may use /api/* from a browser (CORS); they show the token like everybody else, where one is set"
+        => "Some(\"https://example.org\".parse()?)", "https://example.org";
     mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
-        "messages waiting for one core from the others";
+        "messages waiting for one core from the others"
+        => "1024", "1024";
     drain_notice: Duration = "DRAIN_NOTICE", "0s", Allowed::Time(range(MILLISECOND, DAY).or_zero("at once")),
-        "before it shuts down, serve and accept for this long as ever, while /readyz says 503: until load balancers have seen it";
+        "before it shuts down, serve and accept for this long as ever, while /readyz says 503: until load balancers have seen it"
+        => "Duration::from_secs(5)", "5s";
     drain_timeout: Duration = "DRAIN_TIMEOUT", "10s", Allowed::Time(range(MILLISECOND, DAY)),
-        "shutdown takes no longer than this, counted from the end of RINGWIRE_DRAIN_NOTICE";
+        "shutdown takes no longer than this, counted from the end of RINGWIRE_DRAIN_NOTICE"
+        => "Duration::from_secs(30)", "30s";
     drain_spread: Duration = "DRAIN_SPREAD", "1s", Allowed::Time(range(MILLISECOND, DAY).or_zero("at once")),
-        "shutdown spreads its Close frames over this long, so that clients do not all come back at once";
+        "shutdown spreads its Close frames over this long, so that clients do not all come back at once"
+        => "Duration::from_secs(3)", "3s";
     log: String = "LOG", "info",
         Allowed::Text("a filter such as info or warn,ringwire=debug", "FILTER"),
-        "which log lines to write, in tracing's filter syntax";
+        "which log lines to write, in tracing's filter syntax"
+        => "String::from(\"warn,ringwire=debug\")", "warn,ringwire=debug";
     log_format: LogFormat = "LOG_FORMAT", "text", Allowed::Word(LOG_FORMAT_WORDS),
-        "how to write them, to standard error: text or json";
+        "how to write them, to standard error: text or json"
+        => "ringwire::config::LogFormat::Json", "json";
 }
 
 #[cfg(feature = "tls")]

@@ -17,6 +17,11 @@ impl CoreHub {
     /// Queues a message to a connection of this core.
     #[inline]
     pub fn send(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) -> Queued {
+        if !self.streams.has_receivers() && self.outbox.extend(slot, opcode, payload) {
+            self.counters.messages_out += 1;
+            self.traffic.queued(slot);
+            return Queued::Yes;
+        }
         self.deliver_alone(slot, &mut Outgoing::new(opcode, payload))
     }
 
@@ -66,8 +71,8 @@ impl CoreHub {
         }
     }
 
-    /// To nobody else.
-    #[inline]
+    /// To nobody else. A call of its own, so that [`CoreHub::send`] is short where it is inlined.
+    #[inline(never)]
     fn deliver_alone(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
         let queued = self.deliver(slot, message);
         if queued != Queued::Yes {

@@ -77,7 +77,10 @@ impl Model {
         let frame = encoded(&payload);
         match self.chance.below(10) {
             0..4 => {
-                let queued = self.outbox.send(slot as u32, Opcode::Binary, &payload);
+                let queued = match self.outbox.extend(slot as u32, Opcode::Binary, &payload) {
+                    true => Queued::Yes,
+                    false => self.outbox.send(slot as u32, Opcode::Binary, &payload),
+                };
                 self.queued(slot, queued, &frame);
             }
             4..7 => {

@@ -10,6 +10,9 @@ pub const HEADER_BYTES_MAX: usize = 14;
 /// Most payload bytes of a control frame (RFC 6455 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
+/// Most bytes of a payload whose length stands in a frame's second byte (RFC 6455 5.2).
+pub const SHORT_PAYLOAD_BYTES_MAX: usize = 125;
+
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
 const RSV23: u8 = 0x30;
@@ -237,13 +240,20 @@ pub fn encode_header(
 /// Appends a server's frame: FIN set, not masked (RFC 6455 5.1).
 #[inline]
 pub fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    if payload.len() < 126 {
-        out.reserve(2 + payload.len());
-        out.extend_from_slice(&[FIN | opcode as u8, payload.len() as u8]);
-        out.extend_from_slice(payload);
+    if payload.len() <= SHORT_PAYLOAD_BYTES_MAX {
+        put_short_frame(out, opcode, payload);
     } else {
         put_long_frame(out, opcode, payload);
     }
+}
+
+/// Likewise, of a payload of [`SHORT_PAYLOAD_BYTES_MAX`] or fewer, whose header is two bytes (RFC 6455 5.2).
+#[inline]
+pub fn put_short_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    debug_assert!(payload.len() <= SHORT_PAYLOAD_BYTES_MAX);
+    out.reserve(2 + payload.len());
+    out.extend_from_slice(&[FIN | opcode as u8, payload.len() as u8]);
+    out.extend_from_slice(payload);
 }
 
 #[inline(never)]
