@@ -57,7 +57,7 @@ const ROWS: &[Row] = &[
     Row {
         what: "something else than an app as what a server runs",
         program: "fn run(server: Server) { server.run(|| 5u32); }",
-        told: &["`|| App::new().ws(\"/\", …)`"],
+        told: &["expected `App`, found `u32`"],
     },
 ];
 
