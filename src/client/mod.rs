@@ -37,7 +37,8 @@
 //!
 //! Not in here: TLS, compression, proxies, redirects.
 //!
-//! Knows of this crate: `closed`, `engine`, `guard`, `mail`, `message`, `proto`, `quote`, `runtime`, `wakers`.
+//! Knows of this crate: `closed`, `engine`, `guard`, `mail`, `message`, `proto`, `quote`, `runtime`, `tls`,
+//! `wakers`.
 
 pub mod blocking;
 mod conn;
@@ -56,6 +57,8 @@ mod out;
 mod reconnect;
 mod resolve;
 mod thread;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::fmt;
 use std::future::poll_fn;

@@ -6,7 +6,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use ringwire::engine::sim::Client;
 use ringwire::proto::Spares;
 use ringwire::tls::{Acceptor, Connector, Event, Session};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// What all runs go by: a certificate, once. Its signatures are all of one length, so that a seed's runs are alike.
@@ -53,7 +53,7 @@ impl Socket {
     }
 
     pub fn secure(client: Client) -> Socket {
-        let session = configurations().1.session(ServerName::try_from("localhost").unwrap()).unwrap();
+        let session = configurations().1.session("localhost").unwrap();
         let (spares, early) = (Spares::new(1 << 16), Vec::new());
         let tls = Some(Tls { session, spares, early, has_heard_end: false, wrong: None });
         let mut socket = Socket { client, tls, has_finished: false };

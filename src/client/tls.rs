@@ -1,0 +1,15 @@
+//! Whom a client of `wss://` trusts, and what it is told of TLS.
+//!
+//! Nothing of it is needed for a server whose certificate the machine's authorities have signed:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), ringwire::client::ClientError> {
+//! let client = ringwire::client::connect("wss://chat.example.org/").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Connector`] is for all else: an authority of one's own, a certificate to show, a configuration of rustls. One is
+//! meant to be made once and cloned: its clones resume each other's sessions.
+
+pub use crate::tls::{Connector, ConnectorBuilder, ConnectorError, Failure, TlsError};
