@@ -208,7 +208,7 @@ impl<R: Ring> Driver<R> {
     pub(super) fn end_if_flushed(&mut self, slot: u32) {
         let conn = &mut self.conns[slot];
         debug_assert_eq!(conn.phase, Phase::Flushing);
-        if !conn.told && !conn.line.is_flushed() {
+        if !conn.told && !conn.is_flushed() {
             return;
         }
         if conn.finished.is_some() {
@@ -233,6 +233,7 @@ impl<R: Ring> Driver<R> {
             }
             Phase::Resolving => Waiting::Resolve,
             Phase::Connecting | Phase::Retrying => Waiting::Connect,
+            Phase::Handshaking if conn.is_tls_handshaking() => Waiting::Tls,
             Phase::Handshaking => Waiting::Handshake,
             Phase::Refused => return self.refused(slot, true),
             Phase::Open if conn.pinged_ns.is_none() => {

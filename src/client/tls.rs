@@ -12,4 +12,13 @@
 //! A [`Connector`] is for all else: an authority of one's own, a certificate to show, a configuration of rustls. One is
 //! meant to be made once and cloned: its clones resume each other's sessions.
 
-pub use crate::tls::{Connector, ConnectorBuilder, ConnectorError, Failure, TlsError};
+#[cfg(feature = "tls")]
+pub use crate::tls::{Connector, ConnectorBuilder, ConnectorError};
+pub use crate::tls::{Failure, TlsError};
+
+#[cfg(feature = "tls")]
+impl From<ConnectorError> for super::ClientError {
+    fn from(error: ConnectorError) -> super::ClientError {
+        super::ClientError::Unavailable(error.to_string())
+    }
+}

@@ -30,6 +30,7 @@ const TICKETS_PER_SERVER: usize = 8;
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// // Trusts one authority, in place of those of the machine.
 /// let connector = Connector::builder().ca_file("authority.pem").build()?;
+/// let connecting = ringwire::client::connect("wss://chat.example.org/").tls(connector);
 /// # Ok(())
 /// # }
 /// ```

@@ -12,7 +12,6 @@ pub struct TlsError {
 /// The kind of a [`TlsError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[allow(unnameable_types, reason = "only for the inside")]
 pub enum Failure {
     /// The peer speaks HTTP, not TLS.
     PlainHttp,
