@@ -192,8 +192,10 @@ impl<R: Ring> Driver<R> {
             };
             conn.has_more = taken.more;
             watched |= taken.watched || taken.more || conn.phase == Phase::Flushing;
-            if !conn.out.is_empty() {
-                self.batch.push(key.slot());
+            match conn.out.is_empty() {
+                false => self.batch.push(key.slot()),
+                // A session that has failed takes what is queued without a word.
+                true => conn.line.sent(conn.tls.as_mut().map_or(0, |tls| tls.take_sent()), &mut self.wakers),
             }
         }
         watched

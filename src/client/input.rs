@@ -137,7 +137,7 @@ impl<R: Ring> Driver<R> {
                 self.watch_over(slot);
                 self.refused(slot, false);
             }
-            Err(error) => self.finish(slot, ClientError::Handshake(error)),
+            Err(error) => self.say_last(slot, ClientError::Handshake(error)),
         }
     }
 
@@ -145,7 +145,7 @@ impl<R: Ring> Driver<R> {
         let conn = &mut self.conns[slot];
         let offered: Vec<&str> = conn.order.protocols.iter().map(String::as_str).collect();
         if let Err(error) = handshake.check_protocol(&offered) {
-            return self.finish(slot, ClientError::Handshake(error));
+            return self.say_last(slot, ClientError::Handshake(error));
         }
         let mut headers = HeaderMap::with_capacity(handshake.headers.len());
         for (name, value) in handshake.headers {
@@ -218,9 +218,10 @@ impl<R: Ring> Driver<R> {
             if conn.paused || conn.phase == Phase::Dead {
                 continue;
             }
-            match conn.finished {
+            let finished = conn.finished;
+            match finished {
+                _ if self.end_of_session(slot) => {}
                 Some(errno) => self.end_of_input(slot, errno),
-                None if conn.tls.as_ref().is_some_and(|tls| tls.server_has_closed()) => self.server_closed(slot),
                 None => {
                     self.start_receiving(slot);
                     self.watch_over(slot);

@@ -152,8 +152,10 @@ impl<R: Ring> Driver<R> {
         match phase {
             Phase::Dead => return,
             Phase::Resolving | Phase::Retrying | Phase::Connecting | Phase::Handshaking | Phase::Refused => {
-                if wants.gone {
-                    self.finish(slot, ClientError::Closing);
+                match phase {
+                    _ if !wants.gone => {}
+                    Phase::Handshaking | Phase::Refused => self.say_last(slot, ClientError::Closing),
+                    _ => self.finish(slot, ClientError::Closing),
                 }
                 return;
             }
@@ -265,7 +267,7 @@ impl<R: Ring> Driver<R> {
             Ok(Answer::Interim) => ClientError::Closing,
             Err(error) => ClientError::Handshake(error),
         };
-        self.finish(slot, error);
+        self.say_last(slot, error);
     }
 }
 

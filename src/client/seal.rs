@@ -19,13 +19,15 @@ pub(super) struct Seal {
     pub(super) session: Option<Box<Session>>,
     /// What the handshake has agreed on.
     pub(super) info: Option<Arc<TlsInfo>>,
+    /// Why the session has failed, until what came before is handled.
+    pub(super) failed: Option<TlsError>,
     /// Of the line's queue, what is in the bytes that are being sent.
     plain_bytes: usize,
 }
 
 impl Seal {
     pub(super) fn new(session: Box<Session>) -> Seal {
-        Seal { session: Some(session), info: None, plain_bytes: 0 }
+        Seal { session: Some(session), info: None, failed: None, plain_bytes: 0 }
     }
 
     /// Moves what one send can carry into `out`, sealed. With `ends`, nothing follows what is queued.

@@ -55,22 +55,34 @@ impl<R: Ring> Driver<R> {
         }
         let has_output = session.has_output();
         let conn = &mut self.conns[slot];
+        let has_ended = has_closed || failed.is_some();
         let is_paused = conn.paused;
         if let Some(tls) = &mut conn.tls {
             tls.session = Some(session);
+            tls.failed = tls.failed.take().or(failed);
         }
         if has_output {
             self.mark_dirty(slot);
         }
-        match failed {
-            Some(error) => self.say_last(slot, ClientError::Tls(error)),
-            None if has_closed && !is_paused => self.server_closed(slot),
-            None => {}
+        // What is held back came before.
+        if has_ended && !is_paused {
+            self.end_of_session(slot);
         }
     }
 
+    /// If nothing more comes of the session, and everything before has been handled, the connection ends; whether it does.
+    pub(super) fn end_of_session(&mut self, slot: u32) -> bool {
+        let Some(tls) = &mut self.conns[slot].tls else { return false };
+        match (tls.failed.take(), tls.server_has_closed()) {
+            (Some(error), _) => self.say_last(slot, ClientError::Tls(error)),
+            (None, true) => self.server_closed(slot),
+            (None, false) => return false,
+        }
+        true
+    }
+
     /// The server has said that it will send nothing more, and everything before that has been handled.
-    pub(super) fn server_closed(&mut self, slot: u32) {
+    fn server_closed(&mut self, slot: u32) {
         let conn = &mut self.conns[slot];
         match conn.phase {
             Phase::Refused => return self.refused(slot, true),
@@ -83,12 +95,12 @@ impl<R: Ring> Driver<R> {
         self.say_last(slot, error);
     }
 
-    /// Ends a connection as was decided before, or else with this error; the session says so before the descriptor is
-    /// closed.
-    fn say_last(&mut self, slot: u32, error: ClientError) {
+    /// Ends a connection as was decided before, or else with this error; where there is TLS, the session says so before the
+    /// descriptor is closed.
+    pub(super) fn say_last(&mut self, slot: u32, error: ClientError) {
         let conn = &mut self.conns[slot];
-        if conn.phase == Phase::Dead {
-            return;
+        if conn.tls.is_none() || conn.finished.is_some() || conn.phase == Phase::Dead {
+            return self.finish(slot, error);
         }
         if !conn.told {
             conn.ended.get_or_insert_with(|| Ended::abnormal(error));
