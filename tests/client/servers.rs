@@ -4,6 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use ringwire::client::Connect;
 use ringwire::client::tls::Connector;
@@ -70,7 +71,7 @@ pub(crate) fn connect(url: impl Into<String>) -> Connect {
 /// This project's server.
 pub(crate) fn own(speaks: Speaks) -> TestServer {
     match speaks.config(&pki().1) {
-        Some(tls) => TestServer::with(config().tls(tls)),
+        Some(tls) => TestServer::with(config().handshake_timeout(Duration::from_secs(60)).tls(tls)),
         None => TestServer::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! `wss://`: whom the client believes, what it says of those it does not, and how TLS begins and ends.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -72,12 +72,14 @@ fn whom_it_does_not_believe_it_says_why() {
 #[test]
 fn the_name_may_be_an_address_of_the_certificate() {
     let server = servers::own(Speaks::Tls13);
-    let url = |host: &str| format!("wss://{host}:{}/echo", server.address.port());
-    connect(url("127.0.0.1")).wait().expect("it is in the certificate");
+    let url = |host: &str, server: &TestServer| format!("wss://{host}:{}/echo", server.address.port());
+    connect(url("127.0.0.1", &server)).wait().expect("it is in the certificate");
     // Whatever the request's Host says: whom the URL names is asked for.
-    connect(url("localhost")).header("Host", "other.test").wait().expect("a connection");
-    let error = connect(url("127.0.0.2")).wait().expect_err("it is not in the certificate");
-    assert!(error.to_string().contains("not for \"127.0.0.2\""), "{error}");
+    connect(url("localhost", &server)).header("Host", "other.test").wait().expect("a connection");
+    let elsewhere = servers::pki().0.sign(&["localhost", "127.0.0.2"]);
+    let server = TestServer::with(config().tls(Speaks::Tls13.config(&elsewhere).expect("TLS")));
+    let error = connect(url("127.0.0.1", &server)).wait().expect_err("it is not in the certificate");
+    assert!(error.to_string().contains("not for \"127.0.0.1\": it is for \"localhost\", \"127.0.0.2\""), "{error}");
 }
 
 /// Kills: tickets that are dropped, or kept by each connection for itself; a resumption that is told as a full handshake.
@@ -312,6 +314,43 @@ fn an_end_that_the_server_does_not_say_is_told_as_one() {
     }
 }
 
+/// Kills: an end that overtakes what is held back before it, and a failure that does.
+#[test]
+fn what_is_held_back_comes_before_the_end_that_the_server_says() {
+    for speaks in Speaks::SECURE {
+        for is_broken in [false, true] {
+            let (told, done) = mpsc::channel::<()>();
+            let (url, server) = servers::raw(speaks, move |stream: &mut Stream| {
+                stream.write_all(&frame(FIN | BINARY, &pattern(1000)).repeat(100)).expect("sent");
+                match is_broken {
+                    // A record that nobody has sealed.
+                    true => stream.tcp().write_all(&[23, 3, 3, 0, 40].repeat(9)).expect("sent"),
+                    false => {
+                        stream.session().send_close_notify();
+                        stream.flush().expect("sent");
+                    }
+                }
+                let _ = done.recv();
+            });
+            let mut client = connect(url).max_inbox(5000).wait().expect("a connection");
+            std::thread::sleep(Duration::from_millis(300));
+            let mut received = 0;
+            let error = loop {
+                match client.recv().expect("an error comes last") {
+                    Ok(message) => assert!(message.as_bytes() == pattern(1000)),
+                    Err(error) => break error,
+                }
+                received += 1;
+            };
+            assert_eq!(received, 100, "{speaks:?} {error}");
+            assert_eq!(matches!(error, ClientError::Tls(_)), is_broken, "{error}");
+            assert!(client.recv().is_none());
+            drop(told);
+            server.join().expect("no panic");
+        }
+    }
+}
+
 #[test]
 fn records_may_come_byte_by_byte_and_keys_change() {
     for speaks in Speaks::SECURE {
@@ -399,25 +438,17 @@ fn without_a_word_whom_the_machine_trusts_is_believed() {
     }
 }
 
-/// Kills: one that waits for a resumed handshake's server, or has it wait, before the end of what it is itself waited for.
 #[test]
-fn many_at_once() {
+fn an_attempt_that_is_given_up_within_the_handshake_disturbs_nobody() {
     let server = servers::own(Speaks::Tls13);
     let url = servers::url(&server, Speaks::Tls13, "/echo");
-    let connecting: Vec<_> = (0..200).map(|_| connect(url.as_str()).into_future()).collect();
-    let clients: Vec<_> = connecting.into_iter().map(|one| block_on(one).expect("a connection")).collect();
-    server.await_connections(200);
-    drop(clients);
-    server.await_connections(0);
-    let whole = |result| handshakes(&server, result);
-    assert_eq!(whole(TlsResult::Full) + whole(TlsResult::Resumed), 200);
-    // An attempt that is given up within the handshake is no loss for the others.
-    let mut given_up = std::pin::pin!(connect(url.as_str()).into_future());
-    let waker = std::task::Waker::noop();
-    let _ = given_up.as_mut().poll(&mut std::task::Context::from_waker(waker));
-    given_up.set(connect("ws:").into_future());
     let mut client = connect(url.as_str()).wait().expect("a connection");
+    for _ in 0..20 {
+        let mut given_up = std::pin::pin!(connect(url.as_str()).into_future());
+        let waker = std::task::Waker::noop();
+        assert!(given_up.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+    }
     client.send("x").expect("sent");
     assert!(client.recv_timeout(PATIENCE).expect("a message").is_ok());
-    drop(TcpStream::connect(server.address));
+    server.await_connections(1);
 }
