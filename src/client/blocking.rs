@@ -28,8 +28,9 @@ use super::{ClientError, Connect, Sender, Waiting};
 use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
 use crate::runtime::Runtime;
+use crate::tls::TlsInfo;
 
-/// Connects to a `ws://` URL with the default settings; [`Connect::wait`] does so with others.
+/// Connects to a `ws://` or `wss://` URL with the default settings; [`Connect::wait`] does so with others.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), ringwire::client::ClientError> {
@@ -105,6 +106,11 @@ impl Client {
     /// ```
     pub fn headers(&self) -> &HeaderMap {
         self.inner.headers()
+    }
+
+    /// What the handshake of TLS has agreed on, if the connection is one of `wss://`.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.inner.tls()
     }
 
     /// Sends a message; waits while too much is waiting to be sent.

@@ -1,5 +1,6 @@
 //! What the client thread knows of one connection.
 
+use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use super::error::ClientError;
 use super::line::{Ended, LineEnd};
 use super::order::Order;
 use super::out::Out;
+use super::seal::Seal;
 use crate::proto::{Machine, Role};
 
 /// Where a connection is in its life. Transitions only go down the list, except that a failed `Connecting` goes through
@@ -47,6 +49,8 @@ pub(super) struct Conn {
     pub(super) line: LineEnd,
     pub(super) order: Box<Order>,
     pub(super) machine: Machine,
+    /// Of `wss://`.
+    pub(super) tls: Option<Box<Seal>>,
     pub(super) phase: Phase,
     pub(super) receiving: Receiving,
     /// There is a descriptor in its slot.
@@ -88,10 +92,12 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(line: LineEnd, order: Box<Order>, deadline_ns: u64) -> Conn {
+    pub(super) fn new(line: LineEnd, mut order: Box<Order>, deadline_ns: u64) -> Conn {
+        let tls = order.session.take().map(|session| Box::new(Seal::new(session)));
         Conn {
             line,
             order,
+            tls,
             machine: Machine::new(Role::Client),
             phase: Phase::Resolving,
             receiving: Receiving::Idle,
@@ -131,6 +137,33 @@ impl Conn {
             Phase::Dead => u64::MAX,
             _ => self.deadline_ns,
         }
+    }
+
+    /// Everything that one send carried has been sent, so many bytes: how many bytes of the line's queue that were.
+    pub(super) fn take_sent(&mut self, sent: usize) -> usize {
+        self.tls.as_mut().map_or(sent, |tls| tls.take_sent())
+    }
+
+    /// Whether everything that there is to say has been sent.
+    pub(super) fn is_flushed(&self) -> bool {
+        let has_said_all = self.tls.as_ref().is_none_or(|tls| tls.has_said_all() && self.out.is_empty());
+        self.line.is_flushed() && has_said_all
+    }
+
+    /// Why a connection is broken that has ended where it should not.
+    pub(super) fn cut_off(&self) -> io::Error {
+        let why = self.tls.as_ref().map_or("the server closed the connection", |tls| tls.cut_off());
+        io::Error::new(io::ErrorKind::UnexpectedEof, why)
+    }
+
+    pub(super) fn is_tls_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// After our own Close, however the server ends it is no error.
+    pub(super) fn set_closed_without_close_frame(&mut self) {
+        let reason = "the server closed without a Close frame".into();
+        self.ended.get_or_insert(Ended { code: 1006, reason, clean: false, error: None });
     }
 
     pub(super) fn invariants(&self, in_flight: u8) -> bool {

@@ -22,6 +22,7 @@ use super::{keys, thread};
 use crate::proto::Limits;
 use crate::proto::extensions::Offer;
 use crate::proto::handshake::{client_key, put_request};
+use crate::tls::{Connector, Session};
 
 /// Most frames of one received message.
 const FRAGMENTS_MAX: u32 = 131_072;
@@ -61,10 +62,14 @@ pub struct Connect {
     settings: Settings,
     /// If it was set.
     ping_interval: Option<Duration>,
+    tls: Option<Connector>,
     courier: Option<Arc<Courier>>,
 }
 
-/// A connection to a `ws://` URL, with the default settings. Nothing happens until it is awaited.
+/// A connection to a `ws://` or `wss://` URL, with the default settings. Nothing happens until it is awaited.
+///
+/// `wss://` is TLS with whoever the machine's authorities have signed a certificate for the URL's host
+/// ([`Connect::tls`] says otherwise), and needs the feature `tls`.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), ringwire::client::ClientError> {
@@ -96,6 +101,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
             deflate_bytes_min: BYTES_MIN,
         },
         ping_interval: None,
+        tls: None,
         courier: None,
     }
 }
@@ -142,7 +148,26 @@ impl Connect {
         self
     }
 
-    /// The most time from now to the server's answer, the resolution of the name included; 10 s if not set, zero is
+    /// Whom a `wss://` URL trusts, and what it shows itself as: see [`Connector`]. Without it, whom the machine trusts
+    /// ([`Connector::platform`]). The server's certificate has to be for the URL's host, whatever else the handshake says.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringwire::client::{connect, tls::Connector};
+    ///
+    /// let connector = Connector::builder().ca_file("authority.pem").build()?;
+    /// let client = connect("wss://chat.example.org/").tls(connector).await?;
+    /// println!("{}", client.tls().expect("it is wss").version());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, connector: Connector) -> Connect {
+        self.tls = Some(connector);
+        self
+    }
+
+    /// The most time from now to the server's answer, TLS and the resolution of the name included; 10 s if not set, zero is
     /// without limit.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Connect {
         self.settings.handshake_timeout = timeout;
@@ -225,6 +250,7 @@ impl Connect {
     /// Everything that can be wrong before anything is sent is wrong here.
     fn order(self) -> Result<Order, ClientError> {
         let target = Target::parse(&self.url)?;
+        let session = if target.is_secure { Some(Box::new(self.session(&target.host)?)) } else { None };
         let mut host = target.host_header;
         let mut headers = self.headers;
         let is_own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
@@ -256,7 +282,18 @@ impl Connect {
         let destination = self.unix.map_or(target.destination, Destination::Unix);
         let ping_interval = self.ping_interval.unwrap_or(Duration::ZERO);
         let settings = Settings { ping_interval, ..self.settings };
-        Ok(Order { destination, request, key, protocols: self.protocols, settings })
+        Ok(Order { destination, request, key, protocols: self.protocols, session, settings })
+    }
+
+    #[cfg(feature = "tls")]
+    fn session(&self, host: &str) -> Result<Session, ClientError> {
+        let connector = self.tls.clone().map_or_else(Connector::platform, Ok)?;
+        connector.session(host).map_err(ClientError::Tls)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn session(&self, _: &str) -> Result<Session, ClientError> {
+        Err(ClientError::NoTls { url: self.url.clone() })
     }
 }
 
@@ -309,7 +346,10 @@ impl std::fmt::Debug for Connecting {
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
+    is_secure: bool,
     destination: Destination,
+    /// Without its port; with brackets if it is an address of IPv6.
+    host: String,
     host_header: String,
     path: String,
 }
@@ -318,12 +358,12 @@ impl Target {
     fn parse(url: &str) -> Result<Target, ClientError> {
         let wrong = |reason| ClientError::Url { url: url.to_owned(), reason };
         let scheme = url.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
-        if scheme.eq_ignore_ascii_case("wss") {
-            return Err(ClientError::Tls { url: url.to_owned() });
+        let is_secure = scheme.eq_ignore_ascii_case("wss");
+        if !(is_secure || scheme.eq_ignore_ascii_case("ws")) || !url[scheme.len()..].starts_with("://") {
+            return Err(wrong("it does not begin with ws:// or wss://"));
         }
-        if !scheme.eq_ignore_ascii_case("ws") || !url[scheme.len()..].starts_with("://") {
-            return Err(wrong("it does not begin with ws://"));
-        }
+        // RFC 6455 3.
+        let default_port = if is_secure { 443 } else { 80 };
         // RFC 6455 3: fragment identifiers MUST NOT be used.
         if url.contains('#') {
             return Err(wrong("it has a fragment; a # is written %23"));
@@ -340,11 +380,10 @@ impl Target {
         }
         let port = match authority.port_u16() {
             Some(port) => port,
-            // RFC 6455 3: the default port is 80.
-            None if authority.as_str() == host => 80,
+            None if authority.as_str() == host => default_port,
             None => return Err(wrong("its port is not one")),
         };
-        let host_header = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
+        let host_header = if port == default_port { host.to_owned() } else { format!("{host}:{port}") };
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let destination = match bare.parse::<IpAddr>() {
             Ok(ip) => Destination::Address(SocketAddr::new(ip, port)),
@@ -353,7 +392,7 @@ impl Target {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         // A URL such as ws://host?query has an empty path, which is sent as a slash (RFC 9112 3.2.1).
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Target { destination, host_header, path })
+        Ok(Target { is_secure, destination, host: host.to_owned(), host_header, path })
     }
 }
 
@@ -365,7 +404,7 @@ mod tests {
     fn urls() {
         let name = |host: &str, port| Destination::Name(host.into(), port);
         let address = |text: &str| Destination::Address(text.parse().unwrap());
-        for (url, destination, host, path) in [
+        for (url, destination, host_header, path) in [
             ("ws://example.com", name("example.com", 80), "example.com", "/"),
             ("WS://example.com:80/a", name("example.com", 80), "example.com", "/a"),
             ("ws://localhost:9001/a/b?c=d", name("localhost", 9001), "localhost:9001", "/a/b?c=d"),
@@ -374,8 +413,17 @@ mod tests {
             ("ws://[::1]:90/", address("[::1]:90"), "[::1]:90", "/"),
             ("ws://[::1]/", address("[::1]:80"), "[::1]", "/"),
             ("ws://x/ä", name("x", 80), "x", "/%C3%A4"),
+            ("ws://x:443/", name("x", 443), "x:443", "/"),
+            ("wss://example.com", name("example.com", 443), "example.com", "/"),
+            ("WSS://Example.com:443/a", name("Example.com", 443), "Example.com", "/a"),
+            ("wss://x:80/", name("x", 80), "x:80", "/"),
+            ("wss://[::1]/", address("[::1]:443"), "[::1]", "/"),
         ] {
-            let target = Target { destination, host_header: host.into(), path: path.into() };
+            let is_secure = url.as_bytes()[2].eq_ignore_ascii_case(&b's');
+            let host = host_header.strip_suffix(":443").unwrap_or(host_header);
+            let host = if host.starts_with('[') { "[::1]" } else { host.split(':').next().unwrap() }.into();
+            let (host_header, path) = (host_header.into(), path.into());
+            let target = Target { is_secure, destination, host, host_header, path };
             assert_eq!(Target::parse(url).unwrap(), target, "{url}");
         }
     }
@@ -387,6 +435,9 @@ mod tests {
             ("localhost:9001/echo", "ws://"),
             ("http://x/", "ws://"),
             ("ws:x", "ws://"),
+            ("wss:x", "wss://"),
+            ("wsss://x", "wss://"),
+            ("wss://x/#top", "fragment"),
             ("ws://", "malformed"),
             ("ws://x/#top", "fragment"),
             ("ws://me:secret@x/", "user name"),
@@ -398,11 +449,14 @@ mod tests {
             assert!(matches!(error, ClientError::Url { reason: why, .. } if why.contains(reason)), "{url}: {error}");
             assert!(error.is_permanent());
         }
-        let error = Target::parse("wss://example.com/").unwrap_err();
-        assert!(
-            matches!(error, ClientError::Tls { .. }) && error.to_string().contains("TLS is not built in"),
-            "{error}"
-        );
+    }
+
+    #[test]
+    #[cfg(not(feature = "tls"))]
+    fn without_tls_it_is_said_so() {
+        let error = connect("wss://example.com/").order().err().unwrap();
+        assert!(matches!(error, ClientError::NoTls { .. }) && error.is_permanent(), "{error}");
+        assert!(error.to_string().contains("TLS is not built in"), "{error}");
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::conn::{Conn, Phase, Receiving};
 use super::delay::DelayEnd;
 use super::error::ClientError;
 use super::letter::{Letter, Letters};
-use super::line::Ended;
+use super::line::{Ended, Taken};
+use super::out::{Out, SEND_BYTES_MAX};
 use super::resolve::Resolve;
 use crate::engine::{BatchSend, Completion, Key, Op, Ring, Slots, Token, Wait};
 use crate::guard;
@@ -66,8 +67,10 @@ pub struct Driver<R> {
     dirty: Vec<Key>,
     /// Connections of the batch that is being sent.
     batch: Vec<u32>,
-    /// Connections whose send failed.
-    broken: Vec<(Key, i32)>,
+    /// Connections whose send failed, or could not be sealed.
+    broken: Vec<(Key, ClientError)>,
+    /// Plain bytes on their way into a session.
+    plain: Out,
     /// Receives that found no buffer; armed again once buffers have been given back.
     pub(super) starved: Vec<Key>,
     /// Connections whose held-back input may be handled now.
@@ -102,6 +105,7 @@ impl<R: Ring> Driver<R> {
             dirty: Vec::new(),
             batch: Vec::new(),
             broken: Vec::new(),
+            plain: Out::default(),
             starved: Vec::new(),
             resumable: Vec::new(),
             timers: BinaryHeap::new(),
@@ -176,11 +180,22 @@ impl<R: Ring> Driver<R> {
             {
                 continue;
             }
-            let taken = conn.line.take_out(&mut conn.out);
+            let taken = match &mut conn.tls {
+                None => conn.line.take_out(&mut conn.out, SEND_BYTES_MAX),
+                Some(tls) => {
+                    let ends = conn.phase == Phase::Flushing;
+                    tls.take_out(&conn.line, ends, &mut self.plain, &mut conn.out).unwrap_or_else(|error| {
+                        self.broken.push((key, ClientError::Tls(error)));
+                        Taken { more: false, watched: true }
+                    })
+                }
+            };
             conn.has_more = taken.more;
             watched |= taken.watched || taken.more || conn.phase == Phase::Flushing;
-            if !conn.out.is_empty() {
-                self.batch.push(key.slot());
+            match conn.out.is_empty() {
+                false => self.batch.push(key.slot()),
+                // A session that has failed takes what is queued without a word.
+                true => conn.line.sent(conn.tls.as_mut().map_or(0, |tls| tls.take_sent()), &mut self.wakers),
             }
         }
         watched
@@ -209,7 +224,7 @@ impl<R: Ring> Driver<R> {
         let Some(key) = self.conns.owner(completion.token) else { return };
         let sent = match completion.sent() {
             Ok(sent) => sent,
-            Err(errno) => return self.broken.push((key, errno)),
+            Err(errno) => return self.broken.push((key, broken(errno))),
         };
         self.conns[key.slot()].sending = true;
         self.send_rest(key.slot(), sent);
@@ -218,7 +233,9 @@ impl<R: Ring> Driver<R> {
     /// `sent` bytes more have left: sends what is left of the queue, a piece at a time, waiting for room.
     fn send_rest(&mut self, slot: u32, sent: usize) {
         let conn = &mut self.conns[slot];
-        conn.line.sent(sent, &mut self.wakers);
+        if conn.tls.is_none() {
+            conn.line.sent(sent, &mut self.wakers);
+        }
         match conn.out.advance(sent) {
             Some(piece) => {
                 conn.piece = piece.clone();
@@ -227,6 +244,9 @@ impl<R: Ring> Driver<R> {
             None => {
                 conn.sending = false;
                 conn.piece.clear();
+                // Sealed bytes are counted off together.
+                let rest = conn.take_sent(0);
+                conn.line.sent(rest, &mut self.wakers);
                 // What was queued meanwhile had to wait.
                 self.mark_dirty(slot);
                 self.flushed(slot);
@@ -243,6 +263,7 @@ impl<R: Ring> Driver<R> {
                 continue;
             }
             let sent = conn.out.clear();
+            let sent = conn.take_sent(sent);
             conn.line.sent(sent, &mut self.wakers);
             self.flushed(slot);
         }
@@ -301,15 +322,15 @@ impl<R: Ring> Driver<R> {
             result => {
                 conn.sending = false;
                 let errno = result.err().unwrap_or(libc::EPIPE);
-                self.broken.push((self.conns.key(slot), errno));
+                self.broken.push((self.conns.key(slot), broken(errno)));
             }
         }
     }
 
     fn break_broken(&mut self) {
-        for (key, errno) in std::mem::take(&mut self.broken) {
+        for (key, error) in std::mem::take(&mut self.broken) {
             if self.conns.contains(key) {
-                self.finish(key.slot(), ClientError::Broken(io::Error::from_raw_os_error(errno)));
+                self.finish(key.slot(), error);
             }
         }
     }
@@ -403,6 +424,7 @@ impl<R: Ring> Driver<R> {
         let was = std::mem::replace(&mut conn.phase, Phase::Dead);
         debug_assert_ne!(was, Phase::Dead);
         conn.stash = Vec::new();
+        conn.tls = None;
         conn.machine.take_buffers(&mut self.spares);
         // While retrying, its descriptor is being closed already.
         if conn.has_descriptor && was != Phase::Retrying {
@@ -432,4 +454,8 @@ impl<R: Ring> Driver<R> {
         }
         Some(slot)
     }
+}
+
+fn broken(errno: i32) -> ClientError {
+    ClientError::Broken(io::Error::from_raw_os_error(errno))
 }

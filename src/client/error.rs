@@ -13,6 +13,7 @@ use crate::proto::ProtocolError;
 use crate::proto::handshake::HandshakeError;
 use crate::proto::http::{Body, BodyDecoder, BodyPiece};
 use crate::quote::quoted;
+use crate::tls::{Failure, TlsError};
 
 /// Most bytes of a refusal's body that are kept.
 const EXCERPT_BYTES_MAX: usize = 4096;
@@ -31,12 +32,17 @@ pub enum ClientError {
         reason: &'static str,
     },
 
-    /// The URL begins with `wss:`.
-    #[error("TLS is not built in: {} cannot be reached, a ws:// URL can", quoted(url))]
-    Tls {
+    /// The URL begins with `wss:`, and the feature `tls` is missing.
+    #[error("TLS is not built in: {} needs ringwire's feature `tls`", quoted(url))]
+    NoTls {
         /// As it was given.
         url: String,
     },
+
+    /// TLS has failed, in the handshake or later: the server's certificate is not accepted, or the server does not speak
+    /// TLS, or not as it should.
+    #[error("TLS failed: {0}")]
+    Tls(TlsError),
 
     /// A header field or subprotocol must not be sent, or is the client's own to write.
     #[error("{} cannot be sent in the handshake", quoted(.0))]
@@ -131,7 +137,11 @@ pub enum ClientError {
 impl ClientError {
     /// Whether trying again cannot help: the request itself is wrong.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, ClientError::Url { .. } | ClientError::Tls { .. } | ClientError::Header(_))
+        match self {
+            ClientError::Url { .. } | ClientError::NoTls { .. } | ClientError::Header(_) => true,
+            ClientError::Tls(error) => error.failure() == Failure::Internal,
+            _ => false,
+        }
     }
 
     /// The status with which the server has refused the handshake, if it has.
@@ -151,6 +161,8 @@ pub enum Waiting {
     Resolve,
     /// No connection was made.
     Connect,
+    /// The server did not complete the handshake of TLS.
+    Tls,
     /// The server did not answer the handshake.
     Handshake,
     /// The server did not answer a ping.
@@ -164,6 +176,7 @@ impl fmt::Display for Waiting {
         f.write_str(match self {
             Waiting::Resolve => "the host's name was not resolved in time",
             Waiting::Connect => "no connection was made in time",
+            Waiting::Tls => "the server did not complete the TLS handshake in time",
             Waiting::Handshake => "the server did not answer the handshake in time",
             Waiting::Pong => "the server did not answer a ping in time",
             Waiting::Message => "no message came in time",

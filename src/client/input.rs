@@ -18,8 +18,20 @@ use crate::proto::{Event, ProtocolError};
 /// Input held back for a paused connection before its receive is cancelled.
 const STASH_BYTES_MAX: usize = 64 << 10;
 
+/// What became of received bytes.
+pub(super) enum Input {
+    /// They were frames.
+    Frames(Next),
+    /// They are of the handshake's answer, in the stash.
+    Answer,
+    /// They are in the stash until the user has received.
+    HeldBack,
+    /// Nobody wants them.
+    Ignored,
+}
+
 /// What frames led to.
-enum Next {
+pub(super) enum Next {
     /// More input.
     Go,
     /// The inbox is full; the rest is in the stash.
@@ -66,16 +78,12 @@ impl<R: Ring> Driver<R> {
     fn end_of_input(&mut self, slot: u32, errno: i32) {
         let conn = &mut self.conns[slot];
         let error = match errno {
-            0 => io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"),
+            0 => conn.cut_off(),
             errno => io::Error::from_raw_os_error(errno),
         };
         match conn.phase {
             Phase::Refused => return self.refused(slot, true),
-            // After our own Close, however the server ends it is no error.
-            Phase::Closing => {
-                let reason = "the server closed without a Close frame".into();
-                conn.ended.get_or_insert(Ended { code: 1006, reason, clean: false, error: None });
-            }
+            Phase::Closing => conn.set_closed_without_close_frame(),
             Phase::Flushing if errno == 0 => return self.end_if_flushed(slot),
             _ => {}
         }
@@ -86,25 +94,27 @@ impl<R: Ring> Driver<R> {
         let conn = &mut self.conns[slot];
         conn.last_inbound_ns = self.now_ns;
         conn.pinged_ns = None;
-        match conn.phase {
-            Phase::Open | Phase::Closing if conn.paused => {
-                conn.stash.extend_from_slice(self.ring.buffer(filled));
+        if conn.tls.is_some() {
+            return self.feed_sealed(slot, filled);
+        }
+        let (spares, wakers, messages) = (&mut self.spares, &mut self.wakers, &mut self.messages);
+        let input = Worker { conn, spares, wakers, messages }.input(self.ring.buffer(filled));
+        self.handled(slot, input);
+    }
+
+    /// Goes on by what became of received bytes.
+    pub(super) fn handled(&mut self, slot: u32, input: Input) {
+        match input {
+            Input::Frames(next) => self.after_frames(slot, next),
+            Input::Answer => self.answer(slot),
+            Input::HeldBack => {
+                let conn = &mut self.conns[slot];
                 if conn.stash.len() > STASH_BYTES_MAX && conn.receiving == Receiving::Multi {
                     conn.receiving = Receiving::Stopping;
                     self.ring.cancel_recv(self.conns.token(Op::Recv, slot));
                 }
             }
-            Phase::Open | Phase::Closing => {
-                let next =
-                    Worker { conn, spares: &mut self.spares, wakers: &mut self.wakers, messages: &mut self.messages }
-                        .frames(self.ring.buffer(filled));
-                self.after_frames(slot, next);
-            }
-            Phase::Handshaking | Phase::Refused => {
-                conn.stash.extend_from_slice(self.ring.buffer(filled));
-                self.answer(slot);
-            }
-            _ => {}
+            Input::Ignored => {}
         }
     }
 
@@ -127,7 +137,7 @@ impl<R: Ring> Driver<R> {
                 self.watch_over(slot);
                 self.refused(slot, false);
             }
-            Err(error) => self.finish(slot, ClientError::Handshake(error)),
+            Err(error) => self.say_last(slot, ClientError::Handshake(error)),
         }
     }
 
@@ -135,7 +145,7 @@ impl<R: Ring> Driver<R> {
         let conn = &mut self.conns[slot];
         let offered: Vec<&str> = conn.order.protocols.iter().map(String::as_str).collect();
         if let Err(error) = handshake.check_protocol(&offered) {
-            return self.finish(slot, ClientError::Handshake(error));
+            return self.say_last(slot, ClientError::Handshake(error));
         }
         let mut headers = HeaderMap::with_capacity(handshake.headers.len());
         for (name, value) in handshake.headers {
@@ -150,7 +160,8 @@ impl<R: Ring> Driver<R> {
             conn.machine.agree(agreed);
             Compressing::new(agreed, conn.order.settings.deflate_bytes_min)
         });
-        conn.line.open(Opened { protocol: handshake.protocol, headers }, deflate, &mut self.wakers);
+        let tls = conn.tls.as_ref().and_then(|tls| tls.info.clone());
+        conn.line.open(Opened { protocol: handshake.protocol, headers, tls }, deflate, &mut self.wakers);
         let mut rest = std::mem::take(&mut conn.stash).split_off(consumed);
         self.watch_over(slot);
         if !rest.is_empty() {
@@ -207,7 +218,9 @@ impl<R: Ring> Driver<R> {
             if conn.paused || conn.phase == Phase::Dead {
                 continue;
             }
-            match conn.finished {
+            let finished = conn.finished;
+            match finished {
+                _ if self.end_of_session(slot) => {}
                 Some(errno) => self.end_of_input(slot, errno),
                 None => {
                     self.start_receiving(slot);
@@ -218,15 +231,30 @@ impl<R: Ring> Driver<R> {
     }
 }
 
-/// Reads one connection's frames.
-struct Worker<'w> {
-    conn: &'w mut Conn,
-    spares: &'w mut crate::proto::Spares,
-    wakers: &'w mut Vec<std::task::Waker>,
-    messages: &'w mut Vec<crate::message::OwnedMessage>,
+/// Reads what one connection has received.
+pub(super) struct Worker<'w> {
+    pub(super) conn: &'w mut Conn,
+    pub(super) spares: &'w mut crate::proto::Spares,
+    pub(super) wakers: &'w mut Vec<std::task::Waker>,
+    pub(super) messages: &'w mut Vec<crate::message::OwnedMessage>,
 }
 
 impl Worker<'_> {
+    pub(super) fn input(&mut self, data: &mut [u8]) -> Input {
+        match self.conn.phase {
+            Phase::Open | Phase::Closing if self.conn.paused => {
+                self.conn.stash.extend_from_slice(data);
+                Input::HeldBack
+            }
+            Phase::Open | Phase::Closing => Input::Frames(self.frames(data)),
+            Phase::Handshaking | Phase::Refused => {
+                self.conn.stash.extend_from_slice(data);
+                Input::Answer
+            }
+            _ => Input::Ignored,
+        }
+    }
+
     fn frames(&mut self, data: &mut [u8]) -> Next {
         let mut consumed = 0;
         let mut room = self.conn.line.inbox_room();

@@ -152,8 +152,10 @@ impl<R: Ring> Driver<R> {
         match phase {
             Phase::Dead => return,
             Phase::Resolving | Phase::Retrying | Phase::Connecting | Phase::Handshaking | Phase::Refused => {
-                if wants.gone {
-                    self.finish(slot, ClientError::Closing);
+                match phase {
+                    _ if !wants.gone => {}
+                    Phase::Handshaking | Phase::Refused => self.say_last(slot, ClientError::Closing),
+                    _ => self.finish(slot, ClientError::Closing),
                 }
                 return;
             }
@@ -208,7 +210,7 @@ impl<R: Ring> Driver<R> {
     pub(super) fn end_if_flushed(&mut self, slot: u32) {
         let conn = &mut self.conns[slot];
         debug_assert_eq!(conn.phase, Phase::Flushing);
-        if !conn.told && !conn.line.is_flushed() {
+        if !conn.told && !conn.is_flushed() {
             return;
         }
         if conn.finished.is_some() {
@@ -233,6 +235,7 @@ impl<R: Ring> Driver<R> {
             }
             Phase::Resolving => Waiting::Resolve,
             Phase::Connecting | Phase::Retrying => Waiting::Connect,
+            Phase::Handshaking if conn.is_tls_handshaking() => Waiting::Tls,
             Phase::Handshaking => Waiting::Handshake,
             Phase::Refused => return self.refused(slot, true),
             Phase::Open if conn.pinged_ns.is_none() => {
@@ -264,7 +267,7 @@ impl<R: Ring> Driver<R> {
             Ok(Answer::Interim) => ClientError::Closing,
             Err(error) => ClientError::Handshake(error),
         };
-        self.finish(slot, error);
+        self.say_last(slot, error);
     }
 }
 

@@ -27,6 +27,7 @@ use crate::guard;
 use crate::message::{IntoMessage, OwnedMessage};
 use crate::proto::close;
 use crate::proto::frame::{Opcode, put_masked_frame};
+use crate::tls::TlsInfo;
 use crate::wakers::Wakers;
 
 /// What a message in the inbox counts beyond its payload.
@@ -42,6 +43,7 @@ const COUNTED_LATE_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Opened {
     pub(super) protocol: Option<String>,
     pub(super) headers: HeaderMap,
+    pub(super) tls: Option<Arc<TlsInfo>>,
 }
 
 /// How a connection ended.
@@ -491,10 +493,10 @@ impl Line {
         }
     }
 
-    /// Moves what one send can carry into `out`.
-    pub(super) fn take_out(&self, out: &mut Out) -> Taken {
+    /// Moves what one send can carry into `out`, and so many bytes at most.
+    pub(super) fn take_out(&self, out: &mut Out, bytes_max: usize) -> Taken {
         let mut state = self.lock();
-        let more = out.take_from(&mut state.out);
+        let more = out.take_from(&mut state.out, bytes_max);
         let counted_late_max = COUNTED_LATE_BYTES_MAX.min(self.out_bytes_max / 2);
         Taken { more, watched: !state.waiting.is_empty() || state.out_bytes > counted_late_max }
     }

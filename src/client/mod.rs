@@ -35,9 +35,14 @@
 //! `driver` its tick, on any ring and any clock, and `thread` the one that the process has; `connect` and the clients
 //! use all of these. Of the server it knows nothing: no hub, no shard, no app.
 //!
-//! Not in here: TLS, compression, proxies, redirects.
+//! Of `wss://` the frames are sealed at the moment when they are sent, and opened where they were received (`seal`,
+//! `secured`); whom
+//! that trusts says [`Connect::tls`].
 //!
-//! Knows of this crate: `closed`, `engine`, `guard`, `mail`, `message`, `proto`, `quote`, `runtime`, `wakers`.
+//! Not in here: proxies, redirects.
+//!
+//! Knows of this crate: `closed`, `engine`, `guard`, `mail`, `message`, `proto`, `quote`, `runtime`, `tls`,
+//! `wakers`.
 
 pub mod blocking;
 mod conn;
@@ -55,7 +60,10 @@ mod order;
 mod out;
 mod reconnect;
 mod resolve;
+mod seal;
+mod secured;
 mod thread;
+pub mod tls;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -74,6 +82,7 @@ use crate::closed::Closed;
 use crate::message::{IntoMessage, OwnedMessage};
 pub use crate::proto::ProtocolError;
 pub use crate::proto::handshake::HandshakeError;
+use crate::tls::TlsInfo;
 use letter::Handle;
 use line::{Opened, Queued};
 
@@ -143,6 +152,11 @@ impl Client {
     /// ```
     pub fn headers(&self) -> &HeaderMap {
         &self.opened.headers
+    }
+
+    /// What the handshake of TLS has agreed on, if the connection is one of `wss://`.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.opened.tls.as_deref()
     }
 
     /// Sends a message: text from strings, binary from bytes, text from [`Json`](crate::Json). Waits while more than

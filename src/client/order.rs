@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::proto::Limits;
 use crate::proto::extensions::Offer;
+use crate::tls::Session;
 
 /// How a connection is handled once it is asked for.
 #[derive(Clone, Debug)]
@@ -38,5 +39,7 @@ pub(super) struct Order {
     pub(super) request: Vec<u8>,
     pub(super) key: String,
     pub(super) protocols: Vec<String>,
+    /// Of `wss://`: what the handshake of TLS begins with waits in it.
+    pub(super) session: Option<Box<Session>>,
     pub(super) settings: Settings,
 }

@@ -53,21 +53,25 @@ impl Out {
         self.pieces.iter().map(Bytes::len).sum::<usize>() + self.tail.len()
     }
 
-    /// Moves what one send can carry from `from` to the end of this empty queue; true if something is left there.
-    pub(super) fn take_from(&mut self, from: &mut Out) -> bool {
-        debug_assert!(self.is_empty());
-        if from.pieces.is_empty() {
+    /// Moves what one send can carry, and so many bytes at most, from `from` to the end of this empty queue; true if
+    /// something is left there.
+    pub(super) fn take_from(&mut self, from: &mut Out, bytes_max: usize) -> bool {
+        debug_assert!(self.is_empty() && bytes_max > 0);
+        if from.pieces.is_empty() && from.tail.len() <= bytes_max {
             std::mem::swap(&mut self.tail, &mut from.tail);
             return false;
         }
         from.freeze_tail();
-        let mut bytes = 0;
+        let mut room = bytes_max;
         while self.pieces.len() < BATCH_PIECES_MAX
-            && from.pieces.front().is_some_and(|piece| bytes == 0 || bytes + piece.len() <= SEND_BYTES_MAX)
+            && room > 0
+            && let Some(mut piece) = from.pieces.pop_front()
         {
-            let piece = from.pieces.pop_front();
-            bytes += piece.as_ref().map_or(0, Bytes::len);
-            self.pieces.extend(piece);
+            if piece.len() > room {
+                from.pieces.push_front(piece.split_off(room));
+            }
+            room -= piece.len();
+            self.pieces.push_back(piece);
         }
         self.pieces.make_contiguous();
         !from.is_empty()
@@ -76,6 +80,11 @@ impl Out {
     /// All of it, as [`Out::take_from`] has left it.
     pub(super) fn as_pieces(&self) -> Pieces<'_> {
         if self.pieces.is_empty() { Pieces::One(&self.tail) } else { Pieces::Many(self.pieces.as_slices().0) }
+    }
+
+    /// The same, one by one.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(|piece| &piece[..]).chain(std::iter::once(&self.tail[..]))
     }
 
     /// Forgets the first `sent` bytes and returns the next piece to be sent on its own, which stays in the queue.
@@ -130,8 +139,31 @@ mod tests {
         }
         assert_eq!(queue.len(), want.len());
         let mut out = Out::default();
-        assert!(!out.take_from(&mut queue));
+        assert!(!out.take_from(&mut queue, usize::MAX));
         assert!(bytes(&out) == want && queue.is_empty());
+        assert!(out.pieces().collect::<Vec<_>>().concat() == want);
+    }
+
+    /// Kills: a bound that ends at whole pieces, and bytes that are lost or come twice where one is cut.
+    #[test]
+    fn a_send_carries_no_more_than_it_may() {
+        for bytes_max in [1_usize, 7, 100, 16_000, 16_384, 50_000] {
+            let mut queue = Out::default();
+            let mut want = Vec::new();
+            for (nth, len) in [30, 20_000, 5, 40_000, 300].into_iter().enumerate() {
+                want.extend(vec![nth as u8; len]);
+                queue.push(vec![nth as u8; len]);
+            }
+            let (mut got, mut has_more) = (Vec::new(), true);
+            while has_more {
+                let mut out = Out::default();
+                has_more = out.take_from(&mut queue, bytes_max);
+                assert!((1..=bytes_max).contains(&out.len()), "{bytes_max}: {}", out.len());
+                assert!(!has_more || out.len() == bytes_max);
+                got.extend(bytes(&out));
+            }
+            assert!(got == want, "{bytes_max}");
+        }
     }
 
     #[test]
@@ -141,10 +173,10 @@ mod tests {
             queue.push(vec![nth; JOIN_BYTES_MAX + 1]);
         }
         let mut out = Out::default();
-        assert!(out.take_from(&mut queue));
+        assert!(out.take_from(&mut queue, SEND_BYTES_MAX));
         assert!(matches!(out.as_pieces(), Pieces::Many(pieces) if pieces.len() == BATCH_PIECES_MAX));
         out.clear();
-        assert!(!out.take_from(&mut queue));
+        assert!(!out.take_from(&mut queue, SEND_BYTES_MAX));
         assert_eq!(out.len(), 36 * (JOIN_BYTES_MAX + 1));
     }
 
@@ -156,7 +188,7 @@ mod tests {
             queue.push(vec![2; 20_000]);
             queue.push(vec![3; 2]);
             let mut out = Out::default();
-            out.take_from(&mut queue);
+            out.take_from(&mut queue, SEND_BYTES_MAX);
             let want = bytes(&out)[sent..].to_vec();
             let mut got = Vec::new();
             let mut step = sent;

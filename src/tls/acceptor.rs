@@ -1,15 +1,11 @@
-//! What makes sessions.
+//! What makes the sessions of a listener.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ServerConfig;
 
-use super::{Session, TlsError};
-
-/// RFC 7301: what WebSockets and the HTTP around them are spoken over (RFC 6455 has no name of its own).
-const ALPN: &[u8] = b"http/1.1";
+use super::{ALPN, Session, TlsError};
 
 /// Makes the sessions of a listener, all cores' alike. Its configuration can be replaced while it is in use.
 ///
@@ -64,34 +60,4 @@ fn prepared(mut config: ServerConfig) -> Result<Arc<ServerConfig>, TlsError> {
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
-}
-
-/// Makes the sessions of a client.
-#[derive(Clone)]
-pub struct Connector {
-    config: Arc<ClientConfig>,
-}
-
-impl Connector {
-    /// One that goes by this configuration, with HTTP/1.1 as the only protocol and without early data.
-    pub fn new(mut config: ClientConfig) -> Connector {
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        config.enable_secret_extraction = true;
-        config.enable_early_data = false;
-        Connector { config: Arc::new(config) }
-    }
-
-    /// A session with the server of this name. Its first words wait in it.
-    ///
-    /// # Errors
-    /// If the configuration cannot be used.
-    pub fn session(&self, name: ServerName<'static>) -> Result<Session, TlsError> {
-        Session::client(self.config.clone(), name)
-    }
-}
-
-impl fmt::Debug for Connector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").finish_non_exhaustive()
-    }
 }

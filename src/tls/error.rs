@@ -12,7 +12,6 @@ pub struct TlsError {
 /// The kind of a [`TlsError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[allow(unnameable_types, reason = "only for the inside")]
 pub enum Failure {
     /// The peer speaks HTTP, not TLS.
     PlainHttp,
@@ -131,6 +130,60 @@ impl From<rustls::Error> for TlsError {
             }
             _ => Failure::Protocol,
         };
-        TlsError::new(failure, crate::quote::excerpt(&error))
+        match &error {
+            E::InvalidCertificate(why) => TlsError::new(failure, certificate_text(why)),
+            E::AlertReceived(alert) => TlsError::new(failure, alert_text(u8::from(*alert))),
+            _ => TlsError::new(failure, crate::quote::excerpt(&error)),
+        }
+    }
+}
+
+/// What a peer has broken off with (RFC 8446 6).
+#[cfg(feature = "tls")]
+pub(super) fn alert_text(alert: u8) -> String {
+    let name = rustls::AlertDescription::from(alert).as_str().unwrap_or("unknown");
+    format!("the peer broke off: {name} ({alert})")
+}
+
+/// What is wrong with a peer's certificate.
+#[cfg(feature = "tls")]
+fn certificate_text(why: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as E;
+    const DAY_S: u64 = 86_400;
+    let days = |from: &rustls::pki_types::UnixTime, to: &rustls::pki_types::UnixTime| {
+        to.as_secs().saturating_sub(from.as_secs()) / DAY_S
+    };
+    match why {
+        E::UnknownIssuer => "the peer's certificate is signed by nobody that is trusted".into(),
+        E::BadSignature => "the peer's certificate is not signed by whom it says".into(),
+        E::Expired => "the peer's certificate has expired".into(),
+        E::ExpiredContext { time, not_after } => {
+            format!("the peer's certificate has expired {} days ago", days(not_after, time))
+        }
+        E::NotValidYet => "the peer's certificate is not valid yet".into(),
+        E::NotValidYetContext { time, not_before } => {
+            format!("the peer's certificate is not valid yet, for {} days", days(time, not_before))
+        }
+        E::Revoked => "the peer's certificate was revoked".into(),
+        E::NotValidForName => "the peer's certificate is not for the name that was asked for".into(),
+        E::NotValidForNameContext { expected, presented } => {
+            const NAMES_MAX: usize = 3;
+            // rustls gives them as `DnsName("a.test")`.
+            let name = |name: &String| {
+                let inner = name.split_once('(').and_then(|(_, name)| name.strip_suffix(')')).unwrap_or(name);
+                crate::quote::quoted(inner.trim_matches('"')).to_string()
+            };
+            let mut names: Vec<String> = presented.iter().take(NAMES_MAX).map(name).collect();
+            if presented.len() > NAMES_MAX {
+                names.push(format!("and {} more", presented.len() - NAMES_MAX));
+            }
+            let names = if names.is_empty() { "no name".into() } else { names.join(", ") };
+            let expected = crate::quote::quoted(&*expected.to_str()).to_string();
+            format!("the peer's certificate is not for {expected}: it is for {names}")
+        }
+        E::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "the peer's certificate is that of an authority (CA:TRUE), and none of a server's or a client's own".into()
+        }
+        why => format!("the peer's certificate is not accepted: {}", crate::quote::excerpt(why)),
     }
 }

@@ -28,6 +28,10 @@ mod acceptor;
 #[cfg(feature = "tls")]
 mod certificates;
 #[cfg(feature = "tls")]
+mod connector;
+#[cfg(all(test, feature = "tls"))]
+mod connector_tests;
+#[cfg(feature = "tls")]
 mod handshake;
 #[cfg(feature = "tls")]
 mod hello;
@@ -50,14 +54,19 @@ pub use error::{Failure, TlsError};
 pub use info::{TlsInfo, TlsVersion};
 
 #[cfg(feature = "tls")]
-pub use acceptor::{Acceptor, Connector};
+pub use acceptor::Acceptor;
 #[cfg(feature = "tls")]
 pub use certificates::{Certificate, CertificateError, Clients, Material};
+#[cfg(feature = "tls")]
+pub use connector::{Connector, ConnectorBuilder, ConnectorError};
 #[cfg(not(feature = "tls"))]
-pub use off::{Acceptor, Session};
+pub use off::{Acceptor, Connector, Session};
 #[cfg(feature = "tls")]
 pub use session::Session;
 
+/// RFC 7301: what WebSockets and the HTTP around them are spoken over (RFC 6455 has no name of its own).
+#[cfg(feature = "tls")]
+const ALPN: &[u8] = b"http/1.1";
 /// Most bytes of content in one record (RFC 8446 5.1).
 pub const RECORD_BYTES_MAX: usize = 1 << 14;
 /// Most bytes that one record adds to its content.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::error::alert_text;
 use super::handshake::{Done, Handshake, Kernel};
 use super::keys::Key;
 use super::posted::{Message, Posted, key_update};
@@ -443,8 +444,7 @@ impl Records {
                 Ok(None)
             }
             _ => {
-                let name = rustls::AlertDescription::from(alert).as_str().unwrap_or("unknown");
-                Err(TlsError::new(Failure::Alert, format!("the peer broke off: {name} ({alert})")))
+                Err(TlsError::new(Failure::Alert, alert_text(alert)))
             }
         }
     }

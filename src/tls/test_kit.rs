@@ -2,57 +2,43 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
-    SupportedProtocolVersion,
+    CipherSuite, ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
 
 use super::{Acceptor, Connector, Event, Session, TlsError};
 use crate::proto::Spares;
+use pki::{Authority, Issued};
+
+#[path = "../../tests/common/pki.rs"]
+pub(crate) mod pki;
 
 /// An authority, and a certificate for localhost that it has signed.
 pub(crate) struct Pki {
-    authority: CertificateDer<'static>,
-    certificate: CertificateDer<'static>,
-    key: KeyPair,
+    authority: Authority,
+    issued: Issued,
 }
 
 impl Pki {
     pub(crate) fn new() -> Pki {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &authority).unwrap();
-        Pki { authority: authority.der().clone(), certificate: certificate.der().clone(), key }
-    }
-
-    fn roots(&self) -> Arc<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.clone()).unwrap();
-        Arc::new(roots)
-    }
-
-    fn pair(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
-        (vec![self.certificate.clone()], key)
+        let authority = Authority::new();
+        let issued = authority.sign(&["localhost"]);
+        Pki { authority, issued }
     }
 
     /// The certificate, as peers show it.
     pub(crate) fn certificate(&self) -> &[u8] {
-        &self.certificate
+        &self.issued.certificate
     }
 
     pub(crate) fn server(&self, with: &With, asks_for_certificates: bool) -> ServerConfig {
-        let (chain, key) = self.pair();
+        let (chain, key) = self.issued.pair();
         let builder =
             ServerConfig::builder_with_provider(with.provider()).with_protocol_versions(&[with.version]).unwrap();
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots(), with.provider()).build().unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.authority.roots(), with.provider()).build().unwrap();
         let builder = match asks_for_certificates {
             true => builder.with_client_cert_verifier(verifier),
             false => builder.with_no_client_auth(),
@@ -61,10 +47,10 @@ impl Pki {
     }
 
     pub(crate) fn client(&self, with: &With, shows_certificate: bool) -> ClientConfig {
-        let (chain, key) = self.pair();
+        let (chain, key) = self.issued.pair();
         let builder =
             ClientConfig::builder_with_provider(with.provider()).with_protocol_versions(&[with.version]).unwrap();
-        let builder = builder.with_root_certificates(self.roots());
+        let builder = builder.with_root_certificates(self.authority.roots());
         match shows_certificate {
             true => builder.with_client_auth_cert(chain, key).unwrap(),
             false => builder.with_no_client_auth(),
@@ -127,7 +113,11 @@ impl Pair {
     }
 
     pub(crate) fn client(connector: &Connector, server: &Arc<ServerConfig>) -> Pair {
-        let session = connector.session(ServerName::try_from("localhost").unwrap()).unwrap();
+        Pair::meet(connector.session("localhost").unwrap(), server)
+    }
+
+    /// A client's session and a server.
+    pub(crate) fn meet(session: Session, server: &Arc<ServerConfig>) -> Pair {
         Pair::of(session, ServerConnection::new(server.clone()).unwrap().into())
     }
 
@@ -201,6 +191,23 @@ impl Pair {
             fed?;
             read.unwrap();
             if read_peer.is_empty() && out.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// As [`Pair::settle`], with a peer that may not like what it hears.
+    pub(crate) fn settle_refused(&mut self) -> Result<(), String> {
+        loop {
+            let read_peer = self.read_peer();
+            self.feed(&read_peer, usize::MAX).map_err(|error| error.to_string())?;
+            let mut out = Vec::new();
+            self.session.take_output(&mut out);
+            let told = self.tell_peer(&out);
+            let answer = self.read_peer();
+            self.feed(&answer, usize::MAX).map_err(|error| error.to_string())?;
+            told.map_err(|error| error.to_string())?;
+            if read_peer.is_empty() && out.is_empty() && answer.is_empty() {
                 return Ok(());
             }
         }

@@ -1,19 +1,19 @@
 //! Connections that are not made: every reason is a value.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use ringwire::client::{ClientError, Waiting, blocking, connect};
+use ringwire::client::{ClientError, Waiting, blocking};
 use ringwire::proto::handshake::HandshakeError;
 use ringwire::{App, Server, ws};
 
-use crate::common::{TestServer, config};
-use crate::servers;
+use crate::common::config;
+use crate::servers::{self, Speaks, Stream, connect, url};
 
 /// What a client says of a server that gives this answer; `KEY` stands for the right accept key.
-fn error_of(answer: &'static str) -> ClientError {
-    let (url, server) = servers::serve(1, move |mut stream: TcpStream| {
+fn error_of(speaks: Speaks, answer: &'static str) -> ClientError {
+    let (url, server) = servers::serve(speaks, 1, move |mut stream: Stream| {
         let key = servers::read_request(&mut stream);
         let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
         stream.write_all(answer.replace("KEY", &accept).as_bytes()).expect("sent");
@@ -27,60 +27,73 @@ fn error_of(answer: &'static str) -> ClientError {
 
 #[test]
 fn refusals_carry_status_headers_and_body() {
-    let server = TestServer::new();
-    let error = blocking::connect(format!("ws://{}/nowhere", server.address)).expect_err("no such route");
-    let ClientError::Refused(refused) = error else { panic!("{error}") };
-    assert_eq!((refused.status.as_u16(), refused.headers["content-type"].as_bytes()), (404, &b"application/json"[..]));
-    assert!(refused.body.starts_with(b"{\"error\":"), "{:?}", refused.body);
-    // A route of plain HTTP.
-    let error = blocking::connect(format!("ws://{}/healthz", server.address)).expect_err("no WebSocket");
-    assert!(matches!(error, ClientError::Refused(_)), "{error}");
+    for speaks in Speaks::ALL {
+        let server = servers::own(speaks);
+        let error = connect(url(&server, speaks, "/nowhere")).wait().expect_err("no such route");
+        let ClientError::Refused(refused) = error else { panic!("{error}") };
+        assert_eq!(
+            (refused.status.as_u16(), refused.headers["content-type"].as_bytes()),
+            (404, &b"application/json"[..])
+        );
+        assert!(refused.body.starts_with(b"{\"error\":"), "{:?}", refused.body);
+        // A route of plain HTTP.
+        let error = connect(url(&server, speaks, "/healthz")).wait().expect_err("no WebSocket");
+        assert!(matches!(error, ClientError::Refused(_)), "{error}");
 
-    let error = error_of("HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 99\r\nContent-Length: 3\r\n\r\nno!");
-    let ClientError::Refused(refused) = error else { panic!("{error}") };
-    assert_eq!((refused.status.as_u16(), &refused.body[..]), (426, &b"no!"[..]));
-    assert_eq!(refused.headers["sec-websocket-version"], "99");
+        let error = error_of(
+            speaks,
+            "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 99\r\nContent-Length: 3\r\n\r\nno!",
+        );
+        let ClientError::Refused(refused) = error else { panic!("{error}") };
+        assert_eq!((refused.status.as_u16(), &refused.body[..]), (426, &b"no!"[..]));
+        assert_eq!(refused.headers["sec-websocket-version"], "99");
 
-    let error = error_of(
-        "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
-    );
-    let ClientError::Refused(refused) = error else { panic!("{error}") };
-    assert_eq!((refused.status.as_u16(), &refused.body[..]), (500, &b"ab"[..]));
+        let error = error_of(
+            speaks,
+            "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        );
+        let ClientError::Refused(refused) = error else { panic!("{error}") };
+        assert_eq!((refused.status.as_u16(), &refused.body[..]), (500, &b"ab"[..]));
+    }
 }
 
 // A body of unknown length is waited for, but not for long.
 #[test]
 fn a_refusal_without_end_is_one_after_a_second() {
-    let start = Instant::now();
-    let error = error_of("HTTP/1.1 503 Busy\r\n\r\ncome back");
-    let ClientError::Refused(refused) = error else { panic!("{error}") };
-    assert_eq!(&refused.body[..], b"come back");
-    assert!(start.elapsed() < Duration::from_secs(4));
+    for speaks in Speaks::ALL {
+        let start = Instant::now();
+        let error = error_of(speaks, "HTTP/1.1 503 Busy\r\n\r\ncome back");
+        let ClientError::Refused(refused) = error else { panic!("{error}") };
+        assert_eq!(&refused.body[..], b"come back");
+        assert!(start.elapsed() < Duration::from_secs(4));
+    }
 }
 
 // RFC 6455 4.1: what a client MUST check.
 #[test]
 fn answers_that_are_none() {
-    for (answer, want) in [
-        ("SSH-2.0-OpenSSH_9.9\r\n", HandshakeError::Malformed),
-        (
-            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAA\r\n\r\n",
-            HandshakeError::Accept,
-        ),
-        ("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\n\r\n", HandshakeError::Upgrade),
-        (
-            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\n\
-             Sec-WebSocket-Protocol: v9\r\n\r\n",
-            HandshakeError::Protocol,
-        ),
-        (
-            "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\n\
-             Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
-            HandshakeError::Extension,
-        ),
-    ] {
-        let error = error_of(answer);
-        assert!(matches!(&error, ClientError::Handshake(got) if *got == want), "{answer}: {error}");
+    for speaks in Speaks::ALL {
+        for (answer, want) in [
+            ("SSH-2.0-OpenSSH_9.9\r\n", HandshakeError::Malformed),
+            (
+                "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAA\r\n\r\n",
+                HandshakeError::Accept,
+            ),
+            ("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\n\r\n", HandshakeError::Upgrade),
+            (
+                "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\n\
+                 Sec-WebSocket-Protocol: v9\r\n\r\n",
+                HandshakeError::Protocol,
+            ),
+            (
+                "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\n\
+                 Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+                HandshakeError::Extension,
+            ),
+        ] {
+            let error = error_of(speaks, answer);
+            assert!(matches!(&error, ClientError::Handshake(got) if *got == want), "{answer}: {error}");
+        }
     }
 }
 
@@ -99,7 +112,7 @@ fn nobody_listens() {
 
 #[test]
 fn urls_that_cannot_be() {
-    assert!(matches!(blocking::connect("wss://127.0.0.1/"), Err(ClientError::Tls { .. })));
+    assert!(matches!(blocking::connect("wss:127.0.0.1/"), Err(ClientError::Url { .. })));
     assert!(matches!(blocking::connect("127.0.0.1:9001"), Err(ClientError::Url { .. })));
     assert!(matches!(connect("ws://x/").header("Upgrade", "x").wait(), Err(ClientError::Header(_))));
 }
@@ -116,29 +129,33 @@ fn a_server_that_never_answers_costs_the_timeout() {
 
 #[test]
 fn a_server_that_closes_before_it_answers() {
-    let (url, server) = servers::serve(1, |mut stream: TcpStream| {
-        servers::read_request(&mut stream);
-        stream.write_all(b"HTTP/1.1 101 Swit").expect("sent");
-    });
-    let error = blocking::connect(url).expect_err("no connection");
-    assert!(matches!(&error, ClientError::Broken(why) if why.kind() == ErrorKind::UnexpectedEof), "{error}");
-    server.join().expect("no panic");
+    for speaks in Speaks::ALL {
+        let (url, server) = servers::serve(speaks, 1, |mut stream: Stream| {
+            servers::read_request(&mut stream);
+            stream.write_all(b"HTTP/1.1 101 Swit").expect("sent");
+        });
+        let error = connect(url).wait().expect_err("no connection");
+        assert!(matches!(&error, ClientError::Broken(why) if why.kind() == ErrorKind::UnexpectedEof), "{error}");
+        server.join().expect("no panic");
+    }
 }
 
 #[test]
 fn an_attempt_that_is_dropped_is_given_up() {
-    let (url, server) = servers::serve(1, |mut stream: TcpStream| {
-        servers::read_request(&mut stream);
-        stream.read(&mut [0; 16]).expect("the end, in order")
-    });
-    let mut connecting = std::pin::pin!(connect(url).into_future());
-    // Long enough for the request to be there: the server reads its end only behind it.
-    let waker = std::task::Waker::noop();
-    assert!(connecting.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
-    std::thread::sleep(Duration::from_millis(50));
-    // Replacing it drops it.
-    connecting.set(connect("ws:").into_future());
-    assert_eq!(server.join().expect("no panic"), [0]);
+    for speaks in Speaks::ALL {
+        let (url, server) = servers::serve(speaks, 1, |mut stream: Stream| {
+            servers::read_request(&mut stream);
+            stream.read(&mut [0; 16]).expect("the end, in order")
+        });
+        let mut connecting = std::pin::pin!(connect(url).into_future());
+        // Long enough for the request to be there: the server reads its end only behind it.
+        let waker = std::task::Waker::noop();
+        assert!(connecting.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+        std::thread::sleep(Duration::from_millis(50));
+        // Replacing it drops it.
+        connecting.set(connect("ws:").into_future());
+        assert_eq!(server.join().expect("no panic"), [0]);
+    }
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod load;
 mod reconnect;
 mod runtimes;
 mod servers;
+mod tls;

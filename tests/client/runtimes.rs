@@ -5,13 +5,14 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use futures_core::Stream as _;
-use ringwire::client::{Client, blocking, connect};
+use ringwire::client::{Client, blocking};
 use ringwire::{App, BoxError, Server, ws};
 
 use crate::common::{PATIENCE, TestServer, config};
+use crate::servers::{self, Speaks, connect};
 
 fn url(server: &TestServer) -> String {
-    format!("ws://{}/echo", server.address)
+    servers::url(server, Speaks::Tls13, "/echo")
 }
 
 /// Says `what` a hundred times and hears it as often.
@@ -29,7 +30,7 @@ async fn converse(url: String, what: String) -> usize {
 
 #[test]
 fn on_tokio() {
-    let server = TestServer::new();
+    let server = servers::own(Speaks::Tls13);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let heard = runtime.block_on(async {
         let tasks: Vec<_> =
@@ -50,7 +51,7 @@ fn on_tokio() {
 
 #[test]
 fn in_a_task_of_a_ringwire_core() {
-    let echo = TestServer::new();
+    let echo = servers::own(Speaks::Tls13);
     let upstream = url(&echo);
     // A proxy: what its clients say goes to the echo server and back.
     let proxy = Server::new(config()).start(move || {
@@ -84,8 +85,8 @@ fn in_a_task_of_a_ringwire_core() {
 #[test]
 fn it_is_a_stream_and_can_move_between_threads() {
     fn is_send_and_sync<T: Send + Sync>(_: &T) {}
-    let server = TestServer::new();
-    let mut client: Client = blocking::connect(url(&server)).expect("a connection").into_async();
+    let server = servers::own(Speaks::Tls13);
+    let mut client: Client = connect(url(&server)).wait().expect("a connection").into_async();
     is_send_and_sync(&client);
     is_send_and_sync(&client.sender());
     is_send_and_sync(&connect(""));

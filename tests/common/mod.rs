@@ -5,6 +5,8 @@
 #![allow(dead_code)]
 
 pub(crate) mod bytes;
+#[cfg(feature = "tls")]
+pub(crate) mod pki;
 #[cfg(feature = "cli")]
 pub(crate) mod program;
 pub(crate) mod raw;

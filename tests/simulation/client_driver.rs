@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use ringwire::engine::sim::{Fault, Faults, Mutant, RingOptions, Rng, World};
 
-use crate::client_host::{Cable, ClientCore, Manner, Peer, Tasks, connect_to, no_names};
+use crate::client_host::{Cable, ClientCore, Manner, Peer, Tasks, connect_securely_to, connect_to, no_names};
 use crate::client_users::{Seen, User, Visits, app};
 use crate::driver::ring;
 use crate::host::{Cores, Setup};
+use crate::secure::{self, Socket};
 use crate::table::Table;
 
 /// Ports of one user: one for each time that it calls.
@@ -28,6 +29,8 @@ pub struct Scenario {
     pub users: usize,
     /// Whether time limits are short enough to be reached; then peers may be silent and cables cut.
     pub drops: bool,
+    /// Whether everybody speaks TLS.
+    pub is_secure: bool,
     /// The part of the attempts that end up with somebody who is no server.
     pub strangers: f64,
 }
@@ -36,7 +39,8 @@ impl Scenario {
     pub fn of(seed: u64) -> Scenario {
         let faults = Faults::harsh().with(Fault::ConnectFailed, 0.05).with(Fault::NoDescriptor, 0.02);
         let drops = seed.is_multiple_of(3);
-        Scenario { seed, faults, mutant: None, users: 3 + (seed % 4) as usize, drops, strangers: 0.2 }
+        let is_secure = matches!(seed % 5, 1 | 3);
+        Scenario { seed, faults, mutant: None, users: 3 + (seed % 4) as usize, drops, is_secure, strangers: 0.2 }
     }
 
     pub fn calm(self) -> Scenario {
@@ -92,6 +96,9 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     setup.settings.close_timeout = limit(5);
     setup.settings.ping_interval = limit(4);
     setup.settings.drain_timeout = Duration::from_secs(36_000);
+    if scenario.is_secure {
+        setup.settings.acceptors = vec![Some(secure::acceptor())];
+    }
     let cores = Cores::new(&world, &setup);
     let options = RingOptions { mutant: scenario.mutant, ..ring(&mut rng) };
     let client = ClientCore::new(&world, setup.cores, options, no_names);
@@ -145,6 +152,7 @@ impl Run {
         let (inbox, outbox) = (rng.pick(&[1, 200, 3_000, 1 << 20]), rng.pick(&[0, 1, 150, 3_000, 1 << 20]));
         let (handshake, close, pong) = (limit(10), limit(3), limit(3));
         let ping = if self.scenario.drops { Duration::from_secs(2) } else { Duration::ZERO };
+        let connect_to = if self.scenario.is_secure { connect_securely_to } else { connect_to };
         let connect = move |nth: u16| {
             let connect = connect_to(&driver, (number as u16 + 1) * PORTS + nth, "/");
             let connect = connect.handshake_timeout(handshake).close_timeout(close);
@@ -236,7 +244,12 @@ impl Run {
                         Met::Nobody
                     }
                     Manner::Silent if self.rng.chance(0.5) => Met::Nobody,
-                    manner => Met::Stranger(Peer::new(dial.accept(), manner), manner),
+                    manner => {
+                        let client = dial.accept();
+                        let is_secure = self.scenario.is_secure;
+                        let socket = if is_secure { Socket::serving(client) } else { Socket::plain(client) };
+                        Met::Stranger(Peer::new(socket, manner), manner)
+                    }
                 }
             };
             self.met[user].push((port % PORTS, met));

@@ -13,6 +13,7 @@ use ringwire::client::{Connect, connect};
 use ringwire::engine::sim::{Client, Ring, RingOptions, Rng, World};
 
 use crate::host::Bell;
+use crate::secure::{self, Socket};
 use crate::wire;
 
 /// The client's driver.
@@ -65,6 +66,11 @@ impl ClientCore {
         }
         Ok(())
     }
+}
+
+/// The same with TLS.
+pub fn connect_securely_to(courier: &Arc<Courier>, port: u16, path: &str) -> Connect {
+    through(connect(format!("wss://10.9.9.9:{port}{path}")), courier).tls(secure::connector())
 }
 
 /// A connection to be made through a simulated driver.
@@ -250,7 +256,7 @@ fn question(nth: usize) -> Vec<u8> {
 
 /// A peer with a [`Manner`].
 pub struct Peer {
-    pub client: Client,
+    socket: Socket,
     manner: Manner,
     request: Vec<u8>,
     to_write: VecDeque<Vec<u8>>,
@@ -261,9 +267,9 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(client: Client, manner: Manner) -> Peer {
+    pub fn new(socket: Socket, manner: Manner) -> Peer {
         let (request, to_write) = (Vec::new(), VecDeque::new());
-        Peer { client, manner, request, to_write, began: false, answered: 0, wrong_pong: None }
+        Peer { socket, manner, request, to_write, began: false, answered: 0, wrong_pong: None }
     }
 
     /// What answered a ping of its own without saying the same, or answered none.
@@ -273,9 +279,9 @@ impl Peer {
 
     /// Does the next thing; whether there was any.
     pub fn step(&mut self) -> bool {
-        let read = self.client.received();
-        if self.client.is_closed() {
-            self.client.close();
+        let read = self.socket.read(usize::MAX);
+        if self.socket.client.is_closed() {
+            self.socket.close();
             return false;
         }
         self.request.extend_from_slice(&read);
@@ -286,8 +292,8 @@ impl Peer {
             self.hear();
         }
         match self.to_write.pop_front() {
-            Some(bytes) if bytes.is_empty() => self.client.close(),
-            Some(bytes) => self.client.send(&bytes),
+            Some(bytes) if bytes.is_empty() => self.socket.close(),
+            Some(bytes) => self.socket.send(&bytes),
             None => return !read.is_empty(),
         }
         true
@@ -323,8 +329,8 @@ impl Peer {
     fn begin(&mut self) -> bool {
         match self.manner {
             Manner::Silent => return false,
-            Manner::HangsUp => self.client.close(),
-            Manner::Resets => self.client.reset(),
+            Manner::HangsUp => self.socket.close(),
+            Manner::Resets => self.socket.reset(),
             _ => {
                 let Some(key) = wire::key_of(&self.request) else { return false };
                 self.request.clear();

@@ -28,6 +28,9 @@ impl Run {
                     _ => true,
                 };
                 table.add(row(end), 1);
+                if self.scenario.is_secure {
+                    table.add(row(end) + ", TLS", 1);
+                }
                 if !was_tried {
                     if !visit.received.is_empty() || !seen.is_empty() {
                         return Err(blame("messages of a connection that was not made"));

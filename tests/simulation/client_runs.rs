@@ -61,6 +61,7 @@ fn a_client_survives_harsh_faults_of_every_kind() {
         "gave up",
         "handle dropped",
         "closed with 4001, clean",
+        "closed with 4001, clean, TLS",
         "not opened: Prepare",
         "not opened: Refused",
         "not opened: Handshake",
@@ -76,7 +77,9 @@ fn a_client_survives_harsh_faults_of_every_kind() {
 
 #[test]
 fn the_same_seed_is_the_same_run_of_a_client() {
-    assert_eq!(must(&Scenario::of(5)), must(&Scenario::of(5)));
+    for seed in [5, 8] {
+        assert_eq!(must(&Scenario::of(seed)), must(&Scenario::of(seed)));
+    }
     assert_ne!(must(&Scenario::of(5)).fingerprint, must(&Scenario::of(6)).fingerprint);
 }
 
@@ -84,9 +87,10 @@ fn the_same_seed_is_the_same_run_of_a_client() {
 #[test]
 fn planted_bugs_of_a_clients_ring_are_found() {
     for mutant in [Mutant::LoseByte, Mutant::DuplicateByte, Mutant::ReorderSends] {
-        let found =
-            (0..10).filter(|&seed| try_run(&Scenario { mutant: Some(mutant), ..Scenario::of(seed).calm() }).is_err());
-        let found = found.count();
-        assert!(found >= 8, "{mutant:?} was found only {found} times in 10");
+        for is_secure in [false, true] {
+            let scenario = |seed| Scenario { mutant: Some(mutant), is_secure, ..Scenario::of(seed).calm() };
+            let found = (0..10).filter(|&seed| try_run(&scenario(seed)).is_err()).count();
+            assert!(found >= 8, "{mutant:?}, TLS {is_secure}: found only {found} times in 10");
+        }
     }
 }

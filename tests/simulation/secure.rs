@@ -1,4 +1,4 @@
-//! A simulated client's socket, plain or with TLS: what its user reads and writes is plain in both cases.
+//! A simulated peer's socket, plain or with TLS: what its user reads and writes is plain in both cases.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,7 +6,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use ringwire::engine::sim::Client;
 use ringwire::proto::Spares;
 use ringwire::tls::{Acceptor, Connector, Event, Session};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// What all runs go by: a certificate, once. Its signatures are all of one length, so that a seed's runs are alike.
@@ -14,7 +14,8 @@ fn configurations() -> &'static (ServerConfig, Connector) {
     static CONFIGURATIONS: OnceLock<(ServerConfig, Connector)> = OnceLock::new();
     CONFIGURATIONS.get_or_init(|| {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        let certificate = CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        let certificate =
+            CertificateParams::new(vec!["localhost".into(), "10.9.9.9".into()]).unwrap().self_signed(&key).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).unwrap();
         let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -28,6 +29,11 @@ fn configurations() -> &'static (ServerConfig, Connector) {
 
 pub fn acceptor() -> Arc<Acceptor> {
     Arc::new(Acceptor::new(configurations().0.clone()).unwrap())
+}
+
+/// What a client goes by that trusts this server, at its address too.
+pub fn connector() -> Connector {
+    configurations().1.clone()
 }
 
 /// See the module.
@@ -52,8 +58,17 @@ impl Socket {
         Socket { client, tls: None, has_finished: false }
     }
 
+    /// A client's.
     pub fn secure(client: Client) -> Socket {
-        let session = configurations().1.session(ServerName::try_from("localhost").unwrap()).unwrap();
+        Socket::with(client, configurations().1.session("localhost").unwrap())
+    }
+
+    /// A server's.
+    pub fn serving(client: Client) -> Socket {
+        Socket::with(client, acceptor().session())
+    }
+
+    fn with(client: Client, session: Session) -> Socket {
         let (spares, early) = (Spares::new(1 << 16), Vec::new());
         let tls = Some(Tls { session, spares, early, has_heard_end: false, wrong: None });
         let mut socket = Socket { client, tls, has_finished: false };
@@ -117,6 +132,17 @@ impl Socket {
     pub fn shutdown_write(&mut self) {
         self.has_finished = true;
         self.client.shutdown_write();
+    }
+
+    /// Ends without a word.
+    pub fn close(&mut self) {
+        self.has_finished = true;
+        self.client.close();
+    }
+
+    pub fn reset(&mut self) {
+        self.has_finished = true;
+        self.client.reset();
     }
 
     /// Bytes written that are not on their way.

@@ -69,7 +69,7 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ),
     ],
     &[
-        ("client", &["closed", "engine", "guard", "mail", "message", "proto", "quote", "runtime", "wakers"]),
+        ("client", &["closed", "engine", "guard", "mail", "message", "proto", "quote", "runtime", "tls", "wakers"]),
         ("remote", &["admission", "hub", "mail", "message", "metrics", "outbox", "proto", "runtime"]),
     ],
     &[(

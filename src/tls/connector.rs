@@ -1,0 +1,340 @@
+//! What makes the sessions of a client: whom it trusts, whom it shows itself as, and what it remembers of servers.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::{ALPN, Failure, Session, TlsError, TlsVersion};
+
+/// What the built connectors remember of how many servers: up to eight tickets each.
+const SERVERS_REMEMBERED: usize = 32;
+const TICKETS_PER_SERVER: usize = 8;
+
+/// Makes the sessions of a client with servers. Cloned cheaply; clones, and all connections made with them, share what is
+/// remembered of servers, so that a connection resumes what an earlier one has agreed on (RFC 8446 2.2), which spares both
+/// sides most of the handshake.
+///
+/// Whatever its configuration says, HTTP/1.1 is the only protocol (RFC 7301), and there is no early data, which could be
+/// replayed.
+///
+/// ```
+/// use ringwire::client::tls::Connector;
+///
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// // Trusts one authority, in place of those of the machine.
+/// let connector = Connector::builder().ca_file("authority.pem").build()?;
+/// let connecting = ringwire::client::connect("wss://chat.example.org/").tls(connector);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Connector {
+    config: Arc<ClientConfig>,
+}
+
+impl Connector {
+    /// One that goes by this configuration, with HTTP/1.1 as the only protocol and without early data. It has the
+    /// configuration's store of sessions.
+    pub fn new(mut config: ClientConfig) -> Connector {
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.enable_secret_extraction = true;
+        config.enable_early_data = false;
+        Connector { config: Arc::new(config) }
+    }
+
+    /// Builds one of parts; without any, it trusts whom the machine trusts.
+    pub fn builder() -> ConnectorBuilder {
+        ConnectorBuilder::default()
+    }
+
+    /// The process's own, made when it is first asked for: it trusts whom the machine trusts.
+    ///
+    /// # Errors
+    /// If the machine trusts nobody; the next time it is looked again.
+    pub fn platform() -> Result<Connector, ConnectorError> {
+        static CONNECTOR: Mutex<Option<Connector>> = Mutex::new(None);
+        let mut connector = CONNECTOR.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connector) = &*connector {
+            return Ok(connector.clone());
+        }
+        let made = Connector::builder().build()?;
+        Ok(connector.insert(made).clone())
+    }
+
+    /// A session with the server of this name, whose first words wait in it. The name is that of a host as URLs have it,
+    /// an address included, with brackets or without; a name that is not ASCII has to be encoded before (RFC 5890).
+    ///
+    /// # Errors
+    /// If that is no name, or the configuration cannot be used.
+    pub fn session(&self, name: &str) -> Result<Session, TlsError> {
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        let Ok(name) = ServerName::try_from(bare) else {
+            let text = format!("{} is no name that a certificate could be for", crate::quote::quoted(name));
+            return Err(TlsError::new(Failure::Internal, text));
+        };
+        Session::client(self.config.clone(), name.to_owned())
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`Connector`]. Files are read by [`ConnectorBuilder::build`].
+///
+/// ```
+/// use ringwire::TlsVersion;
+/// use ringwire::client::tls::Connector;
+///
+/// # fn example() -> Result<Connector, ringwire::client::tls::ConnectorError> {
+/// Connector::builder()
+///     .ca_file("authority.pem")
+///     .certificate_files("client.pem", "client.key")
+///     .min_version(TlsVersion::Tls13)
+///     .build()
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct ConnectorBuilder {
+    authorities: Vec<Source>,
+    trusts_platform: bool,
+    trusts_anybody: bool,
+    own: Option<(Source, Source)>,
+    min_version: Option<TlsVersion>,
+    forgets: bool,
+}
+
+/// Where PEM is.
+#[derive(Clone)]
+enum Source {
+    File(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+impl ConnectorBuilder {
+    /// Trusts the certificates of authorities in this PEM file, and no longer those of the machine. May be called again for
+    /// more of them. A server's self-signed certificate can stand there as well, unless it says that it is an authority's.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> ConnectorBuilder {
+        self.authorities.push(Source::File(path.into()));
+        self
+    }
+
+    /// As [`ConnectorBuilder::ca_file`], with the file's content.
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> ConnectorBuilder {
+        self.authorities.push(Source::Bytes(pem.into()));
+        self
+    }
+
+    /// Trusts whom the machine trusts as well: those in `SSL_CERT_FILE` and `SSL_CERT_DIR` if these are set, else those
+    /// where Linux distributions have them. It is so without [`ConnectorBuilder::ca_file`] and its like.
+    #[must_use]
+    pub fn platform_roots(mut self) -> ConnectorBuilder {
+        self.trusts_platform = true;
+        self
+    }
+
+    /// **Accepts whatever certificate a server shows: of anybody, for any name, expired.** What is sent is encrypted, to
+    /// whoever has answered. For tests.
+    #[must_use]
+    pub fn dangerous_accept_any_certificate(mut self) -> ConnectorBuilder {
+        self.trusts_anybody = true;
+        self
+    }
+
+    /// Shows this certificate to servers that ask for one. PEM files: the certificate with those that it was signed by, and
+    /// its key. The last one set counts.
+    #[must_use]
+    pub fn certificate_files(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> ConnectorBuilder {
+        self.own = Some((Source::File(certificate.into()), Source::File(key.into())));
+        self
+    }
+
+    /// As [`ConnectorBuilder::certificate_files`], with the files' contents.
+    #[must_use]
+    pub fn certificate_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> ConnectorBuilder {
+        self.own = Some((Source::Bytes(certificate.into()), Source::Bytes(key.into())));
+        self
+    }
+
+    /// The oldest version of TLS that is spoken; 1.2 if not set.
+    #[must_use]
+    pub fn min_version(mut self, version: TlsVersion) -> ConnectorBuilder {
+        self.min_version = Some(version);
+        self
+    }
+
+    /// Makes a full handshake each time, and remembers nothing of servers.
+    #[must_use]
+    pub fn without_resumption(mut self) -> ConnectorBuilder {
+        self.forgets = true;
+        self
+    }
+
+    /// Reads the files and makes the connector.
+    ///
+    /// # Errors
+    /// A file that cannot be read or does not hold what it should, a key of another certificate; nobody that is trusted.
+    pub fn build(self) -> Result<Connector, ConnectorError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let versions = match self.min_version {
+            Some(TlsVersion::Tls13) => &[&rustls::version::TLS13][..],
+            _ => rustls::ALL_VERSIONS,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .unwrap_or_else(|error| unreachable!("the provider has suites of each version: {error}"));
+        let builder: ConfigBuilder<ClientConfig, WantsClientCert> = match self.trusts_anybody {
+            true => {
+                let verifier = AcceptsAny(provider.signature_verification_algorithms);
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+            }
+            false => builder.with_root_certificates(self.roots()?),
+        };
+        let mut config = match &self.own {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = certificates(certificate)?;
+                let private = private_key(key)?;
+                builder.with_client_auth_cert(chain, private).map_err(|error| match error {
+                    rustls::Error::InconsistentKeys(_) => {
+                        ConnectorError(format!("{key}: not the key of the certificate in {certificate}"))
+                    }
+                    error => key.wrong(&error.to_string()),
+                })?
+            }
+        };
+        config.resumption = match self.forgets {
+            true => Resumption::disabled(),
+            false => Resumption::in_memory_sessions(SERVERS_REMEMBERED * TICKETS_PER_SERVER),
+        };
+        Ok(Connector::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, ConnectorError> {
+        let mut roots = RootCertStore::empty();
+        for source in &self.authorities {
+            for certificate in certificates(source)? {
+                roots.add(certificate).map_err(|error| source.wrong(&error.to_string()))?;
+            }
+        }
+        if self.trusts_platform || self.authorities.is_empty() {
+            let found = rustls_native_certs::load_native_certs();
+            // Some that are there are old enough to be no certificates any more.
+            let (added, _) = roots.add_parsable_certificates(found.certs);
+            if added == 0 && roots.is_empty() {
+                let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+                return Err(ConnectorError(format!(
+                    "the machine has no certificates of authorities{why}: install them (ca-certificates), point \
+                     SSL_CERT_FILE at a file of them, or give the client its own"
+                )));
+            }
+        }
+        Ok(roots)
+    }
+}
+
+impl fmt::Debug for ConnectorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectorBuilder")
+            .field("trusts_platform", &self.trusts_platform)
+            .field("trusts_anybody", &self.trusts_anybody)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    fn read(&self) -> Result<Vec<u8>, ConnectorError> {
+        match self {
+            Source::File(path) => std::fs::read(path).map_err(|error| self.wrong(&error.to_string())),
+            Source::Bytes(bytes) => Ok(bytes.clone()),
+        }
+    }
+
+    fn wrong(&self, what: &str) -> ConnectorError {
+        ConnectorError(format!("{self}: {what}"))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::File(path) => Path::display(path).fmt(f),
+            Source::Bytes(_) => f.write_str("what was given as PEM"),
+        }
+    }
+}
+
+fn certificates(source: &Source) -> Result<Vec<CertificateDer<'static>>, ConnectorError> {
+    let found: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&source.read()?).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(source.wrong("there is no certificate in it")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(source.wrong(&format!("not PEM: {error}"))),
+    }
+}
+
+fn private_key(source: &Source) -> Result<PrivateKeyDer<'static>, ConnectorError> {
+    PrivateKeyDer::from_pem_slice(&source.read()?).map_err(|error| match error {
+        PemError::NoItemsFound => source.wrong("there is no private key in it"),
+        error => source.wrong(&format!("not PEM: {error}")),
+    })
+}
+
+/// Why no [`Connector`] could be made: one line that names the file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConnectorError(String);
+
+/// Believes everybody to be who he says, and still has him prove that he has the key.
+#[derive(Debug)]
+struct AcceptsAny(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AcceptsAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
