@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     slo,
     target::{Target, parse_header, parse_sources},
-    wire::Sizes,
+    wire::{Content, Sizes},
 };
 
 /// Measures any WebSocket server, and checks every message that comes back.
@@ -174,6 +174,8 @@ pub(crate) struct Common {
     #[command(flatten)]
     pub(crate) to: To,
     #[command(flatten)]
+    pub(crate) tls: Tls,
+    #[command(flatten)]
     pub(crate) opening: Opening,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -212,6 +214,9 @@ pub(crate) struct To {
     /// Payload bytes: 64, 4KiB, 64..4096 (evenly), or 64:90,4KiB:10 (with weights).
     #[arg(long, default_value = "64", value_parser = Sizes::parse)]
     pub(crate) size: Sizes,
+    /// What payloads are made of.
+    #[arg(long, value_enum, default_value_t = Content::Random)]
+    pub(crate) content: Content,
     /// Send text messages (the default).
     #[arg(long, conflicts_with = "binary")]
     pub(crate) text: bool,
@@ -221,25 +226,68 @@ pub(crate) struct To {
     /// No handshake and no masks: the same number of bytes for a server without WebSocket.
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Offer compression by permessage-deflate, with contexts that messages may refer back to, or without.
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true,
+          default_missing_value = "context", conflicts_with = "raw")]
+    pub(crate) deflate: Option<Contexts>,
+    /// Do not compress messages of fewer bytes.
+    #[arg(long, value_name = "SIZE", default_value = "256", value_parser = size, requires = "deflate")]
+    pub(crate) deflate_min: usize,
+}
+
+/// What is offered of compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Contexts {
+    /// Messages may refer to those before; the server may decline that.
+    Context,
+    /// Each message by itself.
+    NoContext,
+}
+
+/// How servers of wss:// URLs are spoken to.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct Tls {
+    /// PEM file of authorities to trust, in place of those of this machine; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Vec<PathBuf>,
+    /// Accept whatever certificate a server shows.
+    #[arg(long, conflicts_with = "ca")]
+    pub(crate) insecure: bool,
+    /// PEM file of the certificate to show to servers that ask for one.
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// Make a full handshake for every connection: resume no session of an earlier one.
+    #[arg(long)]
+    pub(crate) no_resumption: bool,
+}
+
+impl Tls {
+    /// Whether any of it is given.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        !self.ca.is_empty() || self.insecure || self.client_cert.is_some() || self.no_resumption
+    }
 }
 
 /// The URL, which may stand by itself or behind its name.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct Url {
-    /// Server and route, as ws://HOST:PORT/PATH.
+    /// Server and route, as ws://HOST:PORT/PATH or wss://HOST:PORT/PATH.
     #[arg(value_name = "URL", help_heading = None::<&'static str>, value_parser = Target::parse)]
     positional: Option<Target>,
-    /// The same as the argument.
+    /// The same as the argument; given several times, connections are dealt out in turn.
     #[arg(long = "url", value_name = "URL", value_parser = Target::parse)]
-    named: Option<Target>,
+    named: Vec<Target>,
 }
 
 impl To {
-    /// Where to.
-    pub(crate) fn url(&self) -> &Target {
-        let Url { positional, named } = &self.url;
-        positional.as_ref().or(named.as_ref()).expect("the group is required")
+    /// Where to; there is at least one.
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &Target> {
+        self.url.positional.iter().chain(&self.url.named)
     }
 }
 
@@ -307,6 +355,14 @@ fn time(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a time is a number of seconds, or has a unit: 5, 5s, 500ms, 2m".to_owned())
 }
 
+/// Reads a number of bytes.
+fn size(text: &str) -> Result<usize, String> {
+    match Sizes::parse(text)? {
+        Sizes::Fixed(size) => Ok(size),
+        _ => Err("one size, as 64 or 4KiB".to_owned()),
+    }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().map_err(|error| error.to_string())?;
     if number > 0.0 && number.is_finite() { Ok(number) } else { Err("must be more than 0".to_owned()) }
@@ -367,8 +423,12 @@ mod tests {
     fn the_url_is_given_once_in_either_of_two_ways() {
         for line in ["echo ws://127.0.0.1:7/x", "echo --url ws://127.0.0.1:7/x", "echo --raw ws://127.0.0.1:7/x --text"]
         {
-            assert_eq!(echo(line).load.common.to.url().path, "/x", "{line}");
+            let urls: Vec<String> = echo(line).load.common.to.urls().map(|target| target.path.clone()).collect();
+            assert_eq!(urls, ["/x"], "{line}");
         }
+        let several = echo("echo --url ws://127.0.0.1:7/x --url wss://127.0.0.1:8/y");
+        let urls: Vec<&str> = several.load.common.to.urls().map(|target| target.path.as_str()).collect();
+        assert_eq!(urls, ["/x", "/y"]);
         for scenario in ["echo", "broadcast", "fanout", "rooms", "slow", "emit", "connect", "churn"] {
             let missing = read(scenario).expect_err("no URL");
             assert_eq!(missing.kind(), ErrorKind::MissingRequiredArgument, "{scenario}");
@@ -383,9 +443,38 @@ mod tests {
     }
 
     #[test]
+    fn compression_and_tls_are_asked_for_in_words() {
+        let to = |line: &str| echo(&format!("echo ws://127.0.0.1:7/ {line}")).load.common.to;
+        for (line, expected) in [
+            ("", (None, 256)),
+            ("--deflate", (Some(Contexts::Context), 256)),
+            ("--deflate=context", (Some(Contexts::Context), 256)),
+            ("--deflate=no-context --deflate-min 1KiB", (Some(Contexts::NoContext), 1024)),
+        ] {
+            let line = if line.is_empty() { "--text" } else { line };
+            let to = to(line);
+            assert_eq!((to.deflate, to.deflate_min), expected, "{line}");
+        }
+        // Behind it the URL can still stand.
+        assert_eq!(echo("echo --deflate ws://127.0.0.1:7/x").load.common.to.urls().count(), 1);
+        for (line, kind) in [
+            ("--deflate --raw", ErrorKind::ArgumentConflict),
+            ("--deflate=much", ErrorKind::InvalidValue),
+            ("--deflate-min 1..2 --deflate", ErrorKind::ValueValidation),
+            ("--deflate-min 1", ErrorKind::MissingRequiredArgument),
+            ("--client-cert a.pem", ErrorKind::MissingRequiredArgument),
+            ("--insecure --ca a.pem", ErrorKind::ArgumentConflict),
+        ] {
+            let wrong = read(&format!("echo ws://127.0.0.1:7/ {line}")).expect_err(line);
+            assert_eq!(wrong.kind(), kind, "{line}: {wrong}");
+        }
+    }
+
+    #[test]
     fn help_tells_every_option_of_a_scenario() {
         Cli::command().debug_assert();
-        const COMMON: &str = "[URL] --url --header --subprotocol --size --text --binary --raw --patience --concurrency \
+        const COMMON: &str = "[URL] --url --header --subprotocol --size --content --text --binary --raw --deflate \
+                              --deflate-min --ca --insecure --client-cert --client-key --no-resumption --patience --concurrency \
                               --ramp --bind --threads --pin --server-pid --slo --json --html --hdr-log --quiet";
         const FLOW: &str = "--rate --duration --count --warmup";
         let scenarios = [
@@ -412,10 +501,16 @@ mod tests {
             assert_eq!(listed, expected, "{scenario}");
             // The groups are told apart, and the scenario's own options come first.
             let help = command.render_help().to_string();
-            let places: Vec<usize> =
-                ["\nArguments:", "\nOptions:", "\nServer and messages:", "\nConnections and threads:", "\nReport:"]
-                    .map(|heading| help.find(heading).unwrap_or_else(|| panic!("{scenario}: no {heading} in {help}")))
-                    .into();
+            let places: Vec<usize> = [
+                "\nArguments:",
+                "\nOptions:",
+                "\nServer and messages:",
+                "\nTLS:",
+                "\nConnections and threads:",
+                "\nReport:",
+            ]
+            .map(|heading| help.find(heading).unwrap_or_else(|| panic!("{scenario}: no {heading} in {help}")))
+            .into();
             assert!(places.is_sorted(), "{help}");
         }
     }

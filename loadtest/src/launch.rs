@@ -6,10 +6,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ringwire::{engine::uring::closes_late, proto::Kind};
+use ringwire::{
+    engine::uring::closes_late,
+    proto::{Kind, extensions::Offer},
+    tls::Connector,
+};
 
 use crate::{
-    cli::{Command, Common, Flow, Publishing},
+    cli::{Command, Common, Contexts, Flow, Publishing, Tls},
     net::{Nanos, Net},
     output,
     progress::Progress,
@@ -23,9 +27,10 @@ use crate::{
         emit::{self, Emit},
         fanout::{self, Board, Fanout},
     },
+    target::Target,
     usage,
     verdict::{Outcome, Verdict},
-    wire::{Layout, Messages, STAMP_BYTES, STREAMS_MAX},
+    wire::{Content, Layout, Messages, STAMP_BYTES, STREAMS_MAX},
 };
 
 /// Stands in for a window's length where a count ends it, to choose how finely time is cut.
@@ -54,7 +59,7 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Verdict>
             fan_out("broadcast", &cli.publishing, Groups { count: 1, members, stalled: 0 }, stop)
         }
         Command::Rooms(cli) => {
-            if !cli.publishing.load.common.to.url().path.contains("{room}") {
+            if !cli.publishing.load.common.to.urls().all(|url| url.path.contains("{room}")) {
                 return Err("the URL must have {room} in its path".into());
             }
             let groups = Groups { count: cli.rooms.max(1), members: cli.members, stalled: 0 };
@@ -71,6 +76,9 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Verdict>
             let mut launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, stop);
             launch.refuse_raw("emit")?;
             let to = &launch.common.to;
+            if to.content != Content::Random {
+                return Err("emit sends its payloads within JSON: --content random alone".into());
+            }
             if to.binary || to.size.min() < STAMP_BYTES || to.size.max() > 32 << 10 {
                 return Err(format!("emit sends text of {STAMP_BYTES} bytes to 32 KiB").into());
             }
@@ -82,7 +90,7 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Verdict>
                 posters: cli.posters.max(1),
                 ramp: launch.ramp(),
                 pace: launch.pace(&cli.load.flow),
-                host: to.url().host.clone(),
+                hosts: to.urls().map(|url| url.host.clone()).collect(),
                 api: cli.api.clone(),
                 token: cli.token.clone(),
             };
@@ -172,6 +180,24 @@ fn fan_out(scenario: &'static str, cli: &Publishing, groups: Groups, stop: &Atom
     })
 }
 
+/// What makes the sessions of one target: tickets of one server are of no use to another.
+fn connector(tls: &Tls) -> Result<Connector, String> {
+    let mut builder = Connector::builder();
+    for file in &tls.ca {
+        builder = builder.ca_file(file);
+    }
+    if tls.insecure {
+        builder = builder.dangerous_accept_any_certificate();
+    }
+    if let (Some(certificate), Some(key)) = (&tls.client_cert, &tls.client_key) {
+        builder = builder.certificate_files(certificate, key);
+    }
+    if tls.no_resumption {
+        builder = builder.without_resumption();
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
 fn nanos(time: Duration) -> Nanos {
     // The command line takes no time that would not fit.
     time.as_nanos() as Nanos
@@ -217,14 +243,33 @@ impl<'a> Launch<'a> {
         }
     }
 
+    /// Where to, and how each is spoken to.
+    fn targets(&self) -> Result<Vec<Target>, String> {
+        let Common { to, opening, tls, .. } = self.common;
+        let count = to.urls().count();
+        let mut targets = Vec::new();
+        for url in to.urls() {
+            let mut target = url.clone();
+            target.headers.clone_from(&to.headers);
+            target.protocols.clone_from(&to.protocols);
+            target.offer = to.deflate.map(|contexts| Offer { context: contexts == Contexts::Context });
+            target.check()?;
+            target.sources = opening.bind.clone().unwrap_or_default();
+            target.spread_sources(self.connections.div_ceil(count));
+            if target.is_secure {
+                target.connector = Some(connector(tls)?);
+            }
+            targets.push(target);
+        }
+        if !targets.iter().any(|target| target.is_secure) && tls.is_asked_for() {
+            return Err("the options of TLS are for wss:// URLs: there is none".to_owned());
+        }
+        Ok(targets)
+    }
+
     fn plan(&self) -> Result<run::Plan, String> {
-        let Common { to, opening, output, patience } = self.common;
-        let mut target = to.url().clone();
-        target.headers.clone_from(&to.headers);
-        target.protocols.clone_from(&to.protocols);
-        target.check()?;
-        target.sources = opening.bind.clone().unwrap_or_default();
-        target.spread_sources(self.connections);
+        let Common { to, opening, output, patience, .. } = self.common;
+        let targets = self.targets()?;
         if self.connections == 0 {
             return Err("there must be connections".to_owned());
         }
@@ -242,8 +287,9 @@ impl<'a> Launch<'a> {
         let kind = if to.binary { Kind::Binary } else { Kind::Text };
         let window = self.duration.unwrap_or(WINDOW_GUESSED);
         Ok(run::Plan {
-            target: Arc::new(target),
-            messages: Box::leak(Box::new(Messages::new(self.layout, kind, to.size.clone()))),
+            targets: targets.into(),
+            deflate_bytes_min: to.deflate_min,
+            messages: Box::leak(Box::new(Messages::new(self.layout, kind, to.size.clone(), to.content))),
             connections: self.connections,
             slots: 0,
             workers: wanted.clamp(1, self.connections),
@@ -268,8 +314,8 @@ impl<'a> Launch<'a> {
         let Common { to, output, .. } = self.common;
         let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let outcome = plan.run(make, &mut Progress::new(output.quiet), self.stop)?;
-        let url = to.url().url.clone();
-        let about = About { scenario, unit, url, connections: self.connections, rate, started_unix_s };
+        let urls: Vec<String> = to.urls().map(|url| url.url.clone()).collect();
+        let about = About { scenario, unit, urls, connections: self.connections, rate, started_unix_s };
         output::finish(&about, &outcome, output)
     }
 }

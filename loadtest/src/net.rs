@@ -10,12 +10,15 @@
 //! Invariant: a slot is given out again only when no operation of it is in flight.
 
 mod app;
+mod deflate;
 mod frames;
 mod handshake;
 mod life;
 mod line;
 mod plain;
+mod reading;
 mod receiving;
+mod secure;
 mod sending;
 
 use std::{io, mem, sync::Arc, time::Instant};
@@ -28,12 +31,21 @@ use ringwire::{
 pub(crate) use self::app::{App, Gone, Io, Nanos, Open, Received, Speaks};
 use self::{
     app::Command,
+    deflate::Deflate,
     line::{Line, State},
+    reading::Reader,
+    secure::Wires,
 };
-use crate::{target::Target, wire::Messages};
+use crate::{
+    tally::{OfTarget, Packed},
+    target::Target,
+    wire::Messages,
+};
 
 /// How long a closing handshake may take, and then the server's end of the connection.
 const CLOSE_PATIENCE: Nanos = 2_000_000_000;
+/// As long as connections end, all of them have so much time to.
+const CLOSE_PATIENCE_IN_ALL: Nanos = 60_000_000_000;
 /// How often a tick comes at least while everything is being closed.
 const FINISH_TICK: Nanos = 10_000_000;
 /// How often connections are looked through for those that take too long.
@@ -45,8 +57,12 @@ const COMPLETIONS_PER_CLOCK: usize = 64;
 pub(crate) struct Net {
     ring: uring::Uring,
     pub(crate) io: Io,
-    target: Arc<Target>,
+    /// Connections are dealt out to them in turn.
+    targets: Arc<[Target]>,
     lines: Slots<Line>,
+    wires: Wires,
+    /// Some target is spoken to by TLS.
+    is_secure: bool,
     spares: Spares,
     limits: Limits,
     completions: Vec<Completion>,
@@ -62,12 +78,13 @@ impl Net {
     /// # Errors
     /// The kernel's; or if there are too few descriptors for as many.
     pub(crate) fn new(
-        target: Arc<Target>,
+        targets: Arc<[Target]>,
         messages: &'static Messages,
         slots: u32,
         rings: u32,
         origin: Instant,
         seed: u64,
+        deflate_bytes_min: usize,
     ) -> io::Result<Net> {
         let large = messages.sizes.max() > 64 << 10;
         let options = uring::Options {
@@ -92,13 +109,21 @@ impl Net {
         let mut io = Io::new(messages, origin, seed);
         // Both clocks at once: whatever lies between the two readings would make every wake late by so much.
         io.read_clock();
+        if targets.iter().any(|target| target.offer.is_some()) {
+            io.deflate = Some(Box::new(Deflate::new(deflate_bytes_min)));
+        }
+        if targets.len() > 1 {
+            io.tally.targets = vec![OfTarget::new(); targets.len()];
+        }
         let ring_ahead = i128::from(ring.now()) - i128::from(io.now);
         Ok(Net {
             ring_ahead,
             ring,
             io,
-            target,
+            is_secure: targets.iter().any(|target| target.connector.is_some()),
+            targets,
             lines: Slots::default(),
+            wires: Wires::default(),
             spares: Spares::new(64 << 20),
             limits: Limits { message_bytes_max: 1 << 26, fragments_max: 1 << 20 },
             completions: Vec::new(),
@@ -129,11 +154,20 @@ impl Net {
     pub(crate) fn finish<A: App>(&mut self, app: &mut A) -> io::Result<()> {
         self.lines.iter().for_each(|(conn, _)| self.io.leave(conn));
         self.obey(app);
-        let end = self.io.now + CLOSE_PATIENCE;
         self.next_sweep = Nanos::MAX;
-        while !self.lines.is_empty() && self.io.now < end {
+        let give_up = self.io.now + CLOSE_PATIENCE_IN_ALL;
+        // Whoever has many has much to do: what counts is that it goes on.
+        let (mut left, mut end) = (self.lines.len(), self.io.now + CLOSE_PATIENCE);
+        while left > 0 && self.io.now < end.min(give_up) {
             self.turn(app, Some(self.io.now + FINISH_TICK))?;
+            if self.lines.len() < left {
+                (left, end) = (self.lines.len(), self.io.now + CLOSE_PATIENCE);
+            }
         }
+        self.count_the_rest();
+        let inflated = self.spares.inflated();
+        self.io.tally.deflated.received =
+            Packed { messages: inflated.messages, bytes: inflated.bytes_after, bytes_on_wire: inflated.bytes_before };
         // What is left ends with the ring, all at once: one by one the kernel would look for each among all the others.
         Ok(())
     }
@@ -158,6 +192,12 @@ impl Net {
         }
     }
 
+    /// Everything that reading needs, and the ring beside it.
+    fn reader(&mut self) -> (Reader<'_>, &mut uring::Uring) {
+        let Net { ring, io, targets, lines, limits, spares, wires, .. } = self;
+        (Reader { lines, io, targets, limits, spares, urgent: &mut wires.urgent }, ring)
+    }
+
     fn is_live(&self, conn: u32) -> bool {
         self.lines.is_taken(conn) && self.lines[conn].is_live()
     }
@@ -169,13 +209,22 @@ impl Net {
             Some(wake) if wake <= self.io.now => Wait::No,
             Some(wake) => Wait::Until((i128::from(wake) + self.ring_ahead).max(0) as u64),
         };
-        self.ring.turn(self.io.outbox.batch(), wait)?;
+        if self.is_secure {
+            self.seal_batch();
+            self.ring.turn(self.wires.batch(), wait)?;
+        } else {
+            self.ring.turn(self.io.outbox.batch(), wait)?;
+        }
         self.io.read_clock();
         let mut completions = mem::take(&mut self.completions);
         while let Some(completion) = self.ring.failed_send(&mut completions) {
             self.sent_short(app, &completion);
         }
         self.io.outbox.0.settle(drop);
+        if self.is_secure {
+            self.wires.settle();
+            self.end_broken(app);
+        }
         for (index, completion) in completions.drain(..).enumerate() {
             if index % COMPLETIONS_PER_CLOCK == COMPLETIONS_PER_CLOCK - 1 {
                 self.io.read_clock();

@@ -37,6 +37,16 @@ pub(crate) struct Cpu {
     pub(crate) busiest: Duration,
 }
 
+/// What else the machine has done in a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Host {
+    pub(crate) processors: usize,
+    /// CPU time that a hypervisor gave to others.
+    pub(crate) stolen: Duration,
+    /// CPU time of other processes, where it can be told from the server's.
+    pub(crate) others: Option<Duration>,
+}
+
 /// What a run brought.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -51,6 +61,7 @@ pub(crate) struct Outcome {
     pub(crate) rss_after: Option<u64>,
     pub(crate) elapsed: Duration,
     pub(crate) cpu: Cpu,
+    pub(crate) host: Option<Host>,
     pub(crate) done: u64,
     pub(crate) published: u64,
     pub(crate) workers: usize,

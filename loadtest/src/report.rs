@@ -6,13 +6,20 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    outcome::{Cpu, Outcome},
+    outcome::{Cpu, Host, Outcome},
+    tally::{End, Packed, Tally, Timed},
     usage,
     words::{bytes_text, grouped, time_text},
 };
 
 /// A thread or server busy for this share of a core sets the pace.
 const BUSY: f64 = 0.90;
+/// A run is disturbed where a hypervisor gave so much of the machine to others,
+const STOLEN: f64 = 0.02;
+/// where other processes used so much of it,
+const OTHERS: f64 = 0.10;
+/// or where this program came so late to its own schedule (the 99th percentile, in microseconds), and was not busy.
+const LAG_US: f64 = 1000.0;
 /// The percentiles that are told.
 pub(crate) const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
@@ -23,7 +30,7 @@ pub(crate) struct About {
     pub(crate) scenario: &'static str,
     /// What one message is: replies, deliveries, sessions.
     pub(crate) unit: &'static str,
-    pub(crate) url: String,
+    pub(crate) urls: Vec<String>,
     pub(crate) connections: usize,
     pub(crate) rate: Option<f64>,
     pub(crate) started_unix_s: u64,
@@ -57,6 +64,56 @@ fn bottleneck(cpu: &Cpu, elapsed: f64) -> &'static str {
     }
 }
 
+/// What else the machine did: in cores, and what of it disturbed the run.
+fn host(outcome: &Outcome, elapsed: f64) -> (Value, Vec<String>) {
+    let lag = outcome.timed.iter().find(|(what, _)| *what == Timed::Lag);
+    let lag_us = lag.map(|(_, lags)| lags.value_at_quantile(0.99) as f64 / 1e3);
+    let is_busy = outcome.cpu.busiest.as_secs_f64() / elapsed >= BUSY;
+    let mut why = Vec::new();
+    if let Some(late) = lag_us.filter(|late| *late > LAG_US && !is_busy) {
+        why.push(format!("this program came up to {} late to its own schedule (p99)", time_text(late)));
+    }
+    let mut value = json!({"stolen_cores": null, "others_cores": null});
+    if let Some(Host { processors, stolen, others }) = outcome.host {
+        let cores = |time: Duration| time.as_secs_f64() / elapsed;
+        value["stolen_cores"] = json!(cores(stolen));
+        value["others_cores"] = json!(others.map(cores));
+        if cores(stolen) / processors as f64 > STOLEN {
+            why.push(format!("the hypervisor gave {:.2} of {processors} cores to others", cores(stolen)));
+        }
+        if let Some(others) = others.map(cores).filter(|others| others / processors as f64 > OTHERS) {
+            why.push(format!("other processes used {others:.2} of {processors} cores"));
+        }
+    }
+    value["disturbed"] = json!(!why.is_empty());
+    (value, why)
+}
+
+fn packed(packed: Packed) -> Value {
+    let ratio = (packed.bytes_on_wire > 0).then(|| packed.bytes as f64 / packed.bytes_on_wire as f64);
+    json!({
+        "messages": packed.messages,
+        "bytes": packed.bytes,
+        "bytes_on_wire": packed.bytes_on_wire,
+        "ratio": ratio,
+    })
+}
+
+/// Where connections went, if to several targets.
+fn targets(about: &About, tally: &Tally) -> Value {
+    let each = about.urls.iter().zip(&tally.targets).map(|(url, target)| {
+        json!({
+            "url": url,
+            "ready": target.opened,
+            "failed": target.failed,
+            "messages": target.latencies.len(),
+            "latency_us": percentiles(&target.latencies),
+            "handshake_us": percentiles(&target.handshakes),
+        })
+    });
+    each.collect()
+}
+
 /// All figures. Durations are in the unit that their name ends with.
 pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     let elapsed = outcome.elapsed.as_secs_f64().max(1e-9);
@@ -65,7 +122,13 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     let messages = if is_connect { outcome.ready } else { outcome.done };
     let bottleneck = bottleneck(&outcome.cpu, elapsed);
     let tally = &outcome.tally;
-    let problem_count = tally.checks.total() + tally.failed + tally.statuses.values().sum::<u64>();
+    let silent = tally.ends.get(&End::Silent).copied().unwrap_or_default();
+    let problem_count = tally.checks.total() + tally.failed + tally.statuses.values().sum::<u64>() + silent;
+    let (host, disturbances) = host(outcome, elapsed);
+    let bottleneck = match bottleneck {
+        "neither" | "unknown" if !disturbances.is_empty() => "host",
+        side => side,
+    };
     let (kernel, processor, processors) = usage::machine();
     let rss_each = outcome.rss_before.zip(outcome.rss_open).filter(|_| outcome.ready > 0);
     let rss_each = rss_each.map(|(before, open)| (open as f64 - before as f64) / outcome.ready as f64);
@@ -88,6 +151,13 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         warnings
             .push(format!("{} scheduled messages were never sent: the rate is more than was possible", tally.unsent));
     }
+    if !disturbances.is_empty() {
+        warnings.push(format!("disturbed: {}; repeat it on a quiet machine", disturbances.join(", ")));
+    }
+    let ended: u64 = tally.ends.values().sum();
+    if ended != tally.asked {
+        warnings.push(format!("of {} connections only {ended} are accounted for: a bug of this program", tally.asked));
+    }
     if outcome.server_gone {
         warnings.push("the server's process ended before the measured window did".to_owned());
     }
@@ -102,7 +172,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         "machine": {"kernel": kernel, "processor": processor, "processors": processors},
         "scenario": about.scenario,
         "unit": about.unit,
-        "url": about.url,
+        "url": about.urls.join(", "),
         "rate": about.rate,
         "connections": {
             "wanted": about.connections,
@@ -129,8 +199,27 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     figures["errnos"] = tally.errnos.iter().map(|(errno, count)| (errno_name(*errno), json!(count))).collect();
     figures["http_statuses"] =
         tally.statuses.iter().map(|(status, count)| (status.to_string(), json!(count))).collect();
+    figures["ends"] = tally.ends.iter().map(|(end, count)| (end.key().to_owned(), json!(count))).collect();
+    figures["targets"] = targets(about, tally);
+    let secured = &tally.secured;
+    if about.urls.iter().any(|url| url.starts_with("wss")) {
+        figures["tls"] = json!({"full": secured.full, "resumed": secured.resumed, "failures": secured.failures});
+    }
+    let deflated = &tally.deflated;
+    if deflated.declined > 0 || !deflated.agreed.is_empty() {
+        figures["deflate"] = json!({
+            "agreed": deflated.agreed,
+            "declined": deflated.declined,
+            "sent": packed(deflated.sent),
+            "received": packed(deflated.received),
+        });
+    }
+    let mut problems = tally.problems.clone();
+    if silent > 0 {
+        problems.push(format!("{} connections: neither a Close frame nor an end in answer to ours", grouped(silent)));
+    }
     figures["problem_count"] = json!(problem_count);
-    figures["problems"] = json!(tally.problems);
+    figures["problems"] = json!(problems);
     figures["server"] = match outcome.cpu.server {
         None => Value::Null,
         Some(server) => json!({
@@ -151,6 +240,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         "cpu_us_per_connection": by_connection(outcome.ramp_cpu.client),
     });
     figures["bottleneck"] = json!(bottleneck);
+    figures["host"] = host;
     figures["warnings"] = json!(warnings);
     figures["series"] = series(outcome);
     figures["percentiles"] = curve(&outcome.latencies);
@@ -197,7 +287,7 @@ fn errno_name(errno: i32) -> String {
 }
 
 /// The latencies that figures may have: key and what to call it.
-pub(crate) const TIMES: [(&str, &str); 8] = [
+pub(crate) const TIMES: [(&str, &str); 10] = [
     ("latency_us", "latency"),
     ("uncorrected_us", "  uncorrected"),
     ("spread_us", "first to last"),
@@ -206,6 +296,8 @@ pub(crate) const TIMES: [(&str, &str); 8] = [
     ("http_us", "HTTP response"),
     ("ping_us", "ping to pong"),
     ("handshake_us", "handshake"),
+    ("tls_handshake_us", "TLS handshake"),
+    ("lag_us", "generator lag"),
 ];
 
 /// The figures as text.
@@ -303,9 +395,26 @@ pub(crate) fn text(figures: &Value) -> String {
     let checks = figures["checks"].as_object().into_iter().flatten();
     let checks: Vec<String> = checks.map(|(name, count)| format!("{count} {name}")).collect();
     line("checks", format!("{}, {} connections failed", checks.join(", "), grouped(count("/connections/failed"))));
-    for (key, name) in [("close_codes", "close codes"), ("errnos", "errors"), ("http_statuses", "HTTP statuses")] {
+    for target in figures["targets"].as_array().into_iter().flatten() {
+        line("target", target_text(target));
+    }
+    if let Some(tls) = figures["tls"].as_object() {
+        let count = |key: &str| grouped(tls[key].as_u64().unwrap_or_default());
+        let mut text = format!("{} full handshakes, {} resumed", count("full"), count("resumed"));
+        for (why, count) in tls["failures"].as_object().into_iter().flatten() {
+            text += &format!(", {why} x {count}");
+        }
+        line("TLS", text);
+    }
+    if figures["deflate"].is_object() {
+        line("deflate", deflate_text(&figures["deflate"]));
+    }
+    let tables =
+        [("close_codes", "close codes"), ("errnos", "errors"), ("http_statuses", "HTTP statuses"), ("ends", "ended")];
+    for (key, name) in tables {
         let entries = figures[key].as_object().into_iter().flatten();
-        let entries: Vec<String> = entries.map(|(name, count)| format!("{name} x {count}")).collect();
+        let entries: Vec<String> =
+            entries.map(|(name, count)| format!("{} x {count}", name.replace('_', " "))).collect();
         if !entries.is_empty() {
             line(name, entries.join(", "));
         }
@@ -330,6 +439,36 @@ pub(crate) fn text(figures: &Value) -> String {
         text += &format!("  {}\n", problem.as_str().unwrap_or_default());
     }
     text
+}
+
+fn target_text(target: &Value) -> String {
+    let time = |pointer: &str| time_text(target.pointer(pointer).and_then(Value::as_f64).unwrap_or_default());
+    format!(
+        "{}: {} connections, {} failed, {} messages, p50 {}, p99 {}",
+        target["url"].as_str().unwrap_or_default(),
+        grouped(target["ready"].as_u64().unwrap_or_default()),
+        grouped(target["failed"].as_u64().unwrap_or_default()),
+        grouped(target["messages"].as_u64().unwrap_or_default()),
+        time("/latency_us/p50"),
+        time("/latency_us/p99"),
+    )
+}
+
+fn deflate_text(deflate: &Value) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for (what, count) in deflate["agreed"].as_object().into_iter().flatten() {
+        parts.push(format!("{count} connections: {what}"));
+    }
+    if deflate["declined"] != 0 {
+        parts.push(format!("{} declined", deflate["declined"]));
+    }
+    for way in ["sent", "received"] {
+        let bytes = |key: &str| bytes_text(deflate[way][key].as_f64().unwrap_or_default());
+        if let Some(ratio) = deflate[way]["ratio"].as_f64() {
+            parts.push(format!("{way} {} as {} ({ratio:.2} to 1)", bytes("bytes"), bytes("bytes_on_wire")));
+        }
+    }
+    parts.join("; ")
 }
 
 #[cfg(test)]

@@ -22,10 +22,10 @@ use ringwire::engine::bell::Bell;
 
 use crate::{
     net::{Nanos, Net},
-    outcome::{Counts, Cpu, Interval, Outcome},
+    outcome::{Counts, Cpu, Host, Interval, Outcome},
     progress::Progress,
     scenario::{Phase, Scenario, Share},
-    tally::{Tally, Timed, latencies},
+    tally::{OfTarget, Tally, Timed, latencies},
     target::Target,
     usage,
     wire::Messages,
@@ -43,7 +43,9 @@ const SPARE_DESCRIPTORS: usize = 512;
 /// How long, and against what, a run goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) target: Arc<Target>,
+    pub(crate) targets: Arc<[Target]>,
+    /// Messages of fewer bytes are not compressed.
+    pub(crate) deflate_bytes_min: usize,
     /// Kept for good: every thread looks at them all the time.
     pub(crate) messages: &'static Messages,
     /// Connections that are opened first, and must be.
@@ -147,6 +149,7 @@ struct Snapshot {
     /// None where there is no process to look at, or no more.
     server: Option<Duration>,
     client: Duration,
+    host: Option<usage::Host>,
     threads: Vec<Duration>,
 }
 
@@ -187,6 +190,7 @@ impl Plan {
             counts: shared.counts(),
             server: self.server_pid.and_then(|pid| usage::cpu(pid).ok()),
             client: usage::cpu(std::process::id())?,
+            host: usage::host(),
             threads: threads.collect(),
         })
     }
@@ -198,6 +202,20 @@ impl Plan {
             client: end.client.saturating_sub(begin.client),
             busiest: threads.max().unwrap_or_default(),
         }
+    }
+
+    fn host(&self, begin: &Snapshot, end: &Snapshot) -> Option<Host> {
+        let (before, after) = begin.host.zip(end.host)?;
+        let cpu = self.cpu(begin, end);
+        // A server on this machine that nobody has named cannot be told from others.
+        let is_here = |target: &Target| target.addr.ip().is_loopback() || self.server_pid.is_some();
+        let named = cpu.server.or_else(|| (!self.targets.iter().any(is_here)).then_some(Duration::ZERO));
+        let used = after.used.saturating_sub(before.used);
+        Some(Host {
+            processors: usage::machine().2.max(1),
+            stolen: after.stolen.saturating_sub(before.stolen),
+            others: named.map(|server| used.saturating_sub(server + cpu.client)),
+        })
     }
 
     /// Runs one scenario per worker and measures. `stop` ends the run early.
@@ -292,6 +310,7 @@ impl Plan {
                 rss_after,
                 elapsed: end.at - begin.at,
                 cpu: self.cpu(&begin, &end),
+                host: self.host(&begin, &end),
                 done: end.counts.done - begin.counts.done,
                 published: end.counts.published - begin.counts.published,
                 workers: self.workers,
@@ -323,7 +342,15 @@ impl Plan {
         let own = share.of(self.connections.max(self.slots));
         let slots = (own + own / 4 + 64).min(own + SPARE_DESCRIPTORS - 64) as u32;
         let seed = u64::from(std::process::id()) << 32 | worker as u64;
-        let mut net = Net::new(self.target.clone(), self.messages, slots, self.workers as u32, origin, seed)?;
+        let mut net = Net::new(
+            self.targets.clone(),
+            self.messages,
+            slots,
+            self.workers as u32,
+            origin,
+            seed,
+            self.deflate_bytes_min,
+        )?;
         let mut scenario = make(share, &net);
         let _ = told.bell.set(net.bell());
         let mut phase = Phase::Open;
@@ -385,7 +412,19 @@ fn merge(into: &mut Tally, timed: &mut Vec<(Timed, Histogram<u64>)>, from: &Tall
     into.bytes_in += from.bytes_in;
     into.bytes_out += from.bytes_out;
     into.opened += from.opened;
+    into.asked += from.asked;
     into.failed += from.failed;
+    from.ends.iter().for_each(|(end, count)| *into.ends.entry(*end).or_default() += count);
+    into.secured.full += from.secured.full;
+    into.secured.resumed += from.secured.resumed;
+    from.secured.failures.iter().for_each(|(why, count)| *into.secured.failures.entry(why).or_default() += count);
+    let deflated = &mut into.deflated;
+    from.deflated.agreed.iter().for_each(|(what, count)| *deflated.agreed.entry(what.clone()).or_default() += count);
+    deflated.declined += from.deflated.declined;
+    deflated.sent.add(from.deflated.sent);
+    deflated.received.add(from.deflated.received);
+    into.targets.resize_with(from.targets.len(), OfTarget::new);
+    into.targets.iter_mut().zip(&from.targets).for_each(|(into, from)| into.add(from));
     into.checks.add(&from.checks);
     from.closes.iter().for_each(|(code, count)| *into.closes.entry(*code).or_default() += count);
     from.errnos.iter().for_each(|(errno, count)| *into.errnos.entry(*errno).or_default() += count);

@@ -23,6 +23,8 @@ pub(crate) enum Timed {
     Spread,
     /// From connecting to the end of the opening handshake.
     Handshake,
+    /// From the connection to the end of the handshake of TLS.
+    Tls,
     /// From a ping to its pong.
     Ping,
     /// From an HTTP request to its response.
@@ -31,17 +33,21 @@ pub(crate) enum Timed {
     BeforeStall,
     /// Deliveries to readers while others stalled.
     WhileStalled,
+    /// How late this program looked at its own schedule: from when a message was due to when it came to it.
+    Lag,
 }
 
 impl Timed {
-    pub(crate) const ALL: [Timed; 7] = [
+    pub(crate) const ALL: [Timed; 9] = [
         Timed::Uncorrected,
         Timed::Spread,
         Timed::Handshake,
+        Timed::Tls,
         Timed::Ping,
         Timed::Http,
         Timed::BeforeStall,
         Timed::WhileStalled,
+        Timed::Lag,
     ];
 
     /// Its key in the figures.
@@ -50,10 +56,12 @@ impl Timed {
             Timed::Uncorrected => "uncorrected",
             Timed::Spread => "spread",
             Timed::Handshake => "handshake",
+            Timed::Tls => "tls_handshake",
             Timed::Ping => "ping",
             Timed::Http => "http",
             Timed::BeforeStall => "before_stall",
             Timed::WhileStalled => "while_stalled",
+            Timed::Lag => "lag",
         }
     }
 }
@@ -98,6 +106,102 @@ impl Checks {
     }
 }
 
+/// Handshakes of TLS.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secured {
+    pub(crate) full: u64,
+    /// Those that went on from an earlier one.
+    pub(crate) resumed: u64,
+    /// Those that failed, and connections that did later on, by reason.
+    pub(crate) failures: BTreeMap<&'static str, u64>,
+}
+
+/// Messages that were compressed, and their payloads' bytes before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Packed {
+    pub(crate) messages: u64,
+    /// As they were meant.
+    pub(crate) bytes: u64,
+    /// As they went over the wire.
+    pub(crate) bytes_on_wire: u64,
+}
+
+impl Packed {
+    pub(crate) fn add(&mut self, other: Packed) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+        self.bytes_on_wire += other.bytes_on_wire;
+    }
+}
+
+/// What came of permessage-deflate.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Deflated {
+    /// Connections by what was agreed on.
+    pub(crate) agreed: BTreeMap<String, u64>,
+    /// Connections whose servers agreed on nothing.
+    pub(crate) declined: u64,
+    pub(crate) sent: Packed,
+    pub(crate) received: Packed,
+}
+
+/// What is told of each target where there are several.
+#[derive(Clone, Debug)]
+pub(crate) struct OfTarget {
+    pub(crate) opened: u64,
+    pub(crate) failed: u64,
+    /// The main latency, in the measured window.
+    pub(crate) latencies: Histogram<u64>,
+    pub(crate) handshakes: Histogram<u64>,
+}
+
+impl OfTarget {
+    pub(crate) fn new() -> OfTarget {
+        OfTarget { opened: 0, failed: 0, latencies: latencies(), handshakes: latencies() }
+    }
+
+    pub(crate) fn add(&mut self, other: &OfTarget) {
+        self.opened += other.opened;
+        self.failed += other.failed;
+        self.latencies.add(&other.latencies).expect("the same bounds");
+        self.handshakes.add(&other.handshakes).expect("the same bounds");
+    }
+}
+
+/// How a connection ended. Each that was asked for ends in one of these ways, so they add up to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// The closing handshake was made, and the server has ended the connection.
+    Closed,
+    /// The server has answered our Close frame, but not ended the connection in time.
+    LeftOpen,
+    /// The server has ended the connection without answering our Close frame.
+    Unanswered,
+    /// The server has neither answered our Close frame nor ended the connection in time.
+    Silent,
+    /// We have dropped it without a Close frame, as the scenario has it.
+    Dropped,
+    /// It broke, or the server closed it, or was wrong.
+    Failed,
+    /// It was never open.
+    NeverOpened,
+}
+
+impl End {
+    /// Its key in the figures.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            End::Closed => "closed",
+            End::LeftOpen => "left_open",
+            End::Unanswered => "unanswered",
+            End::Silent => "silent",
+            End::Dropped => "dropped",
+            End::Failed => "failed",
+            End::NeverOpened => "never_opened",
+        }
+    }
+}
+
 /// One worker's counts.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -113,6 +217,10 @@ pub(crate) struct Tally {
     pub(crate) open: u64,
     /// Connections opened in all.
     pub(crate) opened: u64,
+    /// Connections asked for in all.
+    pub(crate) asked: u64,
+    /// How they ended.
+    pub(crate) ends: BTreeMap<End, u64>,
     pub(crate) checks: Checks,
     /// Connections that failed or ended on their own.
     pub(crate) failed: u64,
@@ -122,6 +230,12 @@ pub(crate) struct Tally {
     pub(crate) errnos: BTreeMap<i32, u64>,
     /// HTTP statuses other than the wanted.
     pub(crate) statuses: BTreeMap<u16, u64>,
+    pub(crate) secured: Secured,
+    pub(crate) deflated: Deflated,
+    /// One for each target; empty where there is one only.
+    pub(crate) targets: Vec<OfTarget>,
+    /// Whose connection something is told of now.
+    pub(crate) target: usize,
     pub(crate) problems: Vec<String>,
     /// The main latency of the current interval.
     pub(crate) interval: Histogram<u64>,
@@ -140,11 +254,17 @@ impl Tally {
             bytes_out: 0,
             open: 0,
             opened: 0,
+            asked: 0,
+            ends: BTreeMap::new(),
             checks: Checks::default(),
             failed: 0,
             closes: BTreeMap::new(),
             errnos: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            secured: Secured::default(),
+            deflated: Deflated::default(),
+            targets: Vec::new(),
+            target: 0,
             problems: Vec::new(),
             interval: latencies(),
             timed: Default::default(),
@@ -157,6 +277,9 @@ impl Tally {
     pub(crate) fn latency(&mut self, nanoseconds: u64) {
         if self.recording {
             self.interval.saturating_record(nanoseconds.max(1));
+            if let Some(target) = self.targets.get_mut(self.target) {
+                target.latencies.saturating_record(nanoseconds.max(1));
+            }
         }
     }
 

@@ -7,7 +7,11 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
-use ringwire::{proto::handshake::put_request, quote::quoted};
+use ringwire::{
+    proto::{extensions::Offer, handshake::put_request},
+    quote::quoted,
+    tls::Connector,
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections per source address before the next one is taken: Linux has 28,232 ephemeral ports by default, and looks
@@ -25,20 +29,36 @@ pub(crate) struct Target {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) protocols: Vec<String>,
     pub(crate) sources: Vec<Ipv4Addr>,
+    /// The URL says wss.
+    pub(crate) is_secure: bool,
+    /// Makes the sessions of TLS, where it does.
+    pub(crate) connector: Option<Connector>,
+    /// What is offered of compression.
+    pub(crate) offer: Option<Offer>,
+}
+
+/// What one connection's opening handshake says beside what all say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ask<'a> {
+    /// In place of the target's path.
+    pub(crate) path: Option<&'a str>,
+    /// More header fields.
+    pub(crate) headers: &'a [(String, String)],
 }
 
 impl Target {
-    /// Reads `ws://HOST:PORT/PATH`.
+    /// Reads `ws://HOST:PORT/PATH` or `wss://HOST:PORT/PATH`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        if url.starts_with("wss://") {
-            return Err("wss:// is not supported: measure the plain port, or put a TLS proxy in front".to_owned());
-        }
-        let rest = url.strip_prefix("ws://").ok_or("the URL must begin with ws://")?;
+        let (is_secure, rest) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            (None, None) => return Err("the URL must begin with ws:// or wss://".to_owned()),
+        };
         let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let host_port = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
             host.to_owned()
         } else {
-            format!("{host}:80")
+            format!("{host}:{}", if is_secure { 443 } else { 80 })
         };
         let addr = host_port.to_socket_addrs().map_err(|error| format!("{host}: {error}"))?.next();
         let addr = addr.ok_or_else(|| format!("{host} has no address"))?;
@@ -55,6 +75,9 @@ impl Target {
             headers: Vec::new(),
             protocols: Vec::new(),
             sources: Vec::new(),
+            is_secure,
+            connector: None,
+            offer: None,
         })
     }
 
@@ -67,29 +90,36 @@ impl Target {
         }
     }
 
-    /// Appends the opening handshake.
-    pub(crate) fn put_request(&self, out: &mut Vec<u8>, room: Option<u32>, key: &str) {
+    /// The server's name, as its certificate has it.
+    pub(crate) fn name(&self) -> &str {
+        match self.host.rsplit_once(':') {
+            Some((name, port)) if !port.contains(']') => name,
+            _ => &self.host,
+        }
+    }
+
+    /// Appends the opening handshake; `false` if it has characters that HTTP does not allow.
+    pub(crate) fn put_request(&self, out: &mut Vec<u8>, room: Option<u32>, key: &str, ask: Ask<'_>) -> bool {
         let with_room;
         let path = match room {
             Some(room) if self.path.contains("{room}") => {
                 with_room = self.path.replace("{room}", &format!("room-{room}"));
                 &with_room
             }
-            _ => &self.path,
+            _ => ask.path.unwrap_or(&self.path),
         };
         let protocols: Vec<&str> = self.protocols.iter().map(String::as_str).collect();
-        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        // Headers are checked when the command line is read.
-        let put = put_request(out, &self.host, path, key, &protocols, headers);
-        debug_assert!(put.is_ok());
+        let headers = self.headers.iter().chain(ask.headers).map(|(name, value)| (name.as_str(), value.as_str()));
+        let extensions = self.offer.map(|offer| ("Sec-WebSocket-Extensions", offer.value()));
+        put_request(out, &self.host, path, key, &protocols, headers.chain(extensions)).is_ok()
     }
 
     /// Whether the handshake can be written as asked for.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let protocols: Vec<&str> = self.protocols.iter().map(String::as_str).collect();
-        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        put_request(&mut Vec::new(), &self.host, &self.path, "x", &protocols, headers)
-            .map_err(|_| "the URL, a --header or a --subprotocol has characters that HTTP does not allow".to_owned())
+        match self.put_request(&mut Vec::new(), None, "x", Ask::default()) {
+            true => Ok(()),
+            false => Err("the URL, a --header or a --subprotocol has characters that HTTP does not allow".to_owned()),
+        }
     }
 
     /// A socket to connect, bound to its source address; `number` chooses among several.
@@ -145,7 +175,17 @@ mod tests {
         assert_eq!((target.addr.port(), target.path.as_str()), (9001, "/rooms/{room}?x=1"));
         assert_eq!(Target::parse("ws://127.0.0.1").expect("a URL").addr.port(), 80);
         assert_eq!(Target::parse("ws://127.0.0.1?a").expect("a URL").path, "/?a");
-        for wrong in ["http://127.0.0.1/", "wss://127.0.0.1/", "ws://nowhere.invalid.:x/"] {
+        let secure = Target::parse("wss://127.0.0.1/").expect("a URL");
+        assert_eq!((secure.addr.port(), secure.is_secure, target.is_secure), (443, true, false));
+        for (url, name) in [
+            ("wss://127.0.0.1:9/", "127.0.0.1"),
+            ("wss://[::1]:9/", "[::1]"),
+            ("wss://[::1]/", "[::1]"),
+            ("wss://localhost", "localhost"),
+        ] {
+            assert_eq!(Target::parse(url).expect(url).name(), name, "{url}");
+        }
+        for wrong in ["http://127.0.0.1/", "wsss://127.0.0.1/", "ws://nowhere.invalid.:x/"] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
     }

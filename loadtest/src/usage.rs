@@ -48,6 +48,28 @@ pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::other("the process has no memory of its own: it has ended, or is the kernel's"))
 }
 
+/// CPU time of all processors together, since the machine began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// That of processes, ours included; not that of interrupts, which are whose they are for.
+    pub(crate) used: Duration,
+    /// That a hypervisor has given to others.
+    pub(crate) stolen: Duration,
+}
+
+/// CPU time of this machine, if it says so.
+pub(crate) fn host() -> Option<Host> {
+    host_of(&fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// `cpu  user nice system idle iowait irq softirq steal …`, in hundredths of a second (proc(5)).
+fn host_of(stat: &str) -> Option<Host> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let time = |ticks: u64| Duration::from_millis(ticks * 10);
+    Some(Host { used: time(ticks.get(..3)?.iter().sum()), stolen: time(*ticks.get(7)?) })
+}
+
 /// What the figures were measured on: kernel, processor, number of processors.
 pub(crate) fn machine() -> (String, String, usize) {
     let line = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -62,6 +84,17 @@ pub(crate) fn machine() -> (String, String, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_the_machine_is_read() {
+        let stat = "cpu  100 20 30 4000 5 6 7 80 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        let expected = Host { used: Duration::from_millis(1500), stolen: Duration::from_millis(800) };
+        assert_eq!(host_of(stat), Some(expected));
+        for wrong in ["", "cpu0 1 2 3", "cpu  1 2", "cpu  a b c d e f g h"] {
+            assert_eq!(host_of(wrong), None, "{wrong}");
+        }
+        assert!(host().is_some_and(|host| !host.used.is_zero()));
+    }
 
     #[test]
     fn a_process_is_there_or_is_not() {

@@ -12,8 +12,10 @@ use ringwire::proto::{
 };
 use ringwire::quote::quoted;
 
-/// Bodies start at one of this many places of the table.
-const WINDOWS: usize = 4096;
+/// Bodies of random bytes start at one of this many places of the table.
+const WINDOWS_RANDOM: usize = 4096;
+/// Those of JSON at one of so many: a compressor must not find the last message's bytes again in the next one.
+const WINDOWS_JSON: usize = 1 << 20;
 /// Characters of the stamp: 8 of the sequence, 4 of the stream, 4 of the checksum; six bits each, low ones first.
 pub(crate) const STAMP_BYTES: usize = 16;
 const SEQUENCE_CHARS: usize = 8;
@@ -152,6 +154,79 @@ impl Sizes {
     }
 }
 
+/// What payloads are made of, behind their stamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Content {
+    /// Bytes, or characters, of no pattern: nothing to compress.
+    Random,
+    /// Cut out of a stream of JSON records: 1 KiB of it gives about half when compressed by itself, a quarter with a context.
+    Json,
+}
+
+impl Content {
+    fn windows(self) -> usize {
+        match self {
+            Content::Random => WINDOWS_RANDOM,
+            Content::Json => WINDOWS_JSON,
+        }
+    }
+
+    fn table(self, kind: Kind, len: usize) -> Vec<u8> {
+        let mut random = Keys::new(0x5eed);
+        match self {
+            Content::Random => (0..len)
+                .map(|_| match (kind, (random.bits() >> 32) as u8) {
+                    (Kind::Binary, byte) => byte,
+                    // Printable ASCII that JSON needs no escape for.
+                    (Kind::Text, byte) => match b' ' + byte % 95 {
+                        b'"' | b'\\' => b'.',
+                        byte => byte,
+                    },
+                })
+                .collect(),
+            Content::Json => json_records(&mut random, len),
+        }
+    }
+}
+
+/// Records as a shop might send them, one a line, until there are so many bytes: the same names again and again, much that
+/// few values are there for, and numbers.
+fn json_records(random: &mut Keys, len: usize) -> Vec<u8> {
+    const CITIES: [&str; 8] = ["Berlin", "Lisbon", "Oslo", "Quito", "Delhi", "Turin", "Osaka", "Perth"];
+    const NAMES: [&str; 8] = ["kim", "ana", "leo", "mia", "tom", "eva", "max", "zoe"];
+    const WORDS: [&str; 16] = [
+        "small", "large", "blue", "red", "green", "light", "warm", "thin", "cup", "lamp", "shirt", "chair", "book",
+        "bag", "pen", "clock",
+    ];
+    let mut text = String::with_capacity(len + 2048);
+    let mut below = |count: usize| ((random.bits() >> 33) % count as u64) as usize;
+    for number in 0.. {
+        if text.len() >= len {
+            break;
+        }
+        text += &format!("{{\"type\":\"order.updated\",\"sequence\":{number},\"at\":\"2025-01-{:02}T", 1 + below(28));
+        text += &format!("{:02}:{:02}:{:02}Z\",\"customer\":{{", below(24), below(60), below(60));
+        text += &format!("\"id\":{},\"name\":\"{}\",\"tier\":\"gold\",", below(2000), NAMES[below(8)]);
+        text += &format!("\"verified\":{},\"language\":\"en-GB\"}},\"address\":{{", below(2) == 0);
+        text += &format!("\"street\":\"{} Street\",\"number\":{},", CITIES[below(8)], below(200));
+        text += &format!("\"postalCode\":\"{:04}0\",\"city\":\"{}\",", below(9999), CITIES[below(8)]);
+        text += "\"country\":\"DE\"},\"payment\":{\"method\":\"credit-card\",\"currency\":\"EUR\",";
+        text += &format!("\"amount\":{},\"captured\":true}},\"items\":[", 100 + below(99_900));
+        for place in 0..3 + below(3) {
+            text += if place == 0 { "" } else { "," };
+            text += &format!("{{\"sku\":\"A-{:03x}\",\"quantity\":{},", below(4096), 1 + below(4));
+            text += &format!("\"unitPrice\":{},\"taxRate\":19,", 100 + below(8900));
+            text += &format!("\"shelf\":\"{}-{}\",", ["A", "B", "C", "D"][below(4)], below(90));
+            text += &format!("\"title\":\"{} {}\"}}", WORDS[below(16)], WORDS[below(16)]);
+        }
+        text += "],\"carrier\":{\"company\":\"parcel-express\",";
+        text += &format!("\"tracking\":\"{:06x}\",\"days\":{},", below(1 << 24), 1 + below(8));
+        text += "\"signature\":false}}\n";
+    }
+    text.truncate(len);
+    text.into_bytes()
+}
+
 /// How the bytes of requests and replies are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -176,6 +251,7 @@ pub(crate) struct Messages {
     pub(crate) layout: Layout,
     pub(crate) kind: Kind,
     pub(crate) sizes: Sizes,
+    windows: usize,
     table: Vec<u8>,
 }
 
@@ -259,19 +335,10 @@ impl Parts<'_> {
 }
 
 impl Messages {
-    pub(crate) fn new(layout: Layout, kind: Kind, sizes: Sizes) -> Self {
-        let mut random = Keys::new(0x5eed);
-        let table = (0..sizes.max() + WINDOWS)
-            .map(|_| match (kind, (random.bits() >> 32) as u8) {
-                (Kind::Binary, byte) => byte,
-                // Printable ASCII that JSON needs no escape for.
-                (Kind::Text, byte) => match b' ' + byte % 95 {
-                    b'"' | b'\\' => b'.',
-                    byte => byte,
-                },
-            })
-            .collect();
-        Self { layout, kind, sizes, table }
+    pub(crate) fn new(layout: Layout, kind: Kind, sizes: Sizes, content: Content) -> Self {
+        let windows = content.windows();
+        let table = content.table(kind, sizes.max() + windows);
+        Self { layout, kind, sizes, windows, table }
     }
 
     /// Payload bytes of a message.
@@ -291,7 +358,7 @@ impl Messages {
                 pair.copy_from_slice(&PAIRS[(bits >> (12 * index)) as usize & 4095]);
             }
         }
-        let window = (hash >> 52) as usize % WINDOWS;
+        let window = (hash >> 44) as usize & (self.windows - 1);
         (stamp, size.min(STAMP_BYTES), &self.table[window..window + size.saturating_sub(STAMP_BYTES)])
     }
 
@@ -391,7 +458,7 @@ mod tests {
     #[test]
     fn a_request_unmasks_to_its_reply() {
         for size in [0, 1, 7, 15, 16, 17, 125, 126, 65_535, 65_536] {
-            let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(size));
+            let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(size), Content::Random);
             let key = [1, 2, 3, 4];
             let mut request = Vec::new();
             messages.put_request(&mut request, name(3, 9), key);
@@ -406,8 +473,23 @@ mod tests {
     }
 
     #[test]
+    fn payloads_of_json_are_told_apart_as_others_are() {
+        let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(1024), Content::Json);
+        let payload = |sequence| messages.reply(name(2, sequence)).payload();
+        for sequence in 0..2000 {
+            let text = String::from_utf8(payload(sequence)).expect("text");
+            assert!(text.len() == 1024 && text.contains("\"items\":"), "{text}");
+            assert_eq!(messages.identify(text.as_bytes(), name(2, sequence)), Some(name(2, sequence)));
+        }
+        // Two in a row have no long stretch in common by chance of their places.
+        let places: std::collections::BTreeSet<usize> =
+            (0..100).map(|sequence| (hash(name(2, sequence)) >> 44) as usize & (WINDOWS_JSON - 1)).collect();
+        assert_eq!(places.len(), 100);
+    }
+
+    #[test]
     fn every_single_corrupted_byte_is_found() {
-        let messages = Messages::new(Layout::WebSocket, Kind::Binary, Sizes::Fixed(200));
+        let messages = Messages::new(Layout::WebSocket, Kind::Binary, Sizes::Fixed(200), Content::Random);
         let good = messages.reply(name(1, 77));
         let bytes = good.prefix(usize::MAX);
         assert_eq!(good.compare(0, &bytes), Match::Whole(bytes.len()));
@@ -423,7 +505,7 @@ mod tests {
 
     #[test]
     fn messages_are_compared_in_any_pieces() {
-        let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(100));
+        let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(100), Content::Random);
         let parts = messages.reply(name(0, 5));
         let bytes = parts.prefix(usize::MAX);
         for split in 0..bytes.len() {
@@ -434,7 +516,7 @@ mod tests {
 
     #[test]
     fn short_payloads_are_named_after_what_was_due() {
-        let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(1));
+        let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(1), Content::Random);
         let payload = |sequence| messages.reply(name(4, sequence)).payload();
         assert_eq!(messages.identify(&payload(99), name(4, 100)), Some(name(4, 99)));
         assert_eq!(messages.identify(&payload(130), name(4, 125)), Some(name(4, 130)));
@@ -443,7 +525,7 @@ mod tests {
     #[test]
     fn a_raw_delivery_is_the_end_of_the_request() {
         for size in [64, 200, 70_000] {
-            let messages = Messages::new(Layout::RawFanout, Kind::Text, Sizes::Fixed(size));
+            let messages = Messages::new(Layout::RawFanout, Kind::Text, Sizes::Fixed(size), Content::Random);
             let mut request = Vec::new();
             messages.put_request(&mut request, name(0, 1), [7; 4]);
             assert_eq!(messages.reply(name(0, 1)).prefix(usize::MAX), request[4..]);

@@ -2,10 +2,12 @@
 //!
 //! The servers here share no code with the generator: framing is tungstenite's.
 
+mod common;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Command, Output},
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use common::{assert_only, program, run, run_on, says, scratch, serve, serve_echo};
 use serde_json::{Value, json};
 use tungstenite::{
     Message, WebSocket,
@@ -24,83 +27,8 @@ use tungstenite::{
     },
 };
 
-/// Serves every connection on a thread of its own for the rest of the test.
-fn serve(handle: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let addr = listener.local_addr().expect("bound");
-    let handle = Arc::new(handle);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (stream, handle) = (stream.expect("accepted"), handle.clone());
-            thread::spawn(move || handle(stream));
-        }
-    });
-    addr
-}
-
-/// An echo server whose answer to message `n` of a connection is what `answer` makes of it.
-fn serve_echo(answer: impl Fn(u64, Message) -> Vec<Message> + Send + Sync + 'static) -> SocketAddr {
-    serve(move |stream| {
-        stream.set_nodelay(true).expect("a TCP socket");
-        let Ok(mut socket) = tungstenite::accept(stream) else {
-            return;
-        };
-        let mut number = 0;
-        while let Ok(message) = socket.read() {
-            if !message.is_text() && !message.is_binary() {
-                continue;
-            }
-            for message in answer(number, message) {
-                if socket.send(message).is_err() {
-                    return;
-                }
-            }
-            number += 1;
-        }
-    })
-}
-
-fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_ringwire-loadtest"))
-}
-
-/// A file of this test's own.
-fn scratch(name: &str) -> std::path::PathBuf {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("loadtest-{}-{number}-{name}", std::process::id()))
-}
-
-fn run_on(scenario: &str, url: &str, options: &str) -> Output {
-    program().args([scenario, "-q", "--url", url]).args(options.split_whitespace()).output().expect("it starts")
-}
-
-/// Runs, expects this exit code, and returns the figures.
-fn run(code: i32, scenario: &str, url: &str, options: &str) -> Value {
-    let json = scratch("figures.json");
-    let output = run_on(scenario, url, &format!("{options} --json {}", json.display()));
-    let text = [output.stdout, output.stderr].concat();
-    assert_eq!(output.status.code(), Some(code), "{scenario} {options}\n{}", String::from_utf8_lossy(&text));
-    let figures = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
-    std::fs::remove_file(json).expect("ours");
-    figures
-}
-
 fn echo(code: i32, addr: SocketAddr, options: &str) -> Value {
     run(code, "echo", &format!("ws://{addr}/echo"), options)
-}
-
-/// Only this check has failed, so often.
-fn assert_only(figures: &Value, check: &str, count: u64) {
-    let mut expected = json!({"lost": 0, "duplicated": 0, "reordered": 0, "corrupted": 0, "unexpected": 0});
-    expected[check] = count.into();
-    assert_eq!(figures["checks"], expected, "{}", figures["problems"]);
-    assert_eq!(figures["problem_count"], count);
-}
-
-fn says(figures: &Value, text: &str) {
-    let problems = figures["problems"].to_string();
-    assert!(problems.contains(text), "{text:?} is not in {problems}");
 }
 
 const SHORT: &str = "--connections 3 --pipeline 4 --warmup 0 --count 300";

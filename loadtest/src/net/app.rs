@@ -6,11 +6,16 @@ use std::{convert::Infallible, fmt, time::Instant};
 use ringwire::{
     engine::{BatchSend, Key, Op, Pieces},
     outbox::{Outbox, Stretch},
-    proto::{Kind, Opcode, frame::put_masked_frame},
+    proto::{
+        Kind, Opcode,
+        frame::{mark_compressed, put_masked_frame},
+    },
 };
 
 use crate::{
+    net::deflate::Deflate,
     tally::Tally,
+    target::Ask,
     wire::{Keys, Messages, Name},
 };
 
@@ -83,6 +88,10 @@ pub(crate) trait App {
     fn responded(&mut self, _io: &mut Io, _conn: u32, _tag: u32, _status: u16) {}
     /// The connection is no more, or never was.
     fn closed(&mut self, io: &mut Io, conn: u32, tag: u32, gone: Gone);
+    /// What the opening handshake says beside what all say.
+    fn ask(&self, _tag: u32) -> Ask<'_> {
+        Ask::default()
+    }
     /// Whether the server may end this connection as it likes.
     fn is_expendable(&self, _tag: u32) -> bool {
         false
@@ -100,6 +109,8 @@ pub(crate) struct Io {
     pub(crate) now: Nanos,
     pub(super) outbox: Sends,
     pub(super) keys: Keys,
+    /// Where compression is offered.
+    pub(super) deflate: Option<Box<Deflate>>,
     origin: Instant,
     pub(super) commands: Vec<Command>,
     /// Connections that are connecting or shaking hands, or asked for.
@@ -151,6 +162,7 @@ impl Io {
             now: origin.elapsed().as_nanos() as u64,
             outbox: Sends(Outbox::new(usize::MAX)),
             keys: Keys::new(seed),
+            deflate: None,
             origin,
             commands: Vec::new(),
             opening: 0,
@@ -181,11 +193,29 @@ impl Io {
     /// Queues a message.
     #[inline]
     pub(crate) fn send(&mut self, conn: u32, name: Name) {
+        if self.deflate.is_some() {
+            let payload = self.messages.reply(name).payload();
+            return self.message(conn, self.messages.kind, &payload);
+        }
         let (key, messages, sent) = (self.keys.key(), self.messages, &mut self.tally.bytes_out);
         self.outbox.put(conn, |out| {
             let start = out.len();
             messages.put_request(out, name, key);
             *sent += (out.len() - start) as u64;
+        });
+    }
+
+    /// Queues a message of any content.
+    pub(crate) fn message(&mut self, conn: u32, kind: Kind, payload: &[u8]) {
+        let (key, tally) = (self.keys.key(), &mut self.tally);
+        let compressed = self.deflate.as_mut().and_then(|deflate| deflate.compress(conn, payload, &mut tally.deflated));
+        self.outbox.put(conn, |out| {
+            let start = out.len();
+            put_masked_frame(out, kind.into(), compressed.unwrap_or(payload), key);
+            if compressed.is_some() {
+                mark_compressed(&mut out[start..]);
+            }
+            tally.bytes_out += (out.len() - start) as u64;
         });
     }
 

@@ -1,6 +1,9 @@
 //! The opening handshake.
 
-use ringwire::proto::handshake::{HandshakeError, check_final_response, client_key};
+use ringwire::proto::{
+    extensions::Agreed,
+    handshake::{HandshakeError, check_final_response, client_key},
+};
 
 use crate::{net::line::Line, target::Target};
 
@@ -11,15 +14,19 @@ pub(super) fn handshake_key(bits: u64) -> String {
     client_key(random)
 }
 
-/// How many bytes of `data` end the handshake; `None`: none yet.
-pub(super) fn shake_hands(line: &mut Line, data: &[u8], target: &Target) -> Result<Option<usize>, HandshakeError> {
+/// How many bytes of `data` end the handshake, and what is agreed of compression; `None`: it has not ended.
+pub(super) fn shake_hands(
+    line: &mut Line,
+    data: &[u8],
+    target: &Target,
+) -> Result<Option<(usize, Option<Agreed>)>, HandshakeError> {
     let key = handshake_key(line.key);
     let before = line.head.len();
     let checked = if before == 0 {
-        check_final_response(data, &key, None)?
+        check_final_response(data, &key, target.offer)?
     } else {
         line.head.extend_from_slice(data);
-        check_final_response(&line.head, &key, None)?
+        check_final_response(&line.head, &key, target.offer)?
     };
     let Some((handshake, len)) = checked else {
         if before == 0 {
@@ -29,5 +36,5 @@ pub(super) fn shake_hands(line: &mut Line, data: &[u8], target: &Target) -> Resu
     };
     let offered: Vec<&str> = target.protocols.iter().map(String::as_str).collect();
     handshake.check_protocol(&offered)?;
-    Ok(Some(len - before))
+    Ok(Some((len - before, handshake.deflate)))
 }

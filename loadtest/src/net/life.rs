@@ -5,15 +5,15 @@ use std::io;
 use ringwire::{
     engine::{Op, Ring},
     proto::frame::put_masked_frame,
+    tls::Failure,
 };
 
 use crate::{
     net::{
         App, CLOSE_PATIENCE, Gone, Nanos, Net, Open, Speaks,
-        handshake::handshake_key,
         line::{Line, State},
     },
-    tally::Timed,
+    tally::End,
 };
 
 /// A handshake takes no longer on a server that works.
@@ -21,13 +21,14 @@ const HANDSHAKE_PATIENCE: Nanos = 20_000_000_000;
 
 impl Net {
     pub(super) fn open<A: App>(&mut self, app: &mut A, open: Open) {
-        let key = self.lines.insert(Line::new(&open, self.io.now, self.io.keys.bits()));
+        let target = open.number % self.targets.len();
+        self.io.tally.asked += 1;
+        let key = self.lines.insert(Line::new(&open, target as u16, self.io.now, self.io.keys.bits()));
         let conn = key.slot();
         let token = self.lines.launch(Op::Connect, conn);
         self.io.outbox.0.open(conn, key.generation());
-        let connecting = self
-            .target
-            .socket(open.number, open.receive_buffer)
+        let connecting = self.targets[target]
+            .socket(open.number / self.targets.len(), open.receive_buffer)
             .and_then(|(socket, address)| self.ring.connect(token, socket, address));
         if let Err(error) = connecting {
             self.errno(conn, error.raw_os_error().unwrap_or_default());
@@ -35,6 +36,7 @@ impl Net {
             self.lines.land(conn);
             self.lines.free_if_done(conn);
             self.io.opening -= 1;
+            *self.io.tally.ends.entry(End::NeverOpened).or_default() += 1;
             app.closed(&mut self.io, conn, open.tag, Gone::Failed);
         }
     }
@@ -42,27 +44,17 @@ impl Net {
     pub(super) fn connected<A: App>(&mut self, app: &mut A, conn: u32) {
         self.receive(conn);
         let line = &mut self.lines[conn];
-        if line.speaks == Speaks::WebSocket {
-            line.state = State::Handshake;
-            let key = handshake_key(line.key);
-            let (target, room) = (&self.target, line.room);
-            self.io.outbox.put_raw(conn, |out| target.put_request(out, room, &key));
-        } else {
-            self.opened(app, conn);
+        let target = &self.targets[usize::from(line.target)];
+        let Some(connector) = &target.connector else { return self.reader().0.greet(app, conn) };
+        line.state = State::Securing(self.io.now);
+        match connector.session(target.name()) {
+            Ok(session) => {
+                line.session = Some(Box::new(session));
+                line.is_urgent = true;
+                self.wires.urgent.push(self.lines.key(conn));
+            }
+            Err(error) => self.session_failed(app, conn, &error),
         }
-    }
-
-    pub(super) fn opened<A: App>(&mut self, app: &mut A, conn: u32) {
-        let line = &mut self.lines[conn];
-        line.state = State::Open;
-        line.head = Vec::new();
-        self.io.opening -= 1;
-        self.io.tally.open += 1;
-        self.io.tally.opened += 1;
-        if line.speaks != Speaks::Http {
-            self.io.tally.time(Timed::Handshake, self.io.now - line.since);
-        }
-        app.opened(&mut self.io, conn, line.tag);
     }
 
     /// Begins the closing handshake where there is one to be had, else ends the connection.
@@ -80,7 +72,7 @@ impl Net {
                 self.io.tally.open -= 1;
             }
             State::Dead | State::Leaving(_) => {}
-            State::Connecting | State::Handshake | State::Open => self.end(app, conn, Gone::Left),
+            State::Connecting | State::Securing(_) | State::Handshake | State::Open => self.end(app, conn, Gone::Left),
         }
     }
 
@@ -88,27 +80,81 @@ impl Net {
     pub(super) fn end<A: App>(&mut self, app: &mut A, conn: u32, gone: Gone) {
         let line = &mut self.lines[conn];
         let (tag, told) = (line.tag, line.told);
-        match line.state {
-            State::Connecting | State::Handshake => self.io.opening -= 1,
-            State::Open => self.io.tally.open -= 1,
+        let is_answered = line.machine.close_received();
+        let how = match line.state {
             State::Dead => return,
-            State::Leaving(_) => {}
-        }
+            State::Connecting | State::Securing(_) | State::Handshake => {
+                self.io.opening -= 1;
+                End::NeverOpened
+            }
+            State::Open => {
+                self.io.tally.open -= 1;
+                if gone == Gone::Left { End::Dropped } else { End::Failed }
+            }
+            State::Leaving(_) if told => End::Failed,
+            State::Leaving(_) => match (is_answered, line.is_late) {
+                (true, false) => End::Closed,
+                (true, true) => End::LeftOpen,
+                (false, false) => End::Unanswered,
+                (false, true) => End::Silent,
+            },
+        };
         line.state = State::Dead;
         line.machine.take_buffers(&mut self.spares);
+        line.session = None;
         self.io.outbox.0.close(conn);
+        if let Some(deflate) = &mut self.io.deflate {
+            deflate.end(conn);
+        }
         // The kernel looks through all operations of the ring for those of a descriptor: only where there is one to find.
         if self.lines.in_flight(conn) > 0 {
             self.ring.cancel(self.lines.token(Op::Cancel, conn));
         }
         self.ring.close(self.lines.launch(Op::Close, conn));
-        if told {
-            return;
+        *self.io.tally.ends.entry(how).or_default() += 1;
+        if !told {
+            self.tell(app, conn, tag, gone);
         }
+    }
+
+    /// Tells the app of a failure, and lets what the server is to be told of it leave before the connection ends.
+    pub(super) fn end_softly<A: App>(&mut self, app: &mut A, conn: u32) {
+        let line = &mut self.lines[conn];
+        match line.state {
+            State::Open => self.io.tally.open -= 1,
+            State::Connecting | State::Securing(_) | State::Handshake => self.io.opening -= 1,
+            State::Leaving(_) | State::Dead => {}
+        }
+        line.state = State::Leaving(self.io.now);
+        if !std::mem::replace(&mut line.told, true) {
+            let tag = line.tag;
+            self.tell(app, conn, tag, Gone::Failed);
+        }
+    }
+
+    fn tell<A: App>(&mut self, app: &mut A, conn: u32, tag: u32, gone: Gone) {
         if gone == Gone::Failed && !app.is_expendable(tag) {
             self.io.tally.failed += 1;
+            let target = usize::from(self.lines[conn].target);
+            if let Some(target) = self.io.tally.targets.get_mut(target) {
+                target.failed += 1;
+            }
         }
         app.closed(&mut self.io, conn, tag, gone);
+    }
+
+    /// Counts those that are still there at the end.
+    pub(super) fn count_the_rest(&mut self) {
+        for (_, line) in self.lines.iter() {
+            let how = match line.state {
+                State::Dead => continue,
+                State::Leaving(_) if line.told => End::Failed,
+                State::Leaving(_) if line.machine.close_received() => End::LeftOpen,
+                State::Leaving(_) => End::Silent,
+                State::Connecting | State::Securing(_) | State::Handshake | State::Open => End::Dropped,
+            };
+            *self.io.tally.ends.entry(how).or_default() += 1;
+        }
     }
 
     fn errno(&mut self, conn: u32, errno: i32) {
@@ -122,6 +168,9 @@ impl Net {
         if matches!(self.lines[conn].state, State::Leaving(_)) {
             return self.end(app, conn, Gone::Left);
         }
+        if let State::Securing(_) = self.lines[conn].state {
+            *self.io.tally.secured.failures.entry("connection_broke").or_default() += 1;
+        }
         self.errno(conn, errno);
         self.end(app, conn, Gone::Failed);
     }
@@ -132,7 +181,15 @@ impl Net {
             return self.end(app, conn, Gone::Left);
         }
         if !line.machine.close_received() {
-            let (tag, what) = (line.tag, if line.state == State::Open { "" } else { " during the handshake" });
+            let what = match line.state {
+                State::Open => "",
+                State::Securing(_) => {
+                    *self.io.tally.secured.failures.entry(Failure::Truncated.name()).or_default() += 1;
+                    " during the handshake of TLS"
+                }
+                _ => " during the handshake",
+            };
+            let tag = line.tag;
             *self.io.tally.closes.entry(1006).or_default() += 1;
             self.io.tally.say(|| format!("connection {tag}: closed by the server without a Close frame{what}"));
         }
@@ -143,11 +200,13 @@ impl Net {
     pub(super) fn sweep<A: App>(&mut self, app: &mut A) {
         let now = self.io.now;
         let is_late = |line: &Line| match line.state {
-            State::Connecting | State::Handshake => now > line.since + HANDSHAKE_PATIENCE,
+            State::Connecting | State::Securing(_) | State::Handshake => now > line.since + HANDSHAKE_PATIENCE,
             State::Leaving(since) => now > since + CLOSE_PATIENCE,
             State::Open | State::Dead => false,
         };
         for key in self.lines.keys_where(is_late) {
+            let line = &mut self.lines[key.slot()];
+            line.is_late = true;
             self.broken(app, key.slot(), nix::libc::ETIMEDOUT);
         }
     }

@@ -1,6 +1,9 @@
 //! The state of one connection.
 
-use ringwire::proto::{Machine, Role};
+use ringwire::{
+    proto::{Machine, Role},
+    tls::Session,
+};
 
 use crate::{
     net::app::{Nanos, Open, Speaks},
@@ -10,6 +13,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Connecting,
+    /// The handshake of TLS; since when.
+    Securing(Nanos),
+    /// The opening handshake.
     Handshake,
     Open,
     /// Our Close frame is on its way; since when.
@@ -26,10 +32,18 @@ pub(super) struct Line {
     pub(super) paused: bool,
     /// The app knows that it is over.
     pub(super) told: bool,
+    /// It took too long for what it is doing.
+    pub(super) is_late: bool,
+    /// It is on the list of those whose session has something to say.
+    pub(super) is_urgent: bool,
+    /// Which of the targets it goes to.
+    pub(super) target: u16,
     pub(super) tag: u32,
     pub(super) room: Option<u32>,
     pub(super) since: Nanos,
     pub(super) machine: Machine,
+    /// Where the target is spoken to by TLS, from the connection on.
+    pub(super) session: Option<Box<Session>>,
     /// The message that is coming, and how many bytes of it have come.
     pub(super) coming: Option<(Name, usize)>,
     /// Random bytes of the handshake's key.
@@ -39,16 +53,20 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(open: &Open, now: Nanos, key: u64) -> Line {
+    pub(super) fn new(open: &Open, target: u16, now: Nanos, key: u64) -> Line {
         Line {
             state: State::Connecting,
             speaks: open.speaks,
             paused: false,
             told: false,
+            is_late: false,
+            is_urgent: false,
+            target,
             tag: open.tag,
             room: open.room,
             since: now,
             machine: Machine::new(Role::Client),
+            session: None,
             coming: None,
             key,
             head: Vec::new(),

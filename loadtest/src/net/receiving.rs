@@ -1,17 +1,8 @@
-//! Receiving: what arrives goes to whoever reads what the connection speaks.
+//! Receiving: what arrives is read, and what that leads to is done.
 
-use ringwire::{
-    engine::{Completion, Filled, Op, RecvEnd, Ring},
-    proto::handshake::HandshakeError,
-};
+use ringwire::engine::{Completion, Filled, Op, RecvEnd, Ring};
 
-use crate::net::{
-    App, Gone, Net, Speaks,
-    frames::read_frames,
-    handshake::shake_hands,
-    line::State,
-    plain::{read_http, read_raw},
-};
+use crate::net::{App, Gone, Net};
 
 impl Net {
     pub(super) fn receive(&mut self, conn: u32) {
@@ -42,45 +33,15 @@ impl Net {
 
     /// Takes received bytes.
     fn take<A: App>(&mut self, app: &mut A, conn: u32, filled: &Filled) {
+        let (mut reader, ring) = self.reader();
+        let Some(gone) = reader.received(app, conn, ring.buffer(filled)) else { return };
         let line = &mut self.lines[conn];
-        let data = self.ring.buffer(filled);
-        self.io.tally.bytes_in += data.len() as u64;
-        let mut at = 0;
-        if line.state == State::Handshake {
-            match shake_hands(line, data, &self.target) {
-                Ok(None) => return,
-                Ok(Some(used)) => at = used,
-                Err(error) => {
-                    if let HandshakeError::Status(status) = error {
-                        *self.io.tally.statuses.entry(status).or_default() += 1;
-                    }
-                    self.io.tally.say(|| format!("connection {}: {error}", line.tag));
-                    return self.end(app, conn, Gone::Failed);
-                }
-            }
-            self.opened(app, conn);
+        // The answer to the server's Close, or the alert, leaves with the next turn; the end of file follows it.
+        let answers_close = line.machine.close_received() && !line.machine.failed();
+        let alerts = line.session.as_deref().is_some_and(|session| session.has_failed() && session.has_output());
+        if gone == Gone::Failed && (answers_close || alerts) {
+            return self.end_softly(app, conn);
         }
-        let line = &mut self.lines[conn];
-        // Borrowed anew: telling the app needs all of `self`.
-        let data = &mut self.ring.buffer(filled)[at..];
-        let ended = match line.speaks {
-            Speaks::WebSocket => read_frames(line, &mut self.io, app, conn, data, &self.limits, &mut self.spares),
-            Speaks::Raw => read_raw(line, &mut self.io, app, conn, data),
-            Speaks::Http => read_http(line, &mut self.io, app, conn, data),
-        };
-        if let Some(gone) = ended {
-            // The answer to the server's Close leaves with the next turn; the end of file follows it.
-            if line.machine.close_received() && !line.machine.failed() && gone == Gone::Failed {
-                line.state = State::Leaving(self.io.now);
-                line.told = true;
-                self.io.tally.open -= 1;
-                if !app.is_expendable(line.tag) {
-                    self.io.tally.failed += 1;
-                }
-                let tag = line.tag;
-                return app.closed(&mut self.io, conn, tag, gone);
-            }
-            self.end(app, conn, gone);
-        }
+        self.end(app, conn, gone);
     }
 }

@@ -12,6 +12,9 @@ impl Net {
         if !self.lines[conn].is_live() {
             return;
         }
+        if self.is_secure {
+            return self.sealed_short(app, key, completion);
+        }
         let sent = match completion.sent() {
             Ok(sent) => sent,
             Err(errno) => return self.broken(app, conn, errno),
@@ -26,7 +29,7 @@ impl Net {
         let next = self.io.outbox.0.sent_async(conn, drop);
         match (completion.result, next) {
             (Err(errno), _) => self.broken(app, conn, errno),
-            (Ok(_), Some(next)) => self.ring.send(self.lines.launch(Op::Send, conn), next),
+            (Ok(_), Some(next)) => self.send_on(app, conn, next),
             (Ok(_), None) => {}
         }
     }

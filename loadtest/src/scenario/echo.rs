@@ -135,6 +135,7 @@ impl Echo {
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
             let tag = (self.scheduled % self.conns.len() as u64) as usize;
+            io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
             self.conns[tag].due += 1;
             self.scheduled += 1;
             self.budget -= u64::from(self.phase == Phase::Measure);

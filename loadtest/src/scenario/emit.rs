@@ -24,7 +24,8 @@ pub(crate) struct Plan {
     pub(crate) posters: usize,
     pub(crate) ramp: Ramp,
     pub(crate) pace: Pace,
-    pub(crate) host: String,
+    /// Of each target.
+    pub(crate) hosts: Vec<String>,
     /// Path with `{id}`.
     pub(crate) api: String,
     pub(crate) token: Option<String>,
@@ -136,7 +137,7 @@ impl Emit {
         self.request.extend_from_slice(
             format!(
                 "POST {path} HTTP/1.1\r\nHost: {}\r\n{token}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n\"",
-                self.plan.host,
+                self.plan.hosts[self.share.number(self.sockets.len() + index) % self.plan.hosts.len()],
                 body.len() + 2
             )
             .as_bytes(),
@@ -299,6 +300,7 @@ impl App for Emit {
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
             let index = (self.scheduled % self.posters.len() as u64) as usize;
+            io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
             self.posters[index].due += 1;
             self.scheduled += 1;
             self.budget -= u64::from(self.phase == Phase::Measure);

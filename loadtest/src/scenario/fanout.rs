@@ -338,6 +338,7 @@ impl Fanout {
         while self.scheduled < due && self.budget > 0 {
             self.budget -= u64::from(self.phase == Phase::Measure);
             let index = (self.scheduled % self.publishers.len() as u64) as usize;
+            io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
             self.publishers[index].due += self.board.plan.burst;
             self.publish(io, index, schedule.at(self.scheduled));
             self.scheduled += 1;

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""What TLS and permessage-deflate cost the server, row by row, each with its bar.
+
+    cargo build --release && benches/secure_rows.py [--rounds N] [--seconds S] [--rows PART,PART] [--list]
+
+The variants of a row take turns (A B A B), each time a fresh server on processor 0 with the load generator on processor 1. What
+is compared is the server's CPU time per message, in microseconds: the median over the rounds, and its ratio to the first
+variant's. Exits 1 when a bar is missed or a message was not as it should be.
+
+Certificates are ECDSA P-256; both sides agree on TLS 1.3 with X25519MLKEM768. Payloads of compressed rows are cuts of a stream of
+JSON records (`--content json`).
+"""
+
+import argparse
+import atexit
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BIN = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
+SERVER_CPU, CLIENT_CPU = "0", "1"
+WORK = tempfile.mkdtemp(prefix="secure-rows-")
+started = []
+
+
+@atexit.register
+def end_all():
+    for process in started:
+        process.kill()
+    shutil.rmtree(WORK, ignore_errors=True)
+
+
+def certificate():
+    cert, key = f"{WORK}/cert.pem", f"{WORK}/key.pem"
+    if not os.path.exists(cert):
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost"
+        names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert]
+        subprocess.run(command.split() + names, check=True, stderr=subprocess.DEVNULL)
+    return [f"--tls-cert={cert}", f"--tls-key={key}"]
+
+
+class Server:
+    def __init__(self, scheme, arguments):
+        tls = certificate() if scheme == "wss" else []
+        command = ["taskset", "-c", SERVER_CPU, f"{BIN}/ringwire", f"--addr={scheme}://127.0.0.1:0", "--cores=1", "--log=warn"]
+        environment = {**os.environ, "MIMALLOC_PURGE_DELAY": "0"}
+        self.process = subprocess.Popen(command + tls + arguments, stdout=subprocess.PIPE, text=True, env=environment)
+        started.append(self.process)
+        self.url = re.search(r"wss?://[^ ,]+", self.process.stdout.readline()).group()
+
+    def load(self, scenario, path, arguments):
+        out = f"{WORK}/figures.json"
+        trust = ["--insecure"] if self.url.startswith("wss") else []
+        command = [
+            f"{BIN}/ringwire-loadtest", scenario, self.url + path, "--quiet", "--json", out, "--pin", CLIENT_CPU,
+            "--server-pid", str(self.process.pid), *trust, *arguments,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+        with open(out) as figures:
+            return json.load(figures)
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(20)
+        started.remove(self.process)
+
+
+class Variant:
+    """One way of serving a row: what the server and the load generator are told beside the row's own."""
+
+    def __init__(self, name, scheme="ws", server=(), load=(), bar=None, bar_us=None, ratio=None):
+        self.name, self.scheme, self.server, self.load = name, scheme, list(server), list(load)
+        self.bar, self.bar_us, self.ratio = bar, bar_us, ratio
+
+
+class Row:
+    def __init__(self, name, scenario, path, load, variants, figure="cpu_us_per_message", timed=True):
+        self.name, self.scenario, self.path, self.load = name, scenario, path, load.split()
+        self.variants, self.figure, self.timed = variants, figure, timed
+
+    def sample(self, variant, seconds):
+        server = Server(variant.scheme, variant.server)
+        timed = ["--duration", str(seconds), "--warmup", "0.5"] if self.timed else []
+        figures = server.load(self.scenario, self.path, self.load + variant.load + timed)
+        server.end()
+        return figures
+
+
+def secure(bar):
+    return [Variant("ws"), Variant("wss", "wss", bar=bar)]
+
+
+def deflate(mode, **bars):
+    return Variant(f"deflate {mode}", server=[f"--deflate={mode}"], load=["--deflate"], **bars)
+
+
+JSON = "--size 1KiB --content json"
+ROWS = [
+    Row("echo 64 x 64 B", "echo", "/echo", "--connections 64", secure(1.20)),
+    Row("echo 64 x 64 B, 16 in flight", "echo", "/echo", "--connections 64 --pipeline 16", secure(1.12)),
+    Row("echo 64 x 16 KiB", "echo", "/echo", "--connections 64 --size 16KiB", secure(1.75)),
+    Row("fan-out 1,000 x 64 B", "broadcast", "/broadcast", "--subscribers 1000", secure(1.15)),
+    # Eight handshakes at once: so many tickets are kept.
+    Row(
+        "connect + upgrade + echo", "connect", "/echo", "--connections 4000 --echo --concurrency 8",
+        [
+            Variant("ws"),
+            Variant("wss full", "wss", load=["--no-resumption"], bar=4.0),
+            Variant("wss resumed", "wss", bar=3.5),
+        ],
+        figure="cpu_us_per_connection", timed=False,
+    ),
+    Row("echo 64 x 1 KiB JSON", "echo", "/echo", f"--connections 64 {JSON}", [
+        Variant("plain"),
+        deflate("stateless", bar_us=20, ratio=1.7),
+        deflate("dedicated", bar_us=25, ratio=4.0),
+    ]),
+    Row("fan-out 1,000 x 1 KiB JSON", "broadcast", "/broadcast", f"--subscribers 1000 {JSON}", [
+        Variant("plain"),
+        deflate("stateless", bar=1.25),
+        deflate("shared", bar=1.25, ratio=3.5),
+    ]),
+]
+
+
+def measure(row, rounds, seconds):
+    samples = {variant.name: [] for variant in row.variants}
+    last = {}
+    for _ in range(rounds):
+        for variant in row.variants:
+            figures = last[variant.name] = row.sample(variant, seconds)
+            samples[variant.name].append(figures["server"][row.figure])
+    print(f"{row.name}  (server CPU, us; median of {rounds} [lowest .. highest])")
+    met, first = True, None
+    for variant in row.variants:
+        each = sorted(samples[variant.name])
+        median = statistics.median(each)
+        first = first or median
+        text = f"    {variant.name:<18} {median:9.3f}  [{each[0]:.3f} .. {each[-1]:.3f}]"
+        judged = []
+        if variant is not row.variants[0]:
+            text += f"  ratio {median / first:.3f}"
+        if variant.bar:
+            judged.append((f"<= {variant.bar:.2f} x", median / first <= variant.bar))
+        if variant.bar_us:
+            judged.append((f"<= {variant.bar_us} us", median <= variant.bar_us))
+        if "deflate" in last[variant.name]:
+            ratio = last[variant.name]["deflate"]["received"]["ratio"]
+            text += f"  {ratio:.2f} to 1"
+            if variant.ratio:
+                judged.append((f">= {variant.ratio} to 1", ratio >= variant.ratio))
+        if "tls" in last[variant.name] and row.figure == "cpu_us_per_connection":
+            tls = last[variant.name]["tls"]
+            text += f"  ({tls['full']} full, {tls['resumed']} resumed)"
+        text += "".join(f"   {bar}: {'met' if is_met else 'MISSED'}" for bar, is_met in judged)
+        met &= all(is_met for _, is_met in judged)
+        print(text, flush=True)
+    return met
+
+
+def rss_bytes(server):
+    with open(f"/proc/{server.process.pid}/smaps_rollup") as rollup:
+        return int(re.search(r"^Rss: +(\d+) kB", rollup.read(), re.M).group(1)) << 10
+
+
+def memory(name, scheme, arguments, scenario, path, load, count):
+    """Resident bytes a connection at the end of a run, above a server that has served before."""
+    server = Server(scheme, arguments)
+    warm = [*load, *("--connections 16 --duration 1 --warmup 0 --size 16KiB".split())]
+    server.load("echo", "/echo", warm)
+    before = rss_bytes(server)
+    figures = server.load(scenario, path, load + count)
+    server.end()
+    each = (figures["server"]["rss_bytes"] - before) / figures["connections"]["ready"]
+    print(f"    {name:<18} {each:9.0f} bytes a connection", end="")
+    return each
+
+
+def idle():
+    met = True
+
+    def judge(is_met, bar):
+        nonlocal met
+        met &= is_met
+        print(f"   <= {bar} bytes: {'met' if is_met else 'MISSED'}", flush=True)
+
+    print("memory of a connection after a message each way (resident, above a server that has served)")
+    held = "--connections 10000 --echo --hold 1".split()
+    memory("ws", "ws", [], "connect", "/echo", [], held)
+    print()
+    judge(memory("wss", "wss", [], "connect", "/echo", [], held) <= 4500, 4500)
+    print("memory of a connection with 1 KiB of JSON each way, many times")
+    load, count = f"{JSON} --deflate".split(), "--connections 1000 --duration 3 --warmup 0".split()
+    judge(memory("deflate dedicated", "ws", ["--deflate=dedicated"], "echo", "/echo", load, count) <= 60_000, 60_000)
+    print("memory of a subscriber, 1 KiB of JSON broadcast 200 times to 20,000")
+    count = "--subscribers 20000 --count 200 --warmup 0".split()
+    plain = memory("plain", "ws", [], "broadcast", "/broadcast", JSON.split(), count)
+    print()
+    shared = memory("deflate shared", "ws", ["--deflate=shared"], "broadcast", "/broadcast", load, count)
+    judge(shared - plain <= 64, f"plain + {64}")
+    return met
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--seconds", type=float, default=2.0, help="measured seconds of a round")
+    arguments.add_argument("--rows", default="", help="only rows with one of these in their names")
+    arguments.add_argument("--list", action="store_true")
+    asked = arguments.parse_args()
+    if asked.list:
+        print("\n".join([row.name for row in ROWS] + ["memory"]))
+        return True
+    wanted = [part for part in asked.rows.split(",") if part]
+    is_wanted = lambda name: not wanted or any(part in name for part in wanted)
+    met = True
+    for row in ROWS:
+        if is_wanted(row.name):
+            met &= measure(row, asked.rounds, asked.seconds)
+    if is_wanted("memory"):
+        met &= idle()
+    return met
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)

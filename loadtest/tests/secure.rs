@@ -1,0 +1,268 @@
+//! The load generator over TLS, against rustls' own server with tungstenite's framing, and against ringwire.
+
+mod common;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
+    pki_types::PrivateKeyDer,
+    server::WebPkiClientVerifier,
+    version::{TLS12, TLS13},
+};
+use tungstenite::Message;
+
+use common::{run, run_on, says, scratch, serve, serve_echo};
+
+/// An authority, and a certificate for 127.0.0.1 that it has signed: for a server, or for a client.
+struct Pki {
+    authority: CertifiedIssuer<'static, KeyPair>,
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+    files: Vec<PathBuf>,
+}
+
+impl Drop for Pki {
+    fn drop(&mut self) {
+        self.files.iter().for_each(|file| std::fs::remove_file(file).expect("ours"));
+    }
+}
+
+impl Pki {
+    fn new(name: &str) -> Pki {
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &authority).expect("signed");
+        Pki { authority, certificate, key, files: Vec::new() }
+    }
+
+    fn file(&mut self, name: &str, pem: String) -> String {
+        let path = scratch(name);
+        std::fs::write(&path, pem).expect("written");
+        self.files.push(path.clone());
+        path.display().to_string()
+    }
+
+    fn ca_file(&mut self) -> String {
+        let pem = self.authority.pem();
+        self.file("ca.pem", pem)
+    }
+
+    fn config(&self, version: &'static SupportedProtocolVersion, asks: bool) -> ServerConfig {
+        let builder = ServerConfig::builder_with_protocol_versions(&[version]);
+        let builder = if asks {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.authority.der().clone()).expect("an authority");
+            builder.with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(roots)).build().expect("roots"))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key");
+        builder.with_single_cert(vec![self.certificate.der().clone()], key).expect("a pair")
+    }
+
+    /// An echo server by rustls and tungstenite.
+    fn serve(&self, version: &'static SupportedProtocolVersion, asks: bool) -> SocketAddr {
+        let config = Arc::new(self.config(version, asks));
+        serve(move |stream| {
+            stream.set_nodelay(true).expect("a TCP socket");
+            let session = ServerConnection::new(config.clone()).expect("a configuration");
+            let Ok(mut socket) = tungstenite::accept(StreamOwned::new(session, stream)) else { return };
+            while let Ok(message) = socket.read() {
+                if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+const SHORT: &str = "--connections 3 --pipeline 4 --warmup 0 --count 300";
+
+/// Kills: a record that is split between two receives and lost; a stretch of several pieces that is sealed in part; a rest of
+/// sealed bytes that is sealed again.
+#[test]
+fn echoes_come_back_over_both_versions_in_every_size() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    for version in [&TLS12, &TLS13] {
+        let url = format!("wss://{}/echo", pki.serve(version, false));
+        for size in ["0", "64", "4KiB", "16000..17000", "100000"] {
+            let figures = run(0, "echo", &url, &format!("{SHORT} --size {size} --ca {ca}"));
+            assert_eq!(figures["tls"]["failures"], serde_json::json!({}), "{figures}");
+            let tls = &figures["tls"];
+            assert_eq!(tls["full"].as_u64().zip(tls["resumed"].as_u64()).map(|(a, b)| a + b), Some(3), "{tls}");
+            assert_eq!(figures["tls_handshake_us"]["count"], 3);
+        }
+        // More than sockets hold, both ways.
+        run(0, "echo", &url, &format!("--connections 2 --pipeline 40 --size 100KiB --warmup 0 --count 120 --ca {ca}"));
+        run(0, "echo", &url, &format!("--connections 2 --threads 2 --rate 500 --warmup 0 --duration 0.4 --ca {ca}"));
+        run(0, "echo", &url, &format!("{SHORT} --insecure"));
+    }
+}
+
+#[test]
+fn sessions_are_resumed_unless_they_are_not_to_be() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    for version in [&TLS12, &TLS13] {
+        let url = format!("wss://{}/echo", pki.serve(version, false));
+        let options = format!("--users 1 --warmup 0 --count 20 --ca {ca}");
+        let tls = run(0, "churn", &url, &options)["tls"].clone();
+        assert_eq!((&tls["full"], &tls["resumed"]), (&1.into(), &19.into()), "{tls}");
+        let tls = run(0, "churn", &url, &format!("{options} --no-resumption"))["tls"].clone();
+        assert_eq!((&tls["full"], &tls["resumed"]), (&20.into(), &0.into()), "{tls}");
+    }
+}
+
+#[test]
+fn every_scenario_speaks_tls_to_ringwire() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    let server = common::Ringwire::start(|config| config.tls(pki.config(&TLS13, false)));
+    let url = |path: &str| format!("wss://{}{path}", server.address);
+    for (scenario, path, options) in [
+        ("echo", "/echo", SHORT),
+        ("echo", "/echo", "--connections 2 --size 70000 --warmup 0 --count 20 --deflate --content json"),
+        ("broadcast", "/broadcast", "--subscribers 5 --burst 4 --warmup 0 --count 80"),
+        ("rooms", "/rooms/{room}", "--rooms 3 --members 3 --rate 300 --warmup 0 --duration 0.4"),
+        ("slow", "/broadcast", "--subscribers 5 --stalled 2 --size 4KiB --rate 200 --warmup 0 --duration 0.6"),
+        ("emit", "/ws", "--connections 5 --posters 2 --warmup 0 --count 60"),
+        ("connect", "/echo", "--connections 50 --echo --ping --hold 0.1"),
+        ("churn", "/echo", "--users 4 --words 2 --warmup 0 --count 40"),
+    ] {
+        let figures = run(0, scenario, &url(path), &format!("{options} --ca {ca}"));
+        assert!(figures["tls"]["full"].as_u64() > Some(0), "{scenario}: {figures}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_server_is_told_by_its_reason() {
+    let (mut pki, mut other) = (Pki::new("127.0.0.1"), Pki::new("somebody.else"));
+    let (ca, other_ca) = (pki.ca_file(), other.ca_file());
+    let plain = serve(|mut stream| {
+        let _ = stream.read(&mut [0; 1000]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    });
+    let silent = serve(|mut stream| drop(stream.read(&mut [0; 10])));
+    let rows = [
+        (pki.serve(&TLS13, false), &other_ca, "peer_certificate", "TLS: "),
+        (other.serve(&TLS13, false), &other_ca, "peer_certificate", "TLS: "),
+        (pki.serve(&TLS13, true), &ca, "alert", "CertificateRequired"),
+        (plain, &ca, "plain_http", "plain HTTP"),
+        (silent, &ca, "truncated", "closed by the server"),
+    ];
+    for (server, ca, reason, text) in rows {
+        let url = format!("wss://{server}/");
+        let options = format!("--connections 2 --warmup 0 --count 10 --ca {ca}");
+        let output = run_on("echo", &url, &options);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{reason}: {said}");
+        assert!(said.contains(text), "{reason}: {said}");
+        // Where nothing else is asked for than that they come, the reasons are counted.
+        let figures = run(1, "churn", &url, &format!("--users 2 --warmup 0 --duration 0.2 --ca {ca}"));
+        let failures = figures["tls"]["failures"].as_object().expect("a table");
+        assert!(failures[reason].as_u64() > Some(0), "{reason}: {failures:?}");
+        assert_eq!(figures["messages"], 0);
+    }
+    let output = run_on("echo", &format!("wss://{plain}/"), "--ca /nowhere/ca.pem");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/ca.pem"));
+    let output = run_on("echo", &format!("ws://{plain}/"), "--insecure");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is none"));
+}
+
+#[test]
+fn a_client_certificate_is_shown() {
+    let mut pki = Pki::new("127.0.0.1");
+    let (certificate, key) = (pki.certificate.pem(), pki.key.serialize_pem());
+    let (ca, certificate, key) = (pki.ca_file(), pki.file("client.pem", certificate), pki.file("client.key", key));
+    for version in [&TLS12, &TLS13] {
+        let url = format!("wss://{}/echo", pki.serve(version, true));
+        run(0, "echo", &url, &format!("{SHORT} --ca {ca} --client-cert {certificate} --client-key {key}"));
+    }
+}
+
+/// A stream that spoils one byte of what the server sends, beyond the handshake.
+struct Spoiling {
+    inner: TcpStream,
+    left: usize,
+}
+
+impl Read for Spoiling {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.inner.read(buffer)
+    }
+}
+
+impl Write for Spoiling {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut bytes = bytes.to_vec();
+        if let Some(byte) = bytes.get_mut(self.left) {
+            *byte ^= 1;
+        }
+        let written = self.inner.write(&bytes)?;
+        self.left = self.left.checked_sub(written).unwrap_or(usize::MAX);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[test]
+fn a_record_that_was_changed_on_its_way_fails_the_connection() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    let config = Arc::new(pki.config(&TLS13, false));
+    let addr = serve(move |inner| {
+        let session = ServerConnection::new(config.clone()).expect("a configuration");
+        let stream = StreamOwned::new(session, Spoiling { inner, left: 20_000 });
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        while let Ok(message) = socket.read() {
+            if socket.send(Message::text(message.into_text().unwrap_or_default())).is_err() {
+                return;
+            }
+        }
+    });
+    let options = format!("--connections 1 --size 1000 --warmup 0 --count 100 --patience 2 --ca {ca}");
+    let figures = run(1, "echo", &format!("wss://{addr}/"), &options);
+    assert_eq!(figures["tls"]["failures"]["bad_record_mac"], 1, "{figures}");
+    assert_eq!(figures["connections"]["failed"], 1);
+    says(&figures, "TLS: ");
+}
+
+/// Kills: connections that all go to the first target.
+#[test]
+fn several_targets_share_the_connections() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    let (secure, plain) = (pki.serve(&TLS13, false), serve_echo(|_, message| vec![message]));
+    let first = format!("wss://{secure}/echo");
+    let figures = run(
+        0,
+        "echo",
+        &first,
+        &format!("--url ws://{plain}/echo --ca {ca} --connections 7 --pipeline 4 --warmup 0 --count 300"),
+    );
+    let targets = figures["targets"].as_array().expect("a list");
+    let of = |key: &str| targets.iter().map(|target| target[key].as_u64().expect("a number")).collect::<Vec<_>>();
+    assert_eq!((of("ready"), of("failed")), (vec![4, 3], vec![0, 0]));
+    assert!(of("messages").iter().sum::<u64>() == 300 && of("messages").iter().all(|count| *count > 0), "{targets:?}");
+    assert_eq!(targets[1]["url"], format!("ws://{plain}/echo"));
+    // One of them is not there.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let figures =
+        run(1, "echo", &first, &format!("--url ws://{gone}/ --ca {ca} --connections 4 --warmup 0 --count 300"));
+    let targets = figures["targets"].as_array().expect("a list");
+    assert_eq!((&targets[0]["failed"], &targets[1]["failed"]), (&0.into(), &2.into()));
+}
