@@ -299,3 +299,31 @@ fn what_waits_is_timed_by_the_sends_that_were_done() {
     finish_waiting(&mut outbox, 0, waiting);
     assert_eq!(outbox.waiting_since_ms(0), None);
 }
+
+/// Kills: the keys of a queue out of step with its pieces when the frames of a context go; some of these left.
+#[test]
+fn keys_stay_when_the_frames_of_a_context_go() {
+    let mut outbox = outbox(1);
+    outbox.open_context(0);
+    let (first, second) = (Step::first().next(), Step::first().next().next());
+    let plain = |outbox: &mut Outbox, letter: u8, key: Option<Key>| {
+        outbox.put(0, Outgoing::new(Opcode::Binary, &[letter; 98]).set_key(key))
+    };
+    let (x, y) = (Key::of(b"x"), Key::of(b"y"));
+    // All in one tick, and the socket takes nothing.
+    plain(&mut outbox, b'1', None);
+    plain(&mut outbox, b'2', None);
+    for (step, after, letter, key) in [(first, None, b'x', x), (second, Some(first), b'y', y)] {
+        let frame = outbox.encode_compressed(Opcode::Binary, &[b'c'; 98]).expect("room");
+        assert!(outbox.queue_with_context(0, frame, after, step));
+        plain(&mut outbox, letter, Some(key));
+    }
+    let (_, waiting) = flush_short(&mut outbox, 0, 0);
+    assert_eq!(outbox.in_flight_bytes(0), 200);
+    assert_eq!(outbox.drop_oldest(0, BYTES_MAX - 590), oldest(2, 200), "with the first the one that needs it");
+    assert!(!outbox.can_follow(0, Some(second)));
+    let (queued, dropped) = outbox.put_latest(0, Outgoing::new(Opcode::Binary, &[b'Y'; 98]).set_key(Some(y)), y);
+    assert_eq!((queued, dropped.replaced), (Queued::Yes, 1));
+    let sent = finish_waiting(&mut outbox, 0, waiting);
+    assert_eq!(sent, [b'1', b'2', b'x', b'Y'].map(|letter| encoded(&[letter; 98])).concat());
+}

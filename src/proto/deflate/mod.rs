@@ -37,4 +37,6 @@ pub use inflater::{InflateError, Inflater, RATIO_MAX, UNRATED_BYTES};
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
 #[cfg(test)]
+pub(crate) mod reference;
+#[cfg(test)]
 mod tests;
