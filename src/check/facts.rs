@@ -5,9 +5,10 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::needs;
 use super::ports::{self, Port};
 use crate::config::{Config, available_cpus};
-use crate::engine::uring::{Abilities, Options, probe};
+use crate::engine::uring::{Abilities, Options, probe, try_rings};
 use crate::machine::Limits;
 
 /// How much of a ring is made to see whether there can be one.
@@ -36,6 +37,8 @@ pub(super) struct Facts {
     pub(super) memlock: Option<(u64, u64)>,
     /// Whether that limit is not this process's (CAP_IPC_LOCK).
     pub(super) may_lock: Option<bool>,
+    /// What came of making all rings of a start, where that limit is smaller than they would be if they counted.
+    pub(super) all_rings: Option<io::Result<()>>,
     /// Memory of the machine.
     pub(super) memory_bytes: Option<u64>,
     /// What control groups leave to this process.
@@ -59,7 +62,7 @@ impl Facts {
             Attempt::Small => Options::small(),
         };
         let status = read("/proc/self/status").unwrap_or_default();
-        Facts {
+        let mut facts = Facts {
             release: read("/proc/sys/kernel/osrelease"),
             io_uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
             ring: probe(&options),
@@ -67,6 +70,7 @@ impl Facts {
             nofile: getrlimit(Resource::RLIMIT_NOFILE).ok(),
             memlock: getrlimit(Resource::RLIMIT_MEMLOCK).ok(),
             may_lock: may_lock(&status),
+            all_rings: None,
             memory_bytes: read("/proc/meminfo").and_then(|text| total_bytes(&text)),
             limits: Limits::of_this_process(),
             somaxconn: number("/proc/sys/net/core/somaxconn"),
@@ -83,11 +87,26 @@ impl Facts {
             },
             // Whoever runs has a processor, even if the kernel does not tell which.
             cpus: available_cpus().ok().filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0]),
-        }
+        };
+        facts.all_rings = facts.try_all_rings(config);
+        facts
     }
-}
 
-impl Facts {
+    /// Whether rings count for the limit of locked memory is told by nothing but that they do not fit into it. Where they fit
+    /// though they would not if they did, they do not count, and what was tried is in nobody's way.
+    fn try_all_rings(&self, config: &Config) -> Option<io::Result<()>> {
+        let count = config.cores.cpus(self.usable_cpus(config)).len();
+        let is_small = self.memlock.is_some_and(|(soft, _)| soft < needs::locked_bytes(config, count as u64));
+        let all = Options {
+            sq_entries: config.ring_entries,
+            cq_entries: config.cq_entries,
+            buffers: config.recv_buffers,
+            buffer_bytes: config.recv_buffer_bytes,
+            ..Options::default()
+        };
+        (is_small && self.ring.is_ok() && self.may_lock != Some(true)).then(|| try_rings(&all, count))
+    }
+
     /// The processors that these settings make use of.
     pub(super) fn usable_cpus(&self, config: &Config) -> &[usize] {
         config.usable_cpus(&self.cpus, self.limits.cores(self.cpus.len()))

@@ -9,12 +9,8 @@ use super::report::{Finding, Report, Verdict};
 use crate::config::{Config, Setting};
 use crate::engine::uring::{Abilities, plain_slots};
 
-/// The oldest kernel that has every operation that is needed.
+/// The oldest kernel that was ever tried.
 const KERNEL_MIN: (u32, u32) = (6, 1);
-/// The oldest kernel that is advised.
-const KERNEL_ADVISED: (u32, u32) = (6, 12);
-/// The oldest kernel on which rings count for RLIMIT_MEMLOCK.
-const KERNEL_COUNTS_RINGS: (u32, u32) = (6, 14);
 /// The most descriptors that one ring's own table holds (IORING_MAX_FIXED_FILES).
 const RING_FILES_MAX: u64 = 1 << 20;
 /// Descriptors that a process has besides those that its cores need: standard streams, libraries, a connection or two.
@@ -27,6 +23,7 @@ pub(super) fn report(config: &Config, facts: &Facts) -> Report {
         seccomp(facts.is_filtered, &facts.ring),
         ring(config, facts),
         closes(facts),
+        receives(facts),
         nofile(config, facts),
         memlock(config, facts),
         memory(config, facts),
@@ -49,13 +46,12 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
+/// What a kernel can is tried, and told below: distributions bring new abilities into old kernels.
 fn kernel(release: Option<&str>) -> Finding {
-    let finding =
-        finding("kernel", release.unwrap_or("unknown"), "Linux 6.1 or later, 6.12 or later for the best speed");
+    let finding = finding("kernel", release.unwrap_or("unknown"), "Linux 6.1 or later, 6.17 or later for the best speed");
     match release.and_then(version) {
-        Some(version) if version >= KERNEL_ADVISED => finding,
-        Some(version) if version >= KERNEL_MIN => finding.but(Verdict::Advice, "install a newer kernel"),
-        Some(_) => finding.but(Verdict::Bad, "install a newer kernel"),
+        Some(version) if version >= KERNEL_MIN => finding,
+        Some(_) => finding.but(Verdict::Advice, "install a newer kernel: nobody has tried one as old as this"),
         None => finding.but(Verdict::Advice, "mount /proc, which tells the kernel's release"),
     }
 }
@@ -76,9 +72,10 @@ fn switch(io_uring_disabled: Option<u32>, has_ring: bool) -> Finding {
 }
 
 const SECCOMP_REMEDY: &str = "allow io_uring_setup, io_uring_enter and io_uring_register: container runtimes \
-    block them by default. Docker, Podman: --security-opt seccomp=FILE, where FILE is the runtime's own profile with the \
-    three added, or seccomp=unconfined; Kubernetes: such a file as a seccompProfile of type Localhost; systemd: \
-    SystemCallFilter=@system-service, or @aio beside what there is";
+    block them by default. ringwire's source has files that do so: Docker, Podman: --security-opt seccomp=deploy/seccomp.json, or \
+    deploy/compose.yaml; Kubernetes: deploy/kubernetes.yaml, with deploy/seccomp.json as a seccompProfile of type Localhost; \
+    systemd: deploy/ringwire.service, with SystemCallFilter=@system-service, or @aio beside what there is. \
+    deploy/README.md tells how";
 
 fn is_forbidden(ring: &io::Result<Abilities>) -> bool {
     let errno = ring.as_ref().err().and_then(io::Error::raw_os_error);
@@ -102,7 +99,13 @@ fn seccomp(is_filtered: Option<bool>, ring: &io::Result<Abilities>) -> Finding {
 fn ring(config: &Config, facts: &Facts) -> Finding {
     let wanted = format!("a ring of {} submission and {} completion entries", config.ring_entries, config.cq_entries);
     let error = match &facts.ring {
-        Ok(abilities) if abilities.lacks.is_empty() => return finding("io_uring", "works", wanted),
+        Ok(Abilities { lacks, needs_no_array: true, .. }) if lacks.is_empty() => {
+            return finding("io_uring", "works", wanted);
+        }
+        // Nothing that anybody would notice.
+        Ok(Abilities { lacks, .. }) if lacks.is_empty() => {
+            return finding("io_uring", "works, with an array of submissions, as before Linux 6.6", wanted);
+        }
         Ok(abilities) => {
             let found = format!("works, but lacks {}", abilities.lacks.join(", "));
             return finding("io_uring", found, wanted).but(Verdict::Bad, "install a newer kernel");
@@ -145,6 +148,25 @@ fn closes(facts: &Facts) -> Finding {
     };
     let finding = finding("closes", found, "in time, as by Linux 6.13 and later");
     if closes_late(facts) { finding.but(Verdict::Advice, "install a newer kernel") } else { finding }
+}
+
+fn receives(facts: &Facts) -> Finding {
+    let (found, is_best) = match &facts.ring {
+        Ok(Abilities { fills_buffers: false, .. }) => (
+            "each takes a whole buffer, as before Linux 6.12: messages of more than RINGWIRE_RECV_BUFFER_SIZE come in pieces, and \
+             cost 1.6 times (16 KiB) to 2.3 times (1 MiB) as much",
+            false,
+        ),
+        Ok(Abilities { bounds_receives: false, .. }) => (
+            "into shared buffers, piece by piece; they cannot be told where to end, as before Linux 6.17, so that messages of \
+             more than 128 KiB are copied where they could be received in place",
+            false,
+        ),
+        Ok(_) => ("into shared buffers, piece by piece, or straight into a large message", true),
+        Err(_) => ("unknown", true),
+    };
+    let finding = finding("receives", found, "into shared buffers, piece by piece, as by Linux 6.12, and of large messages 6.17");
+    if is_best { finding } else { finding.but(Verdict::Advice, "install a newer kernel") }
 }
 
 /// Slots of each core's ring.
@@ -202,15 +224,15 @@ fn memlock(config: &Config, facts: &Facts) -> Finding {
     };
     let cores = cores(config, facts);
     let needed = needs::locked_bytes(config, cores);
-    let kernel = facts.release.as_deref().and_then(version);
-    let counts = kernel.is_none_or(|version| version >= KERNEL_COUNTS_RINGS);
+    // Rings that fit into less than they take do not count.
+    let counts = !matches!(facts.all_rings, Some(Ok(())));
     let wanted = match facts.may_lock {
         Some(true) => String::from("anything: it is not for processes with CAP_IPC_LOCK, such as this one"),
         _ if counts => format!(
-            "{needed} for the rings of {cores} cores, and as much again for each other process of this user with rings: they \
-             count since Linux 6.14, unless a process has CAP_IPC_LOCK"
+            "{needed} for the rings of {cores} cores, and as much again for each other process of this user with rings: where \
+             they count, as since Linux 6.14, and a process lacks CAP_IPC_LOCK"
         ),
-        _ => String::from("anything: rings count since Linux 6.14"),
+        _ => String::from("anything: this kernel does not count rings"),
     };
     let finding = finding("RLIMIT_MEMLOCK", found, wanted);
     let remedy = format!(
@@ -219,12 +241,16 @@ fn memlock(config: &Config, facts: &Facts) -> Finding {
         needed.div_ceil(1024)
     );
     let is_exempt = facts.may_lock == Some(true) || !counts;
-    let out_of_memory = facts.ring.as_ref().err().and_then(io::Error::raw_os_error) == Some(libc::ENOMEM);
+    let is_out_of_memory = |tried: Option<&io::Error>| tried.and_then(io::Error::raw_os_error) == Some(libc::ENOMEM);
+    let do_not_fit = facts.all_rings.as_ref().is_some_and(|tried| is_out_of_memory(tried.as_ref().err()));
     match facts.memlock {
         _ if is_exempt => finding,
-        Some((soft, _)) if soft < needed => finding.but(Verdict::Bad, remedy),
-        // What there would be is in use already.
-        Some(_) | None if out_of_memory => finding.but(Verdict::Advice, remedy),
+        _ if do_not_fit => finding.but(Verdict::Bad, remedy),
+        // What there would be is in use already, or less than a single ring takes.
+        Some((soft, _)) if is_out_of_memory(facts.ring.as_ref().err()) => {
+            finding.but(if soft < needed { Verdict::Bad } else { Verdict::Advice }, remedy)
+        }
+        None if is_out_of_memory(facts.ring.as_ref().err()) => finding.but(Verdict::Advice, remedy),
         _ => finding,
     }
 }

@@ -107,6 +107,11 @@ impl Buffers {
         self.buffer_bytes
     }
 
+    /// Whether the kernel fills them piece by piece.
+    pub fn are_incremental(&self) -> bool {
+        self.incremental
+    }
+
     /// How many buffers there are.
     pub fn count(&self) -> u16 {
         self.count

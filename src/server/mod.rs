@@ -469,6 +469,10 @@ impl CoreStart {
                     "RLIMIT_MEMLOCK has no room for this ring beside those that its user has, or a memory limit; \
                      `ringwire check` tells how much it takes"
                 }
+                Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
+                    "container runtimes block it by default, and deploy/README.md of ringwire's source tells how to allow it; \
+                     `ringwire check` tells more"
+                }
                 _ => "`ringwire check` tells more",
             };
             Error::Unavailable(format!("io_uring cannot be used: {error}; {why}"))

@@ -5,6 +5,7 @@
 mod api;
 mod console;
 mod events;
+mod notify;
 mod publish;
 mod rooms;
 
@@ -18,22 +19,45 @@ use crate::app::request::Request;
 use crate::app::response::Response;
 use crate::app::socket::Socket;
 use crate::app::ws::{Ws, ws};
-use crate::app::{App, Group};
+use crate::app::{App, Core, Group};
 use crate::config::Config;
 use crate::error::Result;
 use crate::message::Message;
 use crate::metrics::CONTENT_TYPE;
 use crate::server::listen::BoundAddress;
 use crate::server::{Handle, Server};
+use notify::ServiceManager;
 
-/// Serves the stand-alone program's routes until a signal ends it; the first line on standard output says where.
+/// Serves the stand-alone program's routes until a signal ends it; the first line on standard output says where, and a service
+/// manager that asks for it (`NOTIFY_SOCKET`) is told of the start and of the end.
 /// `release_memory` is for the allocator: see [`Server::release_memory_with`].
 ///
 /// # Errors
 /// If the server cannot be started, or a core fails.
 pub fn run(config: Config, release_memory: fn()) -> Result<()> {
     let settings = config.clone();
-    Server::new(config).release_memory_with(release_memory).on_start(announce).run(move || app(&settings))
+    let manager = ServiceManager::of_this_process();
+    let started = manager.clone();
+    Server::new(config)
+        .release_memory_with(release_memory)
+        .on_start(move |handle| {
+            let where_it_is = announce(handle);
+            started.ready(&where_it_is);
+        })
+        .run(move || told_of_its_end(app(&settings), &settings, &manager))
+}
+
+/// An app whose shutdown a service manager hears of.
+fn told_of_its_end(app: App, config: &Config, manager: &ServiceManager) -> App {
+    if !manager.wants_to_know() {
+        return app;
+    }
+    let (manager, time) = (manager.clone(), config.drain_notice.saturating_add(config.drain_timeout));
+    app.on_shutdown(async move |core: Core| {
+        if core.number() == 0 {
+            manager.stopping(time);
+        }
+    })
 }
 
 /// Starts the stand-alone program's routes and returns once they accept connections.
@@ -45,15 +69,18 @@ pub fn start(config: Config) -> Result<Handle> {
     Server::new(config).start(move || app(&settings))
 }
 
-fn announce(handle: &Handle) {
+/// Says on standard output where it listens, and returns it.
+fn announce(handle: &Handle) -> String {
     let cores = handle.cores();
     let addresses: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();
     let mut out = std::io::stdout().lock();
     let admin: Vec<String> = handle.admin_addresses().iter().map(BoundAddress::to_http).collect();
     let admin = if admin.is_empty() { String::new() } else { format!(", admin on {}", admin.join(", ")) };
+    let where_it_is = format!("listening on {} ({cores} cores){admin}", addresses.join(", "));
     // Nobody may be reading: the server serves all the same.
-    let _ = writeln!(out, "ringwire listening on {} ({cores} cores){admin}", addresses.join(", "));
+    let _ = writeln!(out, "ringwire {where_it_is}");
     let _ = out.flush();
+    where_it_is
 }
 
 /// The stand-alone program as an app, made once on each core.

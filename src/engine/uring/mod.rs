@@ -32,7 +32,7 @@ use tracing::debug;
 
 use self::address::AcceptAddress;
 use self::batch::Vectors;
-pub use self::probe::{Abilities, SMALL_RING_BYTES, assume_closes_late, closes_late, probe};
+pub use self::probe::{Abilities, SMALL_RING_BYTES, assume_closes_late, closes_late, probe, try_rings};
 use self::setup::{BUFFER_GROUP, build, register_buffers, register_slots};
 pub use self::setup::{Options, plain_slots};
 use self::sockets::Sockets;
@@ -104,7 +104,7 @@ impl Uring {
             Some(descriptors) => descriptors,
             None => Descriptors::suiting(closes_late()?),
         };
-        let ring = build(options)?;
+        let (ring, _) = build(options)?;
         let slots = match descriptors {
             Descriptors::Direct => register_slots(&ring, options.slots)?,
             Descriptors::Plain => options.slots.min(options.plain_slots()),

@@ -83,8 +83,8 @@ pub fn plain_slots(limit: u64, rings: u32) -> u32 {
     left.clamp(SLOTS_MIN, SLOTS_MAX) as u32
 }
 
-/// The best ring that this kernel makes: 6.1 has all flags but `NO_SQARRAY` (6.6).
-pub(super) fn build(options: &Options) -> io::Result<IoUring> {
+/// The best ring that this kernel makes: 6.1 has all flags but `NO_SQARRAY` (6.6), and tells whether it has that.
+pub(super) fn build(options: &Options) -> io::Result<(IoUring, bool)> {
     let mut builder = IoUring::builder();
     builder
         .setup_single_issuer()
@@ -96,8 +96,8 @@ pub(super) fn build(options: &Options) -> io::Result<IoUring> {
         .dontfork();
     let plain = builder.clone();
     match builder.setup_no_sqarray().build(options.sq_entries) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => plain.build(options.sq_entries),
-        built => built,
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((plain.build(options.sq_entries)?, false)),
+        built => Ok((built?, true)),
     }
 }
 
