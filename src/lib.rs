@@ -331,6 +331,9 @@ mod guide {
     struct Rooms;
     #[doc = include_str!("../docs/slow_consumers.md")]
     struct SlowConsumers;
+    #[cfg(feature = "tls")]
+    #[doc = include_str!("../docs/tls.md")]
+    struct Tls;
     #[doc = include_str!("../docs/tuning.md")]
     struct Tuning;
 }

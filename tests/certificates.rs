@@ -3,58 +3,45 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use ringwire::client::blocking::block_on;
 use ringwire::config::{ClientAuth, Files, ListenAddress, Scheme, TlsMin};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use common::pki::{self, Authority};
 use common::program::Program;
 use common::{TestServer, any_port, config, eventually};
 
 /// An authority, and files of certificates that it has signed.
 struct Folder {
-    path: PathBuf,
-    authority: CertifiedIssuer<'static, KeyPair>,
+    files: pki::Folder,
+    authority: Authority,
 }
 
 impl Folder {
     fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ringwire-tls-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).expect("a folder");
-        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
-        params.distinguished_name.push(DnType::CommonName, "an authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority =
-            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
-        fs::write(path.join("ca.pem"), authority.pem()).expect("a file");
-        Folder { path, authority }
+        let (files, authority) = (pki::Folder::new(), Authority::new());
+        files.write("ca.pem", &authority.pem());
+        Folder { files, authority }
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+        self.files.file(name)
     }
 
     /// Writes a pair for these names, that is good until this year.
     fn write(&self, name: &str, names: &[&str], until: i32) {
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(until, 1, 1);
-        let certificate = params.signed_by(&key, &self.authority).expect("a certificate");
-        fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).expect("a file");
-        fs::write(self.file(&format!("{name}.pem")), certificate.pem()).expect("a file");
+        self.files.put(name, &self.authority.sign_until(names, until));
     }
 
     fn certificate(&self, name: &str) -> CertificateDer<'static> {
@@ -71,9 +58,7 @@ impl Folder {
 
     /// What a client goes by that trusts the authority, and shows this certificate.
     fn client(&self, shows: Option<&str>) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.der().clone()).expect("an authority");
-        let builder = ClientConfig::builder().with_root_certificates(roots);
+        let builder = ClientConfig::builder().with_root_certificates(self.authority.roots());
         Arc::new(match shows {
             Some(name) => {
                 let key = PrivateKeyDer::from_pem_file(self.file(&format!("{name}.key"))).expect("a key");
@@ -81,12 +66,6 @@ impl Folder {
             }
             None => builder.with_no_client_auth(),
         })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -195,6 +174,70 @@ fn certificates_are_renewed_and_bad_ones_refused() {
     eventually(|| shown() == folder.certificate("one"), || "it does not recover".into());
 }
 
+/// What `/metrics` says of the certificates: when each expires, and what came of reading them anew.
+fn told(server: &TestServer) -> BTreeMap<String, f64> {
+    let hub = server.handle().hub().clone();
+    let text = block_on(async move { hub.metrics().await }).to_prometheus();
+    let series = text.lines().filter(|line| line.starts_with("ringwire_tls_certificate_"));
+    series
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| {
+            (name.trim_start_matches("ringwire_tls_certificate_").to_owned(), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+/// Kills: files that are looked at once, or by their names alone; an expiry that stays that of the old one; reloads uncounted.
+#[test]
+fn files_are_watched_and_metrics_tell_of_them() {
+    let folder = Folder::new();
+    folder.write("one", &["one.test", "also.test"], 2100);
+    folder.write("two", &["two.test"], 2099);
+    let server = TestServer::with(folder.config(&["one", "two"]).tls_look_interval(Duration::from_millis(50)));
+    let address = server.address;
+    let until = |year: i32| rcgen::date_time_ymd(year, 1, 1).unix_timestamp() as f64;
+    let want = |one, two, renewed, refused| {
+        BTreeMap::from([
+            ("expiry_seconds{name=\"one.test\"}".to_owned(), until(one)),
+            ("expiry_seconds{name=\"two.test\"}".to_owned(), until(two)),
+            ("reloads_total{result=\"renewed\"}".to_owned(), renewed),
+            ("reloads_total{result=\"refused\"}".to_owned(), refused),
+        ])
+    };
+    assert_eq!(told(&server), want(2100, 2099, 0.0, 0.0));
+
+    // Put in place as one file, as tools do that are careful.
+    folder.write("next", &["one.test"], 2098);
+    fs::rename(folder.file("next.key"), folder.file("one.key")).expect("a move");
+    fs::rename(folder.file("next.pem"), folder.file("one.pem")).expect("a move");
+    eventually(|| is_served(&folder, address, "one.test", "one"), || "the new one is not shown".into());
+    let now = || told(&server);
+    eventually(|| now()["expiry_seconds{name=\"one.test\"}"] == until(2098), || format!("{:?}", now()));
+    // Between the two moves the pair did not fit.
+    let refused = now()["reloads_total{result=\"refused\"}"];
+    assert!(refused <= 1.0 && now()["reloads_total{result=\"renewed\"}"] >= 1.0, "{:?}", now());
+
+    let renewed = now()["reloads_total{result=\"renewed\"}"];
+    folder.files.write("two.pem", "");
+    eventually(|| now() == want(2098, 2099, renewed, refused + 1.0), || format!("{:?}", now()));
+    // What has not changed is not read again.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(now(), want(2098, 2099, renewed, refused + 1.0));
+    assert!(is_served(&folder, address, "one.test", "one"), "what was there stays");
+
+    folder.write("two", &["two.test"], 2097);
+    eventually(|| now()["expiry_seconds{name=\"two.test\"}"] == until(2097), || format!("{:?}", now()));
+    assert!(is_served(&folder, address, "two.test", "two"));
+}
+
+#[test]
+fn without_certificates_from_files_metrics_tell_of_none() {
+    let (chain, key) = Authority::new().sign(&["one.test"]).pair();
+    let own = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+    assert!(told(&TestServer::with(config().tls(own))).is_empty());
+    assert!(told(&TestServer::new()).is_empty());
+}
+
 #[test]
 fn clients_show_certificates_as_they_are_asked_to() {
     let folder = Folder::new();
@@ -227,8 +270,7 @@ fn the_oldest_version_is_a_setting() {
     folder.write("one", &["one.test"], 2100);
     for (min, speaks_tls12) in [(TlsMin::Tls12, true), (TlsMin::Tls13, false)] {
         let server = TestServer::with(folder.config(&["one"]).tls_min(min));
-        let mut roots = RootCertStore::empty();
-        roots.add(folder.authority.der().clone()).expect("an authority");
+        let roots = folder.authority.roots();
         for (version, is_spoken) in [(&rustls::version::TLS12, speaks_tls12), (&rustls::version::TLS13, true)] {
             let client = ClientConfig::builder_with_protocol_versions(&[version])
                 .with_root_certificates(roots.clone())

@@ -28,6 +28,7 @@ use crate::app::to::To;
 use crate::guard::guarded;
 use crate::hub::{ConnectionId, Delivery, JoinError, Scope};
 use crate::message::{EncodeError, IntoMessage, RawJson, borrowed};
+use crate::tls::TlsInfo;
 use crate::outbox::{FrameBuf, Key};
 use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode, PingTooLong};
@@ -72,6 +73,12 @@ macro_rules! verbs {
             /// On a route that does not keep it ([`Ws::forget_request`](crate::Ws::forget_request)).
             pub fn request(&$self) -> &$($lifetime)? Request {
                 $self.opening().expect("the route forgets its requests")
+            }
+
+            /// What its TLS has agreed on, and the certificate that its client has shown: see
+            /// [`Request::tls`](crate::Request::tls). `None` without TLS, and on a route that does not keep its requests.
+            pub fn tls(&$self) -> Option<&$($lifetime)? TlsInfo> {
+                $self.opening().and_then(Request::tls)
             }
 
             /// A parameter of the route's path; empty if there is none of that name.

@@ -69,6 +69,9 @@ macro_rules! settings {
             /// What is gone by instead of the files.
             #[cfg(feature = "tls")]
             pub(crate) own_tls: Option<OwnTls>,
+            /// How often files of certificates are looked at, if not as usual.
+            #[cfg(feature = "tls")]
+            pub(crate) tls_look_interval: Option<Duration>,
         }
 
         impl Config {
@@ -85,6 +88,8 @@ macro_rules! settings {
                     $( $field: Value::parse($default, &$allowed).expect("defaults are allowed"), )*
                     #[cfg(feature = "tls")]
                     own_tls: None,
+                    #[cfg(feature = "tls")]
+                    tls_look_interval: None,
                 }
             }
         }
@@ -337,6 +342,15 @@ impl Config {
     #[must_use]
     pub fn tls(mut self, own: rustls::ServerConfig) -> Config {
         self.own_tls = Some(OwnTls(Arc::new(own)));
+        self
+    }
+
+    /// Looks at the files of certificates so often, instead of every ten seconds: for tests that do not wait that long.
+    #[cfg(feature = "unstable")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn tls_look_interval(mut self, interval: Duration) -> Config {
+        self.tls_look_interval = Some(interval);
         self
     }
 }

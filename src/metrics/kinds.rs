@@ -118,6 +118,16 @@ kinds! {
 }
 
 kinds! {
+    /// What came of reading certificates anew.
+    ReloadResult {
+        /// They are shown from then on.
+        Renewed = "renewed",
+        /// They could not be used, and those before stayed.
+        Refused = "refused",
+    }
+}
+
+kinds! {
     /// A time limit.
     TimeoutKind {
         /// For a request head and body.

@@ -14,14 +14,18 @@
 //!
 //! Knows of this crate: nothing.
 
+mod certificates;
 mod histogram;
 mod kinds;
 mod prometheus;
 #[cfg(test)]
 mod tests;
 
+pub use certificates::{Certificates, Expiry};
 pub use histogram::Histogram;
-pub use kinds::{CloseCode, Closes, Counts, DropReason, Kind, RefusalReason, ShedReason, Side, TimeoutKind, TlsResult};
+pub use kinds::{
+    CloseCode, Closes, Counts, DropReason, Kind, RefusalReason, ReloadResult, ShedReason, Side, TimeoutKind, TlsResult,
+};
 pub use prometheus::CONTENT_TYPE;
 
 /// Counters of one core, since its start.
@@ -145,4 +149,6 @@ pub struct Metrics {
     pub memory_bytes_max: u64,
     /// Whether that budget was spent, and not enough of it is free again.
     pub memory_over: bool,
+    /// The certificates that it has read from files.
+    pub certificates: Certificates,
 }

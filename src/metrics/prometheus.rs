@@ -1,8 +1,9 @@
 //! Metrics as text for Prometheus, format 0.0.4: every series with the label `core`, every family described once.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use super::{CloseCode, CoreMetrics, Counts, Kind, Metrics, Side};
+use super::{Certificates, CloseCode, CoreMetrics, Counts, Expiry, Kind, Metrics, ReloadResult, Side};
 
 /// The text's media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -12,6 +13,7 @@ impl Metrics {
     pub fn to_prometheus(&self) -> String {
         let mut text = Text { out: String::with_capacity(16 << 10), cores: &self.cores };
         process(&mut text, self);
+        certificates(&mut text, &self.certificates);
         connections(&mut text);
         messages(&mut text);
         memory(&mut text);
@@ -31,6 +33,38 @@ fn process(text: &mut Text<'_>, metrics: &Metrics) {
     text.single("ringwire_memory_limit_bytes", limit, metrics.memory_bytes_max);
     let over = "Whether the budget was spent, and not enough of it is free again: upgrades are refused.";
     text.single("ringwire_memory_over_limit", over, u64::from(metrics.memory_over));
+}
+
+/// Nothing of it where there are none.
+fn certificates(text: &mut Text<'_>, certificates: &Certificates) {
+    if certificates.shown.is_empty() {
+        return;
+    }
+    // Of several for one name, the one that needs to be renewed first.
+    let mut earliest = BTreeMap::new();
+    for Expiry { name, at_unix_s } in &certificates.shown {
+        earliest.entry(name).and_modify(|at| *at = (*at_unix_s).min(*at)).or_insert(*at_unix_s);
+    }
+    let expiry = "ringwire_tls_certificate_expiry_seconds";
+    text.family(
+        expiry,
+        "gauge",
+        "When a certificate expires, in seconds of Unix time, by the first name that it is for.",
+    );
+    for (name, at_unix_s) in earliest {
+        text.line(expiry, format_args!("name=\"{}\"", escaped(name)), at_unix_s);
+    }
+    let reloads = "ringwire_tls_certificate_reloads_total";
+    text.family(reloads, "counter", "Times that the files of certificates were read anew, by what came of it.");
+    for &result in ReloadResult::ALL {
+        let labels = format_args!("result=\"{}\"", result.label());
+        text.line(reloads, labels, certificates.reloads.of(result));
+    }
+}
+
+/// As the value of a label is written.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn connections(text: &mut Text<'_>) {

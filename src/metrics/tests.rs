@@ -21,7 +21,13 @@ fn metrics() -> Metrics {
     counters.closes.add(4321, Side::Peer);
     counters.closes.add(1006, Side::Nobody);
     [900, 2_000, 3_000_000, 5_000_000_000].into_iter().for_each(|ns| counters.handling.add(ns));
-    Metrics { cores: vec![CoreMetrics::default(), core], cores_all: 2, memory_bytes_max: 4096, ..Metrics::default() }
+    let mut certificates = Certificates::default();
+    certificates.shown = [("a.test", 2_000), ("b \"\\ c", 1_000), ("a.test", 1_500)]
+        .map(|(name, at_unix_s)| Expiry::new(name, at_unix_s))
+        .to_vec();
+    certificates.reloads.add(ReloadResult::Refused, 2);
+    let cores = vec![CoreMetrics::default(), core];
+    Metrics { cores, cores_all: 2, memory_bytes_max: 4096, certificates, ..Metrics::default() }
 }
 
 fn find<'s>(scrape: &'s Scrape, name: &str, labels: &[(&str, &str)]) -> &'s Sample {
@@ -55,6 +61,12 @@ fn a_parser_reads_what_was_counted() {
     assert_eq!(number(&scrape, "ringwire_mail_depth", &[("core", "1")]), 5.0);
     assert_eq!(number(&scrape, "ringwire_memory_limit_bytes", &[]), 4096.0);
     assert_eq!(number(&scrape, "ringwire_handler_longest_seconds", &[("core", "1")]), 5.0);
+    let expiry = |name| number(&scrape, "ringwire_tls_certificate_expiry_seconds", &[("name", name)]);
+    assert_eq!(expiry("a.test"), 1_500.0, "the earliest of several");
+    let reloads = |result| number(&scrape, "ringwire_tls_certificate_reloads_total", &[("result", result)]);
+    assert_eq!((reloads("refused"), reloads("renewed")), (2.0, 0.0));
+    assert!(metrics().to_prometheus().contains("{name=\"b \\\"\\\\ c\"} 1000\n"));
+    assert!(!Metrics::default().to_prometheus().contains("certificate"));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The hub as seen by threads that are no core.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::admission::Admission;
 use crate::hub::{CoreHub, Letter, Order, Shutdown};
 use crate::mail::{Courier, MailError};
 use crate::message::Envelope;
+use crate::metrics::Certificates;
 
 /// The way to every connection of a running server from any thread; clones are the same. What it can do is in the
 /// documentation of its methods: messages, events, rooms, data, counts.
@@ -16,6 +17,7 @@ pub struct Hub {
     envelope: Arc<OnceLock<Envelope>>,
     admission: Arc<Admission>,
     on_shutdown: Arc<OnceLock<OnShutdown>>,
+    certificates: Arc<Mutex<Certificates>>,
 }
 
 /// Tells whoever has started the server that it is to end, and within which time.
@@ -24,7 +26,18 @@ type OnShutdown = Box<dyn Fn(Option<Duration>) + Send + Sync>;
 impl Hub {
     /// The way in through `courier`.
     pub(crate) fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
-        Hub { courier, envelope: Arc::default(), admission, on_shutdown: Arc::default() }
+        Hub { courier, envelope: Arc::default(), admission, on_shutdown: Arc::default(), certificates: Arc::default() }
+    }
+
+    /// Where somebody writes what is to be told of the server's certificates.
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_certificates(self, certificates: Arc<Mutex<Certificates>>) -> Hub {
+        Hub { certificates, ..self }
+    }
+
+    /// What is to be told of the server's certificates.
+    pub(crate) fn certificates(&self) -> Certificates {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Begins to drain, as [`Handle::shutdown`](crate::Handle::shutdown) does, from any thread, and from handlers and tasks

@@ -402,6 +402,7 @@ impl Hub {
             draining: self.is_draining(),
             memory_bytes_max: self.memory_bytes_max(),
             memory_over: self.is_out_of_memory(),
+            certificates: self.certificates(),
         }
     }
 

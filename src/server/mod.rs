@@ -3,8 +3,8 @@
 //! A core that fails ends the server: it stops the others, whoever holds what of it. What a core is told at its end it is
 //! told by letters for which there is always room, and nobody waits for a core for longer than it may take.
 //!
-//! Knows of this crate: `admission`, `app`, `config`, `engine`, `error`, `guard`, `hub`, `machine`, `mail`, `outbox`,
-//! `proto`, `remote`, `runtime`, `shard`, `tls`, `wakers`.
+//! Knows of this crate: `admission`, `app`, `config`, `engine`, `error`, `guard`, `hub`, `machine`, `mail`, `metrics`,
+//! `outbox`, `proto`, `remote`, `runtime`, `shard`, `tls`, `wakers`.
 
 mod board;
 mod handle;
@@ -347,6 +347,11 @@ impl Server {
             let bells: Vec<Arc<Doorbell>> = bells.into_iter().flatten().collect();
             let wakes = bells.iter().map(|bell| Arc::clone(bell.bell()) as Arc<dyn Wake>).collect();
             let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
+            #[cfg(feature = "tls")]
+            let hub = match &renewal {
+                Some(Some(renewal)) => hub.with_certificates(renewal.told()),
+                _ => hub,
+            };
             let told = Ending::new(hub.clone(), &board);
             let _ = ending.set(told.clone());
             for out in bells_out {

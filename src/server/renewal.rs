@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,15 +14,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::config::{Config, Setting};
 use crate::error::{Error, Result};
+use crate::metrics::{Certificates, Expiry, ReloadResult};
 use crate::tls::{Acceptor, Certificate, Material};
 
 /// How often files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Has certificates read anew.
 #[derive(Clone)]
 pub(super) struct Renewal {
     nudges: Sender<()>,
+    told: Arc<Mutex<Certificates>>,
 }
 
 impl Renewal {
@@ -30,6 +32,11 @@ impl Renewal {
     pub(super) fn nudge(&self) -> bool {
         // One that waits is enough.
         !matches!(self.nudges.try_send(()), Err(crossbeam_channel::TrySendError::Disconnected(())))
+    }
+
+    /// Where it is written what metrics tell of the certificates.
+    pub(super) fn told(&self) -> Arc<Mutex<Certificates>> {
+        Arc::clone(&self.told)
     }
 }
 
@@ -58,16 +65,33 @@ pub(super) fn acceptor(config: &Config) -> Result<Option<(Arc<Acceptor>, Option<
     tell(&certificates);
     let acceptor = Arc::new(Acceptor::new(rustls).map_err(made)?);
     let (nudges, nudged) = bounded(1);
-    let watch = Watch { acceptor: Arc::downgrade(&acceptor), material, marks, nudged };
+    let told = Arc::<Mutex<Certificates>>::default();
+    lock(&told).shown = expiries(&certificates);
+    let renewal = Renewal { nudges, told: Arc::clone(&told) };
+    let look_interval = config.tls_look_interval.unwrap_or(LOOK_INTERVAL);
+    let watch = Watch { acceptor: Arc::downgrade(&acceptor), material, marks, nudged, told, look_interval };
     thread::Builder::new()
         .name("ringwire-certificates".into())
         .spawn(move || watch.run())
         .map_err(Error::io("starting the thread that looks at certificates"))?;
-    Ok(Some((acceptor, Some(Renewal { nudges }))))
+    Ok(Some((acceptor, Some(renewal))))
 }
 
 fn now_unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn lock(told: &Mutex<Certificates>) -> MutexGuard<'_, Certificates> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A certificate without a name of a host is called by its file.
+fn expiries(certificates: &[Certificate]) -> Vec<Expiry> {
+    let expiry = |certificate: &Certificate| {
+        let name = certificate.names.first().cloned().unwrap_or_else(|| certificate.path.display().to_string());
+        Expiry::new(name, certificate.not_after_unix_s)
+    };
+    certificates.iter().map(expiry).collect()
 }
 
 fn tell(certificates: &[Certificate]) {
@@ -102,17 +126,19 @@ struct Watch {
     material: Material,
     marks: Vec<(PathBuf, Mark)>,
     nudged: Receiver<()>,
+    told: Arc<Mutex<Certificates>>,
+    look_interval: Duration,
 }
 
 impl Watch {
     fn run(mut self) {
         loop {
-            let is_asked = match self.nudged.recv_timeout(LOOK_EVERY) {
+            let is_asked = match self.nudged.recv_timeout(self.look_interval) {
                 Ok(()) => true,
                 Err(RecvTimeoutError::Timeout) => false,
                 // Nobody can ask any more, but files still change.
                 Err(RecvTimeoutError::Disconnected) => {
-                    thread::sleep(LOOK_EVERY);
+                    thread::sleep(self.look_interval);
                     false
                 }
             };
@@ -126,19 +152,23 @@ impl Watch {
     }
 
     fn renew(&self, acceptor: &Acceptor) {
-        match self.material.read(now_unix_s()) {
+        let result = match self.material.read(now_unix_s()) {
             Ok((rustls, certificates)) => match acceptor.replace(rustls) {
                 Ok(()) => {
+                    lock(&self.told).shown = expiries(&certificates);
                     tracing::info!(target: "ringwire::server", certificates = certificates.len(), "certificates are renewed");
                     tell(&certificates);
+                    ReloadResult::Renewed
                 }
                 Err(error) => refused(&error),
             },
             Err(error) => refused(&error),
-        }
+        };
+        lock(&self.told).reloads.add(result, 1);
     }
 }
 
-fn refused(error: &dyn std::error::Error) {
+fn refused(error: &dyn std::error::Error) -> ReloadResult {
     tracing::error!(target: "ringwire::server", %error, "new certificates are refused, and those before stay");
+    ReloadResult::Refused
 }

@@ -1,29 +1,18 @@
 //! Pairs of each kind, good and bad, in files.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, date_time_ymd};
 
 use super::*;
+use crate::tls::test_kit::pki::{self, Issued};
 
 /// Within the time of every certificate that is made here.
 const NOW_UNIX_S: u64 = 1_900_000_000;
 
-struct Folder(PathBuf);
+struct Folder(pki::Folder);
 
 impl Folder {
     fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ringwire-certificates-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, text).unwrap();
-        path
+        Folder(pki::Folder::new())
     }
 
     /// A pair for these names.
@@ -32,21 +21,11 @@ impl Folder {
     }
 
     fn pair_of(&self, file: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().unwrap();
-        let mut params =
-            CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2040, 1, 1);
-        change(&mut params);
-        let certificate = params.self_signed(&key).unwrap();
-        let certificate = self.write(&format!("{file}.pem"), &certificate.pem());
-        (certificate, self.write(&format!("{file}.key"), &key.serialize_pem()))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let issued = Issued::self_signed(names, |params| {
+            params.not_after = date_time_ymd(2040, 1, 1);
+            change(params);
+        });
+        self.0.put(file, &issued)
     }
 }
 
@@ -101,11 +80,11 @@ fn what_cannot_be_used_is_refused_with_the_file_and_the_reason() {
             params.not_after = date_time_ymd(to, 1, 1);
         })
     };
-    let file = |name: &str, text: &str| folder.write(name, text);
+    let file = |name: &str, text: &str| folder.0.write(name, text);
     let cases = [
         ((good.clone(), other_key), "other.key: not the key of the certificate in"),
-        ((folder.0.join("none.pem"), key.clone()), "none.pem: No such file"),
-        ((good.clone(), folder.0.join("none.key")), "none.key: No such file"),
+        ((folder.0.file("none.pem"), key.clone()), "none.pem: No such file"),
+        ((good.clone(), folder.0.file("none.key")), "none.key: No such file"),
         ((file("empty.pem", ""), key.clone()), "empty.pem: there is no certificate in it"),
         ((key.clone(), key.clone()), "good.key: there is no certificate in it"),
         ((good.clone(), good.clone()), "good.pem: there is no private key in it"),

@@ -303,7 +303,7 @@ fn an_end_that_the_server_does_not_say_is_told_as_one() {
             });
             let mut client = connect(url).wait().expect("a connection");
             assert_eq!(client.recv().expect("a message").expect("no error").as_text(), Some("whole"));
-            let error = client.recv().expect("why").expect_err("an error").to_string();
+            let error = client.recv_timeout(PATIENCE).expect("why").expect_err("an error").to_string();
             let want = if says_so { "the server closed the connection" } else { "without close_notify" };
             assert!(error.contains(want), "{speaks:?}: {error}");
             let closed = client.closed().expect("it is closed");
@@ -336,7 +336,7 @@ fn what_is_held_back_comes_before_the_end_that_the_server_says() {
             std::thread::sleep(Duration::from_millis(300));
             let mut received = 0;
             let error = loop {
-                match client.recv().expect("an error comes last") {
+                match client.recv_timeout(PATIENCE).expect("an error comes last") {
                     Ok(message) => assert!(message.as_bytes() == pattern(1000)),
                     Err(error) => break error,
                 }

@@ -71,14 +71,19 @@ impl Drop for Browser {
 impl Browser {
     /// `None`, and a word on standard error why there is no test, where none is installed.
     pub(crate) fn start() -> Option<Browser> {
-        let browser = Browser::launch();
+        Browser::start_with(&[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Option<Browser> {
+        let browser = Browser::launch(flags);
         if browser.is_none() {
             eprintln!("skipped: there is no chromium, chromium-browser or google-chrome in PATH");
         }
         browser
     }
 
-    fn launch() -> Option<Browser> {
+    fn launch(flags: &[&str]) -> Option<Browser> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let path = std::env::var_os("PATH")?;
         let mut places =
@@ -87,7 +92,7 @@ impl Browser {
         let name = format!("ringwire-browser-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let profile = std::env::temp_dir().join(name);
         let mut command = Command::new(program);
-        command.args(FLAGS).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank");
+        command.args(FLAGS).args(flags).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut process = Process { child: child.expect("the browser starts"), profile };
         let mut lines = BufReader::new(process.child.stderr.take().expect("a pipe"));

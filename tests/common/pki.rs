@@ -91,6 +91,10 @@ impl Issued {
         (vec![self.certificate.clone()], key)
     }
 
+    pub fn public_key(&self) -> &KeyPair {
+        &self.key
+    }
+
     pub fn pem(&self) -> &str {
         &self.certificate_pem
     }

@@ -91,6 +91,7 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
             "hub",
             "machine",
             "mail",
+            "metrics",
             "outbox",
             "proto",
             "remote",

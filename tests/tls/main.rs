@@ -1,22 +1,26 @@
 //! TLS over real sockets: with rustls' own client, and with others where they are there.
 #![cfg(feature = "tls")]
 
+#[path = "../common/browser.rs"]
+mod browser;
+#[path = "../common/mod.rs"]
 mod common;
+mod programs;
+mod rows;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use ringwire::{App, Closed, Handle, Request, Server, Socket, ws};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use ringwire::{App, Closed, Handle, Request, Server, Socket, TlsInfo, ws};
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned, SupportedProtocolVersion};
 use tungstenite::{Message, WebSocket};
 
+use common::pki::{Authority, Issued};
 use common::{PATIENCE, config, eventually, raw};
 use ringwire::remote::AskAll as _;
 
@@ -24,50 +28,29 @@ const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// An authority and a certificate for localhost.
+/// An authority and a certificate for this machine.
 struct Pki {
-    authority: CertificateDer<'static>,
-    authority_pem: String,
-    certificate: CertificateDer<'static>,
-    key: KeyPair,
+    authority: Authority,
+    issued: Issued,
 }
 
 impl Pki {
     fn new() -> Pki {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "an authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["localhost".into(), "127.0.0.1".into()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
-        Pki {
-            authority: authority.der().clone(),
-            authority_pem: authority.pem(),
-            certificate: certificate.der().clone(),
-            key,
-        }
-    }
-
-    fn roots(&self) -> Arc<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.clone()).unwrap();
-        Arc::new(roots)
-    }
-
-    fn pair(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        (vec![self.certificate.clone()], PrivateKeyDer::try_from(self.key.serialize_der()).unwrap())
+        let authority = Authority::new();
+        let issued = authority.sign(&["localhost", "127.0.0.1"]);
+        Pki { authority, issued }
     }
 
     fn server(&self) -> ServerConfig {
-        let (chain, key) = self.pair();
-        let clients = WebPkiClientVerifier::builder(self.roots()).allow_unauthenticated().build().unwrap();
+        let (chain, key) = self.issued.pair();
+        let clients = WebPkiClientVerifier::builder(self.authority.roots()).allow_unauthenticated().build().unwrap();
         ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap()
     }
 
     fn client(&self, version: &'static SupportedProtocolVersion, shows_certificate: bool) -> Arc<ClientConfig> {
-        let (chain, key) = self.pair();
-        let builder = ClientConfig::builder_with_protocol_versions(&[version]).with_root_certificates(self.roots());
+        let (chain, key) = self.issued.pair();
+        let roots = self.authority.roots();
+        let builder = ClientConfig::builder_with_protocol_versions(&[version]).with_root_certificates(roots);
         Arc::new(match shows_certificate {
             true => builder.with_client_auth_cert(chain, key).unwrap(),
             false => builder.with_no_client_auth(),
@@ -94,7 +77,11 @@ impl Drop for Served {
 
 /// Tells what is known of a request's TLS.
 fn told(request: &Request) -> String {
-    let Some(tls) = request.tls() else { return "plain".into() };
+    of_tls(request.tls())
+}
+
+fn of_tls(tls: Option<&TlsInfo>) -> String {
+    let Some(tls) = tls else { return "plain".into() };
     let (name, resumed, shown) = (tls.server_name().unwrap_or("-"), tls.is_resumed(), tls.peer_certificate().is_some());
     let alpn = String::from_utf8_lossy(tls.alpn().unwrap_or(b"-"));
     format!("{} {} {name} {alpn} resumed={resumed} certificate={shown}", tls.version(), tls.cipher_suite())
@@ -135,6 +122,19 @@ fn serve() -> Served {
                     let told = told(connection.request());
                     let _ = connection.send(told);
                     Ok::<(), ringwire::BoxError>(())
+                }),
+            )
+            .ws(
+                "/socket",
+                ws().on_message(|socket: &mut Socket, _| {
+                    let told = of_tls(socket.tls());
+                    socket.send(told)
+                }),
+            )
+            .ws(
+                "/waiting",
+                ws().on_message_async(async |connection, _| {
+                    let _ = connection.send(of_tls(connection.tls()));
                 }),
             )
             .get("/told", async |request: Request| told(&request))
@@ -222,9 +222,14 @@ fn hooks_and_tasks_see_what_was_agreed_on() {
             };
             assert_eq!(first, format!("{name} {suite} localhost - resumed=false certificate={shows}"));
             assert_eq!(served.get(&client, "/told"), first.replace("resumed=false", "resumed=true"));
-            let mut socket = served.open(&client, "/task");
-            let told = socket.read().unwrap().into_text().unwrap();
-            assert_eq!(told.as_str(), first.replace("resumed=false", "resumed=true"));
+            for path in ["/task", "/socket", "/waiting"] {
+                let mut socket = served.open(&client, path);
+                if path != "/task" {
+                    socket.send(Message::text("?")).unwrap();
+                }
+                let told = socket.read().unwrap().into_text().unwrap();
+                assert_eq!(told.as_str(), first.replace("resumed=false", "resumed=true"), "{path}");
+            }
         }
     }
 }
@@ -300,74 +305,4 @@ fn a_slow_reader_gets_everything_in_order() {
         }
         assert_eq!(messages, 20, "Close comes last");
     }
-}
-
-fn is_there(program: &str) -> bool {
-    let there = Command::new(program).arg(if program == "curl" { "--version" } else { "version" }).output().is_ok();
-    if !there {
-        eprintln!("{program} is not there: its test is skipped");
-    }
-    there
-}
-
-fn run(command: &mut Command, input: &str) -> String {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-#[test]
-fn openssl_gets_along() {
-    if !is_there("openssl") {
-        return;
-    }
-    let served = serve();
-    let directory = std::env::temp_dir().join(format!("ringwire-tls-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let (authority, session) = (directory.join("ca.pem"), directory.join("session.pem"));
-    std::fs::write(&authority, &served.pki.authority_pem).unwrap();
-    let client = |arguments: &[&str], input: &str| {
-        let address = served.address.to_string();
-        let mut command = Command::new("openssl");
-        command.args([
-            "s_client",
-            "-connect",
-            &address,
-            "-servername",
-            "localhost",
-            "-verify_return_error",
-            "-ign_eof",
-        ]);
-        command.arg("-CAfile").arg(&authority).args(arguments);
-        run(&mut command, input)
-    };
-    let request = "GET /told HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
-        let file = session.to_str().unwrap();
-        let first = client(&[version, "-sess_out", file], request);
-        assert!(first.contains(&format!("{name} ")) && first.contains("resumed=false"), "{first}");
-        assert!(first.contains("localhost"), "{first}");
-        let second = client(&[version, "-sess_in", file], request);
-        assert!(second.contains("resumed=true"), "{second}");
-    }
-    let _ = std::fs::remove_dir_all(&directory);
-}
-
-#[test]
-fn curl_gets_along() {
-    if !is_there("curl") {
-        return;
-    }
-    let served = serve();
-    let authority = std::env::temp_dir().join(format!("ringwire-curl-{}.pem", std::process::id()));
-    std::fs::write(&authority, &served.pki.authority_pem).unwrap();
-    let url = format!("https://localhost:{}/told", served.address.port());
-    let resolve = format!("localhost:{}:127.0.0.1", served.address.port());
-    let mut command = Command::new("curl");
-    command.args(["-sS", "--resolve", &resolve, "--cacert"]).arg(&authority).args([&url, &url]);
-    let told = run(&mut command, "");
-    assert_eq!(told.matches("localhost http/1.1 resumed=false").count(), 2, "{told}");
-    let _ = std::fs::remove_file(&authority);
 }

@@ -1,0 +1,30 @@
+//! The certificates that a server shows, as metrics tell of them.
+
+use super::{Counts, ReloadResult};
+
+/// What is told of the certificates that were read from files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Certificates {
+    /// Those that are shown now.
+    pub shown: Vec<Expiry>,
+    /// Times that the files were read anew since the start, by what came of it.
+    pub reloads: Counts<ReloadResult>,
+}
+
+/// A certificate that is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Expiry {
+    /// The first name that it is for.
+    pub name: String,
+    /// When it expires, in seconds of Unix time.
+    pub at_unix_s: u64,
+}
+
+impl Expiry {
+    /// One that is for this name first, and expires then.
+    pub fn new(name: impl Into<String>, at_unix_s: u64) -> Expiry {
+        Expiry { name: name.into(), at_unix_s }
+    }
+}
