@@ -5,6 +5,8 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    diff,
+    script::{recording::Matching, stages::Stages},
     slo,
     target::{Target, parse_header, parse_sources},
     wire::{Content, Sizes},
@@ -38,14 +40,50 @@ pub(crate) enum Command {
     Connect(Connect),
     /// Users who connect, say a few words, and leave, over and over.
     Churn(Churn),
+    /// Users who follow a scenario file (TOML): what they send, expect and wait, in stages.
+    Run(Run),
+    /// Plays recorded sessions (HAR, as browsers save them) again.
+    Replay(Replay),
     /// Compares two reports written with --json.
-    Diff {
-        /// The report to compare with.
-        a: PathBuf,
-        /// The report to judge.
-        b: PathBuf,
-    },
+    Diff(Diff),
 }
+
+impl Command {
+    /// What all scenarios have.
+    pub(crate) fn common(&self) -> &Common {
+        match self {
+            Command::Echo(Echo { load, .. })
+            | Command::Emit(Emit { load, .. })
+            | Command::Churn(Churn { load, .. }) => &load.common,
+            Command::Broadcast(Broadcast { publishing, .. })
+            | Command::Rooms(Rooms { publishing, .. })
+            | Command::Slow(Slow { publishing, .. }) => &publishing.load.common,
+            Command::Connect(Connect { common, .. })
+            | Command::Run(Run { common, .. })
+            | Command::Replay(Replay { common, .. }) => common,
+            Command::Diff(_) => unreachable!("no scenario"),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Diff {
+    /// The report to compare with.
+    pub(crate) a: PathBuf,
+    /// The report to judge.
+    pub(crate) b: PathBuf,
+    /// Limits, such as 'p99=+10%,rate=-5%'; exit code 3 if B is beyond one of them.
+    #[arg(long, value_name = "LIMITS", value_parser = diff::parse_limits, allow_hyphen_values = true)]
+    pub(crate) fail_on: Option<Limits>,
+    /// Write the limits to this file, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Append the table to this file, as Markdown: $GITHUB_STEP_SUMMARY.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) summary: Option<PathBuf>,
+}
+
+type Limits = Vec<diff::Limit>;
 
 #[derive(Args, Debug)]
 pub(crate) struct Echo {
@@ -55,6 +93,10 @@ pub(crate) struct Echo {
     /// Messages in flight per connection.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) pipeline: u32,
+    /// Connections in stages, as 10s:1000,30s:10000 (in 10 seconds to 1,000, then in 30 to 10,000), with messages a second as
+    /// 10s:1000@200; in place of --connections and times.
+    #[arg(long, value_parser = Stages::parse, conflicts_with_all = ["connections", "pipeline", "rate", "duration", "count", "warmup", "raw"])]
+    pub(crate) stages: Option<Stages>,
     #[command(flatten)]
     pub(crate) load: Load,
 }
@@ -139,8 +181,47 @@ pub(crate) struct Churn {
     /// Messages each sends, and gets back, before it leaves.
     #[arg(long, default_value_t = 1)]
     pub(crate) words: u64,
+    /// Users in stages, as 10s:1000,30s:10000; in place of --users and times.
+    #[arg(long, value_parser = Stages::parse, conflicts_with_all = ["users", "rate", "duration", "count", "warmup"])]
+    pub(crate) stages: Option<Stages>,
     #[command(flatten)]
     pub(crate) load: Load,
+}
+
+#[derive(Args, Debug)]
+#[command(mut_group("Url", |group| group.required(false)))]
+pub(crate) struct Run {
+    /// The scenario file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Stages in place of the file's, as 10s:1000,30s:10000 (in 10 seconds to 1,000 connections, then in 30 to 10,000), with
+    /// rounds a second as 10s:1000@200.
+    #[arg(long, value_parser = Stages::parse)]
+    pub(crate) stages: Option<Stages>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Args, Debug)]
+#[command(mut_group("Url", |group| group.required(false)))]
+pub(crate) struct Replay {
+    /// The recording.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Users at once; by default one for each recorded session.
+    #[arg(long)]
+    pub(crate) connections: Option<usize>,
+    /// How often each of them plays its session.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) repeat: u64,
+    /// How much faster than it was recorded.
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    pub(crate) speed: f64,
+    /// How what comes is held against what came.
+    #[arg(long = "match", value_enum, default_value_t = Matching::Shape)]
+    pub(crate) matching: Matching,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 /// Who publishes, in the scenarios where many hear the same.
@@ -323,6 +404,9 @@ pub(crate) struct Output {
     /// Process on this machine whose CPU time and memory are reported.
     #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<u32>,
+    /// Run it so often; the report has medians with ranges.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
     /// Objectives, such as 'p99<5ms,lost=0,rate>10000'; exit code 3 if one is missed.
     #[arg(long, value_name = "OBJECTIVES", value_parser = slo::parse)]
     pub(crate) slo: Option<Rules>,
@@ -335,6 +419,12 @@ pub(crate) struct Output {
     /// Write the latencies of each interval to this file, as a HdrHistogram log.
     #[arg(long, value_name = "FILE")]
     pub(crate) hdr_log: Option<PathBuf>,
+    /// Write checks and objectives to this file, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Append the figures to this file, as Markdown: $GITHUB_STEP_SUMMARY.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) summary: Option<PathBuf>,
     /// No progress.
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -475,16 +565,19 @@ mod tests {
         Cli::command().debug_assert();
         const COMMON: &str = "[URL] --url --header --subprotocol --size --content --text --binary --raw --deflate \
                               --deflate-min --ca --insecure --client-cert --client-key --no-resumption --patience --concurrency \
-                              --ramp --bind --threads --pin --server-pid --slo --json --html --hdr-log --quiet";
+                              --ramp --bind --threads --pin --server-pid --rounds --slo --json --html --hdr-log --junit \
+                              --summary --quiet";
         const FLOW: &str = "--rate --duration --count --warmup";
         let scenarios = [
-            ("echo", FLOW, "--connections --pipeline"),
+            ("echo", FLOW, "--connections --pipeline --stages"),
             ("broadcast", FLOW, "--subscribers --publishers --burst"),
             ("rooms", FLOW, "--rooms --members --publishers --burst"),
             ("slow", FLOW, "--subscribers --stalled --publishers --burst"),
             ("emit", FLOW, "--connections --posters --api --token"),
             ("connect", "", "--connections --hold --echo --ping --ping-rate"),
-            ("churn", FLOW, "--users --words"),
+            ("churn", FLOW, "--users --words --stages"),
+            ("run", "", "[FILE] --stages"),
+            ("replay", "", "[FILE] --connections --repeat --speed --match"),
         ];
         for (scenario, flow, own) in scenarios {
             let mut command = Cli::command();
@@ -492,7 +585,10 @@ mod tests {
             let told: Vec<String> = command
                 .get_arguments()
                 .filter(|arg| !arg.is_hide_set() && arg.get_help().is_some())
-                .map(|arg| arg.get_long().map_or_else(|| "[URL]".to_owned(), |long| format!("--{long}")))
+                .map(|arg| match (arg.get_long(), arg.get_value_names()) {
+                    (Some(long), _) => format!("--{long}"),
+                    (None, names) => format!("[{}]", names.and_then(<[_]>::first).expect("a name")),
+                })
                 .collect();
             let mut expected: Vec<&str> = [COMMON, flow, own].into_iter().flat_map(str::split_whitespace).collect();
             expected.sort_unstable();

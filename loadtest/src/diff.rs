@@ -1,67 +1,140 @@
-//! Two runs side by side.
+//! Two reports side by side, and whether the second is worse than it may be.
 
+use ringwire::quote::quoted;
 use serde_json::Value;
 
 use crate::{
-    report::{QUANTILES, TIMES},
-    words::{bytes_text, time_text},
+    rows::{Better, Row, rows},
+    slo,
 };
-
-#[derive(Clone, Copy)]
-enum Better {
-    Less,
-    More,
-}
-
-/// A figure: its name, its place in the JSON, which way is better, and how it is written.
-type Row = (String, String, Better, fn(f64) -> String);
 
 /// Differences of fewer percent say nothing.
 const NOISE_PERCENT: f64 = 5.0;
+/// Fewer rounds say nothing: one that was disturbed decides.
+const ROUNDS_MIN: u64 = 3;
 
-/// A table of what both runs have, with the change in percent.
-pub(crate) fn table(a: &Value, b: &Value) -> String {
-    let mut rows: Vec<Row> = vec![
-        ("messages/s".into(), "/messages_per_s".into(), Better::More, |value| format!("{value:.0}")),
-        ("connections/s".into(), "/connections/per_s".into(), Better::More, |value| format!("{value:.0}")),
-    ];
-    for (key, name) in TIMES {
-        for time in QUANTILES.iter().map(|quantile| quantile.0).chain(["max"]) {
-            rows.push((format!("{} {time}", name.trim()), format!("/{key}/{time}"), Better::Less, time_text));
+/// How far a figure may go: `p99=+10%`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Limit {
+    pub(crate) text: String,
+    pointer: String,
+    /// Percent of the first report's figure: more than that is too much where it is positive, less where it is negative.
+    percent: f64,
+}
+
+/// What came of a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Judged {
+    pub(crate) limit: String,
+    /// What was found, in words.
+    pub(crate) found: String,
+    pub(crate) is_met: bool,
+}
+
+/// Reads limits, separated by commas.
+pub(crate) fn parse_limits(text: &str) -> Result<Vec<Limit>, String> {
+    text.split(',').map(str::trim).filter(|limit| !limit.is_empty()).map(Limit::parse).collect()
+}
+
+impl Limit {
+    fn parse(text: &str) -> Result<Limit, String> {
+        let wrong = || format!("{} is not NAME=+PERCENT% or NAME=-PERCENT%, as p99=+10% or rate=-5%", quoted(text));
+        let (name, percent) = text.split_once('=').ok_or_else(wrong)?;
+        let pointer = slo::pointer(name.trim())?;
+        let percent = percent.trim().strip_suffix('%').ok_or_else(wrong)?;
+        let is_signed = percent.starts_with(['+', '-']);
+        let percent =
+            percent.parse::<f64>().ok().filter(|percent| is_signed && percent.is_finite()).ok_or_else(wrong)?;
+        Ok(Limit { text: text.to_owned(), pointer, percent })
+    }
+
+    /// Holds two reports against it. Where both have several rounds, what lies within the ranges of both is not too much.
+    pub(crate) fn judge(&self, a: &Value, b: &Value) -> Judged {
+        let value = |figures: &Value| figures.pointer(&self.pointer).and_then(Value::as_f64);
+        let told = |found: String, is_met| Judged { limit: self.text.clone(), found, is_met };
+        let (Some(before), Some(after)) = (value(a), value(b)) else {
+            return told("no such figure in both reports".to_owned(), false);
+        };
+        let bound = before * (1.0 + self.percent / 100.0);
+        // With +0 % more is too much, with -0 % less.
+        let is_upper = self.percent > 0.0 || self.percent.is_sign_positive();
+        let is_beyond = if is_upper { after > bound } else { after < bound };
+        let change = if before == 0.0 { f64::INFINITY } else { (after - before) / before * 100.0 };
+        let change = if before == after { "the same".to_owned() } else { format!("{change:+.1} %") };
+        if !is_beyond {
+            return told(change, true);
+        }
+        match ranges(a, b, &self.pointer) {
+            Some(((_, high), (low, _))) if is_upper && low <= high => {
+                told(format!("{change}, but the ranges of the rounds overlap"), true)
+            }
+            Some(((low, _), (_, high))) if !is_upper && high >= low => {
+                told(format!("{change}, but the ranges of the rounds overlap"), true)
+            }
+            _ => told(change, false),
         }
     }
-    for side in ["server", "client"] {
-        rows.push((format!("{side} CPU/message"), format!("/{side}/cpu_us_per_message"), Better::Less, |us| {
-            format!("{us:.3} us")
-        }));
-    }
-    rows.push(("server CPU/connection".into(), "/server/cpu_us_per_connection".into(), Better::Less, time_text));
-    rows.push(("server memory/connection".into(), "/server/rss_bytes_per_connection".into(), Better::Less, bytes_text));
-    for check in ["lost", "duplicated", "reordered", "corrupted", "unexpected"] {
-        rows.push((check.into(), format!("/checks/{check}"), Better::Less, |value| format!("{value:.0}")));
-    }
-    rows.push(("failed connections".into(), "/connections/failed".into(), Better::Less, |value| format!("{value:.0}")));
+}
 
+type Range = (f64, f64);
+
+fn ranges(a: &Value, b: &Value, pointer: &str) -> Option<(Range, Range)> {
+    let range = |figures: &Value| {
+        let range = &figures["ranges"][pointer];
+        Some((range[0].as_f64()?, range[1].as_f64()?))
+    };
+    Some((range(a)?, range(b)?))
+}
+
+/// A table of what both reports have, with the change in percent.
+pub(crate) fn table(a: &Value, b: &Value) -> String {
+    let rounds = |figures: &Value| figures["rounds"].as_u64().unwrap_or(1);
+    let are_enough = rounds(a) >= ROUNDS_MIN && rounds(b) >= ROUNDS_MIN;
     let mut text = format!("{:<26} {:>14} {:>14} {:>10}\n", "", "A", "B", "change");
-    for (name, pointer, better, unit) in rows {
-        let value = |figures: &Value| figures.pointer(&pointer).and_then(Value::as_f64);
-        let (Some(before), Some(after)) = (value(a), value(b)) else { continue };
+    for row in rows() {
+        let (Some(before), Some(after)) = (row.value(a), row.value(b)) else { continue };
         let change = (after - before) / before * 100.0;
         let told = match before == after {
             true => "=".to_owned(),
             false if before == 0.0 => "new".to_owned(),
             false => format!("{change:+.1} %"),
         };
-        let verdict = match better {
-            _ if before == after || (before != 0.0 && change.abs() < NOISE_PERCENT) => "",
-            Better::Less if after < before => "better",
-            Better::More if after > before => "better",
-            _ => "worse",
-        };
-        text += format!("{name:<26} {:>14} {:>14} {told:>10} {verdict}", unit(before), unit(after)).trim_end();
+        let verdict = verdict(&row, a, b, are_enough);
+        let line =
+            format!("{:<26} {:>14} {:>14} {told:>10} {verdict}", row.name, (row.unit)(before), (row.unit)(after));
+        text += line.trim_end();
         text.push('\n');
     }
+    for (name, figures) in [("A", a), ("B", b)] {
+        if figures["host"]["disturbed"] == true {
+            text += &format!("{name} was disturbed: see its warnings\n");
+        }
+    }
+    if !are_enough {
+        text +=
+            &format!("too few rounds to call anything better or worse: run both with --rounds {ROUNDS_MIN} or more\n");
+    }
     text
+}
+
+/// Better or worse, where that can be told.
+fn verdict(row: &Row, a: &Value, b: &Value, are_enough: bool) -> &'static str {
+    let (before, after) = (row.value(a).unwrap_or_default(), row.value(b).unwrap_or_default());
+    if before == after {
+        return "";
+    }
+    let is_better = (after < before) == (row.better == Better::Less);
+    let word = if is_better { "better" } else { "worse" };
+    // One message that is lost is one too many, however often that was looked at.
+    if row.is_count {
+        return word;
+    }
+    let is_noise = before != 0.0 && ((after - before) / before * 100.0).abs() < NOISE_PERCENT;
+    let do_overlap = match (row.range(a), row.range(b)) {
+        (Some(a), Some(b)) => a.0 <= b.1 && b.0 <= a.1,
+        _ => false,
+    };
+    if !are_enough || is_noise || do_overlap { "" } else { word }
 }
 
 #[cfg(test)]
@@ -69,14 +142,58 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn report(rate: (f64, f64, f64), p99: (f64, f64, f64), lost: u64, rounds: u64) -> Value {
+        json!({
+            "messages_per_s": rate.1, "latency_us": {"p99": p99.1}, "checks": {"lost": lost}, "rounds": rounds,
+            "ranges": {"/messages_per_s": [rate.0, rate.2], "/latency_us/p99": [p99.0, p99.2]},
+        })
+    }
+
     #[test]
-    fn changes_beyond_the_noise_are_judged() {
-        let run = |rate: f64, p99: f64, lost: u64| json!({"messages_per_s": rate, "latency_us": {"p99": p99}, "checks": {"lost": lost}});
-        let text = table(&run(1000.0, 100.0, 0), &run(1020.0, 150.0, 3));
-        let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
-        assert!(line("messages/s").ends_with("+2.0 %"), "{text}");
-        assert!(line("latency p99").ends_with("+50.0 % worse"), "{text}");
-        assert!(line("lost").ends_with("new worse"), "{text}");
-        assert!(!text.contains("spread"), "{text}");
+    fn changes_beyond_the_noise_and_the_ranges_are_judged() {
+        let a = report((990.0, 1000.0, 1010.0), (90.0, 100.0, 110.0), 0, 3);
+        let b = report((1010.0, 1020.0, 1030.0), (140.0, 150.0, 160.0), 3, 3);
+        let line =
+            |text: &str, name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+        let text = table(&a, &b);
+        assert!(line(&text, "messages/s").ends_with("+2.0 %"), "{text}");
+        assert!(line(&text, "latency p99").ends_with("+50.0 % worse"), "{text}");
+        assert!(line(&text, "lost").ends_with("new worse"), "{text}");
+        assert!(!text.contains("spread") && !text.contains("too few"), "{text}");
+        assert!(line(&table(&b, &a), "latency p99").ends_with("-33.3 % better"));
+        // Ranges that overlap say nothing.
+        let wide = report((990.0, 1000.0, 1010.0), (90.0, 150.0, 160.0), 0, 3);
+        assert!(line(&table(&a, &wide), "latency p99").ends_with("+50.0 %"));
+        // Nor does one round; but what is lost is lost.
+        let one = report((990.0, 1000.0, 1010.0), (140.0, 150.0, 160.0), 1, 1);
+        let text = table(&a, &one);
+        assert!(line(&text, "latency p99").ends_with("+50.0 %") && line(&text, "lost").ends_with("worse"), "{text}");
+        assert!(text.contains("--rounds 3"), "{text}");
+    }
+
+    #[test]
+    fn limits_are_read_and_judged() {
+        let a = report((990.0, 1000.0, 1010.0), (90.0, 100.0, 110.0), 0, 3);
+        let far = report((890.0, 900.0, 910.0), (140.0, 150.0, 160.0), 1, 3);
+        let near = report((930.0, 940.0, 991.0), (109.0, 112.0, 120.0), 0, 3);
+        let judged = |text: &str, b: &Value| -> Vec<bool> {
+            parse_limits(text).expect(text).iter().map(|limit| limit.judge(&a, b).is_met).collect()
+        };
+        assert_eq!(judged("p99=+10%, rate=-5%, lost=+0%", &far), [false, false, false]);
+        assert_eq!(judged("p99=+60%,rate=-20%", &far), [true, true]);
+        // Beyond, but the ranges of the rounds overlap.
+        assert_eq!(judged("p99=+10%,rate=-5%,lost=+0%", &near), [true, true, true]);
+        assert_eq!(judged("p99=+10%,rate=-5%", &a), [true, true]);
+        assert_eq!(judged("handshake.p99=+10%", &a), [false], "a figure that is not there");
+        for (text, why) in [
+            ("p99", "not NAME"),
+            ("p99=10%", "not NAME"),
+            ("p99=+10", "not NAME"),
+            ("p98=+10%", "is not one of"),
+            ("p99=+x%", "not NAME"),
+        ] {
+            let error = parse_limits(text).expect_err(text);
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

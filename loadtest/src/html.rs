@@ -6,7 +6,8 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::{
-    report::{QUANTILES, TIMES},
+    report::{deflate_text, target_text, tls_text},
+    rows::{QUANTILES, TIMES},
     words::{bytes_text, grouped, time_text},
 };
 
@@ -39,6 +40,8 @@ svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:12px syst
 .fill{fill:var(--a);opacity:.12;stroke:none}.window{fill:var(--a);opacity:.06}
 .legend{display:flex;gap:18px;font-size:13px;color:var(--dim);padding:2px 14px 4px}.legend i{display:inline-block;width:18px;height:3px;vertical-align:middle;margin-right:6px}
 ul{margin:6px 0;padding-left:22px}
+.wide{overflow-x:auto}.c{stroke-width:1;opacity:.7}
+@media (max-width:560px){body{padding:16px 10px 30px}h1{font-size:21px}td,th{padding:5px 6px}.card{padding:8px 10px}.card b{font-size:18px}figure{overflow-x:auto}figure svg{min-width:560px}}
 ";
 
 /// One line of a plot: its class, its name and its points.
@@ -76,6 +79,7 @@ pub(crate) fn page(figures: &Value) -> String {
     for warning in figures["warnings"].as_array().into_iter().flatten() {
         let _ = write!(html, "<div class=\"warning\">{}</div>", escape(warning.as_str().unwrap_or_default()));
     }
+    objectives(&mut html, figures);
     latencies(&mut html, figures);
     plots(&mut html, figures, is_connect);
     checks(&mut html, figures);
@@ -117,6 +121,19 @@ pub(crate) fn page(figures: &Value) -> String {
     if let Some(rss) = number("/server/rss_bytes") {
         row("Server memory", &format!("{} resident at the end", bytes_text(rss)));
     }
+    for target in figures["targets"].as_array().into_iter().flatten() {
+        row("Target", &target_text(target));
+    }
+    for (key, name, text) in
+        [("tls", "TLS", tls_text as fn(&Value) -> String), ("deflate", "Compression", deflate_text)]
+    {
+        if figures[key].is_object() {
+            row(name, &text(&figures[key]));
+        }
+    }
+    if figures["rounds"].is_u64() {
+        row("Rounds", &format!("{}: figures are medians; plots are of the last", figures["rounds"]));
+    }
     row("Tool", figures["tool"].as_str().unwrap_or_default());
     html += "</table></body></html>\n";
     html
@@ -150,8 +167,28 @@ fn cards(html: &mut String, figures: &Value, is_connect: bool) {
     *html += "</div>";
 }
 
+/// What was asked for, and whether it is so: the first thing to read.
+fn objectives(html: &mut String, figures: &Value) {
+    let rules = figures["slo"].as_array().map_or(&[][..], Vec::as_slice);
+    if rules.is_empty() {
+        return;
+    }
+    *html += "<h2>Objectives</h2><table>";
+    for rule in rules {
+        let (class, met) = if rule["met"] == true { ("good", "met") } else { ("bad", "missed") };
+        let text = |key: &str| escape(rule[key].as_str().unwrap_or_default());
+        let _ = write!(
+            html,
+            "<tr><td><code>{}</code></td><td>{}</td><td class=\"{class}\">{met}</td></tr>",
+            text("rule"),
+            text("value")
+        );
+    }
+    *html += "</table>";
+}
+
 fn latencies(html: &mut String, figures: &Value) {
-    *html += "<h2>Latency</h2><table><tr><th></th>";
+    *html += "<h2>Latency</h2><div class=\"wide\"><table><tr><th></th>";
     for quantile in QUANTILES.iter().map(|quantile| quantile.0).chain(["max", "count"]) {
         let _ = write!(html, "<th>{quantile}</th>");
     }
@@ -173,7 +210,14 @@ fn latencies(html: &mut String, figures: &Value) {
         }
         let _ = write!(html, "<td>{}</td></tr>", grouped(count));
     }
-    *html += "</table>";
+    for (name, times) in figures["steps"].as_object().into_iter().flatten() {
+        let _ = write!(html, "<tr><td>step {}</td>", escape(name));
+        for time in QUANTILES.iter().map(|quantile| quantile.0).chain(["max"]) {
+            let _ = write!(html, "<td>{}</td>", time_text(times[time].as_f64().unwrap_or_default()));
+        }
+        let _ = write!(html, "<td>{}</td></tr>", grouped(times["count"].as_u64().unwrap_or_default()));
+    }
+    *html += "</table></div>";
 }
 
 fn plots(html: &mut String, figures: &Value, is_connect: bool) {
@@ -376,20 +420,12 @@ fn checks(html: &mut String, figures: &Value) {
         let _ = write!(html, "<tr><td>messages {}</td><td class=\"{class}\">{count}</td></tr>", escape(name));
     }
     let _ = write!(html, "<tr><td>connections failed</td><td>{}</td></tr>", figures["connections"]["failed"]);
-    for (key, name) in [("close_codes", "Close"), ("errnos", "error"), ("http_statuses", "HTTP status")] {
+    for (key, name) in
+        [("close_codes", "Close"), ("errnos", "error"), ("http_statuses", "HTTP status"), ("ends", "ended")]
+    {
         for (code, count) in figures[key].as_object().into_iter().flatten() {
             let _ = write!(html, "<tr><td>{name} {}</td><td>{count}</td></tr>", escape(code));
         }
-    }
-    for rule in figures["slo"].as_array().into_iter().flatten() {
-        let (class, met) = if rule["met"] == true { ("good", "met") } else { ("bad", "missed") };
-        let text = |key: &str| escape(rule[key].as_str().unwrap_or_default());
-        let _ = write!(
-            html,
-            "<tr><td>objective {} ({})</td><td class=\"{class}\">{met}</td></tr>",
-            text("rule"),
-            text("value")
-        );
     }
     *html += "</table>";
     let problems: Vec<&str> = figures["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -429,6 +465,19 @@ mod tests {
         }
         assert_eq!(page.matches("<svg").count(), 4);
         assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+    }
+
+    #[test]
+    fn objectives_come_first_and_what_is_wide_scrolls() {
+        let figures = json!({
+            "scenario": "echo", "slo": [{"rule": "p99<5ms", "value": "9 ms", "met": false}],
+            "latency_us": {"p50": 10.0, "count": 9}, "steps": {"join <1>": {"p50": 7.0, "count": 3}},
+            "tls": {"full": 3, "resumed": 2, "failures": {"alert": 1}}, "checks": {"lost": 0},
+        });
+        let page = page(&figures);
+        let place = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is not in {page}"));
+        assert!(place("p99&lt;5ms") < place("<h2>Latency") && place("<div class=\"wide\">") < place("join &lt;1&gt;"));
+        assert!(page.contains("3 full handshakes, 2 resumed, alert x 1") && page.contains("max-width:560px"));
     }
 
     #[test]

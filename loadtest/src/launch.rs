@@ -7,15 +7,17 @@ use std::{
 };
 
 use ringwire::{
+    Config, check,
     engine::uring::closes_late,
     proto::{Kind, extensions::Offer},
+    quote::quoted,
     tls::Connector,
 };
 
 use crate::{
     cli::{Command, Common, Contexts, Flow, Publishing, Tls},
     net::{Nanos, Net},
-    output,
+    output::Round,
     progress::Progress,
     report::About,
     run,
@@ -26,10 +28,13 @@ use crate::{
         echo::{self, Echo},
         emit::{self, Emit},
         fanout::{self, Board, Fanout},
+        play::{self, Play},
     },
+    script::{self, Role, Script, recording::Recording},
     target::Target,
+    tickets::Tickets,
     usage,
-    verdict::{Outcome, Verdict},
+    verdict::Outcome,
     wire::{Content, Layout, Messages, STAMP_BYTES, STREAMS_MAX},
 };
 
@@ -40,9 +45,13 @@ const WINDOW_GUESSED: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// If nothing could be measured.
-pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Verdict> {
+pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Round> {
     match command {
         Command::Echo(cli) => {
+            if let Some(stages) = &cli.stages {
+                let common = &cli.load.common;
+                return play(common, "echo", Script::of(Role::echo(kind(common), None), stages.clone()), &[], stop);
+            }
             let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, stop);
             let plan = echo::Plan {
                 connections: cli.connections,
@@ -118,6 +127,11 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Verdict>
             launch.run(&run, "connect", "connections", rate, |share, _| Connect::new(plan.clone(), share))
         }
         Command::Churn(cli) => {
+            if let Some(stages) = &cli.stages {
+                let common = &cli.load.common;
+                let role = Role::echo(kind(common), Some(cli.words.max(1)));
+                return play(common, "churn", Script::of(role, stages.clone()), &[], stop);
+            }
             let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.users, stop);
             launch.refuse_raw("churn")?;
             let plan = churn::Plan { users: cli.users, words: cli.words, pace: launch.pace(&cli.load.flow) };
@@ -127,8 +141,58 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Verdict>
             run.slots = cli.users;
             launch.run(&run, "churn", "sessions", cli.load.flow.rate, |share, _| Churn::new(plan.clone(), share))
         }
-        Command::Diff { .. } => unreachable!("no scenario"),
+        Command::Run(cli) => {
+            let file = script::file::Scenario::read(&cli.file)?;
+            let mut script = file.script;
+            if let Some(stages) = &cli.stages {
+                script.stages = stages.clone();
+            }
+            let urls = file.urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+            play(&cli.common, "run", script, &urls, stop)
+        }
+        Command::Replay(cli) => {
+            let recording = Recording::read(&cli.file, cli.matching, cli.speed)?;
+            let url = Target::parse(&recording.url);
+            // Where the command line says where to, what was recorded need not be there.
+            let urls = if cli.common.to.urls().next().is_some() { Vec::new() } else { vec![url?] };
+            let connections = cli.connections.unwrap_or(recording.roles.len());
+            play(&cli.common, "replay", recording.script(connections, cli.repeat), &urls, stop)
+        }
+        Command::Diff(_) => unreachable!("no scenario"),
     }
+}
+
+/// The opcode of messages.
+fn kind(common: &Common) -> Kind {
+    if common.to.binary { Kind::Binary } else { Kind::Text }
+}
+
+/// Users who follow a script; `urls` are where to if the command line does not say.
+fn play(common: &Common, scenario: &'static str, script: Script, urls: &[Target], stop: &AtomicBool) -> Outcome<Round> {
+    let users = script.stages.most();
+    let mut launch = Launch::new(common, users, stop);
+    launch.refuse_raw(scenario)?;
+    if launch.urls.is_empty() {
+        launch.urls.extend_from_slice(urls);
+    }
+    launch.steps.clone_from(&script.names);
+    // A recording ends when all have played it.
+    launch.duration = script.sessions.is_none().then_some(Duration::from_nanos(script.stages.end()));
+    let mut run = launch.plan()?;
+    for role in &script.roles {
+        let names = role.headers.iter().map(|(name, _)| name);
+        if let Some(wrong) = names.into_iter().find(|name| !run.targets[0].takes_header(name)) {
+            return Err(format!("{}: {} is no name of a header field", role.name, quoted(wrong)).into());
+        }
+    }
+    run.connections = 0;
+    run.slots = users;
+    let plan = play::Plan {
+        script: Arc::new(script),
+        concurrency: common.opening.concurrency,
+        patience: nanos(common.patience),
+    };
+    launch.run(&run, scenario, "replies", None, |share, _| Play::new(plan.clone(), share))
 }
 
 /// Groups of connections that hear the same.
@@ -139,7 +203,7 @@ struct Groups {
     stalled: usize,
 }
 
-fn fan_out(scenario: &'static str, cli: &Publishing, groups: Groups, stop: &AtomicBool) -> Outcome<Verdict> {
+fn fan_out(scenario: &'static str, cli: &Publishing, groups: Groups, stop: &AtomicBool) -> Outcome<Round> {
     let (flow, common) = (&cli.load.flow, &cli.load.common);
     let publishers = cli.publishers as usize;
     if publishers > groups.members {
@@ -192,9 +256,10 @@ fn connector(tls: &Tls) -> Result<Connector, String> {
     if let (Some(certificate), Some(key)) = (&tls.client_cert, &tls.client_key) {
         builder = builder.certificate_files(certificate, key);
     }
-    if tls.no_resumption {
-        builder = builder.without_resumption();
-    }
+    builder = match tls.no_resumption {
+        true => builder.without_resumption(),
+        false => builder.session_store(Arc::new(Tickets::default())),
+    };
     builder.build().map_err(|error| error.to_string())
 }
 
@@ -211,13 +276,18 @@ struct Launch<'a> {
     warmup: Duration,
     /// Without it the run ends when the workers do.
     duration: Option<Duration>,
+    /// Where to.
+    urls: Vec<Target>,
+    /// What users expect, where they follow a script.
+    steps: Vec<String>,
     stop: &'a AtomicBool,
 }
 
 impl<'a> Launch<'a> {
     fn new(common: &'a Common, connections: usize, stop: &'a AtomicBool) -> Self {
         let layout = if common.to.raw { Layout::RawEcho } else { Layout::WebSocket };
-        Self { common, connections, layout, warmup: Duration::ZERO, duration: None, stop }
+        let urls = common.to.urls().cloned().collect();
+        Self { common, connections, layout, warmup: Duration::ZERO, duration: None, urls, steps: Vec::new(), stop }
     }
 
     /// Of a scenario in which messages flow.
@@ -246,9 +316,12 @@ impl<'a> Launch<'a> {
     /// Where to, and how each is spoken to.
     fn targets(&self) -> Result<Vec<Target>, String> {
         let Common { to, opening, tls, .. } = self.common;
-        let count = to.urls().count();
+        let count = self.urls.len();
+        if count == 0 {
+            return Err("neither the command line nor the file has a URL".to_owned());
+        }
         let mut targets = Vec::new();
-        for url in to.urls() {
+        for url in &self.urls {
             let mut target = url.clone();
             target.headers.clone_from(&to.headers);
             target.protocols.clone_from(&to.protocols);
@@ -281,7 +354,11 @@ impl<'a> Launch<'a> {
         let pinned = opening.pin.len();
         let wanted = if pinned > 0 { pinned } else { (processors / 2).max(1) };
         // Where all threads share the process's descriptors, more of them hold no more connections.
-        let are_shared = closes_late().map_err(|error| format!("io_uring cannot be used: {error}"))?;
+        let are_shared = closes_late().map_err(|error| {
+            // What is wrong with this machine, as the server's own check has it.
+            let why = check::require(&Config::default()).err().map(|why| why.to_string());
+            why.unwrap_or_else(|| format!("io_uring cannot be used: {error}"))
+        })?;
         let least = if are_shared { 1 } else { run::workers_needed(self.connections, descriptors) };
         let wanted = opening.threads.unwrap_or(wanted).max(least);
         let kind = if to.binary { Kind::Binary } else { Kind::Text };
@@ -302,7 +379,7 @@ impl<'a> Launch<'a> {
         })
     }
 
-    /// Runs, prints and stores; `rate` is what was asked for.
+    /// Runs; `rate` is what was asked for.
     fn run<S: Scenario>(
         &self,
         plan: &run::Plan,
@@ -310,12 +387,13 @@ impl<'a> Launch<'a> {
         unit: &'static str,
         rate: Option<f64>,
         make: impl Fn(Share, &Net) -> S + Sync,
-    ) -> Outcome<Verdict> {
-        let Common { to, output, .. } = self.common;
+    ) -> Outcome<Round> {
+        let output = &self.common.output;
         let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let outcome = plan.run(make, &mut Progress::new(output.quiet), self.stop)?;
-        let urls: Vec<String> = to.urls().map(|url| url.url.clone()).collect();
-        let about = About { scenario, unit, urls, connections: self.connections, rate, started_unix_s };
-        output::finish(&about, &outcome, output)
+        let urls: Vec<String> = self.urls.iter().map(|url| url.url.clone()).collect();
+        let steps = self.steps.clone();
+        let about = About { scenario, unit, urls, steps, connections: self.connections, rate, started_unix_s };
+        Ok(Round::new(&about, outcome))
     }
 }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ci;
 mod cli;
 mod diff;
 mod html;
@@ -15,11 +16,15 @@ mod outcome;
 mod output;
 mod progress;
 mod report;
+mod rounds;
+mod rows;
 mod run;
 mod scenario;
+mod script;
 mod slo;
 mod tally;
 mod target;
+mod tickets;
 mod track;
 mod usage;
 mod verdict;
@@ -39,7 +44,9 @@ use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
 
 use crate::{
+    ci::Case,
     cli::{Cli, Command},
+    diff::Judged,
     verdict::{Outcome, Verdict},
 };
 
@@ -50,8 +57,8 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     let verdict = match Cli::parse().command {
-        Command::Diff { a, b } => compare(&a, &b),
-        command => watch_signals().map_err(Into::into).and_then(|()| launch::scenario(&command, &INTERRUPTED)),
+        Command::Diff(diff) => compare(&diff),
+        command => watch_signals().map_err(Into::into).and_then(|()| measure(&command)),
     };
     ExitCode::from(verdict.unwrap_or_else(|error| {
         eprintln!("ringwire-loadtest: {error}");
@@ -59,14 +66,42 @@ fn main() -> ExitCode {
     }) as u8)
 }
 
-/// Prints two reports side by side.
-fn compare(a: &Path, b: &Path) -> Outcome<Verdict> {
+/// Runs a scenario, as many rounds as are asked for, and reports.
+fn measure(command: &Command) -> Outcome<Verdict> {
+    let output = &command.common().output;
+    let mut rounds = Vec::new();
+    for _ in 0..output.rounds {
+        if !rounds.is_empty() && INTERRUPTED.load(Ordering::Relaxed) {
+            break;
+        }
+        rounds.push(launch::scenario(command, &INTERRUPTED)?);
+    }
+    output::finish(rounds, output)
+}
+
+/// Prints two reports side by side, and judges the second by the first.
+fn compare(cli: &cli::Diff) -> Outcome<Verdict> {
     let read = |path: &Path| -> Result<Value, String> {
         let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
     };
-    print!("{}", diff::table(&read(a)?, &read(b)?));
-    Ok(Verdict::Passed)
+    let (a, b) = (read(&cli.a)?, read(&cli.b)?);
+    let table = diff::table(&a, &b);
+    print!("{table}");
+    let judged: Vec<Judged> = cli.fail_on.iter().flatten().map(|limit| limit.judge(&a, &b)).collect();
+    let mut cases = Vec::new();
+    for Judged { limit, found, is_met } in judged {
+        println!("limit {limit}: {} ({found})", if is_met { "met" } else { "EXCEEDED" });
+        cases.push(Case { name: format!("limit {limit}"), failure: (!is_met).then_some(found) });
+    }
+    if let Some(path) = &cli.junit {
+        fs::write(path, ci::junit("diff", 0.0, &cases))?;
+    }
+    if let Some(path) = &cli.summary {
+        ci::append(path, &ci::markdown_diff(&table, &cases))?;
+    }
+    let is_exceeded = cases.iter().any(|case| case.failure.is_some());
+    Ok(if is_exceeded { Verdict::ObjectiveMissed } else { Verdict::Passed })
 }
 
 /// The first SIGINT or SIGTERM ends the run with a report, the second at once.

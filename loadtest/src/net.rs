@@ -20,6 +20,7 @@ mod reading;
 mod receiving;
 mod secure;
 mod sending;
+mod wires;
 
 use std::{io, mem, sync::Arc, time::Instant};
 
@@ -34,7 +35,7 @@ use self::{
     deflate::Deflate,
     line::{Line, State},
     reading::Reader,
-    secure::Wires,
+    wires::Wires,
 };
 use crate::{
     tally::{OfTarget, Packed},

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     outcome::{Cpu, Host, Outcome},
+    rows::{QUANTILES, TIMES, rows},
     tally::{End, Packed, Tally, Timed},
     usage,
     words::{bytes_text, grouped, time_text},
@@ -20,10 +21,6 @@ const STOLEN: f64 = 0.02;
 const OTHERS: f64 = 0.10;
 /// or where this program came so late to its own schedule (the 99th percentile, in microseconds), and was not busy.
 const LAG_US: f64 = 1000.0;
-/// The percentiles that are told.
-pub(crate) const QUANTILES: [(&str, f64); 5] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
-
 /// What a run was, beside its outcome.
 #[derive(Debug)]
 pub(crate) struct About {
@@ -31,6 +28,8 @@ pub(crate) struct About {
     /// What one message is: replies, deliveries, sessions.
     pub(crate) unit: &'static str,
     pub(crate) urls: Vec<String>,
+    /// What users expect, where they follow a script.
+    pub(crate) steps: Vec<String>,
     pub(crate) connections: usize,
     pub(crate) rate: Option<f64>,
     pub(crate) started_unix_s: u64,
@@ -186,6 +185,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         "messages_per_s": messages as f64 / if is_connect { ramp } else { elapsed },
         "published": outcome.published,
         "unsent": tally.unsent,
+        "opened": tally.opened,
         "bytes_in": tally.bytes_in,
         "bytes_out": tally.bytes_out,
         "latency_us": percentiles(&outcome.latencies),
@@ -201,6 +201,12 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         tally.statuses.iter().map(|(status, count)| (status.to_string(), json!(count))).collect();
     figures["ends"] = tally.ends.iter().map(|(end, count)| (end.key().to_owned(), json!(count))).collect();
     figures["targets"] = targets(about, tally);
+    if !about.steps.is_empty() {
+        let each = about.steps.iter().zip(&tally.steps).filter_map(|(name, times)| Some((name, times.as_ref()?)));
+        figures["steps"] = each.map(|(name, times)| (name.clone(), percentiles(times))).collect();
+        figures["sessions"] = json!(tally.sessions);
+        figures["unasked"] = json!(tally.unasked);
+    }
     let secured = &tally.secured;
     if about.urls.iter().any(|url| url.starts_with("wss")) {
         figures["tls"] = json!({"full": secured.full, "resumed": secured.resumed, "failures": secured.failures});
@@ -286,20 +292,6 @@ fn errno_name(errno: i32) -> String {
     format!("{:?}", nix::errno::Errno::from_raw(errno))
 }
 
-/// The latencies that figures may have: key and what to call it.
-pub(crate) const TIMES: [(&str, &str); 10] = [
-    ("latency_us", "latency"),
-    ("uncorrected_us", "  uncorrected"),
-    ("spread_us", "first to last"),
-    ("before_stall_us", "before stall"),
-    ("while_stalled_us", "while stalled"),
-    ("http_us", "HTTP response"),
-    ("ping_us", "ping to pong"),
-    ("handshake_us", "handshake"),
-    ("tls_handshake_us", "TLS handshake"),
-    ("lag_us", "generator lag"),
-];
-
 /// The figures as text.
 pub(crate) fn text(figures: &Value) -> String {
     let number = |pointer: &str| figures.pointer(pointer).and_then(Value::as_f64);
@@ -313,8 +305,14 @@ pub(crate) fn text(figures: &Value) -> String {
         "scenario",
         format!("{} {}", figures["scenario"].as_str().unwrap_or_default(), figures["url"].as_str().unwrap_or_default()),
     );
-    // Of churn none is opened beforehand.
-    if figures["scenario"] != "churn" {
+    // Where users come and go none is opened beforehand.
+    if figures["steps"].is_object() {
+        line(
+            "connections",
+            format!("{} opened, {} at most at once", grouped(count("/opened")), grouped(count("/connections/wanted"))),
+        );
+        line("sessions", format!("{} ended as they should", grouped(count("/sessions"))));
+    } else if figures["scenario"] != "churn" {
         line(
             "connections",
             format!(
@@ -355,11 +353,13 @@ pub(crate) fn text(figures: &Value) -> String {
         if times["count"].as_u64().unwrap_or_default() == 0 || (is_connect && key == "latency_us") {
             continue;
         }
-        let mut text = String::new();
-        for quantile in QUANTILES.iter().map(|quantile| quantile.0).chain(["max"]) {
-            text += &format!("{quantile} {}   ", time_text(times[quantile].as_f64().unwrap_or_default()));
-        }
-        line(name, text.trim_end().to_owned());
+        line(name, times_text(times));
+    }
+    for (name, times) in figures["steps"].as_object().into_iter().flatten() {
+        line("step", format!("{}  {name}", times_text(times)));
+    }
+    if count("/unasked") > 0 {
+        line("not waited for", format!("{} messages", grouped(count("/unasked"))));
     }
     let mut usage = |name: &str, key: &str| {
         let mut parts = Vec::new();
@@ -377,6 +377,14 @@ pub(crate) fn text(figures: &Value) -> String {
     usage("server CPU", "server");
     usage("client CPU", "client");
     let mut line = |name: &str, text: String| lines.push((name.to_owned(), text));
+    if let Some(rounds) = figures["rounds"].as_u64() {
+        line("rounds", format!("{rounds}: all times and rates are medians; from the lowest to the highest:"));
+        for row in rows().iter().filter(|row| !row.name.ends_with(" p99.99") && !row.name.ends_with(" p90")) {
+            if let Some((low, high)) = row.range(figures) {
+                line("", format!("{}  {} .. {}", row.name, (row.unit)(low), (row.unit)(high)));
+            }
+        }
+    }
     if let (Some(each), Some(open)) = (number("/server/rss_bytes_per_connection"), number("/server/rss_bytes_open")) {
         let now = number("/server/rss_bytes").unwrap_or(open);
         line(
@@ -398,13 +406,8 @@ pub(crate) fn text(figures: &Value) -> String {
     for target in figures["targets"].as_array().into_iter().flatten() {
         line("target", target_text(target));
     }
-    if let Some(tls) = figures["tls"].as_object() {
-        let count = |key: &str| grouped(tls[key].as_u64().unwrap_or_default());
-        let mut text = format!("{} full handshakes, {} resumed", count("full"), count("resumed"));
-        for (why, count) in tls["failures"].as_object().into_iter().flatten() {
-            text += &format!(", {why} x {count}");
-        }
-        line("TLS", text);
+    if figures["tls"].is_object() {
+        line("TLS", tls_text(&figures["tls"]));
     }
     if figures["deflate"].is_object() {
         line("deflate", deflate_text(&figures["deflate"]));
@@ -441,7 +444,20 @@ pub(crate) fn text(figures: &Value) -> String {
     text
 }
 
-fn target_text(target: &Value) -> String {
+/// Percentiles, in words.
+pub(crate) fn times_text(times: &Value) -> String {
+    let time = |quantile: &str| time_text(times[quantile].as_f64().unwrap_or_default());
+    let each: Vec<String> = QUANTILES
+        .iter()
+        .map(|quantile| quantile.0)
+        .chain(["max"])
+        .map(|quantile| format!("{quantile} {}", time(quantile)))
+        .collect();
+    each.join("   ")
+}
+
+/// What came of one target, in words.
+pub(crate) fn target_text(target: &Value) -> String {
     let time = |pointer: &str| time_text(target.pointer(pointer).and_then(Value::as_f64).unwrap_or_default());
     format!(
         "{}: {} connections, {} failed, {} messages, p50 {}, p99 {}",
@@ -454,7 +470,18 @@ fn target_text(target: &Value) -> String {
     )
 }
 
-fn deflate_text(deflate: &Value) -> String {
+/// Handshakes of TLS, in words.
+pub(crate) fn tls_text(tls: &Value) -> String {
+    let count = |key: &str| grouped(tls[key].as_u64().unwrap_or_default());
+    let mut text = format!("{} full handshakes, {} resumed", count("full"), count("resumed"));
+    for (why, count) in tls["failures"].as_object().into_iter().flatten() {
+        text += &format!(", {why} x {count}");
+    }
+    text
+}
+
+/// What came of compression, in words.
+pub(crate) fn deflate_text(deflate: &Value) -> String {
     let mut parts: Vec<String> = Vec::new();
     for (what, count) in deflate["agreed"].as_object().into_iter().flatten() {
         parts.push(format!("{count} connections: {what}"));

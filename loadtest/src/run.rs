@@ -423,6 +423,16 @@ fn merge(into: &mut Tally, timed: &mut Vec<(Timed, Histogram<u64>)>, from: &Tall
     deflated.declined += from.deflated.declined;
     deflated.sent.add(from.deflated.sent);
     deflated.received.add(from.deflated.received);
+    into.unasked += from.unasked;
+    into.sessions += from.sessions;
+    if into.steps.len() < from.steps.len() {
+        into.steps.resize_with(from.steps.len(), || None);
+    }
+    for (into, from) in into.steps.iter_mut().zip(&from.steps) {
+        if let Some(from) = from {
+            into.get_or_insert_with(latencies).add(from).expect("the same bounds");
+        }
+    }
     into.targets.resize_with(from.targets.len(), OfTarget::new);
     into.targets.iter_mut().zip(&from.targets).for_each(|(into, from)| into.add(from));
     into.checks.add(&from.checks);

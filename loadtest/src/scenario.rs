@@ -5,6 +5,7 @@ pub(crate) mod connect;
 pub(crate) mod echo;
 pub(crate) mod emit;
 pub(crate) mod fanout;
+pub(crate) mod play;
 
 use ringwire::proto::Kind;
 

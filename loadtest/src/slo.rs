@@ -4,7 +4,7 @@ use ringwire::quote::quoted;
 use serde_json::{Value, json};
 
 use crate::{
-    report::TIMES,
+    rows::TIMES,
     words::{bytes_text, grouped, time_text},
 };
 
@@ -53,16 +53,7 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
     let found = RELATIONS.iter().find_map(|(sign, relation)| Some((text.split_once(sign)?, *relation)));
     let ((name, bound), relation) = found.ok_or_else(|| format!("{} has none of < <= = >= >", quoted(text)))?;
     let (name, bound) = (name.trim(), bound.trim());
-    let (pointer, unit) = target(name).ok_or_else(|| {
-        let times: Vec<&str> = TIMES.iter().skip(1).map(|(key, _)| key.trim_end_matches("_us")).collect();
-        format!(
-            "{} is not one of {} (also with {}. before), lost, duplicated, reordered, corrupted, unexpected, \
-             failed, problems, rate, connect_rate, server_cpu, rss_per_connection",
-            quoted(name),
-            TIMES_OF.join(", "),
-            times.join("., ")
-        )
-    })?;
+    let (pointer, unit) = target(name).ok_or_else(|| unknown(name))?;
     let digits = bound.trim_end_matches(|letter: char| letter.is_ascii_alphabetic() || letter == '/');
     let scale = match (unit, &bound[digits.len()..]) {
         (Unit::Microseconds, "ns") => 1e-3,
@@ -77,6 +68,25 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
     let number =
         digits.trim().parse::<f64>().map_err(|_| format!("{}: {} is not a number", quoted(text), quoted(digits)))?;
     Ok(Rule { text: text.to_owned(), pointer, unit, relation, bound: number * scale })
+}
+
+/// Where a name's value is in the figures, as a JSON pointer.
+///
+/// # Errors
+/// If there is no such name.
+pub(crate) fn pointer(name: &str) -> Result<String, String> {
+    target(name).map(|(pointer, _)| pointer).ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &str) -> String {
+    let times: Vec<&str> = TIMES.iter().skip(1).map(|(key, _)| key.trim_end_matches("_us")).collect();
+    format!(
+        "{} is not one of {} (also with {}. before), lost, duplicated, reordered, corrupted, unexpected, failed, problems, \
+         rate, connect_rate, server_cpu, rss_per_connection",
+        quoted(name),
+        TIMES_OF.join(", "),
+        times.join("., ")
+    )
 }
 
 /// Where a name's value is in the figures, and what it counts.

@@ -232,6 +232,12 @@ pub(crate) struct Tally {
     pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) secured: Secured,
     pub(crate) deflated: Deflated,
+    /// From the sending to what was expected, by the expectation's number.
+    pub(crate) steps: Vec<Option<Histogram<u64>>>,
+    /// Messages that no user was waiting for.
+    pub(crate) unasked: u64,
+    /// Sessions of users that ended as they should.
+    pub(crate) sessions: u64,
     /// One for each target; empty where there is one only.
     pub(crate) targets: Vec<OfTarget>,
     /// Whose connection something is told of now.
@@ -263,6 +269,9 @@ impl Tally {
             statuses: BTreeMap::new(),
             secured: Secured::default(),
             deflated: Deflated::default(),
+            steps: Vec::new(),
+            unasked: 0,
+            sessions: 0,
             targets: Vec::new(),
             target: 0,
             problems: Vec::new(),
@@ -294,6 +303,14 @@ impl Tally {
         if self.recording {
             self.time(what, nanoseconds);
         }
+    }
+
+    /// Records how long what a user expected took.
+    pub(crate) fn step(&mut self, number: usize, nanoseconds: u64) {
+        if self.steps.len() <= number {
+            self.steps.resize_with(number + 1, || None);
+        }
+        self.steps[number].get_or_insert_with(latencies).saturating_record(nanoseconds.max(1));
     }
 
     pub(crate) fn timed(&self, what: Timed) -> Option<&Histogram<u64>> {

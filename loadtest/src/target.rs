@@ -114,6 +114,12 @@ impl Target {
         put_request(out, &self.host, path, key, &protocols, headers.chain(extensions)).is_ok()
     }
 
+    /// Whether a header field may have this name.
+    pub(crate) fn takes_header(&self, name: &str) -> bool {
+        let headers = [(name.to_owned(), String::new())];
+        self.put_request(&mut Vec::new(), None, "x", Ask { path: None, headers: &headers })
+    }
+
     /// Whether the handshake can be written as asked for.
     pub(crate) fn check(&self) -> Result<(), String> {
         match self.put_request(&mut Vec::new(), None, "x", Ask::default()) {

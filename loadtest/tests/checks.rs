@@ -564,3 +564,118 @@ fn two_reports_are_compared() {
     assert_eq!(program().arg("diff").args([&a, &scratch("none")]).output().expect("it starts").status.code(), Some(2));
     [a, b].into_iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
 }
+
+/// Kills: rounds of which only the last is reported; a limit that is never exceeded.
+#[test]
+fn rounds_have_medians_and_limits_are_kept_between_reports() {
+    let fast = serve_echo(|_, message| vec![message]);
+    let slow = serve_echo(|_, message| {
+        thread::sleep(Duration::from_millis(40));
+        vec![message]
+    });
+    let (a, b) = (scratch("a.json"), scratch("b.json"));
+    let (junit, summary) = (scratch("junit.xml"), scratch("summary.md"));
+    for (addr, path) in [(fast, &a), (slow, &b)] {
+        let options = format!(
+            "--connections 1 --warmup 0 --count 20 --rounds 3 --json {} --junit {} --summary {} --slo p50<20ms",
+            path.display(),
+            junit.display(),
+            summary.display()
+        );
+        let output = run_on("echo", &format!("ws://{addr}/"), &options);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(if addr == fast { 0 } else { 3 }), "{text}");
+        assert!(text.contains("rounds         3:") && text.contains("latency p50"), "{text}");
+        let xml = std::fs::read_to_string(&junit).expect("written");
+        assert_eq!(xml.contains("<failure"), addr == slow, "{xml}");
+    }
+    let figures: Value = serde_json::from_slice(&std::fs::read(&b).expect("written")).expect("JSON");
+    let range = &figures["ranges"]["/latency_us/p50"];
+    let median = figures["latency_us"]["p50"].as_f64();
+    assert!(figures["rounds"] == 3 && range[0].as_f64() <= median && median <= range[1].as_f64(), "{range}");
+    let diff = |a, b, limits: &str| {
+        let output = program().arg("diff").args([a, b]).args(["--fail-on", limits, "--summary"]).arg(&summary).output();
+        let output = output.expect("it starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = diff(&a, &b, "p50=+10%,lost=+0%");
+    assert!(code == Some(3) && text.contains("limit p50=+10%: EXCEEDED") && text.contains("worse"), "{text}");
+    let (code, text) = diff(&b, &a, "p50=+10%,lost=+0%");
+    assert!(code == Some(0) && text.contains("limit p50=+10%: met") && text.contains("better"), "{text}");
+    assert_eq!(diff(&a, &b, "p98=+1%").0, Some(2));
+    let markdown = std::fs::read_to_string(&summary).expect("written");
+    assert_eq!(markdown.matches("### Load test: ").count(), 4, "each is appended: {markdown}");
+    [a, b, junit, summary].into_iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
+}
+
+/// Kills: connections that are forgotten when the program has no more patience.
+#[test]
+fn every_connection_is_accounted_for_at_the_end() {
+    // Each does something else when it is told that we leave.
+    let number = AtomicU64::new(0);
+    let addr = serve(move |mut stream| {
+        let turn = number.fetch_add(1, Ordering::Relaxed) % 4;
+        let writer = stream.try_clone().expect("a socket");
+        let mut socket = tungstenite::accept(writer).expect("a handshake");
+        match turn {
+            // The Close is answered, and the connection ended.
+            0 => while socket.read().is_ok() {},
+            // It is ended without a word.
+            1 => drop(stream.read(&mut [0; 100])),
+            // Nothing is done at all.
+            2 => while let Ok(1..) = stream.read(&mut [0; 100]) {},
+            // The Close is answered, and the connection left open.
+            _ => {
+                let _ = stream.read(&mut [0; 100]);
+                let _ = stream.write_all(&[0x88, 2, 3, 0xe8]);
+                while let Ok(1..) = stream.read(&mut [0; 100]) {}
+            }
+        }
+    });
+    let figures = run(1, "connect", &format!("ws://{addr}/"), "--connections 12 --concurrency 1");
+    let expected = json!({"closed": 3, "left_open": 3, "unanswered": 3, "silent": 3});
+    assert_eq!(figures["ends"], expected, "{figures}");
+    assert_eq!(figures["problem_count"], 3);
+    says(&figures, "3 connections: neither a Close frame nor an end");
+}
+
+#[test]
+fn the_lag_of_the_generator_and_the_host_are_told() {
+    let addr = serve_echo(|_, message| vec![message]);
+    let figures = echo(0, addr, "--connections 2 --rate 200 --warmup 0 --duration 0.5 --server-pid 1");
+    assert!(figures["lag_us"]["count"].as_u64() > Some(50), "{figures}");
+    let host = &figures["host"];
+    assert!(host["stolen_cores"].is_number() && host["others_cores"].is_number(), "{host}");
+    assert_eq!(host["disturbed"] == true, figures["warnings"].to_string().contains("disturbed"), "{figures}");
+    let figures = echo(0, addr, "--connections 2 --warmup 0 --count 50");
+    assert!(figures["host"]["others_cores"].is_null(), "a server that is not named cannot be told from others");
+}
+
+/// Where the kernel, or a filter as containers have it, denies io_uring, it says what the server's own check says.
+#[test]
+fn without_io_uring_it_says_what_to_change() {
+    // prctl(PR_SET_NO_NEW_PRIVS), then a filter that answers io_uring_setup (425) with EPERM.
+    let script = r#"
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+code = b"".join(struct.pack("HBBI", *line) for line in [
+    (0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)])
+buffer = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 4, ctypes.addressof(buffer)))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
+    sys.exit(77)
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+    let Ok(output) = Command::new("python3")
+        .args(["-c", script, env!("CARGO_BIN_EXE_ringwire-loadtest"), "echo", "ws://127.0.0.1:1/"])
+        .output()
+    else {
+        return eprintln!("skipped: there is no python3");
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) {
+        return eprintln!("skipped: filters are not allowed here");
+    }
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("seccomp") && text.contains("should be") && text.contains("io_uring_setup"), "{text}");
+}

@@ -119,6 +119,10 @@ fn sessions_are_resumed_unless_they_are_not_to_be() {
         let options = format!("--users 1 --warmup 0 --count 20 --ca {ca}");
         let tls = run(0, "churn", &url, &options)["tls"].clone();
         assert_eq!((&tls["full"], &tls["resumed"]), (&1.into(), &19.into()), "{tls}");
+        // Each of many at once has a ticket of its own.
+        let many = format!("--users 30 --warmup 0 --count 300 --ca {ca}");
+        let tls = run(0, "churn", &url, &many)["tls"].clone();
+        assert!(tls["resumed"].as_u64() >= Some(240), "{tls}");
         let tls = run(0, "churn", &url, &format!("{options} --no-resumption"))["tls"].clone();
         assert_eq!((&tls["full"], &tls["resumed"]), (&20.into(), &0.into()), "{tls}");
     }
@@ -153,7 +157,7 @@ fn what_is_wrong_with_a_server_is_told_by_its_reason() {
         let _ = stream.read(&mut [0; 1000]);
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     });
-    let silent = serve(|mut stream| drop(stream.read(&mut [0; 10])));
+    let silent = serve(|mut stream| drop(stream.read(&mut [0; 100_000])));
     let rows = [
         (pki.serve(&TLS13, false), &other_ca, "peer_certificate", "TLS: "),
         (other.serve(&TLS13, false), &other_ca, "peer_certificate", "TLS: "),

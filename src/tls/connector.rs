@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WantsClientCert};
+use rustls::client::{ClientSessionStore, Resumption, WantsClientCert};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -111,6 +111,7 @@ pub struct ConnectorBuilder {
     own: Option<(Source, Source)>,
     min_version: Option<TlsVersion>,
     forgets: bool,
+    store: Option<Arc<dyn ClientSessionStore>>,
 }
 
 /// Where PEM is.
@@ -178,6 +179,14 @@ impl ConnectorBuilder {
         self
     }
 
+    /// Remembers servers in this store, in place of a small one of its own: for whoever opens many connections at once, each of
+    /// which takes a ticket.
+    #[must_use]
+    pub fn session_store(mut self, store: Arc<dyn ClientSessionStore>) -> ConnectorBuilder {
+        self.store = Some(store);
+        self
+    }
+
     /// Makes a full handshake each time, and remembers nothing of servers.
     #[must_use]
     pub fn without_resumption(mut self) -> ConnectorBuilder {
@@ -218,9 +227,10 @@ impl ConnectorBuilder {
                 })?
             }
         };
-        config.resumption = match self.forgets {
-            true => Resumption::disabled(),
-            false => Resumption::in_memory_sessions(SERVERS_REMEMBERED * TICKETS_PER_SERVER),
+        config.resumption = match (self.forgets, self.store.clone()) {
+            (true, _) => Resumption::disabled(),
+            (false, Some(store)) => Resumption::store(store),
+            (false, None) => Resumption::in_memory_sessions(SERVERS_REMEMBERED * TICKETS_PER_SERVER),
         };
         Ok(Connector::new(config))
     }

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use ringwire::{
-    engine::{BatchSend, Completion, Key, Op, Pieces, Ring},
+    engine::{Completion, Key, Op, Ring},
     outbox::Stretch,
     tls::{RECORD_BYTES_MAX, RECORD_OVERHEAD_MAX, TlsError},
 };
@@ -18,48 +18,8 @@ use crate::net::{
     Net,
     app::{App, Gone},
     line::Line,
+    wires::{Sealed, Wires},
 };
-
-/// What is kept of the arena between two batches.
-const ARENA_BYTES_KEPT: usize = 4 << 20;
-
-/// See the module.
-#[derive(Default)]
-pub(super) struct Wires {
-    arena: Vec<u8>,
-    sealed: Vec<Sealed>,
-    /// Connections whose sessions have something to say by themselves.
-    pub(super) urgent: Vec<Key>,
-    broken: Vec<(Key, TlsError)>,
-}
-
-/// What one connection has in the batch.
-struct Sealed {
-    key: Key,
-    start: usize,
-    end: usize,
-    /// Bytes of its queue that this is.
-    plain: usize,
-}
-
-impl Wires {
-    /// The batch, as the ring takes it.
-    pub(super) fn batch(&self) -> impl Iterator<Item = BatchSend<'_>> {
-        self.sealed.iter().map(|sealed| {
-            let pieces = Pieces::One(&self.arena[sealed.start..sealed.end]);
-            BatchSend { token: sealed.key.token(Op::SendNow), pieces }
-        })
-    }
-
-    /// The batch has been tried.
-    pub(super) fn settle(&mut self) {
-        self.sealed.clear();
-        self.arena.clear();
-        if self.arena.capacity() > ARENA_BYTES_KEPT {
-            self.arena = Vec::new();
-        }
-    }
-}
 
 impl Net {
     /// Seals what leaves in the next batch.

@@ -1,0 +1,205 @@
+//! Reports for what runs tests: JUnit's XML, and Markdown as GitHub shows it in the summary of a job.
+
+use std::{
+    fmt::Write as _,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use serde_json::Value;
+
+use crate::{rows::rows, words::grouped};
+
+/// One thing that was to be so.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    /// Why it is not so.
+    pub(crate) failure: Option<String>,
+}
+
+/// What a run's report is judged by: its checks, its connections, its objectives.
+pub(crate) fn cases(figures: &Value) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let problems: Vec<&str> = figures["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for (check, count) in figures["checks"].as_object().into_iter().flatten() {
+        let failure = (*count != 0).then(|| format!("{count} messages; {}", problems.join("; ")));
+        cases.push(Case { name: format!("no message {check}"), failure });
+    }
+    let failed = &figures["connections"]["failed"];
+    let failure = (*failed != 0).then(|| format!("{failed} connections; {}", problems.join("; ")));
+    cases.push(Case { name: "no connection failed".to_owned(), failure });
+    let of_checks: u64 =
+        figures["checks"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+    let others = figures["problem_count"].as_u64().unwrap_or_default();
+    let others = others.saturating_sub(of_checks + failed.as_u64().unwrap_or_default());
+    let failure = (others > 0).then(|| format!("{others}; {}", problems.join("; ")));
+    cases.push(Case { name: "no other problem".to_owned(), failure });
+    for rule in figures["slo"].as_array().into_iter().flatten() {
+        let text = |key: &str| rule[key].as_str().unwrap_or_default().to_owned();
+        let failure = (rule["met"] != true).then(|| format!("it is {}", text("value")));
+        cases.push(Case { name: format!("objective {}", text("rule")), failure });
+    }
+    cases
+}
+
+/// A suite of them as JUnit's XML.
+pub(crate) fn junit(suite: &str, seconds: f64, cases: &[Case]) -> String {
+    let failures = cases.iter().filter(|case| case.failure.is_some()).count();
+    let mut xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"{}\" tests=\"{}\" \
+         failures=\"{failures}\" errors=\"0\" skipped=\"0\" time=\"{seconds:.3}\">\n",
+        escape(suite),
+        cases.len()
+    );
+    for case in cases {
+        let _ = write!(xml, "    <testcase classname=\"{}\" name=\"{}\"", escape(suite), escape(&case.name));
+        let _ = match &case.failure {
+            None => writeln!(xml, "/>"),
+            Some(why) => writeln!(xml, "><failure message=\"{}\"/></testcase>", escape(why)),
+        };
+    }
+    xml += "  </testsuite>\n</testsuites>\n";
+    xml
+}
+
+/// For text and attributes of XML 1.0, which knows no control characters.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for char in text.chars() {
+        match char {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            '\t' | '\n' | '\r' => escaped.push(' '),
+            char if char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}') => escaped.push('\u{fffd}'),
+            char => escaped.push(char),
+        }
+    }
+    escaped
+}
+
+/// A run as Markdown.
+pub(crate) fn markdown(figures: &Value) -> String {
+    let text = |key: &str| figures[key].as_str().unwrap_or_default();
+    let passed = if figures["passed"] == true { "✅ passed" } else { "❌ failed" };
+    let mut out = format!("### Load test: {} {} {passed}\n\n", text("scenario"), code(text("url")));
+    let has_ranges = figures["ranges"].is_object();
+    out += if has_ranges { "| | median | range |\n| --- | ---: | ---: |\n" } else { "| | |\n| --- | ---: |\n" };
+    for row in rows() {
+        let Some(value) = row.value(figures).filter(|value| !row.is_count || *value > 0.0) else { continue };
+        // Of the times, those that people look at.
+        if [" p90", " p99.9", " p99.99"].iter().any(|end| row.name.ends_with(end)) {
+            continue;
+        }
+        let range = row.range(figures).map(|(low, high)| format!("{} .. {}", (row.unit)(low), (row.unit)(high)));
+        let _ = match has_ranges {
+            true => writeln!(out, "| {} | {} | {} |", row.name, (row.unit)(value), range.unwrap_or_default()),
+            false => writeln!(out, "| {} | {} |", row.name, (row.unit)(value)),
+        };
+    }
+    let _ = writeln!(out, "\n{} problems.", grouped(figures["problem_count"].as_u64().unwrap_or_default()));
+    out += &markdown_cases(&cases(figures));
+    for warning in figures["warnings"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "\n> ⚠️ {}", plain(warning.as_str().unwrap_or_default()));
+    }
+    out.push('\n');
+    out
+}
+
+/// Those that failed, as a list.
+pub(crate) fn markdown_cases(cases: &[Case]) -> String {
+    let mut out = String::new();
+    for case in cases {
+        if let Some(why) = &case.failure {
+            let _ = write!(out, "\n- ❌ {}: {}", plain(&case.name), plain(why));
+        }
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+/// Two reports side by side as Markdown.
+pub(crate) fn markdown_diff(table: &str, cases: &[Case]) -> String {
+    format!("### Load test: comparison\n\n```text\n{}```\n{}\n", table.replace("```", ""), markdown_cases(cases))
+}
+
+fn code(text: &str) -> String {
+    format!("`{}`", text.replace('`', ""))
+}
+
+/// Text without what Markdown or HTML would make something of.
+fn plain(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| {
+            let is_markup = "\\`*_[]<>|#&".contains(char);
+            is_markup.then_some('\\').into_iter().chain([if char.is_control() { ' ' } else { char }])
+        })
+        .collect()
+}
+
+/// Adds to a file, as the summary of a job is one that several write to.
+pub(crate) fn append(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn figures() -> Value {
+        json!({
+            "scenario": "echo", "url": "ws://x/`<b>", "passed": false, "messages_per_s": 1234.0,
+            "latency_us": {"p50": 10.0, "p90": 11.0, "p99": 20.0},
+            "checks": {"lost": 2, "corrupted": 0}, "connections": {"failed": 1}, "problem_count": 4,
+            "problems": ["connection 0: \"<x>\" & \u{1}"], "warnings": ["disturbed: a|b"],
+            "slo": [{"rule": "p99<5us", "value": "20.0 us", "met": false}, {"rule": "lost=0", "value": "0", "met": true}],
+        })
+    }
+
+    #[test]
+    fn each_check_and_objective_is_a_case() {
+        let cases = cases(&figures());
+        let told: Vec<(&str, bool)> = cases.iter().map(|case| (case.name.as_str(), case.failure.is_some())).collect();
+        let expected = [
+            ("no message lost", true),
+            ("no message corrupted", false),
+            ("no connection failed", true),
+            ("no other problem", true),
+            ("objective p99<5us", true),
+            ("objective lost=0", false),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn xml_is_well_formed_whatever_a_server_says() {
+        let xml = junit("echo", 1.5, &cases(&figures()));
+        assert!(xml.contains("tests=\"6\" failures=\"4\"") && xml.contains("time=\"1.500\""), "{xml}");
+        assert!(xml.contains("&quot;&lt;x&gt;&quot; &amp; \u{fffd}") && !xml.contains('\u{1}'), "{xml}");
+        // Every element is closed.
+        assert_eq!(
+            xml.matches("<testcase").count(),
+            xml.matches("/>").count() - xml.matches("<failure").count() + xml.matches("</testcase>").count()
+        );
+    }
+
+    #[test]
+    fn markdown_shows_the_figures_and_what_failed() {
+        let text = markdown(&figures());
+        for part in
+            ["| latency p99 | 20.0 us |", "❌ failed", "`ws://x/<b>`", "- ❌ no message lost", "\\<x\\>", "a\\|b"]
+        {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert!(!text.contains("p90"), "{text}");
+        let mut ranged = figures();
+        ranged["ranges"] = json!({"/messages_per_s": [1000.0, 2000.0]});
+        assert!(markdown(&ranged).contains("| messages/s | 1234 | 1000 .. 2000 |"));
+    }
+}

@@ -1,0 +1,72 @@
+//! Several rounds of the same run as one report: medians, with the lowest and the highest of each figure.
+
+use serde_json::{Map, Value, json};
+
+use crate::{rows::rows, tally::PROBLEMS_LISTED_MAX};
+
+/// One report of all; of one round, that round's.
+pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
+    let Some(mut merged) = rounds.pop() else { return Value::Null };
+    if rounds.is_empty() {
+        return merged;
+    }
+    rounds.push(merged.clone());
+    let mut ranges = Map::new();
+    for row in rows() {
+        let mut values: Vec<f64> = rounds.iter().filter_map(|round| row.value(round)).collect();
+        if values.len() < rounds.len() {
+            continue;
+        }
+        values.sort_by(f64::total_cmp);
+        let Some(place) = merged.pointer_mut(&row.pointer) else { continue };
+        if row.is_count {
+            *place = json!(values.iter().sum::<f64>() as u64);
+        } else {
+            *place = json!(median(&values));
+            ranges.insert(row.pointer, json!([values[0], values[values.len() - 1]]));
+        }
+    }
+    for key in ["warnings", "problems"] {
+        let mut all: Vec<Value> = Vec::new();
+        for told in rounds.iter().flat_map(|round| round[key].as_array().into_iter().flatten()) {
+            if !all.contains(told) && all.len() < PROBLEMS_LISTED_MAX {
+                all.push(told.clone());
+            }
+        }
+        merged[key] = Value::Array(all);
+    }
+    let disturbed = rounds.iter().any(|round| round["host"]["disturbed"] == true);
+    merged["host"]["disturbed"] = json!(disturbed);
+    merged["rounds"] = json!(rounds.len());
+    merged["ranges"] = Value::Object(ranges);
+    merged
+}
+
+/// The middle one of sorted values, or what is between the two in the middle.
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_have_medians_and_ranges_and_add_up_what_went_wrong() {
+        let round = |rate: f64, p99: f64, lost: u64, warning: &str| {
+            json!({"messages_per_s": rate, "latency_us": {"p99": p99}, "checks": {"lost": lost}, "problem_count": lost,
+                   "warnings": [warning], "problems": [], "host": {"disturbed": lost > 1}})
+        };
+        let merged = merge(vec![round(30.0, 1.0, 0, "a"), round(10.0, 5.0, 2, "b"), round(20.0, 2.0, 1, "a")]);
+        assert_eq!((&merged["messages_per_s"], &merged["latency_us"]["p99"]), (&json!(20.0), &json!(2.0)));
+        assert_eq!((&merged["checks"]["lost"], &merged["problem_count"]), (&json!(3), &json!(3)));
+        assert_eq!(merged["ranges"], json!({"/messages_per_s": [10.0, 30.0], "/latency_us/p99": [1.0, 5.0]}));
+        assert_eq!((&merged["rounds"], &merged["warnings"]), (&json!(3), &json!(["a", "b"])));
+        assert_eq!(merged["host"]["disturbed"], true);
+        let even = merge(vec![round(30.0, 1.0, 0, "a"), round(10.0, 5.0, 0, "a")]);
+        assert_eq!(even["messages_per_s"], 20.0);
+        let one = merge(vec![round(30.0, 1.0, 0, "a")]);
+        assert!(one["ranges"].is_null() && one["messages_per_s"] == 30.0);
+    }
+}

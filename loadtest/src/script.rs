@@ -1,0 +1,187 @@
+//! What users do, step by step, and how many of them there are when. Plain data: a scenario file, a recording or an option of the
+//! command line gives one, and `scenario::play` plays it.
+
+pub(crate) mod expect;
+pub(crate) mod file;
+pub(crate) mod recording;
+pub(crate) mod stages;
+pub(crate) mod template;
+
+use ringwire::proto::Kind;
+
+use self::{expect::Expected, stages::Stages, template::Template};
+use crate::net::Nanos;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) roles: Vec<Role>,
+    pub(crate) stages: Stages,
+    /// The names of expectations, by the numbers that they have in [`Action::Expect`].
+    pub(crate) names: Vec<String>,
+    /// How often each user comes; without it, again and again.
+    pub(crate) sessions: Option<u64>,
+}
+
+/// One kind of user.
+#[derive(Clone, Debug)]
+pub(crate) struct Role {
+    pub(crate) name: String,
+    /// So many of all users, in parts, are of this kind.
+    pub(crate) weight: u32,
+    /// In place of the URL's.
+    pub(crate) path: Option<Template>,
+    pub(crate) headers: Vec<(String, Template)>,
+    /// What the columns of a file say, one row a user; then what is made of it for each session.
+    pub(crate) rows: Vec<Vec<String>>,
+    pub(crate) variables: Vec<Template>,
+    /// Once a session.
+    pub(crate) begin: Vec<Action>,
+    /// Again and again.
+    pub(crate) each: Vec<Action>,
+    /// The user leaves after so many rounds, and comes again.
+    pub(crate) rounds: Option<u64>,
+    /// Between two sessions.
+    pub(crate) away: Span,
+    /// A message that nobody waits for, or another than the one that is waited for, is a failed check.
+    pub(crate) strict: bool,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    Send {
+        payload: Template,
+        kind: Kind,
+    },
+    /// To wait until a message comes that is as expected, but no longer than this.
+    Expect {
+        name: usize,
+        what: Expected,
+        within: Option<Nanos>,
+    },
+    Think(Span),
+    /// To wait until so long after the session began.
+    At(Nanos),
+}
+
+/// A time, or any within bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) least: Nanos,
+    pub(crate) most: Nanos,
+}
+
+impl Span {
+    /// Reads `500ms` or `500ms..2s`.
+    pub(crate) fn parse(text: &str) -> Result<Span, String> {
+        let (least, most) = text.split_once("..").unwrap_or((text, text));
+        let span = Span { least: stages::nanos(least)?, most: stages::nanos(most)? };
+        if span.least <= span.most { Ok(span) } else { Err(format!("{text}: the first is the shorter one")) }
+    }
+
+    /// One of them, by random bits.
+    pub(crate) fn choose(self, bits: u64) -> Nanos {
+        self.least + bits % (self.most - self.least + 1)
+    }
+}
+
+impl Role {
+    /// Checks what no file may ask for.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let waits = |action: &Action| match action {
+            Action::Send { .. } => false,
+            Action::Think(span) => span.least > 0,
+            Action::Expect { .. } | Action::At(_) => true,
+        };
+        if !self.each.is_empty() && !self.each.iter().any(waits) {
+            return Err(format!("users {}: its steps never wait; give one an expect or a think", self.name));
+        }
+        Ok(())
+    }
+
+    /// An echo's user: the load generator's own message, which has to come back.
+    pub(crate) fn echo(kind: Kind, rounds: Option<u64>) -> Role {
+        let send = Action::Send { payload: Template::message(), kind };
+        let expect = Action::Expect { name: 0, what: Expected::Sent, within: None };
+        Role { each: vec![send, expect], rounds, strict: true, ..Role::idle("users") }
+    }
+
+    /// A user who does nothing.
+    pub(crate) fn idle(name: &str) -> Role {
+        Role {
+            name: name.to_owned(),
+            weight: 1,
+            path: None,
+            headers: Vec::new(),
+            rows: Vec::new(),
+            variables: Vec::new(),
+            begin: Vec::new(),
+            each: Vec::new(),
+            rounds: None,
+            away: Span::default(),
+            strict: false,
+        }
+    }
+}
+
+impl Script {
+    /// All users alike.
+    pub(crate) fn of(role: Role, stages: Stages) -> Script {
+        Script { roles: vec![role], stages, names: vec!["reply".to_owned()], sessions: None }
+    }
+
+    /// Which role a user has: they take turns as their weights say.
+    pub(crate) fn role_of(&self, user: usize) -> usize {
+        let total: u64 = self.roles.iter().map(|role| u64::from(role.weight)).sum();
+        // Evenly mixed, so that any few users in a row have about the right parts.
+        let mut place = (user as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        place = place * total >> 32;
+        let mut left = place;
+        for (index, role) in self.roles.iter().enumerate() {
+            if left < u64::from(role.weight) {
+                return index;
+            }
+            left -= u64::from(role.weight);
+        }
+        unreachable!("place < total")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_and_kept() {
+        let span = Span::parse("500ms..2s").expect("a span");
+        assert_eq!(span, Span { least: 500_000_000, most: 2_000_000_000 });
+        assert_eq!(Span::parse("1s").map(|span| (span.least, span.most)), Ok((1_000_000_000, 1_000_000_000)));
+        for bits in [0, 1, u64::MAX, 1 << 40] {
+            assert!((span.least..=span.most).contains(&span.choose(bits)));
+        }
+        for wrong in ["", "2s..1s", "x", "1s.."] {
+            assert!(Span::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn roles_are_mixed_by_their_weights() {
+        let role = |weight| Role { weight, ..Role::idle("x") };
+        let script = Script { roles: vec![role(1), role(3)], ..Script::of(role(1), Stages::constant(1, 1)) };
+        for users in [40, 400, 4000] {
+            let second = (0..users).filter(|user| script.role_of(*user) == 1).count() as f64 / users as f64;
+            assert!((0.7..0.8).contains(&second), "{second} of {users}");
+        }
+    }
+
+    #[test]
+    fn steps_that_never_wait_are_refused() {
+        let send = || Action::Send { payload: Template::message(), kind: Kind::Text };
+        let role = |each| Role { each, ..Role::idle("x") };
+        assert!(role(vec![send()]).check().is_err_and(|error| error.contains("never wait")));
+        assert!(role(vec![send(), Action::Think(Span::default())]).check().is_err());
+        assert!(role(vec![send(), Action::Think(Span { least: 1, most: 2 })]).check().is_ok());
+        assert!(Role::echo(Kind::Text, None).check().is_ok());
+    }
+}
