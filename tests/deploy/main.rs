@@ -17,6 +17,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ringwire::config::{Config, SETTINGS, Setting};
 use yaml_rust2::{Yaml, YamlLoader};
@@ -68,9 +69,13 @@ fn output(command: &mut Command) -> String {
 /// A folder of a test's own, which is gone with this.
 struct Scratch(PathBuf);
 
+/// Makes each one another.
+static SCRATCHES: AtomicU32 = AtomicU32::new(0);
+
 impl Scratch {
     fn new(name: &str) -> Scratch {
-        let place = std::env::temp_dir().join(format!("ringwire-deploy-{name}-{}", std::process::id()));
+        let number = SCRATCHES.fetch_add(1, Ordering::Relaxed);
+        let place = std::env::temp_dir().join(format!("ringwire-deploy-{name}-{}-{number}", std::process::id()));
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place).expect("a folder");
         Scratch(place)
