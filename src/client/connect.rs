@@ -22,7 +22,9 @@ use super::{keys, thread};
 use crate::proto::Limits;
 use crate::proto::extensions::Offer;
 use crate::proto::handshake::{client_key, put_request};
-use crate::tls::{Connector, Session};
+#[cfg(feature = "tls")]
+use crate::tls::Connector;
+use crate::tls::Session;
 
 /// Most frames of one received message.
 const FRAGMENTS_MAX: u32 = 131_072;
@@ -62,6 +64,7 @@ pub struct Connect {
     settings: Settings,
     /// If it was set.
     ping_interval: Option<Duration>,
+    #[cfg(feature = "tls")]
     tls: Option<Connector>,
     courier: Option<Arc<Courier>>,
 }
@@ -101,6 +104,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
             deflate_bytes_min: BYTES_MIN,
         },
         ping_interval: None,
+        #[cfg(feature = "tls")]
         tls: None,
         courier: None,
     }

@@ -60,7 +60,7 @@ pub use certificates::{Certificate, CertificateError, Clients, Material};
 #[cfg(feature = "tls")]
 pub use connector::{Connector, ConnectorBuilder, ConnectorError};
 #[cfg(not(feature = "tls"))]
-pub use off::{Acceptor, Connector, Session};
+pub use off::{Acceptor, Session};
 #[cfg(feature = "tls")]
 pub use session::Session;
 

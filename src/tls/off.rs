@@ -13,18 +13,9 @@ use crate::proto::Spares;
 pub struct Acceptor(Infallible);
 
 /// There is none.
-#[derive(Clone, Debug)]
-pub struct Connector(Infallible);
-
-/// There is none.
 #[derive(Debug)]
 pub struct Session(Infallible);
 
-impl Connector {
-    pub fn session(&self, _name: &str) -> Result<Session, TlsError> {
-        match self.0 {}
-    }
-}
 
 impl Acceptor {
     pub fn session(&self) -> Session {
