@@ -5,6 +5,28 @@
 use std::time::Duration;
 
 /// How a WebSocket ended, as `on_close` sees it.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Closed, ws};
+/// use std::{cell::RefCell, rc::Rc};
+///
+/// fn line(closed: &Closed) -> String {
+///     let how = if closed.clean { "closed" } else { "broke" };
+///     format!("{how} with {} after {} s", closed.code, closed.duration.as_secs())
+/// }
+///
+/// let lines = Rc::new(RefCell::new(Vec::new()));
+/// let server = TestServer::new(|| {
+///     let lines = Rc::clone(&lines);
+///     App::new().ws("/", ws().on_close(move |_, closed| lines.borrow_mut().push(line(closed))))
+/// });
+/// let (ann, ben) = (server.connect("/"), server.connect("/"));
+/// server.advance(std::time::Duration::from_secs(5));
+/// ann.close(1000, "bye");
+/// ben.reset();
+/// assert_eq!(*lines.borrow(), ["closed with 1000 after 5 s", "broke with 1006 after 5 s"]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed {

@@ -72,6 +72,16 @@ impl fmt::Debug for Error {
 
 impl Error {
     /// An [`Error::Io`] that says what was being done; made for `map_err`.
+    ///
+    /// ```
+    /// use ringwire::Error;
+    ///
+    /// fn token() -> ringwire::Result<String> {
+    ///     std::fs::read_to_string("/no/such/token").map_err(Error::io("reading the token"))
+    /// }
+    ///
+    /// assert_eq!(token().unwrap_err().to_string(), "reading the token: No such file or directory (os error 2)");
+    /// ```
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let context = context.into();
         move |source| Error::Io { context, source }
@@ -94,6 +104,13 @@ impl Error {
 
     /// The process's exit code for this error, as `sysexits.h` names them: 78 for a bad setting, 69 where the machine
     /// lacks something, 74 for failed input or output, 70 for a bug.
+    ///
+    /// ```
+    /// use ringwire::{Config, Error, error::exit};
+    ///
+    /// let error = Error::from(Config::default().ring_entries(1 << 14).cq_entries(16).validate().unwrap_err());
+    /// assert_eq!(error.exit_code(), exit::CONFIG);
+    /// ```
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config(_) => exit::CONFIG,
@@ -119,6 +136,16 @@ pub mod exit {
 }
 
 /// A setting that cannot be used as it is.
+///
+/// ```
+/// use ringwire::{Config, error::ConfigError};
+///
+/// let variables = [("RINGWIRE_BACKLOGG".into(), "100".into())];
+/// match Config::from_sources(variables, []).unwrap_err() {
+///     ConfigError::Unknown { suggestion, .. } => assert_eq!(suggestion.as_deref(), Some("RINGWIRE_BACKLOG")),
+///     other => panic!("{other}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

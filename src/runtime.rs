@@ -36,6 +36,18 @@ thread_local! {
 
 /// A spawned future. Dropping it cancels the future; [`Task::detach`] lets it run on. Awaiting it gives its output.
 ///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Connection, spawn_local, ws};
+///
+/// let both = async |_: Connection| {
+///     let (one, two) = (spawn_local(async { 1 }), spawn_local(async { 2 }));
+///     (one.await + two.await).to_string()
+/// };
+/// let server = TestServer::new(move || App::new().ws("/", ws().task(both)));
+/// server.connect("/").expect_text("3");
+/// ```
+///
 /// # Panics
 /// Awaiting it panics if the future did, or if its core has ended before it was done.
 #[must_use = "a task that is dropped is cancelled"]
@@ -43,16 +55,79 @@ pub struct Task<T>(async_task::Task<Option<Guarded<T>>>);
 
 impl<T> Task<T> {
     /// Lets the future run on, whatever becomes of its output.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request, sleep, spawn_local};
+    /// use std::time::Duration;
+    ///
+    /// let later = async |request: Request| {
+    ///     let hub = request.hub().clone();
+    ///     spawn_local(async move {
+    ///         sleep(Duration::from_secs(1)).await;
+    ///         hub.shutdown();
+    ///     })
+    ///     .detach();
+    ///     "in a second"
+    /// };
+    /// let server = TestServer::new(move || App::new().post("/quit", later));
+    /// assert_eq!(server.post("/quit").send().text(), "in a second");
+    /// server.join();
+    /// ```
     pub fn detach(self) {
         self.0.detach();
     }
 
     /// Cancels the future, and waits until it has been dropped. Its output, if it was done before.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, sleep, spawn_local, ws};
+    /// use std::time::Duration;
+    ///
+    /// // Nudges who says nothing for a minute.
+    /// let nudging = async |mut connection: Connection| loop {
+    ///     let sender = connection.sender();
+    ///     let nudge = spawn_local(async move {
+    ///         sleep(Duration::from_secs(60)).await;
+    ///         sender.send("still there?").map(drop)
+    ///     });
+    ///     if connection.recv().await.is_none() {
+    ///         break;
+    ///     }
+    ///     nudge.cancel().await;
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws().task(nudging)));
+    /// let client = server.connect("/");
+    /// server.advance(Duration::from_secs(40));
+    /// client.send("hello");
+    /// client.expect_nothing_for(Duration::from_secs(50));
+    /// server.advance(Duration::from_secs(20));
+    /// client.expect_text("still there?");
+    /// ```
     pub async fn cancel(self) -> Option<T> {
         self.0.cancel().await.flatten().map(Guarded::into_inner)
     }
 
     /// Whether the future is done, was cancelled, or has panicked.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, sleep, spawn_local, ws};
+    /// use std::time::Duration;
+    ///
+    /// let dots = async |connection: Connection| {
+    ///     let work = spawn_local(sleep(Duration::from_millis(2500)));
+    ///     while !work.is_finished() {
+    ///         let _ = connection.send(".");
+    ///         sleep(Duration::from_secs(1)).await;
+    ///     }
+    ///     "done"
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws().task(dots)));
+    /// let client = server.connect("/");
+    /// [".", ".", ".", "done"].map(|text| client.expect_text(text));
+    /// ```
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
@@ -330,6 +405,25 @@ impl Drop for Active {
 
 /// Runs a future on this core, which need not be `Send`.
 ///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, sleep, spawn_local, ws};
+/// use std::time::Duration;
+///
+/// let route = || {
+///     ws().on_connect(|socket| {
+///         let sender = socket.sender();
+///         let reminder = async move {
+///             sleep(Duration::from_secs(5)).await;
+///             sender.send("tea is ready").map(drop)
+///         };
+///         spawn_local(reminder).detach();
+///     })
+/// };
+/// let server = TestServer::new(move || App::new().ws("/", route()));
+/// server.connect("/").expect_text("tea is ready");
+/// ```
+///
 /// # Panics
 /// Outside a core: it works in handlers, hooks and tasks.
 pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
@@ -451,6 +545,24 @@ pub struct Interval {
 impl Interval {
     /// Waits for the next tick. A future that is dropped before it is done has taken none: the tick is due when it was.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, interval, ws};
+    /// use std::time::Duration;
+    ///
+    /// let clock = async |connection: Connection| {
+    ///     let mut minutes = interval(Duration::from_secs(60));
+    ///     loop {
+    ///         minutes.tick().await;
+    ///         let _ = connection.send("a minute");
+    ///     }
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws().task(clock)));
+    /// let client = server.connect("/");
+    /// server.advance(Duration::from_secs(181));
+    /// assert_eq!(client.unread().len(), 3);
+    /// ```
+    ///
     /// # Panics
     /// When awaited outside a core.
     pub async fn tick(&mut self) {
@@ -515,11 +627,42 @@ fn next_multiple(due_ns: u64, period: Duration, now_ns: u64) -> u64 {
 }
 
 /// The time was up before the future was done.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Connection, Elapsed, timeout, ws};
+/// use std::time::Duration;
+///
+/// let in_time = async |mut connection: Connection| match timeout(Duration::from_secs(5), connection.recv()).await {
+///     Ok(_message) => "thank you",
+///     Err(Elapsed) => "too late",
+/// };
+/// let server = TestServer::new(move || App::new().ws("/", ws().task(in_time)));
+/// server.connect("/").expect_text("too late");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the time is up")]
 pub struct Elapsed;
 
 /// Waits for `future`, at most for `duration`.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Connection, Elapsed, timeout, ws};
+/// use std::time::Duration;
+///
+/// // Who does not log in within ten seconds is not served.
+/// let log_in = async |mut connection: Connection| {
+///     let name = timeout(Duration::from_secs(10), connection.recv()).await?;
+///     Ok::<_, Elapsed>(name)
+/// };
+/// let server = TestServer::new(move || App::new().ws("/", ws().task(log_in)));
+/// let (ann, silent) = (server.connect("/"), server.connect("/"));
+/// ann.send("ann");
+/// ann.expect_text("ann");
+/// server.advance(Duration::from_secs(11));
+/// silent.expect_close(1011);
+/// ```
 ///
 /// # Errors
 /// [`Elapsed`] if the time was up first; the future is dropped then.

@@ -27,6 +27,24 @@ use crate::runtime::{Sleep, sleep};
 pub(crate) const OUTSTANDING_MAX: usize = 64;
 
 /// Why an event was not acknowledged.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{AckError, App, Connection, Events};
+/// use std::time::Duration;
+///
+/// let ask = async |socket: Connection, ()| match socket.emit_with_ack("sure?", &(), Duration::from_secs(5)).await {
+///     Ok(answer) => format!("you say {answer}"),
+///     Err(AckError::TimedOut) => "you say nothing".to_owned(),
+///     Err(AckError::Refused(why)) => format!("you cannot say: {why}"),
+///     Err(other) => other.to_string(),
+/// };
+/// let server = TestServer::new(move || App::new().ws("/ws", Events::new().on_async("delete", ask)));
+/// let client = server.connect("/ws");
+/// client.emit("delete", &());
+/// client.expect_event("sure?");
+/// client.expect_text("you say nothing");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
@@ -205,6 +223,24 @@ pub(crate) trait Asker {
 /// A client's answer on its way, from [`Socket::emit_with_ack`](crate::Socket::emit_with_ack) and
 /// [`Connection::emit_with_ack`](crate::Connection::emit_with_ack). Await it on the connection's core; to drop it is to
 /// wait no more.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Connection, ws};
+/// use std::time::Duration;
+///
+/// let task = async |connection: Connection| {
+///     let asked = connection.emit_with_ack("name?", &(), Duration::from_secs(5));
+///     let _ = connection.send("take your time");
+///     asked.await.map(|name| format!("hello {name}"))
+/// };
+/// let server = TestServer::new(move || App::new().ws("/ws", ws().task(task)));
+/// let client = server.connect("/ws");
+/// let question: serde_json::Value = client.next_json();
+/// client.expect_text("take your time");
+/// client.send_json(&serde_json::json!({"ack": question["ack"], "data": "ann"}));
+/// client.expect_text("hello \"ann\"");
+/// ```
 #[must_use = "await it, or emit without asking for an acknowledgement"]
 pub struct Acknowledgement(State);
 

@@ -108,6 +108,22 @@ impl Connection {
     /// [`Ws::before_message`](crate::Ws::before_message) runs before it is returned, and
     /// [`Ws::after_message`](crate::Ws::after_message) then. On a route with the former, messages that have not been taken
     /// when the connection has gone are discarded.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, ws};
+    ///
+    /// let pairs = async |mut connection: Connection| {
+    ///     while let (Some(first), Some(second)) = (connection.recv().await, connection.recv().await) {
+    ///         let _ = connection.send([first.as_bytes(), second.as_bytes()].concat());
+    ///     }
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/pairs", ws().task(pairs)));
+    /// let client = server.connect("/pairs");
+    /// client.send(vec![1]);
+    /// client.send(vec![2]);
+    /// client.expect_binary([1, 2]);
+    /// ```
     pub async fn recv(&mut self) -> Option<OwnedMessage> {
         self.end_message();
         let mut waiter = self.0.inbox.receiver();
@@ -168,6 +184,20 @@ impl Connection {
     /// Sends all messages of a stream, no faster than the peer reads: the next one is taken when most of what is queued has
     /// been sent, so none is lost if the future is dropped. Ends early when the connection does, with [`Sent::Gone`], or when
     /// a message is not queued.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use futures_util::stream;
+    /// use ringwire::{App, Connection, ws};
+    ///
+    /// let count_down = async |connection: Connection| {
+    ///     let numbers = stream::iter((0..3).rev().map(|number| number.to_string()));
+    ///     connection.send_stream(numbers).await
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws().task(count_down)));
+    /// let client = server.connect("/");
+    /// ["2", "1", "0"].map(|number| client.expect_text(number));
+    /// ```
     pub async fn send_stream<M: IntoMessage>(&self, stream: impl Stream<Item = M>) -> Sent {
         let mut stream = pin!(stream);
         loop {
@@ -198,6 +228,22 @@ impl Connection {
     }
 
     /// Waits until most of what is queued has been taken by the socket, or the connection has ended.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, ws};
+    ///
+    /// // As much as it takes, and no more of it in memory than the peer has not read.
+    /// let download = async |connection: Connection| {
+    ///     for number in 0..100_u8 {
+    ///         connection.ready().await;
+    ///         let _ = connection.send(vec![number; 64 << 10]);
+    ///     }
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws().task(download)));
+    /// let client = server.connect("/");
+    /// (0..100).for_each(|number| assert_eq!(client.next_binary()[0], number));
+    /// ```
     pub async fn ready(&self) {
         let mut waiter = self.0.inbox.sender();
         poll_fn(|cx| {
@@ -224,6 +270,23 @@ impl Connection {
     }
 
     /// Whether the connection has ended.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, sleep, ws};
+    /// use std::time::Duration;
+    ///
+    /// let ticking = async |connection: Connection| {
+    ///     while !connection.is_closed() {
+    ///         let _ = connection.send("tick");
+    ///         sleep(Duration::from_secs(1)).await;
+    ///     }
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws().task(ticking)));
+    /// let client = server.connect("/");
+    /// client.expect_text("tick");
+    /// client.expect_text("tick");
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.0.inbox.is_closed()
     }
@@ -251,6 +314,22 @@ impl Connection {
 
     /// As [`Connection::join`], with a notice for those who are in the room.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, BoxError, Connection, ws};
+    ///
+    /// let enter = async |connection: Connection| {
+    ///     let notice = connection.notice("came", &connection.param("name"))?;
+    ///     let members = connection.join_with("lobby", Some(notice)).await?;
+    ///     Ok::<_, BoxError>(members.to_string())
+    /// };
+    /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/{name}", ws().task(enter)));
+    /// let (ann, ben) = (server.connect("/ann"), server.connect("/ben"));
+    /// ann.expect_text("1");
+    /// assert_eq!(ann.expect_event("came"), "ben");
+    /// ben.expect_text("2");
+    /// ```
+    ///
     /// # Errors
     /// As [`Connection::join`].
     pub async fn join_with(&self, room: impl AsRef<str>, notice: Option<Notice>) -> Result<usize, JoinError> {
@@ -262,11 +341,41 @@ impl Connection {
     }
 
     /// Leaves a room at once, and waits until every core knows of it; false if it was not in it.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, BoxError, Connection, ws};
+    ///
+    /// let in_and_out = async |connection: Connection| {
+    ///     connection.join("lobby").await?;
+    ///     assert!(connection.leave("lobby").await);
+    ///     Ok::<_, BoxError>(connection.member_count("lobby").to_string())
+    /// };
+    /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/", ws().task(in_and_out)));
+    /// server.connect("/").expect_text("0");
+    /// ```
     pub async fn leave(&self, room: impl AsRef<str>) -> bool {
         self.leave_with(room, None).await
     }
 
     /// As [`Connection::leave`], with a notice for those who are in the room.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, BoxError, Connection, ws};
+    ///
+    /// let until_a_message = async |mut connection: Connection| {
+    ///     connection.join("lobby").await?;
+    ///     connection.recv().await;
+    ///     let notice = connection.notice("left", &connection.param("name"))?;
+    ///     connection.leave_with("lobby", Some(notice)).await;
+    ///     Ok::<_, BoxError>(())
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/{name}", ws().task(until_a_message)));
+    /// let (ann, ben) = (server.connect("/ann"), server.connect("/ben"));
+    /// ann.send("bye");
+    /// assert_eq!(ben.expect_event("left"), "ann");
+    /// ```
     pub async fn leave_with(&self, room: impl AsRef<str>, notice: Option<Notice>) -> bool {
         let (tell, told) = oneshot::channel();
         let was_in = self.leave_then(room, notice, move |_, members| {

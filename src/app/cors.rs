@@ -39,6 +39,20 @@ pub struct Cors {
 impl Cors {
     /// Pages of these origins, comma-separated, such as `https://app.example`; `*` for all.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let cors = Cors::new("https://app.example, http://localhost:3000");
+    ///     App::new().cors(cors).get("/count", async |_| "7")
+    /// });
+    /// let answer = server.get("/count").header("origin", "https://app.example").send();
+    /// assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
+    /// let other = server.get("/count").header("origin", "https://other.example").send();
+    /// assert_eq!(other.header("access-control-allow-origin"), None);
+    /// ```
+    ///
     /// # Panics
     /// If that is not what it is.
     pub fn new(origins: &str) -> Cors {
@@ -46,11 +60,36 @@ impl Cors {
     }
 
     /// Pages of these origins.
+    ///
+    /// ```
+    /// use ringwire::config::Origins;
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let cors = Cors::of(Origins::Any);
+    ///     App::new().cors(cors).get("/count", async |_| "7")
+    /// });
+    /// let answer = server.get("/count").header("origin", "https://app.example").send();
+    /// assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    /// ```
     pub fn of(origins: Origins) -> Cors {
         Cors { origins, credentials: false, methods: None, headers: None, exposed: None, max_age: None }
     }
 
     /// Lets pages send cookies and the like with their requests.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let cors = Cors::new("https://app.example").credentials();
+    ///     App::new().cors(cors).get("/count", async |_| "7")
+    /// });
+    /// let answer = server.get("/count").header("origin", "https://app.example").send();
+    /// assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
+    /// ```
     ///
     /// # Panics
     /// With all origins: each page of the world would act in the name of whoever looks at it.
@@ -62,6 +101,20 @@ impl Cors {
     }
 
     /// The methods that pages may use; otherwise those that the path has.
+    ///
+    /// ```
+    /// use http::Method;
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let cors = Cors::new("https://app.example").methods([Method::GET, Method::PUT]);
+    ///     App::new().cors(cors).get("/count", async |_| "7")
+    /// });
+    /// let asked = server.request("OPTIONS", "/count").header("origin", "https://app.example");
+    /// let answer = asked.header("access-control-request-method", "GET").send();
+    /// assert_eq!(answer.header("access-control-allow-methods"), Some("GET, PUT"));
+    /// ```
     #[must_use]
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Cors {
         self.methods = Some(list(methods.into_iter().map(|method| method.to_string())));
@@ -69,6 +122,20 @@ impl Cors {
     }
 
     /// The request's header fields that pages may set; otherwise whichever they ask for.
+    ///
+    /// ```
+    /// use http::header::AUTHORIZATION;
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let cors = Cors::new("https://app.example").headers([AUTHORIZATION]);
+    ///     App::new().cors(cors).get("/count", async |_| "7")
+    /// });
+    /// let asked = server.request("OPTIONS", "/count").header("origin", "https://app.example");
+    /// let answer = asked.header("access-control-request-method", "GET").send();
+    /// assert_eq!(answer.header("access-control-allow-headers"), Some("authorization"));
+    /// ```
     #[must_use]
     pub fn headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Cors {
         self.headers = Some(list(names.into_iter().map(|name| name.to_string())));
@@ -76,6 +143,19 @@ impl Cors {
     }
 
     /// The response's header fields that pages may read, besides those that they always may.
+    ///
+    /// ```
+    /// use http::header::ETAG;
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let cors = Cors::new("https://app.example").expose([ETAG]);
+    ///     App::new().cors(cors).get("/count", async |_| "7")
+    /// });
+    /// let answer = server.get("/count").header("origin", "https://app.example").send();
+    /// assert_eq!(answer.header("access-control-expose-headers"), Some("etag"));
+    /// ```
     #[must_use]
     pub fn expose(mut self, names: impl IntoIterator<Item = HeaderName>) -> Cors {
         self.exposed = Some(list(names.into_iter().map(|name| name.to_string())));
@@ -83,6 +163,20 @@ impl Cors {
     }
 
     /// How long a browser may go by the answer to what it asks before.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    /// use std::time::Duration;
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let cors = Cors::new("https://app.example").max_age(Duration::from_secs(600));
+    ///     App::new().cors(cors).get("/count", async |_| "7")
+    /// });
+    /// let asked = server.request("OPTIONS", "/count").header("origin", "https://app.example");
+    /// let answer = asked.header("access-control-request-method", "GET").send();
+    /// assert_eq!(answer.header("access-control-max-age"), Some("600"));
+    /// ```
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Cors {
         self.max_age = Some(max_age);

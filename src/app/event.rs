@@ -21,6 +21,25 @@ use crate::message::{DecodeError, EncodeError, Envelope, Message, OwnedMessage, 
 use crate::proto::Kind;
 
 /// A message that no handler of [`Events`](crate::Events) is for.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Events, Unhandled};
+///
+/// let events = || {
+///     Events::new().on_unhandled(|_, what| match what {
+///         Unhandled::Event { name, .. } => format!("an event {name}"),
+///         Unhandled::Text(_) => "text that is no event".to_owned(),
+///         _ => "something else".to_owned(),
+///     })
+/// };
+/// let server = TestServer::new(move || App::new().ws("/ws", events()));
+/// let client = server.connect("/ws");
+/// client.emit("dance", &());
+/// client.expect_text("an event dance");
+/// client.send("hello");
+/// client.expect_text("text that is no event");
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Unhandled<'m> {
@@ -225,6 +244,30 @@ impl Drop for Unanswered {
 }
 
 /// A named event as a task receives it: see [`Connection::recv_event`].
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Connection, OwnedEvent, OwnedMessage, ws};
+///
+/// fn told(received: Result<OwnedEvent, OwnedMessage>) -> String {
+///     match received {
+///         Ok(event) => format!("{} with {}", event.name(), event.raw()),
+///         Err(message) => format!("{} bytes", message.as_bytes().len()),
+///     }
+/// }
+///
+/// let task = async |mut connection: Connection| {
+///     while let Some(received) = connection.recv_event().await {
+///         let _ = connection.send(told(received));
+///     }
+/// };
+/// let server = TestServer::new(move || App::new().ws("/ws", ws().task(task)));
+/// let client = server.connect("/ws");
+/// client.emit("say", "hello");
+/// client.expect_text(r#"say with "hello""#);
+/// client.send("hello");
+/// client.expect_text("5 bytes");
+/// ```
 #[must_use = "whoever wants it acknowledged is told that it was not handled"]
 pub struct OwnedEvent {
     name: String,
@@ -235,16 +278,68 @@ pub struct OwnedEvent {
 
 impl OwnedEvent {
     /// Its name.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, BoxError, Connection, ws};
+    ///
+    /// let task = async |mut connection: Connection| {
+    ///     while let Some(Ok(event)) = connection.recv_event().await {
+    ///         match event.name() {
+    ///             "hello" => connection.emit("welcome", &())?,
+    ///             other => connection.emit("error", &format!("no event {other}"))?,
+    ///         };
+    ///     }
+    ///     Ok::<_, BoxError>(())
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", ws().task(task)));
+    /// let client = server.connect("/ws");
+    /// client.emit("hello", &());
+    /// client.expect_event("welcome");
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its data, as it was written.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, BoxError, Connection, ws};
+    ///
+    /// let task = async |mut connection: Connection| {
+    ///     while let Some(Ok(event)) = connection.recv_event().await {
+    ///         let _ = connection.to_all().emit(event.name(), event.raw())?; // as it was written
+    ///     }
+    ///     Ok::<_, BoxError>(())
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", ws().task(task)));
+    /// let client = server.connect("/ws");
+    /// client.send(r#"{"event":"price","data":1.50}"#);
+    /// client.expect_text(r#"{"event":"price","data":1.50}"#);
+    /// ```
     pub fn raw(&self) -> &RawValue {
         &self.data
     }
 
     /// Its data, decoded from JSON.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, BoxError, Connection, ws};
+    ///
+    /// let task = async |mut connection: Connection| {
+    ///     while let Some(Ok(event)) = connection.recv_event().await {
+    ///         let (a, b): (i64, i64) = event.json()?;
+    ///         let _ = connection.emit("sum", &(a + b))?;
+    ///     }
+    ///     Ok::<_, BoxError>(())
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", ws().task(task)));
+    /// let client = server.connect("/ws");
+    /// client.emit("add", &(1, 2));
+    /// assert_eq!(client.expect_event("sum"), 3);
+    /// ```
     ///
     /// # Errors
     /// If it is not of that type.
@@ -254,6 +349,25 @@ impl OwnedEvent {
 
     /// Does with a reply what [`Events`](crate::Events) do with what a handler returns: if the client wants the event
     /// acknowledged, it is the data of that, and otherwise a message.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, BoxError, Connection, ws};
+    ///
+    /// let task = async |mut connection: Connection| {
+    ///     while let Some(Ok(event)) = connection.recv_event().await {
+    ///         let name = event.name().to_owned();
+    ///         event.reply(&mut connection, format!("done: {name}")).await?;
+    ///     }
+    ///     Ok::<_, BoxError>(())
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", ws().task(task)));
+    /// let client = server.connect("/ws");
+    /// client.send(r#"{"event":"save","ack":7}"#);
+    /// client.expect_text(r#"{"ack":7,"data":"done: save"}"#);
+    /// client.send(r#"{"event":"save"}"#);
+    /// client.expect_text("done: save");
+    /// ```
     ///
     /// # Errors
     /// The reply's own, or a value that cannot be written as JSON; the client is told that the handler failed.

@@ -53,6 +53,19 @@ enum Fault {
 }
 
 /// What happens when the data of an event is not of the type that its handler takes.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Events, Undecodable};
+///
+/// let events = || Events::new().undecodable(Undecodable::Tell).on("add", |_, (a, b): (i64, i64)| (a + b).to_string());
+/// let server = TestServer::new(move || App::new().ws("/ws", events()));
+/// let client = server.connect("/ws");
+/// client.emit("add", "no numbers");
+/// assert_eq!(client.expect_event("error")["event"], "add");
+/// client.emit("add", &(1, 2));
+/// client.expect_text("3");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Undecodable {
@@ -132,6 +145,16 @@ impl Default for Events {
 
 impl Events {
     /// No handlers: every message is discarded.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/ws", Events::new().on("ping", |socket, ()| socket.emit("pong", &()))));
+    /// let client = server.connect("/ws");
+    /// client.emit("ping", &());
+    /// client.expect_event("pong");
+    /// ```
     #[track_caller]
     pub fn new() -> Events {
         let undecodable = Undecodable::default();
@@ -147,6 +170,22 @@ impl Events {
 
     /// Handles the events of this name, with their data decoded from JSON; `serde_json::Value` takes any. A struct is decoded
     /// from an object alone, and not from an array of its fields.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Said {
+    ///     text: String,
+    /// }
+    ///
+    /// let events = || Events::new().on("say", |socket, said: Said| socket.to_all().emit("said", &said.text));
+    /// let server = TestServer::new(move || App::new().ws("/ws", events()));
+    /// let client = server.connect("/ws");
+    /// client.emit("say", &serde_json::json!({"text": "hello"}));
+    /// assert_eq!(client.expect_event("said"), "hello");
+    /// ```
     ///
     /// # Panics
     /// If the name has a handler.
@@ -227,6 +266,22 @@ impl Events {
 
     /// As [`Events::on_raw`], with a handler that may wait.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, Events, sleep};
+    /// use serde_json::value::RawValue;
+    /// use std::time::Duration;
+    ///
+    /// let later = async |connection: Connection, data: &RawValue| {
+    ///     sleep(Duration::from_secs(1)).await;
+    ///     connection.emit("reminder", data)
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", Events::new().on_raw_async("remind", later)));
+    /// let client = server.connect("/ws");
+    /// client.send(r#"{"event":"remind","data":{"tea":1.50}}"#);
+    /// client.expect_text(r#"{"event":"reminder","data":{"tea":1.50}}"#);
+    /// ```
+    ///
     /// # Panics
     /// If the name has a handler.
     #[must_use]
@@ -250,6 +305,19 @@ impl Events {
 
     /// Discards the events of this name, which would go to [`Events::on_message`] otherwise.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events};
+    ///
+    /// let events = || Events::new().ignore("typing").on_message(|_, _| "what do you mean?");
+    /// let server = TestServer::new(move || App::new().ws("/ws", events()));
+    /// let client = server.connect("/ws");
+    /// client.emit("typing", &());
+    /// client.emit("tpying", &());
+    /// client.expect_text("what do you mean?");
+    /// client.expect_nothing();
+    /// ```
+    ///
     /// # Panics
     /// If the name has a handler.
     #[must_use]
@@ -258,6 +326,18 @@ impl Events {
     }
 
     /// Runs when a connection opens; see [`Ws::on_connect`].
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events};
+    ///
+    /// let events = || Events::new().on_connect(|socket| {
+    ///     let count = socket.hub().websockets();
+    ///     socket.emit("welcome", &count)
+    /// });
+    /// let server = TestServer::new(move || App::new().ws("/ws", events()));
+    /// assert_eq!(server.connect("/ws").expect_event("welcome"), 1);
+    /// ```
     #[must_use]
     pub fn on_connect<R: IntoReply>(mut self, handler: impl Fn(&mut Socket<'_>) -> R + 'static) -> Events {
         self.ws = self.ws.on_connect(handler);
@@ -265,6 +345,17 @@ impl Events {
     }
 
     /// Handles every message that is not for a named handler, as it came.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events};
+    ///
+    /// let events = || Events::new().on_message(|socket, message| socket.emit("error", &message.as_text()));
+    /// let server = TestServer::new(move || App::new().ws("/ws", events()));
+    /// let client = server.connect("/ws");
+    /// client.send("no event at all");
+    /// assert_eq!(client.expect_event("error"), "no event at all");
+    /// ```
     #[must_use]
     pub fn on_message<R: IntoReply>(mut self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Events {
         let handler = Guarded::new(handler);
@@ -274,6 +365,21 @@ impl Events {
     }
 
     /// As [`Events::on_message`], with a handler that may wait.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, Events, OwnedMessage, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let store = async |_: Connection, file: OwnedMessage| {
+    ///     sleep(Duration::from_millis(10)).await;
+    ///     format!("stored {} bytes", file.as_bytes().len())
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", Events::new().on_message_async(store)));
+    /// let client = server.connect("/ws");
+    /// client.send(vec![1, 2, 3]);
+    /// client.expect_text("stored 3 bytes");
+    /// ```
     #[must_use]
     pub fn on_message_async<F, R>(mut self, handler: F) -> Events
     where
@@ -292,6 +398,24 @@ impl Events {
     }
 
     /// Handles every message that is not for a named handler, by what it is; [`Events::on_message`] does not get it then.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events, Unhandled};
+    ///
+    /// let events = || {
+    ///     Events::new().on_unhandled(|socket, what| match what {
+    ///         Unhandled::Event { name, .. } => socket.emit("error", &format!("nothing is done with {name}")),
+    ///         _ => socket.emit("error", "events, please"),
+    ///     })
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", events()));
+    /// let client = server.connect("/ws");
+    /// client.emit("dance", &());
+    /// assert_eq!(client.expect_event("error"), "nothing is done with dance");
+    /// client.send(vec![1]);
+    /// assert_eq!(client.expect_event("error"), "events, please");
+    /// ```
     #[must_use]
     pub fn on_unhandled<R: IntoReply>(
         mut self,
@@ -304,6 +428,21 @@ impl Events {
     }
 
     /// As [`Events::on_unhandled`], with a handler that may wait.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, Events, Unhandled, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let slow_down = async |connection: Connection, _: &Unhandled<'_>| {
+    ///     sleep(Duration::from_secs(1)).await;
+    ///     connection.emit("error", "no such event")
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", Events::new().on_unhandled_async(slow_down)));
+    /// let client = server.connect("/ws");
+    /// client.emit("dance", &());
+    /// assert_eq!(client.expect_event("error"), "no such event");
+    /// ```
     #[must_use]
     pub fn on_unhandled_async<F, R>(mut self, handler: F) -> Events
     where
@@ -322,6 +461,21 @@ impl Events {
     }
 
     /// Runs once when a connection has ended; it is still counted then. See [`Ws::on_close`].
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events};
+    ///
+    /// let events = || {
+    ///     Events::new().on_disconnect(|socket, closed| {
+    ///         let _ = socket.to_all().emit("left", &closed.reason);
+    ///     })
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/ws", events()));
+    /// let (ann, ben) = (server.connect("/ws"), server.connect("/ws"));
+    /// ann.close(1000, "bye");
+    /// assert_eq!(ben.expect_event("left"), "bye");
+    /// ```
     #[must_use]
     pub fn on_disconnect(mut self, handler: impl Fn(&mut Socket<'_>, &Closed) + 'static) -> Events {
         self.ws = self.ws.on_close(handler);
@@ -329,6 +483,19 @@ impl Events {
     }
 
     /// What happens when the data of an event is not of the type that its handler takes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events, Undecodable};
+    ///
+    /// let events = |policy| Events::new().undecodable(policy).on("add", |_, (a, b): (i64, i64)| (a + b).to_string());
+    /// let server = TestServer::new(move || App::new().ws("/strict", events(Undecodable::Fail)).ws("/ws", events(Undecodable::Tell)));
+    /// let (strict, client) = (server.connect("/strict"), server.connect("/ws"));
+    /// strict.emit("add", "no numbers");
+    /// strict.expect_close(1007);
+    /// client.emit("add", "no numbers");
+    /// client.expect_event("error");
+    /// ```
     #[must_use]
     pub fn undecodable(mut self, policy: Undecodable) -> Events {
         self.handlers.undecodable = policy;
@@ -336,6 +503,16 @@ impl Events {
     }
 
     /// Acknowledges nothing: a field `ack` of an event is one like any other that nobody looks at.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/ws", Events::new().ignore_acks().on("add", |_, (a, b): (i64, i64)| (a + b).to_string())));
+    /// let client = server.connect("/ws");
+    /// client.send(r#"{"event":"add","data":[1,2],"ack":7}"#);
+    /// client.expect_text("3");
+    /// ```
     #[must_use]
     pub fn ignore_acks(mut self) -> Events {
         self.handlers.acks = false;

@@ -86,11 +86,31 @@ enum Wanted {
 
 impl Files {
     /// The files below this directory, as they are when they are asked for.
+    ///
+    /// ```no_run
+    /// use ringwire::{App, Files, Server};
+    ///
+    /// # fn main() -> ringwire::Result<()> {
+    /// // /static/chat.js is the file public/chat.js.
+    /// Server::from_env()?.run(|| App::new().files("/static", Files::dir("public")))
+    /// # }
+    /// ```
     pub fn dir(path: impl Into<PathBuf>) -> Files {
         Files::of(Source::Dir(Arc::new(path.into())))
     }
 
     /// These files, by their names with `/` between directories, such as `include_bytes!` brings them.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Files};
+    ///
+    /// const INDEX: &[u8] = b"<h1>Hello</h1>"; // or include_bytes!("index.html")
+    ///
+    /// let server = TestServer::new(|| App::new().files("/", Files::embedded([("index.html", INDEX)])));
+    /// let page = server.get("/").send();
+    /// assert_eq!((page.header("content-type"), page.text()), (Some("text/html; charset=utf-8"), "<h1>Hello</h1>"));
+    /// ```
     pub fn embedded<N: Into<String>>(files: impl IntoIterator<Item = (N, &'static [u8])>) -> Files {
         let named = |(name, content): (N, &'static [u8])| (name.into(), content);
         Files::of(Source::Embedded(files.into_iter().map(named).collect()))
@@ -102,6 +122,15 @@ impl Files {
 
     /// The Cache-Control field of responses, such as `max-age=3600`; without one, clients ask again as they see fit.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Files};
+    ///
+    /// let logo = || Files::embedded([("logo.svg", b"<svg/>".as_slice())]).cache_control("max-age=3600");
+    /// let server = TestServer::new(move || App::new().files("/", logo()));
+    /// assert_eq!(server.get("/logo.svg").send().header("cache-control"), Some("max-age=3600"));
+    /// ```
+    ///
     /// # Panics
     /// If it cannot be a field's value.
     #[must_use]
@@ -112,6 +141,13 @@ impl Files {
 
     /// Bytes of one response, 16 MiB unless this is called: of a larger file only ranges are served, and the whole is
     /// answered with 413.
+    ///
+    /// ```
+    /// use ringwire::{App, Files};
+    ///
+    /// // Films are played by ranges, and nobody has all of one in memory.
+    /// let app = App::new().files("/films", Files::dir("/srv/films").max_bytes(4 << 20));
+    /// ```
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Files {
         self.bytes_max = bytes;
@@ -349,6 +385,18 @@ async fn blocking<A: Send + 'static>(job: impl FnOnce() -> A + Send + 'static) -
 impl Group {
     /// Files below `path`, by GET and HEAD: see [`Files`]. Routes that are named by their paths come first.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Files};
+    ///
+    /// let pages = || Files::embedded([("index.html", b"<h1>Help</h1>".as_slice())]);
+    /// let server = TestServer::new(move || {
+    ///     App::new().group("/help", |help| help.files("/", pages()).get("/version", async |_| "1"))
+    /// });
+    /// assert_eq!(server.get("/help/index.html").send().text(), "<h1>Help</h1>");
+    /// assert_eq!(server.get("/help/version").send().text(), "1");
+    /// ```
+    ///
     /// # Panics
     /// At the start, if the group has other routes of all that is below `path`.
     #[must_use]
@@ -370,6 +418,15 @@ impl Group {
 
 impl App {
     /// See [`Group::files`].
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Files};
+    ///
+    /// let pages = || Files::embedded([("index.html", b"<h1>Hello</h1>".as_slice())]);
+    /// let server = TestServer::new(move || App::new().files("/", pages()));
+    /// assert_eq!(server.get("/index.html").send().text(), "<h1>Hello</h1>");
+    /// ```
     #[must_use]
     pub fn files(self, path: &str, files: Files) -> App {
         self.change(|root| root.files(path, files))

@@ -23,6 +23,24 @@ use crate::guard::Guarded;
 use crate::message::Envelope;
 
 /// Routes that share a prefix and hooks; see [`App::group`].
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Group, HttpError, Request};
+///
+/// fn users(group: Group) -> Group {
+///     group
+///         .before(|request: &mut Request| {
+///             if request.header("authorization").is_some() { Ok(()) } else { Err(HttpError::unauthorized("who are you?")) }
+///         })
+///         .get("/{name}", async |request: Request| format!("about {}", request.param("name")))
+/// }
+///
+/// let server = TestServer::new(|| App::new().group("/users", users).get("/", async |_| "welcome"));
+/// assert_eq!(server.get("/users/ann").token("secret").send().text(), "about ann");
+/// assert_eq!(server.get("/users/ann").send().status(), 401);
+/// assert_eq!(server.get("/").send().text(), "welcome");
+/// ```
 #[derive(Default)]
 pub struct Group {
     is_admin: bool,
@@ -67,6 +85,16 @@ impl Group {
     }
 
     /// Routes below `prefix`, with hooks of their own inside those of this group.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| {
+    ///     App::new().group("/api", |api| api.group("/v1", |v1| v1.get("/version", async |_| "1")))
+    /// });
+    /// assert_eq!(server.get("/api/v1/version").send().text(), "1");
+    /// ```
     #[must_use]
     pub fn group(self, prefix: &str, build: impl FnOnce(Group) -> Group) -> Group {
         self.take_in(build(Group::default()).finish(prefix))
@@ -89,12 +117,34 @@ impl Group {
     }
 
     /// A WebSocket route: a [`Ws`](crate::Ws), or just its message handler. `{name}` in the path is a parameter.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket, ws};
+    ///
+    /// let echo = |socket: &mut Socket, message: Message| socket.send(message);
+    /// let server = TestServer::new(move || {
+    ///     App::new().group("/live", |live| live.ws("/echo", echo).ws("/rooms/{room}", ws().on_connect(|_| "welcome")))
+    /// });
+    /// server.connect("/live/rooms/lobby").expect_text("welcome");
+    /// ```
     #[must_use]
     pub fn ws<M>(self, path: &str, route: impl IntoWs<M>) -> Group {
         self.add(path, Target::Ws(route.into_ws()))
     }
 
     /// An HTTP route of one method.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use http::Method;
+    /// use ringwire::{App, Request};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     App::new().group("/files", |files| files.method(Method::OPTIONS, "/", async |_: Request| "what may be done"))
+    /// });
+    /// assert_eq!(server.request("OPTIONS", "/files").send().text(), "what may be done");
+    /// ```
     #[must_use]
     pub fn method<F, R>(self, method: Method, path: &str, handler: F) -> Group
     where
@@ -105,6 +155,15 @@ impl Group {
     }
 
     /// An HTTP route of all methods.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request};
+    ///
+    /// let method = async |request: Request| request.method().to_string();
+    /// let server = TestServer::new(move || App::new().group("/echo", |echo| echo.any("/method", method)));
+    /// assert_eq!(server.put("/echo/method").send().text(), "PUT");
+    /// ```
     #[must_use]
     pub fn any<F, R>(self, path: &str, handler: F) -> Group
     where
@@ -117,6 +176,25 @@ impl Group {
     /// Runs before every route of this group, upgrade or not, and may refuse the request, attach typed values to it, add
     /// headers to the response or choose a subprotocol. Hooks run in the order in which they were added, those of outer
     /// groups first; one that refuses is the last.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, HttpError, Request, ws};
+    ///
+    /// fn only_members(request: &mut Request) -> Result<(), HttpError> {
+    ///     let name = request.cookie("member").ok_or_else(|| HttpError::forbidden("members only"))?.to_owned();
+    ///     request.extensions_mut().insert(name);
+    ///     Ok(())
+    /// }
+    ///
+    /// let server = TestServer::new(|| {
+    ///     App::new().group("/club", |club| {
+    ///         club.before(only_members).ws("/chat", ws().on_connect(|socket| socket.extension::<String>()))
+    ///     })
+    /// });
+    /// server.handshake("/club/chat").cookie("member", "ann").open().expect_text("ann");
+    /// assert_eq!(server.handshake("/club/chat").refusal().status(), 403);
+    /// ```
     #[must_use]
     pub fn before(mut self, check: impl Fn(&mut Request) -> Result<(), HttpError> + 'static) -> Group {
         self.hooks.before.push(Before::now(check));
@@ -124,6 +202,22 @@ impl Group {
     }
 
     /// As `before`, with a hook that may wait.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, HttpError, Request, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let look_up = async |request: &mut Request| {
+    ///     sleep(Duration::from_millis(10)).await; // … in which a database answers
+    ///     if request.header("authorization") == Some("Bearer secret") { Ok(()) } else { Err(HttpError::unauthorized("no")) }
+    /// };
+    /// let server = TestServer::new(move || {
+    ///     App::new().group("/api", |api| api.before_async(look_up).get("/secret", async |_| "42"))
+    /// });
+    /// assert_eq!(server.get("/api/secret").token("secret").send().text(), "42");
+    /// assert_eq!(server.get("/api/secret").send().status(), 401);
+    /// ```
     #[must_use]
     pub fn before_async<F>(mut self, check: F) -> Group
     where
@@ -134,6 +228,21 @@ impl Group {
     }
 
     /// Runs once for every WebSocket of this group when it has ended, after its route's `on_close`.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let ended = Rc::new(Cell::new(0));
+    /// let server = TestServer::new(|| {
+    ///     let ended = Rc::clone(&ended);
+    ///     App::new().group("/live", |live| live.after(move |_, _| ended.set(ended.get() + 1)).ws("/a", ws()).ws("/b", ws()))
+    /// });
+    /// server.connect("/live/a").close(1000, "bye");
+    /// server.connect("/live/b").reset();
+    /// assert_eq!(ended.get(), 2);
+    /// ```
     #[must_use]
     pub fn after(mut self, hook: impl Fn(&mut Socket<'_>, &Closed) + 'static) -> Group {
         let hook = Guarded::new(hook);
@@ -165,6 +274,18 @@ impl Group {
 
     /// Lets pages of other origins use the routes of this group, and read what is answered below its prefix, refusals too.
     /// The innermost group's [`Cors`] decides.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let cors = Cors::new("https://app.example");
+    ///     App::new().group("/api", |api| api.cors(cors).get("/count", async |_| "7"))
+    /// });
+    /// let response = server.get("/api/count").header("origin", "https://app.example").send();
+    /// assert_eq!(response.header("access-control-allow-origin"), Some("https://app.example"));
+    /// ```
     #[must_use]
     pub fn cors(mut self, cors: Cors) -> Group {
         self.layers.push((String::new(), Layer::Cors(cors)));
@@ -172,6 +293,24 @@ impl Group {
     }
 
     /// Sees every request of this group before its hooks.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, HttpError};
+    /// use std::{cell::RefCell, rc::Rc};
+    ///
+    /// let asked = Rc::new(RefCell::new(Vec::new()));
+    /// let server = TestServer::new(|| {
+    ///     let asked = Rc::clone(&asked);
+    ///     App::new().group("/api", |api| {
+    ///         api.observe(move |request| asked.borrow_mut().push(request.path().to_owned()))
+    ///             .before(|_| Err(HttpError::forbidden("closed today")))
+    ///             .get("/count", async |_| "7")
+    ///     })
+    /// });
+    /// assert_eq!(server.get("/api/count").send().status(), 403);
+    /// assert_eq!(*asked.borrow(), ["/api/count"]);
+    /// ```
     #[must_use]
     pub fn observe(mut self, observer: impl Fn(&Request) + 'static) -> Group {
         let observer = Guarded::new(observer);
@@ -180,6 +319,21 @@ impl Group {
     }
 
     /// Sees the end of every WebSocket of this group before its route's `on_close`.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    /// use std::{cell::RefCell, rc::Rc};
+    ///
+    /// let codes = Rc::new(RefCell::new(Vec::new()));
+    /// let server = TestServer::new(|| {
+    ///     let codes = Rc::clone(&codes);
+    ///     App::new().group("/live", |live| live.observe_close(move |closed| codes.borrow_mut().push(closed.code)).ws("/", ws()))
+    /// });
+    /// server.connect("/live").close(4001, "bye");
+    /// server.connect("/live").reset();
+    /// assert_eq!(*codes.borrow(), [4001, 1006]);
+    /// ```
     #[must_use]
     pub fn observe_close(mut self, observer: impl Fn(&Closed) + 'static) -> Group {
         let observer = Guarded::new(observer);
@@ -227,6 +381,20 @@ macro_rules! methods {
     ($type:ident: $($name:ident $method:ident,)+) => {
         impl $type {$(
             #[doc = concat!("An HTTP route for ", stringify!($method), ". HEAD is answered by the route for GET.")]
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, Request};
+            ///
+            /// async fn room(request: Request) -> String {
+            ///     format!("{} {}", request.method(), request.param("room"))
+            /// }
+            ///
+            #[doc = concat!("let app = || App::new().", stringify!($name), "(\"/rooms/{room}\", room);")]
+            /// let server = TestServer::new(app);
+            #[doc = concat!("let response = server.request(\"", stringify!($method), "\", \"/rooms/lobby\").send();")]
+            #[doc = concat!("assert_eq!(response.text(), \"", stringify!($method), " lobby\");")]
+            /// ```
             #[must_use]
             pub fn $name<F, R>(self, path: &str, handler: F) -> $type
             where
@@ -275,11 +443,29 @@ pub(crate) struct Parts {
 
 impl App {
     /// No routes: every request is answered 404.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(App::new);
+    /// assert_eq!(server.get("/").send().status(), 404);
+    /// ```
     pub fn new() -> App {
         App::default()
     }
 
     /// How named events are written.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Envelope, ws};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     App::new().envelope(Envelope::Path).ws("/", ws().on_connect(|socket| socket.emit("welcome", &1)))
+    /// });
+    /// server.connect("/").expect_text(r#"{"path":"welcome","data":1}"#);
+    /// ```
     #[must_use]
     pub fn envelope(mut self, envelope: Envelope) -> App {
         self.envelope = Some(envelope);
@@ -287,6 +473,16 @@ impl App {
     }
 
     /// Answers requests for which there is no route; of a nested app, those below its prefix.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use http::StatusCode;
+    /// use ringwire::{App, Request};
+    ///
+    /// let lost = async |request: Request| (StatusCode::NOT_FOUND, format!("there is no {}", request.path()));
+    /// let server = TestServer::new(move || App::new().fallback(lost));
+    /// assert_eq!(server.get("/attic").send().expect_status(404).text(), "there is no /attic");
+    /// ```
     #[must_use]
     pub fn fallback<F, R>(mut self, handler: F) -> App
     where
@@ -304,18 +500,53 @@ impl App {
     }
 
     /// Routes below `prefix`, with hooks of their own.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, HttpError, Request};
+    ///
+    /// let closed = |_: &mut Request| Err(HttpError::unavailable("back at nine"));
+    /// let server = TestServer::new(move || {
+    ///     App::new().group("/shop", |shop| shop.before(closed).get("/", async |_| "welcome")).get("/", async |_| "the square")
+    /// });
+    /// assert_eq!(server.get("/shop").send().status(), 503);
+    /// assert_eq!(server.get("/").send().text(), "the square");
+    /// ```
     #[must_use]
     pub fn group(self, prefix: &str, build: impl FnOnce(Group) -> Group) -> App {
         self.change(|root| root.group(prefix, build))
     }
 
     /// A WebSocket route: a [`Ws`](crate::Ws), or just its message handler. `{name}` in the path is a parameter.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket, ws};
+    ///
+    /// let echo = |socket: &mut Socket, message: Message| socket.send(message);
+    /// let server = TestServer::new(move || {
+    ///     App::new().ws("/echo", echo).ws("/greet/{name}", ws().on_connect(|socket| socket.param("name").to_owned()))
+    /// });
+    /// let client = server.connect("/echo");
+    /// client.send("hello");
+    /// client.expect_text("hello");
+    /// server.connect("/greet/ann").expect_text("ann");
+    /// ```
     #[must_use]
     pub fn ws<M>(self, path: &str, route: impl IntoWs<M>) -> App {
         self.change(|root| root.ws(path, route))
     }
 
     /// An HTTP route of one method.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use http::Method;
+    /// use ringwire::{App, Request};
+    ///
+    /// let server = TestServer::new(|| App::new().method(Method::OPTIONS, "/", async |_: Request| "what may be done"));
+    /// assert_eq!(server.request("OPTIONS", "/").send().text(), "what may be done");
+    /// ```
     #[must_use]
     pub fn method<F, R>(self, method: Method, path: &str, handler: F) -> App
     where
@@ -326,6 +557,14 @@ impl App {
     }
 
     /// An HTTP route of all methods.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request};
+    ///
+    /// let server = TestServer::new(|| App::new().any("/method", async |request: Request| request.method().to_string()));
+    /// assert_eq!(server.put("/method").send().text(), "PUT");
+    /// ```
     #[must_use]
     pub fn any<F, R>(self, path: &str, handler: F) -> App
     where
@@ -336,12 +575,38 @@ impl App {
     }
 
     /// See [`Group::before`]; for all routes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, HttpError, Request};
+    ///
+    /// let only_the_intranet = |request: &mut Request| match request.host() {
+    ///     Some("intranet.example") => Ok(()),
+    ///     _ => Err(HttpError::forbidden("not from here")),
+    /// };
+    /// let server = TestServer::new(move || App::new().before(only_the_intranet).get("/", async |_| "welcome"));
+    /// assert_eq!(server.get("/").header("host", "intranet.example").send().text(), "welcome");
+    /// assert_eq!(server.get("/").send().status(), 403);
+    /// ```
     #[must_use]
     pub fn before(self, check: impl Fn(&mut Request) -> Result<(), HttpError> + 'static) -> App {
         self.change(|root| root.before(check))
     }
 
     /// See [`Group::before_async`]; for all routes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let late = async |_: &mut Request| {
+    ///     sleep(Duration::from_millis(10)).await;
+    ///     Ok(())
+    /// };
+    /// let server = TestServer::new(move || App::new().before_async(late).get("/", async |_| "welcome"));
+    /// assert_eq!(server.get("/").send().text(), "welcome");
+    /// ```
     #[must_use]
     pub fn before_async<F>(self, check: F) -> App
     where
@@ -351,18 +616,52 @@ impl App {
     }
 
     /// See [`Group::after`]; for all routes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let seconds = Rc::new(Cell::new(0));
+    /// let server = TestServer::new(|| {
+    ///     let seconds = Rc::clone(&seconds);
+    ///     App::new().after(move |_, closed| seconds.set(seconds.get() + closed.duration.as_secs())).ws("/", ws())
+    /// });
+    /// let client = server.connect("/");
+    /// server.advance(std::time::Duration::from_secs(5));
+    /// client.reset();
+    /// assert_eq!(seconds.get(), 5);
+    /// ```
     #[must_use]
     pub fn after(self, hook: impl Fn(&mut Socket<'_>, &Closed) + 'static) -> App {
         self.change(|root| root.after(hook))
     }
 
     /// See [`Group::on_response`]; for all routes, and for whatever the server answers.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use http::{HeaderValue, header::SERVER};
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| App::new().on_response(|answered| answered.set_header(SERVER, HeaderValue::from_static("chat/2"))));
+    /// assert_eq!(server.get("/nowhere").send().expect_status(404).header("server"), Some("chat/2"));
+    /// ```
     #[must_use]
     pub fn on_response(self, hook: impl Fn(&mut Answered<'_>) + 'static) -> App {
         self.change(|root| root.on_response(hook))
     }
 
     /// See [`Group::cors`]; for all routes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Cors};
+    ///
+    /// let server = TestServer::new(|| App::new().cors(Cors::new("*")).get("/", async |_| "for everybody"));
+    /// let response = server.get("/").header("origin", "https://app.example").send();
+    /// assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+    /// ```
     #[must_use]
     pub fn cors(self, cors: Cors) -> App {
         self.change(|root| root.cors(cors))
@@ -423,6 +722,20 @@ impl App {
     /// [`Connection::state`](crate::Connection::state) and [`Request::state`] find it by its type.
     /// [`Server::run_with`](crate::Server::run_with) does this for the state that it has.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request};
+    /// use std::sync::Arc;
+    ///
+    /// struct Motto(&'static str);
+    ///
+    /// let motto = Arc::new(Motto("less is more"));
+    /// let server = TestServer::builder().cores(2).start(|| {
+    ///     App::new().with_state(Arc::clone(&motto)).get("/", async |request: Request| request.state::<Motto>().0)
+    /// });
+    /// assert_eq!(server.get("/").send().text(), "less is more");
+    /// ```
+    ///
     /// # Panics
     /// If the app has a state of the type.
     #[must_use]
@@ -457,12 +770,40 @@ impl App {
     }
 
     /// See [`Group::observe`]; for all routes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let asked = Rc::new(Cell::new(0));
+    /// let server = TestServer::new(|| {
+    ///     let asked = Rc::clone(&asked);
+    ///     App::new().observe(move |_| asked.set(asked.get() + 1)).get("/", async |_| "hello")
+    /// });
+    /// server.get("/").send().expect_status(200);
+    /// assert_eq!(asked.get(), 1);
+    /// ```
     #[must_use]
     pub fn observe(self, observer: impl Fn(&Request) + 'static) -> App {
         self.change(|root| root.observe(observer))
     }
 
     /// See [`Group::observe_close`]; for all routes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    /// use std::{cell::RefCell, rc::Rc};
+    ///
+    /// let reasons = Rc::new(RefCell::new(Vec::new()));
+    /// let server = TestServer::new(|| {
+    ///     let reasons = Rc::clone(&reasons);
+    ///     App::new().observe_close(move |closed| reasons.borrow_mut().push(closed.reason.clone())).ws("/", ws())
+    /// });
+    /// server.connect("/").close(1000, "bye");
+    /// assert_eq!(*reasons.borrow(), ["bye"]);
+    /// ```
     #[must_use]
     pub fn observe_close(self, observer: impl Fn(&Closed) + 'static) -> App {
         self.change(|root| root.observe_close(observer))

@@ -14,6 +14,24 @@ use crate::message::{DecodeError, EncodeError, IntoMessage, Json, Message, Owned
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A handler has panicked: what [`Ws::on_error`](crate::Ws::on_error) hears of it.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Panicked, ws};
+/// use std::{cell::RefCell, rc::Rc};
+///
+/// let defects = Rc::new(RefCell::new(Vec::new()));
+/// let server = TestServer::new(|| {
+///     let defects = Rc::clone(&defects);
+///     App::new().ws("/", ws().on_message(|_, _| panic!("no such case")).on_error(move |_, error| {
+///         defects.borrow_mut().extend(error.downcast_ref::<Panicked>().map(|panic| panic.text().to_owned()));
+///     }))
+/// });
+/// let client = server.connect("/");
+/// client.send("hello");
+/// client.expect_close(1011);
+/// assert_eq!(*defects.borrow(), ["no such case"]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("panicked: {0}")]
 pub struct Panicked(String);
@@ -30,6 +48,21 @@ impl Panicked {
 }
 
 /// What became of a message to one connection.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Sent, ws};
+///
+/// let route = || {
+///     ws().on_connect(|socket| match socket.send("welcome") {
+///         Sent::Queued => {}
+///         Sent::Dropped => eprintln!("{} does not keep up", socket.id()),
+///         Sent::Gone => eprintln!("{} has gone", socket.id()),
+///     })
+/// };
+/// let server = TestServer::new(move || App::new().ws("/", route()));
+/// server.connect("/").expect_text("welcome");
+/// ```
 #[must_use = "a message may not have been queued"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -43,6 +76,22 @@ pub enum Sent {
 
 impl Sent {
     /// Whether it is queued.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, sleep, ws};
+    /// use std::time::Duration;
+    ///
+    /// let ticking = async |connection: Connection| {
+    ///     while connection.send("tick").is_queued() {
+    ///         sleep(Duration::from_secs(1)).await;
+    ///     }
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws().task(ticking)));
+    /// let client = server.connect("/");
+    /// client.expect_text("tick");
+    /// client.expect_text("tick");
+    /// ```
     pub fn is_queued(self) -> bool {
         self == Sent::Queued
     }
@@ -53,6 +102,25 @@ impl Sent {
     note = "a `Socket` and a `Connection` do; `IntoReply::reply` is for those who write their own"
 )]
 /// Where the messages go that a handler returns.
+///
+/// ```
+/// use ringwire::{IntoReply, Message, ReplySink, Sent};
+///
+/// /// Notes what would be sent, for a test of a reply.
+/// #[derive(Default)]
+/// struct Noted(Vec<String>);
+///
+/// impl ReplySink for Noted {
+///     fn send_reply(&mut self, message: Message<'_>) -> Sent {
+///         self.0.push(message.as_text().unwrap_or("(binary)").to_owned());
+///         Sent::Queued
+///     }
+/// }
+///
+/// let mut noted = Noted::default();
+/// Some("hello").reply(&mut noted).unwrap();
+/// assert_eq!(noted.0, ["hello"]);
+/// ```
 pub trait ReplySink {
     /// Sends one message.
     fn send_reply(&mut self, message: Message<'_>) -> Sent;
@@ -146,6 +214,22 @@ impl ReplySink for Kept {
 )]
 /// What a handler may return: nothing, a message (text, bytes, [`Json`]), an `Option` of it, or a `Result` whose error
 /// closes the connection by the route's failure policy.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, IntoReply, Ws, ws};
+///
+/// /// A route that says nothing to empty messages.
+/// fn unless_empty<R: IntoReply>(handler: impl Fn(&str) -> R + 'static) -> Ws {
+///     ws().on_text(move |_, text| (!text.is_empty()).then(|| handler(text)))
+/// }
+///
+/// let server = TestServer::new(|| App::new().ws("/shout", unless_empty(|text| text.to_uppercase())));
+/// let client = server.connect("/shout");
+/// client.send("");
+/// client.send("hello");
+/// client.expect_text("HELLO");
+/// ```
 pub trait IntoReply {
     /// Sends it.
     ///
@@ -231,6 +315,22 @@ impl<T: IntoReply, E: Into<BoxError>> IntoReply for Result<T, E> {
 }
 
 /// What a failed handler does to its connection. The error's text goes to the log, never to the peer.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, FailurePolicy, ws};
+///
+/// let number = |policy| ws().on_failure(policy).on_text(|_, text| text.parse::<i64>().map(|number| number.to_string()));
+/// let server = TestServer::new(move || {
+///     App::new().ws("/strict", number(FailurePolicy::Close)).ws("/patient", number(FailurePolicy::Keep))
+/// });
+/// let (strict, patient) = (server.connect("/strict"), server.connect("/patient"));
+/// strict.send("seven");
+/// strict.expect_close(1011);
+/// patient.send("seven");
+/// patient.send("7");
+/// patient.expect_text("7");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailurePolicy {

@@ -20,6 +20,19 @@ use crate::shard::service::{Headers, Inbound};
 use crate::tls::TlsInfo;
 
 /// A request with its whole body. Hooks may attach typed values, add headers to the response, and choose a subprotocol.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Request};
+///
+/// async fn greet(request: Request) -> String {
+///     let greeting = if request.query("lang").as_deref() == Some("de") { "Guten Tag" } else { "Good day" };
+///     format!("{greeting}, {}!", request.param("name"))
+/// }
+///
+/// let server = TestServer::new(|| App::new().get("/greet/{name}", greet));
+/// assert_eq!(server.get("/greet/ann?lang=de").send().text(), "Guten Tag, ann!");
+/// ```
 pub struct Request {
     method: Method,
     uri: Uri,
@@ -81,22 +94,57 @@ impl Request {
     }
 
     /// The method.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    /// use ringwire::{HttpError, Request};
+    ///
+    /// fn read_only(request: &mut Request) -> Result<(), HttpError> {
+    ///     if request.method().is_safe() { Ok(()) } else { Err(HttpError::forbidden("nothing is changed here")) }
+    /// }
+    ///
+    /// assert!(read_only(&mut request("GET", "/").build()).is_ok());
+    /// assert!(read_only(&mut request("DELETE", "/").build()).is_err());
+    /// ```
     pub fn method(&self) -> &Method {
         &self.method
     }
 
     /// The path and query as they were sent; with scheme and authority if the request names them, as proxies are asked.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/search?q=tea&page=2").build();
+    /// assert_eq!(request.uri().query(), Some("q=tea&page=2"));
+    /// ```
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
 
     /// The path in its normal form (RFC 3986 6.2.2.2): letters, digits and `-._~` are not percent-encoded, even if they were
     /// sent so; what else was, is.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/%61nn/a%2Fb?page=2").build();
+    /// assert_eq!(request.path(), "/ann/a%2Fb");
+    /// ```
     pub fn path(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.uri.path())
     }
 
     /// The first value of a query parameter, percent-decoded.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/search?q=green+tea&sort").build();
+    /// assert_eq!(request.query("q").as_deref(), Some("green tea"));
+    /// assert_eq!(request.query("sort").as_deref(), Some(""));
+    /// assert_eq!(request.query("page"), None);
+    /// ```
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         let pairs = self.uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let mut values = pairs.filter(|(key, _)| decode_query(key) == name).map(|(_, value)| decode_query(value));
@@ -121,16 +169,40 @@ impl Request {
     }
 
     /// The header fields. Of a request with a target in absolute form, Host is what the target names (RFC 9112 3.2.2).
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/").header("accept", "text/html").header("accept", "text/plain").build();
+    /// let accepted: Vec<_> = request.headers().get_all("accept").iter().collect();
+    /// assert_eq!(accepted, ["text/html", "text/plain"]);
+    /// ```
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
     /// The first value of a header field, if it is visible ASCII.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/").header("X-Device", "sensor").build();
+    /// assert_eq!(request.header("x-device"), Some("sensor"));
+    /// assert_eq!(request.header(http::header::AUTHORIZATION), None);
+    /// ```
     pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     /// The value of a cookie (RFC 6265 4.2).
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/").header("cookie", "theme=dark; user=ann").build();
+    /// assert_eq!(request.cookie("user"), Some("ann"));
+    /// assert_eq!(request.cookie("session"), None);
+    /// ```
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let fields = self.headers.get_all(COOKIE).iter().filter_map(|field| field.to_str().ok());
         let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -138,16 +210,52 @@ impl Request {
     }
 
     /// A parameter of the route's path, percent-decoded; empty if there is none of that name.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     App::new().get("/users/{name}", async |request: Request| request.param("name").to_owned())
+    /// });
+    /// assert_eq!(server.get("/users/J%C3%BCrgen").send().text(), "Jürgen");
+    /// ```
     pub fn param(&self, name: &str) -> &str {
         self.params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
     /// The body.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("POST", "/upload").body(vec![1, 2, 3]).build();
+    /// assert_eq!(&request.body()[..], [1, 2, 3]);
+    /// ```
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
     /// The body, decoded from JSON.
+    ///
+    /// ```
+    /// use ringwire::testing::{TestResponse, block_on, request};
+    /// use ringwire::{HttpError, Request};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Said {
+    ///     text: String,
+    /// }
+    ///
+    /// async fn say(request: Request) -> Result<String, HttpError> {
+    ///     let said: Said = request.json()?;
+    ///     Ok(said.text)
+    /// }
+    ///
+    /// let answer = |body: &'static str| TestResponse::of(block_on(say(request("POST", "/say").body(body).build())));
+    /// assert_eq!(answer(r#"{"text": "hello"}"#).text(), "hello");
+    /// assert_eq!(answer("hello").status(), 400);
+    /// ```
     ///
     /// # Errors
     /// A 400 if it is not JSON, or not of that type.
@@ -158,12 +266,34 @@ impl Request {
     /// The peer's address; `None` on a Unix socket. Behind a proxy that is trusted it is the client that the proxy names
     /// ([`Config::trusted_proxies`](crate::Config), [`Config::proxy_protocol`](crate::Config)), with port 0 where it does not
     /// tell that.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/").peer("192.0.2.7:4711".parse().ok()).build();
+    /// assert_eq!(request.peer().map(|peer| peer.ip().to_string()).as_deref(), Some("192.0.2.7"));
+    /// ```
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
     /// Whether [`Request::peer`] is a proxy's word: the connection began with a header of the PROXY protocol, or a trusted
     /// proxy has told for whom it asks. What a peer may do because it is of this machine, such a one may not.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    /// use ringwire::{HttpError, Request};
+    ///
+    /// /// For programs of this machine.
+    /// fn only_local(request: &mut Request) -> Result<(), HttpError> {
+    ///     match request.peer() {
+    ///         Some(peer) if peer.ip().is_loopback() && !request.is_relayed() => Ok(()),
+    ///         _ => Err(HttpError::forbidden("not from here")),
+    ///     }
+    /// }
+    ///
+    /// assert!(only_local(&mut request("GET", "/").build()).is_ok());
+    /// ```
     pub fn is_relayed(&self) -> bool {
         self.is_relayed
     }
@@ -186,16 +316,65 @@ impl Request {
     }
 
     /// The way to all connections.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request, ws};
+    ///
+    /// let announce = async |request: Request| match request.hub().emit_to_all("news", request.param("text")) {
+    ///     Ok(told) => format!("{} were told", told.await.queued),
+    ///     Err(error) => error.to_string(),
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws()).post("/news/{text}", announce));
+    /// let client = server.connect("/");
+    /// assert_eq!(server.post("/news/rain").send().text(), "1 were told");
+    /// assert_eq!(client.expect_event("news"), "rain");
+    /// ```
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
 
     /// Typed values that hooks attached.
+    ///
+    /// ```
+    /// use ringwire::testing::{block_on, request};
+    /// use ringwire::Request;
+    ///
+    /// #[derive(Clone)]
+    /// struct User(String);
+    ///
+    /// async fn whoami(request: Request) -> String {
+    ///     request.extensions().get::<User>().map_or("nobody".to_owned(), |user| user.0.clone())
+    /// }
+    ///
+    /// let mut request = request("GET", "/whoami").build();
+    /// request.extensions_mut().insert(User("ann".to_owned())); // as a hook does
+    /// assert_eq!(block_on(whoami(request)), "ann");
+    /// ```
     pub fn extensions(&self) -> &Extensions {
         &self.extensions
     }
 
     /// To attach typed values, for later hooks, the handler and, on a WebSocket route, the connection's life.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// #[derive(Clone)]
+    /// struct User(String);
+    ///
+    /// let route = || {
+    ///     ws().before(|request| {
+    ///         let user = User(request.cookie("user").unwrap_or("stranger").to_owned());
+    ///         request.extensions_mut().insert(user);
+    ///         Ok(())
+    ///     })
+    ///     .on_connect(|socket| socket.extension::<User>().map(|user| user.0))
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// server.handshake("/").cookie("user", "ann").open().expect_text("ann");
+    /// ```
     pub fn extensions_mut(&mut self) -> &mut Extensions {
         &mut self.extensions
     }
@@ -205,16 +384,49 @@ impl Request {
     }
 
     /// Adds a header field to the response, be it an upgrade or not.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use http::{HeaderValue, header::SERVER};
+    /// use ringwire::{App, Request, ws};
+    ///
+    /// let name = |request: &mut Request| {
+    ///     request.respond_with_header(SERVER, HeaderValue::from_static("chat/2"));
+    ///     Ok(())
+    /// };
+    /// let server = TestServer::new(move || App::new().before(name).ws("/", ws()).get("/about", async |_| "a chat"));
+    /// assert_eq!(server.connect("/").header("server").as_deref(), Some("chat/2"));
+    /// assert_eq!(server.get("/about").send().header("server"), Some("chat/2"));
+    /// ```
     pub fn respond_with_header(&mut self, name: HeaderName, value: HeaderValue) {
         self.added_headers.push((name, value));
     }
 
     /// The header fields that hooks have added to the response so far.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    /// use http::{HeaderValue, header::SERVER};
+    ///
+    /// let mut request = request("GET", "/").build();
+    /// request.respond_with_header(SERVER, HeaderValue::from_static("chat/2"));
+    /// let names: Vec<_> = request.response_headers().map(|(name, _)| name.as_str()).collect();
+    /// assert_eq!(names, ["server"]);
+    /// ```
     pub fn response_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.added_headers.iter().map(|(name, value)| (name, value))
     }
 
     /// The subprotocol that a hook has chosen.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let mut request = request("GET", "/").header("sec-websocket-protocol", "v1, v2").build();
+    /// assert_eq!(request.protocol(), None);
+    /// request.accept_protocol("v2").unwrap();
+    /// assert_eq!(request.protocol(), Some("v2"));
+    /// ```
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
     }
@@ -236,6 +448,13 @@ impl Request {
     }
 
     /// The subprotocols that the client offers, its favourite first.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/").header("sec-websocket-protocol", "v2, v1").build();
+    /// assert_eq!(request.protocols().collect::<Vec<_>>(), ["v2", "v1"]);
+    /// ```
     pub fn protocols(&self) -> impl Iterator<Item = &str> {
         let fields = self.headers.get_all(http::header::SEC_WEBSOCKET_PROTOCOL).iter();
         let fields = fields.filter_map(|field| field.to_str().ok());
@@ -243,6 +462,17 @@ impl Request {
     }
 
     /// Chooses a subprotocol, which must be one of those offered (RFC 6455 4.2.2).
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().before(|request| request.accept_protocol("chat-v1"));
+    /// let server = TestServer::new(move || App::new().ws("/chat", route()));
+    /// let client = server.handshake("/chat").protocols(["chat-v2", "chat-v1"]).open();
+    /// assert_eq!(client.protocol().as_deref(), Some("chat-v1"));
+    /// assert_eq!(server.handshake("/chat").refusal().status(), 400);
+    /// ```
     ///
     /// # Errors
     /// A 400 if the client does not offer it.

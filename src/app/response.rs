@@ -17,6 +17,18 @@ use crate::message::RawJson;
 use crate::shard::service::Reply;
 
 /// An HTTP response with its whole body, or an upgrade.
+///
+/// ```
+/// use http::{HeaderValue, StatusCode, header};
+/// use ringwire::Response;
+/// use ringwire::testing::TestResponse;
+///
+/// let created = Response::text("made")
+///     .with_status(StatusCode::CREATED)
+///     .with_header(header::LOCATION, HeaderValue::from_static("/rooms/7"));
+/// let seen = TestResponse::of(created).expect_status(201);
+/// assert_eq!((seen.header("location"), seen.text()), (Some("/rooms/7"), "made"));
+/// ```
 pub struct Response(pub(crate) Outcome);
 
 pub(crate) enum Outcome {
@@ -26,6 +38,15 @@ pub(crate) enum Outcome {
 
 impl Response {
     /// A response without a body.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use ringwire::Response;
+    /// use ringwire::testing::TestResponse;
+    ///
+    /// let seen = TestResponse::of(Response::new(StatusCode::NOT_MODIFIED)).expect_status(304);
+    /// assert!(seen.body().is_empty());
+    /// ```
     pub fn new(status: StatusCode) -> Response {
         Response::with_body(status, None, Bytes::new())
     }
@@ -40,21 +61,55 @@ impl Response {
     }
 
     /// A page.
+    ///
+    /// ```
+    /// use ringwire::Response;
+    /// use ringwire::testing::TestResponse;
+    ///
+    /// let seen = TestResponse::of(Response::html("<h1>Hello</h1>"));
+    /// assert_eq!(seen.header("content-type"), Some("text/html; charset=utf-8"));
+    /// ```
     pub fn html(body: impl Into<Bytes>) -> Response {
         Response::with_body(StatusCode::OK, Some("text/html; charset=utf-8"), body.into())
     }
 
     /// Plain text.
+    ///
+    /// ```
+    /// use ringwire::Response;
+    /// use ringwire::testing::TestResponse;
+    ///
+    /// let seen = TestResponse::of(Response::text("hello"));
+    /// assert_eq!(seen.header("content-type"), Some("text/plain; charset=utf-8"));
+    /// ```
     pub fn text(body: impl Into<Bytes>) -> Response {
         Response::with_body(StatusCode::OK, Some("text/plain; charset=utf-8"), body.into())
     }
 
     /// Bytes of any type.
+    ///
+    /// ```
+    /// use ringwire::Response;
+    /// use ringwire::testing::TestResponse;
+    ///
+    /// let seen = TestResponse::of(Response::bytes("image/png", b"\x89PNG".as_slice()));
+    /// assert_eq!(seen.header("content-type"), Some("image/png"));
+    /// assert_eq!(seen.body().len(), 4);
+    /// ```
     pub fn bytes(content_type: &'static str, body: impl Into<Bytes>) -> Response {
         Response::with_body(StatusCode::OK, Some(content_type), body.into())
     }
 
     /// The same with another status.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use ringwire::Response;
+    /// use ringwire::testing::TestResponse;
+    ///
+    /// let seen = TestResponse::of(Response::html("<h1>Gone</h1>").with_status(StatusCode::GONE));
+    /// assert_eq!(seen.status(), 410);
+    /// ```
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Response {
         if let Outcome::Reply(reply) = &mut self.0 {
@@ -64,6 +119,15 @@ impl Response {
     }
 
     /// Takes all fields of this name away.
+    ///
+    /// ```
+    /// use http::header::CONTENT_TYPE;
+    /// use ringwire::Response;
+    /// use ringwire::testing::TestResponse;
+    ///
+    /// let seen = TestResponse::of(Response::text("who knows").without_header(&CONTENT_TYPE));
+    /// assert_eq!(seen.header("content-type"), None);
+    /// ```
     #[must_use]
     pub fn without_header(mut self, name: &HeaderName) -> Response {
         match &mut self.0 {
@@ -74,6 +138,15 @@ impl Response {
     }
 
     /// Adds a header field.
+    ///
+    /// ```
+    /// use http::{HeaderValue, header::CACHE_CONTROL};
+    /// use ringwire::Response;
+    /// use ringwire::testing::TestResponse;
+    ///
+    /// let response = Response::text("news").with_header(CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
+    /// assert_eq!(TestResponse::of(response).header("cache-control"), Some("max-age=60"));
+    /// ```
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Response {
         match &mut self.0 {
@@ -88,6 +161,22 @@ impl Request {
     /// From an HTTP handler: answers with an upgrade to this WebSocket route, if the request is a handshake; with what
     /// refuses it otherwise (405 for methods other than GET, 426 without an upgrade). The connection is listed with the path
     /// of the handler's route; who is of one route with it, [`Socket::to_route`](crate::Socket::to_route) says.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, HttpError, Request, Response, ws};
+    ///
+    /// let server = TestServer::new(|| {
+    ///     let live = ws().on_connect(|_| "live");
+    ///     App::new().get("/feed/{name}", async move |request: Request| match request.param("name") {
+    ///         "prices" => Ok(request.upgrade(&live)),
+    ///         _ => Err::<Response, _>(HttpError::not_found("no such feed")),
+    ///     })
+    /// });
+    /// server.connect("/feed/prices").expect_text("live");
+    /// assert_eq!(server.handshake("/feed/gossip").refusal().status(), 404);
+    /// assert_eq!(server.get("/feed/prices").send().status(), 426);
+    /// ```
     pub fn upgrade(self, route: &Ws) -> Response {
         Response(Outcome::Upgrade(Box::new((self, route.clone()))))
     }
@@ -114,6 +203,21 @@ impl From<Reply> for Response {
     note = "the error of a `Result` becomes an `HttpError`, whose `From` says with which status"
 )]
 /// What an HTTP handler may return.
+///
+/// ```
+/// use http::{HeaderValue, StatusCode, header::CACHE_CONTROL};
+/// use ringwire::testing::TestResponse;
+/// use ringwire::{IntoResponse, Json, Response};
+///
+/// fn for_a_minute(response: impl IntoResponse) -> Response {
+///     response.into_response().with_header(CACHE_CONTROL, HeaderValue::from_static("max-age=60"))
+/// }
+///
+/// let seen = TestResponse::of(for_a_minute(Json([1, 2])));
+/// assert_eq!((seen.text(), seen.header("cache-control")), ("[1,2]", Some("max-age=60")));
+/// let missing = TestResponse::of(for_a_minute((StatusCode::NOT_FOUND, "no such list")));
+/// assert_eq!(missing.expect_status(404).text(), "no such list");
+/// ```
 pub trait IntoResponse {
     /// The response.
     fn into_response(self) -> Response;

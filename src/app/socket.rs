@@ -15,6 +15,22 @@ use crate::remote::Sender;
 /// A WebSocket, for the time of one handler call. [`Socket::sender`] gives what outlives it.
 ///
 /// A [`Connection`](crate::Connection) has the same methods in tasks and in handlers that wait.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, BoxError, Message, Socket};
+///
+/// fn on_message(socket: &mut Socket, message: Message) -> Result<(), BoxError> {
+///     let name = socket.param("name").to_owned();
+///     socket.to_all().except_self().emit("said", &(name, message.as_text()))?;
+///     Ok(())
+/// }
+///
+/// let server = TestServer::new(|| App::new().ws("/{name}", on_message));
+/// let (ann, ben) = (server.connect("/ann"), server.connect("/ben"));
+/// ann.send("hello");
+/// assert_eq!(ben.expect_event("said"), serde_json::json!(["ann", "hello"]));
+/// ```
 pub struct Socket<'a> {
     pub(crate) hub: &'a mut CoreHub,
     pub(crate) core: &'a Rc<CoreContext>,
@@ -50,6 +66,21 @@ impl Socket<'_> {
     }
 
     /// Leaves a room; false if it was not in it.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || {
+    ///     ws().on_connect(|socket| socket.join("news")).on_message(|socket, _| socket.leave("news").to_string())
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.connect("/");
+    /// client.send("unsubscribe");
+    /// client.expect_text("true");
+    /// client.send("unsubscribe");
+    /// client.expect_text("false");
+    /// ```
     pub fn leave(&mut self, room: impl AsRef<str>) -> bool {
         let slot = self.slot;
         self.hub_now().leave(slot, room.as_ref())

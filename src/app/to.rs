@@ -14,6 +14,22 @@ use crate::proto::Kind;
 
 /// A set of receivers, from [`Socket::to`] and its like. The counts it returns are of this core; other cores deliver in
 /// their own next tick. [`Hub`](crate::Hub) has the same with the sum of all cores.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let route = || {
+///     ws().on_connect(|socket| socket.join("lobby"))
+///         .on_message(|socket, message| socket.to("lobby").send(message).map(|told| told.queued.to_string()))
+/// };
+/// let server = TestServer::new(move || App::new().ws("/", route()));
+/// let (ann, ben) = (server.connect("/"), server.connect("/"));
+/// ann.send("hello");
+/// ben.expect_text("hello");
+/// ann.expect_text("hello");
+/// ann.expect_text("2");
+/// ```
 #[must_use = "it sends nothing by itself"]
 pub struct To<'s> {
     way: Way<'s>,
@@ -51,6 +67,18 @@ impl<'s> To<'s> {
 
 impl To<'_> {
     /// Not to the connection that sends.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_message(|socket, message| socket.to_all().except_self().send(message));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let (ann, ben) = (server.connect("/"), server.connect("/"));
+    /// ann.send("hello");
+    /// ben.expect_text("hello");
+    /// ann.expect_nothing();
+    /// ```
     pub fn except_self(mut self) -> Self {
         self.except_self = true;
         self
@@ -59,18 +87,65 @@ impl To<'_> {
     /// Gives the message a key: to a connection that is behind, on a route with
     /// [`SlowConsumer::KeepLatest`](crate::SlowConsumer::KeepLatest), it replaces an older one with the same key. Elsewhere
     /// a key changes nothing.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, SlowConsumer, ws};
+    ///
+    /// let prices = || {
+    ///     ws().slow_consumer(SlowConsumer::KeepLatest)
+    ///         .on_text(|socket, price| socket.to_route().keyed("EURUSD").emit("price", price))
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/prices", prices()));
+    /// let (source, slow) = (server.connect("/prices"), server.connect("/prices"));
+    /// slow.set_window(1024);
+    /// slow.pause();
+    /// (0..1000).for_each(|price| source.send(price.to_string()));
+    /// slow.resume();
+    /// let seen = slow.unread();
+    /// assert!(seen.len() < 1000 && seen.last().unwrap().as_text().unwrap().contains("999"));
+    /// ```
     pub fn keyed(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(Key::of(key.as_ref()));
         self
     }
 
     /// Has it sent as it is, whatever compression was agreed: see [`IntoMessage::uncompressed`].
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Deflate, ws};
+    ///
+    /// let route = || ws().deflate(Deflate::Stateless).on_message(|socket, message| socket.to_all().uncompressed().send(message));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.handshake("/").deflate().open();
+    /// client.send("secret ".repeat(100));
+    /// client.expect_text(&"secret ".repeat(100));
+    /// assert_eq!(client.inflated_messages(), 0);
+    /// ```
     pub fn uncompressed(mut self) -> Self {
         self.uncompressed = true;
         self
     }
 
     /// Sends a message.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || {
+    ///     ws().on_connect(|socket| socket.join("lobby")).on_message(|socket, message| {
+    ///         let told = socket.to("lobby").except_self().send(message)?;
+    ///         Ok::<_, ringwire::EncodeError>(format!("{} have it", told.queued))
+    ///     })
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let (ann, ben) = (server.connect("/"), server.connect("/"));
+    /// ann.send("hello");
+    /// ann.expect_text("1 have it");
+    /// ben.expect_text("hello");
+    /// ```
     ///
     /// # Errors
     /// If a value cannot be written as JSON.
@@ -79,6 +154,17 @@ impl To<'_> {
     }
 
     /// Sends a named event, in the app's envelope.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_text(|socket, text| socket.to_all().emit("said", text));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.connect("/");
+    /// client.send("hello");
+    /// assert_eq!(client.expect_event("said"), "hello");
+    /// ```
     ///
     /// # Errors
     /// If the data cannot be written as JSON.

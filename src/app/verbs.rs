@@ -43,31 +43,107 @@ macro_rules! verbs {
             // ---- who it is ------------------------------------------------------------------------------------------
 
             /// The connection's address in the whole process.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ConnectionId, ws};
+            ///
+            /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+            /// let client = server.connect("/");
+            /// let id: ConnectionId = client.next_text().parse().unwrap();
+            /// let told = server.block_on(server.hub().send_to(id, "to you alone").unwrap());
+            /// assert_eq!(told.queued, 1);
+            /// client.expect_text("to you alone");
+            /// ```
             pub fn id(&$self) -> ConnectionId {
                 $self.own_id()
             }
 
             /// The peer's address; `None` on a Unix socket.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || ws().on_connect(|socket| socket.peer().map(|peer| peer.ip().to_string()));
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.handshake("/").from("192.0.2.7:4711".parse().unwrap()).open();
+            /// client.expect_text("192.0.2.7");
+            /// ```
             pub fn peer(&$self) -> Option<SocketAddr> {
                 $self.own_peer()
             }
 
             /// How long it has been open, or was when it ended.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            /// use std::time::Duration;
+            ///
+            /// let route = || ws().on_message(|socket, _| format!("{} s", socket.duration().as_secs()));
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.connect("/");
+            /// server.advance(Duration::from_secs(90));
+            /// client.send("how long?");
+            /// client.expect_text("90 s");
+            /// ```
             pub fn duration(&$self) -> Duration {
                 Duration::from_nanos($self.own_age_ns())
             }
 
             /// Whether compression (permessage-deflate) is agreed on with the peer.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, Deflate, ws};
+            ///
+            /// let route = || ws().deflate(Deflate::Stateless).on_connect(|socket| socket.is_deflated().to_string());
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// server.handshake("/").deflate().open().expect_text("true");
+            /// server.connect("/").expect_text("false");
+            /// ```
             pub fn is_deflated(&$self) -> bool {
                 $self.look(|hub, slot| slot.is_some_and(|slot| hub.agreed(slot).is_some())).unwrap_or(false)
             }
 
             /// Whether messages can still be queued.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, IllegalCloseCode, ws};
+            ///
+            /// let route = || {
+            ///     ws().on_message(|socket, _| {
+            ///         socket.close(1000, "that was all")?;
+            ///         assert!(!socket.is_open());
+            ///         Ok::<_, IllegalCloseCode>(())
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.connect("/");
+            /// client.send("hello");
+            /// client.expect_close(1000);
+            /// ```
             pub fn is_open(&$self) -> bool {
                 $self.look(|hub, slot| slot.is_some_and(|slot| hub.is_open(slot))).unwrap_or(false)
             }
 
             /// The request that opened it, without a body.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let greet = || {
+            ///     ws().on_connect(|socket| match socket.request().query("lang").as_deref() {
+            ///         Some("de") => "Willkommen",
+            ///         _ => "Welcome",
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", greet()));
+            /// server.connect("/?lang=de").expect_text("Willkommen");
+            /// ```
             ///
             /// # Panics
             /// On a route that does not keep it ([`Ws::forget_request`](crate::Ws::forget_request)).
@@ -82,6 +158,15 @@ macro_rules! verbs {
             }
 
             /// A parameter of the route's path; empty if there is none of that name.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || ws().on_connect(|socket| format!("welcome to {}", socket.param("room")));
+            /// let server = TestServer::new(move || App::new().ws("/rooms/{room}", route()));
+            /// server.connect("/rooms/the%20lobby").expect_text("welcome to the lobby");
+            /// ```
             pub fn param(&$self, name: &str) -> &$($lifetime)? str {
                 $self.opening().map_or("", |request| request.param(name))
             }
@@ -89,12 +174,41 @@ macro_rules! verbs {
             // ---- sending --------------------------------------------------------------------------------------------
 
             /// Queues a message to this connection. What one tick queues leaves in one piece.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, Json, Sent, ws};
+            ///
+            /// let route = || {
+            ///     ws().on_message(|socket, message| {
+            ///         assert_eq!(socket.send("text"), Sent::Queued);
+            ///         let _ = socket.send(Json(["a", "value"]));
+            ///         socket.send(message)
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.connect("/");
+            /// client.send(vec![1, 2, 3]);
+            /// client.expect_text("text");
+            /// client.expect_json(["a", "value"]);
+            /// client.expect_binary([1, 2, 3]);
+            /// ```
             #[inline]
             pub fn send($($receiver)+, message: impl IntoMessage) -> Sent {
                 queue_message(message, |message| $self.queue(message, None))
             }
 
             /// Queues a named event to this connection, in the app's envelope.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            /// use serde_json::json;
+            ///
+            /// let route = || ws().on_connect(|socket| socket.emit("welcome", &json!({"news": 3})));
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// server.connect("/").expect_text(r#"{"event":"welcome","data":{"news":3}}"#);
+            /// ```
             ///
             /// # Errors
             /// If the data cannot be written as JSON.
@@ -106,12 +220,43 @@ macro_rules! verbs {
             /// As [`Socket::send`](crate::Socket::send), with a key: while this connection is behind, on a route with
             /// [`SlowConsumer::KeepLatest`](crate::SlowConsumer::KeepLatest), the message replaces an older one with the same
             /// key.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, SlowConsumer, ws};
+            ///
+            /// let prices = || {
+            ///     ws().slow_consumer(SlowConsumer::KeepLatest).on_message(|socket, message| {
+            ///         let price = message.as_text().unwrap_or_default();
+            ///         socket.send_keyed("EURUSD", price)
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/prices", prices()));
+            /// let client = server.connect("/prices");
+            /// client.set_window(1024);
+            /// client.pause();
+            /// (0..1000).for_each(|price| client.send(price.to_string()));
+            /// client.resume();
+            /// let seen = client.unread();
+            /// assert!(seen.len() < 1000 && seen.last().unwrap().as_text() == Some("999"));
+            /// ```
             pub fn send_keyed($($receiver)+, key: impl AsRef<[u8]>, message: impl IntoMessage) -> Sent {
                 let key = Key::of(key.as_ref());
                 queue_message(message, |message| $self.queue(message, Some(key)))
             }
 
             /// As [`Socket::emit`](crate::Socket::emit), with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, SlowConsumer, ws};
+            ///
+            /// let scores = || {
+            ///     ws().slow_consumer(SlowConsumer::KeepLatest).on_connect(|socket| socket.emit_keyed("game 7", "score", &[2, 1]))
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/scores", scores()));
+            /// assert_eq!(server.connect("/scores").expect_event("score"), serde_json::json!([2, 1]));
+            /// ```
             ///
             /// # Errors
             /// If the data cannot be written as JSON.
@@ -126,17 +271,57 @@ macro_rules! verbs {
             }
 
             /// Bytes queued to this connection and not yet taken by its socket.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// // Echoes, and says nothing to who does not keep up.
+            /// let route = || ws().on_message(|socket, message| (socket.outbox_bytes() < 64 << 10).then(|| message.into_owned()));
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.connect("/");
+            /// client.send("hello");
+            /// client.expect_text("hello");
+            /// ```
             pub fn outbox_bytes(&$self) -> usize {
                 $self.look(|hub, slot| slot.map_or(0, |slot| hub.outbox.queued_bytes(slot))).unwrap_or(0)
             }
 
             /// The members of a room, on all cores, this connection included where it is one.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let chat = || {
+            ///     ws().on_connect(|socket| socket.join("lobby")).on_message(|socket, message| socket.to("lobby").except_self().send(message))
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/chat", chat()));
+            /// let (ann, ben) = (server.connect("/chat"), server.connect("/chat"));
+            /// ann.send("hello");
+            /// ben.expect_text("hello");
+            /// ann.expect_nothing();
+            /// ```
             pub fn to($($receiver)+, room: &str) -> To<'_> {
                 To::new($self, Scope::Room(room.into()))
             }
 
             /// Sends a message to all members of the room that this connection joined first of those it is still in, itself
             /// included: the fast way for connections that live in one room. A large received message is not copied.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let chat = || {
+            ///     ws().on_connect(|socket| socket.join(socket.param("room"))).on_message(|socket, message| socket.to_own_room(message))
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/rooms/{room}", chat()));
+            /// let (ann, ben) = (server.connect("/rooms/lobby"), server.connect("/rooms/lobby"));
+            /// ann.send("hello");
+            /// ann.expect_text("hello");
+            /// ben.expect_text("hello");
+            /// ```
             ///
             /// # Errors
             /// If a value cannot be written as JSON.
@@ -156,6 +341,18 @@ macro_rules! verbs {
             }
 
             /// All connections of the server, this one included.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || ws().on_message(|socket, message| socket.to_all().send(message));
+            /// let server = TestServer::new(move || App::new().ws("/speak", route()).ws("/listen", ws()));
+            /// let (speaker, listener) = (server.connect("/speak"), server.connect("/listen"));
+            /// speaker.send("hello");
+            /// speaker.expect_text("hello");
+            /// listener.expect_text("hello");
+            /// ```
             pub fn to_all($($receiver)+) -> To<'_> {
                 To::new($self, Scope::Everyone)
             }
@@ -165,6 +362,18 @@ macro_rules! verbs {
             /// Those that an HTTP handler has upgraded are of one route where they came by the same path and were upgraded to
             /// what the same call of [`ws()`](crate::ws()) in the source has made, be it once on each core or anew for each of
             /// them.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || ws().on_message(|socket, message| socket.to_route().send(message));
+            /// let server = TestServer::new(move || App::new().ws("/chat", route()).ws("/other", ws()));
+            /// let (ann, ben, other) = (server.connect("/chat"), server.connect("/chat"), server.connect("/other"));
+            /// ann.send("hello");
+            /// ben.expect_text("hello");
+            /// other.expect_nothing();
+            /// ```
             pub fn to_route($($receiver)+) -> To<'_> {
                 let scope = Scope::Route($self.route_name());
                 To::new($self, scope)
@@ -172,6 +381,17 @@ macro_rules! verbs {
 
             /// Closes the connection, after what has been queued to it: no more messages are taken from now on, and `on_close`
             /// runs when the peer has answered, or its time is up. The first close counts. The reason is cut to 123 bytes.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || ws().on_message(|socket, _| socket.close(4000, "that was all"));
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.connect("/");
+            /// client.send("hello");
+            /// assert_eq!(client.expect_close(4000), "that was all");
+            /// ```
             ///
             /// # Errors
             /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may.
@@ -183,12 +403,30 @@ macro_rules! verbs {
 
             /// As [`Socket::close`](crate::Socket::close), with a Close frame that says nothing (RFC 6455 5.5.1): the peer
             /// is told 1005, "no status code".
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let server = TestServer::new(|| App::new().ws("/", ws().on_message(|socket, _| socket.close_without_code())));
+            /// let client = server.connect("/");
+            /// client.send("hello");
+            /// client.expect_close(1005);
+            /// ```
             pub fn close_without_code($($receiver)+) {
                 $self.close_with(None, String::new());
             }
 
             /// Queues a ping with this payload, besides those that the server sends by itself; what the peer answers,
             /// [`Ws::on_pong`](crate::Ws::on_pong) hears.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.ping("there?"))));
+            /// assert_eq!(server.connect("/").expect_ping(), "there?");
+            /// ```
             ///
             /// # Errors
             /// If the payload has more than 125 bytes (RFC 6455 5.5).
@@ -244,6 +482,23 @@ macro_rules! verbs {
             /// connections that are in the room.
             ///
             /// In `on_close` it leaves with the notice, and `then` is not called.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || {
+            ///     ws().on_connect(|socket| socket.join("lobby")).on_message(|socket, _| {
+            ///         socket.leave_then("lobby", None, |socket, members| {
+            ///             let _ = socket.emit("left", &members);
+            ///         });
+            ///     })
+            /// };
+            /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/", route()));
+            /// let (ann, _ben) = (server.connect("/"), server.connect("/"));
+            /// ann.send("bye");
+            /// assert_eq!(ann.expect_event("left"), 1);
+            /// ```
             pub fn leave_then(
                 $($receiver)+,
                 room: impl AsRef<str>,
@@ -256,6 +511,22 @@ macro_rules! verbs {
 
             /// An event in the app's envelope, for who is in a room that is joined or left.
             ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, BoxError, ws};
+            ///
+            /// let route = || {
+            ///     ws().on_connect(|socket| {
+            ///         let notice = socket.notice("came", &socket.param("name"))?;
+            ///         socket.join_then("lobby", Some(notice), |_, _| ())?;
+            ///         Ok::<_, BoxError>(())
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/{name}", route()));
+            /// let (ann, _ben) = (server.connect("/ann"), server.connect("/ben"));
+            /// assert_eq!(ann.expect_event("came"), "ben");
+            /// ```
+            ///
             /// # Errors
             /// If the data cannot be written as JSON.
             pub fn notice(&$self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Notice, EncodeError> {
@@ -264,18 +535,63 @@ macro_rules! verbs {
             }
 
             /// Whether it is in a room.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || {
+            ///     ws().on_text(|socket, room| {
+            ///         let _ = if socket.is_in(room) { Ok(drop(socket.leave(room))) } else { socket.join(room) };
+            ///         socket.is_in(room).to_string()
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/toggle", route()));
+            /// let client = server.connect("/toggle");
+            /// client.send("lobby");
+            /// client.expect_text("true");
+            /// client.send("lobby");
+            /// client.expect_text("false");
+            /// ```
             pub fn is_in(&$self, room: impl AsRef<str>) -> bool {
                 let room = room.as_ref();
                 $self.look(|hub, slot| slot.is_some_and(|slot| hub.is_in(slot, room))).unwrap_or(false)
             }
 
             /// The rooms it is in.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, Json, ws};
+            ///
+            /// let route = || {
+            ///     ws().on_connect(|socket| ["lobby", "news"].iter().try_for_each(|room| socket.join(room)))
+            ///         .on_message(|socket, _| Json(socket.rooms()))
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.connect("/");
+            /// client.send("where am I?");
+            /// client.expect_json(["lobby", "news"]);
+            /// ```
             pub fn rooms(&$self) -> Vec<String> {
                 $self.look(|hub, slot| slot.map(|slot| hub.rooms_of(slot))).flatten().unwrap_or_default()
             }
 
             /// How many members a room has, over all cores, as far as this core has heard: a join or leave that was answered
             /// once every core knew of it is counted.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || {
+            ///     ws().on_connect(|socket| socket.join("lobby").map(|()| format!("{} are here", socket.member_count("lobby"))))
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let (ann, ben) = (server.connect("/"), server.connect("/"));
+            /// ann.expect_text("1 are here");
+            /// ben.expect_text("2 are here");
+            /// ```
             pub fn member_count(&$self, room: impl AsRef<str>) -> usize {
                 let room = room.as_ref();
                 $self.look(|hub, _| hub.member_count(room)).unwrap_or(0)
@@ -284,17 +600,61 @@ macro_rules! verbs {
             // ---- state ----------------------------------------------------------------------------------------------
 
             /// The connection's JSON data, which every core and thread can read; `null` at first, and when it has gone.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, Json, ws};
+            /// use serde_json::json;
+            ///
+            /// let route = || {
+            ///     ws().on_connect(|socket| socket.set_data(json!({"name": "ann", "level": 7})))
+            ///         .on_message(|socket, _| Json(socket.data()["level"].clone()))
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.connect("/");
+            /// client.send("my level?");
+            /// client.expect_json(7);
+            /// ```
             pub fn data(&$self) -> Value {
                 $self.raw_data().to_value()
             }
 
             /// The connection's JSON data as it was written, with all digits of its numbers.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, RawJson, ws};
+            ///
+            /// let route = || {
+            ///     ws().on_text(|socket, json| {
+            ///         socket.set_data(RawJson::parse(json)?);
+            ///         Ok::<_, ringwire::DecodeError>(socket.raw_data().to_string())
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let client = server.connect("/");
+            /// client.send(r#"{"balance": 0.10000000000000000001}"#);
+            /// client.expect_text(r#"{"balance": 0.10000000000000000001}"#);
+            /// ```
             pub fn raw_data(&$self) -> RawJson {
                 $self.look(|hub, slot| slot.map(|slot| hub.data(slot))).flatten().unwrap_or_default()
             }
 
             /// Sets the connection's JSON data: a [`Value`], or a [`RawJson`], which stays as it is written. One that has gone
             /// has none.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            /// use serde_json::json;
+            ///
+            /// let route = || ws().on_connect(|socket| socket.set_data(json!({"name": socket.param("name")})));
+            /// let server = TestServer::new(move || App::new().ws("/{name}", route()));
+            /// let _ann = server.connect("/ann");
+            /// // Whoever lists the connections sees it.
+            /// let connections = server.block_on(server.hub().connections()).unwrap();
+            /// assert_eq!(connections[0].data, json!({"name": "ann"}));
+            /// ```
             pub fn set_data($($receiver)+, data: impl Into<RawJson>) {
                 let data = data.into();
                 let _gone = $self.lend(|socket| {
@@ -306,6 +666,26 @@ macro_rules! verbs {
             /// Typed values attached to the connection, those that hooks attached to its request among them. Its handlers and
             /// its tasks have the same ones.
             ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let counting = || {
+            ///     ws().on_message(|socket, _| {
+            ///         let mut extensions = socket.extensions();
+            ///         let count: &mut u32 = extensions.get_or_insert_default();
+            ///         *count += 1;
+            ///         count.to_string()
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", counting()));
+            /// let client = server.connect("/");
+            /// client.send("a");
+            /// client.send("b");
+            /// client.expect_text("1");
+            /// client.expect_text("2");
+            /// ```
+            ///
             /// # Panics
             /// While somebody holds what this has returned, as a task does that keeps it over an `await`:
             /// [`Socket::extension`](crate::Socket::extension) gives a copy of one of them.
@@ -316,6 +696,25 @@ macro_rules! verbs {
 
             /// A copy of the attached value of this type, as a `before` hook may have inserted it.
             ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// #[derive(Clone)]
+            /// struct User(String);
+            ///
+            /// let greet = || {
+            ///     ws().before(|request| {
+            ///         let user = User(request.cookie("user").unwrap_or("stranger").to_owned());
+            ///         request.extensions_mut().insert(user);
+            ///         Ok(())
+            ///     })
+            ///     .on_connect(|socket| socket.extension::<User>().map(|user| format!("Hello, {}!", user.0)))
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", greet()));
+            /// server.handshake("/").cookie("user", "ann").open().expect_text("Hello, ann!");
+            /// ```
+            ///
             /// # Panics
             /// As [`Socket::extensions`](crate::Socket::extensions).
             pub fn extension<T: Clone + Send + Sync + 'static>($($receiver)+) -> Option<T> {
@@ -323,6 +722,26 @@ macro_rules! verbs {
             }
 
             /// Runs `clean` exactly once when the connection ends, after `on_close`, last added first; at once if it has gone.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            /// use std::{cell::Cell, rc::Rc};
+            ///
+            /// let seats = Rc::new(Cell::new(10));
+            /// let server = TestServer::new(|| {
+            ///     let seats = Rc::clone(&seats);
+            ///     App::new().ws("/", ws().on_connect(move |socket| {
+            ///         seats.set(seats.get() - 1);
+            ///         let seats = Rc::clone(&seats);
+            ///         socket.on_cleanup(move || seats.set(seats.get() + 1));
+            ///     }))
+            /// });
+            /// let client = server.connect("/");
+            /// assert_eq!(seats.get(), 9);
+            /// client.reset();
+            /// assert_eq!(seats.get(), 10);
+            /// ```
             pub fn on_cleanup($($receiver)+, clean: impl FnOnce() + 'static) {
                 let mut clean = Some(clean);
                 let added = $self.lend(|socket| {
@@ -340,16 +759,68 @@ macro_rules! verbs {
             // ---- what outlives it -----------------------------------------------------------------------------------
 
             /// The way to this connection from any thread. A send-only connection stays open as long as one lives.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, sleep, ws};
+            /// use std::time::Duration;
+            ///
+            /// let remind = || {
+            ///     ws().on_message(|socket, message| {
+            ///         let (sender, message) = (socket.sender(), message.into_owned());
+            ///         // A thread or a task of another runtime could as well have it.
+            ///         socket.spawn(async move {
+            ///             sleep(Duration::from_secs(5)).await;
+            ///             sender.send(message).map(drop)
+            ///         }).detach();
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/remind", remind()));
+            /// let client = server.connect("/remind");
+            /// client.send("tea");
+            /// client.expect_nothing_for(Duration::from_secs(4));
+            /// client.expect_text("tea");
+            /// ```
             pub fn sender($($receiver)+) -> Sender {
                 $self.own_sender()
             }
 
             /// The way to all connections from any thread.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, ws};
+            ///
+            /// let route = || ws().on_connect(|socket| format!("{} of us", socket.hub().websockets()));
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let (ann, ben) = (server.connect("/"), server.connect("/"));
+            /// ann.expect_text("1 of us");
+            /// ben.expect_text("2 of us");
+            /// ```
             pub fn hub(&$self) -> &Hub {
                 &$self.core().hub
             }
 
             /// Runs a future on this core.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, sleep, ws};
+            /// use std::time::Duration;
+            ///
+            /// let route = || {
+            ///     ws().on_connect(|socket| {
+            ///         let sender = socket.sender();
+            ///         let nudge = async move {
+            ///             sleep(Duration::from_secs(3)).await;
+            ///             sender.emit("still there?", &()).map(drop)
+            ///         };
+            ///         socket.spawn(nudge).detach();
+            ///     })
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// server.connect("/").expect_event("still there?");
+            /// ```
             pub fn spawn<T: 'static>(&$self, future: impl Future<Output = T> + 'static) -> Task<T> {
                 $self.core().runtime.spawn(future)
             }

@@ -113,12 +113,30 @@ pub fn connect(url: impl Into<String>) -> Connect {
 impl Connect {
     /// Adds a header field to the handshake; `Host` replaces the URL's. A field that must not be sent makes connecting
     /// fail with [`ClientError::Header`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://127.0.0.1:9001/feed").header("authorization", "Bearer secret").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Connect {
         self.headers.push((name.into(), value.into()));
         self
     }
 
     /// Offers subprotocols, the favourite first (RFC 6455 1.9); which one the server chose says [`Client::protocol`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://127.0.0.1:9001/feed").subprotocols(["v2", "v1"]).await?;
+    /// match client.protocol() {
+    ///     Some("v2") => println!("it speaks the newer one"),
+    ///     _ => println!("the older one will do"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn subprotocols<P: Into<String>>(mut self, protocols: impl IntoIterator<Item = P>) -> Connect {
         self.protocols.extend(protocols.into_iter().map(Into::into));
         self
@@ -141,12 +159,29 @@ impl Connect {
     }
 
     /// As [`Connect::deflate`], but each message stands for itself, both ways: neither end keeps anything for it.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://127.0.0.1:9001/feed").deflate_stateless().await?;
+    /// let agreed = client.headers().get("sec-websocket-extensions");
+    /// println!("{agreed:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn deflate_stateless(mut self) -> Connect {
         self.settings.deflate = Some(Offer { context: false });
         self
     }
 
     /// Bytes from which a message is sent compressed; 256 if not set.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://127.0.0.1:9001/feed").deflate().deflate_min(1024).await?;
+    /// client.send("a short message is sent as it is").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn deflate_min(mut self, bytes: usize) -> Connect {
         self.settings.deflate_bytes_min = bytes;
         self
@@ -173,12 +208,36 @@ impl Connect {
 
     /// The most time from now to the server's answer, TLS and the resolution of the name included; 10 s if not set, zero is
     /// without limit.
+    ///
+    /// ```no_run
+    /// use ringwire::client::{ClientError, connect};
+    /// use std::time::Duration;
+    ///
+    /// # async fn example() {
+    /// match connect("ws://chat.example/feed").handshake_timeout(Duration::from_secs(3)).await {
+    ///     Ok(client) => println!("{:?}", client.protocol()),
+    ///     Err(ClientError::Timeout(what)) => eprintln!("{what}"),
+    ///     Err(other) => eprintln!("{other}"),
+    /// }
+    /// # }
+    /// ```
     pub fn handshake_timeout(mut self, timeout: Duration) -> Connect {
         self.settings.handshake_timeout = timeout;
         self
     }
 
     /// How long the server may take to answer a Close frame before the connection is dropped; 5 s if not set.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let mut client = ringwire::client::connect("ws://127.0.0.1:9001/feed").close_timeout(Duration::from_secs(1)).await?;
+    /// let closed = client.close(1000, "bye").await?;
+    /// println!("answered: {}", closed.clean);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close_timeout(mut self, timeout: Duration) -> Connect {
         self.settings.close_timeout = timeout;
         self
@@ -186,6 +245,15 @@ impl Connect {
 
     /// Pings the server when nothing came from it for so long; never if zero. If not set: never, and after 30 s by a client
     /// that comes back ([`Reconnecting`](super::Reconnecting)).
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://127.0.0.1:9001/feed").ping_interval(Duration::from_secs(20)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ping_interval(mut self, interval: Duration) -> Connect {
         self.ping_interval = Some(interval);
         self
@@ -199,18 +267,50 @@ impl Connect {
 
     /// How long after such a ping something, be it not the pong, must come from the server, or the connection is given up
     /// with [`ClientError::Timeout`]; 10 s if not set.
+    ///
+    /// ```no_run
+    /// use ringwire::client::{ClientError, connect};
+    /// use std::time::Duration;
+    ///
+    /// # async fn example() -> Result<(), ClientError> {
+    /// let feed = connect("ws://127.0.0.1:9001/feed").ping_interval(Duration::from_secs(20)).pong_timeout(Duration::from_secs(5));
+    /// let mut client = feed.await?;
+    /// while let Some(message) = client.recv().await {
+    ///     match message {
+    ///         Err(ClientError::Timeout(_)) => eprintln!("the server has gone without a word"),
+    ///         other => println!("{:?}", other?.as_text()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pong_timeout(mut self, timeout: Duration) -> Connect {
         self.settings.pong_timeout = timeout;
         self
     }
 
     /// The most bytes of a received message; 16 MiB if not set. A larger one ends the connection with Close 1009.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://127.0.0.1:9001/feed").max_message(64 << 10).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_message(mut self, bytes: usize) -> Connect {
         self.settings.limits.message_bytes_max = bytes;
         self
     }
 
     /// Bytes that may wait to be sent before `send` waits; 1 MiB if not set. A larger message is taken when nothing waits.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://127.0.0.1:9001/feed").max_outbox(64 << 10).await?;
+    /// client.send("waits while 64 KiB are waiting to be sent").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_outbox(mut self, bytes: usize) -> Connect {
         self.settings.outbox_bytes_max = bytes.min(SEND_BYTES_MAX);
         self
@@ -218,18 +318,43 @@ impl Connect {
 
     /// Bytes of received messages, each counting 64 more, that may wait for `recv` before nothing more is read from the
     /// server; 1 MiB if not set.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let mut client = ringwire::client::connect("ws://127.0.0.1:9001/feed").max_inbox(64 << 10).await?;
+    /// // While nobody takes messages, no more than 64 KiB of them are held, and the server has to wait.
+    /// let first = client.recv().await;
+    /// println!("{first:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_inbox(mut self, bytes: usize) -> Connect {
         self.settings.inbox_bytes_max = bytes.max(1);
         self
     }
 
     /// Connects from this address of the machine.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://chat.example/feed").bind("192.0.2.7".parse().expect("an address")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn bind(mut self, address: IpAddr) -> Connect {
         self.settings.bind = Some(address);
         self
     }
 
     /// Connects to a Unix socket; the URL is for the handshake alone.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("ws://localhost/feed").unix("/run/chat.sock").await?;
+    /// client.send("to a server of this machine").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unix(mut self, path: impl Into<PathBuf>) -> Connect {
         self.unix = Some(path.into());
         self
@@ -315,6 +440,18 @@ impl IntoFuture for Connect {
 }
 
 /// A connection under way. Dropping it gives it up.
+///
+/// ```no_run
+/// use std::future::IntoFuture as _;
+///
+/// # async fn example() -> Result<(), ringwire::client::ClientError> {
+/// // Both at once, by whatever runtime there is.
+/// let [first, second] = ["ws://a.example/feed", "ws://b.example/feed"].map(|url| ringwire::client::connect(url).into_future());
+/// let (first, second) = (first.await?, second.await?);
+/// # drop((first, second));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it gives the connection up"]
 pub struct Connecting(Option<Result<Handle, ClientError>>);
 

@@ -20,6 +20,19 @@ const EXCERPT_BYTES_MAX: usize = 4096;
 const HEADERS_MAX: usize = 64;
 
 /// Why a client could not connect, send or receive.
+///
+/// ```no_run
+/// use ringwire::client::{ClientError, connect};
+///
+/// # async fn example() {
+/// match connect("ws://127.0.0.1:9001/feed").await {
+///     Ok(client) => println!("{:?}", client.protocol()),
+///     Err(ClientError::Refused(refused)) => eprintln!("{}: {:?}", refused.status, refused.body),
+///     Err(ClientError::Connect { address, source }) => eprintln!("nobody listens on {address}: {source}"),
+///     Err(other) => eprintln!("{other}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -136,6 +149,14 @@ pub enum ClientError {
 
 impl ClientError {
     /// Whether trying again cannot help: the request itself is wrong.
+    ///
+    /// ```
+    /// use ringwire::client::{blocking, ClientError};
+    ///
+    /// let error = blocking::connect("http://example.org").unwrap_err();
+    /// assert!(error.is_permanent(), "no WebSocket has such a URL");
+    /// assert!(!ClientError::NotConnected.is_permanent());
+    /// ```
     pub fn is_permanent(&self) -> bool {
         match self {
             ClientError::Url { .. } | ClientError::NoTls { .. } | ClientError::Header(_) => true,
@@ -145,6 +166,15 @@ impl ClientError {
     }
 
     /// The status with which the server has refused the handshake, if it has.
+    ///
+    /// ```no_run
+    /// # async fn example() {
+    /// let error = ringwire::client::connect("ws://127.0.0.1:9001/private").await.err();
+    /// if error.and_then(|error| error.status()).is_some_and(|status| status == 401) {
+    ///     println!("log in first");
+    /// }
+    /// # }
+    /// ```
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             ClientError::Refused(refused) => Some(refused.status),
@@ -154,6 +184,18 @@ impl ClientError {
 }
 
 /// What did not happen in time.
+///
+/// ```no_run
+/// use ringwire::client::{ClientError, Waiting, connect};
+///
+/// # async fn example() {
+/// match connect("ws://chat.example/feed").await {
+///     Err(ClientError::Timeout(Waiting::Resolve)) => eprintln!("is the name right?"),
+///     Err(ClientError::Timeout(Waiting::Connect | Waiting::Handshake)) => eprintln!("is the server there?"),
+///     other => println!("{:?}", other.map(drop)),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Waiting {
@@ -186,6 +228,17 @@ impl fmt::Display for Waiting {
 
 /// The server's answer to a handshake that it did not accept. Redirects are not followed: they arrive here. `Debug` shows
 /// the body's beginning, and of the header fields how many there are.
+///
+/// ```no_run
+/// use ringwire::client::{ClientError, connect};
+///
+/// # async fn example() {
+/// if let Err(ClientError::Refused(refused)) = connect("ws://127.0.0.1:9001/feed").await {
+///     let wait = refused.headers.get("retry-after").and_then(|value| value.to_str().ok());
+///     println!("{}, again in {} s", refused.status, wait.unwrap_or("?"));
+/// }
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server answered the handshake with {status}")]
 pub struct Refused {

@@ -23,6 +23,20 @@ use crate::message::{IntoMessage, OwnedMessage};
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What happens to a [`Reconnecting`] client.
+///
+/// ```
+/// use ringwire::client::Event;
+///
+/// fn show(event: Event) {
+///     match event {
+///         Event::Opened { .. } => println!("connected"),
+///         Event::Message(message) => println!("{message:?}"),
+///         Event::Closed { why, retry_in: Some(wait) } => println!("{why}; again in {wait:?}"),
+///         Event::Closed { why, retry_in: None } => println!("{why}; that was all"),
+///         _ => {}
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -167,6 +181,19 @@ fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
 
 impl Reconnecting {
     /// Will connect as `connect` says, when [`Reconnecting::next`] is first awaited.
+    ///
+    /// ```no_run
+    /// use ringwire::client::{Event, Reconnecting, connect};
+    ///
+    /// # async fn example() {
+    /// let mut client = Reconnecting::new(connect("ws://127.0.0.1:9001/feed").header("authorization", "Bearer secret"));
+    /// while let Some(event) = client.next().await {
+    ///     if let Event::Message(message) = event {
+    ///         println!("{message:?}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn new(connect: Connect) -> Reconnecting {
         let courier = connect.own_courier();
         let client = Reconnecting::with_factory(move || std::future::ready(Ok::<_, ClientError>(connect.clone())));
@@ -178,6 +205,17 @@ impl Reconnecting {
     ///
     /// A factory that fails is an attempt that has failed, with [`ClientError::Prepare`]; a [`ClientError`] of its own is
     /// told as it is.
+    ///
+    /// ```
+    /// use ringwire::client::{Reconnecting, connect};
+    ///
+    /// // Another server each time.
+    /// let mut hosts = ["a.example", "b.example"].into_iter().cycle();
+    /// let client = Reconnecting::with_factory(move || {
+    ///     let host = hosts.next().unwrap_or_default();
+    ///     async move { Ok::<_, std::io::Error>(connect(format!("ws://{host}/feed"))) }
+    /// });
+    /// ```
     pub fn with_factory<F, E>(mut factory: impl FnMut() -> F + Send + 'static) -> Reconnecting
     where
         F: Future<Output = Result<Connect, E>> + Send + 'static,
@@ -205,6 +243,14 @@ impl Reconnecting {
     }
 
     /// The first delay, and the longest up to which it doubles, both before they are multiplied by the random number.
+    ///
+    /// ```
+    /// use ringwire::client::{Reconnecting, connect};
+    /// use std::time::Duration;
+    ///
+    /// let client = Reconnecting::new(connect("ws://127.0.0.1:9001/feed"))
+    ///     .delays(Duration::from_millis(100), Duration::from_secs(5));
+    /// ```
     #[must_use]
     pub fn delays(mut self, first: Duration, longest: Duration) -> Reconnecting {
         self.first = first;
@@ -214,6 +260,19 @@ impl Reconnecting {
     }
 
     /// Gives up after so many attempts in a row that have not led to an open connection.
+    ///
+    /// ```no_run
+    /// use ringwire::client::{Event, Reconnecting, connect};
+    ///
+    /// # async fn example() {
+    /// let mut client = Reconnecting::new(connect("ws://127.0.0.1:9001/feed")).max_attempts(3);
+    /// while let Some(event) = client.next().await {
+    ///     if let Event::Closed { why, retry_in: None } = event {
+    ///         eprintln!("given up: {why}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Reconnecting {
         self.attempts_max = attempts;
@@ -281,11 +340,36 @@ impl Reconnecting {
     }
 
     /// What happens next; `None` once it was stopped, or has given up. No event is lost if the future is dropped.
+    ///
+    /// ```no_run
+    /// use ringwire::client::Event;
+    ///
+    /// # async fn example(mut client: ringwire::client::Reconnecting) {
+    /// while let Some(event) = client.next().await {
+    ///     match event {
+    ///         Event::Message(message) => println!("{message:?}"),
+    ///         other => println!("{other:?}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
     /// Sends a message on the connection there is.
+    ///
+    /// ```no_run
+    /// use ringwire::client::{ClientError, Reconnecting};
+    ///
+    /// # async fn example(client: Reconnecting) -> Result<(), ClientError> {
+    /// match client.send("hello").await {
+    ///     Err(ClientError::NotConnected) => println!("not at the moment"),
+    ///     sent => sent?,
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ClientError::NotConnected`] while there is none; else as [`Client::send`].
@@ -295,11 +379,34 @@ impl Reconnecting {
 
     /// Ends it: closes the connection with 1000 if there is one, and tries no more. Then [`Reconnecting::next`] gives what is
     /// left, a last [`Event::Closed`], and `None`.
+    ///
+    /// ```no_run
+    /// use ringwire::client::Event;
+    ///
+    /// # async fn example(mut client: ringwire::client::Reconnecting) {
+    /// while let Some(event) = client.next().await {
+    ///     if matches!(event, Event::Message(message) if message.as_text() == Some("that was all")) {
+    ///         client.stop();
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn stop(&self) {
         self.sender().stop();
     }
 
     /// A way to send, and to stop it, for other tasks and threads.
+    ///
+    /// ```no_run
+    /// # fn example(client: ringwire::client::Reconnecting) {
+    /// let sender = client.sender();
+    /// std::thread::spawn(move || {
+    ///     if let Err(error) = sender.try_send("from another thread") {
+    ///         eprintln!("{error}");
+    ///     }
+    /// });
+    /// # }
+    /// ```
     pub fn sender(&self) -> ReconnectingSender {
         ReconnectingSender { link: Arc::clone(&self.link) }
     }
@@ -427,6 +534,16 @@ impl fmt::Debug for Reconnecting {
 }
 
 /// Sends on a [`Reconnecting`] client's current connection, from any task or thread.
+///
+/// ```no_run
+/// # async fn example(client: ringwire::client::Reconnecting) -> Result<(), ringwire::client::ClientError> {
+/// let sender = client.sender(); // clones go to as many tasks and threads as there are
+/// if sender.is_open() {
+///     sender.send("hello").await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ReconnectingSender {
     link: Arc<Mutex<Link>>,
@@ -439,6 +556,13 @@ impl ReconnectingSender {
 
     /// As [`Reconnecting::send`].
     ///
+    /// ```no_run
+    /// # async fn example(sender: ringwire::client::ReconnectingSender) -> Result<(), ringwire::client::ClientError> {
+    /// sender.send("waits while too much is waiting, and not for a connection").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Reconnecting::send`].
     pub async fn send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
@@ -447,6 +571,15 @@ impl ReconnectingSender {
 
     /// As [`Client::try_send`], on the connection there is.
     ///
+    /// ```no_run
+    /// # async fn example(sender: ringwire::client::ReconnectingSender) -> Result<(), ringwire::client::ClientError> {
+    /// if sender.try_send("now or never").is_err() {
+    ///     println!("left out");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ClientError::NotConnected`] while there is none; else as [`Client::try_send`].
     pub fn try_send(&self, message: impl IntoMessage) -> Result<(), ClientError> {
@@ -454,11 +587,28 @@ impl ReconnectingSender {
     }
 
     /// Whether there is a connection on which messages can be queued.
+    ///
+    /// ```no_run
+    /// # async fn example(sender: ringwire::client::ReconnectingSender) -> Result<(), ringwire::client::ClientError> {
+    /// if !sender.is_open() {
+    ///     println!("no connection at the moment");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_open(&self) -> bool {
         self.current().is_ok_and(|sender| sender.is_open())
     }
 
     /// As [`Reconnecting::stop`].
+    ///
+    /// ```no_run
+    /// # async fn example(sender: ringwire::client::ReconnectingSender) -> Result<(), ringwire::client::ClientError> {
+    /// sender.send("bye").await?;
+    /// sender.stop();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stop(&self) {
         let (sender, waker) = {
             let mut link = lock(&self.link);

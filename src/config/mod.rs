@@ -371,6 +371,15 @@ impl PartialEq for OwnTls {
 impl Eq for OwnTls {}
 
 /// One row of the table: a setting's names, default, range and meaning.
+///
+/// ```
+/// use ringwire::config::SETTINGS;
+///
+/// for setting in SETTINGS {
+///     println!("{} ({}): {}", setting.variable, setting.default, setting.doc);
+/// }
+/// assert!(SETTINGS.iter().any(|setting| setting.variable == "RINGWIRE_ADDR"));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The environment variable.
@@ -387,16 +396,40 @@ pub struct Setting {
 
 impl Setting {
     /// The setting of this variable.
+    ///
+    /// ```
+    /// use ringwire::config::Setting;
+    ///
+    /// assert_eq!(Setting::named("RINGWIRE_BACKLOG").map(|setting| setting.default), Some("4096"));
+    /// assert!(Setting::named("RINGWIRE_COFFEE").is_none());
+    /// ```
     pub fn named(variable: &str) -> Option<&'static Setting> {
         SETTINGS.iter().find(|setting| setting.variable == variable)
     }
 
     /// The flag's name without its dashes: `max-connections` for `RINGWIRE_MAX_CONNECTIONS`.
+    ///
+    /// ```
+    /// use ringwire::config::Setting;
+    ///
+    /// let setting = Setting::named("RINGWIRE_MAX_CONNECTIONS").unwrap();
+    /// assert_eq!(setting.flag(), "max-connections");
+    /// ```
     pub fn flag(&self) -> String {
         self.variable[PREFIX.len()..].to_ascii_lowercase().replace('_', "-")
     }
 
     /// Sets it in `config`; `source` is the variable or flag that an error names.
+    ///
+    /// ```
+    /// use ringwire::config::{Config, Setting};
+    ///
+    /// let (mut config, setting) = (Config::default(), Setting::named("RINGWIRE_MAX_MESSAGE").unwrap());
+    /// setting.apply(&mut config, "chat.toml", "64KiB").unwrap();
+    /// assert_eq!(setting.value(&config), "64KiB");
+    /// let error = setting.apply(&mut config, "chat.toml", "much").unwrap_err();
+    /// assert!(error.to_string().starts_with("chat.toml=much is not allowed"));
+    /// ```
     ///
     /// # Errors
     /// When the value is not allowed; `config` is then as before.
@@ -409,6 +442,14 @@ impl Setting {
     }
 
     /// Its value in `config`, as one would write it; a secret that is set is `(set)`, which cannot be read back.
+    ///
+    /// ```
+    /// use ringwire::config::{Config, Setting};
+    ///
+    /// let config = Config::default().max_message(64 << 10).api_token(Some("secret".parse().unwrap()));
+    /// let value = |variable| Setting::named(variable).unwrap().value(&config);
+    /// assert_eq!((value("RINGWIRE_MAX_MESSAGE").as_str(), value("RINGWIRE_API_TOKEN").as_str()), ("64KiB", "(set)"));
+    /// ```
     pub fn value(&self, config: &Config) -> String {
         let value = (self.show)(config);
         if self.is_secret() && value != self.default { String::from("(set)") } else { value }
@@ -427,6 +468,16 @@ impl Setting {
 impl Config {
     /// The settings that the process's environment asks for, defaults elsewhere.
     ///
+    /// ```no_run
+    /// use ringwire::{App, Config, Server};
+    ///
+    /// fn main() -> ringwire::Result<()> {
+    ///     // What the program has its own mind about, whatever the environment says.
+    ///     let config = Config::from_env()?.max_message(64 << 10);
+    ///     Server::new(config).run(App::new)
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// When a value is not allowed, values contradict each other, or a variable beginning with `RINGWIRE_` is no
     /// setting.
@@ -436,6 +487,15 @@ impl Config {
 
     /// The settings that these variables and then these flags ask for, defaults elsewhere. A flag is a setting and
     /// its value; it wins over the variable. Variables that do not begin with `RINGWIRE_` are passed over.
+    ///
+    /// ```
+    /// use ringwire::config::{Config, Setting};
+    ///
+    /// let variables = [("RINGWIRE_BACKLOG", "100"), ("PATH", "/bin")].map(|(name, value)| (name.into(), value.into()));
+    /// let backlog = Setting::named("RINGWIRE_BACKLOG").unwrap();
+    /// let config = Config::from_sources(variables, [(backlog, "200")]).unwrap();
+    /// assert_eq!(backlog.value(&config), "200");
+    /// ```
     ///
     /// # Errors
     /// As [`Config::from_env`].
@@ -470,6 +530,15 @@ impl Config {
 
     /// Whether every value is allowed and none contradicts another. [`Config::from_env`] has done it already; it is
     /// for a `Config` whose fields were set by hand.
+    ///
+    /// ```
+    /// use ringwire::config::Config;
+    /// use std::time::Duration;
+    ///
+    /// let config = Config::default().drain_timeout(Duration::from_secs(1)).drain_spread(Duration::from_secs(2));
+    /// let error = config.validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "RINGWIRE_DRAIN_SPREAD=2s cannot be: it is more than RINGWIRE_DRAIN_TIMEOUT=1s");
+    /// ```
     ///
     /// # Errors
     /// The first value that cannot be used.
@@ -576,6 +645,13 @@ impl Config {
 
     /// Those of the `available` processors that there are cores for, of which `busy_max` can be kept busy: where
     /// [`Config::cores`] is `all`, there are no more than that.
+    ///
+    /// ```
+    /// use ringwire::config::Config;
+    ///
+    /// // Four processors, and a quota of two.
+    /// assert_eq!(Config::default().usable_cpus(&[0, 1, 2, 3], 2), [0, 1]);
+    /// ```
     pub fn usable_cpus<'a>(&self, available: &'a [usize], busy_max: usize) -> &'a [usize] {
         match self.cores {
             CoreSet::All => &available[..busy_max.min(available.len())],
@@ -584,6 +660,14 @@ impl Config {
     }
 
     /// The processor of each core.
+    ///
+    /// ```
+    /// use ringwire::config::{Config, CoreSet};
+    ///
+    /// let config = Config::default().cores(CoreSet::Count(3));
+    /// assert_eq!(config.cpus(&[0, 1]).unwrap(), [0, 1, 0]);
+    /// assert!(Config::default().cores(CoreSet::List(vec![7])).cpus(&[0, 1]).is_err());
+    /// ```
     ///
     /// # Errors
     /// When the list of processors has one that this process may not use.
@@ -600,6 +684,13 @@ impl Config {
     /// All settings as `NAME=value` lines that a shell can source (`set -a; . ./file`): what would mean something to it stands
     /// in single quotes. A secret that is set stands there as `(set)`: a file made of it does not start a server with a wrong
     /// secret, for that is refused.
+    ///
+    /// ```
+    /// use ringwire::config::Config;
+    ///
+    /// let lines = Config::default().backlog(100).to_lines();
+    /// assert!(lines.contains("RINGWIRE_BACKLOG=100\n"));
+    /// ```
     pub fn to_lines(&self) -> String {
         let mut lines = String::new();
         for setting in SETTINGS {
@@ -609,6 +700,12 @@ impl Config {
     }
 
     /// README's table of the settings.
+    ///
+    /// ```
+    /// use ringwire::config::Config;
+    ///
+    /// assert!(Config::markdown_table().contains("| `RINGWIRE_BACKLOG` | `4096` |"));
+    /// ```
     pub fn markdown_table() -> String {
         let mut table = String::from("| variable | default | allowed | meaning |\n| --- | --- | --- | --- |\n");
         for setting in SETTINGS {

@@ -7,6 +7,15 @@ use std::str::FromStr;
 use super::types::Malformed;
 
 /// Which pages may open a socket: the browser tells their origin (RFC 6454), and other clients mostly none.
+///
+/// ```
+/// use ringwire::config::Origins;
+///
+/// let ours: Origins = "https://example.org, http://localhost:3000".parse().unwrap();
+/// assert_eq!(ours.to_string(), "https://example.org,http://localhost:3000");
+/// assert_eq!("*".parse(), Ok(Origins::Any));
+/// assert!("wss://example.org".parse::<Origins>().is_err(), "no page has that");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
     /// All of them.
@@ -17,6 +26,15 @@ pub enum Origins {
 
 impl Origins {
     /// Whether a request with this `Origin` field is let in. One without the field is no browser's and passes.
+    ///
+    /// ```
+    /// use ringwire::config::Origins;
+    ///
+    /// let ours: Origins = "https://example.org".parse().unwrap();
+    /// assert!(ours.allow(Some("https://EXAMPLE.org:443")));
+    /// assert!(!ours.allow(Some("http://example.org")));
+    /// assert!(ours.allow(None), "no browser");
+    /// ```
     pub fn allow(&self, origin: Option<&str>) -> bool {
         match (self, origin) {
             (Origins::Any, _) | (_, None) => true,

@@ -31,16 +31,38 @@ pub struct TrustedProxies {
 
 impl TrustedProxies {
     /// Whether nobody is trusted.
+    ///
+    /// ```
+    /// use ringwire::config::TrustedProxies;
+    ///
+    /// assert!(TrustedProxies::default().is_empty());
+    /// assert!(!"unix".parse::<TrustedProxies>().unwrap().is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty() && !self.are_on_unix
     }
 
     /// Whether all addresses of a kind are among them.
+    ///
+    /// ```
+    /// use ringwire::config::TrustedProxies;
+    ///
+    /// assert!("0.0.0.0/0".parse::<TrustedProxies>().unwrap().are_everybody());
+    /// assert!(!"10.0.0.0/8".parse::<TrustedProxies>().unwrap().are_everybody());
+    /// ```
     pub fn are_everybody(&self) -> bool {
         self.networks.iter().any(|network| network.prefix_len() == 0)
     }
 
     /// Whether a peer is one of them; `None` is one on a Unix socket.
+    ///
+    /// ```
+    /// use ringwire::config::TrustedProxies;
+    ///
+    /// let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
+    /// assert!(proxies.trust("10.1.2.3".parse().ok()));
+    /// assert!(!proxies.trust("192.0.2.1".parse().ok()) && !proxies.trust(None));
+    /// ```
     pub fn trust(&self, peer: Option<IpAddr>) -> bool {
         match peer.map(|ip| ip.to_canonical()) {
             Some(ip) => self.networks.iter().any(|network| network.contains(&ip)),
@@ -91,6 +113,14 @@ impl fmt::Display for TrustedProxies {
 }
 
 /// On which addresses a connection begins with a header of the PROXY protocol.
+///
+/// ```
+/// use ringwire::config::ProxyProtocol;
+///
+/// assert_eq!("true".parse(), Ok(ProxyProtocol::Always));
+/// let one: ProxyProtocol = "0.0.0.0:9001".parse().unwrap();
+/// assert_eq!(one.to_string(), "0.0.0.0:9001");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyProtocol {
@@ -105,6 +135,14 @@ pub enum ProxyProtocol {
 
 impl ProxyProtocol {
     /// Whether it is spoken on this address.
+    ///
+    /// ```
+    /// use ringwire::config::ProxyProtocol;
+    ///
+    /// let one: ProxyProtocol = "0.0.0.0:9001".parse().unwrap();
+    /// assert!(one.is_on(&"0.0.0.0:9001".parse().unwrap()));
+    /// assert!(!one.is_on(&"unix:/run/chat.sock".parse().unwrap()));
+    /// ```
     pub fn is_on(&self, address: &ListenAddress) -> bool {
         match self {
             ProxyProtocol::Never => false,

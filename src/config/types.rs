@@ -15,11 +15,26 @@ pub(super) const NONE: &str = "(none)";
 pub const CORES_MAX: usize = 1024;
 
 /// The text is not of the form that the type wants; the setting's [`Allowed`](super::Allowed) says what is.
+///
+/// ```
+/// use ringwire::config::{CoreSet, Malformed};
+///
+/// assert_eq!("0,0".parse::<CoreSet>(), Err(Malformed));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed value")]
 pub struct Malformed;
 
 /// Where to listen.
+///
+/// ```
+/// use ringwire::config::ListenAddress;
+///
+/// for text in ["127.0.0.1:9001", "[::]:9001", "localhost:9001", "unix:/run/chat.sock", "wss://0.0.0.0:443"] {
+///     let address: ListenAddress = text.parse().unwrap();
+///     assert_eq!(address.to_string(), text);
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ListenAddress {
@@ -37,6 +52,13 @@ pub enum ListenAddress {
 }
 
 /// What is spoken on an address.
+///
+/// ```
+/// use ringwire::config::{ListenAddress, Scheme};
+///
+/// let address: ListenAddress = "wss://0.0.0.0:443".parse().unwrap();
+/// assert_eq!(address.scheme(), Some(Scheme::Wss));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// HTTP and WebSocket, in the clear.
@@ -61,6 +83,14 @@ impl ListenAddress {
     }
 
     /// What is to be spoken there, where that is said.
+    ///
+    /// ```
+    /// use ringwire::config::{ListenAddress, Scheme};
+    ///
+    /// let scheme = |text: &str| text.parse::<ListenAddress>().unwrap().scheme();
+    /// assert_eq!(scheme("ws://0.0.0.0:80"), Some(Scheme::Ws));
+    /// assert_eq!(scheme("0.0.0.0:80"), None);
+    /// ```
     pub fn scheme(&self) -> Option<Scheme> {
         match self {
             ListenAddress::Speaking(scheme, _) => Some(*scheme),
@@ -69,6 +99,13 @@ impl ListenAddress {
     }
 
     /// The address alone.
+    ///
+    /// ```
+    /// use ringwire::config::ListenAddress;
+    ///
+    /// let address: ListenAddress = "wss://0.0.0.0:443".parse().unwrap();
+    /// assert_eq!(address.place().to_string(), "0.0.0.0:443");
+    /// ```
     pub fn place(&self) -> &ListenAddress {
         match self {
             ListenAddress::Speaking(_, place) => place.place(),
@@ -133,6 +170,15 @@ impl fmt::Display for ListenAddress {
 }
 
 /// How many cores run, and on which processors.
+///
+/// ```
+/// use ringwire::config::CoreSet;
+///
+/// assert_eq!("all".parse(), Ok(CoreSet::All));
+/// assert_eq!("2".parse(), Ok(CoreSet::Count(2)));
+/// assert_eq!("0,2,4-6".parse(), Ok(CoreSet::List(vec![0, 2, 4, 5, 6])));
+/// assert_eq!("3-3".parse(), Ok(CoreSet::List(vec![3])));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CoreSet {
     /// One on each processor that the process may use.
@@ -146,6 +192,13 @@ pub enum CoreSet {
 impl CoreSet {
     /// The processor of each core, given the processors that the process may use ([`available_cpus`]).
     ///
+    /// ```
+    /// use ringwire::config::CoreSet;
+    ///
+    /// assert_eq!(CoreSet::All.cpus(&[4, 5]), [4, 5]);
+    /// assert_eq!(CoreSet::Count(3).cpus(&[4, 5]), [4, 5, 4]);
+    /// ```
+    ///
     /// # Panics
     /// When `available` is empty.
     pub fn cpus(&self, available: &[usize]) -> Vec<usize> {
@@ -158,6 +211,12 @@ impl CoreSet {
     }
 
     /// The processors that are asked for by number and that the process may not use.
+    ///
+    /// ```
+    /// use ringwire::config::CoreSet;
+    ///
+    /// assert_eq!(CoreSet::List(vec![4, 7]).missing(&[4, 5]), [7]);
+    /// ```
     pub fn missing(&self, available: &[usize]) -> Vec<usize> {
         match self {
             CoreSet::All | CoreSet::Count(_) => Vec::new(),
@@ -167,6 +226,12 @@ impl CoreSet {
 }
 
 /// The processors that this process may run on: its affinity mask, in ascending order.
+///
+/// ```
+/// use ringwire::config::available_cpus;
+///
+/// assert!(!available_cpus().unwrap().is_empty());
+/// ```
 ///
 /// # Errors
 /// When the kernel does not say.
@@ -240,6 +305,13 @@ pub struct ApiToken(String);
 
 impl ApiToken {
     /// Whether a request that shows this knows the token. Takes as long for a near miss as for a far one.
+    ///
+    /// ```
+    /// use ringwire::config::ApiToken;
+    ///
+    /// let token: ApiToken = "secret".parse().unwrap();
+    /// assert!(token.is(b"secret") && !token.is(b"secre"));
+    /// ```
     pub fn is(&self, shown: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(shown).into()
     }
@@ -334,11 +406,26 @@ words! {
 }
 
 /// Files, in an order that means something.
+///
+/// ```
+/// use ringwire::config::{Config, Files};
+///
+/// let chain: Files = "chain.pem,other.pem".parse().unwrap();
+/// let keys: Files = ["key.pem", "other-key.pem"].into_iter().collect();
+/// assert!(Config::default().tls_cert(chain).tls_key(keys).to_lines().contains("RINGWIRE_TLS_CERT=chain.pem,other.pem"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files(pub Vec<PathBuf>);
 
 impl Files {
     /// Whether there are none.
+    ///
+    /// ```
+    /// use ringwire::config::Files;
+    ///
+    /// assert!(Files::default().is_empty());
+    /// assert!(!"chain.pem".parse::<Files>().unwrap().is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -392,11 +479,26 @@ words! {
 }
 
 /// Parts of the User-Agent field of clients whose compression is broken.
+///
+/// ```
+/// use ringwire::config::{Config, UserAgents};
+///
+/// let old: UserAgents = "Version/15.0,ExampleBot".parse().unwrap();
+/// let config = Config::default().deflate_skip(old);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserAgents(Vec<String>);
 
 impl UserAgents {
     /// Whether one of them is in this field's value.
+    ///
+    /// ```
+    /// use ringwire::config::UserAgents;
+    ///
+    /// let old: UserAgents = "Version/15.0,ExampleBot".parse().unwrap();
+    /// assert!(old.matches("Mozilla/5.0 (Macintosh) Version/15.0 Safari/605.1"));
+    /// assert!(!old.matches("Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"));
+    /// ```
     pub fn matches(&self, user_agent: &str) -> bool {
         self.0.iter().any(|part| user_agent.contains(part.as_str()))
     }

@@ -31,6 +31,13 @@ impl ConnectionId {
     pub const TEXT_LEN: usize = 22;
 
     /// The core that owns the connection.
+    ///
+    /// ```
+    /// use ringwire::ConnectionId;
+    ///
+    /// let id: ConnectionId = "AAEAAAAqAAAAB3ZjO0ExAA".parse().unwrap();
+    /// assert_eq!(id.core(), 1);
+    /// ```
     pub fn core(self) -> usize {
         usize::from(u16::from_be_bytes([self.0[0], self.0[1]]))
     }
@@ -84,6 +91,12 @@ impl<'de> Deserialize<'de> for ConnectionId {
 }
 
 /// The text is not the text of a connection id.
+///
+/// ```
+/// use ringwire::{ConnectionId, ParseIdError};
+///
+/// assert_eq!("somebody".parse::<ConnectionId>(), Err(ParseIdError));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a connection id: it has 22 characters of base64url")]
 pub struct ParseIdError;

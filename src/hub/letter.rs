@@ -12,6 +12,17 @@ use crate::message::RawJson;
 use crate::outbox::{FrameBuf, Key, Queued};
 
 /// What became of a message, summed over those it was meant for.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let route = || ws().on_connect(|socket| socket.join("lobby"));
+/// let server = TestServer::builder().cores(2).start(move || App::new().ws("/", route()));
+/// let _clients = [server.connect("/"), server.connect("/")];
+/// let told = server.block_on(server.hub().send_to_room("lobby", "hello").unwrap());
+/// assert_eq!((told.queued, told.dropped, told.gone, told.refused), (2, 0, 0, 0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {

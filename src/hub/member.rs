@@ -52,6 +52,22 @@ pub struct Doom {
 }
 
 /// What is known of a connection.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ConnectionInfo, ws};
+///
+/// fn line(info: &ConnectionInfo) -> String {
+///     format!("{} for {} s: {}", info.route, info.connected_ms / 1000, info.data)
+/// }
+///
+/// let route = || ws().on_connect(|socket| socket.set_data(serde_json::json!("ann")));
+/// let server = TestServer::new(move || App::new().ws("/chat", route()));
+/// let _client = server.connect("/chat");
+/// server.advance(std::time::Duration::from_secs(5));
+/// let connections = server.block_on(server.hub().connections()).unwrap();
+/// assert_eq!(line(&connections[0]), r#"/chat for 5 s: "ann""#);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {

@@ -10,6 +10,17 @@ use smallvec::SmallVec;
 pub struct RoomId(pub(super) u32);
 
 /// What is known of a room.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let route = || ws().on_connect(|socket| socket.join("lobby"));
+/// let server = TestServer::new(move || App::new().ws("/", route()));
+/// let _client = server.connect("/");
+/// let rooms = server.block_on(server.hub().rooms_page("", "", 100)).unwrap();
+/// assert_eq!((rooms[0].name.as_str(), rooms[0].members), ("lobby", 1));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomInfo {
@@ -20,6 +31,25 @@ pub struct RoomInfo {
 }
 
 /// The connection could not join the room.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, JoinError, ws};
+///
+/// let route = || {
+///     ws().max_rooms(1).on_text(|socket, room| match socket.join(room) {
+///         Ok(()) => "welcome".to_owned(),
+///         Err(JoinError::TooManyRooms { max }) => format!("{max} room is enough"),
+///         Err(other) => other.to_string(),
+///     })
+/// };
+/// let server = TestServer::new(move || App::new().ws("/", route()));
+/// let client = server.connect("/");
+/// client.send("lobby");
+/// client.expect_text("welcome");
+/// client.send("attic");
+/// client.expect_text("1 room is enough");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {

@@ -44,6 +44,18 @@ impl Wake for Bell {
 }
 
 /// The letter could not be delivered: the core has ended, or its mailbox is full.
+///
+/// ```
+/// use ringwire::{HttpError, MailError, Request};
+///
+/// async fn count(request: Request) -> Result<String, HttpError> {
+///     match request.hub().count().await {
+///         Ok(count) => Ok(count.to_string()),
+///         Err(MailError::Full) => Err(HttpError::unavailable("busy: try again")),
+///         Err(other) => Err(other.into()), // 503, too
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MailError {

@@ -38,6 +38,14 @@ pub struct RawJson(Arc<RawValue>);
 impl RawJson {
     /// Takes a text as it is, without white space around it.
     ///
+    /// ```
+    /// use ringwire::RawJson;
+    ///
+    /// assert_eq!(RawJson::parse(" [1.50, 2] ").unwrap().as_str(), "[1.50, 2]");
+    /// assert!(RawJson::parse("[1, 2").is_err());
+    /// assert!(RawJson::parse("1e999").is_err(), "no double is as large");
+    /// ```
+    ///
     /// # Errors
     /// If it is not JSON, is nested deeper than 100 arrays and objects, or has what no [`Value`] can hold: a number beyond
     /// the largest double, or half of a surrogate pair.
@@ -46,17 +54,46 @@ impl RawJson {
     }
 
     /// The text.
+    ///
+    /// ```
+    /// use ringwire::RawJson;
+    ///
+    /// let balance = RawJson::parse("0.10000000000000000001").unwrap();
+    /// assert_eq!(balance.as_str(), "0.10000000000000000001");
+    /// ```
     pub fn as_str(&self) -> &str {
         self.0.get()
     }
 
     /// The value; large integers are the nearest double in it.
+    ///
+    /// ```
+    /// use ringwire::RawJson;
+    ///
+    /// let data = RawJson::parse(r#"{"name": "ann", "level": 7}"#).unwrap();
+    /// assert_eq!(data.to_value()["level"], 7);
+    /// ```
     pub fn to_value(&self) -> Value {
         // `null` for what has been made of a `Value` that is nested too deeply to be read again.
         self.decode().unwrap_or_default()
     }
 
     /// Decodes it.
+    ///
+    /// ```
+    /// use ringwire::RawJson;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Player<'d> {
+    ///     name: &'d str,
+    ///     level: u8,
+    /// }
+    ///
+    /// let data = RawJson::parse(r#"{"name": "ann", "level": 7}"#).unwrap();
+    /// let player: Player = data.decode().unwrap();
+    /// assert_eq!((player.name, player.level), ("ann", 7));
+    /// assert!(data.decode::<u8>().is_err());
+    /// ```
     ///
     /// # Errors
     /// If it is not of that type.

@@ -19,31 +19,110 @@ pub use json::RawJson;
 
 /// A received message, borrowed from the receive buffer where it came in one piece: reading it copies nothing, and
 /// sending it on does not copy a large one either. `Debug` shows its beginning.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Message, Socket};
+///
+/// fn describe(_: &mut Socket, message: Message) -> String {
+///     match message.as_text() {
+///         Some(text) => format!("text of {} letters", text.chars().count()),
+///         None => format!("{} bytes", message.as_bytes().len()),
+///     }
+/// }
+///
+/// let server = TestServer::new(|| App::new().ws("/", describe));
+/// let client = server.connect("/");
+/// client.send("größer");
+/// client.expect_text("text of 6 letters");
+/// ```
 pub struct Message<'a>(pub(crate) Incoming<'a>);
 
 impl Message<'_> {
     /// Whether it is a text message; otherwise it is binary.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_message(|_, message| if message.is_text() { "text" } else { "bytes" });
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.connect("/");
+    /// client.send("hello");
+    /// client.expect_text("text");
+    /// ```
     pub fn is_text(&self) -> bool {
         self.0.kind == Kind::Text
     }
 
     /// Whether it is a binary message.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_message(|socket, message| if message.is_binary() { socket.close(1003, "text, please") } else { Ok(()) });
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.connect("/");
+    /// client.send(vec![1, 2, 3]);
+    /// assert_eq!(client.expect_close(1003), "text, please");
+    /// ```
     pub fn is_binary(&self) -> bool {
         self.0.kind == Kind::Binary
     }
 
     /// The payload.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_message(|_, message| message.as_bytes().iter().map(|byte| u32::from(*byte)).sum::<u32>().to_string());
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.connect("/");
+    /// client.send(vec![1, 2, 3]);
+    /// client.expect_text("6");
+    /// ```
     pub fn as_bytes(&self) -> &[u8] {
         self.0.payload.as_slice()
     }
 
     /// The text; `None` for a binary message.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_message(|_, message| message.as_text().map(str::to_uppercase));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.connect("/");
+    /// client.send("hello");
+    /// client.expect_text("HELLO");
+    /// ```
     pub fn as_text(&self) -> Option<&str> {
         // A text message was validated when it was received (RFC 6455 8.1); this cannot fail, and costs a scan.
         self.is_text().then(|| simdutf8::basic::from_utf8(self.as_bytes()).ok()).flatten()
     }
 
     /// The payload, decoded from JSON, be it text or binary.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let add = || {
+    ///     ws().on_message(|_, message| {
+    ///         let (a, b): (i64, i64) = message.json()?;
+    ///         Ok::<_, ringwire::DecodeError>((a + b).to_string())
+    ///     })
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", add()));
+    /// let client = server.connect("/");
+    /// client.send("[1, 2]");
+    /// client.expect_text("3");
+    /// client.send("no numbers");
+    /// client.expect_close(1007);
+    /// ```
     ///
     /// # Errors
     /// If it is not JSON, or not of that type.
@@ -52,6 +131,26 @@ impl Message<'_> {
     }
 
     /// A copy that outlives the handler.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, OwnedMessage, ws};
+    /// use std::cell::RefCell;
+    ///
+    /// // Each gets what the one before has sent.
+    /// let swap = || {
+    ///     ws().on_message(|socket, message| {
+    ///         let last: &RefCell<Option<OwnedMessage>> = socket.core_state();
+    ///         last.replace(Some(message.to_owned()))
+    ///     })
+    /// };
+    /// let app = move || App::new().with_core_state(RefCell::new(None::<OwnedMessage>)).ws("/", swap());
+    /// let server = TestServer::new(app);
+    /// let client = server.connect("/");
+    /// client.send("first");
+    /// client.send("second");
+    /// client.expect_text("first");
+    /// ```
     pub fn to_owned(&self) -> OwnedMessage {
         OwnedMessage {
             kind: self.0.kind,
@@ -61,6 +160,27 @@ impl Message<'_> {
     }
 
     /// Turns it into one that outlives the handler; a large message is not copied.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, sleep, ws};
+    /// use std::time::Duration;
+    ///
+    /// let later = || {
+    ///     ws().on_message(|socket, message| {
+    ///         let (sender, message) = (socket.sender(), message.into_owned());
+    ///         let echo = async move {
+    ///             sleep(Duration::from_secs(1)).await;
+    ///             sender.send(message).map(drop)
+    ///         };
+    ///         socket.spawn(echo).detach();
+    ///     })
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", later()));
+    /// let client = server.connect("/");
+    /// client.send("hello");
+    /// client.expect_text("hello");
+    /// ```
     pub fn into_owned(self) -> OwnedMessage {
         let (kind, uncompressed) = (self.0.kind, self.0.uncompressed);
         let bytes = match self.0.payload {
@@ -80,6 +200,15 @@ impl Message<'_> {
 }
 
 /// A message that owns its payload; cloning it copies nothing. `Debug` shows its beginning.
+///
+/// ```
+/// use ringwire::OwnedMessage;
+///
+/// let message = OwnedMessage::text("hello");
+/// let copies = vec![message.clone(); 1000]; // of one and the same text
+/// assert_eq!(copies[999].as_text(), Some("hello"));
+/// assert_eq!(format!("{message:?}"), "OwnedMessage(text of 5 bytes: \"hello\")");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct OwnedMessage {
     kind: Kind,
@@ -89,36 +218,98 @@ pub struct OwnedMessage {
 
 impl OwnedMessage {
     /// A text message.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, OwnedMessage, ws};
+    ///
+    /// let route = || ws().on_connect(|socket| OwnedMessage::text(format!("you are {}", socket.id())));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// assert!(server.connect("/").next_text().starts_with("you are "));
+    /// ```
     pub fn text(text: impl Into<String>) -> OwnedMessage {
         OwnedMessage { kind: Kind::Text, bytes: Bytes::from(text.into()), uncompressed: false }
     }
 
     /// A binary message.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, OwnedMessage, ws};
+    ///
+    /// let route = || ws().on_text(|_, text| OwnedMessage::binary(text.to_owned()));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.connect("/");
+    /// client.send("abc");
+    /// client.expect_binary("abc");
+    /// ```
     pub fn binary(bytes: impl Into<Bytes>) -> OwnedMessage {
         OwnedMessage { kind: Kind::Binary, bytes: bytes.into(), uncompressed: false }
     }
 
     /// Whether it is a text message; otherwise it is binary.
+    ///
+    /// ```
+    /// use ringwire::OwnedMessage;
+    ///
+    /// assert!(OwnedMessage::text("hello").is_text());
+    /// assert!(!OwnedMessage::binary(vec![1, 2, 3]).is_text());
+    /// ```
     pub fn is_text(&self) -> bool {
         self.kind == Kind::Text
     }
 
     /// The payload.
+    ///
+    /// ```
+    /// use ringwire::OwnedMessage;
+    ///
+    /// assert_eq!(OwnedMessage::text("abc").as_bytes(), b"abc");
+    /// assert_eq!(OwnedMessage::binary(vec![1, 2, 3]).as_bytes(), [1, 2, 3]);
+    /// ```
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The payload, shared.
+    ///
+    /// ```
+    /// use ringwire::OwnedMessage;
+    ///
+    /// let bytes = OwnedMessage::binary(vec![1, 2, 3]).into_bytes();
+    /// assert_eq!(bytes.slice(1..), [2, 3][..]);
+    /// ```
     pub fn into_bytes(self) -> Bytes {
         self.bytes
     }
 
     /// The text; `None` for a binary message.
+    ///
+    /// ```
+    /// use ringwire::OwnedMessage;
+    ///
+    /// assert_eq!(OwnedMessage::text("hello").as_text(), Some("hello"));
+    /// assert_eq!(OwnedMessage::binary("hello").as_text(), None);
+    /// ```
     pub fn as_text(&self) -> Option<&str> {
         self.is_text().then(|| simdutf8::basic::from_utf8(&self.bytes).ok()).flatten()
     }
 
     /// The payload, decoded from JSON.
+    ///
+    /// ```
+    /// use ringwire::OwnedMessage;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Point {
+    ///     x: i32,
+    ///     y: i32,
+    /// }
+    ///
+    /// let point: Point = OwnedMessage::text(r#"{"x": 1, "y": 2}"#).json().unwrap();
+    /// assert_eq!((point.x, point.y), (1, 2));
+    /// assert!(OwnedMessage::text("[1").json::<Point>().is_err());
+    /// ```
     ///
     /// # Errors
     /// If it is not JSON, or not of that type.
@@ -167,6 +358,22 @@ pub struct Json<T>(pub T);
     note = "a value that is `Serialize` is sent as JSON in `ringwire::Json(value)`"
 )]
 /// What can be sent as a message: text as text, bytes as binary, [`Json`] as text.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, EncodeError, IntoMessage, Message, ws};
+///
+/// struct Temperature(f32);
+///
+/// impl IntoMessage for Temperature {
+///     fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
+///         format!("{:.1} °C", self.0).with_message(send)
+///     }
+/// }
+///
+/// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.send(Temperature(21.46)))));
+/// server.connect("/").expect_text("21.5 °C");
+/// ```
 pub trait IntoMessage {
     /// Lends the message to `send`; nothing is copied for it.
     ///
@@ -193,6 +400,17 @@ pub trait IntoMessage {
 }
 
 /// A message that is sent as it is: see [`IntoMessage::uncompressed`].
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Deflate, Uncompressed, ws};
+///
+/// let route = || ws().deflate(Deflate::Stateless).on_connect(|_| Uncompressed("token: ".repeat(100)));
+/// let server = TestServer::new(move || App::new().ws("/", route()));
+/// let client = server.handshake("/").deflate().open();
+/// client.expect_text(&"token: ".repeat(100));
+/// assert_eq!(client.inflated_messages(), 0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uncompressed<M>(pub M);
 
@@ -256,6 +474,17 @@ impl<const N: usize> IntoMessage for [u8; N] {
 }
 
 /// How named events are written as messages: one JSON text message each.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Envelope, Events};
+///
+/// let echo = || Events::new().on_raw("say", |socket, data| socket.emit("said", data));
+/// let server = TestServer::new(move || App::new().envelope(Envelope::Path).ws("/", echo()));
+/// let client = server.connect("/");
+/// client.send(r#"{"path":"say","data":"hello"}"#);
+/// client.expect_text(r#"{"path":"said","data":"hello"}"#);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Envelope {
@@ -268,6 +497,12 @@ pub enum Envelope {
 
 impl Envelope {
     /// The key of the event's name.
+    ///
+    /// ```
+    /// use ringwire::Envelope;
+    ///
+    /// assert_eq!((Envelope::Event.key(), Envelope::Path.key()), ("event", "path"));
+    /// ```
     pub fn key(self) -> &'static str {
         match self {
             Envelope::Event => "event",

@@ -6,6 +6,18 @@ const FIRST_BITS: u32 = 10;
 const BOUNDED: usize = 21;
 
 /// Times by how long they were.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let server = TestServer::new(|| App::new().ws("/echo", ws().on_message(|_, message| message.into_owned())));
+/// let client = server.connect("/echo");
+/// client.send("hello");
+/// let handling = server.block_on(server.hub().metrics()).cores[0].counters.handling;
+/// println!("{} ticks, the longest of {} ns", handling.count(), handling.max_ns());
+/// # assert!(handling.count() > 0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// Not cumulative; the last is for what is longer than the last bound.
@@ -16,6 +28,14 @@ pub struct Histogram {
 
 impl Histogram {
     /// Counts a time.
+    ///
+    /// ```
+    /// use ringwire::metrics::Histogram;
+    ///
+    /// let mut times = Histogram::default();
+    /// [900, 1500, 2500].map(|ns| times.add(ns));
+    /// assert_eq!(times.count(), 3);
+    /// ```
     #[inline]
     pub fn add(&mut self, ns: u64) {
         // A bound belongs to its own bucket, as Prometheus has it.
@@ -32,16 +52,41 @@ impl Histogram {
     }
 
     /// Their sum in nanoseconds.
+    ///
+    /// ```
+    /// use ringwire::metrics::Histogram;
+    ///
+    /// let mut times = Histogram::default();
+    /// [900, 1500, 2500].map(|ns| times.add(ns));
+    /// assert_eq!(times.sum_ns() / times.count(), 1633, "on average");
+    /// ```
     pub fn sum_ns(&self) -> u64 {
         self.sum_ns
     }
 
     /// The longest in nanoseconds; 0 if there was none.
+    ///
+    /// ```
+    /// use ringwire::metrics::Histogram;
+    ///
+    /// let mut times = Histogram::default();
+    /// [900, 1500, 2500].map(|ns| times.add(ns));
+    /// assert_eq!(times.max_ns(), 2500);
+    /// ```
     pub fn max_ns(&self) -> u64 {
         self.max_ns
     }
 
     /// The upper bounds in nanoseconds, each with how many times were at most that long.
+    ///
+    /// ```
+    /// use ringwire::metrics::Histogram;
+    ///
+    /// let mut times = Histogram::default();
+    /// [900, 1500, 2500].map(|ns| times.add(ns));
+    /// let first: Vec<_> = times.cumulative().take(3).collect();
+    /// assert_eq!(first, [(1024, 1), (2048, 2), (4096, 3)]);
+    /// ```
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let mut count = 0;
         self.buckets[..BOUNDED].iter().enumerate().map(move |(index, in_bucket)| {

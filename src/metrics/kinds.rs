@@ -4,6 +4,15 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// One of few kinds of something that happens.
+///
+/// ```
+/// use ringwire::metrics::{Counts, DropReason, Kind as _};
+///
+/// let drops = Counts::<DropReason>::default();
+/// for reason in DropReason::ALL {
+///     println!("{}: {}", reason.label(), drops.of(*reason));
+/// }
+/// ```
 pub trait Kind: Copy + 'static {
     /// All of them, in the order of their places.
     const ALL: &'static [Self];
@@ -252,11 +261,29 @@ impl<K: Kind> Counts<K> {
     }
 
     /// How many of a kind.
+    ///
+    /// ```
+    /// use ringwire::metrics::{Counts, TimeoutKind};
+    ///
+    /// let mut timeouts = Counts::<TimeoutKind>::default();
+    /// timeouts.add(TimeoutKind::Idle, 3);
+    /// timeouts.add(TimeoutKind::Close, 1);
+    /// assert_eq!(timeouts.of(TimeoutKind::Idle), 3);
+    /// ```
     pub fn of(&self, kind: K) -> u64 {
         self.counts[kind.place()]
     }
 
     /// How many of all kinds.
+    ///
+    /// ```
+    /// use ringwire::metrics::{Counts, TimeoutKind};
+    ///
+    /// let mut timeouts = Counts::<TimeoutKind>::default();
+    /// timeouts.add(TimeoutKind::Idle, 3);
+    /// timeouts.add(TimeoutKind::Close, 1);
+    /// assert_eq!(timeouts.total(), 4);
+    /// ```
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -275,6 +302,17 @@ impl<K: Kind> fmt::Debug for Counts<K> {
 }
 
 /// WebSockets that ended, by close code and by who began to close.
+///
+/// ```
+/// use ringwire::metrics::{CloseCode, Side};
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let server = TestServer::new(|| App::new().ws("/", ws()));
+/// server.connect("/").close(1000, "bye");
+/// let closes = server.block_on(server.hub().metrics()).cores[0].counters.closes;
+/// assert_eq!((closes.of(CloseCode::Normal, Side::Peer), closes.total()), (1, 1));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Closes {
     local: Counts<CloseCode>,

@@ -29,6 +29,17 @@ pub use kinds::{
 pub use prometheus::CONTENT_TYPE;
 
 /// Counters of one core, since its start.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let server = TestServer::new(|| App::new().ws("/echo", ws().on_message(|_, message| message.into_owned())));
+/// let client = server.connect("/echo");
+/// client.send("hello");
+/// let counters = server.block_on(server.hub().metrics()).cores[0].counters;
+/// assert_eq!((counters.opened, counters.messages_in, counters.messages_out), (1, 1, 1));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -93,6 +104,17 @@ pub struct Counters {
 }
 
 /// What was compressed or decompressed.
+///
+/// ```
+/// use ringwire::metrics::Compressed;
+///
+/// /// How much of them is left.
+/// fn ratio(compressed: &Compressed) -> f64 {
+///     compressed.wire_bytes as f64 / compressed.payload_bytes.max(1) as f64
+/// }
+///
+/// assert_eq!(ratio(&Compressed::default()), 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Compressed {
@@ -107,6 +129,18 @@ pub struct Compressed {
 }
 
 /// What one core tells of itself.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let server = TestServer::new(|| App::new().ws("/echo", ws().on_message(|_, message| message.into_owned())));
+/// let client = server.connect("/echo");
+/// client.send("hello");
+/// let metrics = server.block_on(server.hub().metrics());
+/// let busiest = metrics.cores.iter().max_by_key(|core| core.counters.messages_in).unwrap();
+/// assert_eq!((busiest.core, busiest.counters.messages_in), (0, 1));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoreMetrics {
@@ -136,6 +170,18 @@ pub struct CoreMetrics {
 }
 
 /// What a server tells of itself; from [`Hub::metrics`](crate::Hub::metrics).
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let server = TestServer::new(|| App::new().ws("/echo", ws().on_message(|_, message| message.into_owned())));
+/// let client = server.connect("/echo");
+/// client.send("hello");
+/// let metrics = server.block_on(server.hub().metrics());
+/// assert_eq!((metrics.cores.len(), metrics.cores_all), (1, 1), "all answer");
+/// assert!(!metrics.draining && !metrics.memory_over);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {

@@ -10,6 +10,17 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Metrics {
     /// The text that a Prometheus server scrapes, of the media type [`CONTENT_TYPE`].
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", ws().on_message(|_, message| message.into_owned())));
+    /// let client = server.connect("/echo");
+    /// client.send("hello");
+    /// let text = server.block_on(server.hub().metrics()).to_prometheus();
+    /// assert!(text.contains("ringwire_messages_received_total{core=\"0\"} 1\n"));
+    /// ```
     pub fn to_prometheus(&self) -> String {
         let mut text = Text { out: String::with_capacity(16 << 10), cores: &self.cores };
         process(&mut text, self);

@@ -1,6 +1,28 @@
 //! What a connection has lost.
 
 /// Messages that a connection will not get because it does not keep up.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, Config, SlowConsumer, ws};
+/// use std::{cell::Cell, rc::Rc};
+///
+/// let missed = Rc::new(Cell::new(0));
+/// let config = Config::default().max_outbox(4096);
+/// let server = TestServer::builder().config(config).start(|| {
+///     let missed = Rc::clone(&missed);
+///     let count = move |dropped: &ringwire::Dropped| missed.set(missed.get() + dropped.oldest);
+///     App::new().ws("/", ws().slow_consumer(SlowConsumer::DropOld).on_drop(move |_, dropped| count(dropped)))
+/// });
+/// let slow = server.connect("/");
+/// slow.set_window(1024);
+/// slow.pause();
+/// for _ in 0..100 {
+///     server.block_on(server.hub().send_to_all("x".repeat(1000)).unwrap());
+/// }
+/// slow.resume();
+/// assert_eq!(slow.unread().len() as u64, 100 - missed.get());
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dropped {

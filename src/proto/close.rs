@@ -12,6 +12,15 @@ pub fn is_legal(code: u16) -> bool {
 }
 
 /// The code must not be sent in a Close frame (RFC 6455 7.4).
+///
+/// ```
+/// use ringwire::{IllegalCloseCode, Message, Socket};
+///
+/// fn hang_up(socket: &mut Socket, message: Message) -> Result<(), IllegalCloseCode> {
+///     let code = message.as_text().and_then(|text| text.parse().ok()).unwrap_or(1000);
+///     socket.close(code, "as you wish") // 1005, 1006 and others are never sent
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a close code that may be sent")]
 pub struct IllegalCloseCode(pub u16);
@@ -62,6 +71,22 @@ impl ClosePayload {
 }
 
 /// A ping with more than 125 bytes of payload (RFC 6455 5.5).
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let route = || {
+///     ws().on_message(|socket, message| match socket.ping(message.as_bytes()) {
+///         Ok(_) => None,
+///         Err(error) => Some(error.to_string()),
+///     })
+/// };
+/// let server = TestServer::new(move || App::new().ws("/", route()));
+/// let client = server.connect("/");
+/// client.send("x".repeat(126));
+/// client.expect_text("a ping has at most 125 bytes");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a ping has at most 125 bytes")]
 pub struct PingTooLong;

@@ -11,6 +11,18 @@ use crate::metrics::Certificates;
 
 /// The way to every connection of a running server from any thread; clones are the same. What it can do is in the
 /// documentation of its methods: messages, events, rooms, data, counts.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()));
+/// let (ann, ben) = (server.connect("/news"), server.connect("/news"));
+/// let hub = server.hub().clone(); // for another thread, or a task of another runtime
+/// let told = server.block_on(hub.emit_to_all("headline", "it rains").unwrap());
+/// assert_eq!(told.queued, 2);
+/// [ann, ben].map(|client| assert_eq!(client.expect_event("headline"), "it rains"));
+/// ```
 #[derive(Clone)]
 pub struct Hub {
     courier: Courier<Letter>,
@@ -60,6 +72,19 @@ impl Hub {
     /// It may be called again: the earliest end counts, so that a later call can shorten a drain, one by
     /// [`Hub::shutdown`] or a signal too, and none makes it longer. Waits for nothing; the handle's
     /// [`drain`](crate::Handle::drain) does.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request, ws};
+    /// use std::time::Duration;
+    ///
+    /// let quit = async |request: Request| request.hub().shutdown_within(Duration::from_secs(2));
+    /// let server = TestServer::new(move || App::new().ws("/", ws()).post("/quit", quit));
+    /// let client = server.connect("/");
+    /// server.post("/quit").send();
+    /// client.expect_close(1001);
+    /// server.join();
+    /// ```
     pub fn shutdown_within(&self, timeout: Duration) {
         self.drain(Some(timeout));
     }
@@ -81,11 +106,32 @@ impl Hub {
 
     /// Whether the server is shutting down, or about to: it is true from the beginning of `RINGWIRE_DRAIN_NOTICE`, in which
     /// everybody is still served and let in.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, HttpError, Request};
+    ///
+    /// async fn ready(request: Request) -> Result<&'static str, HttpError> {
+    ///     if request.hub().is_draining() { Err(HttpError::unavailable("draining")) } else { Ok("ready") }
+    /// }
+    ///
+    /// let server = TestServer::new(|| App::new().get("/ready", ready));
+    /// assert_eq!(server.get("/ready").send().text(), "ready");
+    /// ```
     pub fn is_draining(&self) -> bool {
         self.admission.is_leaving()
     }
 
     /// Whether the memory budget was spent, and not enough of it is free again: no WebSocket is let in.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request};
+    ///
+    /// let memory = async |request: Request| if request.hub().is_out_of_memory() { "spent" } else { "fine" };
+    /// let server = TestServer::new(move || App::new().get("/memory", memory));
+    /// assert_eq!(server.get("/memory").send().text(), "fine");
+    /// ```
     pub fn is_out_of_memory(&self) -> bool {
         self.admission.memory().is_spent()
     }
@@ -96,6 +142,15 @@ impl Hub {
     }
 
     /// WebSockets now, over all cores.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/", ws()));
+    /// let _clients = [server.connect("/"), server.connect("/"), server.connect("/")];
+    /// assert_eq!(server.hub().websockets(), 3);
+    /// ```
     pub fn websockets(&self) -> u32 {
         self.admission.connections()
     }
@@ -119,6 +174,14 @@ impl Hub {
     }
 
     /// The number of cores.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::builder().cores(3).start(App::new);
+    /// assert_eq!(server.hub().cores(), 3);
+    /// ```
     pub fn cores(&self) -> usize {
         self.courier.cores()
     }

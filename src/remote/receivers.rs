@@ -27,11 +27,32 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.
+///
+/// ```no_run
+/// # fn main() -> ringwire::Result<()> {
+/// # let handle = ringwire::Server::new(ringwire::Config::default()).start(ringwire::App::new)?;
+/// let hub = handle.hub().clone();
+/// std::thread::spawn(move || {
+///     let told = hub.emit_to_all("tick", &1).map(|delivering| delivering.wait());
+///     println!("{told:?}");
+/// });
+/// # handle.join()
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Delivering(pub(super) oneshot::Receiver<Delivery>);
 
 impl Delivering {
     /// Blocks until the answer is there.
+    ///
+    /// ```no_run
+    /// # fn example(hub: ringwire::Hub) -> Result<(), ringwire::EncodeError> {
+    /// // On a thread of its own; tasks and handlers await it.
+    /// let told = hub.send_to_room("lobby", "hello")?.wait();
+    /// println!("{} have it, {} do not keep up", told.queued, told.dropped);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// On a core: in a handler, a hook or a task, which would wait for itself. Await it there.
@@ -64,11 +85,34 @@ impl<A, O> Future for Answer<A, O> {
 }
 
 /// A question to a connection's core on its way.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ConnectionId, ws};
+///
+/// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+/// let client = server.connect("/");
+/// let id: ConnectionId = client.next_text().parse().unwrap();
+/// match server.block_on(server.hub().connection(id)) {
+///     Some(Some(info)) => assert_eq!(info.id, id),
+///     Some(None) => println!("it has gone"),
+///     None => println!("its core does not answer"),
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Asking<A>(pub(super) oneshot::Receiver<Result<A, MailError>>);
 
 impl<A> Asking<A> {
     /// Blocks until the answer is there; `None` if there will be none: the server has ended, or the core's mailbox is full.
+    ///
+    /// ```no_run
+    /// # fn example(hub: ringwire::Hub, id: ringwire::ConnectionId) {
+    /// // On a thread of its own; tasks and handlers await it.
+    /// if let Some(Some(data)) = hub.data(id).wait() {
+    ///     println!("{}", data["name"]);
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// On a core: in a handler, a hook or a task, which would wait for itself. Await it there.
@@ -104,18 +148,56 @@ impl Hub {
     }
 
     /// All connections.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// let told = server.block_on(server.hub().to_all().emit("headline", "it rains").unwrap());
+    /// assert_eq!(told.queued, 2);
+    /// reader.expect_event("headline");
+    /// chatter.expect_event("headline");
+    /// ```
     pub fn to_all(&self) -> Receivers<'_> {
         self.receivers(Target::Scope(Scope::Everyone))
     }
 
     /// The connections of a route, by its path as it was given to `App::ws`, and those that an HTTP handler of this path
     /// has upgraded.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// let told = server.block_on(server.hub().to_route("/news").emit("headline", "it rains").unwrap());
+    /// assert_eq!(told.queued, 1);
+    /// reader.expect_event("headline");
+    /// chatter.expect_nothing();
+    /// ```
     pub fn to_route(&self, path: &str) -> Receivers<'_> {
         self.receivers(Target::Scope(Scope::Path(path.into())))
     }
 
     /// One connection, on whichever core it is. The answer says `gone` for an id that is stale or was never one; a stale
     /// id never reaches a later connection.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let to_it = server.hub().to_connection(id);
+    /// assert_eq!(server.block_on(to_it.clone().send("hello").unwrap()).queued, 1);
+    /// client.expect_text("hello");
+    /// client.reset();
+    /// assert_eq!(server.block_on(to_it.send("hello").unwrap()).gone, 1);
+    /// ```
     pub fn to_connection(&self, id: ConnectionId) -> Receivers<'_> {
         self.receivers(Target::One(id))
     }
@@ -126,6 +208,17 @@ impl Hub {
 
     /// Sends a message to one connection. See [`Hub::to_connection`].
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let _ = server.hub().send_to(id, "hello").unwrap();
+    /// client.expect_text("hello");
+    /// ```
+    ///
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send_to(&self, id: ConnectionId, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
@@ -133,6 +226,18 @@ impl Hub {
     }
 
     /// Sends a named event to one connection.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let told = server.block_on(server.hub().emit_to(id, "private", "psst").unwrap());
+    /// assert_eq!(told.queued, 1);
+    /// assert_eq!(client.expect_event("private"), "psst");
+    /// ```
     ///
     /// # Errors
     /// If the data cannot be written as JSON.
@@ -147,6 +252,17 @@ impl Hub {
 
     /// Sends a message to all connections.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// let _ = server.hub().send_to_all("hello").unwrap();
+    /// reader.expect_text("hello");
+    /// chatter.expect_text("hello");
+    /// ```
+    ///
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send_to_all(&self, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
@@ -155,6 +271,17 @@ impl Hub {
 
     /// Sends a named event to all connections.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// let _ = server.hub().emit_to_all("headline", "it rains").unwrap();
+    /// assert_eq!(reader.expect_event("headline"), "it rains");
+    /// assert_eq!(chatter.expect_event("headline"), "it rains");
+    /// ```
+    ///
     /// # Errors
     /// If the data cannot be written as JSON.
     pub fn emit_to_all(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivering, EncodeError> {
@@ -162,6 +289,20 @@ impl Hub {
     }
 
     /// Sends a named event to all connections but one.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let other = server.connect("/");
+    /// other.next_text();
+    /// let _ = server.hub().emit_to_all_except(id, "joined", &id).unwrap();
+    /// assert_eq!(other.expect_event("joined"), id.to_string());
+    /// client.expect_nothing();
+    /// ```
     ///
     /// # Errors
     /// If the data cannot be written as JSON.
@@ -176,6 +317,18 @@ impl Hub {
 
     /// Sends a message to the members of a room.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_connect(|socket| socket.join(socket.param("room")));
+    /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/{room}", route()));
+    /// let (lobby, attic) = (server.connect("/lobby"), server.connect("/attic"));
+    /// let _ = server.hub().send_to_room("lobby", "hello").unwrap();
+    /// lobby.expect_text("hello");
+    /// attic.expect_nothing();
+    /// ```
+    ///
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send_to_room(&self, room: &str, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
@@ -183,6 +336,18 @@ impl Hub {
     }
 
     /// Sends a named event to the members of a room.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_connect(|socket| socket.join(socket.param("room")));
+    /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/{room}", route()));
+    /// let (lobby, attic) = (server.connect("/lobby"), server.connect("/attic"));
+    /// let _ = server.hub().emit_to_room("lobby", "bell", &2).unwrap();
+    /// assert_eq!(lobby.expect_event("bell"), 2);
+    /// attic.expect_nothing();
+    /// ```
     ///
     /// # Errors
     /// If the data cannot be written as JSON.
@@ -196,6 +361,17 @@ impl Hub {
     }
 
     /// Sends a named event to the connections of a route, by its path as it was given to `App::ws`.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// let _ = server.hub().emit_to_route("/news", "headline", "it rains").unwrap();
+    /// assert_eq!(reader.expect_event("headline"), "it rains");
+    /// chatter.expect_nothing();
+    /// ```
     ///
     /// # Errors
     /// If the data cannot be written as JSON.
@@ -227,6 +403,18 @@ impl Hub {
     /// Closes a connection with this code and reason. The answer is false if it had gone; one that is
     /// closing already goes by what it was closed with first.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// assert!(server.hub().disconnect(id, 1005, "not a code that is sent").is_err());
+    /// assert_eq!(server.block_on(server.hub().disconnect(id, 1008, "no gossip").unwrap()), Some(true));
+    /// assert_eq!(client.expect_close(1008), "no gossip");
+    /// ```
+    ///
     /// # Errors
     /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may. Nothing happens then.
     pub fn disconnect(
@@ -243,6 +431,17 @@ impl Hub {
     }
 
     /// As [`Hub::disconnect`], with a Close frame that has neither a code nor a reason (RFC 6455 5.5.1).
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// assert_eq!(server.block_on(server.hub().disconnect_without_code(id)), Some(true));
+    /// client.expect_close(1005);
+    /// ```
     pub fn disconnect_without_code(&self, id: ConnectionId) -> Asking<bool> {
         self.ask(id.core(), move |hub| {
             let slot = hub.find(id);
@@ -255,6 +454,18 @@ impl Hub {
 
     /// Sends a ping with this payload to a connection; the answer says `dropped` where its outbox has no room.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let told = server.block_on(server.hub().ping(id, "there?").unwrap());
+    /// assert_eq!(told.map(|told| told.queued), Some(1));
+    /// assert_eq!(client.expect_ping(), "there?");
+    /// ```
+    ///
     /// # Errors
     /// If the payload has more than 125 bytes (RFC 6455 5.5).
     pub fn ping(&self, id: ConnectionId, payload: impl AsRef<[u8]>) -> Result<Asking<Delivery>, PingTooLong> {
@@ -266,17 +477,54 @@ impl Hub {
     }
 
     /// A connection's JSON data; `None` inside if it has gone.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let hub = server.hub();
+    /// server.block_on(hub.set_data(id, serde_json::json!({"name": "ann"})));
+    /// assert_eq!(server.block_on(hub.data(id)).flatten().unwrap()["name"], "ann");
+    /// ```
     pub fn data(&self, id: ConnectionId) -> Asking<Option<Value>> {
         self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot).to_value()))
     }
 
     /// A connection's JSON data as it was written, with all digits of its numbers; `None` inside if it has gone.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let hub = server.hub();
+    /// server.block_on(hub.set_data(id, ringwire::RawJson::parse("0.10000000000000000001").unwrap()));
+    /// let data = server.block_on(hub.raw_data(id)).flatten().unwrap();
+    /// assert_eq!(data.as_str(), "0.10000000000000000001");
+    /// ```
     pub fn raw_data(&self, id: ConnectionId) -> Asking<Option<RawJson>> {
         self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot)))
     }
 
     /// Sets a connection's JSON data: a [`Value`], or a [`RawJson`], which stays as it is written. The answer is false if
     /// the connection had gone.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// assert_eq!(server.block_on(server.hub().set_data(id, serde_json::json!({"level": 7}))), Some(true));
+    /// client.reset();
+    /// assert_eq!(server.block_on(server.hub().set_data(id, serde_json::json!(null))), Some(false));
+    /// ```
     pub fn set_data(&self, id: ConnectionId, data: impl Into<RawJson>) -> Asking<bool> {
         let (answer, asking) = oneshot::channel();
         self.give(id.core(), Order::SetData { id, data: data.into(), answer }.into());
@@ -284,12 +532,38 @@ impl Hub {
     }
 
     /// What is known of one connection; `None` inside if it has gone.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let info = server.block_on(server.hub().connection(id)).flatten().unwrap();
+    /// assert_eq!((&*info.route, info.core), ("/", 0));
+    /// client.reset();
+    /// assert_eq!(server.block_on(server.hub().connection(id)), Some(None));
+    /// ```
     pub fn connection(&self, id: ConnectionId) -> Asking<Option<ConnectionInfo>> {
         self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.info(slot)))
     }
 
     /// All connections, core by core, which are asked for a part at a time: whoever is there all the while is in it, once.
     /// Their data is shared with the hub, and not copied.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// let connections = server.block_on(server.hub().connections()).unwrap();
+    /// let mut routes: Vec<&str> = connections.iter().map(|connection| &*connection.route).collect();
+    /// routes.sort();
+    /// assert_eq!(routes, ["/chat", "/news"]);
+    /// # drop((reader, chatter));
+    /// ```
     ///
     /// # Errors
     /// If a core's mailbox is full: nothing is known of its connections.
@@ -311,6 +585,24 @@ impl Hub {
     /// A part of all connections, core by core: at most `limit` of them after the first `offset`, and no more than 4 MiB,
     /// where each counts 256 bytes and its data, but at least one if there is one. The next part begins as many further on
     /// as there are in this one.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/", ws()));
+    /// let _clients: Vec<_> = (0..25).map(|_| server.connect("/")).collect();
+    /// let (mut seen, mut pages) = (0, 0);
+    /// loop {
+    ///     let page = server.block_on(server.hub().connections_page(seen, 10)).unwrap();
+    ///     if page.is_empty() {
+    ///         break;
+    ///     }
+    ///     seen += page.len();
+    ///     pages += 1;
+    /// }
+    /// assert_eq!((seen, pages), (25, 3));
+    /// ```
     ///
     /// # Errors
     /// If a core's mailbox is full.
@@ -347,6 +639,16 @@ impl Hub {
 
     /// The ids of all connections.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// assert_eq!(server.block_on(server.hub().ids()).unwrap(), [id]);
+    /// ```
+    ///
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn ids(&self) -> Result<Vec<ConnectionId>, MailError> {
@@ -354,6 +656,18 @@ impl Hub {
     }
 
     /// How many connections there are.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// assert_eq!(server.block_on(server.hub().count()).unwrap(), 2);
+    /// drop(reader);
+    /// assert_eq!(server.block_on(server.hub().count()).unwrap(), 1);
+    /// # drop(chatter);
+    /// ```
     ///
     /// # Errors
     /// If a core's mailbox is full.
@@ -363,6 +677,17 @@ impl Hub {
 
     /// How many connections there are on each route that has any, by the routes' paths. Those that an HTTP handler has
     /// upgraded count by the handler's path.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// let counts = server.block_on(server.hub().counts_by_route()).unwrap();
+    /// assert_eq!((counts["/chat"], counts["/news"]), (1, 1));
+    /// # drop((reader, chatter));
+    /// ```
     ///
     /// # Errors
     /// If a core's mailbox is full.
@@ -376,6 +701,17 @@ impl Hub {
 
     /// How many connections there are on a route, by its path as it was given to `App::ws`.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// assert_eq!(server.block_on(server.hub().count_on_route("/news")).unwrap(), 1);
+    /// assert_eq!(server.block_on(server.hub().count_on_route("/attic")).unwrap(), 0);
+    /// # drop((reader, chatter));
+    /// ```
+    ///
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn count_on_route(&self, path: &str) -> Result<usize, MailError> {
@@ -384,6 +720,17 @@ impl Hub {
 
     /// What every core tells of itself, for metrics; a core that has ended is left out. Works however full the mailboxes
     /// are.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/", ws()));
+    /// let _client = server.connect("/");
+    /// let metrics = server.block_on(server.hub().metrics());
+    /// assert_eq!(metrics.cores.iter().map(|core| core.counters.opened).sum::<u64>(), 1);
+    /// assert!(metrics.to_prometheus().contains("ringwire_messages_received_total"));
+    /// ```
     pub async fn metrics(&self) -> Metrics {
         let ask = |core| {
             let (letter, answer) = Letter::ask(|hub| hub.metrics());
@@ -449,6 +796,21 @@ pub(super) async fn answered<A>(question: oneshot::Receiver<Result<A, MailError>
 }
 
 /// Who is to get a message: made by [`Hub::to`] and its like.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, ws};
+///
+/// let route = || ws().on_connect(|socket| socket.join(socket.param("room")));
+/// let server = TestServer::builder().cores(2).start(move || App::new().ws("/{room}", route()));
+/// let (lobby, attic) = (server.connect("/lobby"), server.connect("/attic"));
+/// let receivers = server.hub().to("lobby"); // to be used as often as one likes
+/// for hour in [1, 2] {
+///     let _ = receivers.clone().emit("bell", &hour).unwrap();
+/// }
+/// assert_eq!((lobby.expect_event("bell"), lobby.expect_event("bell")), (1.into(), 2.into()));
+/// # drop(attic);
+/// ```
 #[derive(Clone)]
 #[must_use = "it sends nothing by itself"]
 pub struct Receivers<'h> {
@@ -466,6 +828,20 @@ enum Target {
 
 impl Receivers<'_> {
     /// Not this connection.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let other = server.connect("/");
+    /// other.next_text();
+    /// let _ = server.hub().to_all().except(id).send("behind your back").unwrap();
+    /// other.expect_text("behind your back");
+    /// client.expect_nothing();
+    /// ```
     pub fn except(mut self, id: ConnectionId) -> Self {
         self.except = Some(id);
         self
@@ -474,6 +850,24 @@ impl Receivers<'_> {
     /// Gives the message a key: to a connection that is behind, on a route with
     /// [`SlowConsumer::KeepLatest`](crate::SlowConsumer::KeepLatest), it replaces an older one with the same key. Elsewhere
     /// a key changes nothing.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, SlowConsumer, ws};
+    ///
+    /// let prices = || ws().slow_consumer(SlowConsumer::KeepLatest);
+    /// let server = TestServer::new(move || App::new().ws("/prices", prices()));
+    /// let slow = server.connect("/prices");
+    /// slow.set_window(1024);
+    /// slow.pause();
+    /// for price in 0..1000 {
+    ///     let to_it = server.hub().to_route("/prices").keyed("EURUSD");
+    ///     server.block_on(to_it.send(price.to_string()).unwrap());
+    /// }
+    /// slow.resume();
+    /// let seen = slow.unread();
+    /// assert!(seen.len() < 1000 && seen.last().unwrap().as_text() == Some("999"));
+    /// ```
     pub fn keyed(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(Key::of(key.as_ref()));
         self
@@ -485,6 +879,19 @@ impl Receivers<'_> {
     }
 
     /// Sends a message. Awaiting the result, or [`Delivering::wait`], tells what became of it; dropping it is fine.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_connect(|socket| socket.join(socket.param("room")));
+    /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/{room}", route()));
+    /// let (lobby, attic) = (server.connect("/lobby"), server.connect("/attic"));
+    /// let told = server.block_on(server.hub().to("lobby").send("hello").unwrap());
+    /// assert_eq!(told.queued, 1);
+    /// lobby.expect_text("hello");
+    /// attic.expect_nothing();
+    /// ```
     ///
     /// # Errors
     /// If a value cannot be written as JSON.
@@ -510,6 +917,19 @@ impl Receivers<'_> {
     }
 
     /// Sends a named event, in the app's envelope.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_connect(|socket| socket.join(socket.param("room")));
+    /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/{room}", route()));
+    /// let (lobby, attic) = (server.connect("/lobby"), server.connect("/attic"));
+    /// let told = server.block_on(server.hub().to("attic").emit("dust", &[3, 4]).unwrap());
+    /// assert_eq!(told.queued, 1);
+    /// assert_eq!(attic.expect_event("dust"), serde_json::json!([3, 4]));
+    /// lobby.expect_nothing();
+    /// ```
     ///
     /// # Errors
     /// If the data cannot be written as JSON.

@@ -30,6 +30,19 @@ impl Hub {
 
     /// Has a connection leave a room. The answer comes when every core knows of it; it is false if the connection was not in
     /// the room, or has gone.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let hub = server.hub();
+    /// assert_eq!(server.block_on(hub.join(id, "lobby")), Some(Ok(1)));
+    /// assert_eq!(server.block_on(hub.leave(id, "lobby")), Some(true));
+    /// assert_eq!(server.block_on(hub.leave(id, "lobby")), Some(false));
+    /// ```
     pub fn leave(&self, id: ConnectionId, room: &str) -> Asking<bool> {
         let (answer, asking) = oneshot::channel();
         self.give(id.core(), Order::Leave { id, room: room.into(), answer }.into());
@@ -62,6 +75,18 @@ impl Hub {
     }
 
     /// The members of a room, core by core, which are asked for a part at a time: whoever is in it all the while is told, once.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// server.block_on(server.hub().join(id, "lobby"));
+    /// assert_eq!(server.block_on(server.hub().members("lobby")).unwrap(), [id]);
+    /// assert_eq!(server.block_on(server.hub().members("attic")).unwrap(), []);
+    /// ```
     ///
     /// # Errors
     /// If a core's mailbox is full.
@@ -152,6 +177,16 @@ impl Hub {
 
     /// How many members a room has, over all cores. On a core, [`Socket::member_count`](crate::Socket::member_count) knows
     /// it without asking the others.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_connect(|socket| socket.join("lobby"));
+    /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/", route()));
+    /// let _clients = [server.connect("/"), server.connect("/")];
+    /// assert_eq!(server.block_on(server.hub().member_count("lobby")).unwrap(), 2);
+    /// ```
     ///
     /// # Errors
     /// If a core's mailbox is full.

@@ -19,6 +19,24 @@ use crate::remote::{Asking, Delivering};
 
 /// Sends to one connection from any thread and any runtime, without its having asked for anything. Clones are the same
 /// sender; a send-only connection stays open until the last of them is dropped.
+///
+/// ```no_run
+/// use ringwire::{App, Config, Server, ws};
+///
+/// fn main() -> ringwire::Result<()> {
+///     let (tell, told) = std::sync::mpsc::channel();
+///     let app = move || {
+///         let tell = tell.clone();
+///         App::new().ws("/", ws().on_connect(move |socket| drop(tell.send(socket.sender()))))
+///     };
+///     let handle = Server::new(Config::default()).start(app)?;
+///     for sender in told {
+///         let delivery = sender.send("welcome, says another thread").map(|sent| sent.wait());
+///         println!("{:?}: {delivery:?}", sender.id());
+///     }
+///     handle.join()
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Sender {
     id: ConnectionId,
@@ -39,16 +57,67 @@ impl Sender {
     }
 
     /// The connection's address.
+    ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// let told = server.block_on(server.hub().send_to(sender.id(), "hello").unwrap());
+    /// assert_eq!(told.queued, 1);
+    /// client.expect_text("hello");
+    /// ```
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
     /// Whether the connection has gone: nothing sent from now on will arrive.
+    ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// assert!(!sender.is_gone());
+    /// client.reset();
+    /// assert!(sender.is_gone());
+    /// ```
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
 
     /// Sends a message. Awaiting the result, or [`Delivering::wait`], tells what became of it; dropping it is fine.
+    ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// let told = server.block_on(sender.send("hello").unwrap());
+    /// assert_eq!((told.queued, told.gone), (1, 0));
+    /// client.expect_text("hello");
+    /// ```
     ///
     /// # Errors
     /// If a value cannot be written as JSON.
@@ -58,6 +127,22 @@ impl Sender {
 
     /// Sends a named event, in the app's envelope.
     ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// let _ = sender.emit("news", "it rains").unwrap();
+    /// assert_eq!(client.expect_event("news"), "it rains");
+    /// ```
+    ///
     /// # Errors
     /// If the data cannot be written as JSON.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivering, EncodeError> {
@@ -66,6 +151,26 @@ impl Sender {
 
     /// As [`Sender::send`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
     ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// for price in ["1.0844", "1.0845"] {
+    ///     // To who is behind, on a route with `SlowConsumer::KeepLatest`, only the latest is sent.
+    ///     let _ = sender.send_keyed("EURUSD", price).unwrap();
+    /// }
+    /// client.expect_text("1.0844");
+    /// client.expect_text("1.0845");
+    /// ```
+    ///
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send_keyed(&self, key: impl AsRef<[u8]>, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
@@ -73,6 +178,22 @@ impl Sender {
     }
 
     /// As [`Sender::emit`], with a key: see [`Socket::send_keyed`](crate::Socket::send_keyed).
+    ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// let _ = sender.emit_keyed("EURUSD", "price", &1.0845).unwrap();
+    /// assert_eq!(client.expect_event("price"), 1.0845);
+    /// ```
     ///
     /// # Errors
     /// If the data cannot be written as JSON.
@@ -87,6 +208,26 @@ impl Sender {
 
     /// Sends all messages of a stream, no faster than the peer reads: the next one is taken when most of what is queued has
     /// been sent. Ends early when the connection does, or when a message is not queued. Says what became of them.
+    ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// use futures_util::stream;
+    ///
+    /// // `sender` is that of `client`.
+    /// let numbers = stream::iter((0..3).map(|number| number.to_string()));
+    /// let told = server.block_on(sender.send_stream(numbers)).unwrap();
+    /// assert_eq!(told.queued, 3);
+    /// ["0", "1", "2"].map(|number| client.expect_text(number));
+    /// ```
     ///
     /// # Errors
     /// If a value cannot be written as JSON; nothing is sent of the stream behind it.
@@ -122,6 +263,23 @@ impl Sender {
 
     /// Closes the connection, after what has been queued to it: see [`Hub::disconnect`].
     ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// assert!(sender.close(1006, "not a code that is sent").is_err());
+    /// assert_eq!(server.block_on(sender.close(4000, "your time is up").unwrap()), Some(true));
+    /// assert_eq!(client.expect_close(4000), "your time is up");
+    /// ```
+    ///
     /// # Errors
     /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may. Nothing happens then.
     pub fn close(&self, code: u16, reason: impl Into<String>) -> Result<Asking<bool>, IllegalCloseCode> {
@@ -129,11 +287,44 @@ impl Sender {
     }
 
     /// As [`Sender::close`], with a Close frame that has neither a code nor a reason.
+    ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// assert_eq!(server.block_on(sender.close_without_code()), Some(true));
+    /// client.expect_close(1005);
+    /// ```
     pub fn close_without_code(&self) -> Asking<bool> {
         self.hub.disconnect_without_code(self.id)
     }
 
     /// Sends a ping: see [`Hub::ping`].
+    ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     App::new().ws("/", ws().on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.connect("/");
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// let told = server.block_on(sender.ping("there?").unwrap());
+    /// assert_eq!(told.map(|told| told.queued), Some(1));
+    /// assert_eq!(client.expect_ping(), "there?");
+    /// ```
     ///
     /// # Errors
     /// If the payload has more than 125 bytes (RFC 6455 5.5).

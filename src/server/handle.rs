@@ -70,38 +70,101 @@ impl Handle {
     /// Has the files of the certificates read again, as SIGHUP does where the server is run, and a change of the files within
     /// ten seconds; returns before that is done. Files that cannot be used are refused, which the log tells: what was there
     /// before stays. False if the certificates are not from files.
+    ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// // New files are in place:
+    /// if !handle.renew_certificates() {
+    ///     println!("this server's certificates are not from files");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tls")]
     pub fn renew_certificates(&self) -> bool {
         self.renewal().is_some_and(Renewal::nudge)
     }
 
     /// Where it listens, with real port numbers.
+    ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// let port = handle.addresses().iter().find_map(|address| address.inet()).map(|address| address.port());
+    /// println!("{port:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn addresses(&self) -> &[BoundAddress] {
         &self.place.addresses
     }
 
     /// Where it listens for operators, if that is elsewhere.
+    ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// for address in handle.admin_addresses() {
+    ///     println!("metrics are at {}/metrics", address.to_http());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn admin_addresses(&self) -> &[BoundAddress] {
         &self.place.admin_addresses
     }
 
     /// The number of cores.
+    ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// println!("{} connections on {} cores", handle.connections(), handle.cores());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cores(&self) -> usize {
         self.place.cores
     }
 
     /// The way to its connections from any thread.
+    ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// let hub = handle.hub().clone();
+    /// std::thread::spawn(move || {
+    ///     let told = hub.emit_to_all("news", "it rains").map(|told| told.wait().queued);
+    ///     println!("{told:?} were told");
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn hub(&self) -> &Hub {
         &self.ending.hub
     }
 
     /// WebSockets now, over all cores.
+    ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// while handle.connections() > 0 {
+    ///     std::thread::sleep(std::time::Duration::from_secs(1));
+    /// }
+    /// handle.shutdown();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connections(&self) -> u32 {
         self.place.admission.connections()
     }
 
     /// Begins to drain: no more is accepted, every connection gets Close 1001, what is queued is delivered. Waits for
     /// nothing.
+    ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// handle.shutdown();
+    /// handle.join()?; // when everybody has been told
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn shutdown(&self) {
         self.ending.drain();
     }
@@ -134,6 +197,16 @@ impl Handle {
     /// Once it is to drain, or a core has failed, each core has its time, [`Config::drain_timeout`](crate::Config) or that
     /// of [`Handle::drain`] for the former, and ten seconds.
     ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// // Until another thread shuts the server down, or a core fails.
+    /// if let Err(error) = handle.join() {
+    ///     eprintln!("{error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// If a core failed: as soon as one does, the others are stopped. If a core has not ended in its time, because a handler
     /// of it does not return: its thread, which nothing can end, is left behind.
@@ -157,6 +230,14 @@ impl fmt::Debug for Handle {
 ///
 /// A task of the server itself that awaits it ends with its core, before it is told.
 ///
+/// ```no_run
+/// # async fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+/// let draining = handle.drain(std::time::Duration::from_secs(20));
+/// println!("{} connections are left", handle.connections());
+/// draining.await
+/// # }
+/// ```
+///
 /// # Errors
 /// As [`Handle::join`].
 pub struct Draining {
@@ -167,6 +248,14 @@ pub struct Draining {
 
 impl Draining {
     /// Waits for it on this thread, as [`Handle::join`] does.
+    ///
+    /// ```no_run
+    /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {
+    /// handle.drain(std::time::Duration::from_secs(20)).wait()?;
+    /// println!("every connection has ended");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Handle::join`].

@@ -47,6 +47,15 @@ pub struct Listeners {
 }
 
 /// What a listener listens on.
+///
+/// ```
+/// use ringwire::BoundAddress;
+///
+/// let public = BoundAddress::Inet("192.0.2.7:9001".parse().unwrap());
+/// assert_eq!(public.to_string(), "ws://192.0.2.7:9001");
+/// assert_eq!(BoundAddress::Secure(Box::new(public)).to_string(), "wss://192.0.2.7:9001");
+/// assert_eq!(BoundAddress::Unix("/run/chat.sock".into()).to_string(), "unix:/run/chat.sock");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BoundAddress {
@@ -60,6 +69,14 @@ pub enum BoundAddress {
 
 impl BoundAddress {
     /// The TCP address, if it is one.
+    ///
+    /// ```
+    /// use ringwire::BoundAddress;
+    ///
+    /// let address = BoundAddress::Inet("127.0.0.1:9001".parse().unwrap());
+    /// assert_eq!(address.inet().map(|address| address.port()), Some(9001));
+    /// assert_eq!(BoundAddress::Unix("/run/chat.sock".into()).inet(), None);
+    /// ```
     pub fn inet(&self) -> Option<SocketAddr> {
         match self {
             BoundAddress::Inet(address) => Some(*address),
@@ -69,6 +86,14 @@ impl BoundAddress {
     }
 
     /// Whether TLS is spoken there.
+    ///
+    /// ```
+    /// use ringwire::BoundAddress;
+    ///
+    /// let address = BoundAddress::Inet("127.0.0.1:9001".parse().unwrap());
+    /// assert!(!address.is_secure());
+    /// assert!(BoundAddress::Secure(Box::new(address)).is_secure());
+    /// ```
     pub fn is_secure(&self) -> bool {
         matches!(self, BoundAddress::Secure(_))
     }
@@ -78,6 +103,13 @@ impl BoundAddress {
     }
 
     /// As a client of HTTP names it: `http://127.0.0.1:9001` or `unix:/path`.
+    ///
+    /// ```
+    /// use ringwire::BoundAddress;
+    ///
+    /// let address = BoundAddress::Inet("127.0.0.1:9001".parse().unwrap());
+    /// assert_eq!(address.to_http() + "/metrics", "http://127.0.0.1:9001/metrics");
+    /// ```
     pub fn to_http(&self) -> String {
         match self {
             BoundAddress::Inet(address) => format!("http://{address}"),

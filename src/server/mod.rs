@@ -70,6 +70,17 @@ const INCREMENTAL_BUFFER_BYTES: u32 = 64 << 10;
 type OnStart = Arc<dyn Fn(&Handle) + Send + Sync>;
 
 /// A server that has not been started.
+///
+/// ```no_run
+/// use ringwire::{App, Config, Server, ws};
+///
+/// fn main() -> ringwire::Result<()> {
+///     let config = Config::default().addresses(vec!["0.0.0.0:9001".parse().expect("an address")]);
+///     let handle = Server::new(config).start(|| App::new().ws("/", ws()))?;
+///     println!("listening on {}", handle.addresses()[0]);
+///     handle.join()
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Server {
     config: Config,
@@ -85,6 +96,15 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// A server with these settings.
+    ///
+    /// ```no_run
+    /// use ringwire::{App, Config, Server};
+    ///
+    /// fn main() -> ringwire::Result<()> {
+    ///     let config = Config::default().max_message(64 << 10).max_connections(10_000);
+    ///     Server::new(config).run(App::new)
+    /// }
+    /// ```
     pub fn new(config: Config) -> Server {
         Server { config, release_memory: None, on_start: None }
     }
@@ -108,12 +128,35 @@ impl Server {
     /// of large messages, about a second after their last use), and is not busy with large messages otherwise: for what the
     /// program's allocator has to be told, such as mimalloc's `mi_collect` or glibc's `malloc_trim`. Without it the memory is
     /// free for the process, but perhaps not for the system.
+    ///
+    /// ```no_run
+    /// use ringwire::{App, Server};
+    ///
+    /// /// Gives what is free back to the system: glibc's own, others have their like.
+    /// fn trim() {
+    ///     // SAFETY: it may be called at any time.
+    ///     unsafe { libc::malloc_trim(0) };
+    /// }
+    ///
+    /// # fn main() -> ringwire::Result<()> {
+    /// Server::from_env()?.release_memory_with(trim).run(App::new)
+    /// # }
+    /// ```
     #[must_use]
     pub fn release_memory_with(self, release: fn()) -> Server {
         Server { release_memory: Some(release), ..self }
     }
 
     /// A server with the settings of the environment's `RINGWIRE_*` variables.
+    ///
+    /// ```no_run
+    /// use ringwire::{App, Message, Server, Socket};
+    ///
+    /// fn main() -> ringwire::Result<()> {
+    ///     let echo = |socket: &mut Socket, message: Message| socket.send(message);
+    ///     Server::from_env()?.run(move || App::new().ws("/echo", echo))
+    /// }
+    /// ```
     ///
     /// # Errors
     /// If a variable has a bad value, or there is no setting of that name.
@@ -123,6 +166,20 @@ impl Server {
 
     /// Serves an app until SIGTERM or SIGINT, then drains; a second signal ends the process at once. `make` runs once on
     /// each core. Raises the limit of open files, as [`Server::start`] does.
+    ///
+    /// ```no_run
+    /// use ringwire::{App, Server, ws};
+    ///
+    /// fn app() -> App {
+    ///     App::new()
+    ///         .ws("/rooms/{room}", ws().on_connect(|socket| socket.join(socket.param("room"))))
+    ///         .get("/", async |_| "connect to /rooms/lobby")
+    /// }
+    ///
+    /// fn main() -> ringwire::Result<()> {
+    ///     Server::from_env()?.run(app)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// If the server cannot be started, or a core fails.
@@ -184,6 +241,18 @@ impl Server {
     /// for [`Config::max_connections`](crate::Config::max_connections), a warning says so, and a core answers upgrades with 503 as soon
     /// as its table has room for no more.
     ///
+    /// ```no_run
+    /// use ringwire::{App, Config, Server, ws};
+    ///
+    /// # fn main() -> ringwire::Result<()> {
+    /// let config = Config::default().addresses(vec!["127.0.0.1:0".parse().expect("an address")]);
+    /// let handle = Server::new(config).start(|| App::new().ws("/", ws()))?;
+    /// println!("{}", handle.addresses()[0]); // with the port that it got
+    /// handle.shutdown();
+    /// handle.join()
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// If an address cannot be listened on, or io_uring cannot be used, or `make` panics.
     pub fn start(self, make: impl Fn() -> App + Send + Sync + 'static) -> Result<Handle> {
@@ -191,6 +260,19 @@ impl Server {
     }
 
     /// As [`Server::start`], with state that all cores share: see [`Server::run_with`].
+    ///
+    /// ```no_run
+    /// use ringwire::{App, Config, Request, Server};
+    ///
+    /// struct Motto(&'static str);
+    ///
+    /// # fn main() -> ringwire::Result<()> {
+    /// let handle = Server::new(Config::default()).start_with(Motto("less is more"), |_core, _motto| {
+    ///     App::new().get("/", async |request: Request| request.state::<Motto>().0)
+    /// })?;
+    /// handle.join()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Server::start`].

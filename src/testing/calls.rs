@@ -52,28 +52,75 @@ impl Draft {
 macro_rules! draft_methods {
     () => {
         /// Adds a header field.
+        ///
+        /// ```
+        /// use ringwire::testing::TestServer;
+        /// use ringwire::{App, Request};
+        ///
+        /// let accepted = async |request: Request| request.header("accept").unwrap_or("nothing").to_owned();
+        /// let server = TestServer::new(move || App::new().get("/", accepted));
+        /// assert_eq!(server.get("/").header("accept", "text/html").send().text(), "text/html");
+        /// ```
         pub fn header(mut self, name: &str, value: &str) -> Self {
             self.draft.header(name, value);
             self
         }
 
         /// Adds a bearer token: `Authorization: Bearer TOKEN` (RFC 6750 2.1).
+        ///
+        /// ```
+        /// use ringwire::testing::TestServer;
+        /// use ringwire::{App, Request};
+        ///
+        /// let shown = async |request: Request| request.header("authorization").unwrap_or("nothing").to_owned();
+        /// let server = TestServer::new(move || App::new().get("/", shown));
+        /// assert_eq!(server.get("/").token("secret").send().text(), "Bearer secret");
+        /// ```
         pub fn token(self, token: &str) -> Self {
             self.header("authorization", &format!("Bearer {token}"))
         }
 
         /// Adds a cookie (RFC 6265 4.2).
+        ///
+        /// ```
+        /// use ringwire::testing::TestServer;
+        /// use ringwire::{App, Request};
+        ///
+        /// let who = async |request: Request| request.cookie("user").unwrap_or("nobody").to_owned();
+        /// let server = TestServer::new(move || App::new().get("/", who));
+        /// assert_eq!(server.get("/").cookie("theme", "dark").cookie("user", "ann").send().text(), "ann");
+        /// ```
         pub fn cookie(self, name: &str, value: &str) -> Self {
             self.header("cookie", &format!("{name}={value}"))
         }
 
         /// Goes to this core; otherwise each connection goes to the next core in turn.
+        ///
+        /// ```
+        /// use ringwire::testing::TestServer;
+        /// use ringwire::{App, ws};
+        ///
+        /// let route = || ws().on_connect(|socket| socket.id().core().to_string());
+        /// let server = TestServer::builder().cores(3).start(move || App::new().ws("/", route()));
+        /// server.handshake("/").on_core(2).open().expect_text("2");
+        /// ```
         pub fn on_core(mut self, core: usize) -> Self {
             self.draft.core = Some(core);
             self
         }
 
         /// Comes from this address; otherwise each connection has one of its own.
+        ///
+        /// ```
+        /// use ringwire::testing::TestServer;
+        /// use ringwire::{App, Config, ws};
+        ///
+        /// let config = Config::default().max_connections_per_ip(1);
+        /// let server = TestServer::builder().config(config).start(|| App::new().ws("/", ws()));
+        /// let peer = "192.0.2.7:4711".parse().unwrap();
+        /// let _first = server.handshake("/").from(peer).open();
+        /// assert_eq!(server.handshake("/").from(peer).refusal().status(), 429);
+        /// ```
         pub fn from(mut self, peer: SocketAddr) -> Self {
             self.draft.peer = Some(Peer::Inet(peer));
             self
@@ -114,12 +161,30 @@ impl TestCall {
     draft_methods!();
 
     /// Sets the body.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request};
+    ///
+    /// let length = async |request: Request| request.body().len().to_string();
+    /// let server = TestServer::new(move || App::new().post("/length", length));
+    /// assert_eq!(server.post("/length").body("hello").send().text(), "5");
+    /// ```
     pub fn body(mut self, body: impl Into<Bytes>) -> TestCall {
         self.body = Some(body.into());
         self
     }
 
     /// Sets the body to this value as JSON.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Request};
+    ///
+    /// let body = async |request: Request| String::from_utf8_lossy(request.body()).into_owned();
+    /// let server = TestServer::new(move || App::new().post("/body", body));
+    /// assert_eq!(server.post("/body").json(&["a", "b"]).send().text(), r#"["a","b"]"#);
+    /// ```
     ///
     /// # Panics
     /// If it cannot be written as JSON.
@@ -131,6 +196,15 @@ impl TestCall {
 
     /// Sends it and awaits the response, as everything that a test expects.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| App::new().get("/", async |_| "welcome"));
+    /// assert_eq!(server.get("/").send().text(), "welcome");
+    /// assert_eq!(server.get("/attic").send().status(), 404);
+    /// ```
+    ///
     /// # Panics
     /// If there is none, or a header field is none that may be sent.
     #[track_caller]
@@ -139,6 +213,22 @@ impl TestCall {
     }
 
     /// Sends it: the test goes on, and asks for the response later.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let slow = async |_| {
+    ///     sleep(Duration::from_secs(2)).await;
+    ///     "at last"
+    /// };
+    /// let server = TestServer::new(move || App::new().get("/", slow));
+    /// let pending = server.get("/").start();
+    /// server.advance(Duration::from_secs(1));
+    /// assert!(!pending.is_ready());
+    /// assert_eq!(pending.response().text(), "at last");
+    /// ```
     ///
     /// # Panics
     /// If a header field is none that may be sent.
@@ -167,6 +257,18 @@ impl TestCall {
 }
 
 /// A response that is to come. Dropped, it closes the connection.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, sleep};
+/// use std::time::Duration;
+///
+/// let slow = async |_| sleep(Duration::from_secs(2)).await;
+/// let server = TestServer::new(move || App::new().get("/slow", slow).get("/fast", async |_| "done"));
+/// let slow = server.get("/slow").start();
+/// assert_eq!(server.get("/fast").send().text(), "done"); // meanwhile
+/// assert_eq!(slow.response().status(), 204);
+/// ```
 #[must_use = "ask for the response"]
 pub struct PendingResponse {
     stage: Rc<RefCell<Stage>>,
@@ -176,11 +278,42 @@ pub struct PendingResponse {
 
 impl PendingResponse {
     /// Whether it is there.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let slow = async |_| {
+    ///     sleep(Duration::from_secs(2)).await;
+    ///     "at last"
+    /// };
+    /// let server = TestServer::new(move || App::new().get("/", slow));
+    /// let pending = server.get("/").start();
+    /// assert!(!pending.is_ready());
+    /// server.advance(Duration::from_millis(2100));
+    /// assert!(pending.is_ready());
+    /// ```
     pub fn is_ready(&self) -> bool {
         self.stage.borrow_mut().line(self.number).response.is_some()
     }
 
     /// The response, which is awaited.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let slow = async |_| {
+    ///     sleep(Duration::from_secs(2)).await;
+    ///     "at last"
+    /// };
+    /// let server = TestServer::new(move || App::new().get("/", slow));
+    /// let pending = server.get("/").start();
+    /// assert_eq!(pending.response().text(), "at last");
+    /// assert!(server.now() >= Duration::from_secs(2));
+    /// ```
     ///
     /// # Panics
     /// If there is none.
@@ -239,6 +372,15 @@ impl TestHandshake {
     draft_methods!();
 
     /// Offers these subprotocols, the favourite first.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().subprotocols(["v2", "v1"])));
+    /// let client = server.handshake("/").protocols(["v0", "v1"]).open();
+    /// assert_eq!(client.protocol().as_deref(), Some("v1"));
+    /// ```
     pub fn protocols<P: Into<String>>(mut self, protocols: impl IntoIterator<Item = P>) -> TestHandshake {
         self.protocols.extend(protocols.into_iter().map(Into::into));
         self
@@ -264,17 +406,50 @@ impl TestHandshake {
     }
 
     /// As [`TestHandshake::deflate`], but each message stands for itself, both ways.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Deflate, ws};
+    ///
+    /// let route = || ws().deflate(Deflate::Stateless).on_message(|_, message| message.into_owned());
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.handshake("/").deflate_stateless().open();
+    /// let extensions = client.header("sec-websocket-extensions").unwrap();
+    /// assert!(extensions.contains("server_no_context_takeover"));
+    /// ```
     pub fn deflate_stateless(mut self) -> TestHandshake {
         self.deflate = Some(Offer { context: false });
         self
     }
 
     /// Comes from a page of this origin (RFC 6455 10.2).
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Config, ws};
+    ///
+    /// let config = Config::default().origins("https://app.example".parse().unwrap());
+    /// let server = TestServer::builder().config(config).start(|| App::new().ws("/", ws()));
+    /// assert!(server.handshake("/").origin("https://app.example").open().is_open());
+    /// assert_eq!(server.handshake("/").origin("https://other.example").refusal().status(), 403);
+    /// ```
     pub fn origin(self, origin: &str) -> TestHandshake {
         self.header("origin", origin)
     }
 
     /// The client, or the response that refuses it.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Config, ws};
+    ///
+    /// let config = Config::default().max_connections(1);
+    /// let server = TestServer::builder().config(config).start(|| App::new().ws("/", ws()));
+    /// let first = server.handshake("/").try_open();
+    /// let second = server.handshake("/").try_open();
+    /// assert!(first.is_ok());
+    /// assert_eq!(second.unwrap_err().status(), 503);
+    /// ```
     ///
     /// # Errors
     /// The refusal.
@@ -315,6 +490,15 @@ impl TestHandshake {
 
     /// The client.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_connect(|socket| socket.request().cookie("user").map(str::to_owned));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// server.handshake("/").cookie("user", "ann").open().expect_text("ann");
+    /// ```
+    ///
     /// # Panics
     /// If the handshake is refused, or fails.
     #[track_caller]
@@ -330,6 +514,16 @@ impl TestHandshake {
     }
 
     /// The response that refuses the handshake.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, HttpError, ws};
+    ///
+    /// let route = || ws().before(|_| Err(HttpError::forbidden("members only")));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let refusal = server.handshake("/").refusal().expect_status(403);
+    /// assert_eq!(refusal.text(), r#"{"error":"members only"}"#);
+    /// ```
     ///
     /// # Panics
     /// If it is not refused, or fails.

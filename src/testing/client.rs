@@ -104,6 +104,18 @@ impl TestClient {
     /// Sends a message: text as text, bytes as binary, [`Json`] as text. On a connection that is closing or has ended it is
     /// lost without a word.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.send("text");
+    /// client.expect_text("text");
+    /// client.send(vec![1, 2, 3]);
+    /// client.expect_binary([1, 2, 3]);
+    /// ```
+    ///
     /// # Panics
     /// If a value cannot be written as JSON.
     #[track_caller]
@@ -117,6 +129,16 @@ impl TestClient {
 
     /// Sends a value as JSON text.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.send_json(&serde_json::json!({"x": 1}));
+    /// client.expect_text(r#"{"x":1}"#);
+    /// ```
+    ///
     /// # Panics
     /// If it cannot be written as JSON.
     #[track_caller]
@@ -125,6 +147,17 @@ impl TestClient {
     }
 
     /// Sends a named event, in the app's [`Envelope`](crate::Envelope).
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Events};
+    ///
+    /// let double = || Events::new().on("double", |socket, number: i64| socket.emit("doubled", &(2 * number)));
+    /// let server = TestServer::new(move || App::new().ws("/ws", double()));
+    /// let client = server.connect("/ws");
+    /// client.emit("double", &21);
+    /// assert_eq!(client.expect_event("doubled"), 42);
+    /// ```
     ///
     /// # Panics
     /// If the data cannot be written as JSON.
@@ -136,6 +169,16 @@ impl TestClient {
     }
 
     /// Sends one text message in several frames.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.send_fragments(&["hel", "", "lo"]);
+    /// client.expect_text("hello");
+    /// ```
     pub fn send_fragments(&self, parts: &[&str]) {
         let shown = format!("sends text in {} frames", parts.len());
         self.act(format_args!("{shown}"), parts.concat().as_bytes(), |line| {
@@ -147,11 +190,32 @@ impl TestClient {
     }
 
     /// Writes bytes as they are: for what no client would send.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// // A frame without a mask, which no client may send (RFC 6455 5.1).
+    /// client.send_bytes(b"\x81\x02hi");
+    /// client.expect_close(1002);
+    /// ```
     pub fn send_bytes(&self, bytes: &[u8]) {
         self.act(format_args!("writes {} bytes", bytes.len()), bytes, |line| line.write(bytes));
     }
 
     /// Sends a ping.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.ping("there?");
+    /// client.expect_pong("there?");
+    /// ```
     ///
     /// # Panics
     /// If the payload has more than 125 bytes (RFC 6455 5.5).
@@ -164,6 +228,17 @@ impl TestClient {
 
     /// Begins the closing handshake. [`TestClient::expect_close`] awaits the answer.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.close(1000, "bye");
+    /// client.expect_close(1000);
+    /// assert!(!client.is_open());
+    /// ```
+    ///
     /// # Panics
     /// If the code is not one that may be sent (RFC 6455 7.4).
     #[track_caller]
@@ -173,11 +248,39 @@ impl TestClient {
     }
 
     /// Closes the socket without a Close frame, as a browser that crashes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let code = Rc::new(Cell::new(0));
+    /// let server = TestServer::new(|| {
+    ///     let code = Rc::clone(&code);
+    ///     App::new().ws("/", ws().on_close(move |_, closed| code.set(closed.code)))
+    /// });
+    /// server.connect("/").leave();
+    /// assert_eq!(code.get(), 1006);
+    /// ```
     pub fn leave(&self) {
         self.act(format_args!("leaves"), &[], Line::leave);
     }
 
     /// Breaks the connection off with a reset, as a network that fails.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let code = Rc::new(Cell::new(0));
+    /// let server = TestServer::new(|| {
+    ///     let code = Rc::clone(&code);
+    ///     App::new().ws("/", ws().on_close(move |_, closed| code.set(closed.code)))
+    /// });
+    /// server.connect("/").reset();
+    /// assert_eq!(code.get(), 1006);
+    /// ```
     pub fn reset(&self) {
         self.act(format_args!("breaks off"), &[], Line::reset);
     }
@@ -186,11 +289,36 @@ impl TestClient {
 
     /// Stops reading: a client that hangs. It does not even answer pings. What the server sends stays in the socket, up to
     /// 64 KiB or the [window](TestClient::set_window), and then in its outbox.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws()));
+    /// let client = server.connect("/");
+    /// client.pause();
+    /// server.advance(std::time::Duration::from_secs(130));
+    /// client.resume();
+    /// assert!(!client.is_open(), "who does not answer pings is dropped");
+    /// ```
     pub fn pause(&self) {
         self.act(format_args!("stops reading"), &[], |line| line.is_paused = true);
     }
 
     /// Reads again, everything that is there first.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.pause();
+    /// client.send("hello");
+    /// assert!(client.unread().is_empty());
+    /// client.resume();
+    /// client.expect_text("hello");
+    /// ```
     pub fn resume(&self) {
         let now = self.stage.borrow().world.now();
         self.act(format_args!("reads"), &[], |line| {
@@ -200,17 +328,55 @@ impl TestClient {
     }
 
     /// Reads no more than this from now on, a thousandth of it each millisecond, until [`TestClient::resume`].
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws()));
+    /// let client = server.connect("/");
+    /// client.read_slowly(1000);
+    /// let _ = server.hub().send_to_all("x".repeat(5000)).unwrap();
+    /// client.expect_nothing_for(std::time::Duration::from_secs(4));
+    /// assert_eq!(client.next_text().len(), 5000);
+    /// ```
     pub fn read_slowly(&self, bytes_per_second: usize) {
         let now = self.stage.borrow().world.now();
         self.act(format_args!("reads slowly"), &[], |line| line.read_slowly(Some(bytes_per_second), now));
     }
 
     /// How much the socket holds of what the server sends and the client has not read; 64 KiB unless this is called.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Config, ws};
+    ///
+    /// let config = Config::default().max_outbox(4096);
+    /// let server = TestServer::builder().config(config).start(|| App::new().ws("/", ws()));
+    /// let client = server.connect("/");
+    /// client.set_window(1024);
+    /// client.pause();
+    /// let told = |_| server.block_on(server.hub().send_to_all("x".repeat(1000)).unwrap()).queued;
+    /// let queued: u32 = (0..100).map(told).sum();
+    /// assert!(queued < 10, "no more than its window and its outbox hold");
+    /// ```
     pub fn set_window(&self, bytes: usize) {
         self.with(|line| line.set_window(bytes));
     }
 
     /// The next message; `None` once the connection is closed or has ended.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.send("hello");
+    /// client.close(1000, "bye");
+    /// assert_eq!(client.next().unwrap().as_text(), Some("hello"));
+    /// assert_eq!(client.next(), None);
+    /// ```
     ///
     /// # Panics
     /// If nothing comes.
@@ -225,6 +391,15 @@ impl TestClient {
 
     /// The next message, which must be text.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// assert_eq!(client.next_text().len(), 22);
+    /// ```
+    ///
     /// # Panics
     /// If something else comes, or nothing, as all that expects something does.
     #[track_caller]
@@ -235,6 +410,16 @@ impl TestClient {
 
     /// The next message, which must be binary.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.send(vec![7; 1000]);
+    /// assert_eq!(client.next_binary().len(), 1000);
+    /// ```
+    ///
     /// # Panics
     /// As [`TestClient::next_text`].
     #[track_caller]
@@ -243,6 +428,20 @@ impl TestClient {
     }
 
     /// The next message, which must be JSON of this type.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Json, ws};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Welcome {
+    ///     news: u32,
+    /// }
+    ///
+    /// let route = || ws().on_connect(|_| Json(serde_json::json!({"news": 3})));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// assert_eq!(server.connect("/").next_json::<Welcome>().news, 3);
+    /// ```
     ///
     /// # Panics
     /// As [`TestClient::next_text`].
@@ -257,6 +456,15 @@ impl TestClient {
 
     /// The next message, which must be an event in the app's [`Envelope`](crate::Envelope): its name and data.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.emit("welcome", &3))));
+    /// let (name, data) = server.connect("/").next_event();
+    /// assert_eq!((name.as_str(), data), ("welcome", 3.into()));
+    /// ```
+    ///
     /// # Panics
     /// As [`TestClient::next_text`].
     #[track_caller]
@@ -270,6 +478,18 @@ impl TestClient {
     }
 
     /// Everything that has arrived and was not read.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// ["a", "b", "c"].map(|text| client.send(text));
+    /// let texts: Vec<_> = client.unread().iter().map(|message| message.as_text().unwrap().to_owned()).collect();
+    /// assert_eq!(texts, ["a", "b", "c"]);
+    /// client.expect_nothing();
+    /// ```
     pub fn unread(&self) -> Vec<OwnedMessage> {
         self.with(|line| line.messages.drain(..).collect())
     }
@@ -277,6 +497,16 @@ impl TestClient {
     // ---- expecting ------------------------------------------------------------------------------------------------
 
     /// The next message must be this text.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.send("hello");
+    /// client.expect_text("hello");
+    /// ```
     ///
     /// # Panics
     /// As [`TestClient::next_text`].
@@ -287,6 +517,16 @@ impl TestClient {
     }
 
     /// The next message must be binary, and these bytes.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.send(vec![1, 2, 3]);
+    /// client.expect_binary([1, 2, 3]);
+    /// ```
     ///
     /// # Panics
     /// As [`TestClient::next_text`].
@@ -299,6 +539,16 @@ impl TestClient {
 
     /// The next message must be JSON and mean this value.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message)));
+    /// let client = server.connect("/echo");
+    /// client.send(r#"{ "x": 1, "y": 2 }"#);
+    /// client.expect_json(serde_json::json!({"y": 2, "x": 1}));
+    /// ```
+    ///
     /// # Panics
     /// As [`TestClient::next_text`], and if the value cannot be written as JSON.
     #[track_caller]
@@ -309,6 +559,14 @@ impl TestClient {
     }
 
     /// The next message must be an event of this name, in the app's [`Envelope`](crate::Envelope): its data.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.emit("welcome", &3))));
+    /// assert_eq!(server.connect("/").expect_event("welcome"), 3);
+    /// ```
     ///
     /// # Panics
     /// As [`TestClient::next_text`].
@@ -324,6 +582,14 @@ impl TestClient {
 
     /// The server's Close frame must come next, with this code (1005: with none): its reason.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.close(4000, "not today"))));
+    /// assert_eq!(server.connect("/").expect_close(4000), "not today");
+    /// ```
+    ///
     /// # Panics
     /// As [`TestClient::next_text`].
     #[track_caller]
@@ -337,6 +603,22 @@ impl TestClient {
 
     /// The connection must end without a Close frame next: dropped by the server, or broken.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Config, ws};
+    /// use std::time::Duration;
+    ///
+    /// let config = Config::default().close_timeout(Duration::from_secs(1));
+    /// let server = TestServer::builder().config(config).start(|| App::new().ws("/", ws()));
+    /// let client = server.connect("/");
+    /// client.pause();
+    /// let _ = server.hub().send_to_all("x".repeat(100_000)).unwrap();
+    /// server.shutdown();
+    /// server.advance(Duration::from_secs(20));
+    /// client.resume();
+    /// client.expect_end();
+    /// ```
+    ///
     /// # Panics
     /// As [`TestClient::next_text`].
     #[track_caller]
@@ -345,6 +627,14 @@ impl TestClient {
     }
 
     /// A ping of the server's must come, or have come since the last one was asked for: its payload. It was answered.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.ping("there?"))));
+    /// assert_eq!(server.connect("/").expect_ping(), "there?");
+    /// ```
     ///
     /// # Panics
     /// If none comes.
@@ -357,6 +647,18 @@ impl TestClient {
     }
 
     /// A pong with this payload must come, or have come.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws()));
+    /// let client = server.connect("/");
+    /// client.ping("one");
+    /// client.ping("two");
+    /// client.expect_pong("one");
+    /// client.expect_pong("two");
+    /// ```
     ///
     /// # Panics
     /// If none comes, or one with another payload.
@@ -373,6 +675,18 @@ impl TestClient {
 
     /// No message comes and the connection stays, for a tenth of a second. Pings are no messages.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || ws().on_message(|socket, message| socket.to_all().except_self().send(message));
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let (ann, ben) = (server.connect("/"), server.connect("/"));
+    /// ann.send("hello");
+    /// ben.expect_text("hello");
+    /// ann.expect_nothing();
+    /// ```
+    ///
     /// # Panics
     /// If something comes.
     #[track_caller]
@@ -381,6 +695,21 @@ impl TestClient {
     }
 
     /// No message comes and the connection stays, for this long.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Connection, sleep, ws};
+    /// use std::time::Duration;
+    ///
+    /// let late = async |_: Connection| {
+    ///     sleep(Duration::from_secs(5)).await;
+    ///     "at last"
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", ws().task(late)));
+    /// let client = server.connect("/");
+    /// client.expect_nothing_for(Duration::from_secs(4));
+    /// client.expect_text("at last");
+    /// ```
     ///
     /// # Panics
     /// If something comes.
@@ -395,26 +724,84 @@ impl TestClient {
     // ---- its state ------------------------------------------------------------------------------------------------
 
     /// Whether neither side has closed it and it has not ended, as far as this client has read.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws()));
+    /// let client = server.connect("/");
+    /// assert!(client.is_open());
+    /// server.shutdown();
+    /// client.expect_close(1001);
+    /// assert!(!client.is_open());
+    /// ```
     pub fn is_open(&self) -> bool {
         self.with(|line| line.last().is_none())
     }
 
     /// The subprotocol that the server chose.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().subprotocols(["v2", "v1"])));
+    /// let client = server.handshake("/").protocols(["v1"]).open();
+    /// assert_eq!(client.protocol().as_deref(), Some("v1"));
+    /// ```
     pub fn protocol(&self) -> Option<String> {
         self.with(|line| line.handshake.as_ref().and_then(|handshake| handshake.protocol.clone()))
     }
 
     /// Whether compression is agreed on.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Deflate, ws};
+    ///
+    /// let route = || ws().deflate(Deflate::Stateless).on_message(|_, message| message.into_owned());
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// assert!(server.handshake("/").deflate().open().is_deflated());
+    /// assert!(!server.connect("/").is_deflated());
+    /// ```
     pub fn is_deflated(&self) -> bool {
         self.with(|line| line.handshake.as_ref().is_some_and(|handshake| handshake.deflate.is_some()))
     }
 
     /// How many messages the server has sent compressed.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Deflate, ws};
+    ///
+    /// let route = || ws().deflate(Deflate::Stateless).on_message(|_, message| message.into_owned());
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let client = server.handshake("/").deflate().open();
+    /// client.send("hello ".repeat(100));
+    /// client.expect_text(&"hello ".repeat(100));
+    /// assert_eq!(client.inflated_messages(), 1);
+    /// ```
     pub fn inflated_messages(&self) -> u64 {
         self.with(|line| line.inflated().messages)
     }
 
     /// The first value of a header field of the server's handshake.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use http::{HeaderValue, header::SERVER};
+    /// use ringwire::{App, ws};
+    ///
+    /// let route = || {
+    ///     ws().before(|request| {
+    ///         request.respond_with_header(SERVER, HeaderValue::from_static("chat/2"));
+    ///         Ok(())
+    ///     })
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// assert_eq!(server.connect("/").header("server").as_deref(), Some("chat/2"));
+    /// ```
     pub fn header(&self, name: &str) -> Option<String> {
         self.with(|line| {
             let headers = &line.handshake.as_ref()?.headers;

@@ -33,12 +33,35 @@ impl Default for Faults {
 
 impl Faults {
     /// Nothing goes wrong.
+    ///
+    /// ```
+    /// use ringwire::testing::{Faults, TestServer};
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let echo = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+    /// let server = TestServer::builder().faults(Faults::none()).start(echo);
+    /// let client = server.connect("/echo");
+    /// client.send("hello");
+    /// client.expect_text("hello");
+    /// assert_eq!(server.faults_injected(), 0);
+    /// ```
     pub fn none() -> Faults {
         Faults(sim::Faults::none())
     }
 
     /// Everything that connections survive, at once and often: what is sent and received comes in pieces, late and in another
     /// order between connections, buffers run out, cores are woken late, accepting fails and is tried again.
+    ///
+    /// ```
+    /// use ringwire::testing::{Faults, TestServer};
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let echo = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+    /// let server = TestServer::builder().faults(Faults::harsh()).start(echo);
+    /// let client = server.connect("/echo");
+    /// client.send("x".repeat(10_000));
+    /// client.expect_text(&"x".repeat(10_000));
+    /// ```
     pub fn harsh() -> Faults {
         let deadly = [
             Fault::BrokenSend,
@@ -57,6 +80,17 @@ impl Faults {
 
     /// Sends of the server are cut short, or find no room although there is some.
     ///
+    /// ```
+    /// use ringwire::testing::{Faults, TestServer};
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let echo = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+    /// let server = TestServer::builder().faults(Faults::none().short_sends(0.5)).start(echo);
+    /// let client = server.connect("/echo");
+    /// client.send("x".repeat(10_000));
+    /// client.expect_text(&"x".repeat(10_000));
+    /// ```
+    ///
     /// # Panics
     /// If `probability` is not within 0 to 1, here and below.
     pub fn short_sends(self, probability: f64) -> Faults {
@@ -64,26 +98,84 @@ impl Faults {
     }
 
     /// What the server receives comes in parts, down to single bytes.
+    ///
+    /// ```
+    /// use ringwire::testing::{Faults, TestServer};
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let echo = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+    /// let server = TestServer::builder().faults(Faults::none().split_receives(0.5)).start(echo);
+    /// let client = server.connect("/echo");
+    /// client.send("x".repeat(10_000));
+    /// client.expect_text(&"x".repeat(10_000));
+    /// ```
     pub fn split_receives(self, probability: f64) -> Faults {
         self.with(&[Fault::ShortRecv, Fault::SingleByte, Fault::RecvIntoShort], probability)
     }
 
     /// What happens is noticed late, at most [`Faults::delay_max`], and in another order: on connections, and between cores.
+    ///
+    /// ```
+    /// use ringwire::testing::{Faults, TestServer};
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let echo = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+    /// let server = TestServer::builder().faults(Faults::none().delays(0.5)).start(echo);
+    /// let client = server.connect("/echo");
+    /// (0..10).for_each(|number| client.send(number.to_string()));
+    /// (0..10).for_each(|number| client.expect_text(&number.to_string()));
+    /// ```
     pub fn delays(self, probability: f64) -> Faults {
         self.with(&[Fault::Postponed, Fault::Reordered, Fault::DoorbellLate], probability)
     }
 
     /// Receives find no buffer.
+    ///
+    /// ```
+    /// use ringwire::testing::{Faults, TestServer};
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let echo = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+    /// let server = TestServer::builder().faults(Faults::none().lacking_buffers(0.5)).start(echo);
+    /// let client = server.connect("/echo");
+    /// client.send("x".repeat(10_000));
+    /// client.expect_text(&"x".repeat(10_000));
+    /// ```
     pub fn lacking_buffers(self, probability: f64) -> Faults {
         self.with(&[Fault::NoBuffersOne, Fault::NoBuffersAll], probability)
     }
 
     /// Connections break in the middle of something, and both ends see a reset.
+    ///
+    /// ```
+    /// use ringwire::testing::{Faults, TestServer};
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_message(|_, message| message.into_owned())));
+    /// let client = server.connect("/");
+    /// server.set_faults(Faults::none().resets(1.0));
+    /// client.send("hello");
+    /// client.expect_end();
+    /// ```
     pub fn resets(self, probability: f64) -> Faults {
         self.with(&[Fault::Reset], probability)
     }
 
     /// By how much anything is late at most; a millisecond unless this is called.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ringwire::testing::{Faults, TestServer};
+    /// use ringwire::{App, Message, Socket};
+    ///
+    /// let echo = || App::new().ws("/echo", |socket: &mut Socket, message: Message| socket.send(message));
+    /// let faults = Faults::none().delays(1.0).delay_max(Duration::from_millis(200));
+    /// let server = TestServer::builder().faults(faults).start(echo);
+    /// let client = server.connect("/echo");
+    /// client.send("hello");
+    /// client.expect_text("hello");
+    /// assert!(server.now() > Duration::from_millis(1));
+    /// ```
     pub fn delay_max(mut self, delay: Duration) -> Faults {
         self.0.delay_ns_max = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         self

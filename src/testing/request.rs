@@ -60,6 +60,18 @@ pub fn request(method: &str, target: &str) -> RequestBuilder {
 }
 
 /// A request that is being made: see [`request`].
+///
+/// ```
+/// use ringwire::testing::request;
+///
+/// let request = request("POST", "/rooms/lobby?loud")
+///     .param("room", "lobby")
+///     .header("authorization", "Bearer secret")
+///     .json(&"hello")
+///     .build();
+/// assert_eq!((request.param("room"), request.json::<String>().unwrap().as_str()), ("lobby", "hello"));
+/// assert!(request.query("loud").is_some());
+/// ```
 #[must_use = "build it"]
 pub struct RequestBuilder {
     head: Vec<u8>,
@@ -73,6 +85,13 @@ pub struct RequestBuilder {
 impl RequestBuilder {
     /// Adds a header field.
     ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/").header("host", "intranet.example").build();
+    /// assert_eq!(request.host(), Some("intranet.example"));
+    /// ```
+    ///
     /// # Panics
     /// If the name or the value is not one that a header field may have.
     #[track_caller]
@@ -83,18 +102,40 @@ impl RequestBuilder {
     }
 
     /// Sets a parameter, as the route's path would.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/users/ann").param("name", "ann").build();
+    /// assert_eq!(request.param("name"), "ann");
+    /// ```
     pub fn param(mut self, name: &str, value: &str) -> RequestBuilder {
         self.params.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Sets the body.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("POST", "/").body("hello").build();
+    /// assert_eq!(request.body(), "hello");
+    /// ```
     pub fn body(mut self, body: impl Into<Bytes>) -> RequestBuilder {
         self.body = body.into();
         self
     }
 
     /// Sets the body to this value as JSON.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("POST", "/").json(&[1, 2]).build();
+    /// assert_eq!(request.header("content-type"), Some("application/json"));
+    /// assert_eq!(request.json::<Vec<u8>>().unwrap(), [1, 2]);
+    /// ```
     ///
     /// # Panics
     /// If it cannot be written as JSON.
@@ -105,6 +146,14 @@ impl RequestBuilder {
     }
 
     /// Who asks; `None` is a peer on a Unix socket. A loopback address unless this is called.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let far = request("GET", "/").peer("192.0.2.7:4711".parse().ok()).build();
+    /// assert!(far.peer().is_some_and(|peer| !peer.ip().is_loopback()));
+    /// assert_eq!(request("GET", "/").peer(None).build().peer(), None);
+    /// ```
     pub fn peer(mut self, peer: Option<SocketAddr>) -> RequestBuilder {
         self.peer = peer;
         self
@@ -112,12 +161,33 @@ impl RequestBuilder {
 
     /// The way to connections, such as [`TestServer::hub`](super::TestServer::hub). Without one there are none: nobody is
     /// reached, and counts are 0.
+    ///
+    /// ```
+    /// use ringwire::testing::{TestServer, request};
+    /// use ringwire::{App, Request, ws};
+    ///
+    /// async fn count(request: Request) -> String {
+    ///     request.hub().websockets().to_string()
+    /// }
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws()));
+    /// let _client = server.connect("/");
+    /// let asked = request("GET", "/count").hub(server.hub()).build();
+    /// assert_eq!(server.block_on(count(asked)), "1");
+    /// ```
     pub fn hub(mut self, hub: &Hub) -> RequestBuilder {
         self.hub = Some(hub.clone());
         self
     }
 
     /// The request.
+    ///
+    /// ```
+    /// use ringwire::testing::request;
+    ///
+    /// let request = request("GET", "/search?q=tea").build();
+    /// assert_eq!((request.path(), request.query("q").as_deref()), ("/search", Some("tea")));
+    /// ```
     ///
     /// # Panics
     /// If the method or the target is not one that a request may have.

@@ -13,6 +13,17 @@ use crate::quote::quoted;
 const HEADERS_MAX: usize = 128;
 
 /// A whole response.
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::App;
+///
+/// let server = TestServer::new(|| App::new().get("/", async |_| "welcome"));
+/// let response = server.get("/").send();
+/// assert_eq!(response.status(), 200);
+/// assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
+/// assert_eq!(response.text(), "welcome");
+/// ```
 #[derive(Clone, Debug)]
 pub struct TestResponse {
     status: StatusCode,
@@ -22,26 +33,74 @@ pub struct TestResponse {
 
 impl TestResponse {
     /// The status; compares with numbers: `assert_eq!(response.status(), 200)`.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| App::new().get("/", async |_| "welcome"));
+    /// let response = server.get("/").send();
+    /// assert_eq!(response.status(), 200);
+    /// assert!(response.status().is_success());
+    /// ```
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
     /// The header fields.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| App::new().get("/", async |_| "welcome"));
+    /// let response = server.get("/").send();
+    /// assert!(response.headers().contains_key("date"));
+    /// assert_eq!(response.headers().get_all("content-type").iter().count(), 1);
+    /// ```
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
     /// The first value of a header field, if it is visible ASCII.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| App::new().get("/", async |_| "welcome"));
+    /// let response = server.get("/").send();
+    /// assert_eq!(response.header("Content-Length"), Some("7"));
+    /// assert_eq!(response.header("etag"), None);
+    /// ```
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     /// The body.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| App::new().get("/", async |_| "welcome"));
+    /// let response = server.get("/").send();
+    /// assert_eq!(response.body(), "welcome");
+    /// ```
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
     /// The body as text.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| App::new().get("/", async |_| "welcome"));
+    /// let response = server.get("/").send();
+    /// assert_eq!(response.text(), "welcome");
+    /// ```
     ///
     /// # Panics
     /// If it is not UTF-8.
@@ -52,6 +111,16 @@ impl TestResponse {
 
     /// The body, decoded from JSON.
     ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    /// use serde_json::{Value, json};
+    ///
+    /// let server = TestServer::new(|| App::new().get("/", async |_| json!({"rooms": ["lobby"]})));
+    /// let answer: Value = server.get("/").send().json();
+    /// assert_eq!(answer["rooms"][0], "lobby");
+    /// ```
+    ///
     /// # Panics
     /// If it is not JSON, or not of that type.
     #[track_caller]
@@ -60,6 +129,15 @@ impl TestResponse {
     }
 
     /// The same response, if it has this status.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::App;
+    ///
+    /// let server = TestServer::new(|| App::new().get("/", async |_| "welcome"));
+    /// assert_eq!(server.get("/").send().expect_status(200).text(), "welcome");
+    /// server.get("/attic").send().expect_status(404);
+    /// ```
     ///
     /// # Panics
     /// If it has another: with that and the beginning of the body.

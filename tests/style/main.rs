@@ -18,7 +18,7 @@ use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 
 use graph::{Graph, of_texts};
 
-/// Longest file in `src/`, in lines.
+/// Longest file in `src/`, in lines; what is said of its items, examples and all, does not count.
 const LINES_MAX: usize = 700;
 
 /// The modules of the crate's root, from the ground up, each with those that it uses. A module uses what stands on lower
@@ -452,7 +452,7 @@ fn texts_of_others_are_not_shown_with_debug() {
 #[test]
 fn files_are_short() {
     none("split the file", |source| {
-        let lines = source.text.lines().count();
+        let lines = source.text.lines().filter(|line| !line.trim_start().starts_with("///")).count();
         match lines > LINES_MAX {
             true => vec![format!("{}: {lines} lines", source.path)],
             false => Vec::new(),
