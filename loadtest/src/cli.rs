@@ -230,16 +230,28 @@ struct Url {
     /// Server and route, as ws://HOST:PORT/PATH.
     #[arg(value_name = "URL", help_heading = None::<&'static str>, value_parser = Target::parse)]
     positional: Option<Target>,
-    /// The same as the argument.
+    /// The same as the argument; of several, which differ in HOST:PORT alone, connections take each in turn.
     #[arg(long = "url", value_name = "URL", value_parser = Target::parse)]
-    named: Option<Target>,
+    named: Vec<Target>,
 }
 
 impl To {
     /// Where to.
     pub(crate) fn url(&self) -> &Target {
         let Url { positional, named } = &self.url;
-        positional.as_ref().or(named.as_ref()).expect("the group is required")
+        positional.as_ref().or(named.first()).expect("the group is required")
+    }
+
+    /// Where to, with all servers that there are.
+    pub(crate) fn target(&self) -> Result<Target, String> {
+        let mut target = self.url().clone();
+        for other in self.url.named.iter().skip(1) {
+            if other.path != target.path {
+                return Err(format!("all URLs must have the same path, and {} has another", other.url));
+            }
+            target.more.push(other.addr);
+        }
+        Ok(target)
     }
 }
 
@@ -369,6 +381,11 @@ mod tests {
         {
             assert_eq!(echo(line).load.common.to.url().path, "/x", "{line}");
         }
+        let several = echo("echo --url ws://127.0.0.1:7/x --url ws://127.0.0.1:8/x").load.common.to.target();
+        let several = several.expect("one path");
+        assert_eq!((several.addr.port(), several.more[0].port(), several.more.len()), (7, 8, 1));
+        let other = echo("echo --url ws://127.0.0.1:7/x --url ws://127.0.0.1:8/y").load.common.to.target();
+        assert!(other.is_err_and(|error| error.contains("the same path")));
         for scenario in ["echo", "broadcast", "fanout", "rooms", "slow", "emit", "connect", "churn"] {
             let missing = read(scenario).expect_err("no URL");
             assert_eq!(missing.kind(), ErrorKind::MissingRequiredArgument, "{scenario}");

@@ -219,7 +219,7 @@ impl<'a> Launch<'a> {
 
     fn plan(&self) -> Result<run::Plan, String> {
         let Common { to, opening, output, patience } = self.common;
-        let mut target = to.url().clone();
+        let mut target = to.target()?;
         target.headers.clone_from(&to.headers);
         target.protocols.clone_from(&to.protocols);
         target.check()?;

@@ -25,6 +25,8 @@ pub(crate) struct Target {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) protocols: Vec<String>,
     pub(crate) sources: Vec<Ipv4Addr>,
+    /// Other servers that connections go to in turn.
+    pub(crate) more: Vec<SocketAddr>,
 }
 
 impl Target {
@@ -55,6 +57,7 @@ impl Target {
             headers: Vec::new(),
             protocols: Vec::new(),
             sources: Vec::new(),
+            more: Vec::new(),
         })
     }
 
@@ -92,9 +95,13 @@ impl Target {
             .map_err(|_| "the URL, a --header or a --subprotocol has characters that HTTP does not allow".to_owned())
     }
 
-    /// A socket to connect, bound to its source address; `number` chooses among several.
+    /// A socket to connect, bound to its source address; `number` chooses among several, of servers and of sources.
     pub(crate) fn socket(&self, number: usize, receive_buffer: Option<usize>) -> io::Result<(OwnedFd, SockAddr)> {
-        let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM, Some(Protocol::TCP))?;
+        let addr = match number % (self.more.len() + 1) {
+            0 => self.addr,
+            other => self.more[other - 1],
+        };
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if let Some(bytes) = receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
@@ -105,7 +112,7 @@ impl Target {
             setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
-        Ok((socket.into(), self.addr.into()))
+        Ok((socket.into(), addr.into()))
     }
 }
 
