@@ -258,6 +258,7 @@ macro_rules! inner {
 inner! {
     mod admission;
     mod app;
+    mod backplane;
     mod check;
     mod engine;
     mod guard;
@@ -300,7 +301,8 @@ pub mod program {
 #[cfg(feature = "files")]
 pub use app::Files;
 pub use app::{AckError, Acknowledgement, OwnedEvent, ReplyStream, Streamed};
-pub use app::{Answered, Core, Cors};
+pub use app::{Answered, Core, Cors, LostMember};
+pub use backplane::NodeInfo;
 /// The types of requests and responses that are part of this interface: methods, status codes, header fields.
 pub use http;
 

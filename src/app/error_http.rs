@@ -168,9 +168,12 @@ impl From<ParseIdError> for HttpError {
 }
 
 impl From<MailError> for HttpError {
-    /// A 503: not all cores could be asked.
-    fn from(_: MailError) -> HttpError {
-        HttpError::unavailable("busy")
+    /// A 503: not all cores could be asked; or a 504: another machine does not answer.
+    fn from(error: MailError) -> HttpError {
+        match error {
+            MailError::Unreachable => HttpError::new(StatusCode::GATEWAY_TIMEOUT, "node unreachable"),
+            MailError::Full | MailError::Ended => HttpError::unavailable("busy"),
+        }
     }
 }
 

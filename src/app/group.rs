@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::Method;
+use serde_json::Value;
 
 use crate::app::answered::Answered;
 use crate::app::before::{Before, LocalBoxFuture};
@@ -20,6 +21,7 @@ use crate::app::values::{CoreValues, SharedValues};
 use crate::app::ws::IntoWs;
 use crate::closed::Closed;
 use crate::guard::Guarded;
+use crate::hub::ConnectionId;
 use crate::message::Envelope;
 
 /// Routes that share a prefix and hooks; see [`App::group`].
@@ -428,6 +430,22 @@ pub struct App {
     shared: SharedValues,
     values: CoreValues,
     on_shutdown: Vec<OnShutdown>,
+    tell_lost: Option<TellOfLost>,
+}
+
+/// What is said of a lost member: an event's name and data.
+pub(crate) type TellOfLost = Rc<dyn Fn(&LostMember<'_>) -> Option<(String, Value)>>;
+
+/// A member of a room whose machine was lost, or is there again: see [`App::tell_lost`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LostMember<'m> {
+    /// The room.
+    pub room: &'m str,
+    /// Who.
+    pub id: ConnectionId,
+    /// Whether it is there again, after it was told that it was lost.
+    pub is_back: bool,
 }
 
 pub(crate) type OnShutdown = Rc<dyn Fn(Core) -> LocalBoxFuture<'static, ()>>;
@@ -439,6 +457,7 @@ pub(crate) struct Parts {
     pub(crate) shared: SharedValues,
     pub(crate) values: CoreValues,
     pub(crate) on_shutdown: Vec<OnShutdown>,
+    pub(crate) tell_lost: Option<TellOfLost>,
 }
 
 impl App {
@@ -469,6 +488,30 @@ impl App {
     #[must_use]
     pub fn envelope(mut self, envelope: Envelope) -> App {
         self.envelope = Some(envelope);
+        self
+    }
+
+    /// Says by which event the members of a room are told of a member whose machine was lost, and of its being there again: a
+    /// machine that is not heard of for [`Config::node_timeout`](crate::Config::node_timeout) cannot say so itself. `None`: they
+    /// are not told. It is asked of those who joined with [`Socket::join_then`](crate::Socket::join_then) or an awaited
+    /// [`Connection::join`](crate::Connection::join), once on each core that has members of the room; where machines are not
+    /// joined, never.
+    ///
+    /// ```
+    /// use ringwire::App;
+    /// use serde_json::json;
+    ///
+    /// App::new().tell_lost(|member| {
+    ///     let event = if member.is_back { "user-joined" } else { "user-left" };
+    ///     Some((event, json!({ "room": member.room, "userId": member.id })))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn tell_lost<E: Into<String>>(
+        mut self,
+        tell: impl Fn(&LostMember<'_>) -> Option<(E, Value)> + 'static,
+    ) -> App {
+        self.tell_lost = Some(Rc::new(move |member| tell(member).map(|(event, data)| (event.into(), data))));
         self
     }
 
@@ -810,9 +853,9 @@ impl App {
     }
 
     pub(crate) fn into_parts(self) -> Parts {
-        let App { root, envelope, shared, values, on_shutdown } = self;
+        let App { root, envelope, shared, values, on_shutdown, tell_lost } = self;
         let Group { definitions, layers, fallbacks, .. } = root.finish("");
         let router = Router::new(definitions, fallbacks, Layers::new(layers));
-        Parts { router, envelope: envelope.unwrap_or_default(), shared, values, on_shutdown }
+        Parts { router, envelope: envelope.unwrap_or_default(), shared, values, on_shutdown, tell_lost }
     }
 }

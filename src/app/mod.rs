@@ -50,7 +50,7 @@ pub use event::{OwnedEvent, Unhandled};
 pub use events::{Events, Undecodable};
 #[cfg(feature = "files")]
 pub use files::Files;
-pub use group::{App, Group};
+pub use group::{App, Group, LostMember};
 pub use reply::{BoxError, FailurePolicy, IntoReply, Panicked, ReplySink, ReplyStream, Sent, Streamed};
 pub use request::Request;
 pub use response::{IntoResponse, Response};

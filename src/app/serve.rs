@@ -18,7 +18,7 @@ use crate::app::context::{CoreContext, Kept};
 use crate::app::cors::Cors;
 use crate::app::definition::{Hooks, HttpHandler};
 use crate::app::error_http::HttpError;
-use crate::app::group::{App, OnShutdown, Parts};
+use crate::app::group::{App, LostMember, OnShutdown, Parts};
 use crate::app::handlers::Handler;
 use crate::app::inbox::{Inbox, Pushed};
 use crate::app::reply::{BoxError, FailurePolicy, Panicked};
@@ -33,8 +33,9 @@ use crate::closed::Closed;
 use crate::guard::{Guarded, GuardedFuture, guarded, text};
 use crate::hub::{CoreHub, Known, READY_BYTES_MAX, RouteName};
 use crate::message::{Message, OwnedMessage};
-use crate::outbox::Dropped;
+use crate::outbox::{Dropped, FrameBuf};
 use crate::proto::Incoming;
+use crate::proto::frame::Opcode;
 use crate::proto::handshake;
 use crate::proto::http::{HeadLimits, RequestHead, parse_head};
 use crate::quote::line;
@@ -73,7 +74,15 @@ struct Opening {
 
 impl CoreApp {
     pub(crate) fn new(app: App, hub: &mut CoreHub, handle: Hub) -> CoreApp {
-        let Parts { router, envelope, shared, values, on_shutdown } = app.into_parts();
+        let Parts { router, envelope, shared, values, on_shutdown, tell_lost } = app.into_parts();
+        if let Some(tell) = tell_lost {
+            hub.set_tell_lost(Box::new(move |room, id, is_back| {
+                let said = guarded("an app's word of lost members", || tell(&LostMember { room, id, is_back }));
+                let (event, data) = said.flatten()?;
+                let text = envelope.encode(&event, &data).ok()?;
+                Some(FrameBuf::new(Opcode::Text, &text))
+            }));
+        }
         handle.set_envelope(envelope);
         hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())));
         hub.set_route_limits(router.ws.iter().map(|(ws, ..)| ws.0.limits.clone()).collect());

@@ -5,6 +5,7 @@
 //!
 //! Knows of this crate: `error`.
 
+mod nats;
 mod origin;
 mod proxies;
 mod types;
@@ -18,6 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::ConfigError;
+#[cfg(feature = "nats")]
+pub(crate) use nats::Login;
+pub use nats::{NatsUrls, NodeName, SubjectPrefix};
 pub use origin::Origins;
 pub use proxies::{ProxyProtocol, TrustedProxies};
 pub use types::{
@@ -311,6 +315,26 @@ settings! {
     mail_depth: u32 = "MAIL_DEPTH", "8192", Allowed::Count(range(16, 1 << 24)),
         "messages waiting for one core from the others"
         => "1024", "1024";
+    nats_url: Option<NatsUrls> = "NATS_URL", "(none)",
+        Allowed::Secret("(none) or nats://HOST:PORT or tls://HOST:PORT, or several, comma-separated, each with USER:PASSWORD@ or \
+         TOKEN@ before the host and ?creds=FILE or ?ca=FILE behind it or not", "URLS"),
+        "servers of NATS by which this machine is joined with all others of the same prefix: rooms, broadcasts, emits and counts \
+         mean all of them then; see docs/many_machines.md. Printed as (set)"
+        => "Some(\"nats://127.0.0.1:4222\".parse()?)", "(set)";
+    nats_prefix: SubjectPrefix = "NATS_PREFIX", "ringwire",
+        Allowed::Text("tokens of letters, digits, - and _, with dots between them, at most 64 bytes", "PREFIX"),
+        "what all subjects in NATS begin with: those who share it are one"
+        => "\"chat\".parse()?", "chat";
+    node_name as node: NodeName = "NODE", "random",
+        Allowed::Text("random, or at most 64 letters, digits, -, _ and .", "NAME"),
+        "this machine's name among them, which no other may have: a server whose name is taken does not start"
+        => "\"eu-1\".parse()?", "eu-1";
+    node_timeout: Duration = "NODE_TIMEOUT", "5s", Allowed::Time(range(500 * MILLISECOND, 300 * SECOND)),
+        "a machine that has not been heard of for this long counts no more, nor do its connections"
+        => "Duration::from_secs(10)", "10s";
+    nats_required: bool = "NATS_REQUIRED", "false", Allowed::Switch,
+        "whether /readyz says 503 while NATS is away"
+        => "true", "true";
     drain_notice: Duration = "DRAIN_NOTICE", "0s", Allowed::Time(range(MILLISECOND, DAY).or_zero("at once")),
         "before it shuts down, serve and accept for this long as ever, while /readyz says 503: until load balancers have seen it"
         => "Duration::from_secs(5)", "5s";
@@ -574,6 +598,9 @@ impl Config {
             return conflict("RINGWIRE_ADMIN_ADDR", String::from("it is one of RINGWIRE_ADDR"));
         }
         self.validate_tls()?;
+        if self.nats_url.is_some() && !cfg!(feature = "nats") {
+            return conflict("RINGWIRE_NATS_URL", String::from("this build has no NATS (feature `nats`)"));
+        }
         if self.drain_spread > self.drain_timeout {
             let timeout = Setting::named("RINGWIRE_DRAIN_TIMEOUT").map(|it| it.value(self));
             let reason = format!("it is more than RINGWIRE_DRAIN_TIMEOUT={}", timeout.unwrap_or_default());

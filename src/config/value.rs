@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::nats::{NatsUrls, NodeName, SubjectPrefix};
 use super::origin::Origins;
 use super::proxies::{ProxyProtocol, TrustedProxies};
 use super::types::{
@@ -279,6 +280,16 @@ impl Value for Option<ApiToken> {
     }
 }
 
+impl Value for Option<NatsUrls> {
+    fn parse(text: &str, _: &Allowed) -> Option<Self> {
+        if text == NONE { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn show(&self, _: &Allowed) -> String {
+        String::from(self.as_ref().map_or(NONE, NatsUrls::reveal))
+    }
+}
+
 impl Value for Option<Origins> {
     fn parse(text: &str, _: &Allowed) -> Option<Self> {
         if text == NONE { Some(None) } else { text.parse().ok().map(Some) }
@@ -308,11 +319,13 @@ from_str!(
     CoreSet,
     Files,
     TlsMin,
+    NodeName,
     Origins,
     SlowConsumer,
     Deflate,
     UserAgents,
     LogFormat,
+    SubjectPrefix,
     TrustedProxies,
     ProxyProtocol
 );

@@ -12,6 +12,8 @@
 
 pub mod bell;
 pub mod buffers;
+#[cfg(feature = "nats")]
+pub mod chime;
 pub mod listener;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;

@@ -146,6 +146,8 @@ impl CoreHub {
                 room.changed_in += 1;
                 self.note(id, notice);
                 self.tell_change(id, Some(number), notice);
+                self.tell_bridge_of(slot, id, true);
+                self.note_abroad(id, notice);
                 Ok(self.when_known(slot, id, number, Change::Join))
             }
         }
@@ -162,6 +164,7 @@ impl CoreHub {
             self.note(id, notice);
             let number = waits.then(|| self.changes.next());
             self.tell_change(id, number, notice);
+            self.note_abroad(id, notice);
             number.map_or(Done::Untold, |number| self.when_known(slot, id, number, Change::Leave))
         });
         self.rooms[id.0 as usize].pinned = was_pinned;

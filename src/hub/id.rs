@@ -8,17 +8,18 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Names one connection among all there ever were in this process: its core, its slot there, the slot's generation, and
-/// a tag that cannot be guessed.
+/// Names one connection among all there ever were on any machine: its node, its core there, its slot, the slot's generation,
+/// and a tag that cannot be guessed.
 ///
-/// A message to an id goes to the core that the id itself names; there is no global table. When the connection is gone the
+/// A message to an id goes to the node and the core that the id itself names; there is no global table. A node that starts
+/// again is another one, and the ids of the former are stale; where machines are not joined, there is one node. When the connection is gone the
 /// id is stale, and stays so: whoever gets the slot next has another generation. Prints as 22 characters of base64url and
 /// parses back; `serde` writes and reads it so, too.
 ///
 /// ```
 /// use ringwire::ConnectionId;
 ///
-/// let text = "AAEAAAAqAAAAB3ZjO0ExAA";
+/// let text = "AAEAACoAAAAHAAB2YztBMQ";
 /// let id: ConnectionId = text.parse().unwrap();
 /// assert_eq!((id.core(), id.to_string().as_str()), (1, text));
 /// assert!("somebody".parse::<ConnectionId>().is_err());
@@ -30,24 +31,38 @@ impl ConnectionId {
     /// Characters of an id's text.
     pub const TEXT_LEN: usize = 22;
 
-    /// The core that owns the connection.
+    /// The core that owns the connection, on its node.
     ///
     /// ```
     /// use ringwire::ConnectionId;
     ///
-    /// let id: ConnectionId = "AAEAAAAqAAAAB3ZjO0ExAA".parse().unwrap();
+    /// let id: ConnectionId = "AAEAACoAAAAHAAB2YztBMQ".parse().unwrap();
     /// assert_eq!(id.core(), 1);
     /// ```
     pub fn core(self) -> usize {
-        usize::from(u16::from_be_bytes([self.0[0], self.0[1]]))
+        usize::from(u16::from_be_bytes([self.0[0], self.0[1]]) & CORE_MAX)
+    }
+
+    /// The node's number, which is new with each start; 0 where machines are not joined.
+    pub fn node(self) -> u32 {
+        let high = u32::from(self.0[0] >> 2);
+        high << 16 | u32::from(u16::from_be_bytes([self.0[9], self.0[10]]))
     }
 
     pub(crate) fn slot(self) -> u32 {
-        u32::from_be_bytes(self.0[2..6].try_into().expect("four bytes"))
+        u32::from_be_bytes([0, self.0[2], self.0[3], self.0[4]])
     }
 
     pub(crate) fn generation(self) -> u32 {
-        u32::from_be_bytes(self.0[6..10].try_into().expect("four bytes"))
+        u32::from_be_bytes(self.0[5..9].try_into().expect("four bytes"))
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> ConnectionId {
+        ConnectionId(bytes)
     }
 }
 
@@ -114,12 +129,20 @@ impl FromStr for ConnectionId {
     }
 }
 
+// What an id has room for: ten bits of core, 24 of slot, 32 of generation, 22 of node, 40 of tag.
+const CORE_MAX: u16 = (1 << 10) - 1;
+/// Slots that a core can have.
+pub(crate) const SLOTS_MAX: u32 = 1 << 24;
+/// Numbers that nodes can have, 0 included, which is none's.
+pub(crate) const NODES_MAX: u32 = 1 << 22;
+
 /// Makes and verifies ids. The tag is a keyed hash of the rest, so it costs a connection no memory, and nobody without
 /// this process's key can make up a valid id.
 #[doc(hidden)]
 #[derive(Clone, Debug, Default)]
 pub struct IdKey {
     secret: RandomState,
+    node: u32,
     /// Of a test that is to see the same ids in every run.
     #[cfg(feature = "testing")]
     seed: Option<u64>,
@@ -130,6 +153,17 @@ impl IdKey {
     #[cfg(feature = "testing")]
     pub(crate) fn seeded(seed: u64) -> IdKey {
         IdKey { seed: Some(seed), ..IdKey::default() }
+    }
+
+    /// The same key, for ids of the node with this number.
+    pub(crate) fn of_node(self, node: u32) -> IdKey {
+        assert!(node < NODES_MAX);
+        IdKey { node, ..self }
+    }
+
+    /// The node whose ids these are.
+    pub(crate) fn node(&self) -> u32 {
+        self.node
     }
 
     fn tag(&self, core: usize, slot: u32, generation: u32) -> u64 {
@@ -143,12 +177,15 @@ impl IdKey {
     }
 
     pub(crate) fn id(&self, core: usize, slot: u32, generation: u32) -> ConnectionId {
+        debug_assert!(core <= usize::from(CORE_MAX) && slot < SLOTS_MAX);
         let mut bytes = [0; 16];
-        bytes[0..2].copy_from_slice(&(core as u16).to_be_bytes());
-        bytes[2..6].copy_from_slice(&slot.to_be_bytes());
-        bytes[6..10].copy_from_slice(&generation.to_be_bytes());
+        let high = (self.node >> 16) as u16;
+        bytes[0..2].copy_from_slice(&(core as u16 | high << 10).to_be_bytes());
+        bytes[2..5].copy_from_slice(&slot.to_be_bytes()[1..]);
+        bytes[5..9].copy_from_slice(&generation.to_be_bytes());
+        bytes[9..11].copy_from_slice(&(self.node as u16).to_be_bytes());
         let tag = self.tag(core, slot, generation).to_be_bytes();
-        bytes[10..16].copy_from_slice(&tag[..6]);
+        bytes[11..16].copy_from_slice(&tag[..5]);
         ConnectionId(bytes)
     }
 
@@ -169,6 +206,20 @@ mod tests {
         assert_eq!(id.to_string().len(), ConnectionId::TEXT_LEN);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(key.is_genuine(id));
+    }
+
+    /// Kills: a node's number that is cut, or reaches into what stands beside it.
+    #[test]
+    fn an_id_names_its_node() {
+        let key = IdKey::default();
+        for node in [0, 1, 0xffff, 0x1_0000, NODES_MAX - 1] {
+            let key = key.clone().of_node(node);
+            for (core, slot, generation) in [(0, 0, 0), (1023, SLOTS_MAX - 1, u32::MAX), (5, 70_000, 9)] {
+                let id = key.id(core, slot, generation);
+                assert_eq!((id.node(), id.core(), id.slot(), id.generation()), (node, core, slot, generation));
+                assert!(key.is_genuine(id) && !key.clone().of_node(node ^ 1).is_genuine(id));
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde_json::Value;
+
 use super::id::ConnectionId;
+use super::member::ConnectionInfo;
 use super::room::JoinError;
 use super::routes::RouteName;
 use crate::mail::MailError;
@@ -32,8 +36,14 @@ pub struct Delivery {
     pub dropped: u32,
     /// Connections that had gone, or never existed.
     pub gone: u32,
-    /// Cores that could not be told of it because their mailboxes were full: none of their connections has got it.
+    /// Cores that could not be told of it because their mailboxes were full, and the way to the other machines where that was:
+    /// none of their connections has got it.
     pub refused: u32,
+    /// Connections of other machines to which it is on its way, as many as this machine knows of; what becomes of it there is
+    /// not told.
+    pub elsewhere: u32,
+    /// Connections of machines that do not answer: whether they have got it is not known.
+    pub unreachable: u32,
 }
 
 impl Delivery {
@@ -50,6 +60,8 @@ impl Delivery {
         self.dropped += more.dropped;
         self.gone += more.gone;
         self.refused += more.refused;
+        self.elsewhere += more.elsewhere;
+        self.unreachable += more.unreachable;
     }
 }
 
@@ -68,6 +80,8 @@ pub struct Tally {
     dropped: AtomicU32,
     gone: AtomicU32,
     refused: AtomicU32,
+    elsewhere: AtomicU32,
+    unreachable: AtomicU32,
     answer: Mutex<Option<oneshot::Sender<Delivery>>>,
 }
 
@@ -77,7 +91,9 @@ impl Tally {
         let (sender, receiver) = oneshot::channel();
         let zero = || AtomicU32::new(0);
         let answer = Mutex::new(Some(sender));
-        (Arc::new(Tally { queued: zero(), dropped: zero(), gone: zero(), refused: zero(), answer }), receiver)
+        let (queued, dropped, gone, refused) = (zero(), zero(), zero(), zero());
+        let (elsewhere, unreachable) = (zero(), zero());
+        (Arc::new(Tally { queued, dropped, gone, refused, elsewhere, unreachable, answer }), receiver)
     }
 
     /// Adds one core's answer.
@@ -86,6 +102,8 @@ impl Tally {
         self.dropped.fetch_add(delivery.dropped, Ordering::Relaxed);
         self.gone.fetch_add(delivery.gone, Ordering::Relaxed);
         self.refused.fetch_add(delivery.refused, Ordering::Relaxed);
+        self.elsewhere.fetch_add(delivery.elsewhere, Ordering::Relaxed);
+        self.unreachable.fetch_add(delivery.unreachable, Ordering::Relaxed);
     }
 }
 
@@ -96,6 +114,8 @@ impl Drop for Tally {
             dropped: *self.dropped.get_mut(),
             gone: *self.gone.get_mut(),
             refused: *self.refused.get_mut(),
+            elsewhere: *self.elsewhere.get_mut(),
+            unreachable: *self.unreachable.get_mut(),
         };
         if let Some(answer) = self.answer.get_mut().ok().and_then(Option::take) {
             // Nobody waits any more: fire and forget.
@@ -115,6 +135,13 @@ pub enum Scope {
     Path(Arc<str>),
     /// The members of a room.
     Room(Arc<str>),
+    /// Those of a route as another machine names it.
+    RouteElsewhere {
+        /// Its path, or that of the HTTP route whose handler upgrades to it.
+        path: Arc<str>,
+        /// Where such a handler's route was made: file, line, column.
+        made_at: Option<(Arc<str>, u32, u32)>,
+    },
 }
 
 /// What one core, or a thread that is none, asks of a core whose state is an `H`.
@@ -157,6 +184,31 @@ pub enum Order {
         /// The number of the last.
         number: u64,
     },
+    /// To the bridge: a connection has come to a room by a change, or has left it. Urgent.
+    Member {
+        /// The room's name.
+        room: Arc<str>,
+        /// Who.
+        id: ConnectionId,
+        /// Whether it has come.
+        is_there: bool,
+    },
+    /// From the bridge: how many there are beside this machine. Urgent.
+    Others {
+        /// Machines.
+        nodes: u32,
+        /// Their connections.
+        connections: u32,
+    },
+    /// From the bridge: members of a room were lost with their machine, or are there again.
+    Lost {
+        /// The room's name.
+        room: Arc<str>,
+        /// Who.
+        ids: Arc<[ConnectionId]>,
+        /// Whether they are there again.
+        back: bool,
+    },
     /// A core has ended: it has no connections and reads nothing any more. Urgent.
     CoreEnded {
         /// Which.
@@ -196,6 +248,29 @@ pub enum Order {
         reason: String,
         /// Whether it was there.
         answer: Answer<bool>,
+    },
+    /// Ping a connection.
+    Ping {
+        /// Which.
+        id: ConnectionId,
+        /// At most 125 bytes.
+        payload: Bytes,
+        /// What became of it.
+        answer: Answer<Delivery>,
+    },
+    /// Tell a connection's JSON data.
+    Data {
+        /// Whose.
+        id: ConnectionId,
+        /// It, if the connection was there.
+        answer: DataAnswer,
+    },
+    /// Tell what is known of a connection.
+    Info {
+        /// Of which.
+        id: ConnectionId,
+        /// It, if the connection was there.
+        answer: Answer<Option<ConnectionInfo>>,
     },
     /// Set a connection's JSON data.
     SetData {
@@ -268,6 +343,43 @@ pub enum Shutdown {
 /// Where the answer to one who asks goes.
 pub type Answer<A> = oneshot::Sender<Result<A, MailError>>;
 
+/// The same of a connection's data, as it is wanted.
+#[derive(Debug)]
+pub enum DataAnswer {
+    /// As it was written.
+    Raw(Answer<Option<RawJson>>),
+    /// As a value.
+    Value(Answer<Option<Value>>),
+}
+
+impl DataAnswer {
+    /// Sends it.
+    pub(crate) fn send(self, data: Result<Option<RawJson>, MailError>) {
+        // Nobody may be waiting any more.
+        match self {
+            DataAnswer::Raw(answer) => drop(answer.send(data)),
+            DataAnswer::Value(answer) => drop(answer.send(data.map(|data| data.map(|data| data.to_value())))),
+        }
+    }
+}
+
+impl Order {
+    /// Tells whoever waits that the connection that it is about has gone.
+    pub(crate) fn answer_gone(self) {
+        match self {
+            Order::EmitTo { tally: Some(tally), .. } => tally.add(Queued::Gone.into()),
+            Order::Close { answer, .. } | Order::SetData { answer, .. } | Order::Leave { answer, .. } => {
+                drop(answer.send(Ok(false)));
+            }
+            Order::Ping { answer, .. } => drop(answer.send(Ok(Queued::Gone.into()))),
+            Order::Data { answer, .. } => answer.send(Ok(None)),
+            Order::Info { answer, .. } => drop(answer.send(Ok(None))),
+            Order::Join { answer, .. } => drop(answer.send(Ok(Err(JoinError::Gone)))),
+            _ => {}
+        }
+    }
+}
+
 impl<H: ?Sized> From<Order> for Letter<H> {
     #[inline]
     fn from(order: Order) -> Letter<H> {
@@ -311,6 +423,7 @@ impl<H: ?Sized> Letter<H> {
             ) => match error {
                 MailError::Full => tally.add(Delivery { refused: 1, ..Delivery::default() }),
                 MailError::Ended => tally.add(Queued::Gone.into()),
+                MailError::Unreachable => tally.add(Delivery { unreachable: 1, ..Delivery::default() }),
             },
             Letter::Order(
                 Order::Close { answer, .. } | Order::SetData { answer, .. } | Order::Leave { answer, .. },
@@ -321,6 +434,9 @@ impl<H: ?Sized> Letter<H> {
             Letter::Order(Order::Join { answer, .. }) => {
                 let _ = answer.send(Err(error));
             }
+            Letter::Order(Order::Ping { answer, .. }) => drop(answer.send(Err(error))),
+            Letter::Order(Order::Data { answer, .. }) => answer.send(Err(error)),
+            Letter::Order(Order::Info { answer, .. }) => drop(answer.send(Err(error))),
             Letter::Local(Local::Run(ask)) => ask.refuse(error),
             _ => {}
         }

@@ -12,6 +12,9 @@
 //!
 //! Knows of this crate: `config`, `mail`, `message`, `metrics`, `outbox`, `proto`, `tables`.
 
+mod abroad;
+#[cfg(test)]
+mod abroad_tests;
 mod changes;
 #[cfg(test)]
 mod changes_tests;
@@ -49,9 +52,10 @@ use crate::config::SlowConsumer;
 use crate::mail::Post;
 use crate::message::RawJson;
 use crate::metrics::Counters;
-use crate::outbox::{Dropped, Outbox, Outgoing};
+use crate::outbox::{Dropped, Outbox, Outgoing, Queued};
 use crate::proto::Spares;
 use crate::tables::room_for;
+use abroad::Abroad;
 use changes::Changes;
 use member::Member;
 use room::{Place, Room};
@@ -62,7 +66,10 @@ use streams::Streams;
 pub use changes::{Done, Known};
 pub use deflate::DeflateSettings;
 pub use id::{ConnectionId, IdKey, ParseIdError};
-pub use letter::{Answer, Ask, Delivery, Local, Order, Scope, Shutdown, Tally};
+#[cfg(feature = "nats")]
+pub(crate) use id::NODES_MAX;
+pub(crate) use id::SLOTS_MAX;
+pub use letter::{Answer, Ask, DataAnswer, Delivery, Local, Order, Scope, Shutdown, Tally};
 pub use limits::RouteLimits;
 pub use member::{ConnectionInfo, ConnectionPage, Doom};
 pub(crate) use peer::CompactPeer;
@@ -100,6 +107,7 @@ pub struct CoreHub {
     pub(crate) traffic: Traffic,
     ids: IdKey,
     core: usize,
+    abroad: Abroad,
     members: Vec<Member>,
     rooms: Slab<Room>,
     names: HashMap<Arc<str>, RoomId>,
@@ -148,6 +156,7 @@ impl CoreHub {
             traffic: Traffic::default(),
             ids,
             core: post.core(),
+            abroad: Abroad::default(),
             members: Vec::new(),
             rooms: Slab::new(),
             names: HashMap::new(),
@@ -248,6 +257,16 @@ impl CoreHub {
                 }
                 let _ = answer.send(Ok(slot.is_some()));
             }
+            Order::Ping { id, payload, answer } => {
+                let queued = self.resolve(id).map_or(Queued::Gone, |slot| self.outbox.ping(slot, &payload));
+                let _ = answer.send(Ok(queued.into()));
+            }
+            Order::Data { id, answer } => answer.send(Ok(self.find(id).map(|slot| self.data(slot)))),
+            Order::Info { id, answer } => drop(answer.send(Ok(self.find(id).map(|slot| self.info(slot))))),
+            Order::Others { nodes, connections } => self.abroad.others = (nodes, connections),
+            Order::Lost { room, ids, back } => self.tell_lost(&room, &ids, back),
+            // The bridge's alone.
+            Order::Member { .. } => {}
             Order::Join { id, room, answer } => self.join_for(id, &room, answer),
             Order::Leave { id, room, answer } => self.leave_for(id, &room, answer),
             Order::CloseMembers { room, code, reason, tally } => tally.add(self.close_members(&room, code, &reason)),

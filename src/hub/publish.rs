@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::streams::Home;
-use super::{CoreHub, Delivery, Order, RoomId, Scope, Tally};
+use super::{CoreHub, Delivery, Order, RoomId, RouteName, Scope, Tally};
 use crate::hub::ConnectionId;
 use crate::outbox::{Key, Outgoing, Queued, SHARED_BYTES_MIN};
 use crate::proto::frame::Opcode;
@@ -56,7 +56,12 @@ impl CoreHub {
     /// Sends to a connection of any core by its id; `tally` gets the answer, at once or when the other core has looked.
     pub fn emit_to(&mut self, id: ConnectionId, opcode: Opcode, payload: &[u8], tally: Option<Arc<Tally>>) {
         let mut message = Outgoing::new(opcode, payload);
-        if id.core() == self.core || id.core() >= self.post.cores() {
+        if id.node() != self.ids.node() {
+            let frame = self.outbox.share(&mut message).clone();
+            // Where there is no bridge, it has gone.
+            let bridge = self.post.bridge().unwrap_or(self.post.cores());
+            self.forward(bridge, Order::EmitTo { id, frame, key: None, tally }.into());
+        } else if id.core() == self.core || id.core() >= self.post.cores() {
             self.deliver_to_id(id, &mut message, tally);
         } else {
             let frame = self.outbox.share(&mut message).clone();
@@ -136,7 +141,12 @@ impl CoreHub {
         if !room.members.is_empty() && !self.streams.has_receivers() {
             self.outbox.make_for_here(message);
         }
+        let (cores, mut is_abroad) = (self.post.cores(), false);
         for core in room.elsewhere.cores() {
+            if core == cores {
+                is_abroad = true;
+                continue;
+            }
             let order = Order::Publish {
                 scope: Scope::Room(Arc::clone(&room.name)),
                 frame: self.outbox.share(message).clone(),
@@ -146,7 +156,12 @@ impl CoreHub {
             };
             self.post.send(core, order.into());
         }
-        let delivery = self.deliver_to_room(id, message, except);
+        let mut delivery = Delivery::default();
+        if is_abroad {
+            let scope = Scope::Room(Arc::clone(&self.rooms[id.0 as usize].name));
+            delivery = self.publish_abroad(scope, message);
+        }
+        delivery.merge(self.deliver_to_room(id, message, except));
         if let Some(tally) = tally {
             tally.add(delivery);
         }
@@ -220,7 +235,12 @@ impl CoreHub {
             let (scope, frame) = (scope.clone(), self.outbox.share(message).clone());
             self.post.send(core, Order::Publish { scope, frame, key: message.key(), except: None, tally: None }.into());
         }
-        self.deliver_to_scope(scope, message, except)
+        let mut delivery = Delivery::default();
+        if self.post.bridge().is_some() {
+            delivery = self.publish_abroad(scope.clone(), message);
+        }
+        delivery.merge(self.deliver_to_scope(scope, message, except));
+        delivery
     }
 
     /// Delivers to this core's part of a set of connections.
@@ -233,6 +253,14 @@ impl CoreHub {
             Scope::Everyone => None,
             Scope::Route(name) => Some(self.routes.wanted(|known| known == name)),
             Scope::Path(path) => Some(self.routes.wanted(|known| known.path == *path)),
+            Scope::RouteElsewhere { path, made_at } => {
+                let is_made_there = |known: &RouteName| match (made_at, known.made_at) {
+                    (Some((file, line, column)), Some(at)) => (&**file, *line, *column) == (at.file(), at.line(), at.column()),
+                    (None, None) => true,
+                    _ => false,
+                };
+                Some(self.routes.wanted(|known| known.path == *path && is_made_there(known)))
+            }
         };
         let wanted = match wanted {
             Some(None) => return Delivery::default(),

@@ -81,6 +81,8 @@ pub(super) struct Room {
     pub(super) elsewhere: Elsewhere,
     /// What the other cores have been told of this one.
     pub(super) told: Told,
+    /// And the bridge, in all.
+    pub(super) told_abroad: u32,
     /// On the list of rooms to tell of.
     pub(super) is_news: bool,
     /// Kept although empty: somebody holds its id.
@@ -96,6 +98,7 @@ impl Room {
             changed_in: 0,
             elsewhere: Elsewhere::default(),
             told: Told::default(),
+            told_abroad: 0,
             is_news: false,
             pinned: false,
         }
@@ -162,6 +165,12 @@ impl Elsewhere {
 
     pub(super) fn cores(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().map(|(core, _)| usize::from(*core))
+    }
+
+    /// How many one of them has.
+    pub(super) fn of(&self, core: usize) -> usize {
+        let told = self.0.iter().find(|(of, _)| usize::from(*of) == core);
+        told.map_or(0, |(_, told)| told.plain as usize + told.changed_in as usize)
     }
 
     pub(super) fn members(&self) -> usize {

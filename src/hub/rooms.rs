@@ -167,6 +167,7 @@ impl CoreHub {
             }
             None => room.joining.retain(|(_, of)| *of != slot),
         }
+        self.tell_bridge_of_leave(slot, id, place);
         self.note_news(id);
         self.forget_if_unused(id);
     }
@@ -174,7 +175,7 @@ impl CoreHub {
     /// The number of a room's members has changed: the others are told at the end of the tick, once.
     pub(super) fn note_news(&mut self, id: RoomId) {
         let room = &mut self.rooms[id.0 as usize];
-        if self.post.cores() > 1 && !room.is_news {
+        if (self.post.cores() > 1 || self.post.bridge().is_some()) && !room.is_news {
             room.is_news = true;
             self.news.push(id);
         }
@@ -192,11 +193,13 @@ impl CoreHub {
             if to_tell.changed_in != told.changed_in {
                 self.tell_change(id, None, None);
             }
+            self.tell_bridge(id);
             self.forget_if_unused(id);
         }
     }
 
     pub(super) fn announce(&mut self, id: RoomId) {
+        self.tell_bridge(id);
         let core = self.core;
         let room = &mut self.rooms[id.0 as usize];
         let members = room.to_tell().plain;

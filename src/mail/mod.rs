@@ -10,6 +10,10 @@
 //! rooms, connections. Where many of them have not been read, whoever writes them counts as congested. Urgent letters keep
 //! their order among themselves and are read before the others.
 //!
+//! There may be one more address, with the number behind the last core's: the *bridge*, a thread that passes letters on to other
+//! machines. It is written to and woken as a core is, but nobody waits for room in its mailbox: what it has no room for is
+//! refused.
+//!
 //! Nobody sleeps through a letter, and none waits for a core that has ended: `mail/parked.rs` says why.
 //!
 //! Knows of this crate: `engine`, `marks`.
@@ -65,6 +69,9 @@ pub enum MailError {
     /// The core has ended.
     #[error("the core has ended")]
     Ended,
+    /// The machine that has the connection does not answer: whether it was done there is not known.
+    #[error("the node does not answer")]
+    Unreachable,
 }
 
 struct Address<T> {
@@ -208,6 +215,7 @@ impl<T> Drop for Mailbox<T> {
 pub struct Post<T> {
     core: usize,
     addresses: Vec<Address<T>>,
+    bridge: Option<Address<T>>,
     /// What a full channel did not take, per core.
     waiting: Vec<VecDeque<T>>,
     waiting_count: usize,
@@ -225,6 +233,7 @@ impl<T> Post<T> {
         Post {
             core: 0,
             addresses: Vec::new(),
+            bridge: None,
             waiting: Vec::new(),
             waiting_count: 0,
             crowded: false,
@@ -243,6 +252,16 @@ impl<T> Post<T> {
         self.core
     }
 
+    /// The number of the bridge, if there is one.
+    #[inline]
+    pub fn bridge(&self) -> Option<usize> {
+        self.bridge.as_ref().map(|_| self.addresses.len())
+    }
+
+    fn address(&self, number: usize) -> Option<&Address<T>> {
+        self.addresses.get(number).or(self.bridge.as_ref().filter(|_| number == self.addresses.len()))
+    }
+
     /// Sends a letter to another core.
     ///
     /// # Panics
@@ -251,7 +270,7 @@ impl<T> Post<T> {
         self.note_written(core);
         if self.waiting[core].is_empty() {
             match self.addresses[core].put(letter) {
-                Ok(()) | Err((MailError::Ended, _)) => {}
+                Ok(()) | Err((MailError::Ended | MailError::Unreachable, _)) => {}
                 Err((MailError::Full, letter)) => self.wait(core, letter),
             }
         } else {
@@ -259,28 +278,30 @@ impl<T> Post<T> {
         }
     }
 
-    /// Sends an urgent letter to another core: it overtakes the others and never waits.
+    /// Sends an urgent letter to another core, or the bridge: it overtakes the others and never waits.
     ///
     /// # Panics
     /// If `core` is this core or none.
     pub fn send_urgent(&mut self, core: usize, letter: T) {
         self.note_written(core);
-        // A core that has ended does not need to know.
-        let _ = self.addresses[core].urgent.send(letter);
-        self.crowded |= self.addresses[core].is_crowded();
+        let address = self.address(core).expect("an address");
+        // A core that has ended does not need to know, nor does the bridge.
+        let _ = address.urgent.send(letter);
+        // The bridge waits for nobody, and is waited for by nobody.
+        self.crowded |= core < self.addresses.len() && address.is_crowded();
     }
 
     /// Sends a letter to another core unless it would have to wait, be it for letters that wait already: those that nobody
     /// holds up for it, and which must not overtake the others all the same.
     ///
     /// # Errors
-    /// If the core's mailbox is full, the core has ended, or there is no such core; the letter comes back.
+    /// If the mailbox is full, the core or the bridge has ended, or there is none of this number; the letter comes back.
     ///
     /// # Panics
     /// If `core` is this core.
     pub fn offer(&mut self, core: usize, letter: T) -> Result<(), (MailError, T)> {
-        let Some(address) = self.addresses.get(core) else { return Err((MailError::Ended, letter)) };
-        if !self.waiting[core].is_empty() {
+        let Some(address) = self.address(core) else { return Err((MailError::Ended, letter)) };
+        if self.waiting.get(core).is_some_and(|waiting| !waiting.is_empty()) {
             return Err((MailError::Full, letter));
         }
         address.offer(letter)?;
@@ -373,7 +394,7 @@ impl<T> Post<T> {
     fn deliver_waiting(&mut self, core: usize) -> bool {
         while let Some(letter) = self.waiting[core].pop_front() {
             match self.addresses[core].put(letter) {
-                Ok(()) | Err((MailError::Ended, _)) => {
+                Ok(()) | Err((MailError::Ended | MailError::Unreachable, _)) => {
                     self.waiting_count -= 1;
                     if !self.written.contains(&core) {
                         self.written.push(core);
@@ -393,19 +414,20 @@ impl<T> Post<T> {
 
     /// The cores to wake for the letters written since the last call; once per tick, after the last letter.
     pub fn bells(&mut self, mut ring: impl FnMut(usize)) {
-        for core in self.written.drain(..) {
-            if self.addresses[core].written() {
+        for &core in &self.written {
+            if self.address(core).is_some_and(Address::written) {
                 ring(core);
             }
         }
+        self.written.clear();
     }
 }
 
 impl<T> Drop for Post<T> {
     fn drop(&mut self) {
         // A core that ends in the middle of a tick has letters underway to others that may have ended, too.
-        for core in self.written.drain(..) {
-            self.addresses[core].written();
+        for &core in &self.written {
+            self.address(core).map(Address::written);
         }
     }
 }
@@ -413,6 +435,7 @@ impl<T> Drop for Post<T> {
 /// The way to all cores from any thread.
 pub struct Courier<T> {
     doors: Arc<[Door<T>]>,
+    bridge: Option<Arc<Door<T>>>,
 }
 
 /// Where a core's letters go in, and how it is woken for them.
@@ -423,7 +446,7 @@ struct Door<T> {
 
 impl<T> Clone for Courier<T> {
     fn clone(&self) -> Self {
-        Courier { doors: Arc::clone(&self.doors) }
+        Courier { doors: Arc::clone(&self.doors), bridge: self.bridge.clone() }
     }
 }
 
@@ -449,6 +472,15 @@ impl CoreWaker {
 }
 
 impl<T> Courier<T> {
+    fn door(&self, number: usize) -> Option<&Door<T>> {
+        self.doors.get(number).or(self.bridge.as_deref().filter(|_| number == self.doors.len()))
+    }
+
+    /// The number of the bridge, if there is one.
+    pub fn bridge(&self) -> Option<usize> {
+        self.bridge.as_ref().map(|_| self.doors.len())
+    }
+
     /// What wakes a core; `None` if there is no such core.
     pub fn waker(&self, core: usize) -> Option<CoreWaker> {
         let Door { address, wake } = self.doors.get(core)?;
@@ -473,7 +505,7 @@ impl<T> Courier<T> {
     /// # Errors
     /// Likewise; the letter comes back.
     pub fn offer(&self, core: usize, letter: T) -> Result<(), (MailError, T)> {
-        let Some(Door { address, wake }) = self.doors.get(core) else { return Err((MailError::Ended, letter)) };
+        let Some(Door { address, wake }) = self.door(core) else { return Err((MailError::Ended, letter)) };
         address.offer(letter)?;
         if address.written() {
             wake.wake();
@@ -486,7 +518,7 @@ impl<T> Courier<T> {
     /// # Errors
     /// If the core has ended, or there is no such core.
     pub fn send_urgent(&self, core: usize, letter: T) -> Result<(), MailError> {
-        let Door { address, wake } = self.doors.get(core).ok_or(MailError::Ended)?;
+        let Door { address, wake } = self.door(core).ok_or(MailError::Ended)?;
         address.urgent.send(letter).map_err(|_| MailError::Ended)?;
         if address.written() {
             wake.wake();
@@ -503,6 +535,7 @@ impl<T> Courier<T> {
 /// The channels of all cores, before they are handed out.
 pub struct PostOffice<T> {
     addresses: Vec<Address<T>>,
+    bridge: Option<Address<T>>,
     mailboxes: Vec<Option<Mailbox<T>>>,
 }
 
@@ -511,24 +544,18 @@ impl<T> PostOffice<T> {
     pub fn new(cores: usize, depth: usize) -> PostOffice<T> {
         let (addresses, mailboxes) = (0..cores)
             .map(|_| {
-                let (sender, receiver) = crossbeam_channel::bounded(depth);
-                let (urgent_sender, urgent) = crossbeam_channel::unbounded();
-                let parked = Arc::new(Parked::default());
-                let refused = Arc::default();
-                let wanted = Arc::new(RoomWanted::new(cores));
-                let unread = receiver.clone();
-                let address = Address {
-                    sender,
-                    unread,
-                    urgent: urgent_sender,
-                    parked: Arc::clone(&parked),
-                    wanted: Arc::clone(&wanted),
-                    refused,
-                };
-                (address, Some(Mailbox { receiver, urgent, parked, wanted, was_read: false }))
+                let (address, mailbox) = ends(cores, depth);
+                (address, Some(mailbox))
             })
             .unzip();
-        PostOffice { addresses, mailboxes }
+        PostOffice { addresses, bridge: None, mailboxes }
+    }
+
+    /// Adds the bridge's, which holds up to `depth` letters; to be called before the cores' ends are taken.
+    pub fn add_bridge(&mut self, depth: usize) -> Mailbox<T> {
+        let (address, mailbox) = ends(self.addresses.len(), depth);
+        self.bridge = Some(address);
+        mailbox
     }
 
     /// The two ends of one core.
@@ -538,16 +565,37 @@ impl<T> PostOffice<T> {
     pub fn take(&mut self, core: usize) -> (Post<T>, Mailbox<T>) {
         let mailbox = self.mailboxes[core].take().expect("each core's ends are taken once");
         let waiting = self.addresses.iter().map(|_| VecDeque::new()).collect();
-        let addresses = self.addresses.clone();
-        let post =
-            Post { core, addresses, waiting, waiting_count: 0, crowded: false, written: Vec::new(), asked: Vec::new() };
+        let (addresses, bridge) = (self.addresses.clone(), self.bridge.clone());
+        let (written, asked) = (Vec::new(), Vec::new());
+        let post = Post { core, addresses, bridge, waiting, waiting_count: 0, crowded: false, written, asked };
         (post, mailbox)
     }
 
-    /// The way in for threads that are no core; `wakes` has one entry per core.
+    /// The way in for threads that are no core; `wakes` has one entry per core, and one for the bridge if there is one.
     pub fn courier(&self, wakes: Vec<Arc<dyn Wake>>) -> Courier<T> {
-        assert_eq!(wakes.len(), self.addresses.len());
-        let doors = self.addresses.iter().cloned().zip(wakes).map(|(address, wake)| Door { address, wake });
-        Courier { doors: doors.collect() }
+        let bridge = self.bridge.iter();
+        assert_eq!(wakes.len(), self.addresses.len() + bridge.len());
+        let all = self.addresses.iter().chain(bridge).cloned();
+        let mut doors: Vec<Door<T>> = all.zip(wakes).map(|(address, wake)| Door { address, wake }).collect();
+        let bridge = doors.drain(self.addresses.len()..).next().map(Arc::new);
+        Courier { doors: doors.into(), bridge }
     }
+}
+
+/// A new address for whoever these cores write to, and its mailbox.
+fn ends<T>(cores: usize, depth: usize) -> (Address<T>, Mailbox<T>) {
+    let (sender, receiver) = crossbeam_channel::bounded(depth);
+    let (urgent_sender, urgent) = crossbeam_channel::unbounded();
+    let parked = Arc::new(Parked::default());
+    let wanted = Arc::new(RoomWanted::new(cores));
+    let unread = receiver.clone();
+    let address = Address {
+        sender,
+        unread,
+        urgent: urgent_sender,
+        parked: Arc::clone(&parked),
+        wanted: Arc::clone(&wanted),
+        refused: Arc::default(),
+    };
+    (address, Mailbox { receiver, urgent, parked, wanted, was_read: false })
 }

@@ -89,6 +89,8 @@ pub struct Counters {
     pub timeouts: Counts<TimeoutKind>,
     /// Letters from other cores and threads.
     pub letters: u64,
+    /// Messages that were not handed to the bridge to other machines because its mailbox was full.
+    pub abroad_refused: u64,
     /// Times that the kernel found no provided buffer.
     pub buffers_missing: u64,
     /// Ticks.
@@ -197,4 +199,46 @@ pub struct Metrics {
     pub memory_over: bool,
     /// The certificates that it has read from files.
     pub certificates: Certificates,
+    /// The other machines, where this one is to be joined with some.
+    pub nodes: Option<NodesMetrics>,
+}
+
+/// What a machine knows of the others, and has exchanged with them through NATS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodesMetrics {
+    /// This machine's name.
+    pub name: String,
+    /// And its number, which its ids name.
+    pub number: u32,
+    /// Whether it is joined with the others now.
+    pub is_joined: bool,
+    /// Others that have been heard of lately.
+    pub others: u64,
+    /// Their WebSockets.
+    pub connections: u64,
+    /// Rooms that each of them has members of, summed.
+    pub rooms: u64,
+    /// Messages that were sent to them.
+    pub sent: u64,
+    /// Messages of theirs, and of other programs, that were delivered here.
+    pub received: u64,
+    /// Messages that were not sent because NATS was away.
+    pub dropped_away: u64,
+    /// Those that found the queue to NATS full.
+    pub dropped_congested: u64,
+    /// Those that cores could not hand to the bridge because its mailbox was full.
+    pub dropped_mailbox: u64,
+    /// Those that came and found a core, or the bridge, too far behind.
+    pub dropped_slow: u64,
+    /// Messages that came and made no sense.
+    pub malformed: u64,
+    /// Messages that came twice, and were delivered once.
+    pub twice: u64,
+    /// Questions to others that were not answered in time.
+    pub unreachable: u64,
+    /// Times that NATS was there again.
+    pub reconnects: u64,
+    /// The last time to NATS and back, in nanoseconds.
+    pub round_trip_ns: u64,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use super::{Certificates, CloseCode, CoreMetrics, Counts, Expiry, Kind, Metrics, ReloadResult, Side};
+use super::{Certificates, CloseCode, CoreMetrics, Counts, Expiry, Kind, Metrics, NodesMetrics, ReloadResult, Side};
 
 /// The text's media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -25,6 +25,9 @@ impl Metrics {
         let mut text = Text { out: String::with_capacity(16 << 10), cores: &self.cores };
         process(&mut text, self);
         certificates(&mut text, &self.certificates);
+        if let Some(nodes) = &self.nodes {
+            others(&mut text, nodes);
+        }
         connections(&mut text);
         messages(&mut text);
         memory(&mut text);
@@ -76,6 +79,36 @@ fn certificates(text: &mut Text<'_>, certificates: &Certificates) {
 /// As the value of a label is written.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn others(text: &mut Text<'_>, nodes: &NodesMetrics) {
+    text.family("ringwire_node_info", "gauge", "This machine among those that are joined, by its name and number.");
+    text.line("ringwire_node_info", format_args!("node=\"{}\",number=\"{:06x}\"", nodes.name, nodes.number), 1);
+    text.single("ringwire_nats_joined", "Whether NATS is there and this machine joined.", u64::from(nodes.is_joined));
+    text.single("ringwire_nodes", "Other machines that have been heard of lately.", nodes.others);
+    text.single("ringwire_nodes_connections", "Their WebSockets, as they have told.", nodes.connections);
+    text.single("ringwire_nodes_rooms", "Rooms that each of them has members of, summed.", nodes.rooms);
+    text.total("ringwire_nats_sent_total", "Messages of cores that were sent to other machines.", nodes.sent);
+    let received = "Messages of other machines and programs that were delivered here.";
+    text.total("ringwire_nats_received_total", received, nodes.received);
+    let dropped = "ringwire_nats_dropped_total";
+    text.family(dropped, "counter", "Messages to and from other machines that were dropped.");
+    for (reason, count) in [
+        ("away", nodes.dropped_away),
+        ("congested", nodes.dropped_congested),
+        ("mailbox", nodes.dropped_mailbox),
+        ("slow", nodes.dropped_slow),
+        ("malformed", nodes.malformed),
+        ("twice", nodes.twice),
+    ] {
+        text.line(dropped, format_args!("reason=\"{reason}\""), count);
+    }
+    let unreachable = "Questions to other machines that were not answered in time.";
+    text.total("ringwire_nats_unreachable_total", unreachable, nodes.unreachable);
+    text.total("ringwire_nats_reconnects_total", "Times that NATS was there again.", nodes.reconnects);
+    let round_trip = "ringwire_nats_round_trip_seconds";
+    text.family(round_trip, "gauge", "The last time to NATS and back.");
+    let _ = writeln!(text.out, "{round_trip} {}", seconds(nodes.round_trip_ns));
 }
 
 fn connections(text: &mut Text<'_>) {
@@ -225,6 +258,11 @@ impl Text<'_> {
     /// Of the whole process.
     fn single(&mut self, name: &str, help: &str, value: u64) {
         self.family(name, "gauge", help);
+        let _ = writeln!(self.out, "{name} {value}");
+    }
+
+    fn total(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", help);
         let _ = writeln!(self.out, "{name} {value}");
     }
 

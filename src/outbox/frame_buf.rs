@@ -48,8 +48,13 @@ impl FrameBuf {
         FrameBuf { uncompressed, ..self }
     }
 
-    pub(super) fn is_uncompressed(&self) -> bool {
+    pub(crate) fn is_uncompressed(&self) -> bool {
         self.uncompressed
+    }
+
+    /// Whether it is one message, and nothing else.
+    pub(crate) fn is_message(&self) -> bool {
+        self.parts().is_some()
     }
 
     /// What it is, and its payload; `None` if it is no message of one frame.

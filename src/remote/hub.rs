@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::admission::Admission;
+use crate::backplane::Board;
 use crate::hub::{CoreHub, Letter, Order, Shutdown};
 use crate::mail::{Courier, MailError};
 use crate::message::Envelope;
@@ -30,6 +31,7 @@ pub struct Hub {
     admission: Arc<Admission>,
     on_shutdown: Arc<OnceLock<OnShutdown>>,
     certificates: Arc<Mutex<Certificates>>,
+    others: Option<Arc<Board>>,
 }
 
 /// Tells whoever has started the server that it is to end, and within which time.
@@ -38,7 +40,7 @@ type OnShutdown = Box<dyn Fn(Option<Duration>) + Send + Sync>;
 impl Hub {
     /// The way in through `courier`.
     pub(crate) fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
-        Hub { courier, envelope: Arc::default(), admission, on_shutdown: Arc::default(), certificates: Arc::default() }
+        Hub { courier, envelope: Arc::default(), admission, on_shutdown: Arc::default(), certificates: Arc::default(), others: None }
     }
 
     /// Where somebody writes what is to be told of the server's certificates.
@@ -50,6 +52,16 @@ impl Hub {
     /// What is to be told of the server's certificates.
     pub(crate) fn certificates(&self) -> Certificates {
         self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This machine is one of several.
+    pub(crate) fn with_others(self, others: Option<Arc<Board>>) -> Hub {
+        Hub { others, ..self }
+    }
+
+    /// What is known of the other machines, where this one is to be one of several.
+    pub(crate) fn others(&self) -> Option<&Arc<Board>> {
+        self.others.as_ref()
     }
 
     /// Begins to drain, as [`Handle::shutdown`](crate::Handle::shutdown) does, from any thread, and from handlers and tasks
@@ -196,7 +208,8 @@ pub struct CoreEnd {
 
 impl Drop for CoreEnd {
     fn drop(&mut self) {
-        for other in (0..self.courier.cores()).filter(|other| *other != self.core) {
+        let all = (0..self.courier.cores()).chain(self.courier.bridge());
+        for other in all.filter(|other| *other != self.core) {
             // One that has ended itself does not need to know.
             let _ = self.courier.send_urgent(other, Order::CoreEnded { core: self.core }.into());
         }

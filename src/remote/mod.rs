@@ -4,8 +4,9 @@
 //! In comes what a user sends, from any thread; out go letters to cores, and answers. Nothing here knows a ring, a
 //! connection's state or a handler: what a core does with a letter is `hub`'s.
 //!
-//! Knows of this crate: `admission`, `hub`, `mail`, `message`, `metrics`, `outbox`, `proto`, `runtime`.
+//! Knows of this crate: `admission`, `backplane`, `hub`, `mail`, `message`, `metrics`, `outbox`, `proto`, `runtime`.
 
+mod abroad;
 mod hub;
 mod receivers;
 mod rooms;

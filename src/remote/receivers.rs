@@ -6,17 +6,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::hub::ConnectionId;
-use crate::hub::{ConnectionInfo, ConnectionPage, CoreHub, Delivery, Letter, Order, Scope, Tally};
+use crate::hub::{ConnectionInfo, ConnectionPage, CoreHub, DataAnswer, Delivery, Letter, Order, Scope, Tally};
 use crate::mail::MailError;
 use crate::message::RawJson;
 use crate::message::{EncodeError, IntoMessage, borrowed};
 use crate::metrics::{CoreMetrics, Metrics};
-use crate::outbox::FrameBuf;
-use crate::outbox::{Key, Queued};
+use crate::outbox::{FrameBuf, Key};
 use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode, PingTooLong};
 use crate::remote::Hub;
@@ -119,6 +119,14 @@ impl<A> Asking<A> {
     pub fn wait(self) -> Option<A> {
         Runtime::refuse_to_block("Asking::wait");
         self.0.recv().ok()?.ok()
+    }
+}
+
+impl<A> Asking<A> {
+    /// The answer, or why there will be none: the core's mailbox is full, the server has ended, or the machine that has the
+    /// connection does not answer, and then it is not known whether what was asked was done.
+    pub fn outcome(self) -> Answer<Result<A, MailError>> {
+        Answer(self.0.into_future(), |answer| answer.unwrap_or(Err(MailError::Ended)))
     }
 }
 
@@ -384,6 +392,15 @@ impl Hub {
         self.to_route(path).emit(event, data)
     }
 
+    /// Gives the core of a connection an order, or the machine that has it; whoever waits is told that it has gone where neither
+    /// can be.
+    pub(super) fn give_to(&self, id: ConnectionId, order: Order) {
+        match self.way_to(id) {
+            Some(number) => self.give(number, order.into()),
+            None => order.answer_gone(),
+        }
+    }
+
     /// Gives a core a letter. On a core's thread that goes the way of whatever else the core sends, so that messages arrive in
     /// the order in which they were sent: through its hub, at once in a task, and in a handler before whatever the handler
     /// does next.
@@ -426,7 +443,7 @@ impl Hub {
         let code = close::legal(code)?;
         let reason = reason.into();
         let (answer, asking) = oneshot::channel();
-        self.give(id.core(), Order::Close { id, code: Some(code), reason, answer }.into());
+        self.give_to(id, Order::Close { id, code: Some(code), reason, answer });
         Ok(Asking(asking))
     }
 
@@ -443,13 +460,9 @@ impl Hub {
     /// client.expect_close(1005);
     /// ```
     pub fn disconnect_without_code(&self, id: ConnectionId) -> Asking<bool> {
-        self.ask(id.core(), move |hub| {
-            let slot = hub.find(id);
-            if let Some(slot) = slot {
-                hub.close(slot, None, "");
-            }
-            slot.is_some()
-        })
+        let (answer, asking) = oneshot::channel();
+        self.give_to(id, Order::Close { id, code: None, reason: String::new(), answer });
+        Asking(asking)
     }
 
     /// Sends a ping with this payload to a connection; the answer says `dropped` where its outbox has no room.
@@ -469,11 +482,10 @@ impl Hub {
     /// # Errors
     /// If the payload has more than 125 bytes (RFC 6455 5.5).
     pub fn ping(&self, id: ConnectionId, payload: impl AsRef<[u8]>) -> Result<Asking<Delivery>, PingTooLong> {
-        let payload = close::ping(payload.as_ref())?.to_vec();
-        Ok(self.ask(id.core(), move |hub| match hub.resolve(id) {
-            Some(slot) => hub.outbox.ping(slot, &payload).into(),
-            None => Queued::Gone.into(),
-        }))
+        let payload = Bytes::copy_from_slice(close::ping(payload.as_ref())?);
+        let (answer, asking) = oneshot::channel();
+        self.give_to(id, Order::Ping { id, payload, answer });
+        Ok(Asking(asking))
     }
 
     /// A connection's JSON data; `None` inside if it has gone.
@@ -490,7 +502,9 @@ impl Hub {
     /// assert_eq!(server.block_on(hub.data(id)).flatten().unwrap()["name"], "ann");
     /// ```
     pub fn data(&self, id: ConnectionId) -> Asking<Option<Value>> {
-        self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot).to_value()))
+        let (answer, asking) = oneshot::channel();
+        self.give_to(id, Order::Data { id, answer: DataAnswer::Value(answer) });
+        Asking(asking)
     }
 
     /// A connection's JSON data as it was written, with all digits of its numbers; `None` inside if it has gone.
@@ -508,7 +522,9 @@ impl Hub {
     /// assert_eq!(data.as_str(), "0.10000000000000000001");
     /// ```
     pub fn raw_data(&self, id: ConnectionId) -> Asking<Option<RawJson>> {
-        self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.data(slot)))
+        let (answer, asking) = oneshot::channel();
+        self.give_to(id, Order::Data { id, answer: DataAnswer::Raw(answer) });
+        Asking(asking)
     }
 
     /// Sets a connection's JSON data: a [`Value`], or a [`RawJson`], which stays as it is written. The answer is false if
@@ -527,7 +543,7 @@ impl Hub {
     /// ```
     pub fn set_data(&self, id: ConnectionId, data: impl Into<RawJson>) -> Asking<bool> {
         let (answer, asking) = oneshot::channel();
-        self.give(id.core(), Order::SetData { id, data: data.into(), answer }.into());
+        self.give_to(id, Order::SetData { id, data: data.into(), answer });
         Asking(asking)
     }
 
@@ -546,7 +562,9 @@ impl Hub {
     /// assert_eq!(server.block_on(server.hub().connection(id)), Some(None));
     /// ```
     pub fn connection(&self, id: ConnectionId) -> Asking<Option<ConnectionInfo>> {
-        self.ask(id.core(), move |hub| hub.find(id).map(|slot| hub.info(slot)))
+        let (answer, asking) = oneshot::channel();
+        self.give_to(id, Order::Info { id, answer });
+        Asking(asking)
     }
 
     /// All connections, core by core, which are asked for a part at a time: whoever is there all the while is in it, once.
@@ -579,6 +597,7 @@ impl Hub {
                 from = page.next;
             }
         }
+        all.extend(self.connections_elsewhere(None).await?);
         Ok(all)
     }
 
@@ -607,16 +626,18 @@ impl Hub {
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn connections_page(&self, offset: usize, limit: usize) -> Result<Vec<ConnectionInfo>, MailError> {
-        self.page(offset, limit, CoreHub::connections_page).await
+        let part = CoreHub::connections_page;
+        self.page_of_all(None, offset, limit, part).await
     }
 
-    /// A page of what `part` tells of: from this slot, after so many, at most so many, and no more than so many bytes.
+    /// A page of what `part` tells of, on this machine: from this slot, after so many, at most so many, and no more than so many
+    /// bytes. And how many there are still to be passed over, if that was all.
     pub(super) async fn page(
         &self,
         offset: usize,
         limit: usize,
         part: impl Fn(&CoreHub, u32, usize, usize, usize) -> ConnectionPage + Clone + Send + 'static,
-    ) -> Result<Vec<ConnectionInfo>, MailError> {
+    ) -> Result<(Vec<ConnectionInfo>, Option<usize>), MailError> {
         let (mut skip, mut bytes_left) = (offset, PAGE_BYTES_MAX);
         let mut all: Vec<ConnectionInfo> = Vec::new();
         for core in 0..self.cores() {
@@ -625,16 +646,16 @@ impl Hub {
             let Some(mut page) = answered(question).await? else { continue };
             // A core gives one however many bytes it has, and this may be in the place of one that is not the first.
             if !all.is_empty() && page.bytes > bytes_left {
-                break;
+                return Ok((all, None));
             }
             skip -= page.passed;
             bytes_left = bytes_left.saturating_sub(page.bytes);
             all.append(&mut page.connections);
             if page.next.is_some() {
-                break;
+                return Ok((all, None));
             }
         }
-        Ok(all)
+        Ok((all, Some(skip)))
     }
 
     /// The ids of all connections.
@@ -655,7 +676,7 @@ impl Hub {
         Ok(self.connections().await?.into_iter().map(|connection| connection.id).collect())
     }
 
-    /// How many connections there are.
+    /// How many connections there are; of other machines, as many as they have told of last.
     ///
     /// ```
     /// use ringwire::testing::TestServer;
@@ -672,7 +693,8 @@ impl Hub {
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn count(&self) -> Result<usize, MailError> {
-        Ok(self.gather(|hub| hub.count()).await?.into_iter().sum())
+        let here: usize = self.gather(|hub| hub.count()).await?.into_iter().sum();
+        Ok(here + self.others().map_or(0, |others| others.connections() as usize))
     }
 
     /// How many connections there are on each route that has any, by the routes' paths. Those that an HTTP handler has
@@ -692,6 +714,14 @@ impl Hub {
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn counts_by_route(&self) -> Result<BTreeMap<String, usize>, MailError> {
+        let mut counts = self.counts_by_route_here().await?;
+        for (path, count) in self.routes_elsewhere().await? {
+            *counts.entry(path).or_default() += count;
+        }
+        Ok(counts)
+    }
+
+    pub(super) async fn counts_by_route_here(&self) -> Result<BTreeMap<String, usize>, MailError> {
         let mut counts = BTreeMap::new();
         for (path, count) in self.gather(|hub| hub.counts_by_path()).await?.into_iter().flatten() {
             *counts.entry(path.to_string()).or_default() += count;
@@ -743,7 +773,9 @@ impl Hub {
         for question in questions {
             cores.extend(question.await);
         }
+        let refused = cores.iter().map(|core| core.counters.abroad_refused).sum();
         Metrics {
+            nodes: self.nodes_metrics(refused),
             cores,
             cores_all: self.cores(),
             draining: self.is_draining(),
@@ -791,7 +823,7 @@ pub(super) async fn answered<A>(question: oneshot::Receiver<Result<A, MailError>
     match question.await {
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(MailError::Ended)) | Err(_) => Ok(None),
-        Ok(Err(MailError::Full)) => Err(MailError::Full),
+        Ok(Err(error)) => Err(error),
     }
 }
 
@@ -900,13 +932,10 @@ impl Receivers<'_> {
         let Receivers { hub, target, key, except } = self;
         let (tally, answer) = Tally::new();
         match target {
-            Target::One(id) if id.core() < hub.cores() && except != Some(id) => {
-                hub.give(id.core(), Order::EmitTo { id, frame, key, tally: Some(tally) }.into());
-            }
             Target::One(id) if except == Some(id) => {}
-            Target::One(_) => tally.add(Queued::Gone.into()),
+            Target::One(id) => hub.give_to(id, Order::EmitTo { id, frame, key, tally: Some(tally) }),
             Target::Scope(scope) => {
-                for core in 0..hub.cores() {
+                for core in (0..hub.cores()).chain(hub.bridge_if_wanted()) {
                     let (scope, frame) = (scope.clone(), frame.clone());
                     let tally = Some(Arc::clone(&tally));
                     hub.give(core, Order::Publish { scope, frame, key, except, tally }.into());

@@ -24,7 +24,7 @@ impl Hub {
     /// ```
     pub fn join(&self, id: ConnectionId, room: &str) -> Asking<Result<usize, JoinError>> {
         let (answer, asking) = oneshot::channel();
-        self.give(id.core(), Order::Join { id, room: room.into(), answer }.into());
+        self.give_to(id, Order::Join { id, room: room.into(), answer });
         Asking(asking)
     }
 
@@ -45,7 +45,7 @@ impl Hub {
     /// ```
     pub fn leave(&self, id: ConnectionId, room: &str) -> Asking<bool> {
         let (answer, asking) = oneshot::channel();
-        self.give(id.core(), Order::Leave { id, room: room.into(), answer }.into());
+        self.give_to(id, Order::Leave { id, room: room.into(), answer });
         Asking(asking)
     }
 
@@ -65,13 +65,24 @@ impl Hub {
     /// If the code is not one that may be sent: 1000-1003, 1007-1014 and 3000-4999 may. Nothing happens then.
     pub fn close_room(&self, room: &str, code: u16, reason: &str) -> Result<Delivering, IllegalCloseCode> {
         let code = close::legal(code)?;
+        Ok(self.close_room_on((0..self.cores()).chain(self.bridge_if_wanted()), room, code, reason))
+    }
+
+    /// On these cores, and other machines, if the bridge is one of them.
+    pub(super) fn close_room_on(
+        &self,
+        cores: impl Iterator<Item = usize>,
+        room: &str,
+        code: u16,
+        reason: &str,
+    ) -> Delivering {
         let (room, reason): (Arc<str>, Arc<str>) = (room.into(), reason.into());
         let (tally, answer) = Tally::new();
-        for core in 0..self.cores() {
+        for core in cores {
             let (room, reason, tally) = (Arc::clone(&room), Arc::clone(&reason), Arc::clone(&tally));
             self.give(core, Order::CloseMembers { room, code, reason, tally }.into());
         }
-        Ok(Delivering(answer))
+        Delivering(answer)
     }
 
     /// The members of a room, core by core, which are asked for a part at a time: whoever is in it all the while is told, once.
@@ -91,6 +102,12 @@ impl Hub {
     /// # Errors
     /// If a core's mailbox is full.
     pub async fn members(&self, room: &str) -> Result<Vec<ConnectionId>, MailError> {
+        let mut all = self.members_here(room).await?;
+        all.extend(self.ids_elsewhere(room).await?);
+        Ok(all)
+    }
+
+    async fn members_here(&self, room: &str) -> Result<Vec<ConnectionId>, MailError> {
         // A mebibyte of them: many, as each part looks at all members of its core.
         const PART_LEN: usize = 64 << 10;
         let room: Arc<str> = room.into();
@@ -136,10 +153,10 @@ impl Hub {
         offset: usize,
         limit: usize,
     ) -> Result<Vec<ConnectionInfo>, MailError> {
-        let room = room.to_owned();
+        let name = room.to_owned();
         let part =
-            move |hub: &CoreHub, from, skip, limit, bytes_max| hub.members_page(&room, from, skip, limit, bytes_max);
-        self.page(offset, limit, part).await
+            move |hub: &CoreHub, from, skip, limit, bytes_max| hub.members_page(&name, from, skip, limit, bytes_max);
+        self.page_of_all(Some(room), offset, limit, part).await
     }
 
     /// A part of the rooms that have members, in the order of their names' bytes: at most `limit` of those whose names begin with
@@ -192,6 +209,9 @@ impl Hub {
     /// If a core's mailbox is full.
     pub async fn member_count(&self, room: &str) -> Result<usize, MailError> {
         let room = room.to_owned();
-        Ok(self.gather(move |hub| hub.local_members(&room).len()).await?.into_iter().sum())
+        let counts = self.gather(move |hub| (hub.local_members(&room).len(), hub.members_abroad(&room))).await?;
+        // Each core knows of the other machines, one perhaps a moment later than another.
+        let elsewhere = counts.iter().map(|(_, abroad)| *abroad).max().unwrap_or(0);
+        Ok(counts.iter().map(|(here, _)| here).sum::<usize>() + elsewhere)
     }
 }

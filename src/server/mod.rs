@@ -3,7 +3,7 @@
 //! A core that fails ends the server: it stops the others, whoever holds what of it. What a core is told at its end it is
 //! told by letters for which there is always room, and nobody waits for a core for longer than it may take.
 //!
-//! Knows of this crate: `admission`, `app`, `config`, `engine`, `error`, `guard`, `hub`, `machine`, `mail`, `metrics`,
+//! Knows of this crate: `admission`, `app`, `backplane`, `config`, `engine`, `error`, `guard`, `hub`, `machine`, `mail`, `metrics`,
 //! `outbox`, `proto`, `remote`, `runtime`, `shard`, `tls`, `wakers`.
 
 mod board;
@@ -29,13 +29,14 @@ use nix::unistd::Pid;
 use crate::admission::{Admission, Memory};
 use crate::app::serve::CoreApp;
 use crate::app::{App, Core};
+use crate::backplane;
 use crate::config::{Config, SETTINGS, available_cpus};
 use crate::engine::bell::Doorbell;
 use crate::engine::uring::{Options, Uring};
 use crate::engine::{Descriptors, Ring as _};
 use crate::error::{Error, Result};
 use crate::guard::{Guarded, panic_text};
-use crate::hub::{CoreHub, DeflateSettings, IdKey, Letter};
+use crate::hub::{CoreHub, DeflateSettings, IdKey, Letter, SLOTS_MAX};
 use crate::machine;
 use crate::mail::{Mailbox, Post, PostOffice, Wake};
 use crate::outbox::Outbox;
@@ -355,8 +356,11 @@ impl Server {
             entrances.iter().map(|entrance| acceptor.clone().filter(|_| entrance.is_secure)).collect();
         let epoch = Instant::now();
         let admission = Arc::new(admission(&config, cpus.len()));
-        let ids = IdKey::default();
+        let mut backplane = backplane::of(&config)?;
+        let abroad = backplane.board();
+        let ids = IdKey::default().of_node(abroad.as_ref().map_or(0, |board| board.number));
         let mut office = PostOffice::new(cpus.len(), config.mail_depth as usize);
+        let bridge = backplane.join(&mut office);
         let (news_in, news) = crossbeam_channel::unbounded();
         let (go, gone) = crossbeam_channel::unbounded();
         let ending = Arc::<OnceLock<Ending>>::default();
@@ -426,9 +430,15 @@ impl Server {
                 );
             }
             warn_of_little_room(&config, room);
-            let bells: Vec<Arc<Doorbell>> = bells.into_iter().flatten().collect();
-            let wakes = bells.iter().map(|bell| Arc::clone(bell.bell()) as Arc<dyn Wake>).collect();
-            let hub = Hub::new(office.courier(wakes), Arc::clone(&admission));
+            let mut bells: Vec<Arc<Doorbell>> = bells.into_iter().flatten().collect();
+            let mut wakes: Vec<Arc<dyn Wake>> =
+                bells.iter().map(|bell| Arc::clone(bell.bell()) as Arc<dyn Wake>).collect();
+            if let Some(bridge) = bridge {
+                bells.push(bridge.doorbell);
+                wakes.push(bridge.wake);
+            }
+            let courier = office.courier(wakes);
+            let hub = Hub::new(courier.clone(), Arc::clone(&admission)).with_others(abroad);
             #[cfg(feature = "tls")]
             let hub = match &renewal {
                 Some(Some(renewal)) => hub.with_certificates(renewal.told()),
@@ -444,15 +454,24 @@ impl Server {
             for _ in &cpus {
                 next_step(&news)?;
             }
+            // Who serves nobody yet can still be refused its name.
+            let counted = Arc::clone(&admission);
+            let place = backplane::Place {
+                courier,
+                house: hub.house(),
+                connections: Box::new(move || u64::from(counted.connections())),
+            };
+            let bridge = backplane.start(place)?;
             for _ in &cpus {
                 let _ = go.send(());
             }
-            Ok(told)
+            Ok((told, bridge))
         };
         let introduced = introduce();
         drop(go);
         match introduced {
-            Ok(ending) => {
+            Ok((ending, bridge)) => {
+                threads.extend(bridge);
                 let (admin, public) = listeners
                     .bound
                     .into_iter()
@@ -611,7 +630,7 @@ fn ring_options(config: &Config, rings: u32) -> Options {
     Options {
         sq_entries: config.ring_entries,
         cq_entries: config.cq_entries,
-        slots: config.connections_max.saturating_add(SPARE_SLOTS),
+        slots: config.connections_max.saturating_add(SPARE_SLOTS).min(SLOTS_MAX),
         descriptors: None,
         rings,
         buffers: config.recv_buffers,

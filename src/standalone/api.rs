@@ -279,14 +279,16 @@ async fn close_room(request: Request) -> Result<Value, HttpError> {
     drop(hub.emit_to_room(&room, "disconnect", &json!({ "reason": REASON }))?);
     let closing = hub.close_room(&room, 1008, REASON).expect("the code may be sent").await;
     match closing {
-        Delivery { refused: 0, queued, .. } => Ok(json!({ "disconnected": queued })),
+        Delivery { refused: 0, unreachable: 0, queued, .. } => Ok(json!({ "disconnected": queued })),
         Delivery { queued, .. } => Err(HttpError::unavailable(format!("busy: it reached {queued} and not all"))),
     }
 }
 
 fn sent_to(delivery: Delivery) -> Result<Value, HttpError> {
     match delivery {
-        Delivery { refused: 0, queued, .. } => Ok(json!({ "sent": true, "recipients": queued })),
+        Delivery { refused: 0, unreachable: 0, queued, elsewhere, .. } => {
+            Ok(json!({ "sent": true, "recipients": queued + elsewhere }))
+        }
         Delivery { queued, .. } => Err(HttpError::unavailable(format!("busy: it reached {queued} and not all"))),
     }
 }
@@ -302,6 +304,7 @@ async fn message(request: Request) -> Result<Value, HttpError> {
     match request.hub().emit_to(id, "private-message", data)?.await {
         Delivery { queued: 1.., .. } => Ok(json!({ "sent": true })),
         Delivery { refused: 1.., .. } => Err(MailError::Full.into()),
+        Delivery { unreachable: 1.., .. } => Err(MailError::Unreachable.into()),
         Delivery { dropped: 1.., .. } => Err(HttpError::unavailable("the user does not keep up")),
         _ => Err(HttpError::not_found(USER_GONE)),
     }
@@ -309,10 +312,9 @@ async fn message(request: Request) -> Result<Value, HttpError> {
 
 /// Whether a connection speaks events: on the other routes they would be messages like any other.
 async fn has_events(request: &Request, id: ConnectionId, gone: &'static str) -> Result<bool, HttpError> {
-    match request.hub().connection(id).await {
-        Some(Some(connection)) => Ok(&*connection.route == events::PATH),
-        Some(None) => Err(HttpError::not_found(gone)),
-        None => Err(MailError::Full.into()),
+    match request.hub().connection(id).outcome().await? {
+        Some(connection) => Ok(&*connection.route == events::PATH),
+        None => Err(HttpError::not_found(gone)),
     }
 }
 
@@ -363,31 +365,23 @@ async fn disconnect(request: Request) -> Result<Value, HttpError> {
         drop(hub.emit_to(id, "disconnect", &json!({ "reason": REASON }))?);
     }
     let asked = hub.disconnect(id, 1008, REASON).expect("the code may be sent");
-    found(asked.await, json!({ "disconnected": true }))
+    found(asked.outcome().await?, json!({ "disconnected": true }))
 }
 
 async fn data(request: Request) -> Result<RawJson, HttpError> {
     let id = id(&request, CONNECTION_GONE)?;
-    match request.hub().raw_data(id).await {
-        Some(Some(data)) => Ok(data),
-        Some(None) => Err(HttpError::not_found(CONNECTION_GONE)),
-        None => Err(MailError::Full.into()),
-    }
+    request.hub().raw_data(id).outcome().await?.ok_or(HttpError::not_found(CONNECTION_GONE))
 }
 
 async fn set_data(request: Request) -> Result<RawJson, HttpError> {
     let id = id(&request, CONNECTION_GONE)?;
     let data: RawJson = serde_json::from_slice(request.body()).map_err(HttpError::invalid_json)?;
-    found(request.hub().set_data(id, data.clone()).await, data)
+    found(request.hub().set_data(id, data.clone()).outcome().await?, data)
 }
 
-/// The answer to a question to a connection: 404 if it has gone, 503 if its core could not be asked.
-fn found<B>(answer: Option<bool>, body: B) -> Result<B, HttpError> {
-    match answer {
-        Some(true) => Ok(body),
-        Some(false) => Err(HttpError::not_found(CONNECTION_GONE)),
-        None => Err(MailError::Full.into()),
-    }
+/// The answer to a question to a connection: 404 if it has gone.
+fn found<B>(is_found: bool, body: B) -> Result<B, HttpError> {
+    if is_found { Ok(body) } else { Err(HttpError::not_found(CONNECTION_GONE)) }
 }
 
 // ---- requests -----------------------------------------------------------------------------------------------------
@@ -395,7 +389,7 @@ fn found<B>(answer: Option<bool>, body: B) -> Result<B, HttpError> {
 fn id(request: &Request, gone: &'static str) -> Result<ConnectionId, HttpError> {
     let id: Option<ConnectionId> = request.param("id").parse().ok();
     // An id that was made up may name a core that is not there.
-    id.filter(|id| id.core() < request.hub().cores()).ok_or(HttpError::not_found(gone))
+    id.filter(|id| request.hub().may_have(*id)).ok_or(HttpError::not_found(gone))
 }
 
 fn number(request: &Request, name: &str) -> Result<Option<usize>, HttpError> {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::rooms;
 use crate::app::socket::{Notice, Socket};
 use crate::app::ws::Ws;
-use crate::app::{Events, Unhandled};
+use crate::app::{Events, LostMember, Unhandled};
 use crate::message::json::{check_passed_on, object};
 use crate::message::{DecodeError, EncodeError};
 use crate::quote::quoted;
@@ -90,6 +90,13 @@ pub(super) fn route() -> Ws {
             }
         });
     events.into_ws().forget_request().max_room_name(rooms::NAME_BYTES_MAX + ROOM_PREFIX.len())
+}
+
+/// What the members of a room are told of one whose machine was lost, or is there again: what it would have said itself.
+pub(super) fn lost(member: &LostMember<'_>) -> Option<(&'static str, Value)> {
+    let room = member.room.strip_prefix(ROOM_PREFIX)?;
+    let event = if member.is_back { "user-joined" } else { "user-left" };
+    Some((event, json!({ "room": room, "userId": member.id.to_string() })))
 }
 
 /// Why an event was not handled; the client is told.

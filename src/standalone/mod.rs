@@ -76,7 +76,8 @@ fn announce(handle: &Handle) -> String {
     let mut out = std::io::stdout().lock();
     let admin: Vec<String> = handle.admin_addresses().iter().map(BoundAddress::to_http).collect();
     let admin = if admin.is_empty() { String::new() } else { format!(", admin on {}", admin.join(", ")) };
-    let where_it_is = format!("listening on {} ({cores} cores){admin}", addresses.join(", "));
+    let node = handle.hub().node_name().map(|name| format!(", node {name}")).unwrap_or_default();
+    let where_it_is = format!("listening on {} ({cores} cores){admin}{node}", addresses.join(", "));
     // Nobody may be reading: the server serves all the same.
     let _ = writeln!(out, "ringwire {where_it_is}");
     let _ = out.flush();
@@ -92,6 +93,7 @@ pub fn app(config: &Config) -> App {
         .group("/metrics", |group| group.admin().before(api::guard(config)).get("/", metrics))
         .group("/api", |group| api::routes(api::for_pages(group.admin(), config).before(api::guard_api(config))))
         .get("/", console::page)
+        .tell_lost(events::lost)
 }
 
 /// The routes mean nothing by a subprotocol, and there are clients that fail without one that they offer (RFC 6455 4.1): their
@@ -143,6 +145,8 @@ fn health_routes(group: Group) -> Group {
             (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "draining"}))
         } else if request.hub().is_out_of_memory() {
             (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "out of memory"}))
+        } else if request.hub().lacks_others() {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({"status": "NATS is away"}))
         } else {
             (StatusCode::OK, ok())
         }

@@ -9,7 +9,6 @@ use super::{events, rooms};
 use crate::app::error_http::HttpError;
 use crate::app::request::Request;
 use crate::hub::{ConnectionId, Delivery};
-use crate::mail::MailError;
 use crate::message::Json;
 use crate::message::json::{check_passed_on, object};
 
@@ -78,8 +77,8 @@ fn is_zero(count: &u32) -> bool {
 
 impl Outcome {
     fn add(&mut self, delivery: Delivery) {
-        self.recipients += delivery.queued;
-        self.missed += delivery.dropped + delivery.refused;
+        self.recipients += delivery.queued + delivery.elsewhere;
+        self.missed += delivery.dropped + delivery.refused + delivery.unreachable;
     }
 }
 
@@ -131,10 +130,7 @@ pub(super) async fn publish(request: Request) -> Result<Json<Published>, HttpErr
 /// Who has this id and takes events.
 async fn find(request: &Request, text: &str) -> Result<Option<ConnectionId>, HttpError> {
     let id: Option<ConnectionId> = text.parse().ok();
-    let Some(id) = id.filter(|id| id.core() < request.hub().cores()) else { return Ok(None) };
-    match request.hub().connection(id).await {
-        Some(Some(connection)) => Ok((&*connection.route == events::PATH).then_some(id)),
-        Some(None) => Ok(None),
-        None => Err(MailError::Full.into()),
-    }
+    let Some(id) = id.filter(|id| request.hub().may_have(*id)) else { return Ok(None) };
+    let connection = request.hub().connection(id).outcome().await?;
+    Ok(connection.filter(|connection| &*connection.route == events::PATH).map(|_| id))
 }
