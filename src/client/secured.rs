@@ -75,31 +75,37 @@ impl<R: Ring> Driver<R> {
         let Some(tls) = &mut self.conns[slot].tls else { return false };
         match (tls.failed.take(), tls.server_has_closed()) {
             (Some(error), _) => self.say_last(slot, ClientError::Tls(error)),
-            (None, true) => self.server_closed(slot),
+            (None, true) => return self.server_closed(slot),
             (None, false) => return false,
         }
         true
     }
 
-    /// The server has said that it will send nothing more, and everything before that has been handled.
-    fn server_closed(&mut self, slot: u32) {
+    /// The server has said that it will send nothing more, and everything before that has been handled; whether that ends the
+    /// connection.
+    fn server_closed(&mut self, slot: u32) -> bool {
         let conn = &mut self.conns[slot];
         match conn.phase {
-            Phase::Refused => return self.refused(slot, true),
-            Phase::Closing => conn.set_closed_without_close_frame(),
             // It closes the connection next.
-            Phase::Flushing | Phase::Dead => return,
-            _ => {}
+            Phase::Flushing | Phase::Dead => return false,
+            Phase::Refused => self.refused(slot, true),
+            phase => {
+                if phase == Phase::Closing {
+                    conn.set_closed_without_close_frame();
+                }
+                let error = ClientError::Broken(conn.cut_off());
+                self.say_last(slot, error);
+            }
         }
-        let error = ClientError::Broken(conn.cut_off());
-        self.say_last(slot, error);
+        true
     }
 
-    /// Ends a connection as was decided before, or else with this error; where there is TLS, the session says so before the
-    /// descriptor is closed.
+    /// Ends a connection as was decided before, or else with this error. Where there is TLS, and the handshake is not under way,
+    /// the session says so before the descriptor is closed.
     pub(super) fn say_last(&mut self, slot: u32, error: ClientError) {
         let conn = &mut self.conns[slot];
-        if conn.tls.is_none() || conn.finished.is_some() || conn.phase == Phase::Dead {
+        let can_speak = conn.tls.is_some() && !conn.is_tls_handshaking() && conn.finished.is_none();
+        if !can_speak || conn.phase == Phase::Dead {
             return self.finish(slot, error);
         }
         if !conn.told {

@@ -21,10 +21,10 @@ fn metrics() -> Metrics {
     counters.closes.add(4321, Side::Peer);
     counters.closes.add(1006, Side::Nobody);
     [900, 2_000, 3_000_000, 5_000_000_000].into_iter().for_each(|ns| counters.handling.add(ns));
-    let mut certificates = Certificates::default();
-    certificates.shown = [("a.test", 2_000), ("b \"\\ c", 1_000), ("a.test", 1_500)]
+    let shown = [("a.test", 2_000), ("b \"\\ c", 1_000), ("a.test", 1_500)]
         .map(|(name, at_unix_s)| Expiry::new(name, at_unix_s))
         .to_vec();
+    let mut certificates = Certificates { shown, ..Certificates::default() };
     certificates.reloads.add(ReloadResult::Refused, 2);
     let cores = vec![CoreMetrics::default(), core];
     Metrics { cores, cores_all: 2, memory_bytes_max: 4096, certificates, ..Metrics::default() }

@@ -54,7 +54,8 @@ impl Connector {
         ConnectorBuilder::default()
     }
 
-    /// The process's own, made when it is first asked for: it trusts whom the machine trusts.
+    /// The process's own, made when it is first asked for: it trusts whom the machine trusts. Their certificates are read then,
+    /// which takes some milliseconds: a program that minds asks before it serves.
     ///
     /// # Errors
     /// If the machine trusts nobody; the next time it is looked again.

@@ -51,7 +51,7 @@ impl Scenario {
 /// Whom an attempt has reached.
 pub enum Met {
     Server(Cable),
-    Stranger(Peer, Manner),
+    Stranger(Box<Peer>, Manner),
     /// Refused, or never answered.
     Nobody,
 }
@@ -248,7 +248,7 @@ impl Run {
                         let client = dial.accept();
                         let is_secure = self.scenario.is_secure;
                         let socket = if is_secure { Socket::serving(client) } else { Socket::plain(client) };
-                        Met::Stranger(Peer::new(socket, manner), manner)
+                        Met::Stranger(Box::new(Peer::new(socket, manner)), manner)
                     }
                 }
             };
