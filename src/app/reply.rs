@@ -42,6 +42,16 @@ impl Panicked {
     }
 
     /// What the panic says of itself.
+    ///
+    /// ```
+    /// use ringwire::{Panicked, ws};
+    ///
+    /// ws().on_error(|_, error| {
+    ///     if let Some(panicked) = error.downcast_ref::<Panicked>() {
+    ///         eprintln!("a defect of ours: {}", panicked.text());
+    ///     }
+    /// });
+    /// ```
     pub fn text(&self) -> &str {
         &self.0
     }

@@ -199,5 +199,24 @@ pub(crate) struct OnKnown(pub(crate) KnownHandler);
 type KnownHandler = Box<dyn FnOnce(&mut Socket<'_>, usize)>;
 
 /// What the members of a room are told of a connection that joins or leaves it: from [`Socket::notice`].
+///
+/// ```
+/// use ringwire::testing::TestServer;
+/// use ringwire::{App, BoxError, ws};
+///
+/// let route = || {
+///     ws().on_connect(|socket| {
+///         let notice = socket.notice("came", &socket.param("name"))?;
+///         // Made once, it may go to several rooms.
+///         for room in ["lobby", "garden"] {
+///             socket.join_then(room, Some(notice.clone()), |_, _| ())?;
+///         }
+///         Ok::<_, BoxError>(())
+///     })
+/// };
+/// let server = TestServer::new(move || App::new().ws("/{name}", route()));
+/// let (ann, _ben) = (server.connect("/ann"), server.connect("/ben"));
+/// assert_eq!((ann.expect_event("came"), ann.expect_event("came")), ("ben".into(), "ben".into()));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Notice(pub(super) FrameBuf);

@@ -153,6 +153,15 @@ macro_rules! verbs {
 
             /// What its TLS has agreed on, and the certificate that its client has shown: see
             /// [`Request::tls`](crate::Request::tls). `None` without TLS, and on a route that does not keep its requests.
+            ///
+            /// ```
+            /// use ringwire::ws;
+            ///
+            /// ws().on_connect(|socket| match socket.tls() {
+            ///     Some(tls) => println!("{} with {}", socket.id(), tls.version()),
+            ///     None => println!("{} in the clear", socket.id()),
+            /// });
+            /// ```
             pub fn tls(&$self) -> Option<&$($lifetime)? TlsInfo> {
                 $self.opening().and_then(Request::tls)
             }

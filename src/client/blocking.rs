@@ -109,6 +109,12 @@ impl Client {
     }
 
     /// What the handshake of TLS has agreed on, if the connection is one of `wss://`.
+    ///
+    /// ```no_run
+    /// # fn example(client: ringwire::client::blocking::Client) {
+    /// println!("{:?}", client.tls().map(|tls| tls.version()));
+    /// # }
+    /// ```
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.inner.tls()
     }

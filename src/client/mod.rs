@@ -155,6 +155,16 @@ impl Client {
     }
 
     /// What the handshake of TLS has agreed on, if the connection is one of `wss://`.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// let client = ringwire::client::connect("wss://chat.example.org/").await?;
+    /// if let Some(tls) = client.tls() {
+    ///     println!("{} {}", tls.version(), tls.cipher_suite());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.opened.tls.as_deref()
     }

@@ -484,6 +484,14 @@ impl Setting {
     }
 
     /// An error about its value in `config`, which is fine by itself but contradicts something else.
+    ///
+    /// ```
+    /// use ringwire::config::{Config, Setting};
+    ///
+    /// let (config, setting) = (Config::default(), Setting::named("RINGWIRE_BACKLOG").unwrap());
+    /// let error = setting.conflict(&config, "this program's own listener allows 128");
+    /// assert_eq!(error.to_string(), "RINGWIRE_BACKLOG=4096 cannot be: this program's own listener allows 128");
+    /// ```
     pub fn conflict(&self, config: &Config, reason: impl Into<String>) -> ConfigError {
         ConfigError::Conflict { setting: String::from(self.variable), value: self.value(config), reason: reason.into() }
     }

@@ -372,6 +372,14 @@ macro_rules! words {
 
 words! {
     /// What happens when a connection's outbox is full.
+    ///
+    /// ```
+    /// use ringwire::{SlowConsumer, ws};
+    ///
+    /// // Prices: only the latest counts. Orders: who misses one has to begin anew.
+    /// let (prices, orders) = (ws().slow_consumer(SlowConsumer::KeepLatest), ws().slow_consumer(SlowConsumer::Close));
+    /// assert_eq!("drop-old".parse(), Ok(SlowConsumer::DropOld));
+    /// ```
     SlowConsumer, SLOW_CONSUMER_WORDS;
     /// The connection is closed with code 1013 (try again later).
     Close = "close";
@@ -387,6 +395,13 @@ words! {
 
 words! {
     /// Whether clients show certificates of their own.
+    ///
+    /// ```
+    /// use ringwire::config::{ClientAuth, Config};
+    ///
+    /// let config = Config::default().tls_client_auth(ClientAuth::Required);
+    /// assert!(config.validate().is_err(), "by whom must they be signed?");
+    /// ```
     ClientAuth, CLIENT_AUTH_WORDS;
     /// They are not asked for one.
     Off = "off";
@@ -398,6 +413,13 @@ words! {
 
 words! {
     /// The oldest version of TLS that is spoken.
+    ///
+    /// ```
+    /// use ringwire::config::{Config, TlsMin};
+    ///
+    /// let config = Config::default().tls_min(TlsMin::Tls13);
+    /// assert!(config.to_lines().contains("RINGWIRE_TLS_MIN=1.3"));
+    /// ```
     TlsMin, TLS_MIN_WORDS;
     /// TLS 1.2 (RFC 5246).
     Tls12 = "1.2";
@@ -465,6 +487,14 @@ impl fmt::Display for Files {
 
 words! {
     /// How messages are compressed with permessage-deflate (RFC 7692), where a client offers it.
+    ///
+    /// ```
+    /// use ringwire::{Deflate, ws};
+    ///
+    /// // One stream for all who read the feed; files that are compressed already stay as they are.
+    /// let (feed, files) = (ws().deflate(Deflate::Shared), ws().deflate(Deflate::Off));
+    /// assert_eq!("dedicated".parse(), Ok(Deflate::Dedicated));
+    /// ```
     Deflate, DEFLATE_WORDS;
     /// They are not.
     Off = "off";
@@ -524,6 +554,13 @@ impl fmt::Display for UserAgents {
 
 words! {
     /// How log lines are written.
+    ///
+    /// ```
+    /// use ringwire::config::LogFormat;
+    ///
+    /// assert_eq!("json".parse(), Ok(LogFormat::Json));
+    /// assert_eq!(LogFormat::Text.to_string(), "text");
+    /// ```
     LogFormat, LOG_FORMAT_WORDS;
     /// For people.
     Text = "text";

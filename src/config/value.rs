@@ -10,6 +10,13 @@ use super::types::{
 };
 
 /// What a setting's text may be; the type of the field says what becomes of it.
+///
+/// ```
+/// use ringwire::config::{Allowed, SETTINGS};
+///
+/// let switches = SETTINGS.iter().filter(|setting| matches!(setting.allowed, Allowed::Switch));
+/// assert!(switches.map(|setting| setting.variable).any(|variable| variable == "RINGWIRE_PIN"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Allowed {
@@ -117,6 +124,14 @@ impl Allowed {
     }
 
     /// What may be written, as a phrase that follows "must be".
+    ///
+    /// ```
+    /// use ringwire::config::Setting;
+    ///
+    /// let allowed = |variable| Setting::named(variable).unwrap().allowed;
+    /// assert_eq!(allowed("RINGWIRE_PIN").describe(), "true or false");
+    /// assert_eq!(allowed("RINGWIRE_LOG_FORMAT").describe(), "text or json");
+    /// ```
     pub fn describe(&self) -> String {
         match *self {
             Allowed::Switch => String::from("true or false"),
@@ -173,6 +188,14 @@ impl Allowed {
     }
 
     /// The value's name in `--help`.
+    ///
+    /// ```
+    /// use ringwire::config::Setting;
+    ///
+    /// let allowed = |variable| Setting::named(variable).unwrap().allowed;
+    /// assert_eq!(allowed("RINGWIRE_MAX_MESSAGE").placeholder(), "SIZE");
+    /// assert_eq!(allowed("RINGWIRE_KEEP_ALIVE").placeholder(), "TIME");
+    /// ```
     pub fn placeholder(&self) -> &'static str {
         match *self {
             Allowed::Count(_) => "N",
@@ -185,6 +208,14 @@ impl Allowed {
     }
 
     /// What 0 means, where it means something.
+    ///
+    /// ```
+    /// use ringwire::config::Setting;
+    ///
+    /// let allowed = |variable| Setting::named(variable).unwrap().allowed;
+    /// assert_eq!(allowed("RINGWIRE_IDLE_TIMEOUT").zero(), Some("never"));
+    /// assert_eq!(allowed("RINGWIRE_BACKLOG").zero(), None);
+    /// ```
     pub fn zero(&self) -> Option<&'static str> {
         self.numbers().and_then(|(range, _)| range.zero)
     }

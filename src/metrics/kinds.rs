@@ -67,6 +67,17 @@ kinds! {
 
 kinds! {
     /// Why a request or an upgrade was answered with an error status, or a connection closed before it could ask.
+    ///
+    /// ```
+    /// use ringwire::metrics::RefusalReason;
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws()));
+    /// assert_eq!(server.get("/attic").send().status(), 404);
+    /// let counters = server.block_on(server.hub().metrics()).cores[0].counters;
+    /// assert_eq!(counters.refused.of(RefusalReason::App), 1);
+    /// ```
     RefusalReason {
         /// 503: the process has as many connections as it may.
         Full = "full",
@@ -138,6 +149,19 @@ kinds! {
 
 kinds! {
     /// A time limit.
+    ///
+    /// ```
+    /// use ringwire::metrics::TimeoutKind;
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws()));
+    /// let client = server.connect("/");
+    /// client.pause();
+    /// server.advance(std::time::Duration::from_secs(130));
+    /// let counters = server.block_on(server.hub().metrics()).cores[0].counters;
+    /// assert_eq!(counters.timeouts.of(TimeoutKind::Idle), 1);
+    /// ```
     TimeoutKind {
         /// For a request head and body.
         Handshake = "handshake",
@@ -164,6 +188,17 @@ kinds! {
 
 kinds! {
     /// Who began to close a connection.
+    ///
+    /// ```
+    /// use ringwire::metrics::{CloseCode, Side};
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws()));
+    /// server.connect("/").reset();
+    /// let counters = server.block_on(server.hub().metrics()).cores[0].counters;
+    /// assert_eq!(counters.closes.of(CloseCode::Broken, Side::Nobody), 1);
+    /// ```
     Side {
         /// This server.
         Local = "local",
@@ -176,6 +211,13 @@ kinds! {
 
 kinds! {
     /// A close code (RFC 6455 7.4.1).
+    ///
+    /// ```
+    /// use ringwire::metrics::CloseCode;
+    ///
+    /// assert_eq!(CloseCode::from(1001), CloseCode::GoingAway);
+    /// assert_eq!(CloseCode::from(4711), CloseCode::Other);
+    /// ```
     CloseCode {
         /// 1000
         Normal = "1000",

@@ -38,11 +38,25 @@ pub struct Dropped {
 
 impl Dropped {
     /// How many in all.
+    ///
+    /// ```
+    /// use ringwire::{SlowConsumer, ws};
+    ///
+    /// ws().slow_consumer(SlowConsumer::KeepLatest).on_drop(|socket, dropped| {
+    ///     eprintln!("{} missed {}, {} of them replaced", socket.id(), dropped.messages(), dropped.replaced);
+    /// });
+    /// ```
     pub fn messages(&self) -> u64 {
         self.replaced + self.oldest + self.newest
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// use ringwire::Dropped;
+    ///
+    /// assert!(Dropped::default().is_none());
+    /// ```
     pub fn is_none(&self) -> bool {
         self.messages() == 0
     }

@@ -643,6 +643,17 @@ impl Wake for Woken {
 
 /// Runs a future that needs no server, such as that of a handler which only looks at its request.
 ///
+/// ```
+/// use ringwire::Request;
+/// use ringwire::testing::{block_on, request};
+///
+/// async fn greet(request: Request) -> String {
+///     format!("Hello, {}!", request.param("name"))
+/// }
+///
+/// assert_eq!(block_on(greet(request("GET", "/greet/ann").param("name", "ann").build())), "Hello, ann!");
+/// ```
+///
 /// # Panics
 /// If it waits for something that does not come within ten seconds of real time.
 #[track_caller]

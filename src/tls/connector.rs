@@ -42,6 +42,15 @@ pub struct Connector {
 impl Connector {
     /// One that goes by this configuration, with HTTP/1.1 as the only protocol and without early data. It has the
     /// configuration's store of sessions.
+    ///
+    /// ```
+    /// use ringwire::client::{connect, tls::Connector};
+    ///
+    /// # fn example(config: rustls::ClientConfig) {
+    /// let connector = Connector::new(config);
+    /// let connecting = connect("wss://chat.example.org/").tls(connector);
+    /// # }
+    /// ```
     pub fn new(mut config: ClientConfig) -> Connector {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.enable_secret_extraction = true;
@@ -50,12 +59,31 @@ impl Connector {
     }
 
     /// Builds one of parts; without any, it trusts whom the machine trusts.
+    ///
+    /// ```
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// let authority = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap().cert.pem();
+    /// assert!(Connector::builder().ca_pem(authority).build().is_ok());
+    /// ```
     pub fn builder() -> ConnectorBuilder {
         ConnectorBuilder::default()
     }
 
     /// The process's own, made when it is first asked for: it trusts whom the machine trusts. Their certificates are read then,
     /// which takes some milliseconds: a program that minds asks before it serves.
+    ///
+    /// ```no_run
+    /// use ringwire::client::{connect, tls::Connector};
+    ///
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// // To be told at the start, and not by the first connection, that the machine trusts nobody.
+    /// let connector = Connector::platform()?;
+    /// let client = connect("wss://chat.example.org/").tls(connector).await?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If the machine trusts nobody; the next time it is looked again.
@@ -125,6 +153,14 @@ enum Source {
 impl ConnectorBuilder {
     /// Trusts the certificates of authorities in this PEM file, and no longer those of the machine. May be called again for
     /// more of them. A server's self-signed certificate can stand there as well, unless it says that it is an authority's.
+    ///
+    /// ```
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// // Files are read when it is built.
+    /// let error = Connector::builder().ca_file("/no/such/authority.pem").build().unwrap_err();
+    /// assert!(error.to_string().contains("/no/such/authority.pem"));
+    /// ```
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> ConnectorBuilder {
         self.authorities.push(Source::File(path.into()));
@@ -132,6 +168,14 @@ impl ConnectorBuilder {
     }
 
     /// As [`ConnectorBuilder::ca_file`], with the file's content.
+    ///
+    /// ```
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// let own = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    /// assert!(Connector::builder().ca_pem(own.cert.pem()).build().is_ok());
+    /// assert!(Connector::builder().ca_pem("not PEM").build().is_err());
+    /// ```
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> ConnectorBuilder {
         self.authorities.push(Source::Bytes(pem.into()));
@@ -140,6 +184,15 @@ impl ConnectorBuilder {
 
     /// Trusts whom the machine trusts as well: those in `SSL_CERT_FILE` and `SSL_CERT_DIR` if these are set, else those
     /// where Linux distributions have them. It is so without [`ConnectorBuilder::ca_file`] and its like.
+    ///
+    /// ```no_run
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// # fn example() -> Result<Connector, ringwire::client::tls::ConnectorError> {
+    /// // The house's own authority, and those that everybody trusts.
+    /// Connector::builder().ca_file("house.pem").platform_roots().build()
+    /// # }
+    /// ```
     #[must_use]
     pub fn platform_roots(mut self) -> ConnectorBuilder {
         self.trusts_platform = true;
@@ -148,6 +201,18 @@ impl ConnectorBuilder {
 
     /// **Accepts whatever certificate a server shows: of anybody, for any name, expired.** What is sent is encrypted, to
     /// whoever has answered. For tests.
+    ///
+    /// ```no_run
+    /// use ringwire::client::{connect, tls::Connector};
+    ///
+    /// # async fn example() -> Result<(), ringwire::client::ClientError> {
+    /// // In a test, of a server with a certificate that it has made itself.
+    /// let connector = Connector::builder().dangerous_accept_any_certificate().build()?;
+    /// let client = connect("wss://127.0.0.1:9443/").tls(connector).await?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn dangerous_accept_any_certificate(mut self) -> ConnectorBuilder {
         self.trusts_anybody = true;
@@ -156,6 +221,14 @@ impl ConnectorBuilder {
 
     /// Shows this certificate to servers that ask for one. PEM files: the certificate with those that it was signed by, and
     /// its key. The last one set counts.
+    ///
+    /// ```no_run
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// # fn example() -> Result<Connector, ringwire::client::tls::ConnectorError> {
+    /// Connector::builder().ca_file("authority.pem").certificate_files("client.pem", "client.key").build()
+    /// # }
+    /// ```
     #[must_use]
     pub fn certificate_files(
         mut self,
@@ -167,6 +240,15 @@ impl ConnectorBuilder {
     }
 
     /// As [`ConnectorBuilder::certificate_files`], with the files' contents.
+    ///
+    /// ```
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// let own = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    /// let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    /// let of_itself = Connector::builder().ca_pem(own.cert.pem()).certificate_pem(certificate, key);
+    /// assert!(of_itself.build().is_ok());
+    /// ```
     #[must_use]
     pub fn certificate_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> ConnectorBuilder {
         self.own = Some((Source::Bytes(certificate.into()), Source::Bytes(key.into())));
@@ -174,6 +256,15 @@ impl ConnectorBuilder {
     }
 
     /// The oldest version of TLS that is spoken; 1.2 if not set.
+    ///
+    /// ```
+    /// use ringwire::TlsVersion;
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// let own = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    /// let connector = Connector::builder().ca_pem(own.cert.pem()).min_version(TlsVersion::Tls13).build();
+    /// assert!(connector.is_ok());
+    /// ```
     #[must_use]
     pub fn min_version(mut self, version: TlsVersion) -> ConnectorBuilder {
         self.min_version = Some(version);
@@ -182,6 +273,17 @@ impl ConnectorBuilder {
 
     /// Remembers servers in this store, in place of a small one of its own: for whoever opens many connections at once, each of
     /// which takes a ticket.
+    ///
+    /// ```
+    /// use ringwire::client::tls::Connector;
+    /// use rustls::client::ClientSessionMemoryCache;
+    /// use std::sync::Arc;
+    ///
+    /// let own = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    /// // For a thousand connections at once.
+    /// let store = Arc::new(ClientSessionMemoryCache::new(1000));
+    /// assert!(Connector::builder().ca_pem(own.cert.pem()).session_store(store).build().is_ok());
+    /// ```
     #[must_use]
     pub fn session_store(mut self, store: Arc<dyn ClientSessionStore>) -> ConnectorBuilder {
         self.store = Some(store);
@@ -189,6 +291,14 @@ impl ConnectorBuilder {
     }
 
     /// Makes a full handshake each time, and remembers nothing of servers.
+    ///
+    /// ```
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// let own = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    /// // Each connection stands for itself, and none can be told to be of the same client as another.
+    /// assert!(Connector::builder().ca_pem(own.cert.pem()).without_resumption().build().is_ok());
+    /// ```
     #[must_use]
     pub fn without_resumption(mut self) -> ConnectorBuilder {
         self.forgets = true;
@@ -196,6 +306,15 @@ impl ConnectorBuilder {
     }
 
     /// Reads the files and makes the connector.
+    ///
+    /// ```
+    /// use ringwire::client::tls::Connector;
+    ///
+    /// let own = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    /// let other = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    /// let mixed = Connector::builder().ca_pem(own.cert.pem()).certificate_pem(own.cert.pem(), other.signing_key.serialize_pem());
+    /// assert!(mixed.build().unwrap_err().to_string().contains("not the key of the certificate"));
+    /// ```
     ///
     /// # Errors
     /// A file that cannot be read or does not hold what it should, a key of another certificate; nobody that is trusted.
@@ -307,6 +426,13 @@ fn private_key(source: &Source) -> Result<PrivateKeyDer<'static>, ConnectorError
 }
 
 /// Why no [`Connector`] could be made: one line that names the file.
+///
+/// ```
+/// use ringwire::client::tls::Connector;
+///
+/// let error = Connector::builder().ca_pem("no certificate").build().unwrap_err();
+/// eprintln!("{error}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConnectorError(String);

@@ -10,6 +10,18 @@ pub struct TlsError {
 }
 
 /// The kind of a [`TlsError`].
+///
+/// ```no_run
+/// use ringwire::client::{ClientError, connect, tls::Failure};
+///
+/// # async fn example() {
+/// match connect("wss://chat.example.org/").await {
+///     Err(ClientError::Tls(error)) if error.failure() == Failure::PeerCertificate => eprintln!("not trusted: {error}"),
+///     Err(ClientError::Tls(error)) if error.failure() == Failure::PlainHttp => eprintln!("is it ws://, perhaps?"),
+///     other => println!("{:?}", other.map(drop)),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {
