@@ -23,7 +23,7 @@ use tokio::task::JoinHandle as Task;
 use super::board::{Board, Question};
 use super::desk::{Desk, Todo};
 use super::node::{Identity, Node};
-use super::{Backplane, Bells, House, Place};
+use super::way::{Backplane, Bells, House, Place};
 use crate::config::{Config, Login, NatsUrls};
 use crate::engine::chime::Chime;
 use crate::error::{Error, Result};

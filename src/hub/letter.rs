@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::id::ConnectionId;
-use super::member::ConnectionInfo;
+use super::info::ConnectionInfo;
 use super::room::JoinError;
 use super::routes::RouteName;
 use crate::mail::MailError;
