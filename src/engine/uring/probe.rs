@@ -169,10 +169,14 @@ fn try_close(ring: &mut IoUring, peers: &mut Peers) -> io::Result<bool> {
         return Err(io::Error::from_raw_os_error(-entry.result()));
     }
     peers.closed.set_read_timeout(Some(LATE_AFTER))?;
-    match peers.closed.read(&mut [0]) {
-        Ok(_) => Ok(false),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(true),
-        Err(error) => Err(error),
+    loop {
+        return match peers.closed.read(&mut [0]) {
+            Ok(_) => Ok(false),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(true),
+            // The end of a ring that this thread had interrupts what it does next, on Linux 6.1.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
     }
 }
 
