@@ -245,6 +245,25 @@ fn a_record_that_was_changed_on_its_way_fails_the_connection() {
     says(&figures, "TLS: ");
 }
 
+/// Kills: a connection that ends without close_notify, which is what an attacker's cut looks like (RFC 8446 6.1).
+#[test]
+fn close_notify_follows_the_closing_handshake() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    let config = Arc::new(pki.config(&TLS13, false));
+    let (told, ends) = std::sync::mpsc::channel();
+    let addr = serve(move |stream| {
+        let session = ServerConnection::new(config.clone()).expect("a configuration");
+        let Ok(mut socket) = tungstenite::accept(StreamOwned::new(session, stream)) else { return };
+        while socket.read().is_ok() {}
+        // rustls tells an end without it as an error.
+        let _ = told.send(socket.get_mut().read(&mut [0; 10]).map_err(|error| error.kind()));
+    });
+    run(0, "connect", &format!("wss://{addr}/"), &format!("--connections 3 --ca {ca}"));
+    let ends: Vec<_> = (0..3).map(|_| ends.recv_timeout(std::time::Duration::from_secs(20))).collect();
+    assert_eq!(ends, vec![Ok(Ok(0)); 3]);
+}
+
 /// Kills: connections that all go to the first target.
 #[test]
 fn several_targets_share_the_connections() {
