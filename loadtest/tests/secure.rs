@@ -110,6 +110,31 @@ fn echoes_come_back_over_both_versions_in_every_size() {
     }
 }
 
+/// Kills: a rest of sealed bytes that begins somewhere else than where the socket was full.
+#[test]
+fn what_a_full_socket_refuses_is_sent_later() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    for version in [&TLS12, &TLS13] {
+        let config = Arc::new(pki.config(version, false));
+        let addr = serve(move |stream| {
+            let session = ServerConnection::new(config.clone()).expect("a configuration");
+            let Ok(mut socket) = tungstenite::accept(StreamOwned::new(session, stream)) else { return };
+            // Meanwhile more comes than both sockets hold.
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            while let Ok(message) = socket.read() {
+                if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        for (pipeline, size) in [(150, "100KiB"), (20, "1000000")] {
+            let options = format!("--connections 2 --pipeline {pipeline} --size {size} --warmup 0 --patience 30");
+            run(0, "echo", &format!("wss://{addr}/"), &format!("{options} --count {} --ca {ca}", 3 * pipeline));
+        }
+    }
+}
+
 #[test]
 fn sessions_are_resumed_unless_they_are_not_to_be() {
     let mut pki = Pki::new("127.0.0.1");
