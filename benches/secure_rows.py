@@ -174,7 +174,7 @@ def rss_bytes(server):
 def memory(name, scheme, arguments, scenario, path, load, count):
     """Resident bytes a connection at the end of a run, above a server that has served before."""
     server = Server(scheme, arguments)
-    warm = [*load, *("--connections 16 --duration 1 --warmup 0 --size 16KiB".split())]
+    warm = [*(load or ["--size", "16KiB"]), *"--connections 16 --duration 1 --warmup 0".split()]
     server.load("echo", "/echo", warm)
     before = rss_bytes(server)
     figures = server.load(scenario, path, load + count)

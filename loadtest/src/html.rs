@@ -40,7 +40,7 @@ svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:12px syst
 .fill{fill:var(--a);opacity:.12;stroke:none}.window{fill:var(--a);opacity:.06}
 .legend{display:flex;gap:18px;font-size:13px;color:var(--dim);padding:2px 14px 4px}.legend i{display:inline-block;width:18px;height:3px;vertical-align:middle;margin-right:6px}
 ul{margin:6px 0;padding-left:22px}
-.wide{overflow-x:auto}.c{stroke-width:1;opacity:.7}
+.wide{overflow-x:auto}.wide td:not(:first-child){white-space:nowrap}polyline.c{stroke-dasharray:6 5}
 @media (max-width:560px){body{padding:16px 10px 30px}h1{font-size:21px}td,th{padding:5px 6px}.card{padding:8px 10px}.card b{font-size:18px}figure{overflow-x:auto}figure svg{min-width:560px}}
 ";
 

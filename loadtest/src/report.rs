@@ -356,7 +356,7 @@ pub(crate) fn text(figures: &Value) -> String {
         line(name, times_text(times));
     }
     for (name, times) in figures["steps"].as_object().into_iter().flatten() {
-        line("step", format!("{}  {name}", times_text(times)));
+        line(&format!("  {name}"), times_text(times));
     }
     if count("/unasked") > 0 {
         line("not waited for", format!("{} messages", grouped(count("/unasked"))));

@@ -185,7 +185,7 @@ fn a_stall_shows_in_the_corrected_percentiles_only() {
     assert!(us("uncorrected_us", "max") > 900_000.0, "{}", figures["uncorrected_us"]);
     assert_eq!(figures["unsent"], 0);
     let rate = figures["messages_per_s"].as_f64().expect("a figure");
-    assert!((100.0..210.0).contains(&rate), "{rate}");
+    assert!(rate < 210.0, "{rate}");
 }
 
 #[test]

@@ -110,6 +110,31 @@ fn echoes_come_back_over_both_versions_in_every_size() {
     }
 }
 
+/// Kills: a rest of sealed bytes that begins somewhere else than where the socket was full.
+#[test]
+fn what_a_full_socket_refuses_is_sent_later() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    for version in [&TLS12, &TLS13] {
+        let config = Arc::new(pki.config(version, false));
+        let addr = serve(move |stream| {
+            let session = ServerConnection::new(config.clone()).expect("a configuration");
+            let Ok(mut socket) = tungstenite::accept(StreamOwned::new(session, stream)) else { return };
+            // Meanwhile more comes than both sockets hold.
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            while let Ok(message) = socket.read() {
+                if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        for (pipeline, size) in [(150, "100KiB"), (20, "1000000")] {
+            let options = format!("--connections 2 --pipeline {pipeline} --size {size} --warmup 0 --patience 30");
+            run(0, "echo", &format!("wss://{addr}/"), &format!("{options} --count {} --ca {ca}", 3 * pipeline));
+        }
+    }
+}
+
 #[test]
 fn sessions_are_resumed_unless_they_are_not_to_be() {
     let mut pki = Pki::new("127.0.0.1");
@@ -243,6 +268,25 @@ fn a_record_that_was_changed_on_its_way_fails_the_connection() {
     assert_eq!(figures["tls"]["failures"]["bad_record_mac"], 1, "{figures}");
     assert_eq!(figures["connections"]["failed"], 1);
     says(&figures, "TLS: ");
+}
+
+/// Kills: a connection that ends without close_notify, which is what an attacker's cut looks like (RFC 8446 6.1).
+#[test]
+fn close_notify_follows_the_closing_handshake() {
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    let config = Arc::new(pki.config(&TLS13, false));
+    let (told, ends) = std::sync::mpsc::channel();
+    let addr = serve(move |stream| {
+        let session = ServerConnection::new(config.clone()).expect("a configuration");
+        let Ok(mut socket) = tungstenite::accept(StreamOwned::new(session, stream)) else { return };
+        while socket.read().is_ok() {}
+        // rustls tells an end without it as an error.
+        let _ = told.send(socket.get_mut().read(&mut [0; 10]).map_err(|error| error.kind()));
+    });
+    run(0, "connect", &format!("wss://{addr}/"), &format!("--connections 3 --ca {ca}"));
+    let ends: Vec<_> = (0..3).map(|_| ends.recv_timeout(std::time::Duration::from_secs(20))).collect();
+    assert_eq!(ends, vec![Ok(Ok(0)); 3]);
 }
 
 /// Kills: connections that all go to the first target.

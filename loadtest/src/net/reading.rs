@@ -102,7 +102,9 @@ impl Reader<'_> {
         }
         let key = self.lines.key(conn);
         let line = &mut self.lines[conn];
-        if session.has_output() && !std::mem::replace(&mut line.is_urgent, true) {
+        // RFC 8446 6.1: close_notify comes before the end of what is written.
+        let is_done = line.machine.close_received() && !session.has_closed();
+        if (session.has_output() || is_done) && !std::mem::replace(&mut line.is_urgent, true) {
             self.urgent.push(key);
         }
         line.session = Some(session);

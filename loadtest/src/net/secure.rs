@@ -30,7 +30,10 @@ impl Net {
         for to_send in io.outbox.0.batch() {
             let (start, plain) = (arena.len(), to_send.bytes_len());
             let key = Key::new(to_send.slot, to_send.generation);
-            match lines[to_send.slot].session.as_deref_mut() {
+            let line = &mut lines[to_send.slot];
+            // Nothing follows the closing handshake but close_notify; in the same send, so that both stay in order.
+            let is_done = line.machine.close_received();
+            match line.session.as_deref_mut() {
                 Some(session) => {
                     let sealing = match to_send.bytes {
                         Stretch::One(bytes) => session.seal([bytes], arena),
@@ -38,6 +41,8 @@ impl Net {
                     };
                     if let Err(error) = sealing {
                         broken.push((key, error));
+                    } else if is_done {
+                        session.seal_close(arena);
                     }
                 }
                 // Of a target without TLS beside one with.
@@ -59,8 +64,12 @@ impl Net {
             }
             line.is_urgent = false;
             let start = arena.len();
+            let is_done = line.machine.close_received();
             if let Some(session) = line.session.as_deref_mut() {
-                session.take_output(arena);
+                match is_done && !session.has_closed() {
+                    true => session.seal_close(arena),
+                    false => session.take_output(arena),
+                }
             }
             if start < arena.len() {
                 sealed.push(Sealed { key, start, end: arena.len(), plain: 0 });

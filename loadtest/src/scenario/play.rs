@@ -373,9 +373,12 @@ impl Play {
         let (sent_at, due) = (user.sent_at, user.due);
         let has_rate = self.plan.script.stages.has_rate() && !user.begins;
         io.tally.done += 1;
-        io.tally.latency(io.now.saturating_sub(if has_rate { due.min(sent_at) } else { sent_at }));
-        if has_rate {
-            io.tally.time_recorded(Timed::Uncorrected, io.now - sent_at);
+        // What a server says by itself when it is connected to answers nothing.
+        if user.count > 0 {
+            io.tally.latency(io.now.saturating_sub(if has_rate { due.min(sent_at) } else { sent_at }));
+            if has_rate {
+                io.tally.time_recorded(Timed::Uncorrected, io.now - sent_at);
+            }
         }
         io.tally.step(name, io.now - sent_at);
         // Only the first wait of a round is late by the round's own lateness.
