@@ -251,7 +251,7 @@ impl Desk {
     fn pass_on(&mut self) {
         let bridge = self.courier.cores();
         let mut is_news = false;
-        while let Some(output) = self.node.next() {
+        while let Some(output) = self.node.next_output() {
             match output {
                 Output::Subscribe(subject) => self.todo.push_back(Todo::Subscribe(subject)),
                 Output::Unsubscribe(subject) => self.todo.push_back(Todo::Unsubscribe(subject)),

@@ -256,7 +256,7 @@ impl World {
     // ---- what nodes say -------------------------------------------------------------------------------------------
 
     fn pass_on(&mut self, node: usize) {
-        while let Some(output) = self.hosts[node].node.next() {
+        while let Some(output) = self.hosts[node].node.next_output() {
             match output {
                 Output::Subscribe(subject) => {
                     self.hosts[node].wanted.insert(subject.clone());
@@ -548,6 +548,11 @@ impl World {
         self.restarts.iter_mut().for_each(|(at_ns, _)| *at_ns = self.now_ns);
     }
 
+    /// From now on so many of the messages are lost.
+    pub fn lose(&mut self, loss: f64) {
+        self.faults.loss = loss;
+    }
+
     pub fn garbage(&mut self, count: usize) {
         for _ in 0..count {
             let to = self.rng.below(self.hosts.len() as u64) as usize;
@@ -566,7 +571,7 @@ impl World {
             }
             self.hosts[to].node.received(&subject, payload.into(), None, false, self.now_ns);
             // Another node may have been made up: it comes to nothing.
-            while self.hosts[to].node.next().is_some() {}
+            while self.hosts[to].node.next_output().is_some() {}
         }
         self.settle(12_000);
     }

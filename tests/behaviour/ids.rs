@@ -32,7 +32,7 @@ const REUSES: u32 = 1 << 12;
 
 fn slot(id: ConnectionId) -> u32 {
     let bytes = BASE64URL_NOPAD.decode(id.to_string().as_bytes()).expect("an id's text");
-    u32::from_be_bytes(bytes[2..6].try_into().expect("four bytes"))
+    u32::from_be_bytes([0, bytes[2], bytes[3], bytes[4]])
 }
 
 #[test]

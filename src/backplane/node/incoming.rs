@@ -22,8 +22,8 @@ impl Node {
         self.at(now_ns);
         let Some(place) = self.subjects.place(subject) else { return };
         let understood = match place {
-            Place::InRoom(_) | Place::InId(_) | Place::InAll => self.from_outside(&place, &payload, reply, is_binary),
-            _ => self.from_node(&place, payload),
+            Place::InRoom(_) | Place::InId(_) | Place::InAll => self.read_outside(&place, &payload, reply, is_binary),
+            _ => self.read_node(&place, payload),
         };
         if understood.is_none() {
             self.counts.malformed += 1;
@@ -31,7 +31,7 @@ impl Node {
     }
 
     /// `None` if it makes no sense, here as below.
-    fn from_outside(
+    fn read_outside(
         &mut self,
         place: &Place<'_>,
         payload: &Bytes,
@@ -72,7 +72,7 @@ impl Node {
         self.out.push_back(Output::Deliver { scope, frame, key, except, cores });
     }
 
-    fn from_node(&mut self, place: &Place<'_>, payload: Bytes) -> Option<()> {
+    fn read_node(&mut self, place: &Place<'_>, payload: Bytes) -> Option<()> {
         let mut reader = Reader(payload);
         if reader.u8()? != VERSION {
             return None;

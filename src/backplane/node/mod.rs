@@ -1,5 +1,5 @@
 //! A node among others, as a machine without a bus: what its cores and the bus tell it goes in, with the time; what the bus and
-//! the cores are to do comes out ([`Node::next`]).
+//! the cores are to do comes out ([`Node::next_output`]).
 //!
 //! What it goes by:
 //! * A node subscribes to a room while it has members, and says so in its next beat, in this order: whoever knows that it has
@@ -170,7 +170,7 @@ impl Node {
     }
 
     /// What is to be done next.
-    pub fn next(&mut self) -> Option<Output> {
+    pub fn next_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
