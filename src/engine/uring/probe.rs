@@ -9,7 +9,7 @@ use std::time::Duration;
 use io_uring::types::Fixed;
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
-use super::bounded_recv;
+use super::receive::bounded_recv;
 use super::setup::{BUFFER_GROUP, Options, build, register_buffers};
 
 /// A peer that has not seen the end after so long has not been sent it. Where closes are in time, the end is there before
