@@ -212,10 +212,10 @@ fn json_records(random: &mut Keys, len: usize) -> Vec<u8> {
         text += &format!("\"postalCode\":\"{:04}0\",\"city\":\"{}\",", below(9999), CITIES[below(8)]);
         text += "\"country\":\"DE\"},\"payment\":{\"method\":\"credit-card\",\"currency\":\"EUR\",";
         text += &format!("\"amount\":{},\"captured\":true}},\"items\":[", 100 + below(99_900));
-        for place in 0..4 + below(3) {
+        for place in 0..4 + below(2) {
             text += if place == 0 { "" } else { "," };
-            text += &format!("{{\"sku\":\"A-{:03x}\",\"quantity\":{},", below(4096), 1 + below(4));
-            text += &format!("\"unitPrice\":{},\"taxRate\":19,", 100 + below(8900));
+            text += &format!("{{\"sku\":\"A-{:02}\",\"quantity\":{},", below(40), 1 + below(4));
+            text += &format!("\"unitPrice\":{}99,\"taxRate\":19,", 1 + below(30));
             text += &format!("\"shelf\":\"{}-{}\",", ["A", "B", "C", "D"][below(4)], below(90));
             text += &format!("\"title\":\"{} {}\"}}", WORDS[below(16)], WORDS[below(16)]);
         }

@@ -202,6 +202,7 @@ fn servers_that_are_wrong_are_found_by_scripts_too() {
     let addr = serve_echo(|number, message| if number == 3 { vec![] } else { vec![message] });
     let figures = echo(1, addr, "--patience 300ms");
     assert!(figures["checks"]["lost"].as_u64() > Some(0), "{figures}");
+    says(&figures, "nothing came that is as expected");
     let addr = serve_echo(|number, message| if number == 3 { vec![Message::Close(None)] } else { vec![message] });
     let figures = echo(1, addr, "");
     assert!(figures["connections"]["failed"].as_u64() > Some(0), "{figures}");

@@ -128,7 +128,7 @@ fn what_a_full_socket_refuses_is_sent_later() {
                 }
             }
         });
-        for (pipeline, size) in [(150, "100KiB"), (20, "1000000")] {
+        for (pipeline, size) in [(150, "100KiB"), (20, "1000000"), (3, "5000000")] {
             let options = format!("--connections 2 --pipeline {pipeline} --size {size} --warmup 0 --patience 30");
             run(0, "echo", &format!("wss://{addr}/"), &format!("{options} --count {} --ca {ca}", 3 * pipeline));
         }
