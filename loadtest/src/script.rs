@@ -135,16 +135,15 @@ impl Script {
     pub(crate) fn role_of(&self, user: usize) -> usize {
         let total: u64 = self.roles.iter().map(|role| u64::from(role.weight)).sum();
         // Evenly mixed, so that any few users in a row have about the right parts.
-        let mut place = (user as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        place = place * total >> 32;
-        let mut left = place;
+        let place = (user as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let mut left = (place * total) >> 32;
         for (index, role) in self.roles.iter().enumerate() {
             if left < u64::from(role.weight) {
                 return index;
             }
             left -= u64::from(role.weight);
         }
-        unreachable!("place < total")
+        unreachable!("left < total")
     }
 }
 

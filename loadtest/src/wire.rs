@@ -159,7 +159,7 @@ impl Sizes {
 pub(crate) enum Content {
     /// Bytes, or characters, of no pattern: nothing to compress.
     Random,
-    /// Cut out of a stream of JSON records: 1 KiB of it gives about half when compressed by itself, a quarter with a context.
+    /// Cut out of a stream of JSON records: 1 KiB of it compresses about 1.7 to 1 by itself, 4.5 to 1 with a context.
     Json,
 }
 
@@ -206,7 +206,7 @@ fn json_records(random: &mut Keys, len: usize) -> Vec<u8> {
         }
         text += &format!("{{\"type\":\"order.updated\",\"sequence\":{number},\"at\":\"2025-01-{:02}T", 1 + below(28));
         text += &format!("{:02}:{:02}:{:02}Z\",\"customer\":{{", below(24), below(60), below(60));
-        text += &format!("\"id\":{},\"name\":\"{}\",\"tier\":\"gold\",", below(2000), NAMES[below(8)]);
+        text += &format!("\"id\":{},\"name\":\"{}\",\"tier\":\"gold\",", below(1000), NAMES[below(8)]);
         text += &format!("\"verified\":{},\"language\":\"en-GB\"}},\"address\":{{", below(2) == 0);
         text += &format!("\"street\":\"{} Street\",\"number\":{},", CITIES[below(8)], below(200));
         text += &format!("\"postalCode\":\"{:04}0\",\"city\":\"{}\",", below(9999), CITIES[below(8)]);
@@ -216,8 +216,8 @@ fn json_records(random: &mut Keys, len: usize) -> Vec<u8> {
             text += if place == 0 { "" } else { "," };
             text += &format!("{{\"sku\":\"A-{:02}\",\"quantity\":{},", below(40), 1 + below(4));
             text += &format!("\"unitPrice\":{}99,\"taxRate\":19,", 1 + below(30));
-            text += &format!("\"shelf\":\"{}-{}\",", ["A", "B", "C", "D"][below(4)], below(90));
-            text += &format!("\"title\":\"{} {}\"}}", WORDS[below(16)], WORDS[below(16)]);
+            text += &format!("\"shelf\":\"{}-1{}\",", ["A", "B", "C", "D"][below(4)], below(10));
+            text += &format!("\"title\":\"{}\"}}", WORDS[below(16)]);
         }
         text += "],\"carrier\":{\"company\":\"parcel-express\",";
         text += &format!("\"tracking\":\"{:06x}\",\"days\":{},", below(1 << 24), 1 + below(8));

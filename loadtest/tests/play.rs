@@ -94,9 +94,12 @@ fn users_join_rooms_and_talk_as_the_file_says() {
     }
 }
 
+/// The paths and tokens of handshakes.
+type Noted = Arc<Mutex<Vec<(String, String)>>>;
+
 /// What handshakes said, and an echo behind each.
-fn serve_noting() -> (std::net::SocketAddr, Arc<Mutex<Vec<(String, String)>>>) {
-    let noted: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+fn serve_noting() -> (std::net::SocketAddr, Noted) {
+    let noted = Noted::default();
     let notes = noted.clone();
     let addr = serve(move |stream: TcpStream| {
         #[allow(clippy::result_large_err)]
