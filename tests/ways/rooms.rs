@@ -175,7 +175,7 @@ row! {
         assert_eq!(say(rig, &mut rest[3].1, "leave").1, "Some(true)");
         assert_eq!(say(rig, &mut rest[3].1, "bad code").0, ["[]"]);
         let (_, told) = say(rig, &mut last.1, "close");
-        assert_eq!(told, "Delivery { queued: 3, dropped: 0, gone: 0, refused: 0 }");
+        assert_eq!(told, "Delivery { queued: 3, dropped: 0, gone: 0, refused: 0, elsewhere: 0, unreachable: 0 }");
         for (number, client) in &mut clients {
             let events = client.events();
             let closed = events == [crate::wire::Event::Close(Some(4000))];
