@@ -1,8 +1,8 @@
 //! Many machines as one: rooms, emits and counts beyond this process.
 //!
 //! To the cores the others are one more address of the post office, the *bridge*, whose letters are plain data both ways. What
-//! a machine does among others is a state machine without a bus, a clock or a core ([`node`]); a [`Desk`](desk::Desk) makes
-//! letters of what it says, and a bus carries its messages. There are two ways to be ([`Backplane`]): alone ([`Local`]),
+//! a machine does among others is a state machine without a bus, a clock or a core ([`node`]); a `Desk` makes
+//! letters of what it says, and a bus carries its messages. There are two ways to be (`Backplane`): alone (`Local`),
 //! which costs nothing, and joined by NATS, by a thread of its own that serves no connection.
 //!
 //! What is promised: at most once; in the order of the sending core, for each room, set of connections or connection; counts

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The key of a message: of those with the same key, a connection that is behind needs the latest alone.
 ///
 /// Only a hash of 128 bits is kept, so a key of any length costs the same and nobody can choose two that are taken for one:
-/// it is made under secrets of the process's own, or where machines are joined ([`Key::share`]) it is the beginning of a
+/// it is made under secrets of the process's own, or where machines are joined (`Key::share`) it is the beginning of a
 /// cryptographic one. The same key is the same on every core, and then on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(NonZeroU64, u64);

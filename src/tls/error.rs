@@ -54,7 +54,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// All of them, in the order of [`Failure::index`].
+    /// All of them, in the order of their numbers.
     pub const ALL: [Failure; 13] = [
         Failure::PlainHttp,
         Failure::NotTls,
