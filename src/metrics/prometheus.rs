@@ -71,8 +71,7 @@ fn certificates(text: &mut Text<'_>, certificates: &Certificates) {
     let reloads = "ringwire_tls_certificate_reloads_total";
     text.family(reloads, "counter", "Times that the files of certificates were read anew, by what came of it.");
     for &result in ReloadResult::ALL {
-        let labels = format_args!("result=\"{}\"", result.label());
-        text.line(reloads, labels, certificates.reloads.of(result));
+        text.line(reloads, format_args!("result=\"{}\"", result.label()), certificates.reloads.of(result));
     }
 }
 
