@@ -69,7 +69,7 @@ fn libraries() -> PathBuf {
 
 /// The compiler's words on a program that uses `library`; `None` if it has none against it.
 fn complaints(library: &Path, program: &str) -> Option<String> {
-    let dir = tempfile();
+    let dir = folder();
     let source = dir.join("program.rs");
     std::fs::write(&source, format!("{HEAD}{program}\n")).unwrap();
     let mut rustc = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()));
@@ -81,7 +81,8 @@ fn complaints(library: &Path, program: &str) -> Option<String> {
     (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn tempfile() -> PathBuf {
+/// An empty folder, for whoever asks.
+fn folder() -> PathBuf {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let dir = std::env::temp_dir().join(format!("ringwire-diagnostics-{}-{number}", std::process::id()));
