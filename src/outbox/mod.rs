@@ -339,11 +339,7 @@ impl Outbox {
         }
         if queue.start == queue.end {
             queue.start = start as u32;
-            // It may be on the list: its slot was closed and opened again since the last batch.
-            if !queue.dirty {
-                queue.dirty = true;
-                self.dirty.push(slot);
-            }
+            queue.list(&mut self.dirty, slot);
         } else if queue.end as usize != start || start + payload.len() + 2 - queue.start as usize > self.bytes_max {
             return false;
         }
@@ -360,11 +356,7 @@ impl Outbox {
             if queue.start == queue.end {
                 queue.start = frame.start;
                 queue.end = frame.end;
-                // It may be on the list: its slot was closed and opened again since the last batch.
-                if !queue.dirty {
-                    queue.dirty = true;
-                    self.dirty.push(slot);
-                }
+                queue.list(&mut self.dirty, slot);
                 return Queued::Yes;
             }
             if queue.end == frame.start && (frame.end - queue.start) as usize <= self.bytes_max {
@@ -550,10 +542,7 @@ impl Outbox {
     #[inline]
     fn mark_dirty(&mut self, slot: u32) {
         let queue = &mut self.slots[slot as usize];
-        if !queue.dirty {
-            queue.dirty = true;
-            self.dirty.push(slot);
-        }
+        queue.list(&mut self.dirty, slot);
     }
 
     /// Whether any connection has something to send.
@@ -589,6 +578,15 @@ impl Outbox {
 }
 
 impl Slot {
+    /// Puts it on the list of those with something to send. It may be there: closed and opened again since the last batch.
+    #[inline]
+    fn list(&mut self, dirty: &mut Vec<u32>, slot: u32) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(slot);
+        }
+    }
+
     fn is_parked(&self) -> bool {
         self.backlog.as_ref().is_some_and(|backlog| backlog.in_flight_bytes > 0)
     }
