@@ -306,7 +306,10 @@ pub use backplane::NodeInfo;
 /// The types of requests and responses that are part of this interface: methods, status codes, header fields.
 pub use http;
 
-pub use app::{App, Connection, Events, Group, HttpError, IntoResponse, IntoWs, Mode, Request, Response, Socket, To};
+pub use app::{
+    App, Connection, Events, Group, HandlerReply, HandlerResponse, HttpError, IntoResponse, IntoWs, Mode, Request,
+    Response, Socket, To,
+};
 pub use app::{BoxError, FailurePolicy, IntoReply, Notice, Panicked, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
 pub use closed::Closed;
 pub use config::{Config, Deflate, SlowConsumer};

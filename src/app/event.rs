@@ -13,7 +13,7 @@ use crate::app::acks::{AckError, Acknowledgement};
 use crate::app::connection::Connection;
 use crate::app::context::CoreContext;
 use crate::app::queue::send_message;
-use crate::app::reply::{BoxError, IntoReply, ReplySink, Sent};
+use crate::app::reply::{BoxError, HandlerReply, IntoReply, ReplySink, Sent};
 use crate::app::socket::Socket;
 use crate::hub::ConnectionId;
 use crate::message::json::{decode, is_struct, object};
@@ -126,8 +126,9 @@ pub(crate) const UNDECODABLE: &str = "the data cannot be decoded";
 pub(crate) const NO_SUCH_EVENT: &str = "no such event";
 
 impl ReplyTo {
-    pub(crate) fn reply(self, reply: impl IntoReply, to: &mut impl Client) -> Result<(), BoxError> {
+    pub(crate) fn reply(self, reply: impl HandlerReply, to: &mut impl Client) -> Result<(), BoxError> {
         let mut data = AckData::default();
+        let reply = reply.into_reply();
         let Some(number) = self.ack else { return reply.reply(to) };
         reply.reply(&mut data)?;
         let data = data.0?.filter(|_| !self.discards);
@@ -380,7 +381,7 @@ impl OwnedEvent {
 
 impl ReplyTo {
     /// As [`ReplyTo::reply`], in a task.
-    pub(crate) async fn deliver(self, reply: impl IntoReply, to: &mut Connection) -> Result<(), BoxError> {
+    pub(crate) async fn deliver(self, reply: impl HandlerReply, to: &mut Connection) -> Result<(), BoxError> {
         match self.ack {
             None if !self.discards => to.deliver(reply).await,
             _ => self.reply(reply, to),

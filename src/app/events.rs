@@ -12,7 +12,7 @@ use crate::app::before::LocalBoxFuture;
 use crate::app::connection::Connection;
 use crate::app::event::{Client, Event, HANDLER_FAILED, NO_SUCH_EVENT, ReplyTo, UNDECODABLE, Unanswered, Unhandled};
 use crate::app::handlers::{Handler, no_message};
-use crate::app::reply::{BoxError, IntoReply};
+use crate::app::reply::{BoxError, HandlerReply};
 use crate::app::socket::Socket;
 use crate::app::ws::{IntoWs, Ws, ws};
 use crate::closed::Closed;
@@ -193,7 +193,7 @@ impl Events {
     pub fn on<T, R>(self, name: impl Into<String>, handler: impl Fn(&mut Socket<'_>, T) -> R + 'static) -> Events
     where
         T: DeserializeOwned,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let handler = Guarded::new(handler);
         let is_struct = is_struct::<T>();
@@ -223,7 +223,7 @@ impl Events {
     where
         T: DeserializeOwned,
         F: AsyncFn(Connection, T) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let handler = Rc::new(Guarded::new(handler));
         let is_struct = is_struct::<T>();
@@ -252,7 +252,7 @@ impl Events {
     /// # Panics
     /// If the name has a handler.
     #[must_use]
-    pub fn on_raw<R: IntoReply>(
+    pub fn on_raw<R: HandlerReply>(
         self,
         name: impl Into<String>,
         handler: impl Fn(&mut Socket<'_>, &RawValue) -> R + 'static,
@@ -288,7 +288,7 @@ impl Events {
     pub fn on_raw_async<F, R>(self, name: impl Into<String>, handler: F) -> Events
     where
         F: AsyncFn(Connection, &RawValue) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let handler = Rc::new(Guarded::new(handler));
         self.add(
@@ -339,7 +339,7 @@ impl Events {
     /// assert_eq!(server.connect("/ws").expect_event("welcome"), 1);
     /// ```
     #[must_use]
-    pub fn on_connect<R: IntoReply>(mut self, handler: impl Fn(&mut Socket<'_>) -> R + 'static) -> Events {
+    pub fn on_connect<R: HandlerReply>(mut self, handler: impl Fn(&mut Socket<'_>) -> R + 'static) -> Events {
         self.ws = self.ws.on_connect(handler);
         self
     }
@@ -357,7 +357,7 @@ impl Events {
     /// assert_eq!(client.expect_event("error"), "no event at all");
     /// ```
     #[must_use]
-    pub fn on_message<R: IntoReply>(mut self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Events {
+    pub fn on_message<R: HandlerReply>(mut self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Events {
         let handler = Guarded::new(handler);
         self.handlers.other =
             Some(Form::Now(Box::new(move |socket, message, to| to.reply(handler(socket, message), socket))));
@@ -384,7 +384,7 @@ impl Events {
     pub fn on_message_async<F, R>(mut self, handler: F) -> Events
     where
         F: AsyncFn(Connection, OwnedMessage) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let handler = Rc::new(Guarded::new(handler));
         self.handlers.other = Some(Form::Later(Box::new(move |connection, message, to| {
@@ -417,7 +417,7 @@ impl Events {
     /// assert_eq!(client.expect_event("error"), "events, please");
     /// ```
     #[must_use]
-    pub fn on_unhandled<R: IntoReply>(
+    pub fn on_unhandled<R: HandlerReply>(
         mut self,
         handler: impl Fn(&mut Socket<'_>, &Unhandled<'_>) -> R + 'static,
     ) -> Events {
@@ -447,7 +447,7 @@ impl Events {
     pub fn on_unhandled_async<F, R>(mut self, handler: F) -> Events
     where
         F: AsyncFn(Connection, &Unhandled<'_>) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let handler = Rc::new(Guarded::new(handler));
         self.handlers.unhandled = Some(Form::Later(Box::new(move |connection, what, to| {

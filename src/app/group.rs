@@ -13,7 +13,7 @@ use crate::app::definition::{Definition, Hooks, HttpHandler, Target};
 use crate::app::error_http::HttpError;
 use crate::app::layers::{Layer, Layers};
 use crate::app::request::Request;
-use crate::app::response::IntoResponse;
+use crate::app::response::HandlerResponse;
 use crate::app::router::Router;
 use crate::app::socket::Socket;
 use crate::app::state::Core;
@@ -151,7 +151,7 @@ impl Group {
     pub fn method<F, R>(self, method: Method, path: &str, handler: F) -> Group
     where
         F: AsyncFn(Request) -> R + 'static,
-        R: IntoResponse,
+        R: HandlerResponse,
     {
         self.add(path, Target::Http(Some(method), boxed(handler)))
     }
@@ -170,7 +170,7 @@ impl Group {
     pub fn any<F, R>(self, path: &str, handler: F) -> Group
     where
         F: AsyncFn(Request) -> R + 'static,
-        R: IntoResponse,
+        R: HandlerResponse,
     {
         self.add(path, Target::Http(None, boxed(handler)))
     }
@@ -347,12 +347,12 @@ impl Group {
 fn boxed<F, R>(handler: F) -> HttpHandler
 where
     F: AsyncFn(Request) -> R + 'static,
-    R: IntoResponse,
+    R: HandlerResponse,
 {
     let handler = Rc::new(Guarded::new(handler));
     Rc::new(move |request| {
         let handler = Rc::clone(&handler);
-        Box::pin(async move { handler(request).await.into_response() })
+        Box::pin(async move { handler(request).await.into_handler_response() })
     })
 }
 
@@ -401,7 +401,7 @@ macro_rules! methods {
             pub fn $name<F, R>(self, path: &str, handler: F) -> $type
             where
                 F: AsyncFn(Request) -> R + 'static,
-                R: IntoResponse,
+                R: HandlerResponse,
             {
                 self.method(Method::$method, path, handler)
             }
@@ -530,7 +530,7 @@ impl App {
     pub fn fallback<F, R>(mut self, handler: F) -> App
     where
         F: AsyncFn(Request) -> R + 'static,
-        R: IntoResponse,
+        R: HandlerResponse,
     {
         self.root.fallbacks.retain(|(path, _)| !path.is_empty());
         self.root.fallbacks.push((String::new(), boxed(handler)));
@@ -594,7 +594,7 @@ impl App {
     pub fn method<F, R>(self, method: Method, path: &str, handler: F) -> App
     where
         F: AsyncFn(Request) -> R + 'static,
-        R: IntoResponse,
+        R: HandlerResponse,
     {
         self.change(|root| root.method(method, path, handler))
     }
@@ -612,7 +612,7 @@ impl App {
     pub fn any<F, R>(self, path: &str, handler: F) -> App
     where
         F: AsyncFn(Request) -> R + 'static,
-        R: IntoResponse,
+        R: HandlerResponse,
     {
         self.change(|root| root.any(path, handler))
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::app::before::LocalBoxFuture;
 use crate::app::connection::Connection;
-use crate::app::reply::{BoxError, IntoReply};
+use crate::app::reply::{BoxError, HandlerReply};
 use crate::app::socket::Socket;
 use crate::app::stream::Greeting;
 use crate::guard::Guarded;
@@ -31,25 +31,25 @@ pub(crate) fn no_message<'m>() -> Message<'m> {
     borrowed(Kind::Text, b"")
 }
 
-pub(crate) fn now<R: IntoReply>(handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Handler {
+pub(crate) fn now<R: HandlerReply>(handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Handler {
     let handler = Guarded::new(handler);
     now_or_at_open(move |socket, message| handler(socket, message.unwrap_or_else(no_message)))
 }
 
-pub(crate) fn now_or_at_open<R: IntoReply>(
+pub(crate) fn now_or_at_open<R: HandlerReply>(
     handler: impl Fn(&mut Socket<'_>, Option<Message<'_>>) -> R + 'static,
 ) -> Handler {
     let handler = Guarded::new(handler);
     Handler::Message(Rc::new(move |socket, message| {
         let reply = handler(socket, message);
-        reply.reply(socket)
+        reply.into_reply().reply(socket)
     }))
 }
 
 pub(crate) fn later<F, R>(handler: F) -> Handler
 where
     F: AsyncFn(Connection, OwnedMessage) -> R + 'static,
-    R: IntoReply,
+    R: HandlerReply,
 {
     let handler = Rc::new(Guarded::new(handler));
     Handler::MessageAsync(Rc::new(move |connection: Connection, message| {
@@ -63,7 +63,7 @@ where
 pub(crate) fn later_or_at_open<F, R>(handler: F) -> Handler
 where
     F: AsyncFn(Connection, Option<OwnedMessage>) -> R + 'static,
-    R: IntoReply,
+    R: HandlerReply,
 {
     let handler = Rc::new(Guarded::new(handler));
     Handler::MessageAsync(Rc::new(move |connection: Connection, message| {
@@ -73,11 +73,11 @@ where
     }))
 }
 
-pub(crate) fn control<R: IntoReply>(handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> OnControl {
+pub(crate) fn control<R: HandlerReply>(handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> OnControl {
     let handler = Guarded::new(handler);
     Rc::new(move |socket, payload| {
         let reply = handler(socket, payload);
-        reply.reply(&mut Greeting(socket))
+        reply.into_reply().reply(&mut Greeting(socket))
     })
 }
 

@@ -51,9 +51,9 @@ pub use events::{Events, Undecodable};
 #[cfg(feature = "files")]
 pub use files::Files;
 pub use group::{App, Group, LostMember};
-pub use reply::{BoxError, FailurePolicy, IntoReply, Panicked, ReplySink, ReplyStream, Sent, Streamed};
+pub use reply::{BoxError, FailurePolicy, HandlerReply, IntoReply, Panicked, ReplySink, ReplyStream, Sent, Streamed};
 pub use request::Request;
-pub use response::{IntoResponse, Response};
+pub use response::{HandlerResponse, IntoResponse, Response};
 pub use serve::service;
 pub use socket::{Notice, Socket};
 pub use state::Core;

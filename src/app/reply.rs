@@ -223,7 +223,23 @@ impl ReplySink for Kept {
     note = "to reply with what was received, return `message.into_owned()`, or `socket.send(message)`"
 )]
 /// What a handler may return: nothing, a message (text, bytes, [`Json`]), an `Option` of it, or a `Result` whose error
-/// closes the connection by the route's failure policy.
+/// closes the connection by the route's failure policy. A type of yours can be one:
+///
+/// ```
+/// use ringwire::{BoxError, IntoReply, Json, ReplySink, ws};
+///
+/// struct Celsius(f64);
+///
+/// impl IntoReply for Celsius {
+///     fn reply(self, sink: &mut dyn ReplySink) -> Result<(), BoxError> {
+///         Json(self.0 * 1.8 + 32.0).reply(sink)
+///     }
+/// }
+///
+/// ws().on_json(|_, degrees: f64| Celsius(degrees));
+/// ```
+///
+/// and what a handler returns can be taken in:
 ///
 /// ```
 /// use ringwire::testing::TestServer;
@@ -274,9 +290,38 @@ impl<T> Returns for fn() -> T {
 /// The type `!`, whose name stands nowhere else on stable Rust than behind an arrow.
 pub(crate) type Never = <fn() -> ! as Returns>::Output;
 
-/// Of a handler or task that does not come to its end, such as an endless loop.
-impl IntoReply for Never {
-    fn reply(self, _sink: &mut dyn ReplySink) -> Result<(), BoxError> {
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no reply of a handler",
+    label = "this cannot be sent to the client",
+    note = "a reply is text, bytes, `Json(value)`, `Streamed(stream)`, nothing (`()`), or an `Option` or `Result` of one",
+    note = "a value that is `Serialize` is sent as JSON in `ringwire::Json(value)`; a number as text by `.to_string()`",
+    note = "to reply with what was received, return `message.into_owned()`, or `socket.send(message)`"
+)]
+/// What a handler or task may come to: a reply, which is whatever implements [`IntoReply`], or never an end, as an endless
+/// loop. Nothing else implements it: a type of yours becomes a reply by [`IntoReply`].
+// Apart from `IntoReply` because of `!`: beside an implementation for it, other crates could not write one of their own.
+pub trait HandlerReply {
+    /// The reply.
+    #[doc(hidden)]
+    type Reply: IntoReply;
+
+    /// The reply.
+    #[doc(hidden)]
+    fn into_reply(self) -> Self::Reply;
+}
+
+impl<R: IntoReply> HandlerReply for R {
+    type Reply = R;
+
+    fn into_reply(self) -> R {
+        self
+    }
+}
+
+impl HandlerReply for Never {
+    type Reply = ();
+
+    fn into_reply(self) {
         self
     }
 }
@@ -318,9 +363,10 @@ impl<T: IntoReply> IntoReply for Option<T> {
     }
 }
 
-impl<T: IntoReply, E: Into<BoxError>> IntoReply for Result<T, E> {
+// A task that ends only with an error comes to `Result<!, E>`.
+impl<T: HandlerReply, E: Into<BoxError>> IntoReply for Result<T, E> {
     fn reply(self, sink: &mut dyn ReplySink) -> Result<(), BoxError> {
-        self.map_err(Into::into)?.reply(sink)
+        self.map_err(Into::into)?.into_reply().reply(sink)
     }
 }
 

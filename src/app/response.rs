@@ -202,7 +202,24 @@ impl From<Reply> for Response {
     note = "return text, `Json(value)`, a `StatusCode`, `(StatusCode, body)`, `Response`, `()`, or a `Result` of one",
     note = "the error of a `Result` becomes an `HttpError`, whose `From` says with which status"
 )]
-/// What an HTTP handler may return.
+/// What an HTTP handler may return. A type of yours can be one:
+///
+/// ```
+/// use http::StatusCode;
+/// use ringwire::{App, IntoResponse, Response};
+///
+/// struct Created(String);
+///
+/// impl IntoResponse for Created {
+///     fn into_response(self) -> Response {
+///         Response::text(self.0).with_status(StatusCode::CREATED)
+///     }
+/// }
+///
+/// App::new().post("/rooms", async |_| Created("lobby".into()));
+/// ```
+///
+/// and what there is can be completed:
 ///
 /// ```
 /// use http::{HeaderValue, StatusCode, header::CACHE_CONTROL};
@@ -223,9 +240,29 @@ pub trait IntoResponse {
     fn into_response(self) -> Response;
 }
 
-/// Of a handler that does not come to its end, until the time for an answer is over.
-impl IntoResponse for Never {
-    fn into_response(self) -> Response {
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no response of an HTTP handler",
+    label = "this cannot be sent as a response",
+    note = "return text, `Json(value)`, a `StatusCode`, `(StatusCode, body)`, `Response`, `()`, or a `Result` of one",
+    note = "the error of a `Result` becomes an `HttpError`, whose `From` says with which status"
+)]
+/// What an HTTP handler may come to: a response, which is whatever implements [`IntoResponse`], or no end, until the time for
+/// an answer is over. Nothing else implements it: a type of yours becomes a response by [`IntoResponse`].
+// Apart from `IntoResponse` because of `!`, as `HandlerReply` is from `IntoReply`.
+pub trait HandlerResponse {
+    /// The response.
+    #[doc(hidden)]
+    fn into_handler_response(self) -> Response;
+}
+
+impl<R: IntoResponse> HandlerResponse for R {
+    fn into_handler_response(self) -> Response {
+        self.into_response()
+    }
+}
+
+impl HandlerResponse for Never {
+    fn into_handler_response(self) -> Response {
         self
     }
 }
@@ -305,10 +342,10 @@ impl<T: IntoResponse> IntoResponse for (StatusCode, T) {
     }
 }
 
-impl<T: IntoResponse, E: Into<HttpError>> IntoResponse for Result<T, E> {
+impl<T: HandlerResponse, E: Into<HttpError>> IntoResponse for Result<T, E> {
     fn into_response(self) -> Response {
         match self {
-            Ok(response) => response.into_response(),
+            Ok(response) => response.into_handler_response(),
             Err(error) => error.into().into_response(),
         }
     }

@@ -11,7 +11,7 @@ use futures_core::Stream;
 use crate::app::calls::call;
 use crate::app::connection::{Connection, Shared};
 use crate::app::inbox::Inbox;
-use crate::app::reply::{BoxError, IntoReply, Panicked, ReplySink, ReplyStream, Sent};
+use crate::app::reply::{BoxError, HandlerReply, Panicked, ReplySink, ReplyStream, Sent};
 use crate::app::socket::Socket;
 use crate::guard::GuardedFuture;
 use crate::message::Message;
@@ -62,9 +62,9 @@ impl ReplySink for Deferred<'_> {
 
 impl Connection {
     /// Sends a reply; of a stream, all that it brings.
-    pub(crate) async fn deliver(&mut self, reply: impl IntoReply) -> Result<(), BoxError> {
+    pub(crate) async fn deliver(&mut self, reply: impl HandlerReply) -> Result<(), BoxError> {
         let mut sink = Deferred { connection: self, stream: None };
-        reply.reply(&mut sink)?;
+        reply.into_reply().reply(&mut sink)?;
         match sink.stream {
             Some(stream) => self.send_replies(stream).await,
             None => Ok(()),

@@ -11,7 +11,7 @@ use crate::app::before::Before;
 use crate::app::connection::Connection;
 use crate::app::error_http::HttpError;
 use crate::app::handlers::{Handler, Handlers, OnControl, control, later, later_or_at_open, now, now_or_at_open};
-use crate::app::reply::{BoxError, FailurePolicy, IntoReply};
+use crate::app::reply::{BoxError, FailurePolicy, HandlerReply};
 use crate::app::request::Request;
 use crate::app::rules::Rules;
 use crate::app::socket::Socket;
@@ -170,12 +170,12 @@ impl Ws {
     /// server.connect("/rooms/lobby").expect_text("welcome to lobby");
     /// ```
     #[must_use]
-    pub fn on_connect<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>) -> R + 'static) -> Ws {
+    pub fn on_connect<R: HandlerReply>(self, handler: impl Fn(&mut Socket<'_>) -> R + 'static) -> Ws {
         let handler = Guarded::new(handler);
         self.with(|route| {
             route.on_connect = Some(Rc::new(move |socket| {
                 let reply = handler(socket);
-                reply.reply(&mut Greeting(socket))
+                reply.into_reply().reply(&mut Greeting(socket))
             }));
         })
     }
@@ -193,7 +193,7 @@ impl Ws {
     /// client.expect_text("5 bytes");
     /// ```
     #[must_use]
-    pub fn on_message<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Ws {
+    pub fn on_message<R: HandlerReply>(self, handler: impl Fn(&mut Socket<'_>, Message<'_>) -> R + 'static) -> Ws {
         self.handle(|handlers| handlers.other = now(handler))
     }
 
@@ -206,7 +206,7 @@ impl Ws {
     /// ws().on_text(|_, text| text.to_uppercase()).on_binary(|_, bytes| bytes.len().to_string());
     /// ```
     #[must_use]
-    pub fn on_text<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, &str) -> R + 'static) -> Ws {
+    pub fn on_text<R: HandlerReply>(self, handler: impl Fn(&mut Socket<'_>, &str) -> R + 'static) -> Ws {
         let handler = Guarded::new(handler);
         self.handle(|handlers| {
             handlers.text = now(move |socket, message| handler(socket, message.as_text().unwrap_or_default()));
@@ -233,7 +233,7 @@ impl Ws {
     pub fn on_text_async<F, R>(self, handler: F) -> Ws
     where
         F: AsyncFn(Connection, String) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let handler = Guarded::new(handler);
         self.handle(|handlers| {
@@ -257,7 +257,7 @@ impl Ws {
     /// client.expect_binary([3, 2, 1]);
     /// ```
     #[must_use]
-    pub fn on_binary<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
+    pub fn on_binary<R: HandlerReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
         let handler = Guarded::new(handler);
         self.handle(|handlers| handlers.binary = now(move |socket, message| handler(socket, message.as_bytes())))
     }
@@ -282,7 +282,7 @@ impl Ws {
     pub fn on_binary_async<F, R>(self, handler: F) -> Ws
     where
         F: AsyncFn(Connection, Bytes) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let handler = Guarded::new(handler);
         self.handle(|handlers| {
@@ -304,7 +304,7 @@ impl Ws {
     /// });
     /// ```
     #[must_use]
-    pub fn on_open_or_message<R: IntoReply>(
+    pub fn on_open_or_message<R: HandlerReply>(
         self,
         handler: impl Fn(&mut Socket<'_>, Option<Message<'_>>) -> R + 'static,
     ) -> Ws {
@@ -333,7 +333,7 @@ impl Ws {
     /// client.expect_close(1007);
     /// ```
     #[must_use]
-    pub fn on_json<T: DeserializeOwned, R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, T) -> R + 'static) -> Ws {
+    pub fn on_json<T: DeserializeOwned, R: HandlerReply>(self, handler: impl Fn(&mut Socket<'_>, T) -> R + 'static) -> Ws {
         let is_struct = is_struct::<T>();
         self.on_message(move |socket, message| {
             let value: T = decoded(message.as_bytes(), is_struct)?;
@@ -362,7 +362,7 @@ impl Ws {
     where
         T: DeserializeOwned,
         F: AsyncFn(Connection, T) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let is_struct = is_struct::<T>();
         self.on_message_async(async move |connection: Connection, message: OwnedMessage| {
@@ -386,7 +386,7 @@ impl Ws {
     /// client.expect_text("7 it is");
     /// ```
     #[must_use]
-    pub fn on_open_or_json<T: DeserializeOwned, R: IntoReply>(
+    pub fn on_open_or_json<T: DeserializeOwned, R: HandlerReply>(
         self,
         handler: impl Fn(&mut Socket<'_>, Option<T>) -> R + 'static,
     ) -> Ws {
@@ -422,7 +422,7 @@ impl Ws {
     pub fn task<F, R>(self, task: F) -> Ws
     where
         F: AsyncFn(Connection) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         let task = Rc::new(Guarded::new(task));
         self.with(|route| {
@@ -456,7 +456,7 @@ impl Ws {
     pub fn on_message_async<F, R>(self, handler: F) -> Ws
     where
         F: AsyncFn(Connection, OwnedMessage) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         self.handle(|handlers| handlers.other = later(handler))
     }
@@ -480,7 +480,7 @@ impl Ws {
     pub fn on_open_or_message_async<F, R>(self, handler: F) -> Ws
     where
         F: AsyncFn(Connection, Option<OwnedMessage>) -> R + 'static,
-        R: IntoReply,
+        R: HandlerReply,
     {
         self.handle(|handlers| handlers.other = later_or_at_open(handler)).trigger_on_connect()
     }
@@ -563,7 +563,7 @@ impl Ws {
     /// client.expect_pong("hello");
     /// ```
     #[must_use]
-    pub fn on_ping<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
+    pub fn on_ping<R: HandlerReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
         let heard = control(handler);
         self.with(|route| {
             route.limits.reports_pings = true;
@@ -580,7 +580,7 @@ impl Ws {
     /// ws().on_message(|socket, message| socket.ping(message.as_bytes())).on_pong(|_, payload| payload.to_vec());
     /// ```
     #[must_use]
-    pub fn on_pong<R: IntoReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
+    pub fn on_pong<R: HandlerReply>(self, handler: impl Fn(&mut Socket<'_>, &[u8]) -> R + 'static) -> Ws {
         let heard = control(handler);
         self.with(|route| {
             route.limits.reports_pings = true;
@@ -690,12 +690,12 @@ impl Ws {
     /// client.expect_text("hello");
     /// ```
     #[must_use]
-    pub fn before_message<R: IntoReply>(self, intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static) -> Ws {
+    pub fn before_message<R: HandlerReply>(self, intercept: impl Fn(&mut Socket<'_>, &Message<'_>) -> R + 'static) -> Ws {
         let intercept = Guarded::new(intercept);
         self.with_rules(|rules| {
             rules.before_message.push(Rc::new(move |socket, message| {
                 let reply = intercept(socket, message);
-                reply.reply(socket)
+                reply.into_reply().reply(socket)
             }));
         })
     }
@@ -1088,7 +1088,7 @@ impl IntoWs<()> for Ws {
 impl<F, R> IntoWs<(R,)> for F
 where
     F: Fn(&mut Socket<'_>, Message<'_>) -> R + 'static,
-    R: IntoReply,
+    R: HandlerReply,
 {
     fn into_ws(self) -> Ws {
         ws().on_message(self)

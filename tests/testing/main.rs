@@ -8,6 +8,7 @@ mod chance;
 mod chat;
 mod clients;
 mod modes;
+mod own_types;
 mod servers;
 mod speed;
 mod time;
