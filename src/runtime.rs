@@ -245,14 +245,19 @@ impl Runtime {
             !is_on_core,
             "{call} blocks its thread, and this one is a core's, which would wait for itself: await instead"
         );
-        #[cfg(feature = "testing")]
-        #[cfg(feature = "testing")]
         assert!(
-            !CURRENT
-                .try_with(|current| current.borrow().as_ref().is_some_and(|it| it.shares_thread.get()))
-                .unwrap_or(false),
+            !Runtime::is_thread_shared(),
             "{call} blocks the thread that drives the test server's cores: TestServer::block_on it"
         );
+    }
+
+    /// Whether this thread is a test's, which drives cores of its own: time stands still for them while something else runs.
+    pub(crate) fn is_thread_shared() -> bool {
+        #[cfg(feature = "testing")]
+        let shares = |runtime: &Rc<Runtime>| runtime.shares_thread.get();
+        #[cfg(not(feature = "testing"))]
+        let shares = |_: &Rc<Runtime>| false;
+        CURRENT.try_with(|current| current.borrow().as_ref().is_some_and(shares)).unwrap_or(false)
     }
 
     pub(crate) fn current() -> Rc<Runtime> {

@@ -26,6 +26,7 @@ use crate::app::group::{App, Group};
 use crate::app::request::Request;
 use crate::app::response::Response;
 use crate::guard::guarded;
+use crate::runtime::Runtime;
 
 /// Threads that read directories, of the whole process.
 const READERS: usize = 2;
@@ -353,8 +354,11 @@ fn tag(of: &impl Hash) -> String {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs what blocks on a thread that may.
+/// Runs what blocks on a thread that may; beside a test at once, where nothing waits for other threads.
 async fn blocking<A: Send + 'static>(job: impl FnOnce() -> A + Send + 'static) -> Result<A, HttpError> {
+    if Runtime::is_thread_shared() {
+        return Ok(job());
+    }
     static READ: OnceLock<Sender<Job>> = OnceLock::new();
     let readers = READ.get_or_init(|| {
         let (sender, jobs) = bounded::<Job>(WAITING_MAX);

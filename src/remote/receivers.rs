@@ -323,6 +323,32 @@ impl Hub {
         self.to_all().except(id).emit(event, data)
     }
 
+    /// Sends a message to all connections but one.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ConnectionId, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().on_connect(|socket| socket.id().to_string())));
+    /// let client = server.connect("/");
+    /// let id: ConnectionId = client.next_text().parse().unwrap();
+    /// let other = server.connect("/");
+    /// other.next_text();
+    /// let _ = server.hub().send_to_all_except(id, "hello").unwrap();
+    /// other.expect_text("hello");
+    /// client.expect_nothing();
+    /// ```
+    ///
+    /// # Errors
+    /// If a value cannot be written as JSON.
+    pub fn send_to_all_except(
+        &self,
+        id: ConnectionId,
+        message: impl IntoMessage,
+    ) -> Result<Delivering, EncodeError> {
+        self.to_all().except(id).send(message)
+    }
+
     /// Sends a message to the members of a room.
     ///
     /// ```
@@ -366,6 +392,25 @@ impl Hub {
         data: &(impl Serialize + ?Sized),
     ) -> Result<Delivering, EncodeError> {
         self.to(room).emit(event, data)
+    }
+
+    /// Sends a message to the connections of a route, by its path as it was given to `App::ws`.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/news", ws()).ws("/chat", ws()));
+    /// let (reader, chatter) = (server.connect("/news"), server.connect("/chat"));
+    /// let _ = server.hub().send_to_route("/news", "it rains").unwrap();
+    /// reader.expect_text("it rains");
+    /// chatter.expect_nothing();
+    /// ```
+    ///
+    /// # Errors
+    /// If a value cannot be written as JSON.
+    pub fn send_to_route(&self, path: &str, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
+        self.to_route(path).send(message)
     }
 
     /// Sends a named event to the connections of a route, by its path as it was given to `App::ws`.

@@ -6,10 +6,29 @@ use std::time::Duration;
 use http::StatusCode;
 use ringwire::config::{Config, Origins};
 use ringwire::testing::{TestServer, request};
-use ringwire::{App, Connection, HttpError, Request, Response, sleep, standalone, ws};
+use ringwire::{App, Connection, Files, HttpError, Request, Response, sleep, standalone, ws};
 use serde_json::{Value, json};
 
 use crate::failure;
+
+#[test]
+fn files_of_a_directory_are_served() {
+    let dir = std::env::temp_dir().join(format!("ringwire-kit-files-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("index.html"), "<h1>Hello</h1>").unwrap();
+    std::fs::write(dir.join("large.bin"), vec![7; 300_000]).unwrap();
+    let server = TestServer::new({
+        let dir = dir.clone();
+        move || App::new().files("/", Files::dir(&dir))
+    });
+    let index = server.get("/").send().expect_status(200);
+    assert_eq!((index.text(), index.header("content-type")), ("<h1>Hello</h1>", Some("text/html")));
+    assert_eq!(server.get("/large.bin").send().body().len(), 300_000);
+    let part = server.get("/large.bin").header("range", "bytes=10-19").send().expect_status(206);
+    assert_eq!(part.body().len(), 10);
+    server.get("/missing").send().expect_status(404);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
 
 #[test]
 fn responses_come_whole() {
