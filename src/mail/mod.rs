@@ -151,7 +151,7 @@ pub struct Mailbox<T> {
 
 impl<T> Mailbox<T> {
     /// The next letter.
-    #[expect(clippy::should_implement_trait, reason = "an empty mailbox is not an ended one")]
+    #[allow(clippy::should_implement_trait, reason = "an empty mailbox is not an ended one")]
     #[inline]
     pub fn next(&mut self) -> Option<T> {
         let letter = self.receiver.try_recv().ok();

@@ -80,7 +80,7 @@ impl FrameBuf {
     }
 
     /// Bytes on the wire.
-    #[expect(clippy::len_without_is_empty, reason = "a frame has at least its header")]
+    #[allow(clippy::len_without_is_empty, reason = "a frame has at least its header")]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
