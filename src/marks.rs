@@ -46,6 +46,8 @@ marks! {
     Replaced,
     /// Descriptors or memory are lacking, and accepting waits.
     AcceptBacksOff,
+    /// A core that has more connections than others leaves new ones to them.
+    LeavesToOthers,
     /// A connection is closed because of the memory that it holds.
     ShedForMemory,
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows of this crate: nothing.
 
+mod balance;
 mod memory;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+pub use balance::{Balance, most_beside};
 pub use memory::Memory;
 
 /// Limits and gauges that hold for the whole process; touched when connections come and go, never per message.
@@ -25,6 +27,7 @@ pub struct Admission {
     noticed: AtomicBool,
     draining: AtomicBool,
     memory: Memory,
+    balance: Balance,
     tls_handshakes_max: u32,
     tls_handshakes: AtomicU32,
 }
@@ -70,6 +73,7 @@ impl Admission {
             noticed: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             memory: Memory::default(),
+            balance: Balance::default(),
             tls_handshakes_max: 256,
             tls_handshakes: AtomicU32::new(0),
         }
@@ -79,6 +83,12 @@ impl Admission {
     #[must_use]
     pub fn with_memory(self, memory: Memory) -> Admission {
         Admission { memory, ..self }
+    }
+
+    /// With cores that accept from the same sockets.
+    #[must_use]
+    pub fn with_balance(self, balance: Balance) -> Admission {
+        Admission { balance, ..self }
     }
 
     /// With a limit of TLS handshakes under way at once; at least one may always be.
@@ -105,6 +115,12 @@ impl Admission {
     /// TLS handshakes under way.
     pub fn tls_handshakes(&self) -> u32 {
         self.tls_handshakes.load(Ordering::Relaxed)
+    }
+
+    /// How connections are spread over the cores.
+    #[inline]
+    pub fn balance(&self) -> &Balance {
+        &self.balance
     }
 
     /// The budget of memory.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::app::before::LocalBoxFuture;
 use crate::app::connection::Connection;
-use crate::app::reply::{BoxError, HandlerReply};
+use crate::app::reply::{BoxError, HandlerReply, IntoReply};
 use crate::app::socket::Socket;
 use crate::app::stream::Greeting;
 use crate::guard::Guarded;

@@ -11,7 +11,7 @@ use futures_core::Stream;
 use crate::app::calls::call;
 use crate::app::connection::{Connection, Shared};
 use crate::app::inbox::Inbox;
-use crate::app::reply::{BoxError, HandlerReply, Panicked, ReplySink, ReplyStream, Sent};
+use crate::app::reply::{BoxError, HandlerReply, IntoReply, Panicked, ReplySink, ReplyStream, Sent};
 use crate::app::socket::Socket;
 use crate::guard::GuardedFuture;
 use crate::message::Message;

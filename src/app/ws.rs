@@ -11,7 +11,7 @@ use crate::app::before::Before;
 use crate::app::connection::Connection;
 use crate::app::error_http::HttpError;
 use crate::app::handlers::{Handler, Handlers, OnControl, control, later, later_or_at_open, now, now_or_at_open};
-use crate::app::reply::{BoxError, FailurePolicy, HandlerReply};
+use crate::app::reply::{BoxError, FailurePolicy, HandlerReply, IntoReply};
 use crate::app::request::Request;
 use crate::app::rules::Rules;
 use crate::app::socket::Socket;

@@ -4,10 +4,11 @@
 //! port is divided between the two servers until the old one has ended, and the path of a Unix socket leads to the new one
 //! from the moment it listens.
 //!
-//! On a TCP address every core gets a listener of its own, and the kernel spreads connections over them
-//! (`SO_REUSEPORT`). Unix sockets, and sockets that a service manager passes, exist once; every core gets a duplicate
-//! of the descriptor. All are blocking: io_uring fails an accept on an `O_NONBLOCK` socket with `EAGAIN` instead of
-//! waiting.
+//! Each exists once, and every core gets a duplicate of its descriptor: the kernel wakes the accepts that wait at a socket in
+//! turn, and who is ahead of others has none waiting (see `admission`). Listeners of each core's own (`SO_REUSEPORT`) would
+//! be spread over by a hash, which is even for ten thousand connections and not for the few dozen of a load test, and
+//! cannot be led to the cores that have few. All are blocking: io_uring fails an accept on an `O_NONBLOCK` socket with
+//! `EAGAIN` instead of waiting.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -242,13 +243,7 @@ fn bind(listeners: &mut Listeners, address: &ListenAddress, config: &Config) -> 
                         if host.parse() == Ok(Ipv4Addr::UNSPECIFIED) && other == port)
                 }),
             };
-            for socket in bind_inet(&resolved, listeners.per_core.len(), options)? {
-                listeners.bound.push(bound_address(&socket[0])?);
-                for (core, socket) in listeners.per_core.iter_mut().zip(socket) {
-                    core.push(socket.into());
-                }
-            }
-            Ok(())
+            bind_inet(&resolved, options)?.iter().try_for_each(|socket| share(listeners, socket))
         }
         ListenAddress::Unix(path) => {
             let (socket, file) =
@@ -284,12 +279,12 @@ struct Options {
     has_ipv4_wildcard: bool,
 }
 
-/// For each address that this machine has, a listener per core. All have the same port, if the kernel chooses it.
-fn bind_inet(resolved: &[SocketAddr], cores: usize, options: Options) -> io::Result<Vec<Vec<Socket>>> {
+/// For each address that this machine has, a listener. All have the same port, if the kernel chooses it.
+fn bind_inet(resolved: &[SocketAddr], options: Options) -> io::Result<Vec<Socket>> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match bind_inet_once(resolved, cores, options) {
+        match bind_inet_once(resolved, options) {
             // The port that was chosen for the first address was taken on another one.
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
@@ -301,8 +296,8 @@ fn bind_inet(resolved: &[SocketAddr], cores: usize, options: Options) -> io::Res
     }
 }
 
-fn bind_inet_once(resolved: &[SocketAddr], cores: usize, options: Options) -> io::Result<Vec<Vec<Socket>>> {
-    let mut listeners: Vec<Vec<Socket>> = Vec::new();
+fn bind_inet_once(resolved: &[SocketAddr], options: Options) -> io::Result<Vec<Socket>> {
+    let mut listeners: Vec<Socket> = Vec::new();
     let mut absent = None;
     let mut chosen_port = None;
     for address in resolved {
@@ -310,7 +305,7 @@ fn bind_inet_once(resolved: &[SocketAddr], cores: usize, options: Options) -> io
         if let (0, Some(port)) = (address.port(), chosen_port) {
             address.set_port(port);
         }
-        let first = match if options.shares { join(address, options) } else { claim(address, options) } {
+        let listener = match listen_inet(address, options) {
             Ok(socket) => socket,
             // A name such as localhost has an IPv6 address on machines without IPv6, too.
             Err(error) if is_absent(&error) => {
@@ -319,15 +314,10 @@ fn bind_inet_once(resolved: &[SocketAddr], cores: usize, options: Options) -> io
             }
             Err(error) => return Err(error),
         };
-        if let Some(bound) = first.local_addr()?.as_socket() {
-            address.set_port(bound.port());
+        if let Some(bound) = listener.local_addr()?.as_socket() {
             chosen_port = Some(bound.port());
         }
-        let mut of_cores = vec![first];
-        while of_cores.len() < cores {
-            of_cores.push(join(address, options)?);
-        }
-        listeners.push(of_cores);
+        listeners.push(listener);
     }
     match absent {
         Some(error) if listeners.is_empty() => Err(error),
@@ -340,23 +330,11 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 
-/// The first listener on an address. It must not share the port with another process: with `SO_REUSEPORT` two servers
-/// of one user would silently divide the connections between them. So it is bound and listens without the option, which
-/// fails if anyone else listens there, and gets it afterwards, for [`join`]. There is no moment at which two processes
-/// could both succeed.
-fn claim(address: SocketAddr, options: Options) -> io::Result<Socket> {
+/// The listener of an address. Where it does not share the port with another process it fails if anyone listens there. The
+/// kernel lets it share where all listeners on the address do, and are the same user's.
+fn listen_inet(address: SocketAddr, options: Options) -> io::Result<Socket> {
     let socket = inet_socket(address, options)?;
-    socket.bind(&address.into())?;
-    socket.listen(options.backlog)?;
-    socket.set_reuse_port(true)?;
-    Ok(socket)
-}
-
-/// A further listener on an address that this process has [`claim`]ed, or that it shares. The kernel allows it where all
-/// listeners on the address allow it, and are the same user's.
-fn join(address: SocketAddr, options: Options) -> io::Result<Socket> {
-    let socket = inet_socket(address, options)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(options.shares)?;
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket)

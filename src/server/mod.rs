@@ -26,7 +26,7 @@ use crossbeam_channel::{Receiver, Sender};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::admission::{Admission, Memory};
+use crate::admission::{Admission, Balance, Memory};
 use crate::app::serve::CoreApp;
 use crate::app::{App, Core};
 use crate::backplane;
@@ -355,7 +355,8 @@ impl Server {
         let acceptors: Vec<_> =
             entrances.iter().map(|entrance| acceptor.clone().filter(|_| entrance.is_secure)).collect();
         let epoch = Instant::now();
-        let admission = Arc::new(admission(&config, cpus.len()));
+        // All cores have the same listening sockets.
+        let admission = Arc::new(admission(&config, cpus.len()).with_balance(Balance::new(cpus.len())));
         let mut backplane = backplane::of(&config)?;
         let abroad = backplane.board();
         let ids = IdKey::default().of_node(abroad.as_ref().map_or(0, |board| board.number));

@@ -171,11 +171,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         if drain.accept_until_ms.is_none_or(|until_ms| until_ms > now_ms) {
             return;
         }
-        let in_flight = |listener| {
-            let wanted = self.accepting.wanted.iter().filter(|wanted| **wanted == listener).count();
-            self.accepting.per_listener - wanted
-        };
-        if (0..self.settings.listeners).any(|listener| in_flight(listener) == 0) {
+        if !self.accepting.is_at_all() {
             // No slot or no descriptor is free: some will be, as connections end.
             drain.accept_until_ms = Some(now_ms + ACCEPT_BACKOFF_MS);
             return;

@@ -11,6 +11,7 @@ use super::gate::Times;
 use super::log;
 use super::timers::after;
 use super::{ACCEPT_BACKOFF_MS, LINGER_MS, Shard};
+use crate::admission::most_beside;
 use crate::engine::{Completion, Key, Op, Peer, Ring, Token};
 use crate::marks::{Mark, reach};
 use crate::metrics::{RefusalReason, Side, TimeoutKind};
@@ -21,6 +22,8 @@ use crate::shard::service::{Ended, Reply, Serves, Service};
 
 /// Most accepts in flight per listener.
 const ACCEPTS_IN_FLIGHT_MAX: usize = 32;
+/// How long a core that has more connections than another leaves new ones to that, if it takes none.
+const LEAVE_TO_OTHERS_MS: u64 = 50;
 /// How long it is not told again that accepting fails.
 const TELL_AGAIN_MS: u64 = 10_000;
 /// The time for a request when places are few, or the core is about to end.
@@ -30,11 +33,17 @@ const LOOK_AT_READER_MS: u64 = 500;
 
 /// Accepts in flight and to come. Each has a place.
 pub(super) struct Accepting {
-    /// Listeners of which one more is to be accepted, in turn.
+    /// Listeners of which one more may be accepted, in turn.
     pub(super) wanted: VecDeque<u8>,
-    /// Accepts to keep in flight for each listener.
-    pub(super) per_listener: usize,
     pub(super) in_flight: u32,
+    /// Of each listener.
+    in_flight_of: Vec<usize>,
+    /// Something has changed since accepts were last armed.
+    is_due: bool,
+    /// Too far ahead of a core with so many connections, it has left new ones to that for as long as it may.
+    has_left_to: Option<u32>,
+    /// The connections that the other cores know of.
+    published: Option<u32>,
     /// Nobody is accepted before that; 0 = at once.
     pub(super) again_ms: u64,
     /// When it is told again that accepting fails.
@@ -48,7 +57,22 @@ impl Accepting {
     pub(super) fn new(slots: usize, listeners: u8) -> Accepting {
         let per_listener = (slots / 8 / usize::from(listeners).max(1)).clamp(1, ACCEPTS_IN_FLIGHT_MAX);
         let wanted = (0..per_listener).flat_map(|_| 0..listeners).collect();
-        Accepting { wanted, per_listener, in_flight: 0, again_ms: 0, tell_again_ms: 0, make_room_again_ms: 0 }
+        Accepting {
+            wanted,
+            in_flight: 0,
+            in_flight_of: vec![0; usize::from(listeners)],
+            is_due: true,
+            has_left_to: None,
+            published: None,
+            again_ms: 0,
+            tell_again_ms: 0,
+            make_room_again_ms: 0,
+        }
+    }
+
+    /// Whether the queue of every listener is being emptied.
+    pub(super) fn is_at_all(&self) -> bool {
+        self.in_flight_of.iter().all(|in_flight| *in_flight > 0)
     }
 }
 
@@ -57,15 +81,25 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Keeps accepts in flight as long as there are slots to accept into.
     pub(super) fn arm_accepts(&mut self) {
-        if self.accepting.wanted.is_empty() || !self.accepts() {
+        self.tell_of_connections();
+        let is_later = self.accepting.again_ms > self.now_ms();
+        if self.accepting.wanted.is_empty() || !self.accepts() || is_later {
             return;
         }
-        if self.accepting.again_ms > self.now_ms() {
+        if self.accepting.again_ms == 0 && !self.accepting.is_due {
             return;
         }
         self.accepting.again_ms = 0;
+        self.accepting.is_due = false;
+        let most = self.accepts_in_flight_max();
         // In turn, so that no listener goes without where there are few slots.
-        while let Some(listener) = self.accepting.wanted.pop_front() {
+        for _ in 0..self.accepting.wanted.len() {
+            let Some(listener) = self.accepting.wanted.pop_front() else { break };
+            let in_flight = self.accepting.in_flight_of[usize::from(listener)];
+            if in_flight >= most {
+                self.accepting.wanted.push_back(listener);
+                continue;
+            }
             if self.conns.next_vacant() >= self.ring.slots() {
                 // All taken: the backlog waits until a connection goes.
                 self.accepting.wanted.push_front(listener);
@@ -73,17 +107,55 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
             let slot = self.conns.insert(Conn::accepting(listener)).slot();
             self.accepting.in_flight += 1;
+            self.accepting.in_flight_of[usize::from(listener)] += 1;
             let token = self.conns.launch(Op::Accept, slot);
             self.ring.accept(u32::from(listener), token);
         }
     }
 
+    /// Tells the other cores how many connections this one has, or that it takes no more.
+    fn tell_of_connections(&mut self) {
+        let is_full = self.accepting.in_flight == 0 && self.conns.next_vacant() >= self.ring.slots();
+        let connections = (self.accepts() && !is_full).then_some(self.connections() as u32);
+        if self.accepting.published == connections {
+            return;
+        }
+        self.accepting.published = connections;
+        self.accepting.is_due = true;
+        match connections {
+            Some(connections) => self.admission.balance().publish(self.core, connections),
+            None => self.admission.balance().withdraw(self.core),
+        }
+    }
+
+    /// Accepts that may be in flight for each listener now. None while this core is too far ahead of another, which is sooner
+    /// done then. Who takes nobody all that time is busy, and what comes meanwhile is taken one by one.
+    fn accepts_in_flight_max(&mut self) -> usize {
+        let least = self.admission.balance().least(self.core).filter(|_| self.drain().is_none());
+        let Some(least) = least else { return usize::MAX };
+        let room = most_beside(least).saturating_sub(self.connections() as u32);
+        if room > 0 {
+            self.accepting.has_left_to = None;
+            return room as usize;
+        }
+        if self.accepting.has_left_to == Some(least) {
+            return 1;
+        }
+        reach(Mark::LeavesToOthers);
+        self.accepting.has_left_to = Some(least);
+        self.accepting.again_ms = self.now_ms() + LEAVE_TO_OTHERS_MS;
+        0
+    }
+
     pub(super) fn accepted(&mut self, completion: &Completion) {
         let Some(key) = self.conns.owner(completion.token) else { return };
         let slot = key.slot();
+        let listener = self.conns[slot].listener;
         self.accepting.in_flight -= 1;
+        self.accepting.in_flight_of[usize::from(listener)] -= 1;
+        self.accepting.is_due = true;
         self.conns.land(slot);
-        self.accepting.wanted.push_back(self.conns[slot].listener);
+        self.accepting.wanted.push_back(listener);
         if let Err(errno) = completion.result {
             self.conns.free_if_done(slot);
             if errno != libc::ECANCELED {

@@ -463,6 +463,7 @@ impl<R, S> Drop for Shard<R, S> {
                 _ => {}
             }
         }
+        self.admission.balance().withdraw(self.core);
         (0..self.wires.places()).for_each(|_| self.admission.end_handshake());
         let memory = self.admission.memory();
         if memory.is_limited() {

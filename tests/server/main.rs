@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod balance;
 mod close;
 mod cores;
 mod drains;

@@ -1,8 +1,9 @@
 //! The chat of `examples/team_chat.rs`, tested by the kit alone: tokens, rooms, history, presence, private messages,
 //! pages of other origins, the access log, the end.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::LazyLock;
 
 use ringwire::testing::{Faults, TestClient, TestServer, seeds};
 use serde_json::{Value, json};
@@ -188,13 +189,16 @@ fn pages_of_the_team_may_send_private_messages_and_no_others() {
     });
 }
 
-/// What is written to it.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this thread has logged.
+    static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
-impl Write for Written {
+struct ToThread;
+
+impl Write for ToThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic").write(bytes)
+        WRITTEN.with_borrow_mut(|written| written.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -202,18 +206,21 @@ impl Write for Written {
     }
 }
 
+/// Logs for the whole process: what is logged by a test alone may be lost while others have nobody who wants it.
+static LOG: LazyLock<()> = LazyLock::new(|| {
+    let log = tracing_subscriber::fmt().with_env_filter(team_chat::LOG).with_ansi(false);
+    log.with_writer(|| ToThread).init();
+});
+
 #[test]
 fn the_log_has_a_line_for_each_request_and_no_secret() {
+    LazyLock::force(&LOG);
     each(|server| {
-        let written = Written::default();
-        let writer = written.clone();
-        let log = tracing_subscriber::fmt().with_env_filter(team_chat::LOG).with_ansi(false);
-        tracing::subscriber::with_default(log.with_writer(move || writer.clone()).finish(), || {
-            server.connect("/rooms/lobby?token=ann-secret").expect_event("welcome");
-            server.post("/users/nobody/messages").token("ben-secret").json("psst").send().expect_status(404);
-            server.handshake("/rooms/lobby?token=guessed").refusal().expect_status(401);
-        });
-        let log = String::from_utf8(written.0.lock().expect("no panic").clone()).expect("text");
+        WRITTEN.take();
+        server.connect("/rooms/lobby?token=ann-secret").expect_event("welcome");
+        server.post("/users/nobody/messages").token("ben-secret").json("psst").send().expect_status(404);
+        server.handshake("/rooms/lobby?token=guessed").refusal().expect_status(401);
+        let log = String::from_utf8(WRITTEN.take()).expect("text");
         let lines: Vec<&str> = log.lines().filter(|line| line.contains("ringwire::access: request")).collect();
         let asked =
             ["method=GET path=/rooms/lobby", "method=POST path=/users/nobody/messages", "method=GET path=/rooms/lobby"];

@@ -96,7 +96,7 @@ fn a_type_of_another_crate_is_a_response() {
             })
     });
     for (path, status) in [("/plain", 202), ("/result", 202), ("/with-status", 201)] {
-        assert_eq!(server.get(path).expect_status(status).text(), "21.5 degrees", "{path}");
+        assert_eq!(server.get(path).send().expect_status(status).text(), "21.5 degrees", "{path}");
     }
     assert_eq!(TestResponse::of(Degrees(3.0)).expect_status(202).text(), "3 degrees");
 }

@@ -22,7 +22,7 @@ fn files_of_a_directory_are_served() {
         move || App::new().files("/", Files::dir(&dir))
     });
     let index = server.get("/").send().expect_status(200);
-    assert_eq!((index.text(), index.header("content-type")), ("<h1>Hello</h1>", Some("text/html")));
+    assert_eq!((index.text(), index.header("content-type")), ("<h1>Hello</h1>", Some("text/html; charset=utf-8")));
     assert_eq!(server.get("/large.bin").send().body().len(), 300_000);
     let part = server.get("/large.bin").header("range", "bytes=10-19").send().expect_status(206);
     assert_eq!(part.body().len(), 10);
