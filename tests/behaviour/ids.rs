@@ -28,7 +28,7 @@ fn a01_get_upgrades_and_the_id_is_an_address() {
 }
 
 /// How often one slot is given to another connection.
-const REUSES: u32 = 1 << 12;
+const REUSES: u32 = 1 << 9;
 
 fn slot(id: ConnectionId) -> u32 {
     let bytes = BASE64URL_NOPAD.decode(id.to_string().as_bytes()).expect("an id's text");

@@ -42,21 +42,27 @@ fn counts(cores: usize, of: impl IntoIterator<Item = usize>) -> Vec<usize> {
     counts
 }
 
+/// How many of 64 connections each core gets, of which so many come at once.
+fn spread(cores: usize, at_once: usize) -> Vec<usize> {
+    let (handle, address) = start(cores);
+    let some = move || (0..64 / at_once).map(|_| open(address)).collect::<Vec<_>>();
+    let threads: Vec<_> = (0..at_once).map(|_| thread::spawn(some)).collect();
+    let clients: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().expect("clients")).collect();
+    stop(handle);
+    counts(cores, clients.iter().map(|(_, core)| *core))
+}
+
 /// Kills: accepts that wait by the dozen on an idle core, of which the kernel wakes all before another's.
 #[test]
 fn few_connections_are_spread_evenly() {
-    // The cores of a server, and how many connections come at once.
     for (cores, at_once) in [(2, 1), (2, 8), (4, 1), (4, 16)] {
-        let (handle, address) = start(cores);
-        let threads: Vec<_> = (0..at_once)
-            .map(|_| thread::spawn(move || (0..64 / at_once).map(|_| open(address)).collect::<Vec<_>>()))
-            .collect();
-        let clients: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().expect("clients")).collect();
-        let counts = counts(cores, clients.iter().map(|(_, core)| *core));
-        let (most, least) = (counts.iter().max().unwrap(), counts.iter().min().unwrap());
-        // By a hash they differ by more than 20 as a rule.
-        assert!(most - least <= 6, "{at_once} at once: {counts:?}");
-        stop(handle);
+        // On a machine that has better things to do a core may be late: who waits for it is taken by others.
+        let is_even = |counts: &[usize]| counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 5;
+        let mut tries = Vec::new();
+        while tries.last().is_none_or(|counts: &Vec<usize>| !is_even(counts)) {
+            assert!(tries.len() < 5, "{at_once} at once: {tries:?}");
+            tries.push(spread(cores, at_once));
+        }
     }
 }
 

@@ -21,7 +21,7 @@ fn must(scenario: &Scenario) -> Report {
 
 #[test]
 fn without_faults_every_visit_ends_in_order() {
-    for seed in crate::seeds(50) {
+    for seed in crate::seeds(25) {
         let report = must(&Scenario::of(seed).calm());
         let ends = ["not opened: Broken", "not opened: Connect", "broken", "closed with 1006"];
         let rows = report.table.to_string();
@@ -31,7 +31,7 @@ fn without_faults_every_visit_ends_in_order() {
 
 #[test]
 fn a_client_survives_harsh_faults_of_every_kind() {
-    let seeds = crate::seeds(200);
+    let seeds = crate::seeds(110);
     let mut table = Table::default();
     let mut clean = 0;
     let mut failures = Vec::new();

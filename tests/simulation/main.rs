@@ -69,7 +69,7 @@ fn run(scenario: &Scenario) -> Report {
 #[test]
 fn everybody_is_served_without_faults() {
     for route in ROUTES {
-        for seed in seeds(30) {
+        for seed in seeds(12) {
             let scenario = Scenario::of(seed, route).calm();
             let report = run(&scenario);
             assert_eq!(report.clean, scenario.clients, "seed {seed}, {route:?}: everybody ends cleanly");
