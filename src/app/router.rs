@@ -132,15 +132,24 @@ impl Endpoint {
     /// # Errors
     /// 405 with the methods that there are.
     pub(crate) fn handler(&self, method: &str) -> Result<(&HttpHandler, &Rc<Hooks>), Reply> {
-        let matches = |wanted: &Option<Method>, method: &str| wanted.as_ref().is_none_or(|wanted| wanted == method);
-        let find = |method: &str| self.methods.iter().find(|(wanted, ..)| matches(wanted, method));
-        let found = find(method).or_else(|| if method == "HEAD" { find("GET") } else { None });
-        if let Some((_, handler, hooks)) = found {
-            return Ok((handler, hooks));
+        if let Some(found) = self.find(method) {
+            return Ok(found);
         }
         let allowed: Vec<&str> = self.allowed().collect();
         let reply = Reply::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
         Err(reply.with_header(http::header::ALLOW, allow(&allowed)))
+    }
+
+    /// Whether a method has a handler.
+    pub(crate) fn has_handler(&self, method: &str) -> bool {
+        self.find(method).is_some()
+    }
+
+    fn find(&self, method: &str) -> Option<(&HttpHandler, &Rc<Hooks>)> {
+        let matches = |wanted: &Option<Method>, method: &str| wanted.as_ref().is_none_or(|wanted| wanted == method);
+        let find = |method: &str| self.methods.iter().find(|(wanted, ..)| matches(wanted, method));
+        let found = find(method).or_else(|| if method == "HEAD" { find("GET") } else { None });
+        found.map(|(_, handler, hooks)| (handler, hooks))
     }
 
     /// The methods that it has, each once.

@@ -136,7 +136,7 @@ impl CoreApp {
             Err(error) => return Answer::Response(error.into()),
         };
         if let (Some(endpoint), true) = (endpoint, Cors::is_question(head))
-            && let (Some(cors), Err(_)) = (router.layers.cors(head.path()), endpoint.handler("OPTIONS"))
+            && let (Some(cors), false) = (router.layers.cors(head.path()), endpoint.has_handler("OPTIONS"))
         {
             return Answer::Response(cors.answer(head, endpoint.allowed()));
         }
@@ -609,7 +609,7 @@ impl Service for CoreApp {
 /// What of an endpoint is asked for where it is a WebSocket. A path may have both: then an ordinary GET is HTTP, and a handshake
 /// is WebSocket.
 fn websocket<'e>(endpoint: &'e Endpoint, head: &RequestHead<'_>) -> Option<&'e (u16, Rc<Hooks>)> {
-    let has_http = endpoint.handler(head.method()).is_ok();
+    let has_http = endpoint.has_handler(head.method());
     endpoint.ws.as_ref().filter(|_| !has_http || handshake::is_upgrade_request(head))
 }
 

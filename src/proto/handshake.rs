@@ -81,7 +81,7 @@ pub fn is_attempt(head: &RequestHead<'_>) -> bool {
 
 /// Whether the request asks for WebSocket, rightly or not: Upgrade names it. Anything else is ordinary HTTP.
 pub fn is_upgrade_request(head: &RequestHead<'_>) -> bool {
-    has_token(head.list("upgrade"), "websocket")
+    head.has_member("upgrade", "websocket")
 }
 
 /// Checks a client's opening handshake (RFC 6455 4.2.1).
@@ -105,7 +105,7 @@ pub fn check<'h>(head: &'h RequestHead<'_>) -> Result<Upgrade<'h>, Refusal> {
         return bad_request("a WebSocket handshake is HTTP/1.1");
     }
     // RFC 6455 4.2.1 item 4
-    if !has_token(head.list("connection"), "upgrade") {
+    if !head.has_member("connection", "upgrade") {
         return bad_request("Connection must have the option Upgrade");
     }
     // RFC 6455 4.2.2 and 4.4: on another version, 426 with the one that is spoken here.

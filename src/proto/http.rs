@@ -340,16 +340,17 @@ impl<'b> RequestHead<'b> {
         list(&self.headers, name)
     }
 
+    /// Whether that list has this member, in any case.
+    pub fn has_member(&self, name: &str, member: &str) -> bool {
+        // Bytes: no other members are looked at, and what is not UTF-8 is none that is asked for.
+        let is_it = |part: &[u8]| part.trim_ascii().eq_ignore_ascii_case(member.as_bytes());
+        values_bytes(&self.headers, name).any(|value| value.split(|byte| *byte == b',').any(is_it))
+    }
+
     /// Whether the connection may serve another request behind this one (RFC 9112 9.3).
     pub fn keep_alive(&self) -> bool {
-        let mut keep_alive = self.version_minor == 1;
-        for option in self.list("connection") {
-            if option.eq_ignore_ascii_case("close") {
-                return false;
-            }
-            keep_alive |= option.eq_ignore_ascii_case("keep-alive");
-        }
-        keep_alive
+        let stays = self.version_minor == 1 || self.has_member("connection", "keep-alive");
+        stays && !self.has_member("connection", "close")
     }
 
     /// Whether the client waits for `100 Continue` (RFC 9110 10.1.1).

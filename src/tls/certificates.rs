@@ -283,7 +283,10 @@ impl Material {
             Clients::NotAsked => builder.with_no_client_auth(),
             Clients::Optional | Clients::Required => builder.with_client_cert_verifier(self.verifier(provider)?),
         };
-        let config = builder.with_cert_resolver(Arc::new(ByName(certificates.clone())));
+        let mut config = builder.with_cert_resolver(Arc::new(ByName(certificates.clone())));
+        // A ticket is good for one connection, and who comes again has one; a browser's page as a rule has no more. Each costs
+        // as much as a record.
+        config.send_tls13_tickets = 1;
         Ok((config, certificates))
     }
 
