@@ -1,10 +1,13 @@
 //! How connections are spread over the cores.
 //!
 //! All cores accept from the same sockets, whose waiters the kernel wakes in turn. A core publishes how many connections it
-//! has, in a cache line of its own, and keeps fewer accepts in flight, or none for a while, when it is ahead of the one that
-//! has the fewest: so new connections go to whoever has few, and stay where they are.
+//! has, and whether it waits for more, in a cache line of its own. One that is ahead of the core that has the fewest leaves
+//! new ones to that, if it waits for some: so new connections go to whoever has few, and stay where they are.
+//!
+//! Nobody is left to a core that does not wait: whoever stops waiting says so and then looks once more at the other one, with
+//! sequential consistency, so of two that leave new connections to each other at once one sees it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How many connections a core may be ahead of another before it leaves new ones to that; one in sixteen where that is more.
 const AHEAD_MAX: u32 = 2;
@@ -12,9 +15,12 @@ const AHEAD_MAX: u32 = 2;
 const AWAY: u32 = u32::MAX;
 
 /// A core's part, apart from the others' in the cache: processors fetch lines of 64 bytes in pairs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
-struct Share(AtomicU32);
+struct Share {
+    connections: AtomicU32,
+    waits: AtomicBool,
+}
 
 /// What each core has. See the module.
 #[derive(Debug, Default)]
@@ -25,27 +31,33 @@ pub struct Balance {
 impl Balance {
     /// Between so many cores, none of which has any.
     pub fn new(cores: usize) -> Balance {
-        Balance { shares: (0..cores).map(|_| Share(AtomicU32::new(0))).collect() }
+        Balance { shares: (0..cores).map(|_| Share::default()).collect() }
     }
 
-    /// Says how many connections a core has.
-    pub fn publish(&self, core: usize, connections: u32) {
+    /// Says how many connections a core has; `None` if it takes no more for now.
+    pub fn publish(&self, core: usize, connections: Option<u32>) {
         if let Some(share) = self.shares.get(core) {
-            share.0.store(connections.min(AWAY - 1), Ordering::Relaxed);
+            share.connections.store(connections.map_or(AWAY, |connections| connections.min(AWAY - 1)), Ordering::Relaxed);
         }
     }
 
-    /// Says that a core accepts nobody for now: the others do not wait for it.
-    pub fn withdraw(&self, core: usize) {
+    /// Says whether a core waits for connections on every listener.
+    pub fn set_waits(&self, core: usize, waits: bool) {
         if let Some(share) = self.shares.get(core) {
-            share.0.store(AWAY, Ordering::Relaxed);
+            share.waits.store(waits, Ordering::SeqCst);
         }
     }
 
-    /// The connections of whoever has the fewest, beside this core; `None` if nobody else takes part.
-    pub fn least(&self, core: usize) -> Option<u32> {
+    /// Whether a core waits for connections.
+    pub fn waits(&self, core: usize) -> bool {
+        self.shares.get(core).is_some_and(|share| share.waits.load(Ordering::SeqCst))
+    }
+
+    /// Which other core has the fewest connections, and how many; `None` if nobody else takes part.
+    pub fn least(&self, core: usize) -> Option<(usize, u32)> {
         let others = self.shares.iter().enumerate().filter(|(other, _)| *other != core);
-        others.map(|(_, share)| share.0.load(Ordering::Relaxed)).min().filter(|least| *least != AWAY)
+        let connections = others.map(|(other, share)| (other, share.connections.load(Ordering::Relaxed)));
+        connections.min_by_key(|(_, connections)| *connections).filter(|(_, least)| *least != AWAY)
     }
 }
 
@@ -61,15 +73,14 @@ mod tests {
     #[test]
     fn the_core_with_the_fewest_is_known() {
         let balance = Balance::new(3);
-        assert_eq!(balance.least(0), Some(0), "at the start");
-        balance.publish(1, 10);
-        balance.publish(2, 40);
-        balance.publish(0, 0);
-        assert_eq!([0, 1, 2].map(|core| balance.least(core)), [Some(10), Some(0), Some(0)], "of the others");
-        balance.publish(0, 3200);
-        balance.withdraw(1);
-        assert_eq!([0, 1, 2].map(|core| balance.least(core)), [Some(40), Some(40), Some(3200)]);
-        balance.withdraw(0);
+        assert_eq!(balance.least(0), Some((1, 0)), "at the start");
+        balance.publish(1, Some(10));
+        balance.publish(2, Some(40));
+        assert_eq!([0, 1, 2].map(|core| balance.least(core)), [Some((1, 10)), Some((0, 0)), Some((0, 0))]);
+        balance.publish(0, Some(3200));
+        balance.publish(1, None);
+        assert_eq!([0, 1, 2].map(|core| balance.least(core)), [Some((2, 40)), Some((2, 40)), Some((0, 3200))]);
+        balance.publish(0, None);
         assert_eq!(balance.least(2), None);
         assert_eq!(Balance::default().least(0), None);
     }

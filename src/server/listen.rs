@@ -330,13 +330,15 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 
-/// The listener of an address. Where it does not share the port with another process it fails if anyone listens there. The
-/// kernel lets it share where all listeners on the address do, and are the same user's.
+/// The listener of an address. Unless it is to share the port it fails if anyone listens there, and two processes never both
+/// succeed: it is bound and listens before it gets `SO_REUSEPORT`, which lets a process of the same user share it that
+/// wants to.
 fn listen_inet(address: SocketAddr, options: Options) -> io::Result<Socket> {
     let socket = inet_socket(address, options)?;
     socket.set_reuse_port(options.shares)?;
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
+    socket.set_reuse_port(true)?;
     Ok(socket)
 }
 

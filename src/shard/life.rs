@@ -40,10 +40,12 @@ pub(super) struct Accepting {
     in_flight_of: Vec<usize>,
     /// Something has changed since accepts were last armed.
     is_due: bool,
-    /// Too far ahead of a core with so many connections, it has left new ones to that for as long as it may.
-    has_left_to: Option<u32>,
-    /// The connections that the other cores know of.
-    published: Option<u32>,
+    /// The connections that the other cores know of, and whether they know that this one waits for more.
+    published: (Option<u32>, bool),
+    /// Too far ahead of a core that has so many connections, it leaves new ones to that until then.
+    leaves: Option<(u32, u64)>,
+    /// That core took none all that time.
+    left_in_vain_to: Option<u32>,
     /// Nobody is accepted before that; 0 = at once.
     pub(super) again_ms: u64,
     /// When it is told again that accepting fails.
@@ -62,12 +64,20 @@ impl Accepting {
             in_flight: 0,
             in_flight_of: vec![0; usize::from(listeners)],
             is_due: true,
-            has_left_to: None,
-            published: None,
+            published: (Some(0), false),
+            leaves: None,
+            left_in_vain_to: None,
             again_ms: 0,
             tell_again_ms: 0,
             make_room_again_ms: 0,
         }
+    }
+
+    /// When accepts are to be armed if nothing else happens.
+    pub(super) fn next_due_ms(&self) -> Option<u64> {
+        let again_ms = (self.again_ms > 0).then_some(self.again_ms);
+        let due_ms = again_ms.or(self.leaves.map(|(_, until_ms)| until_ms));
+        due_ms.filter(|_| !self.wanted.is_empty())
     }
 
     /// Whether the queue of every listener is being emptied.
@@ -82,21 +92,31 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Keeps accepts in flight as long as there are slots to accept into.
     pub(super) fn arm_accepts(&mut self) {
         self.tell_of_connections();
-        let is_later = self.accepting.again_ms > self.now_ms();
-        if self.accepting.wanted.is_empty() || !self.accepts() || is_later {
+        let Accepting { again_ms, is_due, leaves, .. } = self.accepting;
+        if self.accepting.wanted.is_empty() || !self.accepts() || again_ms > self.now_ms() {
             return;
         }
-        if self.accepting.again_ms == 0 && !self.accepting.is_due {
+        // Who leaves connections to others may have been told that it is its turn.
+        if !is_due && again_ms == 0 && leaves.is_none() {
             return;
         }
         self.accepting.again_ms = 0;
         self.accepting.is_due = false;
         let most = self.accepts_in_flight_max();
+        self.arm_up_to(most);
+        self.tell_of_connections();
+        if most == 0 && self.accepts_in_flight_max() > 0 {
+            self.arm_up_to(1);
+            self.tell_of_connections();
+        }
+    }
+
+    /// Arms accepts until so many are in flight for each listener.
+    fn arm_up_to(&mut self, most: usize) {
         // In turn, so that no listener goes without where there are few slots.
         for _ in 0..self.accepting.wanted.len() {
             let Some(listener) = self.accepting.wanted.pop_front() else { break };
-            let in_flight = self.accepting.in_flight_of[usize::from(listener)];
-            if in_flight >= most {
+            if self.accepting.in_flight_of[usize::from(listener)] >= most {
                 self.accepting.wanted.push_back(listener);
                 continue;
             }
@@ -113,37 +133,46 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    /// Tells the other cores how many connections this one has, or that it takes no more.
+    /// Tells the other cores how many connections this one has, or that it takes no more, and whether it waits for some.
     fn tell_of_connections(&mut self) {
         let is_full = self.accepting.in_flight == 0 && self.conns.next_vacant() >= self.ring.slots();
         let connections = (self.accepts() && !is_full).then_some(self.connections() as u32);
-        if self.accepting.published == connections {
-            return;
+        let (waits, (told, told_waits)) = (self.accepting.is_at_all(), self.accepting.published);
+        self.accepting.published = (connections, waits);
+        if told != connections {
+            self.accepting.is_due = true;
+            self.admission.balance().publish(self.core, connections);
         }
-        self.accepting.published = connections;
-        self.accepting.is_due = true;
-        match connections {
-            Some(connections) => self.admission.balance().publish(self.core, connections),
-            None => self.admission.balance().withdraw(self.core),
+        if told_waits != waits {
+            self.admission.balance().set_waits(self.core, waits);
         }
     }
 
-    /// Accepts that may be in flight for each listener now. None while this core is too far ahead of another, which is sooner
-    /// done then. Who takes nobody all that time is busy, and what comes meanwhile is taken one by one.
+    /// Accepts that may be in flight for each listener now. None while this core is too far ahead of one that waits for
+    /// connections, which is sooner done then; but not for long, for that one may be busy: if it has taken none meanwhile, what
+    /// comes is taken one by one.
     fn accepts_in_flight_max(&mut self) -> usize {
         let least = self.admission.balance().least(self.core).filter(|_| self.drain().is_none());
-        let Some(least) = least else { return usize::MAX };
+        let Some((other, least)) = least else { return usize::MAX };
         let room = most_beside(least).saturating_sub(self.connections() as u32);
+        let leaves = self.accepting.leaves.take().filter(|(left_to, _)| *left_to == least);
         if room > 0 {
-            self.accepting.has_left_to = None;
+            self.accepting.left_in_vain_to = None;
             return room as usize;
         }
-        if self.accepting.has_left_to == Some(least) {
+        if !self.admission.balance().waits(other) {
+            self.hub.wake(other, |core| self.ring.ring_doorbell(core));
+            return 1;
+        }
+        let until_ms = leaves.map_or_else(|| self.now_ms() + LEAVE_TO_OTHERS_MS, |(_, until_ms)| until_ms);
+        if until_ms <= self.now_ms() {
+            self.accepting.left_in_vain_to = Some(least);
+        }
+        if self.accepting.left_in_vain_to == Some(least) {
             return 1;
         }
         reach(Mark::LeavesToOthers);
-        self.accepting.has_left_to = Some(least);
-        self.accepting.again_ms = self.now_ms() + LEAVE_TO_OTHERS_MS;
+        self.accepting.leaves = Some((least, until_ms));
         0
     }
 

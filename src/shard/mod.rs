@@ -312,8 +312,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         {
             return Wait::No;
         }
-        let accepts_later = self.accepts() && !self.accepting.wanted.is_empty() && self.accepting.again_ms > 0;
-        let accept_ms = accepts_later.then_some(self.accepting.again_ms);
+        let accept_ms = if self.accepts() { self.accepting.next_due_ms() } else { None };
         let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
         let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
         let dues_ms = [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, task_ms, look_ms, self.next_told_ms()];
@@ -463,7 +462,7 @@ impl<R, S> Drop for Shard<R, S> {
                 _ => {}
             }
         }
-        self.admission.balance().withdraw(self.core);
+        self.admission.balance().publish(self.core, None);
         (0..self.wires.places()).for_each(|_| self.admission.end_handshake());
         let memory = self.admission.memory();
         if memory.is_limited() {
