@@ -64,7 +64,7 @@ fn every_core_accepts_from_the_same_queue() {
     for client in &mut clients {
         client.write_all(b"G").expect("there is room");
     }
-    let sockets: Vec<_> = sockets(&listeners, 0).collect();
+    let sockets = sockets(&listeners, 0);
     assert_eq!(sockets.len(), 4);
     assert!(sockets.iter().all(|socket| !socket.nonblocking().expect("flags")));
     for socket in &sockets {
