@@ -242,24 +242,24 @@
 // a feature, and has no promise.
 #![cfg_attr(not(feature = "unstable"), allow(unreachable_pub, dead_code, unused_imports))]
 
-/// Modules that are no part of the interface.
+/// Modules that are no part of the interface: public where a crate of this repository is made of them.
 macro_rules! inner {
-    ($(mod $name:ident;)*) => {
+    (where $open:meta; $(mod $name:ident;)*) => {
         $(
-            #[cfg(feature = "unstable")]
+            #[cfg($open)]
             #[doc(hidden)]
             pub mod $name;
-            #[cfg(not(feature = "unstable"))]
+            #[cfg(not($open))]
             mod $name;
         )*
     };
 }
 
 inner! {
+    where feature = "unstable";
     mod admission;
     mod app;
     mod backplane;
-    mod check;
     mod engine;
     mod guard;
     mod hub;
@@ -271,8 +271,14 @@ inner! {
     mod remote;
     mod server;
     mod shard;
-    mod standalone;
     mod tls;
+}
+
+// The stand-alone program is made of these.
+inner! {
+    where any(feature = "unstable", feature = "cli");
+    mod check;
+    mod standalone;
 }
 
 #[cfg(test)]
