@@ -13,58 +13,25 @@ Prints a table and exits 1 when a bar is missed:
 Server and load generator share the machine's processors, so run it on an idle one. Latencies are medians over rounds.
 """
 
-import atexit
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BIN = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
+from common import LOADTEST, Server, finish as end, heading, row
+
 QUICK = "--quick" in sys.argv
 OUTBOX_BYTES_MAX = 1 << 20
 # What the allocator may add: it takes memory in pieces of this size.
 SLACK_BYTES = 1 << 20
-missed = []
-started = []
-
-
-@atexit.register
-def end_all():
-    for process in started:
-        process.kill()
-
-
-class Server:
-    def __init__(self, *arguments):
-        command = [f"{BIN}/ringwire", "--addr=127.0.0.1:0", "--cores=0-0", "--log=warn", *arguments]
-        environment = {**os.environ, "MIMALLOC_PURGE_DELAY": "0"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        started.append(self.process)
-        self.url = re.search(r"ws://[^ ,]+", self.process.stdout.readline()).group()
-
-    def rss_bytes(self):
-        with open(f"/proc/{self.process.pid}/smaps_rollup") as rollup:
-            return int(re.search(r"^Rss: +(\d+) kB", rollup.read(), re.M).group(1)) << 10
-
-    def outbox_bytes(self):
-        """Of the connection with the most."""
-        with urllib.request.urlopen(self.url.replace("ws", "http", 1) + "/metrics") as metrics:
-            return int(re.search(r"^ringwire_outbox_largest_bytes\S* (\d+)", metrics.read().decode(), re.M).group(1))
-
-    def end(self):
-        self.process.terminate()
-        self.process.wait(15)
 
 
 def start(scenario, url, *arguments):
     out = tempfile.NamedTemporaryFile(suffix=".json", delete=False).name
-    command = [f"{BIN}/ringwire-loadtest", scenario, "--url", url, "--json", out, "--quiet", *map(str, arguments)]
+    command = [LOADTEST, scenario, "--url", url, "--json", out, "--quiet", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), out
 
 
@@ -81,18 +48,12 @@ def run(scenario, url, *arguments):
     return finish(start(scenario, url, *arguments))[1]
 
 
-def row(what, value, bar, is_met):
-    print(f"{what:<58} {value:>16} {bar:>14} {'ok' if is_met else 'MISSED'}", flush=True)
-    if not is_met:
-        missed.append(what)
-
-
 def stalled_reader():
     """The stall is in the middle of each round: the same connections before and after it."""
     rounds, seconds = (1, 40) if QUICK else (3, 40)
     changes, growths, befores, whiles, outboxes = [], [], [], [], []
     for _ in range(rounds):
-        server = Server("--slow-consumer=drop-old", f"--max-outbox={OUTBOX_BYTES_MAX}")
+        server = Server("--cores=0-0", "--slow-consumer=drop-old", f"--max-outbox={OUTBOX_BYTES_MAX}")
         load = start(
             "slow", f"{server.url}/broadcast", "--subscribers", 999, "--stalled", 1, "--rate", 40,
             "--size", 6000, "--duration", seconds, "--warmup", 2, "--pin", 1,
@@ -101,7 +62,8 @@ def stalled_reader():
         before = server.rss_bytes()
         time.sleep(seconds / 2 - 1.5)
         growths.append(server.rss_bytes() - before)
-        outboxes.append(server.outbox_bytes())
+        # Of the connection with the most.
+        outboxes.append(server.metric("ringwire_outbox_largest_bytes"))
         code, figures = finish(load)
         server.end()
         assert figures["while_stalled_us"]["count"] > 0, figures
@@ -121,7 +83,7 @@ def stalled_reader():
 
 def overload():
     seconds = 4 if QUICK else 8
-    server = Server()
+    server = Server("--cores=0-0")
     url = f"{server.url}/echo"
     shape = ["--connections", 64, "--threads", 1, "--pin", 1]
     peaks = [run("echo", url, *shape, "--pipeline", 32, "--duration", seconds)["messages_per_s"] for _ in range(3)]
@@ -153,7 +115,7 @@ def window(series, begin_s, end_s):
     return statistics.median(values)
 
 
-print(f"{'':<58} {'measured':>16} {'bar':>14}")
+heading()
 stalled_reader()
 overload()
-sys.exit(1 if missed else 0)
+end()

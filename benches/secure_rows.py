@@ -12,65 +12,30 @@ JSON records (`--content json`).
 """
 
 import argparse
-import atexit
 import json
-import os
-import re
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BIN = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
-SERVER_CPU, CLIENT_CPU = "0", "1"
-WORK = tempfile.mkdtemp(prefix="secure-rows-")
-started = []
+from common import CLIENT_CPU, LOADTEST, SERVER_CPU, WORK, Server
 
 
-@atexit.register
-def end_all():
-    for process in started:
-        process.kill()
-    shutil.rmtree(WORK, ignore_errors=True)
+def serve(scheme, arguments):
+    return Server(*arguments, scheme=scheme, cpu=SERVER_CPU)
 
 
-def certificate():
-    cert, key = f"{WORK}/cert.pem", f"{WORK}/key.pem"
-    if not os.path.exists(cert):
-        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost"
-        names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert]
-        subprocess.run(command.split() + names, check=True, stderr=subprocess.DEVNULL)
-    return [f"--tls-cert={cert}", f"--tls-key={key}"]
-
-
-class Server:
-    def __init__(self, scheme, arguments):
-        tls = certificate() if scheme == "wss" else []
-        command = ["taskset", "-c", SERVER_CPU, f"{BIN}/ringwire", f"--addr={scheme}://127.0.0.1:0", "--cores=1", "--log=warn"]
-        environment = {**os.environ, "MIMALLOC_PURGE_DELAY": "0"}
-        self.process = subprocess.Popen(command + tls + arguments, stdout=subprocess.PIPE, text=True, env=environment)
-        started.append(self.process)
-        self.url = re.search(r"wss?://[^ ,]+", self.process.stdout.readline()).group()
-
-    def load(self, scenario, path, arguments):
-        out = f"{WORK}/figures.json"
-        trust = ["--insecure"] if self.url.startswith("wss") else []
-        command = [
-            f"{BIN}/ringwire-loadtest", scenario, self.url + path, "--quiet", "--json", out, "--pin", CLIENT_CPU,
-            "--server-pid", str(self.process.pid), *trust, *arguments,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-        with open(out) as figures:
-            return json.load(figures)
-
-    def end(self):
-        self.process.terminate()
-        self.process.wait(20)
-        started.remove(self.process)
+def load(server, scenario, path, arguments):
+    out = f"{WORK}/figures.json"
+    trust = ["--insecure"] if server.url.startswith("wss") else []
+    command = [
+        LOADTEST, scenario, server.url + path, "--quiet", "--json", out, "--pin", CLIENT_CPU,
+        "--server-pid", str(server.process.pid), *trust, *arguments,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    with open(out) as figures:
+        return json.load(figures)
 
 
 class Variant:
@@ -87,9 +52,9 @@ class Row:
         self.variants, self.figure, self.timed = variants, figure, timed
 
     def sample(self, variant, seconds):
-        server = Server(variant.scheme, variant.server)
+        server = serve(variant.scheme, variant.server)
         timed = ["--duration", str(seconds), "--warmup", "0.5"] if self.timed else []
-        figures = server.load(self.scenario, self.path, self.load + variant.load + timed)
+        figures = load(server, self.scenario, self.path, self.load + variant.load + timed)
         server.end()
         return figures
 
@@ -166,18 +131,13 @@ def measure(row, rounds, seconds):
     return met
 
 
-def rss_bytes(server):
-    with open(f"/proc/{server.process.pid}/smaps_rollup") as rollup:
-        return int(re.search(r"^Rss: +(\d+) kB", rollup.read(), re.M).group(1)) << 10
-
-
-def memory(name, scheme, arguments, scenario, path, load, count):
+def memory(name, scheme, arguments, scenario, path, load_arguments, count):
     """Resident bytes a connection at the end of a run, above a server that has served before."""
-    server = Server(scheme, arguments)
-    warm = [*(load or ["--size", "16KiB"]), *"--connections 16 --duration 1 --warmup 0".split()]
-    server.load("echo", "/echo", warm)
-    before = rss_bytes(server)
-    figures = server.load(scenario, path, load + count)
+    server = serve(scheme, arguments)
+    warm = [*(load_arguments or ["--size", "16KiB"]), *"--connections 16 --duration 1 --warmup 0".split()]
+    load(server, "echo", "/echo", warm)
+    before = server.rss_bytes()
+    figures = load(server, scenario, path, load_arguments + count)
     server.end()
     each = (figures["server"]["rss_bytes"] - before) / figures["connections"]["ready"]
     print(f"    {name:<18} {each:9.0f} bytes a connection", end="")
@@ -198,13 +158,13 @@ def idle():
     print()
     judge(memory("wss", "wss", [], "connect", "/echo", [], held) <= 4500, 4500)
     print("memory of a connection with 1 KiB of JSON each way, many times")
-    load, count = f"{JSON} --deflate".split(), "--connections 1000 --duration 3 --warmup 0".split()
-    judge(memory("deflate dedicated", "ws", ["--deflate=dedicated"], "echo", "/echo", load, count) <= 60_000, 60_000)
+    compressed, count = f"{JSON} --deflate".split(), "--connections 1000 --duration 3 --warmup 0".split()
+    judge(memory("deflate dedicated", "ws", ["--deflate=dedicated"], "echo", "/echo", compressed, count) <= 60_000, 60_000)
     print("memory of a subscriber, 1 KiB of JSON broadcast 100 times to 5,000")
     count = "--subscribers 5000 --count 100 --warmup 0".split()
     plain = memory("plain", "ws", [], "broadcast", "/broadcast", JSON.split(), count)
     print()
-    shared = memory("deflate shared", "ws", ["--deflate=shared"], "broadcast", "/broadcast", load, count)
+    shared = memory("deflate shared", "ws", ["--deflate=shared"], "broadcast", "/broadcast", compressed, count)
     judge(shared - plain <= 64, f"plain + {64}")
     return met
 

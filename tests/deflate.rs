@@ -2,11 +2,15 @@
 
 #![cfg(feature = "cli")]
 
+#[path = "common/browser.rs"]
+mod browser;
 mod common;
 
 use std::time::Duration;
 
+use common::bytes;
 use common::program::Program;
+use common::raw::{self, Raw};
 use ringwire::config::Config;
 use ringwire::proto::deflate::Deflater;
 use ringwire::proto::frame::{mark_compressed, put_masked_frame};
@@ -199,6 +203,42 @@ fn bombs_cost_their_senders() {
     }
 }
 
+/// Kills: output of a bomb that is made before it is bounded, or kept for its connection. `benches/bombs.py` does the same at
+/// full size, and with an eye on everybody else.
+#[test]
+fn a_flood_of_bombs_takes_no_memory() {
+    const MESSAGE_BYTES_MAX: usize = 1 << 20;
+    const GROWTH_BYTES_MAX: u64 = 8 << 20;
+    let program = Program::start(&["--deflate=stateless", &format!("--max-message={MESSAGE_BYTES_MAX}")]);
+    let bomb = compressed(&vec![0; 16 << 20]);
+    let nested = compressed_frame(&compressed(&bomb));
+    let forms = [compressed_frame(&bomb), fragments(&bomb, 100), nested];
+    let explode = |clients: usize| {
+        let mut clients: Vec<_> = (0..clients)
+            .map(|_| {
+                let mut client = Raw::connect(program.address);
+                client.send(&bytes::request_with("/echo", raw::KEY, Some("permessage-deflate")));
+                assert!(client.response(false).header(EXTENSIONS).is_some());
+                client
+            })
+            .collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send_if_open(&forms[number % forms.len()]);
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            let frame = client.frame();
+            // What was a bomb in a message comes back as it was: bytes.
+            let expected = if number % forms.len() == 2 { None } else { Some(1009) };
+            assert_eq!(frame.code(), expected, "{number}");
+        }
+    };
+    explode(forms.len());
+    let before = program.rss_peak();
+    (0..10).for_each(|_| explode(30));
+    let growth = program.rss_peak() - before;
+    assert!(growth <= GROWTH_BYTES_MAX, "{growth} bytes");
+}
+
 /// A context counts in the memory budget, and is no more than its window.
 #[test]
 fn contexts_are_counted() {
@@ -304,5 +344,43 @@ socket.on('error', error => { console.log(error.message); });
         let url = format!("ws://{}/echo", program.address);
         let output = node(&["-e", SCRIPT, &url]).expect("it runs");
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected, "{mode}");
+    }
+}
+
+/// Chromium, where it is installed: what it says was agreed, and that texts come back as they were, in each mode.
+#[test]
+fn chromium() {
+    const SCRIPT: &str = r#"
+        window.open_socket = url => {
+            const line = n => JSON.stringify({ event: 'said', data: { room: 'lobby', n, text: 'naïve 🦀' } });
+            const texts = [...Array(40).keys()].map(n => line(n).repeat(1 + n * n % 30));
+            const state = window.state = { got: 0, wrong: 0, extensions: null, code: null };
+            const socket = new WebSocket(url);
+            socket.onopen = () => { state.extensions = socket.extensions; texts.forEach(text => socket.send(text)); };
+            socket.onmessage = event => {
+                if (event.data !== texts[state.got++]) state.wrong++;
+                if (state.got === texts.length) socket.close(1000);
+            };
+            socket.onclose = event => { state.code = event.code; };
+        };
+    "#;
+    let Some(browser) = browser::Browser::start() else { return };
+    let mut page = browser.open("about:blank");
+    page.eval(SCRIPT);
+    for (mode, expected) in [
+        ("off", ""),
+        ("stateless", "permessage-deflate; server_no_context_takeover; client_no_context_takeover"),
+        ("shared", "permessage-deflate; client_no_context_takeover"),
+        ("dedicated", "permessage-deflate; client_max_window_bits=12"),
+    ] {
+        let program = Program::start(&[&format!("--deflate={mode}")]);
+        for path in ["echo", "broadcast", "rooms/red"] {
+            page.eval(&format!("open_socket('ws://{}/{path}')", program.address));
+            page.until("state.code !== null");
+            let state = page.eval("state");
+            assert_eq!(state["extensions"], expected, "{mode} {path}: {state}");
+            assert_eq!((&state["got"], &state["wrong"]), (&40.into(), &0.into()), "{mode} {path}: {state}");
+            assert_eq!(state["code"], 1000, "{mode} {path}: {state}");
+        }
     }
 }

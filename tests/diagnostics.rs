@@ -1,8 +1,13 @@
 //! What the compiler tells who uses the library wrongly: each mistake is named with its mend.
 
+#[path = "common/folder.rs"]
+mod folder;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+
+use folder::Folder;
 
 /// What stands in front of each program.
 const HEAD: &str = "#![allow(unused)]\nuse ringwire::*;\n";
@@ -69,25 +74,16 @@ fn libraries() -> PathBuf {
 
 /// The compiler's words on a program that uses `library`; `None` if it has none against it.
 fn complaints(library: &Path, program: &str) -> Option<String> {
-    let dir = folder();
-    let source = dir.join("program.rs");
-    std::fs::write(&source, format!("{HEAD}{program}\n")).unwrap();
+    let folder = Folder::new();
+    let source = folder.write("program.rs", &format!("{HEAD}{program}\n"));
     let mut rustc = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into()));
-    rustc.args(["--edition=2024", "--crate-type=lib", "--emit=metadata", "--color=never", "--out-dir"]).arg(&dir);
+    rustc
+        .args(["--edition=2024", "--crate-type=lib", "--emit=metadata", "--color=never", "--out-dir"])
+        .arg(folder.path());
     rustc.arg("--extern").arg(format!("ringwire={}", library.display()));
     rustc.arg("-L").arg(format!("dependency={}", libraries().display())).arg(&source);
     let output = rustc.output().expect("the compiler runs");
-    std::fs::remove_dir_all(&dir).unwrap();
     (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-/// An empty folder, for whoever asks.
-fn folder() -> PathBuf {
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let dir = std::env::temp_dir().join(format!("ringwire-diagnostics-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    dir
 }
 
 /// The library in the form in which it was built last and can be used.

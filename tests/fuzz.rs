@@ -17,6 +17,9 @@ mod protocol;
 #[path = "simulation/rig.rs"]
 #[allow(dead_code)]
 mod rig;
+#[path = "simulation/secure.rs"]
+#[allow(dead_code)]
+mod secure;
 #[path = "fuzz/targets/mod.rs"]
 mod targets;
 #[path = "simulation/wire.rs"]
@@ -81,7 +84,7 @@ macro_rules! smoke_runs {
     };
 }
 
-smoke_runs!(frames http handshake close settings utf8 mask proxy extensions inflate events shard);
+smoke_runs!(frames http handshake close settings utf8 mask proxy extensions inflate tls events shard);
 
 /// The kept inputs are for reading too: a corpus that swells hides what it is about.
 #[test]

@@ -131,15 +131,16 @@ impl ReplyTo {
         let reply = reply.into_reply();
         let Some(number) = self.ack else { return reply.reply(to) };
         reply.reply(&mut data)?;
-        let data = data.0?.filter(|_| !self.discards);
-        to.say(&acked(number, "data", data.as_deref().unwrap_or(RawValue::NULL)));
+        let uncompressed = data.uncompressed;
+        let data = data.data?.filter(|_| !self.discards);
+        to.say(&acked(number, "data", data.as_deref().unwrap_or(RawValue::NULL)), uncompressed);
         Ok(())
     }
 
     /// Tells who wants it acknowledged that there is nothing to acknowledge.
     pub(crate) fn refuse(self, why: &str, to: &mut impl Client) {
         if let Some(number) = self.ack {
-            to.say(&refused(number, why));
+            to.say(&refused(number, why), false);
         }
     }
 }
@@ -147,16 +148,16 @@ impl ReplyTo {
 /// Who has sent an event, in the hands of a handler or of a task.
 pub(crate) trait Client: ReplySink {
     /// Queues a text, whatever becomes of replies.
-    fn say(&mut self, text: &str);
+    fn say(&mut self, text: &str, uncompressed: bool);
 
     /// Sends the event `error`.
     fn emit_error(&mut self, what: &serde_json::Value) -> Result<(), EncodeError>;
 }
 
 impl Client for Socket<'_> {
-    fn say(&mut self, text: &str) {
+    fn say(&mut self, text: &str, uncompressed: bool) {
         // Who has gone, or does not keep up, misses it.
-        let _ = self.queue(borrowed(Kind::Text, text.as_bytes()), None);
+        let _ = self.queue(borrowed(Kind::Text, text.as_bytes()).marked(uncompressed), None);
     }
 
     fn emit_error(&mut self, what: &serde_json::Value) -> Result<(), EncodeError> {
@@ -165,8 +166,8 @@ impl Client for Socket<'_> {
 }
 
 impl Client for Connection {
-    fn say(&mut self, text: &str) {
-        let _ = self.queue(borrowed(Kind::Text, text.as_bytes()), None);
+    fn say(&mut self, text: &str, uncompressed: bool) {
+        let _ = self.queue(borrowed(Kind::Text, text.as_bytes()).marked(uncompressed), None);
     }
 
     fn emit_error(&mut self, what: &serde_json::Value) -> Result<(), EncodeError> {
@@ -183,17 +184,22 @@ fn refused(number: u64, why: &str) -> String {
 }
 
 /// Keeps a reply as the data of an acknowledgement: JSON as it is, other text as a string.
-struct AckData(Result<Option<Box<RawValue>>, BoxError>);
+struct AckData {
+    data: Result<Option<Box<RawValue>>, BoxError>,
+    /// The acknowledgement is to be sent as it is.
+    uncompressed: bool,
+}
 
 impl Default for AckData {
     fn default() -> AckData {
-        AckData(Ok(None))
+        AckData { data: Ok(None), uncompressed: false }
     }
 }
 
 impl AckData {
     fn keep(&mut self, message: &Message<'_>, is_json: bool) -> Sent {
-        self.0 = match message.as_text() {
+        self.uncompressed |= message.0.uncompressed;
+        self.data = match message.as_text() {
             Some(json) if is_json => serde_json::from_str(json).map(Some).map_err(BoxError::from),
             Some(text) => serde_json::value::to_raw_value(text).map(Some).map_err(BoxError::from),
             None => Err("bytes are no JSON, as which an event is acknowledged".into()),

@@ -344,9 +344,35 @@ fn send(message: impl IntoMessage, sink: &mut dyn ReplySink) -> Result<(), BoxEr
     Ok(())
 }
 
-impl<M: IntoMessage> IntoReply for Uncompressed<M> {
+impl<R: IntoReply> IntoReply for Uncompressed<R> {
     fn reply(self, sink: &mut dyn ReplySink) -> Result<(), BoxError> {
-        send(self, sink)
+        self.0.reply(&mut AsItIs(sink))
+    }
+}
+
+/// Marks what goes through it to be sent as it is.
+struct AsItIs<T>(T);
+
+impl ReplySink for AsItIs<&mut dyn ReplySink> {
+    fn send_reply(&mut self, message: Message<'_>) -> Sent {
+        self.0.send_reply(message.marked(true))
+    }
+
+    fn send_json(&mut self, json: Message<'_>) -> Sent {
+        self.0.send_json(json.marked(true))
+    }
+
+    fn send_reply_stream(&mut self, stream: ReplyStream) -> Result<(), BoxError> {
+        self.0.send_reply_stream(ReplyStream(Box::pin(AsItIs(stream))))
+    }
+}
+
+impl Stream for AsItIs<ReplyStream> {
+    type Item = Result<Option<OwnedMessage>, BoxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mark = |item: Self::Item| item.map(|message| message.map(|message| message.marked(true)));
+        self.0.poll_next(cx).map(|item| item.map(mark))
     }
 }
 

@@ -177,9 +177,9 @@ impl To<'_> {
         Ok(self.deliver(borrowed(Kind::Text, &text)))
     }
 
-    fn deliver(self, mut message: Message<'_>) -> Delivery {
+    fn deliver(self, message: Message<'_>) -> Delivery {
         let To { way, scope, key, uncompressed, except_self } = self;
-        message.0.uncompressed |= uncompressed;
+        let message = message.marked(uncompressed);
         match way {
             Way::Handler { hub, core, slot } => {
                 core.runtime.catch_up(hub);

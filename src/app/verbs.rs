@@ -279,6 +279,35 @@ macro_rules! verbs {
                 Ok($self.queue(borrowed(Kind::Text, &text), Some(Key::of(key.as_ref()))))
             }
 
+            /// As [`Socket::emit`](crate::Socket::emit), and it is sent as it is, whatever compression was agreed: see
+            /// [`IntoMessage::uncompressed`].
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, Deflate, ws};
+            ///
+            /// let token = "4711 ".repeat(100);
+            /// let route = || {
+            ///     let token = token.clone();
+            ///     ws().deflate(Deflate::Stateless).on_connect(move |socket| socket.emit_uncompressed("token", &token))
+            /// };
+            /// let server = TestServer::new(|| App::new().ws("/", route()));
+            /// let client = server.handshake("/").deflate().open();
+            /// assert_eq!(client.expect_event("token"), token);
+            /// assert_eq!(client.inflated_messages(), 0);
+            /// ```
+            ///
+            /// # Errors
+            /// If the data cannot be written as JSON.
+            pub fn emit_uncompressed(
+                $($receiver)+,
+                event: &str,
+                data: &(impl Serialize + ?Sized),
+            ) -> Result<Sent, EncodeError> {
+                let text = $self.core().envelope().encode(event, data)?;
+                Ok($self.queue(borrowed(Kind::Text, &text).marked(true), None))
+            }
+
             /// Bytes queued to this connection and not yet taken by its socket.
             ///
             /// ```

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::delay::{Delay, DelayEnd};
 use super::error::ClientError;
-use super::line::{Line, LineEnd, Noticed, Queued, Waiter};
+use super::line::{Later, Line, LineEnd, Noticed, Queued, Waiter};
 use super::order::Order;
 use crate::engine::Key;
 use crate::mail::{CoreWaker, Parked, Wake};
@@ -159,11 +159,11 @@ impl Handle {
 
     pub(super) fn poll_queue(
         &self,
-        frame: &mut Vec<u8>,
+        later: &mut Later,
         waiter: &mut Waiter<'_>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), ClientError>> {
-        self.tell(self.line.poll_queue(frame, waiter, cx))
+        self.tell(self.line.poll_queue(later, waiter, cx))
     }
 
     pub(super) fn ping(&self) -> Result<u64, ClientError> {

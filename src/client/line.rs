@@ -142,8 +142,25 @@ impl Drop for Waiter<'_> {
 /// What [`Line::try_queue`] did with a message.
 pub(super) enum Queued {
     Yes,
-    /// There was no room: the frame, for [`Line::poll_queue`].
-    Later(Vec<u8>),
+    /// There was no room: what is for [`Line::poll_queue`].
+    Later(Later),
+}
+
+/// What waits for room.
+pub(super) enum Later {
+    Frame(Vec<u8>),
+    /// It is compressed when its turn has come, since it may refer to what is queued before it.
+    Message(Opcode, Vec<u8>),
+}
+
+/// What [`Line::try_queue_compressed`] did with a message.
+enum Compressed {
+    /// It is queued; whether a letter must tell the thread.
+    Queued(bool),
+    /// There was no room.
+    Full,
+    /// It is to go as it is.
+    No,
 }
 
 /// What [`Line::take_out`] found.
@@ -255,8 +272,15 @@ impl Line {
             if payload.len() > SEND_BYTES_MAX - 16 {
                 return Err(ClientError::TooBig(payload.len()));
             }
-            if let Some(queued) = self.try_queue_compressed(opcode, payload)? {
-                return Ok(queued);
+            if !message.0.uncompressed {
+                match self.try_queue_compressed(opcode, payload)? {
+                    Compressed::Queued(is_due) => return Ok((Queued::Yes, is_due)),
+                    Compressed::Full => {
+                        let later = Queued::Later(Later::Message(opcode, payload.to_vec()));
+                        return Ok((later, Self::notify(&mut self.lock())));
+                    }
+                    Compressed::No => {}
+                }
             }
             // A large one is masked before the lock is taken.
             let large = if payload.len() > JOIN_BYTES_MAX { Some(frame(opcode, payload)?) } else { None };
@@ -264,7 +288,7 @@ impl Line {
             Self::may_send(&state)?;
             if !self.has_room(&state, payload.len()) {
                 drop(state);
-                let later = Queued::Later(large.map_or_else(|| frame(opcode, payload), Ok)?);
+                let later = Queued::Later(Later::Frame(large.map_or_else(|| frame(opcode, payload), Ok)?));
                 // There may be: see `COUNTED_LATE_BYTES_MAX`.
                 return Ok((later, Self::notify(&mut self.lock())));
             }
@@ -279,25 +303,26 @@ impl Line {
         })?
     }
 
-    /// Queues a message if there is room and it is to be compressed. What has to wait for room goes as it is: it would come
-    /// behind messages that refer to it.
-    fn try_queue_compressed(&self, opcode: Opcode, payload: &[u8]) -> Result<Option<Noticed<Queued>>, ClientError> {
+    /// Queues a message if there is room and it is to be compressed.
+    fn try_queue_compressed(&self, opcode: Opcode, payload: &[u8]) -> Result<Compressed, ClientError> {
         let mut deflate = self.deflate.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(compressing) = deflate.as_mut().filter(|compressing| compressing.takes(payload.len())) else {
-            return Ok(None);
+            return Ok(Compressed::No);
         };
         let has_room = {
             let state = self.lock();
             Self::may_send(&state)?;
             self.has_room(&state, payload.len())
         };
-        let frame = if has_room { compressing.frame(opcode, payload)? } else { None };
-        let Some(frame) = frame else { return Ok(None) };
+        if !has_room {
+            return Ok(Compressed::Full);
+        }
+        let Some(frame) = compressing.frame(opcode, payload)? else { return Ok(Compressed::No) };
         let mut state = self.lock();
         Self::may_send(&state)?;
         state.out_bytes += frame.len();
         state.out.push(frame);
-        Ok(Some((Queued::Yes, Self::notify(&mut state))))
+        Ok(Compressed::Queued(Self::notify(&mut state)))
     }
 
     fn put(&self, state: &mut State, opcode: Opcode, payload: &[u8]) -> Result<(), ClientError> {
@@ -308,27 +333,48 @@ impl Line {
         Ok(())
     }
 
-    /// Queues an encoded frame once there is room.
+    /// Queues what has waited once there is room.
     pub(super) fn poll_queue(
         &self,
-        frame: &mut Vec<u8>,
+        later: &mut Later,
         waiter: &mut Waiter<'_>,
         cx: &Context<'_>,
     ) -> Noticed<Poll<Result<(), ClientError>>> {
-        let mut state = self.lock();
-        if let Err(error) = Self::may_send(&state) {
-            return (Poll::Ready(Err(error)), false);
+        loop {
+            let mut state = self.lock();
+            if let Err(error) = Self::may_send(&state) {
+                return (Poll::Ready(Err(error)), false);
+            }
+            let (Later::Frame(bytes) | Later::Message(_, bytes)) = &*later;
+            if !self.has_room(&state, bytes.len()) {
+                // There may be: see `COUNTED_LATE_BYTES_MAX`.
+                let is_due = Self::notify(&mut state);
+                waiter.wait(state, cx);
+                return (Poll::Pending, is_due);
+            }
+            match later {
+                Later::Frame(frame) => {
+                    let frame = std::mem::take(frame);
+                    state.out_bytes += frame.len();
+                    state.out.push(frame);
+                    return (Poll::Ready(Ok(())), Self::notify(&mut state));
+                }
+                Later::Message(opcode, payload) => {
+                    // Locked before the state.
+                    drop(state);
+                    match self.try_queue_compressed(*opcode, payload) {
+                        Ok(Compressed::Queued(is_due)) => return (Poll::Ready(Ok(())), is_due),
+                        // Somebody else was faster.
+                        Ok(Compressed::Full) => {}
+                        Ok(Compressed::No) => match frame(*opcode, payload) {
+                            Ok(frame) => *later = Later::Frame(frame),
+                            Err(error) => return (Poll::Ready(Err(error)), false),
+                        },
+                        Err(error) => return (Poll::Ready(Err(error)), false),
+                    }
+                }
+            }
         }
-        // Where there is no room, there may be: see `COUNTED_LATE_BYTES_MAX`.
-        let is_due = Self::notify(&mut state);
-        if self.has_room(&state, frame.len()) {
-            let frame = std::mem::take(frame);
-            state.out_bytes += frame.len();
-            state.out.push(frame);
-            return (Poll::Ready(Ok(())), is_due);
-        }
-        waiter.wait(state, cx);
-        (Poll::Pending, is_due)
     }
 
     /// Queues a ping; its number, for [`Line::poll_pong`].
@@ -557,6 +603,8 @@ impl Drop for LineEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::extensions::Agreed;
+    use crate::proto::{Event, Limits, Machine, Role, Spares};
 
     /// Kills: wakers of futures that were dropped, which stay until somebody is woken.
     #[test]
@@ -566,12 +614,59 @@ mod tests {
         assert!(matches!(line.try_queue(&[0_u8; 200][..]), Ok((Queued::Yes, true))));
         for _ in 0..100 {
             let (mut room, mut pong, mut end) = (line.waiter(), line.waiter(), line.waiter());
-            assert!(line.poll_queue(&mut vec![0; 50], &mut room, &cx).0.is_pending());
+            assert!(line.poll_queue(&mut Later::Frame(vec![0; 50]), &mut room, &cx).0.is_pending());
             assert!(line.poll_pong(1, &mut pong, &cx).is_pending());
             assert!(line.poll_closed(&mut end, &cx).is_pending());
             assert!(!line.lock().waiting.is_empty());
         }
         assert!(line.lock().waiting.is_empty());
+    }
+
+    /// What the thread has sent, read as a server does, and how many of the messages were compressed.
+    fn read(bytes: &mut [u8], agreed: Agreed) -> (Vec<String>, u64) {
+        let limits = Limits { message_bytes_max: 1 << 20, fragments_max: 1 };
+        let (mut machine, mut spares) = (Machine::new(Role::Server), Spares::new(1 << 20));
+        machine.agree(agreed);
+        let (mut consumed, mut texts) = (0, Vec::new());
+        let mut reply = |_: Opcode, _: &[u8]| {};
+        while let Some(event) = machine.next(bytes, &mut consumed, &limits, &mut spares, &mut reply) {
+            let Event::Message(message) = event else { panic!("{event:?}") };
+            texts.push(String::from_utf8(message.payload.to_vec()).unwrap());
+        }
+        (texts, spares.inflated().messages)
+    }
+
+    /// Kills: what has to wait for room and goes as it is for that, or in another place of the context than of the queue;
+    /// a mark that is not looked at.
+    #[test]
+    fn what_waits_for_room_is_compressed_in_its_turn() {
+        let agreed =
+            Agreed { server_context: true, client_context: true, server_window_bits: 15, client_window_bits: 15 };
+        let line = Line::new(900, 900);
+        *line.deflate.lock().unwrap() = Some(Compressing::new(agreed, 1));
+        let texts: Vec<String> = (0..5).map(|number| format!("{number} {}", "now and again ".repeat(69))).collect();
+        let cx = Context::from_waker(Waker::noop());
+        let mut sent = Vec::new();
+        let mut send_all = || {
+            let (mut out, mut wakers) = (Out::default(), Vec::new());
+            line.take_out(&mut out, usize::MAX);
+            out.pieces().for_each(|piece| sent.extend_from_slice(piece));
+            line.sent(out.clear(), &mut wakers);
+        };
+        assert!(matches!(line.try_queue(texts[0].as_str()), Ok((Queued::Yes, _))));
+        for (number, text) in texts.iter().enumerate().skip(1) {
+            let queued = match number {
+                3 => line.try_queue(text.as_str().uncompressed()),
+                _ => line.try_queue(text.as_str()),
+            };
+            let Ok((Queued::Later(mut later), _)) = queued else { panic!("there was room for {number}") };
+            let mut waiter = line.waiter();
+            assert!(line.poll_queue(&mut later, &mut waiter, &cx).0.is_pending());
+            send_all();
+            assert!(matches!(line.poll_queue(&mut later, &mut waiter, &cx).0, Poll::Ready(Ok(()))));
+        }
+        send_all();
+        assert_eq!(read(&mut sent, agreed), (texts, 4));
     }
 
     /// Kills: a letter for each call, and a call after the thread has looked that makes none due.

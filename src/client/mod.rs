@@ -418,9 +418,9 @@ impl fmt::Debug for Sender {
 async fn send(handle: &Handle, message: impl IntoMessage) -> Result<(), ClientError> {
     match handle.try_queue(message)? {
         Queued::Yes => Ok(()),
-        Queued::Later(mut frame) => {
+        Queued::Later(mut later) => {
             let mut waiter = handle.line.waiter();
-            poll_fn(|cx| handle.poll_queue(&mut frame, &mut waiter, cx)).await
+            poll_fn(|cx| handle.poll_queue(&mut later, &mut waiter, cx)).await
         }
     }
 }

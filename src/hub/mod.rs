@@ -103,7 +103,7 @@ pub struct CoreHub {
     pub outbox: Outbox,
     /// Buffers for assembled messages.
     pub spares: Spares,
-    /// What happened so far.
+    /// What happened so far, but for what was decompressed, which [`CoreHub::metrics`] adds.
     pub counters: Counters,
     /// The same of each connection, where somebody wants it.
     pub(crate) traffic: Traffic,

@@ -197,6 +197,13 @@ impl Message<'_> {
         };
         OwnedMessage { kind, bytes, uncompressed }
     }
+
+    /// To be sent as it is, if this or a mark of its own says so.
+    #[inline]
+    pub(crate) fn marked(mut self, uncompressed: bool) -> Self {
+        self.0.uncompressed |= uncompressed;
+        self
+    }
 }
 
 /// A message that owns its payload; cloning it copies nothing. `Debug` shows its beginning.
@@ -317,6 +324,12 @@ impl OwnedMessage {
         Ok(serde_json::from_slice(&self.bytes)?)
     }
 
+    /// As [`Message::marked`].
+    pub(crate) fn marked(mut self, uncompressed: bool) -> OwnedMessage {
+        self.uncompressed |= uncompressed;
+        self
+    }
+
     /// As a handler would get it.
     pub(crate) fn as_message(&self) -> Message<'_> {
         Message(Incoming { kind: self.kind, payload: Payload::Borrowed(&self.bytes), uncompressed: self.uncompressed })
@@ -416,10 +429,7 @@ pub struct Uncompressed<M>(pub M);
 
 impl<M: IntoMessage> IntoMessage for Uncompressed<M> {
     fn with_message<R>(self, send: impl FnOnce(Message<'_>) -> R) -> Result<R, EncodeError> {
-        self.0.with_message(|mut message| {
-            message.0.uncompressed = true;
-            send(message)
-        })
+        self.0.with_message(|message| send(message.marked(true)))
     }
 }
 

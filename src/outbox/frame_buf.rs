@@ -48,6 +48,11 @@ impl FrameBuf {
         FrameBuf { uncompressed, ..self }
     }
 
+    /// As [`FrameBuf::uncompressed`], in place.
+    pub(super) fn set_uncompressed(&mut self, uncompressed: bool) {
+        self.uncompressed = uncompressed;
+    }
+
     pub(crate) fn is_uncompressed(&self) -> bool {
         self.uncompressed
     }

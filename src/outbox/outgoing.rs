@@ -171,10 +171,13 @@ impl Outbox {
     /// The form in which a message outlives the tick, for other cores.
     pub fn share<'o>(&mut self, message: &'o mut Outgoing<'_>) -> &'o FrameBuf {
         let Outgoing { opcode, payload, in_arena, shared, uncompressed, .. } = message;
-        shared.get_or_insert_with(|| match in_arena {
-            Some(frame) => FrameBuf::from_encoded(self.copy_out(*frame)).uncompressed(*uncompressed),
-            None => FrameBuf::new(*opcode, payload).uncompressed(*uncompressed),
-        })
+        let frame = shared.get_or_insert_with(|| match in_arena {
+            Some(frame) => FrameBuf::from_encoded(self.copy_out(*frame)),
+            None => FrameBuf::new(*opcode, payload),
+        });
+        // Wherever the frame comes from: the other cores know of the mark by it alone.
+        frame.set_uncompressed(*uncompressed);
+        frame
     }
 
     /// Queues a message to a connection.

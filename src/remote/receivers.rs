@@ -211,7 +211,7 @@ impl Hub {
     }
 
     fn receivers(&self, target: Target) -> Receivers<'_> {
-        Receivers { hub: self, target, key: None, except: None }
+        Receivers { hub: self, target, key: None, uncompressed: false, except: None }
     }
 
     /// Sends a message to one connection. See [`Hub::to_connection`].
@@ -894,6 +894,7 @@ pub struct Receivers<'h> {
     hub: &'h Hub,
     target: Target,
     key: Option<Key>,
+    uncompressed: bool,
     except: Option<ConnectionId>,
 }
 
@@ -950,6 +951,24 @@ impl Receivers<'_> {
         self
     }
 
+    /// Has it sent as it is, whatever compression was agreed: see [`IntoMessage::uncompressed`].
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, Deflate, ws};
+    ///
+    /// let server = TestServer::new(|| App::new().ws("/", ws().deflate(Deflate::Stateless)));
+    /// let client = server.handshake("/").deflate().open();
+    /// let token = "4711 ".repeat(100);
+    /// let _ = server.hub().to_all().uncompressed().emit("token", &token).unwrap();
+    /// assert_eq!(client.expect_event("token"), token);
+    /// assert_eq!(client.inflated_messages(), 0);
+    /// ```
+    pub fn uncompressed(mut self) -> Self {
+        self.uncompressed = true;
+        self
+    }
+
     pub(crate) fn with_key(mut self, key: Option<Key>) -> Self {
         self.key = key;
         self
@@ -973,8 +992,8 @@ impl Receivers<'_> {
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send(self, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
-        let frame = encode(message)?;
-        let Receivers { hub, target, key, except } = self;
+        let Receivers { hub, target, key, uncompressed, except } = self;
+        let frame = encode(message, uncompressed)?;
         let (tally, answer) = Tally::new();
         match target {
             Target::One(id) if except == Some(id) => {}
@@ -1022,8 +1041,9 @@ impl IntoMessage for Text<'_> {
     }
 }
 
-fn encode(message: impl IntoMessage) -> Result<FrameBuf, EncodeError> {
+fn encode(message: impl IntoMessage, uncompressed: bool) -> Result<FrameBuf, EncodeError> {
     message.with_message(|message| {
+        let message = message.marked(uncompressed);
         FrameBuf::new(message.0.kind.into(), message.as_bytes()).uncompressed(message.0.uncompressed)
     })
 }

@@ -206,6 +206,37 @@ impl Sender {
         self.hub.to_connection(self.id).keyed(key).emit(event, data)
     }
 
+    /// As [`Sender::emit`], and it is sent as it is, whatever compression was agreed: see [`IntoMessage::uncompressed`].
+    ///
+    /// ```
+    /// # use ringwire::testing::TestServer;
+    /// # use ringwire::{App, Deflate, Sender, ws};
+    /// # use std::{cell::RefCell, rc::Rc};
+    /// # let kept: Rc<RefCell<Option<Sender>>> = Rc::default();
+    /// # let server = TestServer::new(|| {
+    /// #     let kept = Rc::clone(&kept);
+    /// #     let route = ws().deflate(Deflate::Stateless);
+    /// #     App::new().ws("/", route.on_connect(move |socket| drop(kept.replace(Some(socket.sender())))))
+    /// # });
+    /// # let client = server.handshake("/").deflate().open();
+    /// # let sender = kept.borrow().clone().unwrap();
+    /// // `sender` is that of `client`.
+    /// let token = "4711 ".repeat(100);
+    /// let _ = sender.emit_uncompressed("token", &token).unwrap();
+    /// assert_eq!(client.expect_event("token"), token);
+    /// assert_eq!(client.inflated_messages(), 0);
+    /// ```
+    ///
+    /// # Errors
+    /// If the data cannot be written as JSON.
+    pub fn emit_uncompressed(
+        &self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<Delivering, EncodeError> {
+        self.hub.to_connection(self.id).uncompressed().emit(event, data)
+    }
+
     /// Sends all messages of a stream, no faster than the peer reads: the next one is taken when most of what is queued has
     /// been sent. Ends early when the connection does, or when a message is not queued. Says what became of them.
     ///

@@ -2,9 +2,15 @@
 
 /// A good opening handshake's request.
 pub(crate) fn request(path: &str, key: &str) -> Vec<u8> {
+    request_with(path, key, None)
+}
+
+/// The same with an offer of extensions.
+pub(crate) fn request_with(path: &str, key: &str, offer: Option<&str>) -> Vec<u8> {
+    let extensions = offer.map_or_else(String::new, |offer| format!("Sec-WebSocket-Extensions: {offer}\r\n"));
     format!(
         "GET {path} HTTP/1.1\r\nHost: ringwire.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{extensions}\r\n"
     )
     .into_bytes()
 }

@@ -1,14 +1,17 @@
 //! Authorities, the certificates that they sign, and files of both: for the tests in the crate and for those beside it.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+#[path = "folder.rs"]
+mod folder;
+pub use folder::Folder;
 
 fn next_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -104,39 +107,10 @@ impl Issued {
     }
 }
 
-/// A folder of its own, which goes when it is dropped.
-pub struct Folder(PathBuf);
-
 impl Folder {
-    pub fn new() -> Folder {
-        let path = std::env::temp_dir().join(format!("ringwire-pki-{}-{}", std::process::id(), next_number()));
-        fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.file(name);
-        fs::write(&path, text).expect("a file");
-        path
-    }
-
     /// Writes a pair as `name.pem` and `name.key`, the key first.
     pub fn put(&self, name: &str, issued: &Issued) -> (PathBuf, PathBuf) {
         let key = self.write(&format!("{name}.key"), &issued.key_pem());
         (self.write(&format!("{name}.pem"), issued.pem()), key)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -10,7 +10,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringwire::config::SlowConsumer;
+use ringwire::config::{Deflate, SlowConsumer};
 use ringwire::engine::Nanos;
 use ringwire::engine::sim::{Fault, Faults, Mutant, RingOptions, Rng, World};
 use ringwire::{App, marks, standalone};
@@ -23,6 +23,7 @@ use crate::host::{Cores, Setup};
 use crate::oracle::{self, End, Log, Route};
 use crate::secure::{self, Socket};
 use crate::table::Table;
+use crate::wire::compression::OFFERS;
 
 /// A run, but for its cores.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct Scenario {
     pub lossy: Option<Lossy>,
     /// Whether its clients speak TLS.
     pub tls: bool,
+    /// How messages are compressed.
+    pub deflate: Deflate,
 }
 
 /// How messages to clients that do not keep up are dropped.
@@ -96,6 +99,7 @@ impl Scenario {
             grace_ns: 0,
             lossy: None,
             tls: false,
+            deflate: Deflate::Off,
         }
     }
 
@@ -192,6 +196,11 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     if scenario.tls {
         setup.settings.listeners = 2;
         setup.settings.acceptors = vec![Some(secure::acceptor()), None];
+    }
+    setup.deflate.mode = scenario.deflate;
+    if scenario.deflate != Deflate::Off {
+        setup.deflate.bytes_min = 20;
+        setup.deflate.window_bits = rng.between(10, 13) as u8;
     }
     if let Some(lossy) = scenario.lossy {
         setup.outbox_bytes_max = lossy.outbox_bytes_max;
@@ -315,6 +324,12 @@ impl Run {
             owed_pongs: !self.scenario.fills_queues(),
             window: rng.pick(&[50, 1_000, 64 * 1024]),
             reads: rng.pick(&[0.1, 0.5, 1.0]),
+            offer: match self.scenario.deflate {
+                Deflate::Off => None,
+                // Many alike, so that they can read the same, and some who cannot or have not asked.
+                _ if rng.chance(0.6) => Some(OFFERS[0]),
+                _ => rng.chance(0.8).then(|| rng.pick(&OFFERS)),
+            },
         };
         let core = rng.between(0, self.scenario.cores - 1);
         let client = self.world.connect(core, 0);
@@ -458,14 +473,18 @@ impl Run {
                 self.table.add(format!("connection {what}, {phase:?}"), 1);
             }
         }
+        let compressed = self.endpoints.iter().map(Endpoint::compressed).sum();
+        self.table.add("message received compressed", compressed);
         for log in logs {
             let end = log.end.expect("everybody's connection has ended");
             self.table.add(format!("end {end:?}"), 1);
         }
         for core in &mut self.cores.all {
-            let counters = core.shard.hub().counters;
+            let counters = core.shard.hub().metrics().counters;
             self.table.add("connection dropped by a time limit", counters.timeouts.total());
             self.table.add("receive that found no buffer", counters.buffers_missing);
+            self.table.add("stream begun anew", counters.stream_resets);
+            self.table.add("message inflated", counters.inflated.messages);
             for (_, ended) in &core.shard.service().ended {
                 self.table.add(format!("closed with {}{}", ended.code, if ended.clean { ", clean" } else { "" }), 1);
             }

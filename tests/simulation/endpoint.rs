@@ -34,6 +34,8 @@ pub struct Plan {
     pub window: usize,
     /// The chance that it reads at all in one step.
     pub reads: f64,
+    /// The extensions that it offers. Then it says what can be compressed.
+    pub offer: Option<&'static str>,
 }
 
 /// A WebSocket client under simulation.
@@ -74,6 +76,10 @@ pub enum Phase {
     Closed,
 }
 
+/// What is said where messages are to be compressed.
+const WORDS: [&str; 9] =
+    ["bid ", "ask ", "price: ", "EUR/USD ", "17 ", "0.25, ", "{\"symbol\": ", "}, ", "the quick brown "];
+
 /// What clients say when they go; none is one with which a server begins.
 const CLOSE_CODES: [u16; 4] = [1000, 1000, 3000, 4999];
 
@@ -81,13 +87,13 @@ impl Endpoint {
     pub fn new(plan: Plan, client: Socket, now: Nanos, mut rng: Rng) -> Endpoint {
         client.client.set_window(plan.window);
         let key = format!("{:016x}{:05x}g==", rng.next_u64(), plan.id);
-        let writing = wire::request(&plan.path, &key);
+        let writing = wire::request_with(&plan.path, &key, plan.offer);
         Endpoint {
             log: Log { room: plan.room, asked_at: now, ..Log::default() },
+            reader: Reader::offering(&key, plan.offer),
             plan,
             client,
             rng,
-            reader: Reader::new(&key),
             writing,
             marks: Vec::new(),
             pings: Pings::default(),
@@ -127,6 +133,11 @@ impl Endpoint {
     /// Whether nothing is under way to or from it, as far as its socket shows.
     pub fn is_quiet(&self) -> bool {
         self.is_over() || (self.is_through() && self.client.unsent() == 0 && self.client.client.readable() == 0)
+    }
+
+    /// Messages that came compressed, if that was agreed.
+    pub fn compressed(&self) -> u64 {
+        self.reader.compression.as_ref().map_or(0, |compression| compression.messages)
     }
 
     /// What it is waiting for, for messages.
@@ -294,7 +305,12 @@ impl Endpoint {
                 self.pings.ping(&mut self.writing, &mut self.rng);
             }
             let message = self.next_message();
-            wire::message(&mut self.writing, &message, self.plan.frames_max, &mut self.pings, &mut self.rng);
+            let compressed = self.reader.compression.as_mut().filter(|_| self.rng.chance(0.5));
+            let compressed = compressed.and_then(|compression| compression.deflate(&message.payload));
+            // RFC 7692 6: the bit RSV1.
+            let sent = compressed.map(|payload| Message { opcode: message.opcode | 0x40, payload });
+            let sent = sent.as_ref().unwrap_or(&message);
+            wire::message(&mut self.writing, sent, self.plan.frames_max, &mut self.pings, &mut self.rng);
             self.marks.push((self.writing.len(), self.log.sent.len()));
             self.log.sent.push((message, None));
         }
@@ -310,6 +326,10 @@ impl Endpoint {
         let opcode = self.rng.pick(&[TEXT, BINARY]);
         if opcode == TEXT {
             filler.iter_mut().for_each(|byte| *byte = b'a' + *byte % 26);
+        }
+        if self.plan.offer.is_some() {
+            let words = filler.chunks(7).flat_map(|chunk| WORDS[usize::from(chunk[0]) % WORDS.len()].bytes());
+            filler = words.take(filler.len()).collect();
         }
         payload.extend(filler);
         Message { opcode, payload }

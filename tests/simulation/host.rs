@@ -12,7 +12,7 @@ use ringwire::admission::{Admission, Memory};
 use ringwire::config::{Origins, SlowConsumer, TrustedProxies, UserAgents};
 use ringwire::engine::sim::{Ring, RingOptions, World};
 use ringwire::hub::IdKey;
-use ringwire::hub::{CoreHub, Delivery, Known, Letter, Shutdown, Tally};
+use ringwire::hub::{CoreHub, DeflateSettings, Delivery, Known, Letter, Shutdown, Tally};
 use ringwire::mail::{Courier, PostOffice, Wake};
 use ringwire::outbox::Outbox;
 use ringwire::proto::frame::Opcode;
@@ -32,6 +32,7 @@ pub struct Setup {
     pub outbox_bytes_max: usize,
     pub slow_consumer: SlowConsumer,
     pub mail_depth: usize,
+    pub deflate: DeflateSettings,
     pub connections_max: u32,
     pub memory_bytes_max: u64,
     /// Made once for each core, as in a real server, but all of them in one thread.
@@ -77,6 +78,7 @@ impl Default for Setup {
             outbox_bytes_max: 1 << 20,
             slow_consumer: SlowConsumer::Close,
             mail_depth: 1024,
+            deflate: DeflateSettings::default(),
             connections_max: 1000,
             memory_bytes_max: 0,
             app: Rc::new(|| standalone::app(&ringwire::Config::default())),
@@ -351,6 +353,7 @@ impl Cores {
             let (post, mailbox) = office.take(number);
             let outbox = Outbox::new(setup.outbox_bytes_max);
             let mut hub = CoreHub::new(ids.clone(), post, outbox, Spares::new(1 << 20), setup.slow_consumer);
+            hub.set_deflate(setup.deflate);
             let inner = Box::new(app::service((setup.app)(), &mut hub, handle.clone()));
             let service = Watched {
                 inner,

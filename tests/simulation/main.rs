@@ -30,10 +30,13 @@ mod oracle;
 mod order;
 mod pitfalls;
 mod requests;
+#[allow(dead_code, reason = "the three ways use more of it")]
 mod rig;
 mod routes;
+#[allow(dead_code, reason = "the fuzz targets use more of it")]
 mod secure;
 mod slow;
+mod streams;
 mod table;
 mod tasks;
 mod waits;
@@ -46,6 +49,7 @@ use std::thread;
 
 use driver::{Report, Scenario};
 use oracle::Route;
+use ringwire::config::Deflate;
 use ringwire::engine::sim::{Fault, Faults, Mutant};
 use ringwire::marks::Mark;
 use table::Table;
@@ -81,7 +85,7 @@ fn everybody_is_served_without_faults() {
 /// A way to use a server, and the run of it that a seed makes.
 type Variant = (&'static str, fn(u64) -> Scenario);
 
-const VARIANTS: [Variant; 13] = [
+const VARIANTS: [Variant; 19] = [
     ("echo", |seed| Scenario::of(seed, Route::Echo)),
     ("broadcast", |seed| Scenario::of(seed, Route::Broadcast)),
     ("rooms", |seed| Scenario::of(seed, Route::Rooms)),
@@ -101,7 +105,23 @@ const VARIANTS: [Variant; 13] = [
     ("broadcast with TLS", |seed| Scenario { tls: true, ..Scenario::of(seed, Route::Broadcast) }),
     ("rooms with TLS within time limits", |seed| Scenario { tls: true, ..Scenario::of(seed, Route::Rooms).dropping() }),
     ("rooms within time limits", |seed| Scenario::of(seed, Route::Rooms).dropping()),
+    ("broadcast in shared streams", |seed| deflated(Deflate::Shared, Scenario::of(seed, Route::Broadcast))),
+    ("rooms in shared streams within time limits", |seed| {
+        deflated(Deflate::Shared, Scenario::of(seed, Route::Rooms).dropping())
+    }),
+    ("rooms in shared streams to slow consumers with TLS", |seed| {
+        let of =
+            Scenario { tls: true, grace_ns: u64::MAX, outbox_bytes_max: 6_000, ..Scenario::of(seed, Route::Rooms) };
+        deflated(Deflate::Shared, Scenario { payload_bytes_max: 2_000, ..of })
+    }),
+    ("echo in contexts", |seed| deflated(Deflate::Dedicated, Scenario::of(seed, Route::Echo))),
+    ("rooms in contexts", |seed| deflated(Deflate::Dedicated, Scenario::of(seed, Route::Rooms))),
+    ("broadcast compressed", |seed| deflated(Deflate::Stateless, Scenario::of(seed, Route::Broadcast))),
 ];
+
+fn deflated(deflate: Deflate, of: Scenario) -> Scenario {
+    Scenario { deflate, messages_max: 24, ..of }
+}
 
 fn patient(app: fn() -> ringwire::App, seed: u64) -> Scenario {
     Scenario { app, patient: true, stay: false, ..Scenario::of(seed, Route::Echo) }
@@ -153,6 +173,9 @@ fn harsh_faults_of_every_kind_are_survived() {
         "slot reused",
         "round with mail that found no room",
         "connection dropped by a time limit",
+        "message received compressed",
+        "message inflated",
+        "stream begun anew",
     ] {
         assert!(table.of(what) > 0, "never: {what}");
     }

@@ -360,7 +360,7 @@ fn the_time_of_handlers_is_measured() {
             .ws("/busy", ws().on_message(move |_: &mut Peer<'_>, _: ringwire::Message<'_>| clock.advance(3_000_000)))
     };
     let cores = Cores::new(&world, &Setup { app: Rc::new(app), ..Setup::default() });
-    let mut rig = Rig { world, cores };
+    let mut rig = Rig::of(world, cores);
     let mut socket = rig.open(0, "/busy");
     assert_eq!(rig.counters(0).handling.max_ns(), 0);
     socket.text("now");

@@ -6,34 +6,81 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use ringwire::engine::sim::Client;
 use ringwire::proto::Spares;
 use ringwire::tls::{Acceptor, Connector, Event, Session};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion, WantsVerifier};
+
+use crate::rig::Layer;
 
 /// What all runs go by: a certificate, once. Its signatures are all of one length, so that a seed's runs are alike.
-fn configurations() -> &'static (ServerConfig, Connector) {
-    static CONFIGURATIONS: OnceLock<(ServerConfig, Connector)> = OnceLock::new();
-    CONFIGURATIONS.get_or_init(|| {
+struct Pki {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    server: ServerConfig,
+    connector: Connector,
+}
+
+fn pki() -> &'static Pki {
+    static PKI: OnceLock<Pki> = OnceLock::new();
+    PKI.get_or_init(|| {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let certificate =
             CertificateParams::new(vec!["localhost".into(), "10.9.9.9".into()]).unwrap().self_signed(&key).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.der().clone()).unwrap();
-        let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        client.resumption = rustls::client::Resumption::disabled();
+        let certificate = certificate.der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let server = ServerConfig::builder().with_no_client_auth();
-        let server = server.with_single_cert(vec![certificate.der().clone()], key).unwrap();
-        (server, Connector::new(client))
+        let server = server(ServerConfig::builder(), &certificate, &key);
+        let connector = Connector::new(client(ClientConfig::builder(), &certificate));
+        Pki { certificate, key, server, connector }
     })
 }
 
+fn server(
+    builder: ConfigBuilder<ServerConfig, WantsVerifier>,
+    certificate: &CertificateDer<'static>,
+    key: &PrivateKeyDer<'static>,
+) -> ServerConfig {
+    builder.with_no_client_auth().with_single_cert(vec![certificate.clone()], key.clone_key()).unwrap()
+}
+
+fn client(builder: ConfigBuilder<ClientConfig, WantsVerifier>, certificate: &CertificateDer<'static>) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let mut client = builder.with_root_certificates(roots).with_no_client_auth();
+    client.resumption = rustls::client::Resumption::disabled();
+    client
+}
+
+/// What a server of the ordinary kind goes by that speaks this version alone.
+pub fn server_config(version: &'static SupportedProtocolVersion) -> ServerConfig {
+    server(ServerConfig::builder_with_protocol_versions(&[version]), &pki().certificate, &pki().key)
+}
+
+/// And a client.
+pub fn client_config(version: &'static SupportedProtocolVersion) -> ClientConfig {
+    client(ClientConfig::builder_with_protocol_versions(&[version]), &pki().certificate)
+}
+
 pub fn acceptor() -> Arc<Acceptor> {
-    Arc::new(Acceptor::new(configurations().0.clone()).unwrap())
+    Arc::new(Acceptor::new(pki().server.clone()).unwrap())
 }
 
 /// What a client goes by that trusts this server, at its address too.
 pub fn connector() -> Connector {
-    configurations().1.clone()
+    pki().connector.clone()
+}
+
+/// A client's layer of TLS, for [`Transport`](crate::rig::Transport).
+pub fn layer(client: Client) -> Box<dyn Layer> {
+    Box::new(Socket::secure(client))
+}
+
+impl Layer for Socket {
+    fn receive(&mut self) -> Vec<u8> {
+        self.read(usize::MAX)
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        Socket::send(self, bytes);
+    }
 }
 
 /// See the module.
@@ -60,7 +107,7 @@ impl Socket {
 
     /// A client's.
     pub fn secure(client: Client) -> Socket {
-        Socket::with(client, configurations().1.session("localhost").unwrap())
+        Socket::with(client, pki().connector.session("localhost").unwrap())
     }
 
     /// A server's.

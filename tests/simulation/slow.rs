@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringwire::config::SlowConsumer;
+use ringwire::config::{Deflate, SlowConsumer};
 use ringwire::engine::sim::Faults;
 use ringwire::metrics::TimeoutKind;
 use ringwire::{App, Dropped, Message, Request, Socket as Ws, sleep, ws};
@@ -30,7 +30,7 @@ fn keyed_broadcast() -> App {
     App::new().ws("/broadcast", ws().on_connect(|socket| socket.join("all")).on_message(publish))
 }
 
-fn run_lossy(lossy: Lossy, faults: Faults, seeds: u64) -> u64 {
+fn run_lossy(lossy: Lossy, deflate: Deflate, faults: Faults, seeds: u64) -> u64 {
     let mut dropped = 0;
     for seed in crate::seeds(seeds) {
         let of = Scenario::of(seed, Route::Broadcast);
@@ -38,7 +38,7 @@ fn run_lossy(lossy: Lossy, faults: Faults, seeds: u64) -> u64 {
             SlowConsumer::KeepLatest => keyed_broadcast,
             _ => of.app,
         };
-        let scenario = Scenario { lossy: Some(lossy), app, faults: faults.clone(), messages_max: 40, ..of };
+        let scenario = Scenario { lossy: Some(lossy), app, faults: faults.clone(), messages_max: 40, deflate, ..of };
         let report = driver::run(&scenario).unwrap_or_else(|why| panic!("seed {seed}, {lossy:?}: {why}"));
         dropped += report.dropped;
     }
@@ -50,15 +50,30 @@ fn what_is_not_dropped_comes_whole_once_and_in_order() {
     for policy in [SlowConsumer::DropNew, SlowConsumer::DropOld, SlowConsumer::KeepLatest] {
         let keys = if policy == SlowConsumer::KeepLatest { KEYS } else { 1 };
         let lossy = Lossy { policy, outbox_bytes_max: 3_000, keys };
-        let dropped = run_lossy(lossy, Faults::harsh(), 60) + run_lossy(lossy, Faults::none(), 20);
+        let off = Deflate::Off;
+        let dropped = run_lossy(lossy, off, Faults::harsh(), 60) + run_lossy(lossy, off, Faults::none(), 20);
         assert!(crate::seeds(80).len() < 80 || dropped > 500, "{policy}: only {dropped} were dropped");
+    }
+}
+
+/// Each receiver inflates what it is sent by an inflater of its own, whatever is dropped or replaced of it.
+#[test]
+fn what_is_dropped_of_a_stream_leaves_no_receiver_out_of_step() {
+    for policy in [SlowConsumer::DropNew, SlowConsumer::DropOld, SlowConsumer::KeepLatest] {
+        let keys = if policy == SlowConsumer::KeepLatest { KEYS } else { 1 };
+        let lossy = Lossy { policy, outbox_bytes_max: 3_000, keys };
+        for deflate in [Deflate::Shared, Deflate::Dedicated] {
+            let dropped = run_lossy(lossy, deflate, Faults::harsh(), 12) + run_lossy(lossy, deflate, Faults::none(), 4);
+            assert!(crate::seeds(12).len() < 12 || dropped > 40, "{policy} {deflate}: only {dropped} were dropped");
+        }
     }
 }
 
 #[test]
 fn the_latest_of_each_key_always_comes() {
     let lossy = Lossy { policy: SlowConsumer::KeepLatest, outbox_bytes_max: 1 << 20, keys: KEYS };
-    let replaced = run_lossy(lossy, Faults::harsh(), 60) + run_lossy(lossy, Faults::none(), 40);
+    let off = Deflate::Off;
+    let replaced = run_lossy(lossy, off, Faults::harsh(), 60) + run_lossy(lossy, off, Faults::none(), 40);
     assert!(crate::seeds(100).len() < 100 || replaced > 500, "only {replaced} were replaced");
 }
 

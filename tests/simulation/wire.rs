@@ -6,7 +6,11 @@ use ringwire::engine::sim::Rng;
 
 #[path = "../common/bytes.rs"]
 mod bytes;
-pub(crate) use bytes::request;
+#[allow(unused_imports, reason = "not every test program asks both ways")]
+pub(crate) use bytes::{request, request_with};
+#[path = "compression.rs"]
+pub(crate) mod compression;
+pub use compression::Compression;
 
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
@@ -138,8 +142,12 @@ pub struct Reader {
     key: String,
     bytes: Vec<u8>,
     upgraded: bool,
-    /// A message of which fragments came.
+    /// What was offered, and what came of it.
+    offer: Option<&'static str>,
+    pub compression: Option<Compression>,
+    /// A message of which fragments came, and whether it is compressed.
     partial: Option<Message>,
+    is_compressed: bool,
     closed: bool,
     /// The reason in its Close frame.
     close_reason: String,
@@ -147,11 +155,18 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(key: &str) -> Reader {
+        Reader::offering(key, None)
+    }
+
+    pub fn offering(key: &str, offer: Option<&'static str>) -> Reader {
         Reader {
             key: key.to_owned(),
             bytes: Vec::new(),
             upgraded: false,
+            offer,
+            compression: None,
             partial: None,
+            is_compressed: false,
             closed: false,
             close_reason: String::new(),
         }
@@ -159,6 +174,16 @@ impl Reader {
 
     pub fn is_upgraded(&self) -> bool {
         self.upgraded
+    }
+
+    /// Reads the answer to the handshake, if all of it is there: whether it is.
+    pub fn open(&mut self) -> Result<bool, String> {
+        if self.upgraded { Ok(true) } else { self.head() }
+    }
+
+    /// Whether the message that came last was compressed.
+    pub fn was_compressed(&self) -> bool {
+        self.is_compressed
     }
 
     /// The reason that came in its Close frame.
@@ -197,13 +222,20 @@ impl Reader {
         if !head.starts_with("HTTP/1.1 101 ") {
             return Err(format!("not upgraded: {}", head.lines().next().unwrap_or_default()));
         }
-        let accept = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("sec-websocket-accept").then(|| value.trim().to_owned())
-        });
+        let field = |wanted: &str| {
+            head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+            })
+        };
+        let accept = field("sec-websocket-accept");
         let expected = tungstenite::handshake::derive_accept_key(self.key.as_bytes());
         if accept.as_deref() != Some(&expected) {
             return Err(format!("Sec-WebSocket-Accept is {accept:?}, not {expected}"));
+        }
+        if let Some(answer) = field("sec-websocket-extensions") {
+            let offer = self.offer.ok_or_else(|| format!("{answer:?}, and nothing was offered"))?;
+            self.compression = Some(Compression::new(&answer, offer)?);
         }
         self.upgraded = true;
         Ok(true)
@@ -241,7 +273,9 @@ impl Reader {
 
     fn event(&mut self, first: u8, payload: Vec<u8>) -> Result<Option<Event>, String> {
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
-        if first & 0x70 != 0 {
+        // RFC 7692 6: RSV1 says so in the first frame of a message, and nowhere else.
+        let may_be_compressed = self.compression.is_some() && matches!(opcode, TEXT | BINARY);
+        if first & if may_be_compressed { 0x30 } else { 0x70 } != 0 {
             return Err(format!("RFC 6455 5.2: reserved bits are set: {first:#x}"));
         }
         if opcode >= 8 && (!fin || payload.len() > CONTROL_BYTES_MAX) {
@@ -249,7 +283,10 @@ impl Reader {
         }
         match opcode {
             TEXT | BINARY if self.partial.is_some() => return Err("a message within a fragmented message".to_owned()),
-            TEXT | BINARY => self.partial = Some(Message { opcode, payload }),
+            TEXT | BINARY => {
+                self.is_compressed = first & 0x40 != 0;
+                self.partial = Some(Message { opcode, payload });
+            }
             0 => match &mut self.partial {
                 Some(partial) => partial.payload.extend(payload),
                 None => return Err("a continuation of nothing".to_owned()),
@@ -270,7 +307,10 @@ impl Reader {
             PONG => return Ok(Some(Event::Pong(payload))),
             _ => return Err(format!("RFC 6455 5.2: opcode {opcode} is reserved")),
         }
-        let Some(message) = (if fin { self.partial.take() } else { None }) else { return Ok(None) };
+        let Some(mut message) = (if fin { self.partial.take() } else { None }) else { return Ok(None) };
+        if let Some(compression) = self.compression.as_mut().filter(|_| self.is_compressed) {
+            message.payload = compression.inflate(&message.payload)?;
+        }
         if message.opcode == TEXT && std::str::from_utf8(&message.payload).is_err() {
             return Err("RFC 6455 5.6: a text message that is not UTF-8".to_owned());
         }

@@ -1,6 +1,8 @@
 //! Other people's programs over TLS, each where it is installed: openssl, curl, Python's websockets, Node, Chromium.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -14,6 +16,20 @@ use crate::browser::Browser;
 use crate::common::pki::Folder;
 use crate::common::{PATIENCE, TestServer, config};
 use crate::{Pki, serve};
+
+/// Files by which a program knows whom to trust.
+struct Trust {
+    folder: Folder,
+    authority: PathBuf,
+}
+
+impl Trust {
+    fn in_authority_of(pki: &Pki) -> Trust {
+        let folder = Folder::new();
+        let authority = folder.write("ca.pem", &pki.authority.pem());
+        Trust { folder, authority }
+    }
+}
 
 /// Whether it runs with these arguments; says so where it does not.
 fn is_there(program: &str, arguments: &[&str]) -> bool {
@@ -43,8 +59,7 @@ fn openssl_gets_along() {
         return;
     }
     let served = serve();
-    let folder = Folder::new();
-    let authority = folder.write("ca.pem", &served.pki.authority.pem());
+    let Trust { folder, authority } = Trust::in_authority_of(&served.pki);
     let session = folder.file("session.pem");
     let client = |arguments: &[&str], input: &str| {
         let address = served.address.to_string();
@@ -113,27 +128,42 @@ fn openssl_renews_its_keys() {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
+/// Ready to ask a server by its name, and for what.
+fn curl(address: SocketAddr) -> (Command, String) {
+    let port = address.port();
+    let mut command = Command::new("curl");
+    command.args(["-sS", "--resolve", &format!("localhost:{port}:127.0.0.1")]);
+    (command, format!("https://localhost:{port}/told"))
+}
+
 #[test]
 fn curl_gets_along() {
     if !is_there("curl", &["--version"]) {
         return;
     }
     let served = serve();
-    let folder = Folder::new();
-    let authority = folder.write("ca.pem", &served.pki.authority.pem());
-    let url = format!("https://localhost:{}/told", served.address.port());
-    let resolve = format!("localhost:{}:127.0.0.1", served.address.port());
-    let mut command = Command::new("curl");
-    command.args(["-sS", "--resolve", &resolve, "--cacert"]).arg(&authority).args([&url, &url]);
+    let trust = Trust::in_authority_of(&served.pki);
+    let (mut command, url) = curl(served.address);
+    command.arg("--cacert").arg(&trust.authority).args([&url, &url]);
     let told = run(&mut command, "");
     assert_eq!(told.matches("localhost http/1.1 resumed=false").count(), 2, "{told}");
 }
 
 /// The stand-alone program's server with TLS and compression.
-fn compressing() -> (TestServer, Pki) {
+struct Compressing {
+    server: TestServer,
+    pki: Pki,
+    trust: Trust,
+    /// Of its echo.
+    url: String,
+}
+
+fn compressing() -> Compressing {
     let pki = Pki::new();
     let server = TestServer::with(config().deflate(Deflate::Dedicated).tls(pki.server()));
-    (server, pki)
+    let url = format!("wss://localhost:{}/echo", server.address.port());
+    let trust = Trust::in_authority_of(&pki);
+    Compressing { server, pki, trust, url }
 }
 
 #[test]
@@ -161,11 +191,8 @@ asyncio.run(main())
     if !is_there(&python, &["-c", "import websockets"]) {
         return;
     }
-    let (server, pki) = compressing();
-    let folder = Folder::new();
-    let authority = folder.write("ca.pem", &pki.authority.pem());
-    let url = format!("wss://localhost:{}/echo", server.address.port());
-    let said = run(Command::new(&python).args(["-c", SCRIPT, &url]).arg(&authority), "");
+    let served = compressing();
+    let said = run(Command::new(&python).args(["-c", SCRIPT, &served.url]).arg(&served.trust.authority), "");
     assert_eq!(said.trim(), "TLSv1.3 ['permessage-deflate']\n1000");
 }
 
@@ -187,12 +214,10 @@ socket.on('error', error => console.log(error.message));
     if !is_there("node", &["-e", "require('ws')"]) {
         return;
     }
-    let (server, pki) = compressing();
-    let folder = Folder::new();
-    let authority = folder.write("ca.pem", &pki.authority.pem());
-    let url = format!("wss://localhost:{}/echo", server.address.port());
+    let served = compressing();
     let mut command = Command::new("node");
-    let said = run(command.env("NODE_PATH", node_modules()).args(["-e", SCRIPT, &url]).arg(&authority), "");
+    command.env("NODE_PATH", node_modules()).args(["-e", SCRIPT, &served.url]).arg(&served.trust.authority);
+    let said = run(&mut command, "");
     assert_eq!(said.trim(), "TLSv1.3 permessage-deflate\n1000");
 }
 
@@ -218,25 +243,22 @@ socket.onerror = event => console.log(event.message);
     } else {
         return;
     };
-    let (server, pki) = compressing();
-    let folder = Folder::new();
-    let authority = folder.write("ca.pem", &pki.authority.pem());
-    let url = format!("wss://localhost:{}/echo", server.address.port());
+    let served = compressing();
     let mut command = Command::new("node");
-    command.env("NODE_EXTRA_CA_CERTS", &authority).env("NODE_NO_WARNINGS", "1").args(flags);
-    let said = run(command.args(["-e", SCRIPT, &url]), "");
+    command.env("NODE_EXTRA_CA_CERTS", &served.trust.authority).env("NODE_NO_WARNINGS", "1").args(flags);
+    let said = run(command.args(["-e", SCRIPT, &served.url]), "");
     assert_eq!(said.trim(), "all\n1000 true");
 }
 
 /// The console page over https, which uses wss, and a socket of the page's own with compression.
 #[test]
 fn chromium_gets_along() {
-    let (server, pki) = compressing();
+    let served = compressing();
     // It has no setting for authorities; this one accepts who has that key, and nobody else.
-    let key = Sha256::digest(pki.issued.public_key().subject_public_key_info());
+    let key = Sha256::digest(served.pki.issued.public_key().subject_public_key_info());
     let flag = format!("--ignore-certificate-errors-spki-list={}", BASE64.encode(&key));
     let Some(browser) = Browser::start_with(&[&flag]) else { return };
-    let mut page = browser.open(&format!("https://localhost:{}/", server.address.port()));
+    let mut page = browser.open(&format!("https://localhost:{}/", served.server.address.port()));
     page.until("document.querySelector('#status')?.dataset.state === 'open'");
     page.eval(
         "socket2 = new WebSocket(`wss://${location.host}/echo`); got = []; ended = '';
@@ -260,15 +282,9 @@ fn without_the_authority_nobody_is_fooled() {
         return;
     }
     let served = serve();
-    let url = format!("https://localhost:{}/told", served.address.port());
-    let resolve = format!("localhost:{}:127.0.0.1", served.address.port());
     let mut said = String::new();
-    let mut child = Command::new("curl")
-        .args(["-sS", "--resolve", &resolve, &url])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it runs");
+    let (mut command, url) = curl(served.address);
+    let mut child = command.arg(&url).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(!child.wait().unwrap().success() && said.contains("certificate"), "{said}");
 }

@@ -110,9 +110,9 @@ row! {
         log.add("handled");
     }
     client |rig, way, log| {
-        let client = rig.open(0, "/den");
+        let mut client = rig.open(0, "/den");
         rig.settle();
-        let answer = String::from_utf8(client.client.received()).expect("text");
+        let answer = String::from_utf8(client.received()).expect("text");
         assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
         assert!(log.take().is_empty());
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::row::Way;
+use crate::row::{Way, noise};
 use crate::wire::{BINARY, Event, PING};
 
 row! {
@@ -74,7 +74,7 @@ row! {
         ws.write_timeout(Duration::from_millis(500)).on_close(move |_, closed| log.add(closed.code.to_string()))
     };
     handler |peer, log, message| {
-        let _ = peer.send(vec![7_u8; 100_000]);
+        let _ = peer.send(noise(100_000));
     }
     client |rig, way, log| {
         let mut client = rig.open(0, "/den");
@@ -117,8 +117,8 @@ row! {
     }
     client |rig, way, log| {
         // This client offers none.
-        let client = rig.open(0, "/den");
-        let answer = String::from_utf8(client.client.received()).expect("text");
+        let mut client = rig.open(0, "/den");
+        let answer = String::from_utf8(client.received()).expect("text");
         assert!(answer.starts_with("HTTP/1.1 400 ") && log.take().is_empty(), "{answer}");
     }
 }

@@ -6,6 +6,8 @@
 //! cargo test --test ways verbs::join_and_leave
 //! ```
 //!
+//! Each runs plain, over TLS, and with compression of one mode at least; over the three ways, in each of its modes.
+//!
 //! The cores are real ones on the simulated ring, so time is virtual, and what must not happen is seen not to.
 
 #![allow(unreachable_pub, reason = "the modules of a test crate are reachable from nowhere else")]
@@ -17,6 +19,9 @@ mod host;
 #[path = "../simulation/rig.rs"]
 mod rig;
 #[allow(dead_code, reason = "it is the simulation's")]
+#[path = "../simulation/secure.rs"]
+mod secure;
+#[allow(dead_code, reason = "it is the simulation's")]
 #[path = "../simulation/wire.rs"]
 mod wire;
 
@@ -27,5 +32,6 @@ mod hooks;
 mod limits;
 mod modes;
 mod rooms;
+mod secrets;
 mod slow;
 mod verbs;

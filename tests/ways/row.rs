@@ -4,7 +4,12 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::rig::Socket;
+use ringwire::Deflate;
+
+use crate::host::Setup;
+use crate::rig::{Socket, Transport};
+use crate::secure;
+use crate::wire::compression::OFFERS;
 use crate::wire::{Event, Message, TEXT};
 
 /// The way a row runs.
@@ -13,6 +18,34 @@ pub enum Way {
     Closure,
     Waiting,
     Task,
+}
+
+/// What a row's messages go through: whether TLS, and the mode of compression.
+pub type Through = (bool, Deflate);
+
+impl Way {
+    /// All that a row is run through in this way.
+    pub fn through(self) -> [Through; 3] {
+        let (is_secure, deflate) = match self {
+            Way::Closure => (false, Deflate::Stateless),
+            Way::Waiting => (true, Deflate::Shared),
+            Way::Task => (false, Deflate::Dedicated),
+        };
+        [(false, Deflate::Off), (true, Deflate::Off), (is_secure, deflate)]
+    }
+}
+
+/// Has a server serve so, and its clients speak so.
+pub fn transport(setup: &mut Setup, (is_secure, deflate): Through) -> Transport {
+    eprintln!("over {} with compression {deflate}", if is_secure { "TLS" } else { "TCP" });
+    setup.deflate.mode = deflate;
+    // Whatever gets shorter.
+    setup.deflate.bytes_min = 1;
+    if is_secure {
+        setup.settings.acceptors = vec![Some(secure::acceptor())];
+    }
+    let secure = is_secure.then_some(secure::layer as fn(_) -> _);
+    Transport { secure, offer: Some(OFFERS[0]).filter(|_| deflate != Deflate::Off) }
 }
 
 /// What handlers and hooks of all cores tell the test, and what they give it to keep.
@@ -47,6 +80,29 @@ impl Log {
         let log = self.clone();
         move || log.add(line)
     }
+}
+
+/// Bytes that no compressor makes much shorter.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = len as u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A number in two thousand characters, which no compressor makes shorter than half of it.
+pub fn long(number: u32) -> String {
+    let hex = noise(1_000 + number as usize).into_iter().take(995).map(|byte| format!("{byte:02x}"));
+    format!("{number} ") + &hex.collect::<String>()
+}
+
+/// The number in such a text.
+pub fn number(text: &str) -> u32 {
+    let number = text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+    assert!(text == long(number), "other bytes");
+    number
 }
 
 /// The code of the Close frame that has arrived, behind these texts alone.
@@ -98,17 +154,27 @@ macro_rules! row {
                 app.unwrap_or_else(|| ringwire::App::new().ws("/{room}", route.take().expect("once")))
             }
 
+            fn run(way: crate::row::Way, handled: fn(ringwire::Ws, crate::row::Log) -> ringwire::Ws) {
+                way.through().into_iter().for_each(|through| run_through(way, through, handled));
+            }
+
             #[allow(unused_variables, unused_mut)]
-            fn run($way: crate::row::Way, handled: fn(ringwire::Ws, crate::row::Log) -> ringwire::Ws) {
+            fn run_through(
+                $way: crate::row::Way,
+                through: crate::row::Through,
+                handled: fn(ringwire::Ws, crate::row::Log) -> ringwire::Ws,
+            ) {
                 let log = crate::row::Log::default();
                 let in_app = log.clone();
                 let mut setup = crate::host::Setup::default();
+                let transport = crate::row::transport(&mut setup, through);
                 $({
                     let $setup = &mut setup;
                     $change;
                 })?
                 setup.app = std::rc::Rc::new(move || app(&in_app, handled(route(&in_app), in_app.clone())));
                 let mut rig = crate::rig::Rig::new(&setup);
+                rig.transport = transport;
                 {
                     let ($rig, $client_log) = (&mut rig, &log);
                     $client

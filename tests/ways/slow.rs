@@ -3,13 +3,10 @@
 use ringwire::SlowConsumer;
 
 use crate::rig::{Rig, Socket};
+use crate::row::{long, number};
 
-/// Messages of about a thousand bytes each, of which the outbox holds 64 or so.
+/// Messages of which the outbox holds some dozens, compressed or not.
 const SENT: u32 = 300;
-
-fn number(text: &str) -> u32 {
-    text.trim_start_matches('0').parse().unwrap_or(0)
-}
 
 /// What arrives when the peer reads again.
 fn read_on(rig: &mut Rig, client: &mut Socket) -> Vec<u32> {
@@ -36,8 +33,8 @@ row! {
             .on_close(move |_, closed| log.add(closed.code.to_string()))
     };
     handler |peer, log, message| {
-        let sent = (0..SENT).filter(|number| peer.send(format!("{number:01000}")).is_queued()).count();
-        log.add(format!("{}", (50..100).contains(&sent)));
+        let sent = (0..SENT).filter(|number| peer.send(long(*number)).is_queued()).count();
+        log.add(format!("{}", (25..100).contains(&sent)));
     }
     client |rig, way, log| {
         let mut client = flooded(rig);
@@ -62,14 +59,14 @@ row! {
     };
     handler |peer, log, message| {
         for number in 0..SENT {
-            let _ = peer.send(format!("{number:01000}"));
+            let _ = peer.send(long(number));
         }
     }
     client |rig, way, log| {
         let mut client = flooded(rig);
         let got = read_on(rig, &mut client);
         let count = got.len() as u32;
-        assert!((50..100).contains(&count), "{count}");
+        assert!((25..100).contains(&count), "{count}");
         assert_eq!(got, (0..count).collect::<Vec<_>>());
         assert_eq!(log.take(), [format!("lost {}", SENT - count), "drained".to_owned()]);
     }
@@ -86,14 +83,14 @@ row! {
     };
     handler |peer, log, message| {
         for number in 0..SENT {
-            let _ = peer.send(format!("{number:01000}"));
+            let _ = peer.send(long(number));
         }
     }
     client |rig, way, log| {
         let mut client = flooded(rig);
         let got = read_on(rig, &mut client);
         let count = got.len() as u32;
-        assert!((50..100).contains(&count), "{count}");
+        assert!((25..100).contains(&count), "{count}");
         assert_eq!(got, (SENT - count..SENT).collect::<Vec<_>>());
         assert_eq!(log.take(), [format!("lost {}", SENT - count), "drained".to_owned()]);
     }
@@ -105,13 +102,16 @@ row! {
     route |ws, log| ws.slow_consumer(SlowConsumer::KeepLatest);
     handler |peer, log, message| {
         for number in 0..SENT {
-            let _ = peer.send_keyed([(number % 3) as u8], format!("{number:01000}"));
+            let _ = peer.send_keyed([(number % 3) as u8], long(number));
         }
     }
     client |rig, way, log| {
         let mut client = flooded(rig);
         let got = read_on(rig, &mut client);
         assert!(got.len() < 100, "{}", got.len());
-        assert_eq!(got[got.len() - 3..], [SENT - 3, SENT - 2, SENT - 1], "the latest of each key");
+        // Each in the place of the one before it, wherever that was.
+        let mut latest = got[got.len() - 3..].to_vec();
+        latest.sort_unstable();
+        assert_eq!(latest, [SENT - 3, SENT - 2, SENT - 1], "the latest of each key");
     }
 }

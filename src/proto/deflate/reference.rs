@@ -39,7 +39,9 @@ impl Reference {
             match bits.take(2)? {
                 0 => out.stored(&mut bits)?,
                 1 => {
-                    let lengths = |symbol| [8, 9, 7, 8][usize::from(symbol > 143) + usize::from(symbol > 255) + usize::from(symbol > 279)];
+                    let lengths = |symbol| {
+                        [8, 9, 7, 8][usize::from(symbol > 143) + usize::from(symbol > 255) + usize::from(symbol > 279)]
+                    };
                     let symbols: Vec<u8> = (0..288).map(lengths).collect();
                     out.coded(&mut bits, &Code::new(&symbols)?, &Code::new(&[5; 32])?)?;
                 }
@@ -140,7 +142,8 @@ impl Code {
             first = 2 * (first + count);
             code *= 2;
         }
-        Err("no code of this")
+        // Of an incomplete code, what is missing may still have come.
+        Err(if bits.at + self.counts.len() > 8 * bits.bytes.len() { "it is cut off" } else { "no code of this" })
     }
 }
 

@@ -15,6 +15,7 @@ mod mask;
 mod proxy;
 mod settings;
 mod shard;
+mod tls;
 mod utf8;
 
 /// Something to fuzz.
@@ -38,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "proxy", run: proxy::run, smoke_inputs: 10_000 },
     Target { name: "extensions", run: extensions::run, smoke_inputs: 10_000 },
     Target { name: "inflate", run: inflate::run, smoke_inputs: 4_000 },
+    // A handshake each, and another.
+    Target { name: "tls", run: tls::run, smoke_inputs: 80 },
     Target { name: "events", run: events::run, smoke_inputs: 400 },
     Target { name: "shard", run: shard::run, smoke_inputs: 400 },
 ];

@@ -9,6 +9,8 @@ mod host;
 mod protocol;
 #[path = "../../../simulation/rig.rs"]
 mod rig;
+#[path = "../../../simulation/secure.rs"]
+mod secure;
 #[path = "../../targets/mod.rs"]
 mod targets;
 #[path = "../../../simulation/wire.rs"]

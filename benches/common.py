@@ -1,0 +1,185 @@
+"""What the programs of this folder share: a server of their own and what it takes, a WebSocket by hand, rows with their bars.
+
+Built binaries are looked for in target/release (or CARGO_TARGET_DIR's); RINGWIRE names another server to be measured.
+"""
+
+import atexit
+import base64
+import os
+import re
+import shutil
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BIN = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
+PROGRAM = os.environ.get("RINGWIRE", os.path.join(BIN, "ringwire"))
+LOADTEST = os.path.join(BIN, "ringwire-loadtest")
+SERVER_CPU, CLIENT_CPU = "0", "1"
+# A folder for as long as the program runs.
+WORK = tempfile.mkdtemp(prefix="ringwire-bench-")
+OWNER = os.getpid()
+started = []
+missed = []
+
+
+@atexit.register
+def end_all():
+    # Not in a process that was forked off.
+    if os.getpid() != OWNER:
+        return
+    for process in started:
+        process.kill()
+    shutil.rmtree(WORK, ignore_errors=True)
+
+
+def certificate():
+    """A certificate for this machine, ECDSA P-256, and its key: made once."""
+    pem, key = f"{WORK}/own.pem", f"{WORK}/own.key"
+    if not os.path.exists(pem):
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost"
+        names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
+        subprocess.run([*command.split(), *names, "-keyout", key, "-out", pem], check=True, stderr=subprocess.DEVNULL)
+    return pem, key
+
+
+class Server:
+    """A fresh server on one core; `cpu`: on that processor alone."""
+
+    def __init__(self, *arguments, scheme="ws", cpu=None):
+        pinned = [] if cpu is None else ["taskset", "-c", cpu]
+        command = [*pinned, PROGRAM, f"--addr={scheme}://127.0.0.1:0", "--log=warn", *arguments]
+        if not any(argument.startswith("--cores=") for argument in arguments):
+            command.append("--cores=1")
+        if scheme == "wss":
+            self.pem, key = certificate()
+            command += [f"--tls-cert={self.pem}", f"--tls-key={key}"]
+        # Freed memory goes back at once, so that what is resident is what is held.
+        environment = {**os.environ, "MIMALLOC_PURGE_DELAY": "0"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        started.append(self.process)
+        found = re.search(r"wss?://[^ ,]+:(\d+)", self.process.stdout.readline())
+        self.url, self.port = found.group(), int(found.group(1))
+
+    def rss_bytes(self):
+        with open(f"/proc/{self.process.pid}/smaps_rollup") as rollup:
+            return int(re.search(r"^Rss: +(\d+) kB", rollup.read(), re.M).group(1)) << 10
+
+    def rss_peak_bytes(self):
+        """The most that it ever was, or since `forget_peak`."""
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.M).group(1)) << 10
+
+    def forget_peak(self):
+        with open(f"/proc/{self.process.pid}/clear_refs", "w") as refs:
+            refs.write("5")
+
+    def cpu_s(self):
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def metric(self, name):
+        """Summed over its labels."""
+        with urllib.request.urlopen(self.url.replace("ws", "http", 1) + "/metrics") as metrics:
+            values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", metrics.read().decode(), re.M)
+        return sum(map(float, values))
+
+    def connect(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(20)
+        started.remove(self.process)
+
+
+def frame(first, payload):
+    """A client's, masked with zeros."""
+    size = len(payload)
+    if size < 126:
+        head = struct.pack("!BB", first, 0x80 | size)
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", first, 0x80 | 126, size)
+    else:
+        head = struct.pack("!BBQ", first, 0x80 | 127, size)
+    return head + bytes(4) + payload
+
+
+class WebSocket:
+    """One by hand: `over` is a connected socket, maybe with TLS."""
+
+    def __init__(self, over, path="/echo", offer=None):
+        self.socket, self.come = over, b""
+        extensions = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{extensions}\r\n".encode()
+        )
+        while b"\r\n\r\n" not in self.come:
+            self.read()
+        head, self.come = self.come.split(b"\r\n\r\n", 1)
+        assert b" 101 " in head, head
+        assert not offer or b"permessage-deflate" in head, head
+
+    def read(self):
+        more = self.socket.recv(1 << 16)
+        assert more, "the connection has ended"
+        self.come += more
+
+    def take(self, count):
+        while len(self.come) < count:
+            self.read()
+        taken, self.come = self.come[:count], self.come[count:]
+        return taken
+
+    def frame(self):
+        """The next one's first byte and payload."""
+        first, size = self.take(2)
+        if size == 126:
+            (size,) = struct.unpack("!H", self.take(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", self.take(8))
+        return first, self.take(size)
+
+    def ask(self):
+        """Microseconds that an echo takes."""
+        payload = os.urandom(64)
+        began = time.perf_counter()
+        self.socket.sendall(frame(0x82, payload))
+        _, answer = self.frame()
+        assert answer == payload
+        return (time.perf_counter() - began) * 1e6
+
+    def p99_us(self, seconds):
+        """Of echoes in this time, asked every two milliseconds; and how many they were."""
+        took, until = [], time.monotonic() + seconds
+        while time.monotonic() < until:
+            took.append(self.ask())
+            time.sleep(0.002)
+        return p99(took), len(took)
+
+
+def p99(values):
+    return statistics.quantiles(values, n=100)[98]
+
+
+def heading(width=62):
+    print(f"{'':<{width}} {'measured':>16} {'bar':>16}")
+
+
+def row(what, value, bar, is_met, width=62):
+    print(f"{what:<{width}} {value:>16} {bar:>16} {'ok' if is_met else 'MISSED'}", flush=True)
+    if not is_met:
+        missed.append(what)
+
+
+def finish():
+    sys.exit(1 if missed else 0)
