@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{rows::rows, tally::PROBLEMS_LISTED_MAX};
+use crate::{rows::rows_of, tally::PROBLEMS_LISTED_MAX};
 
 /// One report of all; of one round, that round's.
 pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
@@ -12,7 +12,7 @@ pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
     }
     rounds.push(merged.clone());
     let mut ranges = Map::new();
-    for row in rows() {
+    for row in rows_of(&merged) {
         let mut values: Vec<f64> = rounds.iter().filter_map(|round| row.value(round)).collect();
         if values.len() < rounds.len() {
             continue;
@@ -35,11 +35,25 @@ pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
         }
         merged[key] = Value::Array(all);
     }
+    merge_agents(&mut merged, &rounds);
     let disturbed = rounds.iter().any(|round| round["host"]["disturbed"] == true);
     merged["host"]["disturbed"] = json!(disturbed);
     merged["rounds"] = json!(rounds.len());
     merged["ranges"] = Value::Object(ranges);
     merged
+}
+
+/// An agent that was lost or disturbed in one round was so.
+fn merge_agents(merged: &mut Value, rounds: &[Value]) {
+    for (place, agent) in merged["agents"].as_array_mut().into_iter().flatten().enumerate() {
+        let mut each = rounds.iter().filter_map(|round| round["agents"].get(place));
+        if each.clone().any(|row| row["host"]["disturbed"] == true) && agent["host"].is_object() {
+            agent["host"]["disturbed"] = json!(true);
+        }
+        if let Some(lost) = each.find(|row| row["lost"].is_string()) {
+            agent["lost"] = lost["lost"].clone();
+        }
+    }
 }
 
 /// The middle one of sorted values, or what is between the two in the middle.
