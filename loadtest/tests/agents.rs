@@ -281,7 +281,8 @@ fn files_travel_and_users_are_one_agents() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let figures: Value = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
     assert_adds_up(&figures);
-    assert_eq!(figures["steps"]["say"]["count"], figures["messages"], "{figures}");
+    // What came after the window was waited for, and is in the step's times alone.
+    assert!(figures["steps"]["say"]["count"].as_u64() >= figures["messages"].as_u64(), "{figures}");
     let mut seen = noted.lock().expect("held briefly").clone();
     seen.sort();
     assert_eq!(seen, ["/ann/0", "/bob/1", "/cat/2", "/dan/3", "/eve/4"]);
