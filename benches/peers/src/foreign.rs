@@ -76,6 +76,18 @@ impl Foreign {
             version.is_ok_and(|status| status.success())
         });
         let runtime = runtime.ok_or_else(|| format!("none of {} can be run", self.runtimes.join(", ")))?;
+        // A package of another C library is there, and cannot be loaded.
+        if let Some(module) = module {
+            let path = modules.join("node_modules").join(module);
+            let loaded = Command::new(&runtime)
+                .args(["-e", "require(process.argv[1])"])
+                .arg(path)
+                .stderr(Stdio::null())
+                .status();
+            if !loaded.is_ok_and(|status| status.success()) {
+                return Err(format!("{} cannot load {module}", runtime.display()));
+            }
+        }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("js").join(self.script);
         if !script.exists() {
             return Err(format!("{} is not there", script.display()));
