@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{rows::rows, words::grouped};
+use crate::{agents, rows::rows_of, words::grouped};
 
 /// One thing that was to be so.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,10 +30,16 @@ pub(crate) fn cases(figures: &Value) -> Vec<Case> {
     let failed = &figures["connections"]["failed"];
     let failure = (*failed != 0).then(|| format!("{failed} connections; {}", problems.join("; ")));
     cases.push(Case { name: "no connection failed".to_owned(), failure });
+    let mut lost = 0;
+    for agent in figures["agents"].as_array().into_iter().flatten() {
+        let failure = agent["lost"].as_str().map(str::to_owned);
+        lost += u64::from(failure.is_some());
+        cases.push(Case { name: format!("agent {}", agent["agent"].as_str().unwrap_or_default()), failure });
+    }
     let of_checks: u64 =
         figures["checks"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
     let others = figures["problem_count"].as_u64().unwrap_or_default();
-    let others = others.saturating_sub(of_checks + failed.as_u64().unwrap_or_default());
+    let others = others.saturating_sub(of_checks + failed.as_u64().unwrap_or_default() + lost);
     let failure = (others > 0).then(|| format!("{others}; {}", problems.join("; ")));
     cases.push(Case { name: "no other problem".to_owned(), failure });
     for rule in figures["slo"].as_array().into_iter().flatten() {
@@ -88,7 +94,7 @@ pub(crate) fn markdown(figures: &Value) -> String {
     let mut out = format!("### Load test: {} {} {passed}\n\n", text("scenario"), code(text("url")));
     let has_ranges = figures["ranges"].is_object();
     out += if has_ranges { "| | median | range |\n| --- | ---: | ---: |\n" } else { "| | |\n| --- | ---: |\n" };
-    for row in rows() {
+    for row in rows_of(figures) {
         let Some(value) = row.value(figures).filter(|value| !row.is_count || *value > 0.0) else { continue };
         // Of the times, those that people look at.
         if [" p90", " p99.9", " p99.99"].iter().any(|end| row.name.ends_with(end)) {
@@ -100,6 +106,10 @@ pub(crate) fn markdown(figures: &Value) -> String {
             false => writeln!(out, "| {} | {} |", row.name, (row.unit)(value)),
         };
     }
+    for agent in figures["agents"].as_array().into_iter().flatten() {
+        let _ = write!(out, "\n- agent {}", plain(&agents::text(agent)));
+    }
+    out.push('\n');
     let _ = writeln!(out, "\n{} problems.", grouped(figures["problem_count"].as_u64().unwrap_or_default()));
     out += &markdown_cases(&cases(figures));
     for warning in figures["warnings"].as_array().into_iter().flatten() {
@@ -175,6 +185,25 @@ mod tests {
             ("objective lost=0", false),
         ];
         assert_eq!(told, expected);
+    }
+
+    /// Kills: a report for machines that says nothing of an agent that is gone.
+    #[test]
+    fn agents_are_cases_and_lines() {
+        let mut figures = figures();
+        figures["agents"] = json!([
+            {"agent": "a:1", "lost": null, "messages": 5, "messages_per_s": 5.0, "latency_us": {"p50": 1.0, "p99": 2.0}},
+            {"agent": "b:2", "lost": "it ended | so"},
+        ]);
+        figures["problem_count"] = json!(5);
+        let cases = cases(&figures);
+        let of = |name: &str| cases.iter().find(|case| case.name == name).expect("a case").failure.clone();
+        assert_eq!((of("agent a:1"), of("agent b:2")), (None, Some("it ended | so".to_owned())));
+        assert!(of("no other problem").expect("one").starts_with("1;"));
+        let text = markdown(&figures);
+        for part in ["- agent a:1: ", "- agent b:2: LOST: it ended \\| so", "| a:1 messages/s | 5 |"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
     }
 
     #[test]

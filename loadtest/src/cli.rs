@@ -14,7 +14,7 @@ use crate::{
 
 /// Measures any WebSocket server, and checks every message that comes back.
 ///
-/// Exit codes: 0 all went well; 1 messages or connections were not as they should be; 2 nothing could be measured;
+/// Exit codes: 0 all went well; 1 messages or connections were not as they should be, or an agent was lost; 2 nothing could be measured;
 /// 3 an objective of --slo was missed.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Plays recorded sessions (HAR, as browsers save them) again.
     Replay(Replay),
+    /// Makes its part of runs that another machine leads, with --agents.
+    Agent(Agent),
     /// Compares two reports written with --json.
     Diff(Diff),
 }
@@ -61,9 +63,41 @@ impl Command {
             Command::Connect(Connect { common, .. })
             | Command::Run(Run { common, .. })
             | Command::Replay(Replay { common, .. }) => common,
-            Command::Diff(_) => unreachable!("no scenario"),
+            Command::Agent(_) | Command::Diff(_) => unreachable!("no scenario"),
         }
     }
+
+    /// How messages flow, where stages do not say.
+    pub(crate) fn flow(&self) -> Option<&Flow> {
+        match self {
+            Command::Echo(Echo { stages: Some(_), .. }) | Command::Churn(Churn { stages: Some(_), .. }) => None,
+            Command::Echo(Echo { load, .. })
+            | Command::Emit(Emit { load, .. })
+            | Command::Churn(Churn { load, .. })
+            | Command::Broadcast(Broadcast { publishing: Publishing { load, .. }, .. })
+            | Command::Rooms(Rooms { publishing: Publishing { load, .. }, .. })
+            | Command::Slow(Slow { publishing: Publishing { load, .. }, .. }) => Some(&load.flow),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Agent {
+    /// Where to listen for who leads: HOST:PORT. Other addresses than those of this machine itself need a token: an agent
+    /// sends whatever load it is told to, wherever it is told to.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9009")]
+    pub(crate) listen: String,
+    /// What whoever leads must know; by default that of RINGWIRE_LOADTEST_TOKEN, which other users of this machine cannot
+    /// see.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// Connections that may be asked of it; by default as many as this process may have descriptors.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_connections: Option<usize>,
+    /// No word of the runs.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Args, Debug)]
@@ -393,6 +427,13 @@ pub(crate) struct Opening {
     /// Processors to pin the threads to, as 1 or 1,2,3.
     #[arg(long, value_name = "PROCESSORS", value_delimiter = ',')]
     pub(crate) pin: Vec<usize>,
+    /// Agents (`ringwire-loadtest agent`) that make the run together in place of this process, as host-a:9009,host-b:9009. They
+    /// are shown the token of RINGWIRE_LOADTEST_TOKEN.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(crate) agents: Vec<String>,
+    /// An agent that is not heard of for this long is lost (seconds, or with a unit: 500ms, 2m).
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub(crate) agent_patience: Duration,
 }
 
 type Sources = Vec<Ipv4Addr>;
@@ -565,7 +606,7 @@ mod tests {
         Cli::command().debug_assert();
         const COMMON: &str = "[URL] --url --header --subprotocol --size --content --text --binary --raw --deflate \
                               --deflate-min --ca --insecure --client-cert --client-key --no-resumption --patience --concurrency \
-                              --ramp --bind --threads --pin --server-pid --rounds --slo --json --html --hdr-log --junit \
+                              --ramp --bind --threads --pin --agents --agent-patience --server-pid --rounds --slo --json --html --hdr-log --junit \
                               --summary --quiet";
         const FLOW: &str = "--rate --duration --count --warmup";
         let scenarios = [

@@ -4,7 +4,7 @@ use ringwire::quote::quoted;
 use serde_json::Value;
 
 use crate::{
-    rows::{Better, Row, rows},
+    rows::{Better, Row, rows_of},
     slo,
 };
 
@@ -91,7 +91,7 @@ pub(crate) fn table(a: &Value, b: &Value) -> String {
     let rounds = |figures: &Value| figures["rounds"].as_u64().unwrap_or(1);
     let are_enough = rounds(a) >= ROUNDS_MIN && rounds(b) >= ROUNDS_MIN;
     let mut text = format!("{:<26} {:>14} {:>14} {:>10}\n", "", "A", "B", "change");
-    for row in rows() {
+    for row in rows_of(a) {
         let (Some(before), Some(after)) = (row.value(a), row.value(b)) else { continue };
         let change = (after - before) / before * 100.0;
         let told = match before == after {
@@ -104,6 +104,13 @@ pub(crate) fn table(a: &Value, b: &Value) -> String {
             format!("{:<26} {:>14} {:>14} {told:>10} {verdict}", row.name, (row.unit)(before), (row.unit)(after));
         text += line.trim_end();
         text.push('\n');
+    }
+    // What stands in the same place is held against each other: it should be the same machine.
+    let names = |figures: &Value| -> Vec<Value> {
+        figures["agents"].as_array().into_iter().flatten().map(|agent| agent["agent"].clone()).collect()
+    };
+    if names(a) != names(b) {
+        text += "A and B were not made by the same agents\n";
     }
     for (name, figures) in [("A", a), ("B", b)] {
         if figures["host"]["disturbed"] == true {

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::{
+    agents,
     report::{deflate_text, target_text, tls_text},
     rows::{QUANTILES, TIMES},
     words::{bytes_text, grouped, time_text},
@@ -83,6 +84,7 @@ pub(crate) fn page(figures: &Value) -> String {
     latencies(&mut html, figures);
     plots(&mut html, figures, is_connect);
     checks(&mut html, figures);
+    agent_table(&mut html, figures);
     html += "<h2>Run</h2><table>";
     let machine = &figures["machine"];
     let mut row = |name: &str, text: &str| {
@@ -137,6 +139,47 @@ pub(crate) fn page(figures: &Value) -> String {
     row("Tool", figures["tool"].as_str().unwrap_or_default());
     html += "</table></body></html>\n";
     html
+}
+
+/// The agents that made the run together.
+fn agent_table(html: &mut String, figures: &Value) {
+    let agents = figures["agents"].as_array().map_or(&[][..], Vec::as_slice);
+    if agents.is_empty() {
+        return;
+    }
+    *html += "<h2>Agents</h2><div class=\"wide\"><table><tr><th></th>";
+    for title in ["connections", "messages", "per second", "p50", "p99", "lag p99", "cores", "problems", ""] {
+        let _ = write!(html, "<th>{title}</th>");
+    }
+    *html += "</tr>";
+    for agent in agents {
+        let name = escape(agent["agent"].as_str().unwrap_or_default());
+        if agent["lost"].is_string() {
+            let text = escape(&agents::text(agent));
+            let _ = write!(html, "<tr><td>{name}</td><td colspan=\"9\" class=\"bad\">{text}</td></tr>");
+            continue;
+        }
+        let number = |pointer: &str| agent.pointer(pointer).and_then(Value::as_f64);
+        let count = |pointer: &str| grouped(number(pointer).unwrap_or_default() as u64);
+        let time = |pointer: &str| number(pointer).map_or_else(|| "–".to_owned(), time_text);
+        let cores = format!("{:.2}", number("/client/cpu_share").unwrap_or_default());
+        let state = if agent["host"]["disturbed"] == true { "disturbed" } else { "" };
+        let _ = write!(html, "<tr><td>{name}</td>");
+        for cell in [
+            count("/opened"),
+            count("/messages"),
+            count("/messages_per_s"),
+            time("/latency_us/p50"),
+            time("/latency_us/p99"),
+            time("/lag_us/p99"),
+            cores,
+            count("/problem_count"),
+        ] {
+            let _ = write!(html, "<td>{cell}</td>");
+        }
+        let _ = write!(html, "<td class=\"bad\">{state}</td></tr>");
+    }
+    *html += "</table></div>";
 }
 
 fn cards(html: &mut String, figures: &Value, is_connect: bool) {

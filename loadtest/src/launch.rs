@@ -1,7 +1,9 @@
 //! From the command line to a run: checks what a scenario needs, plans it, runs it.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    cell::RefCell,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -16,8 +18,11 @@ use ringwire::{
 
 use crate::{
     cli::{Command, Common, Contexts, Flow, Publishing, Tls},
+    files::Files,
+    gate::Gate,
     net::{Nanos, Net},
-    output::Round,
+    outcome,
+    part::Part,
     progress::Progress,
     report::About,
     run,
@@ -30,29 +35,116 @@ use crate::{
         fanout::{self, Board, Fanout},
         play::{self, Play},
     },
-    script::{self, Role, Script, recording::Recording},
+    script::{self, Role, Script, recording::Recording, stages::Stages},
     target::Target,
     tickets::Tickets,
     usage,
     verdict::Outcome,
-    wire::{Content, Layout, Messages, STAMP_BYTES, STREAMS_MAX},
+    wire::{Content, Layout, Messages, STAMP_BYTES, STREAMS_MAX, Sizes},
 };
 
 /// Stands in for a window's length where a count ends it, to choose how finely time is cut.
 const WINDOW_GUESSED: Duration = Duration::from_secs(20);
+/// More threads than these are a mistake.
+const THREADS_MAX: usize = 1024;
+/// What another machine may ask for: a place of 8 bytes is kept for each.
+const IN_FLIGHT_MAX: usize = 1 << 26;
 
-/// Runs a scenario as the command line asks for it; `stop` ends it early.
+/// By whom, with what and for whom a run is made.
+#[derive(Debug)]
+pub(crate) struct Site<'a> {
+    pub(crate) files: &'a Files,
+    /// What of it is made here.
+    pub(crate) part: Part,
+    /// Where it waits for those who make the other parts.
+    pub(crate) gate: Option<Arc<Gate>>,
+    /// The most connections that may be asked for.
+    pub(crate) connections_max: Option<usize>,
+    pub(crate) progress: RefCell<Progress>,
+    /// Ends it early.
+    pub(crate) stop: &'a AtomicBool,
+}
+
+impl<'a> Site<'a> {
+    /// All of it is made here.
+    pub(crate) fn alone(files: &'a Files, progress: Progress, stop: &'a AtomicBool) -> Site<'a> {
+        let progress = RefCell::new(progress);
+        Site { files, part: Part::default(), gate: None, connections_max: None, progress, stop }
+    }
+}
+
+/// What a run was, and what it brought.
+type Done = (About, outcome::Outcome);
+
+/// What a run needs, before it is made.
+#[derive(Debug)]
+pub(crate) struct Needs {
+    /// What is dealt out to agents: connections, users, sockets.
+    pub(crate) connections: usize,
+    /// What cannot be dealt out further: no more agents than these can have a part.
+    pub(crate) parts_max: usize,
+    /// The agents that the scenario file names.
+    pub(crate) agents: Vec<String>,
+    /// From when messages flow to when they are measured.
+    pub(crate) warmup: Duration,
+    /// From when messages flow to the end of the measured window, where that is a time.
+    pub(crate) lasts: Option<Duration>,
+}
+
+/// Looks at what a run needs, and reads all its files.
+///
+/// # Errors
+/// What is wrong with them, or why agents cannot make such a run.
+pub(crate) fn needs(command: &Command, files: &Files) -> Outcome<Needs> {
+    let read = |path: &Path| files.read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let tls = &command.common().tls;
+    for path in tls.ca.iter().chain(&tls.client_cert).chain(&tls.client_key) {
+        read(path)?;
+    }
+    let flow = command.flow();
+    let warmup = flow.map_or(Duration::ZERO, |flow| flow.warmup);
+    let lasts = flow.filter(|flow| flow.count.is_none()).map(|flow| flow.warmup + flow.duration);
+    let of = |connections| Needs { connections, parts_max: connections, agents: Vec::new(), warmup, lasts };
+    let staged = |stages: &Stages| Needs { lasts: Some(Duration::from_nanos(stages.end())), ..of(stages.most()) };
+    Ok(match command {
+        Command::Echo(cli) => cli.stages.as_ref().map_or_else(|| of(cli.connections), staged),
+        Command::Churn(cli) => cli.stages.as_ref().map_or_else(|| of(cli.users), staged),
+        Command::Connect(cli) => of(cli.connections),
+        Command::Emit(cli) => of(cli.connections),
+        Command::Broadcast(cli) => Needs { parts_max: 1, ..of(cli.subscribers + cli.publishing.publishers as usize) },
+        Command::Slow(cli) => {
+            Needs { parts_max: 1, ..of(cli.subscribers + cli.stalled + cli.publishing.publishers as usize) }
+        }
+        Command::Rooms(cli) => Needs { parts_max: cli.rooms, ..of(cli.rooms.saturating_mul(cli.members)) },
+        Command::Run(cli) => {
+            let file = script::file::Scenario::read(&cli.file, files)?;
+            let stages = cli.stages.as_ref().unwrap_or(&file.script.stages);
+            Needs { agents: file.agents, ..staged(stages) }
+        }
+        Command::Replay(cli) => {
+            let recording = Recording::read(&cli.file, cli.matching, cli.speed, files)?;
+            of(cli.connections.unwrap_or(recording.roles.len()))
+        }
+        Command::Agent(_) | Command::Diff(_) => unreachable!("no scenario"),
+    })
+}
+
+/// Runs a scenario as the command line asks for it, or this site's part of it.
 ///
 /// # Errors
 /// If nothing could be measured.
-pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Round> {
+pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
     match command {
         Command::Echo(cli) => {
             if let Some(stages) = &cli.stages {
                 let common = &cli.load.common;
-                return play(common, "echo", Script::of(Role::echo(kind(common), None), stages.clone()), &[], stop);
+                return play(common, "echo", Script::of(Role::echo(kind(common), None), stages.clone()), &[], site);
             }
-            let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, stop);
+            let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, site);
+            let in_flight = launch.own().saturating_mul(cli.pipeline as usize);
+            if site.connections_max.is_some() && in_flight > IN_FLIGHT_MAX {
+                return Err(format!("{in_flight} messages in flight: an agent takes {IN_FLIGHT_MAX} at most").into());
+            }
             let plan = echo::Plan {
                 connections: cli.connections,
                 ramp: launch.ramp(),
@@ -65,24 +157,24 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Round> {
         }
         Command::Broadcast(cli) => {
             let members = cli.subscribers + cli.publishing.publishers as usize;
-            fan_out("broadcast", &cli.publishing, Groups { count: 1, members, stalled: 0 }, stop)
+            fan_out("broadcast", &cli.publishing, Groups { count: 1, members, stalled: 0 }, site)
         }
         Command::Rooms(cli) => {
             if !cli.publishing.load.common.to.urls().all(|url| url.path.contains("{room}")) {
                 return Err("the URL must have {room} in its path".into());
             }
             let groups = Groups { count: cli.rooms.max(1), members: cli.members, stalled: 0 };
-            fan_out("rooms", &cli.publishing, groups, stop)
+            fan_out("rooms", &cli.publishing, groups, site)
         }
         Command::Slow(cli) => {
             if cli.publishing.load.flow.count.is_some() {
                 return Err("slow needs a --duration: readers stall in the middle of it".into());
             }
             let members = cli.subscribers + cli.publishing.publishers as usize;
-            fan_out("slow", &cli.publishing, Groups { count: 1, members, stalled: cli.stalled }, stop)
+            fan_out("slow", &cli.publishing, Groups { count: 1, members, stalled: cli.stalled }, site)
         }
         Command::Emit(cli) => {
-            let mut launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, stop);
+            let mut launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, site);
             launch.refuse_raw("emit")?;
             let to = &launch.common.to;
             if to.content != Content::Random {
@@ -104,12 +196,12 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Round> {
                 token: cli.token.clone(),
             };
             let mut run = launch.plan()?;
-            launch.connections += plan.posters * run.workers;
+            launch.connections += plan.posters * run.workers * site.part.agents;
             run.connections = launch.connections;
             launch.run(&run, "emit", "deliveries", cli.load.flow.rate, |share, _| Emit::new(plan.clone(), share))
         }
         Command::Connect(cli) => {
-            let launch = Launch::new(&cli.common, cli.connections, stop);
+            let launch = Launch::new(&cli.common, cli.connections, site);
             if cli.ping {
                 launch.refuse_raw("--ping")?;
             }
@@ -130,9 +222,9 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Round> {
             if let Some(stages) = &cli.stages {
                 let common = &cli.load.common;
                 let role = Role::echo(kind(common), Some(cli.words.max(1)));
-                return play(common, "churn", Script::of(role, stages.clone()), &[], stop);
+                return play(common, "churn", Script::of(role, stages.clone()), &[], site);
             }
-            let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.users, stop);
+            let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.users, site);
             launch.refuse_raw("churn")?;
             let plan = churn::Plan { users: cli.users, words: cli.words, pace: launch.pace(&cli.load.flow) };
             let mut run = launch.plan()?;
@@ -142,23 +234,23 @@ pub(crate) fn scenario(command: &Command, stop: &AtomicBool) -> Outcome<Round> {
             launch.run(&run, "churn", "sessions", cli.load.flow.rate, |share, _| Churn::new(plan.clone(), share))
         }
         Command::Run(cli) => {
-            let file = script::file::Scenario::read(&cli.file)?;
+            let file = script::file::Scenario::read(&cli.file, site.files)?;
             let mut script = file.script;
             if let Some(stages) = &cli.stages {
                 script.stages = stages.clone();
             }
             let urls = file.urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
-            play(&cli.common, "run", script, &urls, stop)
+            play(&cli.common, "run", script, &urls, site)
         }
         Command::Replay(cli) => {
-            let recording = Recording::read(&cli.file, cli.matching, cli.speed)?;
+            let recording = Recording::read(&cli.file, cli.matching, cli.speed, site.files)?;
             let url = Target::parse(&recording.url);
             // Where the command line says where to, what was recorded need not be there.
             let urls = if cli.common.to.urls().next().is_some() { Vec::new() } else { vec![url?] };
             let connections = cli.connections.unwrap_or(recording.roles.len());
-            play(&cli.common, "replay", recording.script(connections, cli.repeat), &urls, stop)
+            play(&cli.common, "replay", recording.script(connections, cli.repeat), &urls, site)
         }
-        Command::Diff(_) => unreachable!("no scenario"),
+        Command::Agent(_) | Command::Diff(_) => unreachable!("no scenario"),
     }
 }
 
@@ -168,9 +260,9 @@ fn kind(common: &Common) -> Kind {
 }
 
 /// Users who follow a script; `urls` are where to if the command line does not say.
-fn play(common: &Common, scenario: &'static str, script: Script, urls: &[Target], stop: &AtomicBool) -> Outcome<Round> {
+fn play(common: &Common, scenario: &str, script: Script, urls: &[Target], site: &Site<'_>) -> Outcome<Done> {
     let users = script.stages.most();
-    let mut launch = Launch::new(common, users, stop);
+    let mut launch = Launch::new(common, users, site);
     launch.refuse_raw(scenario)?;
     if launch.urls.is_empty() {
         launch.urls.extend_from_slice(urls);
@@ -203,7 +295,7 @@ struct Groups {
     stalled: usize,
 }
 
-fn fan_out(scenario: &'static str, cli: &Publishing, groups: Groups, stop: &AtomicBool) -> Outcome<Round> {
+fn fan_out(scenario: &str, cli: &Publishing, groups: Groups, site: &Site<'_>) -> Outcome<Done> {
     let (flow, common) = (&cli.load.flow, &cli.load.common);
     let publishers = cli.publishers as usize;
     if publishers > groups.members {
@@ -220,13 +312,17 @@ fn fan_out(scenario: &'static str, cli: &Publishing, groups: Groups, stop: &Atom
     if groups.count * publishers > STREAMS_MAX {
         return Err(format!("at most {STREAMS_MAX} publishers can be told apart").into());
     }
-    let connections = groups.count * (groups.members + groups.stalled);
-    let mut launch = Launch::flowing(flow, common, connections, stop);
+    // A group is one agent's: what was sent is known where it was sent.
+    let here = site.part.of(groups.count);
+    let connections = here * site.part.agents * (groups.members + groups.stalled);
+    let mut launch = Launch::flowing(flow, common, connections, site);
     if common.to.raw {
         launch.layout = Layout::RawFanout;
     }
     let plan = fanout::Plan {
-        groups: groups.count,
+        groups: here,
+        groups_in_all: groups.count,
+        part: site.part,
         members: groups.members,
         publishers,
         stalled: groups.stalled,
@@ -245,16 +341,20 @@ fn fan_out(scenario: &'static str, cli: &Publishing, groups: Groups, stop: &Atom
 }
 
 /// What makes the sessions of one target: tickets of one server are of no use to another.
-fn connector(tls: &Tls) -> Result<Connector, String> {
+fn connector(tls: &Tls, files: &Files) -> Result<Connector, String> {
+    let read = |path: &Path| files.read(path).map_err(|error| format!("{}: {error}", path.display()));
     let mut builder = Connector::builder();
     for file in &tls.ca {
-        builder = builder.ca_file(file);
+        builder = if files.are_here() { builder.ca_file(file) } else { builder.ca_pem(read(file)?) };
     }
     if tls.insecure {
         builder = builder.dangerous_accept_any_certificate();
     }
     if let (Some(certificate), Some(key)) = (&tls.client_cert, &tls.client_key) {
-        builder = builder.certificate_files(certificate, key);
+        builder = match files.are_here() {
+            true => builder.certificate_files(certificate, key),
+            false => builder.certificate_pem(read(certificate)?, read(key)?),
+        };
     }
     builder = match tls.no_resumption {
         true => builder.without_resumption(),
@@ -271,6 +371,7 @@ fn nanos(time: Duration) -> Nanos {
 /// What all scenarios need from the command line.
 struct Launch<'a> {
     common: &'a Common,
+    /// Of all sites together.
     connections: usize,
     layout: Layout,
     warmup: Duration,
@@ -280,20 +381,25 @@ struct Launch<'a> {
     urls: Vec<Target>,
     /// What users expect, where they follow a script.
     steps: Vec<String>,
-    stop: &'a AtomicBool,
+    site: &'a Site<'a>,
 }
 
 impl<'a> Launch<'a> {
-    fn new(common: &'a Common, connections: usize, stop: &'a AtomicBool) -> Self {
+    fn new(common: &'a Common, connections: usize, site: &'a Site<'a>) -> Self {
         let layout = if common.to.raw { Layout::RawEcho } else { Layout::WebSocket };
         let urls = common.to.urls().cloned().collect();
-        Self { common, connections, layout, warmup: Duration::ZERO, duration: None, urls, steps: Vec::new(), stop }
+        Self { common, connections, layout, warmup: Duration::ZERO, duration: None, urls, steps: Vec::new(), site }
+    }
+
+    /// The connections that are made here.
+    fn own(&self) -> usize {
+        self.site.part.of(self.connections)
     }
 
     /// Of a scenario in which messages flow.
-    fn flowing(flow: &Flow, common: &'a Common, connections: usize, stop: &'a AtomicBool) -> Self {
+    fn flowing(flow: &Flow, common: &'a Common, connections: usize, site: &'a Site<'a>) -> Self {
         let duration = flow.count.is_none().then_some(flow.duration);
-        Self { warmup: flow.warmup, duration, ..Self::new(common, connections, stop) }
+        Self { warmup: flow.warmup, duration, ..Self::new(common, connections, site) }
     }
 
     fn ramp(&self) -> Ramp {
@@ -328,9 +434,9 @@ impl<'a> Launch<'a> {
             target.offer = to.deflate.map(|contexts| Offer { context: contexts == Contexts::Context });
             target.check()?;
             target.sources = opening.bind.clone().unwrap_or_default();
-            target.spread_sources(self.connections.div_ceil(count));
+            target.spread_sources(self.own().div_ceil(count));
             if target.is_secure {
-                target.connector = Some(connector(tls)?);
+                target.connector = Some(connector(tls, self.site.files)?);
             }
             targets.push(target);
         }
@@ -343,10 +449,16 @@ impl<'a> Launch<'a> {
     fn plan(&self) -> Result<run::Plan, String> {
         let Common { to, opening, output, patience, .. } = self.common;
         let targets = self.targets()?;
-        if self.connections == 0 {
-            return Err("there must be connections".to_owned());
+        let own = self.own();
+        if own == 0 {
+            return Err("there must be connections, for each agent at least one".to_owned());
         }
-        if let Some(pid) = output.server_pid {
+        if let Some(most) = self.site.connections_max.filter(|most| own > *most) {
+            return Err(format!("{own} connections: this agent takes {most} at most (--max-connections)"));
+        }
+        // An agent need not be where the server is.
+        let server_pid = output.server_pid.filter(|_| self.site.gate.is_none());
+        if let Some(pid) = server_pid {
             usage::check(pid).map_err(|error| format!("--server-pid {pid}: {error}"))?;
         }
         let descriptors = run::raise_nofile().map_err(|error| error.to_string())?;
@@ -359,22 +471,24 @@ impl<'a> Launch<'a> {
             let why = check::require(&Config::default()).err().map(|why| why.to_string());
             why.unwrap_or_else(|| format!("io_uring cannot be used: {error}"))
         })?;
-        let least = if are_shared { 1 } else { run::workers_needed(self.connections, descriptors) };
-        let wanted = opening.threads.unwrap_or(wanted).max(least);
+        let least = if are_shared { 1 } else { run::workers_needed(own, descriptors) };
+        let wanted = opening.threads.unwrap_or(wanted).clamp(1, THREADS_MAX).max(least);
         let kind = if to.binary { Kind::Binary } else { Kind::Text };
         let window = self.duration.unwrap_or(WINDOW_GUESSED);
         Ok(run::Plan {
             targets: targets.into(),
             deflate_bytes_min: to.deflate_min,
-            messages: Box::leak(Box::new(Messages::new(self.layout, kind, to.size.clone(), to.content))),
+            messages: messages(self.layout, kind, &to.size, to.content),
             connections: self.connections,
             slots: 0,
-            workers: wanted.clamp(1, self.connections),
+            part: self.site.part,
+            gate: self.site.gate.clone(),
+            workers: wanted.clamp(1, own),
             pin: opening.pin.clone(),
             warmup: self.warmup,
             duration: self.duration,
             patience: *patience,
-            server_pid: output.server_pid,
+            server_pid,
             interval: (window / 40).clamp(Duration::from_millis(100), Duration::from_secs(1)),
         })
     }
@@ -383,17 +497,36 @@ impl<'a> Launch<'a> {
     fn run<S: Scenario>(
         &self,
         plan: &run::Plan,
-        scenario: &'static str,
-        unit: &'static str,
+        scenario: &str,
+        unit: &str,
         rate: Option<f64>,
         make: impl Fn(Share, &Net) -> S + Sync,
-    ) -> Outcome<Round> {
-        let output = &self.common.output;
+    ) -> Outcome<Done> {
         let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let outcome = plan.run(make, &mut Progress::new(output.quiet), self.stop)?;
+        let outcome = plan.run(make, &mut self.site.progress.borrow_mut(), self.site.stop)?;
         let urls: Vec<String> = self.urls.iter().map(|url| url.url.clone()).collect();
-        let steps = self.steps.clone();
-        let about = About { scenario, unit, urls, steps, connections: self.connections, rate, started_unix_s };
-        Ok(Round::new(&about, outcome))
+        let about = About {
+            scenario: scenario.to_owned(),
+            unit: unit.to_owned(),
+            urls,
+            steps: self.steps.clone(),
+            connections: self.own(),
+            rate,
+            started_unix_s,
+        };
+        Ok((about, outcome))
     }
+}
+
+/// The messages of a run. They stay for good, so that those of the same kind are made once: an agent makes many runs.
+fn messages(layout: Layout, kind: Kind, sizes: &Sizes, content: Content) -> &'static Messages {
+    static MADE: Mutex<Vec<&'static Messages>> = Mutex::new(Vec::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_same = |known: &&&Messages| known.is_made_of(layout, kind, sizes, content);
+    if let Some(known) = made.iter().find(is_same) {
+        return known;
+    }
+    let messages: &'static Messages = Box::leak(Box::new(Messages::new(layout, kind, sizes.clone(), content)));
+    made.push(messages);
+    messages
 }

@@ -6,14 +6,21 @@
 
 #![forbid(unsafe_code)]
 
+mod agents;
 mod ci;
 mod cli;
 mod diff;
+mod files;
+mod fleet;
+mod gate;
+mod host;
 mod html;
 mod launch;
 mod net;
 mod outcome;
 mod output;
+mod pack;
+mod part;
 mod progress;
 mod report;
 mod rounds;
@@ -25,6 +32,7 @@ mod slo;
 mod tally;
 mod target;
 mod tickets;
+mod times;
 mod track;
 mod usage;
 mod verdict;
@@ -47,6 +55,11 @@ use crate::{
     ci::Case,
     cli::{Cli, Command},
     diff::Judged,
+    files::Files,
+    fleet::leader::Fleet,
+    launch::Site,
+    output::Round,
+    progress::Progress,
     verdict::{Outcome, Verdict},
 };
 
@@ -58,6 +71,9 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 fn main() -> ExitCode {
     let verdict = match Cli::parse().command {
         Command::Diff(diff) => compare(&diff),
+        Command::Agent(agent) => {
+            watch_signals().map_err(Into::into).and_then(|()| fleet::agent::serve(&agent, &INTERRUPTED))
+        }
         command => watch_signals().map_err(Into::into).and_then(|()| measure(&command)),
     };
     ExitCode::from(verdict.unwrap_or_else(|error| {
@@ -69,12 +85,24 @@ fn main() -> ExitCode {
 /// Runs a scenario, as many rounds as are asked for, and reports.
 fn measure(command: &Command) -> Outcome<Verdict> {
     let output = &command.common().output;
+    let files = Files::here();
+    let mut fleet = Fleet::gather(command, &files, std::env::args_os().skip(1))?;
     let mut rounds = Vec::new();
     for _ in 0..output.rounds {
         if !rounds.is_empty() && INTERRUPTED.load(Ordering::Relaxed) {
             break;
         }
-        rounds.push(launch::scenario(command, &INTERRUPTED)?);
+        let progress = Progress::new(output.quiet);
+        let (about, outcome) = match &mut fleet {
+            Some(fleet) => fleet.run(progress, &INTERRUPTED)?,
+            None => launch::scenario(command, &Site::alone(&files, progress, &INTERRUPTED))?,
+        };
+        let is_whole = outcome.lost_agents == 0;
+        rounds.push(Round::new(&about, outcome));
+        // Those that are left would make another run.
+        if !is_whole {
+            break;
+        }
     }
     output::finish(rounds, output)
 }

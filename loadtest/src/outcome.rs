@@ -3,33 +3,61 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
-use crate::tally::{Tally, Timed};
+use crate::{
+    pack,
+    tally::{End, Tally, Timed, latencies},
+};
 
 /// Counters summed over all workers.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) done: u64,
     pub(crate) published: u64,
     pub(crate) open: u64,
     pub(crate) opened: u64,
+    /// Connections asked for so far.
+    pub(crate) asked: u64,
     pub(crate) problems: u64,
 }
 
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.done += other.done;
+        self.published += other.published;
+        self.open += other.open;
+        self.opened += other.opened;
+        self.asked += other.asked;
+        self.problems += other.problems;
+    }
+}
+
 /// A stretch of time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Interval {
+    /// Its number since the run began.
+    pub(crate) number: u64,
     /// Its end, in seconds since the run began.
     pub(crate) at_s: f64,
     pub(crate) seconds: f64,
     pub(crate) measured: bool,
     pub(crate) done: u64,
     pub(crate) open: u64,
+    #[serde(with = "pack::option")]
     pub(crate) latencies: Option<Histogram<u64>>,
 }
 
+impl Interval {
+    /// Adds latencies, with fewer digits than all together have: there may be many intervals.
+    pub(crate) fn keep(&mut self, histogram: &Histogram<u64>) {
+        let small = self.latencies.get_or_insert_with(|| Histogram::new(2).expect("two digits"));
+        small.add(histogram).expect("it grows as needed");
+    }
+}
+
 /// CPU time of a window.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Cpu {
     pub(crate) server: Option<Duration>,
     pub(crate) client: Duration,
@@ -38,7 +66,7 @@ pub(crate) struct Cpu {
 }
 
 /// What else the machine has done in a window.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Host {
     pub(crate) processors: usize,
     /// CPU time that a hypervisor gave to others.
@@ -48,11 +76,13 @@ pub(crate) struct Host {
 }
 
 /// What a run brought.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// From the first connect until all connections were ready.
     pub(crate) ramp: Duration,
     pub(crate) ramp_cpu: Cpu,
+    /// From the first connect until messages began to flow.
+    pub(crate) flows_after: Duration,
     pub(crate) ready: u64,
     pub(crate) rss_before: Option<u64>,
     /// When all were open.
@@ -65,12 +95,95 @@ pub(crate) struct Outcome {
     pub(crate) done: u64,
     pub(crate) published: u64,
     pub(crate) workers: usize,
+    #[serde(with = "pack::one")]
     pub(crate) latencies: Histogram<u64>,
+    /// An agent sends them by themselves.
+    #[serde(skip)]
     pub(crate) intervals: Vec<Interval>,
     /// Everything else, summed over the workers.
     pub(crate) tally: Tally,
+    #[serde(with = "pack::timed")]
     pub(crate) timed: Vec<(Timed, Histogram<u64>)>,
     pub(crate) interrupted: bool,
     /// The server's process ended before the window did.
     pub(crate) server_gone: bool,
+    /// How long an interval is.
+    pub(crate) interval: Duration,
+    /// Those that have made it together; none where one process has made it.
+    #[serde(skip)]
+    pub(crate) agents: Vec<Agent>,
+    /// How many of them are lost.
+    #[serde(skip)]
+    pub(crate) lost_agents: u64,
+}
+
+impl Outcome {
+    /// All that was not as it should be.
+    pub(crate) fn problem_count(&self) -> u64 {
+        let tally = &self.tally;
+        let silent = tally.ends.get(&End::Silent).copied().unwrap_or_default();
+        let statuses: u64 = tally.statuses.values().sum();
+        tally.checks.total() + tally.failed + statuses + silent + self.lost_agents
+    }
+
+    /// That of nothing.
+    pub(crate) fn none() -> Outcome {
+        Outcome {
+            ramp: Duration::ZERO,
+            ramp_cpu: Cpu::default(),
+            flows_after: Duration::ZERO,
+            ready: 0,
+            rss_before: None,
+            rss_open: None,
+            rss_after: None,
+            elapsed: Duration::ZERO,
+            cpu: Cpu::default(),
+            host: None,
+            done: 0,
+            published: 0,
+            workers: 0,
+            latencies: latencies(),
+            intervals: Vec::new(),
+            tally: Tally::new(),
+            timed: Vec::new(),
+            interrupted: false,
+            server_gone: false,
+            interval: Duration::ZERO,
+            agents: Vec::new(),
+            lost_agents: 0,
+        }
+    }
+}
+
+/// One of several that have made a run together.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    /// As the command line has it.
+    pub(crate) name: String,
+    /// What it runs on: kernel, processor, number of processors.
+    pub(crate) machine: (String, String, usize),
+    pub(crate) round_trip: Option<Duration>,
+    /// How long after the agreed time its messages began to flow.
+    pub(crate) began_late: Option<Duration>,
+    pub(crate) ended: Ended,
+}
+
+/// What came of an agent's part.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Whole(Box<Outcome>),
+    /// Why it is lost, and what it said last.
+    Lost(String, Counts),
+}
+
+/// Adds what was measured in time.
+pub(crate) fn add_timed(into: &mut Vec<(Timed, Histogram<u64>)>, what: Timed, from: &Histogram<u64>) {
+    match into.iter_mut().find(|(known, _)| *known == what) {
+        Some((_, histogram)) => histogram.add(from).expect("the same bounds"),
+        None => {
+            let mut histogram = latencies();
+            histogram.add(from).expect("the same bounds");
+            into.push((what, histogram));
+        }
+    }
 }

@@ -1,13 +1,13 @@
 //! How a run is doing: one live line on a terminal, a plain line a second elsewhere. On standard error, so that standard
 //! output is the report alone.
 
-use std::io::IsTerminal;
+use std::{fmt, io::IsTerminal};
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    outcome::{Counts, Interval},
+    outcome::Counts,
     words::{grouped, time_text},
 };
 
@@ -23,6 +23,29 @@ pub(crate) enum Progress {
     Live(ProgressBar),
     /// Anything else; when the next line is due.
     Lines(f64),
+    /// Whoever has ordered the run is told.
+    Told(Teller),
+}
+
+/// Is called with how a run is doing.
+pub(crate) struct Teller(pub(crate) Box<dyn FnMut(Doing<'_>) + Send>);
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Teller").finish_non_exhaustive()
+    }
+}
+
+/// How a run is doing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doing<'a> {
+    /// In one word.
+    pub(crate) what: &'a str,
+    pub(crate) counts: &'a Counts,
+    /// Messages a second.
+    pub(crate) rate: f64,
+    /// Of the newest interval that has any.
+    pub(crate) latencies: Option<&'a Histogram<u64>>,
 }
 
 impl Progress {
@@ -38,23 +61,20 @@ impl Progress {
         Self::Live(bar)
     }
 
-    pub(crate) fn show(
-        &mut self,
-        what: &str,
-        seconds: f64,
-        counts: &Counts,
-        sample: Option<&Interval>,
-        latencies: Option<&Histogram<u64>>,
-    ) {
+    pub(crate) fn show(&mut self, seconds: f64, doing: Doing<'_>) {
         let due = match self {
             Self::Quiet => false,
             Self::Live(_) => true,
             Self::Lines(next) => seconds >= *next,
+            Self::Told(teller) => {
+                (teller.0)(doing);
+                false
+            }
         };
         if !due {
             return;
         }
-        let rate = sample.map_or(0.0, |sample| sample.done as f64 / sample.seconds);
+        let Doing { what, counts, rate, latencies } = doing;
         let mut text =
             format!("{seconds:6.1} s  {what:<10}  {} open  {} /s", grouped(counts.open), grouped(rate as u64));
         if let Some(latencies) = latencies {
@@ -65,7 +85,7 @@ impl Progress {
             text += &format!("  {} problems", grouped(counts.problems));
         }
         match self {
-            Self::Quiet => {}
+            Self::Quiet | Self::Told(_) => {}
             Self::Live(bar) => {
                 bar.set_message(text);
                 bar.tick();

@@ -3,48 +3,31 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::{
-    outcome::{Cpu, Host, Outcome},
-    rows::{QUANTILES, TIMES, rows},
-    tally::{End, Packed, Tally, Timed},
+    agents, host,
+    host::BUSY,
+    outcome::{Cpu, Outcome},
+    rows::{QUANTILES, TIMES, percentiles, rows_of},
+    tally::{End, Packed, Tally},
     usage,
     words::{bytes_text, grouped, time_text},
 };
 
-/// A thread or server busy for this share of a core sets the pace.
-const BUSY: f64 = 0.90;
-/// A run is disturbed where a hypervisor gave so much of the machine to others,
-const STOLEN: f64 = 0.02;
-/// where other processes used so much of it,
-const OTHERS: f64 = 0.10;
-/// or where this program came so late to its own schedule (the 99th percentile, in microseconds), and was not busy.
-const LAG_US: f64 = 1000.0;
 /// What a run was, beside its outcome.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct About {
-    pub(crate) scenario: &'static str,
+    pub(crate) scenario: String,
     /// What one message is: replies, deliveries, sessions.
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
     pub(crate) urls: Vec<String>,
     /// What users expect, where they follow a script.
     pub(crate) steps: Vec<String>,
     pub(crate) connections: usize,
     pub(crate) rate: Option<f64>,
     pub(crate) started_unix_s: u64,
-}
-
-/// Percentiles of a histogram of nanoseconds, in microseconds.
-pub(crate) fn percentiles(histogram: &Histogram<u64>) -> Value {
-    let mut figures = Map::new();
-    for (name, quantile) in QUANTILES {
-        figures.insert(name.to_owned(), json!(histogram.value_at_quantile(quantile) as f64 / 1e3));
-    }
-    figures.insert("max".to_owned(), json!(histogram.max() as f64 / 1e3));
-    figures.insert("mean".to_owned(), json!(histogram.mean() / 1e3));
-    figures.insert("count".to_owned(), json!(histogram.len()));
-    Value::Object(figures)
 }
 
 fn each_us(cpu: Duration, count: u64) -> Option<f64> {
@@ -61,31 +44,6 @@ fn bottleneck(cpu: &Cpu, elapsed: f64) -> &'static str {
         (false, Some(false)) => "neither",
         (false, None) => "unknown",
     }
-}
-
-/// What else the machine did: in cores, and what of it disturbed the run.
-fn host(outcome: &Outcome, elapsed: f64) -> (Value, Vec<String>) {
-    let lag = outcome.timed.iter().find(|(what, _)| *what == Timed::Lag);
-    let lag_us = lag.map(|(_, lags)| lags.value_at_quantile(0.99) as f64 / 1e3);
-    let is_busy = outcome.cpu.busiest.as_secs_f64() / elapsed >= BUSY;
-    let mut why = Vec::new();
-    if let Some(late) = lag_us.filter(|late| *late > LAG_US && !is_busy) {
-        why.push(format!("this program came up to {} late to its own schedule (p99)", time_text(late)));
-    }
-    let mut value = json!({"stolen_cores": null, "others_cores": null});
-    if let Some(Host { processors, stolen, others }) = outcome.host {
-        let cores = |time: Duration| time.as_secs_f64() / elapsed;
-        value["stolen_cores"] = json!(cores(stolen));
-        value["others_cores"] = json!(others.map(cores));
-        if cores(stolen) / processors as f64 > STOLEN {
-            why.push(format!("the hypervisor gave {:.2} of {processors} cores to others", cores(stolen)));
-        }
-        if let Some(others) = others.map(cores).filter(|others| others / processors as f64 > OTHERS) {
-            why.push(format!("other processes used {others:.2} of {processors} cores"));
-        }
-    }
-    value["disturbed"] = json!(!why.is_empty());
-    (value, why)
 }
 
 fn packed(packed: Packed) -> Value {
@@ -122,8 +80,11 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     let bottleneck = bottleneck(&outcome.cpu, elapsed);
     let tally = &outcome.tally;
     let silent = tally.ends.get(&End::Silent).copied().unwrap_or_default();
-    let problem_count = tally.checks.total() + tally.failed + tally.statuses.values().sum::<u64>() + silent;
-    let (host, disturbances) = host(outcome, elapsed);
+    let problem_count = outcome.problem_count();
+    let (host, disturbances) = match outcome.agents.is_empty() {
+        true => host::judge(outcome),
+        false => agents::host(&outcome.agents),
+    };
     let bottleneck = match bottleneck {
         "neither" | "unknown" if !disturbances.is_empty() => "host",
         side => side,
@@ -159,6 +120,13 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     }
     if outcome.server_gone {
         warnings.push("the server's process ended before the measured window did".to_owned());
+    }
+    if outcome.lost_agents > 0 {
+        warnings.push(format!(
+            "{} of {} agents are lost: figures are of what the others measured until then",
+            outcome.lost_agents,
+            outcome.agents.len()
+        ));
     }
     if outcome.interrupted {
         warnings.push("the run was interrupted: figures are of what was measured until then".to_owned());
@@ -246,6 +214,9 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         "cpu_us_per_connection": by_connection(outcome.ramp_cpu.client),
     });
     figures["bottleneck"] = json!(bottleneck);
+    if !outcome.agents.is_empty() {
+        figures["agents"] = agents::rows(&outcome.agents, is_connect);
+    }
     figures["host"] = host;
     figures["warnings"] = json!(warnings);
     figures["series"] = series(outcome);
@@ -379,7 +350,7 @@ pub(crate) fn text(figures: &Value) -> String {
     let mut line = |name: &str, text: String| lines.push((name.to_owned(), text));
     if let Some(rounds) = figures["rounds"].as_u64() {
         line("rounds", format!("{rounds}: all times and rates are medians; from the lowest to the highest:"));
-        for row in rows().iter().filter(|row| !row.name.ends_with(" p99.99") && !row.name.ends_with(" p90")) {
+        for row in rows_of(figures).iter().filter(|row| !row.name.ends_with(" p99.99") && !row.name.ends_with(" p90")) {
             if let Some((low, high)) = row.range(figures) {
                 line("", format!("{}  {} .. {}", row.name, (row.unit)(low), (row.unit)(high)));
             }
@@ -405,6 +376,9 @@ pub(crate) fn text(figures: &Value) -> String {
     line("checks", format!("{}, {} connections failed", checks.join(", "), grouped(count("/connections/failed"))));
     for target in figures["targets"].as_array().into_iter().flatten() {
         line("target", target_text(target));
+    }
+    for agent in figures["agents"].as_array().into_iter().flatten() {
+        line("agent", agents::text(agent));
     }
     if figures["tls"].is_object() {
         line("TLS", tls_text(&figures["tls"]));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{rows::rows, tally::PROBLEMS_LISTED_MAX};
+use crate::{rows::rows_of, tally::PROBLEMS_LISTED_MAX};
 
 /// One report of all; of one round, that round's.
 pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
@@ -12,7 +12,7 @@ pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
     }
     rounds.push(merged.clone());
     let mut ranges = Map::new();
-    for row in rows() {
+    for row in rows_of(&merged) {
         let mut values: Vec<f64> = rounds.iter().filter_map(|round| row.value(round)).collect();
         if values.len() < rounds.len() {
             continue;
@@ -35,11 +35,34 @@ pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
         }
         merged[key] = Value::Array(all);
     }
+    merge_agents(&mut merged, &rounds);
     let disturbed = rounds.iter().any(|round| round["host"]["disturbed"] == true);
     merged["host"]["disturbed"] = json!(disturbed);
     merged["rounds"] = json!(rounds.len());
     merged["ranges"] = Value::Object(ranges);
     merged
+}
+
+/// The agents' times are medians as all others are; one that was lost or disturbed in one round was so.
+fn merge_agents(merged: &mut Value, rounds: &[Value]) {
+    for (place, agent) in merged["agents"].as_array_mut().into_iter().flatten().enumerate() {
+        let mut each = rounds.iter().filter_map(|round| round["agents"].get(place));
+        for key in ["latency_us", "lag_us"] {
+            for (name, value) in agent[key].as_object_mut().into_iter().flatten().filter(|(name, _)| *name != "count") {
+                let mut values: Vec<f64> = each.clone().filter_map(|row| row[key][name.as_str()].as_f64()).collect();
+                values.sort_by(f64::total_cmp);
+                if !values.is_empty() {
+                    *value = json!(median(&values));
+                }
+            }
+        }
+        if each.clone().any(|row| row["host"]["disturbed"] == true) && agent["host"].is_object() {
+            agent["host"]["disturbed"] = json!(true);
+        }
+        if let Some(lost) = each.find(|row| row["lost"].is_string()) {
+            agent["lost"] = lost["lost"].clone();
+        }
+    }
 }
 
 /// The middle one of sorted values, or what is between the two in the middle.
@@ -66,6 +89,21 @@ mod tests {
         assert_eq!(merged["host"]["disturbed"], true);
         let even = merge(vec![round(30.0, 1.0, 0, "a"), round(10.0, 5.0, 0, "a")]);
         assert_eq!(even["messages_per_s"], 20.0);
+        let of_agent = |p90: f64, is_disturbed: bool, lost: Value| {
+            let host = json!({"disturbed": is_disturbed});
+            let mut round = round(30.0, 1.0, 0, "a");
+            round["agents"] =
+                json!([{"agent": "x:1", "latency_us": {"p90": p90, "count": 5}, "host": host, "lost": lost}]);
+            round
+        };
+        let agents = merge(vec![
+            of_agent(3.0, true, json!("gone")),
+            of_agent(9.0, false, Value::Null),
+            of_agent(4.0, false, Value::Null),
+        ]);
+        let row = &agents["agents"][0];
+        assert_eq!((&row["latency_us"], &row["lost"]), (&json!({"p90": 4.0, "count": 5}), &json!("gone")));
+        assert_eq!(row["host"]["disturbed"], true);
         let one = merge(vec![round(30.0, 1.0, 0, "a")]);
         assert!(one["ranges"].is_null() && one["messages_per_s"] == 30.0);
     }

@@ -1,6 +1,7 @@
 //! The figures that runs are compared by: where they are in a report, which way is better, and how they are written.
 
-use serde_json::Value;
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
 
 use crate::words::{bytes_text, time_text};
 
@@ -53,7 +54,41 @@ impl Row {
     }
 }
 
-/// All of them.
+/// Percentiles of a histogram of nanoseconds, in microseconds.
+pub(crate) fn percentiles(histogram: &Histogram<u64>) -> Value {
+    let mut figures = Map::new();
+    for (name, quantile) in QUANTILES {
+        figures.insert(name.to_owned(), json!(histogram.value_at_quantile(quantile) as f64 / 1e3));
+    }
+    figures.insert("max".to_owned(), json!(histogram.max() as f64 / 1e3));
+    figures.insert("mean".to_owned(), json!(histogram.mean() / 1e3));
+    figures.insert("count".to_owned(), json!(histogram.len()));
+    Value::Object(figures)
+}
+
+/// All that a report has, those of its agents included.
+pub(crate) fn rows_of(figures: &Value) -> Vec<Row> {
+    let mut all = rows();
+    for (place, agent) in figures["agents"].as_array().into_iter().flatten().enumerate() {
+        let name = agent["agent"].as_str().unwrap_or_default();
+        let row = |what: &str, pointer: &str, better, unit| Row {
+            name: format!("{name} {what}"),
+            pointer: format!("/agents/{place}{pointer}"),
+            better,
+            unit,
+            is_count: false,
+        };
+        all.push(row("messages/s", "/messages_per_s", Better::More, |value| format!("{value:.0}")));
+        all.push(row("p50", "/latency_us/p50", Better::Less, time_text));
+        all.push(row("p99", "/latency_us/p99", Better::Less, time_text));
+        all.push(row("lag p99", "/lag_us/p99", Better::Less, time_text));
+        let problems = row("problems", "/problem_count", Better::Less, |value| format!("{value:.0}"));
+        all.push(Row { is_count: true, ..problems });
+    }
+    all
+}
+
+/// All that a report may have, beside those of its agents.
 pub(crate) fn rows() -> Vec<Row> {
     let row = |name: String, pointer: String, better, unit| Row { name, pointer, better, unit, is_count: false };
     let whole = |value: f64| format!("{value:.0}");

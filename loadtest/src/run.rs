@@ -21,11 +21,13 @@ use nix::{
 use ringwire::engine::bell::Bell;
 
 use crate::{
+    gate::{Gate, Reached},
     net::{Nanos, Net},
-    outcome::{Counts, Cpu, Host, Interval, Outcome},
-    progress::Progress,
+    outcome::{Counts, Cpu, Host, Interval, Outcome, add_timed},
+    part::Part,
+    progress::{Doing, Progress},
     scenario::{Phase, Scenario, Share},
-    tally::{OfTarget, Tally, Timed, latencies},
+    tally::{Tally, Timed, latencies},
     target::Target,
     usage,
     wire::Messages,
@@ -48,10 +50,14 @@ pub(crate) struct Plan {
     pub(crate) deflate_bytes_min: usize,
     /// Kept for good: every thread looks at them all the time.
     pub(crate) messages: &'static Messages,
-    /// Connections that are opened first, and must be.
+    /// Connections that are opened first, and must be: of all agents together.
     pub(crate) connections: usize,
     /// Connections at once, where they are not these.
     pub(crate) slots: usize,
+    /// What of it is here.
+    pub(crate) part: Part,
+    /// Where it waits for the others.
+    pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) workers: usize,
     /// CPUs to pin the workers to, in turn; none: not at all.
     pub(crate) pin: Vec<usize>,
@@ -70,6 +76,7 @@ struct Told {
     published: AtomicU64,
     open: AtomicU64,
     opened: AtomicU64,
+    asked: AtomicU64,
     problems: AtomicU64,
     ready: AtomicBool,
     finished: AtomicBool,
@@ -119,6 +126,7 @@ impl Shared {
             counts.published += told.published.load(Ordering::Relaxed);
             counts.open += told.open.load(Ordering::Relaxed);
             counts.opened += told.opened.load(Ordering::Relaxed);
+            counts.asked += told.asked.load(Ordering::Relaxed);
             counts.problems += told.problems.load(Ordering::Relaxed);
         }
         counts
@@ -272,6 +280,8 @@ impl Plan {
                 }
                 return Err(io::Error::other(why));
             }
+            self.wait_for_others(&mut watch, opened.counts, stop);
+            let flows_after = origin.elapsed();
             if !self.warmup.is_zero() {
                 enter(Phase::Warmup);
                 let warm = Instant::now() + self.warmup;
@@ -289,9 +299,15 @@ impl Plan {
             watch.until("measuring", true, over);
             let end = self.snapshot(&shared)?;
             let rss_after = rss();
+            if let Some(gate) = &self.gate {
+                gate.reached(Reached::Measured);
+            }
             enter(Phase::Drain);
             let give_up = Instant::now() + self.patience + Duration::from_secs(1);
-            watch.until("draining", false, || shared.all(|told| &told.finished) || Instant::now() > give_up);
+            watch.until("draining", false, || {
+                let is_abandoned = self.gate.as_ref().is_some_and(|gate| gate.is_abandoned());
+                shared.all(|told| &told.finished) || Instant::now() > give_up || is_abandoned
+            });
             enter(Phase::Stop);
             let mut tally = Tally::new();
             let mut timed: Vec<(Timed, Histogram<u64>)> = Vec::new();
@@ -304,6 +320,7 @@ impl Plan {
             Ok(Outcome {
                 ramp: opened.at - origin,
                 ramp_cpu: self.cpu(&before, &opened),
+                flows_after,
                 ready: opened.counts.opened,
                 rss_before,
                 rss_open,
@@ -320,8 +337,24 @@ impl Plan {
                 timed,
                 interrupted: stop.load(Ordering::Relaxed),
                 server_gone: self.server_pid.is_some() && rss_after.is_none(),
+                interval: self.interval,
+                agents: Vec::new(),
+                lost_agents: 0,
             })
         })
+    }
+
+    /// Waits until messages are to flow everywhere.
+    fn wait_for_others(&self, watch: &mut Watch<'_>, counts: Counts, stop: &AtomicBool) {
+        let Some(gate) = &self.gate else { return };
+        gate.reached(Reached::Ready(counts));
+        let is_over = || stop.load(Ordering::Relaxed);
+        watch.until("waiting", false, || gate.opens_at().is_some() || is_over());
+        let left = || gate.opens_at().and_then(|at| at.checked_duration_since(Instant::now()));
+        while let Some(left) = left().filter(|left| !left.is_zero() && !is_over()) {
+            thread::sleep(left.min(LOOK_EVERY));
+        }
+        gate.reached(Reached::Flowing(Instant::now()));
     }
 
     /// A worker thread: its counts, and the latencies of its last interval.
@@ -337,11 +370,11 @@ impl Plan {
         if !self.pin.is_empty() {
             pin(self.pin[worker % self.pin.len()])?;
         }
-        let share = Share { worker, workers: self.workers };
+        let share = Share { worker, workers: self.workers, part: self.part };
         // Places for connections that close while others take their turn.
         let own = share.of(self.connections.max(self.slots));
         let slots = (own + own / 4 + 64).min(own + SPARE_DESCRIPTORS - 64) as u32;
-        let seed = u64::from(std::process::id()) << 32 | worker as u64;
+        let seed = u64::from(std::process::id()) << 32 ^ share.place() as u64;
         let mut net = Net::new(
             self.targets.clone(),
             self.messages,
@@ -383,6 +416,7 @@ impl Plan {
             told.published.store(tally.published, Ordering::Relaxed);
             told.open.store(tally.open, Ordering::Relaxed);
             told.opened.store(tally.opened, Ordering::Relaxed);
+            told.asked.store(tally.asked, Ordering::Relaxed);
             told.problems.store(tally.checks.total() + tally.failed, Ordering::Relaxed);
             match phase {
                 Phase::Open if scenario.is_ready(&net.io) => told.ready.store(true, Ordering::Release),
@@ -408,44 +442,10 @@ impl Plan {
 }
 
 fn merge(into: &mut Tally, timed: &mut Vec<(Timed, Histogram<u64>)>, from: &Tally) {
-    into.unsent += from.unsent;
-    into.bytes_in += from.bytes_in;
-    into.bytes_out += from.bytes_out;
-    into.opened += from.opened;
-    into.asked += from.asked;
-    into.failed += from.failed;
-    from.ends.iter().for_each(|(end, count)| *into.ends.entry(*end).or_default() += count);
-    into.secured.full += from.secured.full;
-    into.secured.resumed += from.secured.resumed;
-    from.secured.failures.iter().for_each(|(why, count)| *into.secured.failures.entry(why).or_default() += count);
-    let deflated = &mut into.deflated;
-    from.deflated.agreed.iter().for_each(|(what, count)| *deflated.agreed.entry(what.clone()).or_default() += count);
-    deflated.declined += from.deflated.declined;
-    deflated.sent.add(from.deflated.sent);
-    deflated.received.add(from.deflated.received);
-    into.unasked += from.unasked;
-    into.sessions += from.sessions;
-    if into.steps.len() < from.steps.len() {
-        into.steps.resize_with(from.steps.len(), || None);
-    }
-    for (into, from) in into.steps.iter_mut().zip(&from.steps) {
-        if let Some(from) = from {
-            into.get_or_insert_with(latencies).add(from).expect("the same bounds");
-        }
-    }
-    into.targets.resize_with(from.targets.len(), OfTarget::new);
-    into.targets.iter_mut().zip(&from.targets).for_each(|(into, from)| into.add(from));
-    into.checks.add(&from.checks);
-    from.closes.iter().for_each(|(code, count)| *into.closes.entry(*code).or_default() += count);
-    from.errnos.iter().for_each(|(errno, count)| *into.errnos.entry(*errno).or_default() += count);
-    from.statuses.iter().for_each(|(status, count)| *into.statuses.entry(*status).or_default() += count);
-    let room = crate::tally::PROBLEMS_LISTED_MAX - into.problems.len();
-    into.problems.extend(from.problems.iter().take(room).cloned());
+    into.add(from);
     for what in Timed::ALL {
-        let Some(theirs) = from.timed(what) else { continue };
-        match timed.iter_mut().find(|(known, _)| *known == what) {
-            Some((_, histogram)) => histogram.add(theirs).expect("the same bounds"),
-            None => timed.push((what, theirs.clone())),
+        if let Some(theirs) = from.timed(what) {
+            add_timed(timed, what, theirs);
         }
     }
 }
@@ -492,7 +492,12 @@ impl<'a> Watch<'a> {
                 self.interval = interval;
                 let newest = self.samples.iter().rev().find_map(|(_, sample)| sample.latencies.as_ref());
                 let seconds = (now - self.origin).as_secs_f64();
-                self.progress.show(what, seconds, &self.last, self.samples.values().next_back(), newest);
+                let rate = self
+                    .samples
+                    .values()
+                    .next_back()
+                    .map_or(0.0, |sample| sample.done as f64 / sample.seconds.max(1e-9));
+                self.progress.show(seconds, Doing { what, counts: &self.last, rate, latencies: newest });
             }
         }
         // What is left of the interval belongs to this phase.
@@ -504,7 +509,9 @@ impl<'a> Watch<'a> {
         let seconds = (now - self.sampled_at).as_secs_f64();
         let at_s = (now - self.origin).as_secs_f64();
         if seconds > 0.0 {
-            let sample = self.samples.entry(self.interval).or_insert_with(|| Interval {
+            let number = self.interval;
+            let sample = self.samples.entry(number).or_insert_with(|| Interval {
+                number,
                 at_s,
                 seconds: 0.0,
                 measured,
@@ -529,9 +536,7 @@ impl<'a> Watch<'a> {
     fn keep(&mut self, interval: u64, histogram: &Histogram<u64>) {
         self.total.add(histogram).expect("the same bounds");
         if let Some(sample) = self.samples.get_mut(&interval) {
-            // Fewer digits than the total: there may be many intervals.
-            let small = sample.latencies.get_or_insert_with(|| Histogram::new(2).expect("two digits"));
-            small.add(histogram).expect("it grows as needed");
+            sample.keep(histogram);
         }
     }
 

@@ -11,6 +11,7 @@ use ringwire::proto::Kind;
 
 use crate::{
     net::{App, Io, Nanos, Open, Received, Speaks},
+    part::Part,
     track::{Arrival, Tracker},
     wire::Name,
 };
@@ -56,17 +57,37 @@ pub(crate) trait Scenario: App {
     fn conclude(&mut self, io: &mut Io);
 }
 
-/// A worker's place among all.
+/// A worker's place among all: those of this process, and those of all the agents that make the run together.
+///
+/// Everything is dealt out to the agents in turn, and what an agent has to its workers, so that each item of the run has one
+/// number and is one worker's, however many workers each agent has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     pub(crate) worker: usize,
     pub(crate) workers: usize,
+    pub(crate) part: Part,
 }
 
 impl Share {
+    /// Its first number, below [`Share::places`].
+    pub(crate) fn place(self) -> usize {
+        self.worker * self.part.agents + self.part.agent
+    }
+
+    /// From one of its numbers to the next.
+    pub(crate) fn places(self) -> usize {
+        self.workers * self.part.agents
+    }
+
+    /// The same among the workers of this process alone.
+    pub(crate) fn here(self) -> Share {
+        Share { part: Part::default(), ..self }
+    }
+
     /// This worker's part of `total`.
     pub(crate) fn of(self, total: usize) -> usize {
-        total / self.workers + usize::from(self.worker < total % self.workers)
+        let here = self.part.of(total);
+        here / self.workers + usize::from(self.worker < here % self.workers)
     }
 
     /// This worker's part of a budget; none is unlimited.
@@ -76,7 +97,7 @@ impl Share {
 
     /// The number in the whole run of this worker's item `index`, dealt out in turn.
     pub(crate) fn number(self, index: usize) -> usize {
-        index * self.workers + self.worker
+        index * self.places() + self.place()
     }
 }
 
@@ -113,7 +134,7 @@ pub(crate) struct Opener {
 impl Opener {
     pub(crate) fn new(share: Share, count: usize, ramp: Ramp) -> Self {
         let concurrency = share.of(ramp.concurrency).max(1);
-        let period_ns = ramp.per_second.map(|rate| 1e9 * share.workers as f64 / rate);
+        let period_ns = ramp.per_second.map(|rate| 1e9 * share.places() as f64 / rate);
         Self { share, count, next: 0, concurrency, period_ns, begin: None }
     }
 
@@ -152,7 +173,7 @@ impl Schedule {
     /// This worker's part of `per_second`; it has `own` of `all` places.
     pub(crate) fn new(begin: Nanos, per_second: f64, share: Share, own: usize, all: usize) -> Self {
         let period_ns = 1e9 / per_second * all as f64 / own.max(1) as f64;
-        Self { begin, period_ns, offset_ns: period_ns * share.worker as f64 / share.workers as f64 }
+        Self { begin, period_ns, offset_ns: period_ns * share.place() as f64 / share.places() as f64 }
     }
 
     /// When number `index` is due.
@@ -245,20 +266,52 @@ pub(crate) fn judge(
 mod tests {
     use super::*;
 
+    /// The places of all workers where each agent has so many.
+    fn shares(workers: &[usize]) -> Vec<Share> {
+        let agents = workers.len();
+        let of_agent = |(agent, &workers): (usize, &usize)| {
+            (0..workers).map(move |worker| Share { worker, workers, part: Part { agent, agents } })
+        };
+        workers.iter().enumerate().flat_map(of_agent).collect()
+    }
+
+    /// Kills: a remainder that is lost in the division; two agents with the same numbers.
     #[test]
-    fn shares_add_up() {
-        for workers in 1..7 {
-            let total: usize = (0..workers).map(|worker| Share { worker, workers }.of(100)).sum();
-            assert_eq!(total, 100);
+    fn everything_is_one_workers_whatever_the_agents_have() {
+        for workers in [&[1][..], &[4], &[1, 1], &[2, 2, 2], &[3, 1], &[1, 4, 2]] {
+            for total in [0, 1, 2, 5, 16, 97, 100] {
+                let shares = shares(workers);
+                let mut numbers: Vec<usize> =
+                    shares.iter().flat_map(|share| (0..share.of(total)).map(|index| share.number(index))).collect();
+                numbers.sort_unstable();
+                assert_eq!(numbers, (0..total).collect::<Vec<_>>(), "{workers:?}");
+                let budgets: u64 = shares.iter().map(|share| share.of_budget(Some(total as u64))).sum();
+                assert_eq!(budgets, total as u64, "{workers:?}");
+            }
         }
     }
 
     #[test]
+    fn the_rates_of_all_agents_add_up() {
+        let shares = shares(&[2, 1, 3]);
+        let due: u64 = shares
+            .iter()
+            .filter(|share| share.of(50) > 0)
+            .map(|share| Schedule::new(0, 1000.0, *share, share.of(50), 50).due(10_000_000_000 - 1))
+            .sum();
+        assert!(due.abs_diff(10_000) <= shares.len() as u64, "{due}");
+    }
+
+    fn alone(worker: usize, workers: usize) -> Share {
+        Share { worker, workers, part: Part::default() }
+    }
+
+    #[test]
     fn a_schedule_is_even_and_says_what_is_due() {
-        let schedule = Schedule::new(1000, 1e6, Share { worker: 0, workers: 1 }, 1, 1);
+        let schedule = Schedule::new(1000, 1e6, alone(0, 1), 1, 1);
         assert_eq!((schedule.at(0), schedule.at(3)), (1000, 4000));
         assert_eq!((schedule.due(999), schedule.due(1000), schedule.due(3999)), (1, 1, 3));
-        let second = Schedule::new(0, 1e6, Share { worker: 1, workers: 2 }, 5, 10);
+        let second = Schedule::new(0, 1e6, alone(1, 2), 5, 10);
         assert_eq!((second.at(0), second.at(1)), (1000, 3000));
         assert_eq!((second.due(999), second.due(1000)), (0, 1));
     }

@@ -1,73 +1,18 @@
 //! What one worker counts.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
-/// Nanoseconds; a latency above is recorded as this.
-const LATENCY_MAX: u64 = 600_000_000_000;
+use crate::pack;
+pub(crate) use crate::times::{Timed, latencies};
+
 /// Problems that are told in words; the rest is only counted.
 pub(crate) const PROBLEMS_LISTED_MAX: usize = 20;
 
-/// An empty latency histogram in nanoseconds, exact to three digits.
-pub(crate) fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_MAX, 3).expect("valid bounds")
-}
-
-/// What is measured in time besides the main latency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Timed {
-    /// From when a message really was sent; the main latency counts from when it should have been.
-    Uncorrected,
-    /// From the first delivery of a broadcast to its last.
-    Spread,
-    /// From connecting to the end of the opening handshake.
-    Handshake,
-    /// From the connection to the end of the handshake of TLS.
-    Tls,
-    /// From a ping to its pong.
-    Ping,
-    /// From an HTTP request to its response.
-    Http,
-    /// Deliveries to readers before others stalled.
-    BeforeStall,
-    /// Deliveries to readers while others stalled.
-    WhileStalled,
-    /// How late this program looked at its own schedule: from when a message was due to when it came to it.
-    Lag,
-}
-
-impl Timed {
-    pub(crate) const ALL: [Timed; 9] = [
-        Timed::Uncorrected,
-        Timed::Spread,
-        Timed::Handshake,
-        Timed::Tls,
-        Timed::Ping,
-        Timed::Http,
-        Timed::BeforeStall,
-        Timed::WhileStalled,
-        Timed::Lag,
-    ];
-
-    /// Its key in the figures.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            Timed::Uncorrected => "uncorrected",
-            Timed::Spread => "spread",
-            Timed::Handshake => "handshake",
-            Timed::Tls => "tls_handshake",
-            Timed::Ping => "ping",
-            Timed::Http => "http",
-            Timed::BeforeStall => "before_stall",
-            Timed::WhileStalled => "while_stalled",
-            Timed::Lag => "lag",
-        }
-    }
-}
-
 /// Messages that were not as they should be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Checks {
     /// Never came.
     pub(crate) lost: u64,
@@ -107,17 +52,17 @@ impl Checks {
 }
 
 /// Handshakes of TLS.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Secured {
     pub(crate) full: u64,
     /// Those that went on from an earlier one.
     pub(crate) resumed: u64,
     /// Those that failed, and connections that did later on, by reason.
-    pub(crate) failures: BTreeMap<&'static str, u64>,
+    pub(crate) failures: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// Messages that were compressed, and their payloads' bytes before and after.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Packed {
     pub(crate) messages: u64,
     /// As they were meant.
@@ -135,7 +80,7 @@ impl Packed {
 }
 
 /// What came of permessage-deflate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Deflated {
     /// Connections by what was agreed on.
     pub(crate) agreed: BTreeMap<String, u64>,
@@ -146,12 +91,14 @@ pub(crate) struct Deflated {
 }
 
 /// What is told of each target where there are several.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct OfTarget {
     pub(crate) opened: u64,
     pub(crate) failed: u64,
     /// The main latency, in the measured window.
+    #[serde(with = "pack::one")]
     pub(crate) latencies: Histogram<u64>,
+    #[serde(with = "pack::one")]
     pub(crate) handshakes: Histogram<u64>,
 }
 
@@ -168,8 +115,13 @@ impl OfTarget {
     }
 }
 
+fn add_counts<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+    from.iter().for_each(|(what, count)| *into.entry(what.clone()).or_default() += count);
+}
+
 /// How a connection ended. Each that was asked for ends in one of these ways, so they add up to all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum End {
     /// The closing handshake was made, and the server has ended the connection.
     Closed,
@@ -185,6 +137,8 @@ pub(crate) enum End {
     Failed,
     /// It was never open.
     NeverOpened,
+    /// The agent that had it was lost.
+    Unknown,
 }
 
 impl End {
@@ -198,12 +152,13 @@ impl End {
             End::Dropped => "dropped",
             End::Failed => "failed",
             End::NeverOpened => "never_opened",
+            End::Unknown => "unknown",
         }
     }
 }
 
 /// One worker's counts.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// Messages completed: replies, deliveries, sessions, handshakes.
     pub(crate) done: u64,
@@ -233,6 +188,7 @@ pub(crate) struct Tally {
     pub(crate) secured: Secured,
     pub(crate) deflated: Deflated,
     /// From the sending to what was expected, by the expectation's number.
+    #[serde(with = "pack::some")]
     pub(crate) steps: Vec<Option<Histogram<u64>>>,
     /// Messages that no user was waiting for.
     pub(crate) unasked: u64,
@@ -241,12 +197,16 @@ pub(crate) struct Tally {
     /// One for each target; empty where there is one only.
     pub(crate) targets: Vec<OfTarget>,
     /// Whose connection something is told of now.
+    #[serde(skip)]
     pub(crate) target: usize,
     pub(crate) problems: Vec<String>,
     /// The main latency of the current interval.
+    #[serde(skip, default = "latencies")]
     pub(crate) interval: Histogram<u64>,
+    #[serde(skip)]
     timed: [Option<Histogram<u64>>; Timed::ALL.len()],
     /// Whether latencies are recorded now.
+    #[serde(skip)]
     pub(crate) recording: bool,
 }
 
@@ -279,6 +239,46 @@ impl Tally {
             timed: Default::default(),
             recording: false,
         }
+    }
+
+    /// Adds what is counted once, when a run is over: not what the workers tell meanwhile, nor what is measured in time
+    /// besides the main latency.
+    pub(crate) fn add(&mut self, from: &Tally) {
+        self.unsent += from.unsent;
+        self.bytes_in += from.bytes_in;
+        self.bytes_out += from.bytes_out;
+        self.opened += from.opened;
+        self.asked += from.asked;
+        self.failed += from.failed;
+        self.unasked += from.unasked;
+        self.sessions += from.sessions;
+        self.checks.add(&from.checks);
+        add_counts(&mut self.ends, &from.ends);
+        add_counts(&mut self.closes, &from.closes);
+        add_counts(&mut self.errnos, &from.errnos);
+        add_counts(&mut self.statuses, &from.statuses);
+        self.secured.full += from.secured.full;
+        self.secured.resumed += from.secured.resumed;
+        add_counts(&mut self.secured.failures, &from.secured.failures);
+        let deflated = &mut self.deflated;
+        add_counts(&mut deflated.agreed, &from.deflated.agreed);
+        deflated.declined += from.deflated.declined;
+        deflated.sent.add(from.deflated.sent);
+        deflated.received.add(from.deflated.received);
+        if self.steps.len() < from.steps.len() {
+            self.steps.resize_with(from.steps.len(), || None);
+        }
+        for (into, from) in self.steps.iter_mut().zip(&from.steps) {
+            if let Some(from) = from {
+                into.get_or_insert_with(latencies).add(from).expect("the same bounds");
+            }
+        }
+        if self.targets.len() < from.targets.len() {
+            self.targets.resize_with(from.targets.len(), OfTarget::new);
+        }
+        self.targets.iter_mut().zip(&from.targets).for_each(|(into, from)| into.add(from));
+        let room = PROBLEMS_LISTED_MAX.saturating_sub(self.problems.len());
+        self.problems.extend(from.problems.iter().take(room).cloned());
     }
 
     /// Records the main latency.

@@ -251,6 +251,7 @@ pub(crate) struct Messages {
     pub(crate) layout: Layout,
     pub(crate) kind: Kind,
     pub(crate) sizes: Sizes,
+    content: Content,
     windows: usize,
     table: Vec<u8>,
 }
@@ -338,7 +339,12 @@ impl Messages {
     pub(crate) fn new(layout: Layout, kind: Kind, sizes: Sizes, content: Content) -> Self {
         let windows = content.windows();
         let table = content.table(kind, sizes.max() + windows);
-        Self { layout, kind, sizes, windows, table }
+        Self { layout, kind, sizes, content, windows, table }
+    }
+
+    /// Whether they are the same as those of [`Messages::new`] would be.
+    pub(crate) fn is_made_of(&self, layout: Layout, kind: Kind, sizes: &Sizes, content: Content) -> bool {
+        (self.layout, self.kind, &self.sizes, self.content) == (layout, kind, sizes, content)
     }
 
     /// Payload bytes of a message.

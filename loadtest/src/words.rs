@@ -32,6 +32,11 @@ pub(crate) fn bytes_text(bytes: f64) -> String {
     }
 }
 
+/// What another machine has written, as one line that no terminal makes anything of.
+pub(crate) fn one_line(text: &str) -> String {
+    text.trim().chars().map(|char| if char.is_control() { ' ' } else { char }).take(500).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +51,7 @@ mod tests {
         assert_eq!(time_text(12_340.0), "12.34 ms");
         assert_eq!(time_text(2_500_000.0), "2.50 s");
         assert_eq!(bytes_text(1536.0), "1.5 KiB");
+        assert_eq!(one_line(" a\u{1b}[31m\nb \n"), "a [31m b");
+        assert_eq!(one_line(&"x".repeat(1000)).len(), 500);
     }
 }

@@ -1,11 +1,15 @@
 //! The comparison: the bare limit, ringwire and every other server, in turn, round after round, each a fresh process on
 //! one CPU with the load generator on another. What else the machine does falls on all of them alike. What counts is
 //! server CPU per message: it holds even where the client sets the pace.
+//!
+//! Servers in scripts take part where their packages are installed (`foreign`); those that are not are named and left out. A
+//! server has its turn in the rows that it speaks: the bare limit and the Rust servers here know neither TLS nor compression.
 
 use std::{
+    fs,
     io::{self, IsTerminal},
     path::PathBuf,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     thread,
     time::Duration,
 };
@@ -17,7 +21,11 @@ use nix::{
 use peers::runner::{Outcome, choose, measure, pin, start};
 use serde_json::Value;
 
-use crate::servers;
+use crate::{
+    foreign::{self, Installed, Wire},
+    servers,
+    table::{cell, cpu, line, median, ranged, rate, time},
+};
 
 /// The first two: what all others are held against, and what this is about.
 const LIMIT: &str = "bare io_uring";
@@ -51,6 +59,12 @@ pub(crate) struct Args {
     /// The load generator; by default the one beside this program.
     #[arg(long)]
     loadtest: Option<PathBuf>,
+    /// Folder in which `npm install ws @oven/bun-linux-x64` and the like were done: those servers are measured too.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    modules: PathBuf,
+    /// Print a table with a column for each server, as README.md has it, when all is measured.
+    #[arg(long)]
+    readme: bool,
     /// CPU of the servers.
     #[arg(long, default_value_t = 0)]
     server_cpu: usize,
@@ -85,7 +99,8 @@ fn parse_peer(text: &str) -> Result<Peer, String> {
 
 /// The servers that are started here.
 fn own_names<'a>() -> impl Iterator<Item = &'a str> {
-    [LIMIT, OURS].into_iter().chain(servers::ALL.map(|server| server.0))
+    let rust = [LIMIT, OURS].into_iter().chain(servers::ALL.map(|server| server.0));
+    rust.chain(foreign::ALL.map(|foreign| foreign.name))
 }
 
 enum Load {
@@ -94,16 +109,36 @@ enum Load {
     Idle,
 }
 
-const ROWS: [(&str, Load); 9] = [
-    ("echo 64 x 64 B", Load::Echo { connections: 64, size: 64, pipeline: 1 }),
-    ("echo 64 x 64 B, 16 in flight", Load::Echo { connections: 64, size: 64, pipeline: 16 }),
-    ("echo 512 x 64 B", Load::Echo { connections: 512, size: 64, pipeline: 1 }),
-    ("echo 64 x 16 KiB", Load::Echo { connections: 64, size: 16 << 10, pipeline: 1 }),
-    ("echo 8 x 1 MiB", Load::Echo { connections: 8, size: 1 << 20, pipeline: 1 }),
-    ("fan-out 1,000 x 64 B", Load::Broadcast { size: 64, burst: 1 }),
-    ("fan-out 1,000 x 4 KiB", Load::Broadcast { size: 4 << 10, burst: 1 }),
-    ("fan-out 1,000 x 64 B, 8 at once", Load::Broadcast { size: 64, burst: 8 }),
-    ("10,000 idle", Load::Idle),
+/// A row: its name, what is done, and over what.
+struct Row(&'static str, Load, Wire);
+
+/// Bytes of a short text.
+const SHORT: u32 = 5;
+
+const fn echo(connections: u32, size: u32, pipeline: u32) -> Load {
+    Load::Echo { connections, size, pipeline }
+}
+
+const ROWS: [Row; 18] = [
+    Row("echo 64 x 64 B", echo(64, 64, 1), Wire::Plain),
+    Row("echo 64 x 64 B, 16 in flight", echo(64, 64, 16), Wire::Plain),
+    Row("echo 512 x 64 B", echo(512, 64, 1), Wire::Plain),
+    Row("echo 64 x 16 KiB", echo(64, 16 << 10, 1), Wire::Plain),
+    Row("echo 8 x 1 MiB", echo(8, 1 << 20, 1), Wire::Plain),
+    Row("fan-out 1,000 x 64 B", Load::Broadcast { size: 64, burst: 1 }, Wire::Plain),
+    Row("fan-out 1,000 x 4 KiB", Load::Broadcast { size: 4 << 10, burst: 1 }, Wire::Plain),
+    Row("fan-out 1,000 x 64 B, 8 at once", Load::Broadcast { size: 64, burst: 8 }, Wire::Plain),
+    Row("10,000 idle", Load::Idle, Wire::Plain),
+    Row("TLS: echo 64 x 64 B", echo(64, 64, 1), Wire::Tls),
+    Row("TLS: echo 64 x 16 KiB", echo(64, 16 << 10, 1), Wire::Tls),
+    Row("deflate: echo 64 x 1 KiB of JSON", echo(64, 1 << 10, 1), Wire::Deflate),
+    // HttpArena's echo-ws and echo-ws-pipeline.
+    Row("arena: echo-ws, 512", echo(512, SHORT, 1), Wire::Plain),
+    Row("arena: echo-ws, 4,096", echo(4096, SHORT, 1), Wire::Plain),
+    Row("arena: echo-ws, 16,384", echo(16_384, SHORT, 1), Wire::Plain),
+    Row("arena: echo-ws-pipeline, 512", echo(512, SHORT, 16), Wire::Plain),
+    Row("arena: echo-ws-pipeline, 4,096", echo(4096, SHORT, 16), Wire::Plain),
+    Row("arena: echo-ws-pipeline, 16,384", echo(16_384, SHORT, 16), Wire::Plain),
 ];
 
 impl Load {
@@ -117,16 +152,31 @@ struct Programs {
     own: PathBuf,
     ringwire: PathBuf,
     loadtest: PathBuf,
+    foreign: Vec<Installed>,
+    /// The files of a certificate for 127.0.0.1, and of its key.
+    certificate: (PathBuf, PathBuf),
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        for file in [&self.certificate.0, &self.certificate.1] {
+            let _ = fs::remove_file(file);
+        }
+    }
 }
 
 impl Programs {
-    fn find(args: &Args) -> Outcome<Programs> {
+    fn find(args: &Args, foreign: Vec<Installed>) -> Outcome<Programs> {
         let own = std::env::current_exe()?;
         let beside = |name: &str| own.with_file_name(name);
         let programs = Programs {
             ringwire: args.ringwire.clone().unwrap_or_else(|| beside("ringwire")),
             loadtest: args.loadtest.clone().unwrap_or_else(|| beside("ringwire-loadtest")),
             own,
+            foreign,
+            certificate: ["cert", "key"]
+                .map(|part| std::env::temp_dir().join(format!("ringwire-peers-{}-{part}.pem", std::process::id())))
+                .into(),
         };
         for program in [&programs.ringwire, &programs.loadtest] {
             if !program.exists() {
@@ -136,10 +186,35 @@ impl Programs {
         Ok(programs)
     }
 
-    fn server(&self, name: &str, load: &Load) -> Command {
+    /// Makes the certificate, once.
+    fn certify(&self) -> Outcome<()> {
+        let (certificate, key) = &self.certificate;
+        if certificate.exists() && key.exists() {
+            return Ok(());
+        }
+        let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]);
+        command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+        let made = command.arg("-keyout").arg(key).arg("-out").arg(certificate).stderr(Stdio::null()).status()?;
+        if made.success() { Ok(()) } else { Err("openssl has made no certificate".into()) }
+    }
+
+    fn server(&self, name: &str, load: &Load, wire: Wire) -> Command {
+        if let Some(foreign) = self.foreign.iter().find(|foreign| foreign.name == name) {
+            return foreign.command(load.route(), wire, &self.certificate);
+        }
         let mut command = Command::new(if name == OURS { &self.ringwire } else { &self.own });
         if name == OURS {
-            command.env("RINGWIRE_ADDR", "127.0.0.1:0").env("RINGWIRE_CORES", "1").env("RINGWIRE_LOG", "error");
+            let scheme = if wire == Wire::Tls { "wss" } else { "ws" };
+            command.env("RINGWIRE_ADDR", format!("{scheme}://127.0.0.1:0")).env("RINGWIRE_CORES", "1");
+            match wire {
+                Wire::Plain => {}
+                Wire::Tls => {
+                    let (certificate, key) = &self.certificate;
+                    command.env("RINGWIRE_TLS_CERT", certificate).env("RINGWIRE_TLS_KEY", key);
+                }
+                Wire::Deflate => drop(command.env("RINGWIRE_DEFLATE", "dedicated")),
+            }
             return command;
         }
         if name != LIMIT {
@@ -171,7 +246,8 @@ impl Programs {
         command
     }
 
-    fn client(&self, args: &Args, load: &Load, url: &str, pid: u32, raw: bool) -> Command {
+    fn client(&self, args: &Args, row: &Row, url: &str, pid: u32, raw: bool) -> Command {
+        let Row(_, load, wire) = row;
         let mut command = Command::new(&self.loadtest);
         match *load {
             Load::Echo { connections, size, pipeline } => {
@@ -191,6 +267,11 @@ impl Programs {
         }
         command.arg("--quiet").arg("--url").arg(url);
         command.arg(format!("--server-pid={pid}")).arg(format!("--pin={}", args.client_cpu));
+        match wire {
+            Wire::Plain => {}
+            Wire::Tls => drop(command.arg("--insecure")),
+            Wire::Deflate => drop(command.args(["--deflate", "--content=json"])),
+        }
         if raw {
             command.arg("--raw");
         }
@@ -198,45 +279,27 @@ impl Programs {
     }
 
     /// One turn of one server.
-    fn turn(&self, args: &Args, name: &str, load: &Load) -> Outcome<Value> {
+    fn turn(&self, args: &Args, name: &str, row: &Row) -> Outcome<Value> {
+        let Row(_, load, wire) = row;
         if let Some(peer) = args.peers.iter().find(|peer| peer.name == name) {
             pin(args.client_cpu)?;
-            return measure(&mut self.client(args, load, &format!("{}/{}", peer.url, load.route()), peer.pid, false));
+            return measure(&mut self.client(args, row, &format!("{}/{}", peer.url, load.route()), peer.pid, false));
+        }
+        if *wire == Wire::Tls {
+            self.certify()?;
         }
         // Children inherit the CPU this program is on.
         pin(args.server_cpu)?;
-        let (running, addr) = start(&mut self.server(name, load))?;
+        let (running, addr) = start(&mut self.server(name, load, *wire))?;
         pin(args.client_cpu)?;
-        let url = format!("ws://{addr}/{}", load.route());
-        measure(&mut self.client(args, load, &url, running.id(), name == LIMIT))
+        let scheme = if *wire == Wire::Tls { "wss" } else { "ws" };
+        let url = format!("{scheme}://{addr}/{}", load.route());
+        measure(&mut self.client(args, row, &url, running.id(), name == LIMIT))
     }
-}
 
-/// The middle value of those that are there.
-fn median(figures: &[Value], pointer: &str) -> Option<f64> {
-    let mut values: Vec<f64> = figures.iter().filter_map(|figures| figures.pointer(pointer)?.as_f64()).collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        len if len % 2 == 1 => Some(values[middle]),
-        _ => Some((values[middle - 1] + values[middle]) / 2.0),
-    }
-}
-
-fn cell(value: Option<f64>, text: impl Fn(f64) -> String) -> String {
-    value.map_or_else(|| "-".to_owned(), text)
-}
-
-fn time(us: f64) -> String {
-    if us < 1000.0 { format!("{us:.0} us") } else { format!("{:.1} ms", us / 1000.0) }
-}
-
-fn rate(each_second: f64) -> String {
-    match each_second {
-        rate if rate >= 1e6 => format!("{:.2} M", rate / 1e6),
-        rate if rate >= 1e4 => format!("{:.0} k", rate / 1e3),
-        rate => format!("{rate:.0}"),
+    /// Whether a server speaks what a row is measured over.
+    fn speaks(&self, name: &str, wire: Wire) -> bool {
+        wire == Wire::Plain || name == OURS || self.foreign.iter().any(|foreign| foreign.name == name)
     }
 }
 
@@ -273,12 +336,42 @@ fn show(what: &str) {
     }
 }
 
+/// The servers in scripts that take part; those that are not installed are named.
+fn installed(args: &Args) -> Vec<Installed> {
+    let is_wanted = |name: &str| args.servers.is_empty() || args.servers.iter().any(|wanted| wanted == name);
+    let found = foreign::ALL.iter().filter(|foreign| is_wanted(foreign.name)).filter_map(|foreign| {
+        let found = foreign.find(&args.modules);
+        if let Err(why) = &found {
+            eprintln!("{} is left out: {why}", foreign.name);
+        }
+        found.ok()
+    });
+    found.collect()
+}
+
+/// Where a row's figures are: CPU time and times.
+fn pointers(load: &Load) -> (&'static str, &'static str) {
+    match load {
+        Load::Idle => ("/server/cpu_us_per_connection", "/handshake_us"),
+        _ => ("/server/cpu_us_per_message", "/latency_us"),
+    }
+}
+
+/// All turns of a row, by server; none where it does not speak what the row is measured over.
+type Turns = Vec<Vec<Value>>;
+
 /// Runs the comparison and prints its table, in Markdown.
 pub(crate) fn run(args: &Args) -> Outcome<ExitCode> {
     check(args)?;
     let rows = choose(&ROWS.map(|row| row.0), &args.rows)?;
+    let foreign = installed(args);
+    let is_here = |name: &&str| {
+        let is_foreign = foreign::ALL.iter().any(|foreign| foreign.name == *name);
+        !is_foreign || args.list || foreign.iter().any(|foreign| foreign.name == *name)
+    };
     let names: Vec<&str> = own_names()
         .filter(|name| args.servers.is_empty() || args.servers.iter().any(|wanted| wanted == name))
+        .filter(is_here)
         .chain(args.peers.iter().map(|peer| peer.name.as_str()))
         .collect();
     if args.list {
@@ -286,21 +379,24 @@ pub(crate) fn run(args: &Args) -> Outcome<ExitCode> {
         names.iter().for_each(|name| println!("{name}"));
         return Ok(ExitCode::SUCCESS);
     }
-    let programs = Programs::find(args)?;
+    let programs = Programs::find(args, foreign)?;
     let mut failures = 0;
     println!("| load | server | messages/s | server CPU/message | x limit | p50 | p99 | RSS/connection |");
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for (row, load) in rows.into_iter().map(|place| &ROWS[place]) {
-        let mut turns: Vec<Vec<Value>> = names.iter().map(|_| Vec::new()).collect();
+    let mut all: Vec<(&Row, Turns)> = Vec::new();
+    for row in rows.into_iter().map(|place| &ROWS[place]) {
+        let mut turns: Turns = names.iter().map(|_| Vec::new()).collect();
+        let Row(title, load, wire) = row;
+        let speaks = |name: &str| programs.speaks(name, *wire);
         for round in 1..=args.rounds {
-            for (name, turns) in names.iter().zip(&mut turns) {
-                show(&format!("{row}: round {round} of {}, {name}", args.rounds));
-                match programs.turn(args, name, load) {
+            for (name, turns) in names.iter().zip(&mut turns).filter(|(name, _)| speaks(name)) {
+                show(&format!("{title}: round {round} of {}, {name}", args.rounds));
+                match programs.turn(args, name, row) {
                     Ok(figures) => turns.push(figures),
                     Err(error) => {
                         failures += 1;
                         show("");
-                        eprintln!("{row}, {name}: {error}");
+                        eprintln!("{title}, {name}: {error}");
                     }
                 }
                 // Lets the kernel finish with the connections of this turn.
@@ -308,35 +404,61 @@ pub(crate) fn run(args: &Args) -> Outcome<ExitCode> {
             }
         }
         show("");
-        let is_idle = matches!(load, Load::Idle);
-        let cpu_of = if is_idle { "/server/cpu_us_per_connection" } else { "/server/cpu_us_per_message" };
+        let (cpu_of, latency) = pointers(load);
         let limit = names.iter().position(|name| *name == LIMIT).and_then(|place| median(&turns[place], cpu_of));
-        for (name, turns) in names.iter().zip(&turns) {
-            let cpu = median(turns, cpu_of);
-            let latency = if is_idle { "handshake_us" } else { "latency_us" };
+        for (name, turns) in names.iter().zip(&turns).filter(|(name, _)| speaks(name)) {
             let shown = if *name == OURS { format!("**{name}**") } else { (*name).to_owned() };
-            println!(
-                "| {row} | {shown} | {} | {} | {} | {} | {} | {} |",
-                cell(median(turns, "/messages_per_s"), rate),
-                cell(cpu, |us| format!("{us:.2} us")),
-                cell(cpu.zip(limit).map(|(cpu, limit)| cpu / limit), |ratio| format!("{ratio:.2}")),
-                cell(median(turns, &format!("/{latency}/p50")), time),
-                cell(median(turns, &format!("/{latency}/p99")), time),
+            let cells = [
+                (*title).to_owned(),
+                shown,
+                ranged(turns, "/messages_per_s", rate),
+                ranged(turns, cpu_of, |us| format!("{us:.2} us")),
+                cell(median(turns, cpu_of).zip(limit).map(|(cpu, limit)| cpu / limit), |ratio| format!("{ratio:.2}")),
+                cell(median(turns, &format!("{latency}/p50")), time),
+                cell(median(turns, &format!("{latency}/p99")), time),
                 cell(median(turns, "/server/rss_bytes_per_connection"), |bytes| format!("{bytes:.0} B")),
-            );
+            ];
+            println!("{}", line(cells));
         }
+        all.push((row, turns));
     }
     println!(
-        "\nMedians of {} rounds. The idle row counts connections instead of messages, and its times are handshakes.",
+        "\nMedians of {} rounds, with the lowest and the highest. The idle row counts connections instead of messages, and its \
+         times are handshakes.",
         args.rounds
     );
+    if args.readme {
+        println!(
+            "\nServer CPU a message in microseconds, from the lowest to the highest round, and messages a second:\n"
+        );
+        println!("{}", line(["load".to_owned()].into_iter().chain(names.iter().map(|name| (*name).to_owned()))));
+        println!("{}", line(std::iter::repeat_n("---".to_owned(), names.len() + 1)));
+        all.iter().for_each(|(row, turns)| println!("{}", readme_line(row, turns)));
+    }
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn readme_line(Row(title, load, _): &Row, turns: &Turns) -> String {
+    let (cpu_of, _) = pointers(load);
+    let of_server = |turns: &Vec<Value>| match turns.is_empty() {
+        true => "-".to_owned(),
+        false => format!("{}; {}/s", ranged(turns, cpu_of, cpu), cell(median(turns, "/messages_per_s"), rate)),
+    };
+    line([(*title).to_owned()].into_iter().chain(turns.iter().map(of_server)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_row_of_the_readme_has_a_cell_for_each_server() {
+        let turn = |cpu: f64| json!({"messages_per_s": 20_000, "server": {"cpu_us_per_message": cpu}});
+        let turns = vec![vec![turn(4.5), turn(4.25), turn(5.0)], vec![], vec![turn(12.0)]];
+        let expected = "| echo 64 x 64 B | 4.50 (4.25 .. 5.00); 20 k/s | - | 12.0; 20 k/s |";
+        assert_eq!(readme_line(&ROWS[0], &turns), expected);
+    }
 
     #[test]
     fn peers_started_by_hand_are_read() {
@@ -347,11 +469,5 @@ mod tests {
         wrong.iter().for_each(|text| assert!(parse_peer(text).is_err(), "{text}"));
         // It would be taken for the server of that name that is started here.
         own_names().for_each(|own| assert!(parse_peer(&format!("{own}=ws://127.0.0.1:9,1")).is_err(), "{own}"));
-    }
-
-    #[test]
-    fn the_middle_of_what_is_there() {
-        let figures = [json!({"a": 3.0}), json!({"a": 1.0}), json!({}), json!({"a": 2.0})];
-        assert_eq!((median(&figures, "/a"), median(&figures, "/b")), (Some(2.0), None));
     }
 }

@@ -2,7 +2,9 @@
 //! `peers serve NAME` is one of them.
 
 mod compare;
+mod foreign;
 mod servers;
+mod table;
 
 use std::{net::SocketAddr, process::ExitCode};
 

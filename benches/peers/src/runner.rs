@@ -66,7 +66,8 @@ pub fn start(command: &mut Command) -> Outcome<(Running, String)> {
 /// The address in a ready line: `listening on ADDR` or `ringwire listening on ws://ADDR (N cores)`.
 fn address(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("listening on ")?;
-    rest.trim_start_matches("ws://").split_whitespace().next()
+    let place = rest.split_whitespace().next()?;
+    Some(place.trim_start_matches("wss://").trim_start_matches("ws://"))
 }
 
 /// Keeps this process, and the children it starts from now on, on one CPU.
@@ -145,6 +146,7 @@ mod tests {
     fn ready_lines_of_both_kinds_are_read() {
         assert_eq!(address("listening on 127.0.0.1:81\n"), Some("127.0.0.1:81"));
         assert_eq!(address("ringwire listening on ws://127.0.0.1:9001 (1 cores)\n"), Some("127.0.0.1:9001"));
+        assert_eq!(address("ringwire listening on wss://127.0.0.1:9001 (1 cores)\n"), Some("127.0.0.1:9001"));
         assert_eq!(address("error: address in use\n"), None);
     }
 }

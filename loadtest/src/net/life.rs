@@ -169,7 +169,7 @@ impl Net {
             return self.end(app, conn, Gone::Left);
         }
         if let State::Securing(_) = self.lines[conn].state {
-            *self.io.tally.secured.failures.entry("connection_broke").or_default() += 1;
+            *self.io.tally.secured.failures.entry("connection_broke".into()).or_default() += 1;
         }
         self.errno(conn, errno);
         self.end(app, conn, Gone::Failed);
@@ -184,7 +184,7 @@ impl Net {
             let what = match line.state {
                 State::Open => "",
                 State::Securing(_) => {
-                    *self.io.tally.secured.failures.entry(Failure::Truncated.name()).or_default() += 1;
+                    *self.io.tally.secured.failures.entry(Failure::Truncated.name().into()).or_default() += 1;
                     " during the handshake of TLS"
                 }
                 _ => " during the handshake",

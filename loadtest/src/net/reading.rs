@@ -125,7 +125,7 @@ impl Reader<'_> {
         let line = &self.lines[conn];
         // Once we are leaving the server may end the connection in any way.
         if !matches!(line.state, State::Leaving(_)) {
-            *self.io.tally.secured.failures.entry(error.failure().name()).or_default() += 1;
+            *self.io.tally.secured.failures.entry(error.failure().name().into()).or_default() += 1;
             self.io.tally.say(|| format!("connection {}: TLS: {error}", line.tag));
         }
     }

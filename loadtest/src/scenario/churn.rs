@@ -179,7 +179,7 @@ impl Scenario for Churn {
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule =
-                self.plan.pace.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.workers));
+                self.plan.pace.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.places()));
         }
     }
 

@@ -73,7 +73,7 @@ impl Connect {
             stage: Stage::Wait,
             hold_until: 0,
             opening: true,
-            pings_per_second: plan.pings_per_second / share.workers as f64,
+            pings_per_second: plan.pings_per_second / share.places() as f64,
             share,
             plan,
         }

@@ -315,7 +315,7 @@ impl Scenario for Emit {
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule =
-                self.plan.pace.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.workers));
+                self.plan.pace.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.places()));
         }
         if phase.is_flowing() {
             (0..self.posters.len()).for_each(|index| self.pump(io, index));

@@ -4,6 +4,9 @@
 //! adds up its own deliveries of a message and reports once when it has them all, so the table is touched once per
 //! message and worker. The last one to report tells the publisher's worker.
 //!
+//! One of several agents has groups of its own, whole: what was sent is known to the process that sent it. Their numbers, and
+//! those of their streams, are of the whole run, so that a message that reaches another agent's group is found too.
+//!
 //! Closed loop: a publisher sends its next burst when everybody has the last. Open loop: at an even rate.
 
 use std::sync::{
@@ -15,6 +18,7 @@ use ringwire::engine::bell::Bell;
 
 use crate::{
     net::{App, Gone, Io, Nanos, Open, Received},
+    part::Part,
     scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -29,8 +33,11 @@ const STALLED_BUFFER: usize = 4096;
 /// What to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// How many groups; a broadcast has one.
+    /// How many groups, in this process; a broadcast has one.
     pub(crate) groups: usize,
+    /// How many in the whole run, and which of them are here.
+    pub(crate) groups_in_all: usize,
+    pub(crate) part: Part,
     /// Members of each, publishers included, stalled readers not.
     pub(crate) members: usize,
     /// Of these, how many publish.
@@ -54,6 +61,27 @@ impl Plan {
 
     fn streams(&self) -> usize {
         self.groups * self.publishers
+    }
+
+    fn streams_in_all(&self) -> usize {
+        self.groups_in_all * self.publishers
+    }
+
+    /// A group's number in the whole run.
+    fn group_number(&self, group: usize) -> usize {
+        self.part.number(group)
+    }
+
+    /// A stream's number in the whole run.
+    fn stream_number(&self, stream: usize) -> u32 {
+        let (group, place) = (stream / self.publishers, stream % self.publishers);
+        (self.group_number(group) * self.publishers + place) as u32
+    }
+
+    /// The bursts of a stream of these, of so many messages in the whole run.
+    fn bursts(&self, count: u64, stream: usize) -> u64 {
+        let (bursts, all) = (count.div_ceil(self.burst), self.streams_in_all() as u64);
+        bursts / all + u64::from(u64::from(self.stream_number(stream)) < bursts % all)
     }
 }
 
@@ -83,6 +111,8 @@ pub(crate) struct Board {
     window: usize,
     flights: Vec<Flight>,
     streams: Vec<Stream>,
+    /// The streams' numbers in the whole run.
+    numbers: Vec<u32>,
     bells: Vec<OnceLock<Arc<Bell>>>,
 }
 
@@ -95,6 +125,7 @@ impl Board {
             window,
             flights: (0..plan.streams() * window).map(|_| Flight::default()).collect(),
             streams: (0..plan.streams()).map(|_| Stream::default()).collect(),
+            numbers: (0..plan.streams()).map(|stream| plan.stream_number(stream)).collect(),
             bells: (0..workers).map(|_| OnceLock::new()).collect(),
             plan,
         }
@@ -169,12 +200,14 @@ impl Fanout {
     pub(crate) fn new(board: Arc<Board>, share: Share) -> Self {
         let plan = &board.plan;
         let each = plan.members + plan.stalled;
-        let count = share.of(plan.connections());
+        // Which groups are here is settled; their members are dealt out to the workers here.
+        let here = share.here();
+        let count = here.of(plan.connections());
         let mut publishers = Vec::new();
         let mut counted = vec![0; plan.groups];
         let members = (0..count)
             .map(|tag| {
-                let number = share.number(tag);
+                let number = here.number(tag);
                 let (group, place) = (number / each, number % each);
                 if place < plan.publishers {
                     publishers.push(Publisher { tag, stream: group * plan.publishers + place, due: 0, last_at: 0 });
@@ -193,11 +226,10 @@ impl Fanout {
                     .count() as u32
             })
             .collect();
-        let all = plan.streams();
-        let budget = plan.pace.count.map_or(u64::MAX, |count| {
-            let bursts = count.div_ceil(plan.burst);
-            bursts * publishers.len() as u64 / all as u64
-        });
+        let budget = plan
+            .pace
+            .count
+            .map_or(u64::MAX, |count| publishers.iter().map(|publisher| plan.bursts(count, publisher.stream)).sum());
         Self {
             opener: Opener::new(share, count, plan.ramp),
             phase: Phase::Open,
@@ -219,8 +251,9 @@ impl Fanout {
 
     /// The group's stream that a message belongs to, if the message says so.
     fn tracker_of(&self, member: usize, stream: u32) -> Option<usize> {
-        let first = self.members[member].group as usize * self.board.plan.publishers;
-        (stream as usize).checked_sub(first).filter(|&place| place < self.board.plan.publishers)
+        let publishers = self.board.plan.publishers;
+        let first = self.board.numbers[self.members[member].group as usize * publishers];
+        stream.checked_sub(first).map(|place| place as usize).filter(|&place| place < publishers)
     }
 
     #[inline]
@@ -298,7 +331,7 @@ impl Fanout {
             flight.sequence.store(sequence, Ordering::Release);
             stream.published.store(sequence + 1, Ordering::Release);
             io.tally.published += 1;
-            io.send(slot, Name { stream: publisher.stream as u32, sequence });
+            io.send(slot, Name { stream: self.board.numbers[publisher.stream], sequence });
         }
     }
 
@@ -370,7 +403,7 @@ impl App for Fanout {
         let member = &self.members[tag as usize];
         let sequence = member.trackers[0].next;
         let published = self.board.streams[member.group as usize].published.load(Ordering::Acquire);
-        (sequence < published).then_some(Name { stream: member.group, sequence })
+        (sequence < published).then(|| Name { stream: self.board.numbers[member.group as usize], sequence })
     }
 
     #[inline]
@@ -382,13 +415,14 @@ impl App for Fanout {
     }
 
     fn received(&mut self, io: &mut Io, _conn: u32, tag: u32, message: Received<'_>) {
-        let first = self.members[tag as usize].group * self.board.plan.publishers as u32;
-        let claimed = Messages::claimed_stream(message.payload).unwrap_or(first);
+        let first = self.members[tag as usize].group as usize * self.board.plan.publishers;
+        let claimed = Messages::claimed_stream(message.payload).unwrap_or(self.board.numbers[first]);
         let place = self.tracker_of(tag as usize, claimed).unwrap_or_default();
-        let stream = first as usize + place;
+        let stream = first + place;
+        let number = self.board.numbers[stream];
         let published = self.board.streams[stream].published.load(Ordering::Acquire);
         let tracker = &mut self.members[tag as usize].trackers[place];
-        match judge(io, tag, stream as u32, tracker, published, message) {
+        match judge(io, tag, number, tracker, published, message) {
             Verdict::Arrived { sequence, .. } => self.delivered(io, tag as usize, stream, sequence),
             Verdict::Spoilt | Verdict::Nothing => {}
         }
@@ -417,11 +451,11 @@ impl App for Fanout {
 
     fn tick(&mut self, io: &mut Io) -> Option<Nanos> {
         if self.phase == Phase::Open {
-            let (raw, members) = (self.raw, &self.members);
+            let (raw, members, plan) = (self.raw, &self.members, &self.board.plan);
             return self.opener.tick(io, |tag| {
                 let member = &members[tag];
                 let receive_buffer = member.stalls.then_some(STALLED_BUFFER);
-                Open { room: Some(member.group), receive_buffer, ..plain(tag, raw) }
+                Open { room: Some(plan.group_number(member.group as usize) as u32), receive_buffer, ..plain(tag, raw) }
             });
         }
         if self.stall_at.is_some_and(|at| io.now >= at) {
@@ -447,7 +481,7 @@ impl Scenario for Fanout {
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule = plan.pace.rate.map(|rate| {
                 let rate = rate / plan.burst as f64;
-                Schedule::new(io.now, rate, self.share, self.publishers.len(), plan.streams())
+                Schedule::new(io.now, rate, self.share, self.publishers.len(), plan.streams_in_all())
             });
         }
         if phase == Phase::Measure && plan.stalled > 0 {

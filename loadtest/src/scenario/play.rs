@@ -122,10 +122,10 @@ impl Play {
             to_open: VecDeque::new(),
             timers: BinaryHeap::new(),
             idle: VecDeque::new(),
-            next_round: share.worker as u64,
+            next_round: share.place() as u64,
             is_short_of_users: false,
             finished: 0,
-            keys: Keys::new(u64::from(std::process::id()) << 20 | share.worker as u64),
+            keys: Keys::new(u64::from(std::process::id()) << 20 ^ share.place() as u64),
             unix_ms_at_0: 0,
             share,
             plan,
@@ -168,8 +168,7 @@ impl Play {
     fn follow_stages(&mut self, io: &mut Io) -> Option<Nanos> {
         let at = io.now - self.began;
         let stages = &self.plan.script.stages;
-        let (all, workers) = (stages.connections(at), self.share.workers);
-        let wanted = ((all + workers - 1 - self.share.worker) / workers).min(self.users.len());
+        let wanted = self.share.of(stages.connections(at)).min(self.users.len());
         let changes = stages.changes(at).map(|at| self.began + at);
         for tag in self.wanted..wanted {
             // Whoever has come to the end of its sessions stays away.
@@ -338,7 +337,7 @@ impl Play {
             if !self.is_short_of_users {
                 io.tally.time_recorded(Timed::Lag, io.now - due);
             }
-            self.next_round += self.share.workers as u64;
+            self.next_round += self.share.places() as u64;
             self.go_on(io, tag);
         }
     }
@@ -544,7 +543,7 @@ impl Scenario for Play {
         let mut round = self.next_round;
         while stages.has_rate() && stages.due(round).is_some_and(|due| due < end) {
             io.tally.unsent += 1;
-            round += self.share.workers as u64;
+            round += self.share.places() as u64;
         }
         for user in self.users.iter().filter(|user| user.doing == Doing::Expecting) {
             io.tally.checks.lost += u64::from(user.slot.is_some());

@@ -11,12 +11,15 @@ use super::{
     stages::{Stage, Stages, nanos},
     template::Template,
 };
+use crate::files::Files;
 
 /// A scenario file, read.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     /// Where to, if the command line does not say.
     pub(crate) urls: Vec<String>,
+    /// The agents that make the run, if the command line does not say.
+    pub(crate) agents: Vec<String>,
     pub(crate) script: Script,
 }
 
@@ -25,6 +28,8 @@ pub(crate) struct Scenario {
 struct FileOf {
     #[serde(default)]
     url: Option<OneOrMany<String>>,
+    #[serde(default)]
+    agents: Vec<String>,
     #[serde(default)]
     connections: Option<usize>,
     #[serde(default)]
@@ -130,29 +135,31 @@ impl Scenario {
     ///
     /// # Errors
     /// What is wrong, and where.
-    pub(crate) fn read(path: &Path) -> Result<Scenario, String> {
+    pub(crate) fn read(path: &Path, files: &Files) -> Result<Scenario, String> {
         let told = |error: String| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
+        let bytes = files.read(path).map_err(|error| told(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|_| told("not UTF-8".to_owned()))?;
         let beside = path.parent().unwrap_or(Path::new("."));
-        Scenario::parse(&text, beside).map_err(told)
+        Scenario::parse(&text, beside, files).map_err(told)
     }
 
-    fn parse(text: &str, beside: &Path) -> Result<Scenario, String> {
+    fn parse(text: &str, beside: &Path, files: &Files) -> Result<Scenario, String> {
         let file: FileOf = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         let stages = stages(&file)?;
         let urls = file.url.map_or_else(Vec::new, OneOrMany::into_vec);
+        let agents = file.agents;
         let mut names = Vec::new();
         let mut roles = Vec::new();
         for (place, user) in file.users.into_iter().enumerate() {
             let name = user.name.clone().unwrap_or_else(|| format!("users {}", place + 1));
-            let role = role(user, &name, beside, &mut names).map_err(|error| format!("{name}: {error}"))?;
+            let role = role(user, &name, (beside, files), &mut names).map_err(|error| format!("{name}: {error}"))?;
             role.check()?;
             roles.push(role);
         }
         if roles.is_empty() {
             return Err("there are no [[users]]".to_owned());
         }
-        Ok(Scenario { urls, script: Script { roles, stages, names, sessions: None } })
+        Ok(Scenario { urls, agents, script: Script { roles, stages, names, sessions: None } })
     }
 }
 
@@ -182,13 +189,13 @@ fn stages(file: &FileOf) -> Result<Stages, String> {
     Ok(stages)
 }
 
-fn role(user: UserOf, name: &str, beside: &Path, names: &mut Vec<String>) -> Result<Role, String> {
+fn role(user: UserOf, name: &str, (beside, files): (&Path, &Files), names: &mut Vec<String>) -> Result<Role, String> {
     let weight = user.weight.unwrap_or(1);
     if !(1..=1_000_000).contains(&weight) || user.rounds == Some(0) {
         return Err("weight and rounds are from 1 on".to_owned());
     }
     let (mut known, rows) = match &user.csv {
-        Some(file) => table(&beside.join(file))?,
+        Some(file) => table(&beside.join(file), files)?,
         None => (Vec::new(), Vec::new()),
     };
     let mut variables = Vec::new();
@@ -240,9 +247,10 @@ fn text_of(value: &toml::Value) -> Result<String, String> {
 }
 
 /// The columns' names and the rows of a CSV file (RFC 4180).
-fn table(path: &Path) -> Result<(Vec<String>, Vec<Vec<String>>), String> {
+fn table(path: &Path, files: &Files) -> Result<(Vec<String>, Vec<Vec<String>>), String> {
     let told = |error: csv::Error| format!("{}: {error}", path.display());
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_path(path).map_err(told)?;
+    let bytes = files.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(&bytes[..]);
     let names: Vec<String> = reader.headers().map_err(told)?.iter().map(str::to_owned).collect();
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -331,7 +339,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Scenario, String> {
-        Scenario::parse(text, Path::new("/nowhere"))
+        Scenario::parse(text, Path::new("/nowhere"), &Files::here())
     }
 
     #[test]
@@ -339,6 +347,7 @@ mod tests {
         let scenario = parse(
             r#"
             url = ["ws://127.0.0.1:1/ws", "ws://127.0.0.1:2/ws"]
+            agents = ["a:1", "b:2"]
             stages = [{ duration = "2s", connections = 10, rate = 5 }, { duration = "1s", connections = 20 }]
 
             [[users]]
@@ -359,7 +368,7 @@ mod tests {
             "#,
         )
         .expect("a scenario");
-        assert_eq!(scenario.urls.len(), 2);
+        assert_eq!((scenario.urls.len(), &scenario.agents[..]), (2, &["a:1".to_owned(), "b:2".to_owned()][..]));
         let script = &scenario.script;
         assert_eq!((script.stages.most(), script.stages.end()), (20, 3_000_000_000));
         assert_eq!(script.names, ["join", "talkers steps 1", "users 2 steps 1"]);

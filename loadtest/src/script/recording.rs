@@ -8,7 +8,7 @@ use ringwire::{proto::Kind, quote::quoted};
 use serde_json::Value;
 
 use super::{Action, Role, Script, expect::Expected, stages::Stages, template::Template};
-use crate::net::Nanos;
+use crate::{files::Files, net::Nanos};
 
 /// How what comes is held against what came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,9 +37,9 @@ impl Recording {
     ///
     /// # Errors
     /// What is wrong.
-    pub(crate) fn read(path: &Path, matching: Matching, speed: f64) -> Result<Recording, String> {
+    pub(crate) fn read(path: &Path, matching: Matching, speed: f64, files: &Files) -> Result<Recording, String> {
         let told = |error: String| format!("{}: {error}", path.display());
-        let text = std::fs::read(path).map_err(|error| told(error.to_string()))?;
+        let text = files.read(path).map_err(|error| told(error.to_string()))?;
         let har = serde_json::from_slice(&text).map_err(|error| told(format!("not JSON: {error}")))?;
         Recording::of(&har, matching, speed).map_err(told)
     }

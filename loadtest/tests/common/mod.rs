@@ -109,6 +109,11 @@ impl Ringwire {
         let address = handle.addresses()[0].inet().expect("a TCP address");
         Ringwire { handle: Some(handle), address }
     }
+
+    /// Its open WebSockets.
+    pub(crate) fn connections(&self) -> u32 {
+        self.handle.as_ref().map_or(0, ringwire::Handle::connections)
+    }
 }
 
 impl Drop for Ringwire {
