@@ -33,8 +33,10 @@ impl<T: IntoReply + Clone> IntoReply for Twice<T> {
 const ONE: &[&str] = &["21.5"];
 const TWO: &[&str] = &["21.5", "21.5"];
 
-/// What a handler is made of, and what its client gets for a message.
-const WAYS: &[(&str, fn() -> Ws, &[&str])] = &[
+/// A way, the route that goes it, and what its client gets for a message.
+type Way = (&'static str, fn() -> Ws, &'static [&'static str]);
+
+const WAYS: &[Way] = &[
     ("a closure", || ws().on_message(|_, _| Degrees(21.5)), ONE),
     (
         "a route that is a closure",
