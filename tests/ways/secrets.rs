@@ -13,6 +13,8 @@ use crate::host::Setup;
 use crate::rig::Rig;
 use crate::row::{Through, long, transport};
 
+type Route = fn() -> Ws;
+
 /// A message that is marked, or the same one that is not.
 #[derive(Clone)]
 struct Marked(String, bool);
@@ -170,7 +172,7 @@ fn an_acknowledgement_is_marked_as_what_it_acknowledges() {
         let events = Events::new().on_async("who", async |_: Connection, (): ()| Uncompressed(Json([WORDS])));
         events.on_async("what", async |_: Connection, (): ()| Json([WORDS])).into_ws()
     };
-    let ways: [(&str, fn() -> Ws); 3] = [("closure", closure), ("waiting", waiting), ("task", task)];
+    let ways: [(&str, Route); 3] = [("closure", closure), ("waiting", waiting), ("task", task)];
     let data = format!(r#"["{WORDS}"]"#);
     for (way, route) in ways {
         for mode in [Deflate::Stateless, Deflate::Shared, Deflate::Dedicated] {
@@ -203,7 +205,7 @@ fn a_mark_reaches_all_that_a_reply_brings() {
     let optional = || ws().on_message_async(async |_, _| Some(Ok::<_, BoxError>(Uncompressed(Json([WORDS])))));
     let within = || ws().on_message(|_, _| Uncompressed(Some(WORDS)));
     let plain = || ws().on_message(|_, _| Streamed(stream::iter([WORDS, WORDS])));
-    let rows: [(fn() -> Ws, usize, bool); 4] =
+    let rows: [(Route, usize, bool); 4] =
         [(streamed, 2, false), (optional, 1, false), (within, 1, false), (plain, 2, true)];
     for (route, count, is_compressed) in rows {
         for mode in [Deflate::Stateless, Deflate::Dedicated] {
