@@ -107,6 +107,9 @@
 //! );
 //! ```
 //!
+//! A room keeps its last messages where a route says so ([`Ws::history`]): [`Socket::join_with_history`] has who comes sent
+//! them, and [`Socket::join_since`] who comes back what it has missed, without a gap and without a double.
+//!
 //! # Events
 //!
 //! [`Events`] is a route of named JSON messages, `{"event":E,"data":D}` or `{"path":P,"data":D}` by the app's [`Envelope`],
@@ -235,7 +238,7 @@
 //! # What it is not
 //!
 //! It needs Linux with io_uring and has no fallback to epoll. It serves HTTP/1.1 for what belongs to WebSockets, not web
-//! sites. It promises no order between cores, stores nothing, and delivers at most once.
+//! sites. It promises no order between cores but in rooms with a history, stores nothing but that, in memory, and delivers at most once.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 // What is public is what follows; whoever builds on the rest of it, as the load generator and the simulation do, asks for it by
@@ -318,9 +321,10 @@ pub use app::{
 };
 pub use app::{BoxError, FailurePolicy, IntoReply, Notice, Panicked, ReplySink, Sent, Undecodable, Unhandled, Ws, ws};
 pub use closed::Closed;
-pub use config::{Config, Deflate, SlowConsumer};
+pub use config::{Config, Deflate, History, SlowConsumer};
 pub use error::{Error, Result};
 pub use hub::{ConnectionId, ConnectionInfo, Delivery, JoinError, ParseIdError, RoomInfo};
+pub use hub::{ParsePositionError, Position, Recovered, Since};
 
 pub use mail::MailError;
 pub use message::{

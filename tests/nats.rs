@@ -717,6 +717,57 @@ fn any_program_publishes_to_sockets() {
     assert!(sockets.iter_mut().all(|socket| socket.take().is_empty()));
 }
 
+/// Kills: a position of one machine that means something on another; what came from elsewhere without a number, or with two.
+#[test]
+fn each_machine_has_a_history_of_what_its_members_have_got() {
+    let Some(nats) = Nats::start() else { return };
+    let start = |name: &str| Machine::with(&nats.url(), name, &["--history=100"]);
+    let all = [start("one"), start("two")];
+    all.iter().for_each(|machine| machine.await_nodes(1));
+    let mut sockets = all.each_ref().map(Machine::events);
+    let join = |socket: &mut Socket, since: &Value| {
+        socket.say("join", &json!({ "room": "den", "since": since }));
+        socket.until("joined")
+    };
+    let mut positions = Vec::new();
+    for socket in &mut sockets {
+        let joined = join(socket, &Value::Null);
+        positions.push(json!({ "epoch": joined["epoch"], "offset": joined["offset"] }));
+    }
+    assert_ne!(positions[0]["epoch"], positions[1]["epoch"]);
+    all.iter().for_each(|machine| eventually(|| machine.members("den") == 2, || "both are in".into()));
+    sockets.iter_mut().for_each(|socket| drop(socket.take()));
+    for number in 0..20 {
+        let by = number % 2;
+        sockets[by].say("message", &json!({ "room": "den", "message": number }));
+        for socket in &mut sockets {
+            assert_eq!(socket.until("message")["message"], number);
+        }
+    }
+    for (here, machine) in all.iter().enumerate() {
+        for (of, position) in positions.iter().enumerate() {
+            let mut late = machine.events();
+            let joined = join(&mut late, position);
+            assert_eq!(joined["recovered"], here == of, "{joined}");
+            let history = joined["history"].as_array().expect("a history");
+            let said: Vec<u64> = history.iter().filter_map(|event| event["data"]["message"].as_u64()).collect();
+            let offsets: Vec<u64> = history.iter().filter_map(|event| event["offset"].as_u64()).collect();
+            assert_eq!(said, (0..20).collect::<Vec<u64>>());
+            assert_eq!(offsets, (1..=20).collect::<Vec<u64>>());
+            late.say("leave", &json!({ "room": "den" }));
+            late.until("left");
+        }
+    }
+    // Nobody of a machine listens any more: what others say meanwhile it has not got.
+    sockets[0].say("leave", &json!({ "room": "den" }));
+    sockets[0].until("left");
+    eventually(|| all[1].members("den") == 1, || "one is left".into());
+    sockets[1].say("message", &json!({ "room": "den", "message": 20 }));
+    sockets[1].until("message");
+    let joined = join(&mut sockets[0], &json!({ "epoch": positions[0]["epoch"], "offset": 20 }));
+    assert_eq!(joined["recovered"], false, "{joined}");
+}
+
 /// Kills: changes that are lost where there are many.
 #[test]
 fn after_much_coming_and_going_all_counts_are_exact() {

@@ -86,6 +86,8 @@ impl CoreApp {
         handle.set_envelope(envelope);
         hub.set_route_paths(router.ws.iter().map(|(_, path, _)| Arc::from(path.as_str())));
         hub.set_route_limits(router.ws.iter().map(|(ws, ..)| ws.0.limits.clone()).collect());
+        hub.set_histories(router.ws.iter().flat_map(|(ws, ..)| ws.0.limits.histories.iter().cloned()));
+        handle.set_histories(hub.histories());
         let routes = Routes::new(router.ws.iter().map(|(ws, _, hooks)| (Rc::clone(&ws.0), Rc::clone(hooks))));
         let runtime = Runtime::new();
         if let Some(waker) = handle.courier().waker(hub.core()) {

@@ -7,7 +7,7 @@ use crate::app::context::{ConnState, CoreContext, Extensions, Requests, States};
 use crate::app::queue::send_message;
 use crate::app::reply::Sent;
 use crate::app::request::Request;
-use crate::hub::{ConnectionId, CoreHub, Done, JoinError, RouteName};
+use crate::hub::{ConnectionId, CoreHub, Done, JoinError, Recovered, RouteName, Since};
 use crate::message::Message;
 use crate::outbox::{FrameBuf, Key};
 use crate::remote::Sender;
@@ -108,6 +108,22 @@ impl Socket<'_> {
         let slot = self.slot;
         let done = self.hub_now().join_then(slot, room, notice.as_ref().map(|notice| &notice.0))?;
         self.when_done(done, then);
+        Ok(())
+    }
+
+    pub(super) fn change_by_join_since(
+        &mut self,
+        room: &str,
+        since: Since,
+        notice: Option<Notice>,
+        then: impl FnOnce(&mut Socket<'_>, Recovered) + 'static,
+    ) -> Result<(), JoinError> {
+        let slot = self.slot;
+        let done = self.hub_now().join_since(slot, room, notice.as_ref().map(|notice| &notice.0), since)?;
+        self.when_done(done, move |socket, members| {
+            let recovered = socket.hub.take_recovered(members);
+            then(socket, recovered);
+        });
         Ok(())
     }
 

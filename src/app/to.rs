@@ -7,13 +7,14 @@ use serde::Serialize;
 use crate::app::connection::Connection;
 use crate::app::context::CoreContext;
 use crate::app::socket::Socket;
-use crate::hub::{CoreHub, Delivery, Scope};
+use crate::hub::{CoreHub, Delivery, Scope, Sending};
 use crate::message::{EncodeError, IntoMessage, Message, borrowed};
 use crate::outbox::Key;
 use crate::proto::Kind;
 
 /// A set of receivers, from [`Socket::to`] and its like. The counts it returns are of this core; other cores deliver in
-/// their own next tick. [`Hub`](crate::Hub) has the same with the sum of all cores.
+/// their own next tick. [`Hub`](crate::Hub) has the same with the sum of all cores. What is for a room with a history is
+/// delivered in the order that its owner gives it: where another core is that, nobody is counted here.
 ///
 /// ```
 /// use ringwire::testing::TestServer;
@@ -37,6 +38,8 @@ pub struct To<'s> {
     key: Option<Key>,
     uncompressed: bool,
     except_self: bool,
+    is_event: bool,
+    is_ephemeral: bool,
 }
 
 /// How what is sent gets to the core's hub.
@@ -61,7 +64,8 @@ impl<'s> From<&'s Connection> for Way<'s> {
 
 impl<'s> To<'s> {
     pub(super) fn new(way: impl Into<Way<'s>>, scope: Scope) -> To<'s> {
-        To { way: way.into(), scope, key: None, uncompressed: false, except_self: false }
+        let way = way.into();
+        To { way, scope, key: None, uncompressed: false, except_self: false, is_event: false, is_ephemeral: false }
     }
 }
 
@@ -128,6 +132,29 @@ impl To<'_> {
         self
     }
 
+    /// Has a room with a history not keep it: for what means nothing later, as that somebody types. Elsewhere this changes
+    /// nothing.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, History, ws};
+    ///
+    /// let route = || {
+    ///     ws().history(History::last(100))
+    ///         .on_connect(|socket| socket.join_with_history("lobby", 100))
+    ///         .on_message(|socket, message| socket.to("lobby").ephemeral().send(message))
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let ann = server.connect("/");
+    /// ann.send("...");
+    /// ann.expect_text("...");
+    /// server.connect("/").expect_nothing();
+    /// ```
+    pub fn ephemeral(mut self) -> Self {
+        self.is_ephemeral = true;
+        self
+    }
+
     /// Sends a message.
     ///
     /// ```
@@ -168,27 +195,29 @@ impl To<'_> {
     ///
     /// # Errors
     /// If the data cannot be written as JSON.
-    pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivery, EncodeError> {
+    pub fn emit(mut self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivery, EncodeError> {
         let envelope = match &self.way {
             Way::Handler { core, .. } => core.envelope(),
             Way::Task(connection) => connection.core().envelope(),
         };
         let text = envelope.encode(event, data)?;
+        self.is_event = true;
         Ok(self.deliver(borrowed(Kind::Text, &text)))
     }
 
     fn deliver(self, message: Message<'_>) -> Delivery {
-        let To { way, scope, key, uncompressed, except_self } = self;
+        let To { way, scope, key, uncompressed, except_self, is_event, is_ephemeral } = self;
+        let how = |except| Sending { key, except, is_event, is_ephemeral };
         let message = message.marked(uncompressed);
         match way {
             Way::Handler { hub, core, slot } => {
                 core.runtime.catch_up(hub);
-                hub.send_to_scope(&scope, message.0, key, except_self.then_some(slot))
+                hub.send_to_scope(&scope, message.0, how(except_self.then_some(slot)))
             }
             Way::Task(connection) => {
                 let deliver = |hub: &mut CoreHub| {
                     let slot = hub.find(connection.id()).filter(|_| except_self);
-                    hub.send_to_scope(&scope, message.0, key, slot)
+                    hub.send_to_scope(&scope, message.0, how(slot))
                 };
                 connection.on_hub(deliver).unwrap_or_default()
             }

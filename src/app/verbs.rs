@@ -26,7 +26,7 @@ use crate::app::request::Request;
 use crate::app::socket::{Notice, Socket};
 use crate::app::to::To;
 use crate::guard::guarded;
-use crate::hub::{ConnectionId, Delivery, JoinError, Scope};
+use crate::hub::{ConnectionId, Delivery, JoinError, Recovered, Scope, Since};
 use crate::message::{EncodeError, IntoMessage, RawJson, borrowed};
 use crate::tls::TlsInfo;
 use crate::outbox::{FrameBuf, Key};
@@ -513,6 +513,118 @@ macro_rules! verbs {
             ) -> Result<(), JoinError> {
                 let room = room.as_ref();
                 $self.lend(|socket| socket.change_by_join(room, notice, then)).unwrap_or(Err(JoinError::Gone))
+            }
+
+            /// As [`Socket::join_then`](crate::Socket::join_then), of a room with a history
+            /// ([`Ws::history`](crate::Ws::history)): `then` gets what `since` asks for of what was published before, and what is
+            /// published from then on arrives behind it, so that nothing is missed and nothing comes twice.
+            ///
+            /// `since` is a [`Position`](crate::Position), as a connection had it when it went away, or how many of the last
+            /// messages are wanted, or `None`. Where [`Recovered::is_complete`] is false, some of what was asked for is
+            /// forgotten, and [`Recovered::messages`] are those that are left. What this connection has sent itself is among
+            /// them.
+            ///
+            /// The room's messages are numbered one by one: who counts them from [`Recovered::position`] on knows where it is.
+            /// Named events (`emit`) say it themselves: beside their data there is `"offset":N`. Of a room that it is in already a
+            /// connection gets what it asks for, whatever it had before.
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, History, Position, ws};
+            /// use serde_json::json;
+            ///
+            /// let route = || {
+            ///     ws().history(History::last(100))
+            ///         .on_connect(|socket| {
+            ///             let seen: Option<Position> = socket.request().query("seen").and_then(|text| text.parse().ok());
+            ///             socket.join_since("news", seen, None, |socket, recovered| {
+            ///                 let at = recovered.position.map(|position| position.to_string());
+            ///                 let _ = socket.emit("joined", &(recovered.is_complete, at));
+            ///                 let _ = socket.replay(&recovered);
+            ///             })
+            ///         })
+            ///         .on_text(|socket, text| socket.to("news").emit("said", text))
+            /// };
+            /// let server = TestServer::builder().cores(2).start(move || App::new().ws("/", route()));
+            /// let (ann, ben) = (server.connect("/"), server.connect("/"));
+            /// let joined = ben.expect_event("joined");
+            /// ben.close(1000, "");
+            /// ann.expect_event("joined");
+            /// ["a", "b"].map(|text| ann.send(text));
+            /// ann.expect_text(r#"{"event":"said","data":"a","offset":1}"#);
+            /// ann.expect_text(r#"{"event":"said","data":"b","offset":2}"#);
+            /// let ben = server.connect(&format!("/?seen={}", joined[1].as_str().unwrap()));
+            /// assert_eq!(ben.expect_event("joined")[0], json!(true));
+            /// ben.expect_text(r#"{"event":"said","data":"a","offset":1}"#);
+            /// ben.expect_text(r#"{"event":"said","data":"b","offset":2}"#);
+            /// ```
+            ///
+            /// # Errors
+            /// If the connection is closing, or a limit is reached.
+            pub fn join_since(
+                $($receiver)+,
+                room: impl AsRef<str>,
+                since: impl Into<Since>,
+                notice: Option<Notice>,
+                then: impl FnOnce(&mut Socket<'_>, Recovered) + 'static,
+            ) -> Result<(), JoinError> {
+                let (room, since) = (room.as_ref(), since.into());
+                let join = |socket: &mut Socket<'_>| socket.change_by_join_since(room, since, notice, then);
+                $self.lend(join).unwrap_or(Err(JoinError::Gone))
+            }
+
+            /// Joins a room with a history and has the connection sent what `since` asks for of it, and then what is published:
+            /// [`Socket::join_since`](crate::Socket::join_since) with [`Socket::replay`](crate::Socket::replay).
+            ///
+            /// ```
+            /// use ringwire::testing::TestServer;
+            /// use ringwire::{App, History, ws};
+            ///
+            /// let route = || {
+            ///     ws().history(History::last(100))
+            ///         .on_connect(|socket| socket.join_with_history("lobby", 100))
+            ///         .on_message(|socket, message| socket.to_own_room(message))
+            /// };
+            /// let server = TestServer::new(move || App::new().ws("/", route()));
+            /// let ann = server.connect("/");
+            /// ["hello", "is anybody here?"].map(|text| ann.send(text));
+            /// let ben = server.connect("/");
+            /// ben.expect_text("hello");
+            /// ben.expect_text("is anybody here?");
+            /// ```
+            ///
+            /// # Errors
+            /// If the connection is closing, or a limit is reached.
+            pub fn join_with_history(
+                $($receiver)+,
+                room: impl AsRef<str>,
+                since: impl Into<Since>,
+            ) -> Result<(), JoinError> {
+                $self.join_since(room, since, None, |socket, recovered| {
+                    // Who has gone misses it.
+                    let _ = socket.replay(&recovered);
+                })
+            }
+
+            /// Queues the messages of a room's history to this connection as they were published, whatever the limit of its
+            /// queue: how much a room keeps has a limit of its own ([`History::max_bytes`](crate::History::max_bytes)).
+            ///
+            /// ```
+            /// use ringwire::ws;
+            ///
+            /// ws().on_connect(|socket| {
+            ///     socket.join_since("lobby", 20, None, |socket, recovered| {
+            ///         let _ = socket.send(format!("{} messages, and {} are here", recovered.len(), recovered.members));
+            ///         let _ = socket.replay(&recovered);
+            ///     })
+            /// });
+            /// ```
+            pub fn replay($($receiver)+, recovered: &Recovered) -> Sent {
+                let replay = |socket: &mut Socket<'_>| {
+                    let slot = socket.slot;
+                    sent(socket.hub_now().replay(slot, recovered))
+                };
+                $self.lend(replay).unwrap_or(Sent::Gone)
             }
 
             /// Leaves a room at once, and calls `then` with the number of its members once every core knows of it, as

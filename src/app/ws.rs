@@ -17,7 +17,7 @@ use crate::app::rules::Rules;
 use crate::app::socket::Socket;
 use crate::app::stream::Greeting;
 use crate::closed::Closed;
-use crate::config::{Deflate, SlowConsumer};
+use crate::config::{Deflate, History, SlowConsumer};
 use crate::guard::Guarded;
 use crate::hub::RouteLimits;
 use crate::message::json::{decode, is_struct};
@@ -955,6 +955,34 @@ impl Ws {
     #[must_use]
     pub fn max_room_name(self, bytes: usize) -> Ws {
         self.with(|route| route.limits.room_name_bytes_max = Some(bytes))
+    }
+
+    /// Has rooms keep some of their messages, for those who come later or come back: all rooms of the server, or those whose
+    /// names begin as [`History::of_rooms`] says, whatever route their members have come by; see
+    /// [`Socket::join_since`](crate::Socket::join_since). Called again, it says so of others. What routes say counts more than
+    /// [`Config::history`](crate::Config::history), on routes that the app has when it is made.
+    ///
+    /// A room with a history is passed on by one core, its owner: its messages are in one order for all, whoever publishes
+    /// them, and may come behind what their publisher sends to a connection by other ways later. See the guide's page on rooms.
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, History, ws};
+    ///
+    /// let route = || {
+    ///     ws().history(History::last(2).of_rooms("chat/"))
+    ///         .on_connect(|socket| socket.join_with_history("chat/lobby", 100))
+    ///         .on_message(|socket, message| socket.to_own_room(message))
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// let ann = server.connect("/");
+    /// ["a", "b", "c"].map(|text| ann.send(text));
+    /// let ben = server.connect("/");
+    /// ["b", "c"].map(|text| ben.expect_text(text));
+    /// ```
+    #[must_use]
+    pub fn history(self, history: History) -> Ws {
+        self.with(|route| route.limits.histories.push(history))
     }
 
     /// Sends a ping after so much inbound silence, and at the latest after half of the idle timeout; zero = never.

@@ -309,10 +309,13 @@ impl Reply {
 
 const HAS_KEY: u8 = 1;
 const UNCOMPRESSED: u8 = 2;
+const EVENT: u8 = 4;
+const EPHEMERAL: u8 = 8;
 
 pub(super) fn write_frame(writer: &mut Writer, frame: &FrameBuf, key: Option<Key>) {
-    let flags = if key.is_some() { HAS_KEY } else { 0 } | if frame.is_uncompressed() { UNCOMPRESSED } else { 0 };
-    writer.u8(flags);
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    let flags = flag(key.is_some(), HAS_KEY) | flag(frame.is_uncompressed(), UNCOMPRESSED);
+    writer.u8(flags | flag(frame.is_event(), EVENT) | flag(frame.is_ephemeral(), EPHEMERAL));
     if let Some(key) = key {
         writer.0.extend_from_slice(&key.to_bytes());
     }
@@ -324,6 +327,7 @@ pub(super) fn read_frame(reader: &mut Reader) -> Option<(FrameBuf, Option<Key>)>
     let flags = reader.u8()?;
     let key = if flags & HAS_KEY != 0 { Some(Key::from_bytes(reader.array()?)?) } else { None };
     let frame = FrameBuf::from_encoded(reader.bytes()?).uncompressed(flags & UNCOMPRESSED != 0);
+    let frame = frame.event(flags & EVENT != 0).ephemeral(flags & EPHEMERAL != 0);
     frame.is_message().then_some((frame, key))
 }
 

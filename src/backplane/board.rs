@@ -1,11 +1,12 @@
 //! What all threads may know of the other machines, and how they ask them.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::asking::{Ask, Reply};
+use crate::hub::Histories;
 use crate::mail::{MailError, Wake};
 
 /// Questions that wait for the bridge.
@@ -54,6 +55,8 @@ pub(crate) struct Board {
     /// Whether the server is not ready without the others.
     pub(crate) is_required: bool,
     pub(crate) counters: Counters,
+    /// Which rooms have a history here.
+    pub(crate) histories: OnceLock<Arc<Histories>>,
     is_joined: AtomicBool,
     others: AtomicU32,
     connections: AtomicU64,
@@ -75,6 +78,7 @@ impl Board {
             number,
             is_required,
             counters: Counters::default(),
+            histories: OnceLock::new(),
             is_joined: AtomicBool::new(false),
             others: AtomicU32::new(0),
             connections: AtomicU64::new(0),
@@ -83,6 +87,11 @@ impl Board {
             wake,
         };
         (Arc::new(board), receiver)
+    }
+
+    /// Whether a room has a history here.
+    pub(crate) fn has_history(&self, room: &str) -> bool {
+        self.histories.get().is_some_and(|histories| histories.of(room).is_some())
     }
 
     /// Whether this machine is one of the others' others now.

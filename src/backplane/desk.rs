@@ -11,7 +11,9 @@ use crossbeam_channel::Receiver;
 use super::asking::{Ask, Reply};
 use super::board::{Board, NodeInfo, Question};
 use super::node::{Cores, Node, Output, ReplyTo};
-use crate::hub::{Answer, ConnectionId, ConnectionInfo, DataAnswer, Delivery, JoinError, Letter, Order, Scope, Tally};
+use crate::hub::{
+    Answer, ConnectionId, ConnectionInfo, DataAnswer, Delivery, JoinError, Letter, Order, Scope, Tally, owners,
+};
 use crate::mail::{Courier, MailError, Mailbox};
 
 /// Letters that wait for room in one core's mailbox: what comes for it beyond that is dropped, and counted.
@@ -222,6 +224,11 @@ impl Desk {
             | Order::ChangesRead { .. }
             | Order::Others { .. }
             | Order::Lost { .. }
+            | Order::Record { .. }
+            | Order::RecordsRead { .. }
+            | Order::Recover { .. }
+            | Order::Recovered { .. }
+            | Order::EndHistory { .. }
             | Order::SendersEnded { .. } => {}
         }
     }
@@ -277,6 +284,21 @@ impl Desk {
                     let ids: Arc<[ConnectionId]> = ids.into();
                     let order = || Order::Lost { room: Arc::clone(&room), ids: Arc::clone(&ids), back };
                     self.give(&cores, order);
+                }
+                Output::Left(room) => {
+                    if self.board.has_history(&room) {
+                        self.tell_all(|| Order::EndHistory { room: Arc::clone(&room) });
+                    }
+                }
+                Output::Deliver { scope: Scope::Room(room), frame, key, except, .. }
+                    if !frame.is_ephemeral() && self.board.has_history(&room) =>
+                {
+                    // Its owner numbers it, and passes it on to those cores.
+                    let reads = |core: &usize| !self.courier.has_ended(*core);
+                    let owner = owners(&room, self.courier.cores()).find(reads);
+                    let (tally, goes_abroad, from) = (None, false, None);
+                    let order = Order::Record { room, frame, key, except, tally, goes_abroad, from };
+                    self.give_one(owner.unwrap_or(0), order.into());
                 }
                 Output::Deliver { scope, frame, key, except, cores } => {
                     let order =

@@ -5,6 +5,7 @@
 //!
 //! Knows of this crate: `error`.
 
+mod history;
 mod nats;
 mod origin;
 mod proxies;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::ConfigError;
+pub use history::History;
 #[cfg(feature = "nats")]
 pub(crate) use nats::Login;
 pub use nats::{NatsUrls, NodeName, SubjectPrefix};
@@ -277,9 +279,18 @@ settings! {
     rooms_max as max_rooms: u32 = "MAX_ROOMS", "256", Allowed::Count(range(1, 65_536)),
         "rooms that one connection may be in; a join past it is refused"
         => "1000", "1000";
+    history: History = "HISTORY", "off",
+        Allowed::Text("off, or a number of messages, then the longest age and the most bytes of a room behind commas: 100,10m,64KiB",
+        "HISTORY"),
+        "how much rooms keep of their messages, for those who come later or come back"
+        => "\"100,10m\".parse()?", "100,600s";
+    history_bytes_max as history_bytes: usize = "HISTORY_BYTES", "64MiB", Allowed::Bytes(range(64 * KIB, 1024 * GIB)),
+        "messages that all rooms keep together; past it the rooms that have been quiet the longest lose theirs"
+        => "256 << 20", "256MiB";
     memory_bytes_max as max_memory: usize = "MAX_MEMORY", "0", Allowed::Bytes(range(64 * KIB, 1024 * GIB).or_zero("off")),
-        "queued and partial messages of the whole process, and connections' data and memberships past a KiB each; past it \
-         upgrades get 503, and the connections that hold the most are closed with 1013"
+        "queued and partial messages of the whole process, what rooms keep of theirs, and connections' data and memberships past \
+         a KiB each; past it rooms forget what they keep, upgrades get 503, and the connections that hold the most are closed \
+         with 1013"
         => "1 << 30", "1GiB";
     message_rate_per_second as message_rate: u32 = "MESSAGE_RATE", "0", Allowed::Count(range(1, COUNT_MAX).or_zero("off")),
         "messages a second from one connection, as a token bucket; close 1008 past it"

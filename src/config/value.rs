@@ -98,7 +98,7 @@ impl Allowed {
     }
 
     /// The number that `text` says, in the smallest unit.
-    fn parse_number(&self, text: &str) -> Option<u64> {
+    pub(super) fn parse_number(&self, text: &str) -> Option<u64> {
         let (range, units) = self.numbers()?;
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let number: u64 = text[..digits].parse().ok()?;
@@ -114,7 +114,7 @@ impl Allowed {
     }
 
     /// The number in the largest unit that says it exactly; minutes aside, since 120s is what people write.
-    fn show_number(&self, number: u64) -> String {
+    pub(super) fn show_number(&self, number: u64) -> String {
         let (_, units) = self.numbers().unwrap_or((range(0, u64::MAX), COUNT));
         let unit = units.iter().find(|(name, size)| number != 0 && number.is_multiple_of(*size) && *name != "m");
         match unit {

@@ -88,7 +88,7 @@ impl CoreHub {
             && self.post.bridge().is_some_and(|bridge| self.rooms[id.0 as usize].elsewhere.of(bridge) > 0)
         {
             let scope = Scope::Room(Arc::clone(&self.rooms[id.0 as usize].name));
-            self.publish_abroad(scope, &mut Outgoing::of_frame(frame.clone()));
+            self.publish_abroad(scope, &mut Outgoing::of_frame(frame.clone().ephemeral(true)));
         }
     }
 

@@ -47,7 +47,7 @@ fn written(hub: &mut CoreHub, mailbox: &mut Mailbox<Letter>) -> Vec<String> {
 
 fn publish(hub: &mut CoreHub, scope: &Scope) -> Delivery {
     let message = Incoming { kind: Kind::Text, payload: Payload::Borrowed(b"x"), uncompressed: false };
-    hub.send_to_scope(scope, message, None, None)
+    hub.send_to_scope(scope, message, Sending::default())
 }
 
 fn elsewhere(hub: &mut CoreHub, members: u32) {

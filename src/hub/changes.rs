@@ -23,9 +23,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::history::Asking;
 use super::letter::Answer;
 use super::room::Place;
-use super::{CoreHub, JoinError, Order, RoomId};
+use super::{CoreHub, JoinError, Order, RoomId, Since};
 use crate::hub::ConnectionId;
 use crate::outbox::{FrameBuf, Outgoing};
 
@@ -91,6 +92,8 @@ struct Waiting {
     room: Arc<str>,
     change: Change,
     asker: Option<Asker>,
+    /// What it gets of the room's history.
+    since: Option<Since>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,13 +133,40 @@ impl CoreHub {
     /// # Errors
     /// As [`CoreHub::join`].
     pub fn join_then(&mut self, slot: u32, name: &str, notice: Option<&FrameBuf>) -> Result<Done, JoinError> {
+        self.join_by_change(slot, name, notice, None)
+    }
+
+    /// As [`CoreHub::join_then`], with what it is to get of the room's history: [`CoreHub::take_recovered`] has it when that is
+    /// done, and what the connection gets from then on is what follows.
+    ///
+    /// # Errors
+    /// As [`CoreHub::join`].
+    pub fn join_since(
+        &mut self,
+        slot: u32,
+        name: &str,
+        notice: Option<&FrameBuf>,
+        since: Since,
+    ) -> Result<Done, JoinError> {
+        self.join_by_change(slot, name, notice, Some(since))
+    }
+
+    fn join_by_change(
+        &mut self,
+        slot: u32,
+        name: &str,
+        notice: Option<&FrameBuf>,
+        since: Option<Since>,
+    ) -> Result<Done, JoinError> {
         let (id, was) = self.let_in(slot, name)?;
         match was {
-            Some(place) if place.is_changed_in() && !place.is_joining() => Ok(Done::Now(self.member_count(name))),
+            Some(place) if place.is_changed_in() && !place.is_joining() && since.is_none() => {
+                Ok(Done::Now(self.member_count(name)))
+            }
             Some(_) => {
                 let number = self.changes.next();
                 self.tell_change(id, Some(number), None);
-                Ok(self.when_known(slot, id, number, Change::JoinAgain))
+                Ok(self.when_known(slot, id, number, Change::JoinAgain, since))
             }
             None => {
                 let number = self.changes.next();
@@ -148,7 +178,7 @@ impl CoreHub {
                 self.tell_change(id, Some(number), notice);
                 self.tell_bridge_of(slot, id, true);
                 self.note_abroad(id, notice);
-                Ok(self.when_known(slot, id, number, Change::Join))
+                Ok(self.when_known(slot, id, number, Change::Join, since))
             }
         }
     }
@@ -165,7 +195,7 @@ impl CoreHub {
             let number = waits.then(|| self.changes.next());
             self.tell_change(id, number, notice);
             self.note_abroad(id, notice);
-            number.map_or(Done::Untold, |number| self.when_known(slot, id, number, Change::Leave))
+            number.map_or(Done::Untold, |number| self.when_known(slot, id, number, Change::Leave, None))
         });
         self.rooms[id.0 as usize].pinned = was_pinned;
         self.forget_if_unused(id);
@@ -229,14 +259,15 @@ impl CoreHub {
         }
     }
 
-    fn when_known(&mut self, slot: u32, id: RoomId, number: u64, change: Change) -> Done {
+    fn when_known(&mut self, slot: u32, id: RoomId, number: u64, change: Change, since: Option<Since>) -> Done {
         let member = &mut self.members[slot as usize];
         member.changes += 1;
         let room = Arc::clone(&self.rooms[id.0 as usize].name);
         let generation = member.generation;
-        self.changes.waiting.push_back(Waiting { number, slot, generation, room, change, asker: None });
+        self.changes.waiting.push_back(Waiting { number, slot, generation, room, change, asker: None, since });
         if number <= self.changes.known
             && self.changes.waiting.len() == 1
+            && !self.has_recovered()
             && let Some(known) = self.next_done()
         {
             return Done::Now(known.members.unwrap_or(0));
@@ -249,10 +280,22 @@ impl CoreHub {
     /// is published.
     pub fn next_done(&mut self) -> Option<Known> {
         loop {
-            if !self.has_done() {
+            if let Some((number, recovered)) = self.archive.recovered.pop_front() {
+                if let Some(known) = self.admit_recovered(number) {
+                    self.archive.told = Some(recovered);
+                    return Some(known);
+                }
+                continue;
+            }
+            if !self.is_any_known() {
                 return None;
             }
-            let Waiting { number, slot, generation, room, change, asker } = self.changes.waiting.pop_front()?;
+            let Waiting { number, slot, generation, room, change, asker, since } = self.changes.waiting.pop_front()?;
+            if let Some(since) = since {
+                // Its owner knows of it, too.
+                self.ask_owner(number, Asking::new(slot, generation, room, since, change == Change::Join));
+                continue;
+            }
             let member = &mut self.members[slot as usize];
             if !member.open || member.generation != generation {
                 if let Some(asker) = asker {
@@ -273,6 +316,20 @@ impl CoreHub {
             }
             return Some(Known { slot, number, members });
         }
+    }
+
+    /// Makes a member of who joined by this change, and whose answer has just been read; `None` if it has gone.
+    fn admit_recovered(&mut self, number: u64) -> Option<Known> {
+        let Asking { slot, generation, room, is_join, .. } = self.archive.asking.remove(&number)?;
+        let member = &mut self.members[slot as usize];
+        if !member.open || member.generation != generation {
+            return None;
+        }
+        member.changes -= 1;
+        self.release_if_free(slot);
+        let stands = if is_join { self.admit(&room, number) } else { self.is_in(slot, &room) };
+        let members = (stands && self.is_open(slot)).then(|| self.member_count(&room));
+        Some(Known { slot, number, members })
     }
 
     /// Makes a member of who joined by this change; false if it has left meanwhile.
@@ -325,6 +382,7 @@ impl CoreHub {
     /// Another core has ended, and its connections with it.
     pub(super) fn core_ended(&mut self, core: usize) {
         self.changes.read_up_to(core, u64::MAX);
+        self.owner_ended(core);
         let ids: Vec<RoomId> = self.rooms.iter().map(|(key, _)| RoomId(key as u32)).collect();
         for id in ids {
             if self.rooms[id.0 as usize].elsewhere.forget(core) {
@@ -336,11 +394,21 @@ impl CoreHub {
     /// Whether [`CoreHub::next_done`] has something to say.
     #[inline]
     pub(crate) fn has_done(&self) -> bool {
+        self.has_recovered() || self.is_any_known()
+    }
+
+    #[inline]
+    fn is_any_known(&self) -> bool {
         self.changes.waiting.front().is_some_and(|first| first.number <= self.changes.known)
+    }
+
+    /// Whether another core has said that it has ended.
+    pub(super) fn has_ended(&self, core: usize) -> bool {
+        core != self.core && self.changes.has_ended(core)
     }
 
     /// Changes that wait for other cores to read of them.
     pub fn changes_waiting(&self) -> usize {
-        self.changes.waiting.len()
+        self.changes.waiting.len() + self.archive.asking.len()
     }
 }

@@ -183,7 +183,7 @@ impl Cores {
         self.owed.push((core, owed));
         let (hub, text) = (&mut self.hubs[core], number.to_string());
         let message = Incoming { kind: Kind::Text, payload: Payload::Borrowed(text.as_bytes()), uncompressed: false };
-        hub.send_to_scope(&Scope::Room(ROOM.into()), message, None, None);
+        hub.send_to_scope(&Scope::Room(ROOM.into()), message, Sending::default());
     }
 
     fn end(&mut self, core: usize) {

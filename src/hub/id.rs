@@ -176,6 +176,17 @@ impl IdKey {
         self.secret.hash_one((core, slot, generation))
     }
 
+    /// What a history of this core begins with: no other one has it.
+    pub(crate) fn epoch(&self, core: usize, number: u64) -> u64 {
+        #[cfg(feature = "testing")]
+        if let Some(seed) = self.seed {
+            let mut hasher = std::hash::DefaultHasher::new();
+            std::hash::Hash::hash(&(seed, "epoch", core, number), &mut hasher);
+            return std::hash::Hasher::finish(&hasher);
+        }
+        self.secret.hash_one(("epoch", core, number))
+    }
+
     pub(crate) fn id(&self, core: usize, slot: u32, generation: u32) -> ConnectionId {
         debug_assert!(core <= usize::from(CORE_MAX) && slot < SLOTS_MAX);
         let mut bytes = [0; 16];

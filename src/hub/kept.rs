@@ -33,9 +33,10 @@ impl CoreHub {
         self.kept_bytes = self.kept_bytes - before as usize + now as usize;
     }
 
-    /// Bytes that all connections of the core keep, without what is free, and what compression keeps for them.
+    /// Bytes that all connections of the core keep, without what is free, what compression keeps for them, and what rooms keep of
+    /// their messages.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.kept_bytes + self.streams.bytes()
+        self.kept_bytes + self.streams.bytes() + self.history_bytes()
     }
 
     /// Bytes that a connection keeps, without what is free.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::id::ConnectionId;
 use super::info::ConnectionInfo;
+use super::recovered::{Recovered, Since};
 use super::room::JoinError;
 use super::routes::RouteName;
 use crate::mail::MailError;
@@ -227,6 +228,53 @@ pub enum Order {
         /// Where the answer is added.
         tally: Option<Arc<Tally>>,
     },
+    /// To a room's owner: a message that it is to number, keep and pass on. See `hub/history.rs`.
+    Record {
+        /// The room's name.
+        room: Arc<str>,
+        /// The message.
+        frame: FrameBuf,
+        /// Its key, where only the latest with the same one matters.
+        key: Option<Key>,
+        /// Who is not to get it.
+        except: Option<ConnectionId>,
+        /// Where the answers are added.
+        tally: Option<Arc<Tally>>,
+        /// It goes on to other machines.
+        goes_abroad: bool,
+        /// The core that waits for this to be read; no thread does.
+        from: Option<usize>,
+    },
+    /// A room's owner has read so many of these. Urgent.
+    RecordsRead {
+        /// The owner.
+        owner: usize,
+        /// How many more.
+        count: u32,
+    },
+    /// To a room's owner: somebody who is joining wants its history.
+    Recover {
+        /// The room's name.
+        room: Arc<str>,
+        /// What of it.
+        since: Since,
+        /// The core that asks.
+        core: usize,
+        /// The number of its change.
+        number: u64,
+    },
+    /// From a room's owner, in line with the room's messages.
+    Recovered {
+        /// The number of the change.
+        number: u64,
+        /// What it gets.
+        recovered: Recovered,
+    },
+    /// From the bridge: what others publish to a room has not been listened to for a while. Urgent.
+    EndHistory {
+        /// The room's name.
+        room: Arc<str>,
+    },
     /// A message to one connection.
     EmitTo {
         /// To whom.
@@ -419,6 +467,7 @@ impl<H: ?Sized> Letter<H> {
             Letter::Order(
                 Order::EmitTo { tally: Some(tally), .. }
                 | Order::Publish { tally: Some(tally), .. }
+                | Order::Record { tally: Some(tally), .. }
                 | Order::CloseMembers { tally, .. },
             ) => match error {
                 MailError::Full => tally.add(Delivery { refused: 1, ..Delivery::default() }),

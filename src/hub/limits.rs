@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{CoreHub, ROOM_NAME_BYTES_MAX};
-use crate::config::{Deflate, SlowConsumer};
+use crate::config::{Deflate, History, SlowConsumer};
 
 /// Limits of a route, where they differ from the server's settings.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct RouteLimits {
     pub rooms_max: Option<u32>,
     /// Bytes of the name of a room that a connection joins.
     pub room_name_bytes_max: Option<usize>,
+    /// What rooms keep of their messages, by their names.
+    pub histories: Vec<History>,
     /// Whether somebody wants to know of messages that are dropped.
     pub reports_drops: bool,
     /// Whether somebody wants to know of the peers' pings and pongs.
@@ -44,6 +46,7 @@ static NO_LIMITS: RouteLimits = RouteLimits {
     write_timeout: None,
     rooms_max: None,
     room_name_bytes_max: None,
+    histories: Vec::new(),
     reports_drops: false,
     reports_pings: false,
     drain_below_bytes: None,

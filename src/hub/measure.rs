@@ -7,11 +7,15 @@ impl CoreHub {
     /// The core's metrics, as of now. Looks at all queues of the core.
     pub fn metrics(&self) -> CoreMetrics {
         let (outbox_bytes, outbox_largest_bytes) = self.outbox.held_bytes();
+        let (history_rooms, history_messages) = self.history_counts();
         CoreMetrics {
             core: self.core,
             counters: Counters { inflated: self.inflated(), ..self.counters },
             out_of_step: self.streams.waiting(),
             rooms: self.rooms.len() as u64,
+            history_rooms: history_rooms as u64,
+            history_messages: history_messages as u64,
+            history_bytes: self.history_bytes() as u64,
             outbox_bytes: outbox_bytes as u64,
             outbox_largest_bytes: outbox_largest_bytes as u64,
             partial_bytes: self.partial_bytes as u64,

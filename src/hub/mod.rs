@@ -19,6 +19,9 @@ mod changes;
 #[cfg(test)]
 mod changes_tests;
 mod deflate;
+mod history;
+#[cfg(test)]
+mod history_tests;
 mod id;
 mod info;
 mod kept;
@@ -32,6 +35,8 @@ mod members_tests;
 mod peer;
 mod publish;
 mod ready;
+mod record;
+mod recovered;
 mod room;
 mod rooms;
 mod routes;
@@ -58,6 +63,7 @@ use crate::proto::Spares;
 use crate::tables::room_for;
 use abroad::Abroad;
 use changes::Changes;
+use history::{Archive, Published};
 use member::Member;
 use room::{Place, Room};
 use routes::RouteNames;
@@ -69,13 +75,16 @@ pub use deflate::DeflateSettings;
 pub use id::{ConnectionId, IdKey, ParseIdError};
 #[cfg(feature = "nats")]
 pub(crate) use id::NODES_MAX;
+pub(crate) use history::{Histories, owners};
 pub(crate) use id::SLOTS_MAX;
 pub use letter::{Answer, Ask, DataAnswer, Delivery, Local, Order, Scope, Shutdown, Tally};
 pub use limits::RouteLimits;
 pub use info::{ConnectionInfo, ConnectionPage};
 pub use member::Doom;
 pub(crate) use peer::CompactPeer;
+pub(crate) use publish::Sending;
 pub(crate) use ready::READY_BYTES_MAX;
+pub use recovered::{ParsePositionError, Position, Recovered, Since};
 pub use room::{JoinError, RoomId, RoomInfo};
 pub use routes::RouteName;
 pub(crate) use traffic::{Tallied, Traffic};
@@ -122,6 +131,7 @@ pub struct CoreHub {
     slow_consumer: SlowConsumer,
     deflate: DeflateSettings,
     streams: Streams,
+    archive: Archive,
     rooms_max: u32,
     overflown: Vec<u32>,
     /// What connections have lost since they were told last, by slot and generation; of those that want to know.
@@ -169,6 +179,7 @@ impl CoreHub {
             slow_consumer,
             deflate: DeflateSettings::default(),
             streams: Streams::new(DeflateSettings::default().level),
+            archive: Archive::default(),
             rooms_max: ROOMS_MAX_DEFAULT,
             overflown: Vec::new(),
             losses: BTreeMap::new(),
@@ -241,6 +252,13 @@ impl CoreHub {
             Order::Publish { scope, frame, key, except, tally } => {
                 self.read_publish(&scope, &mut Outgoing::of_frame(frame).keyed(key), except, tally);
             }
+            Order::Record { room, frame, key, except, tally, goes_abroad, from } => {
+                self.read_record(&room, Published { frame, key, except, tally, goes_abroad }, from);
+            }
+            Order::RecordsRead { owner, count } => self.records_read(owner, count),
+            Order::Recover { room, since, core, number } => self.read_recover(&room, since, core, number),
+            Order::Recovered { number, recovered } => self.read_recovered(number, recovered),
+            Order::EndHistory { room } => self.end_history(&room),
             Order::EmitTo { id, frame, key, tally } => {
                 self.deliver_to_id(id, &mut Outgoing::of_frame(frame).keyed(key), tally);
             }
@@ -306,7 +324,7 @@ impl CoreHub {
     /// Whether letters to other cores wait for room: take in nothing that would make more of them.
     #[inline]
     pub fn is_congested(&self) -> bool {
-        self.post.is_congested()
+        self.post.is_congested() || self.is_behind_in_records()
     }
 
     /// Whether cores whose mailboxes were full have told of room in them.
@@ -323,6 +341,8 @@ impl CoreHub {
     pub(crate) fn post_mail(&mut self, ring: impl FnMut(usize)) {
         self.tell_news();
         self.confirm_changes();
+        self.confirm_records();
+        self.look_at_histories();
         self.post.retry();
         self.post.bells(ring);
     }
@@ -346,6 +366,7 @@ impl CoreHub {
         assert_eq!(changed_in, self.rooms.iter().map(|(_, room)| room.changed_in as usize).sum::<usize>());
         let kept = (0..self.members.len() as u32).map(|slot| self.kept_by(slot)).sum::<usize>();
         assert_eq!(kept, self.kept_bytes);
+        self.history_invariants();
         assert_eq!(places().count(), self.rooms.iter().map(|(_, room)| room.count()).sum::<usize>());
         self.outbox.invariants()
     }

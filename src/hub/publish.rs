@@ -1,5 +1,5 @@
 //! Messages to one connection, to a room, to a set of connections: encoded once in each form that is wanted, queued, and
-//! passed on to the cores that have receivers.
+//! passed on to the cores that have receivers; those to a room with a history by way of its owner, see [`super::history`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,19 @@ use crate::hub::ConnectionId;
 use crate::outbox::{Key, Outgoing, Queued, SHARED_BYTES_MIN};
 use crate::proto::frame::Opcode;
 use crate::proto::{Incoming, Kind, Payload};
+
+/// How a message goes to a set of connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sending {
+    /// Only the latest with the same key matters.
+    pub(crate) key: Option<Key>,
+    /// Not to this connection of this core.
+    pub(crate) except: Option<u32>,
+    /// It is an event in the app's envelope.
+    pub(crate) is_event: bool,
+    /// Rooms do not keep it.
+    pub(crate) is_ephemeral: bool,
+}
 
 impl CoreHub {
     // ---- one connection -------------------------------------------------------------------------------------------
@@ -39,18 +52,21 @@ impl CoreHub {
     /// limit of the queue does not apply: its input is held back while much is queued to it.
     #[inline]
     pub fn send_incoming(&mut self, slot: u32, message: Incoming<'_>) -> Queued {
-        self.with_outgoing(message, |hub, message| {
-            let compressed = match hub.streams.has_receivers() {
-                true => hub.queue_compressed(slot, message).filter(|queued| *queued == Queued::Yes),
-                false => None,
-            };
-            let queued = compressed.unwrap_or_else(|| hub.outbox.put_reply(slot, message));
-            if queued == Queued::Yes {
-                hub.counters.messages_out += 1;
-                hub.traffic.queued(slot);
-            }
-            queued
-        })
+        self.with_outgoing(message, |hub, message| hub.reply(slot, message))
+    }
+
+    #[inline]
+    pub(super) fn reply(&mut self, slot: u32, message: &mut Outgoing<'_>) -> Queued {
+        let compressed = match self.streams.has_receivers() {
+            true => self.queue_compressed(slot, message).filter(|queued| *queued == Queued::Yes),
+            false => None,
+        };
+        let queued = compressed.unwrap_or_else(|| self.outbox.put_reply(slot, message));
+        if queued == Queued::Yes {
+            self.counters.messages_out += 1;
+            self.traffic.queued(slot);
+        }
+        queued
     }
 
     /// Sends to a connection of any core by its id; `tally` gets the answer, at once or when the other core has looked.
@@ -138,6 +154,44 @@ impl CoreHub {
         tally: Option<Arc<Tally>>,
     ) -> Delivery {
         let room = &self.rooms[id.0 as usize];
+        if room.has_history {
+            let name = Arc::clone(&room.name);
+            return self.record(&name, message, except, tally);
+        }
+        self.give_to_room(id, message, except, tally)
+    }
+
+    /// The same, and nobody keeps it.
+    fn give_to_room(
+        &mut self,
+        id: RoomId,
+        message: &mut Outgoing<'_>,
+        except: Option<u32>,
+        tally: Option<Arc<Tally>>,
+    ) -> Delivery {
+        let mut delivery = Delivery::default();
+        if self.give_to_cores(id, message, None, tally.as_ref()) {
+            let scope = Scope::Room(Arc::clone(&self.rooms[id.0 as usize].name));
+            delivery = self.publish_abroad(scope, message);
+        }
+        delivery.merge(self.deliver_to_room(id, message, except));
+        if let Some(tally) = tally {
+            tally.add(delivery);
+        }
+        delivery
+    }
+
+    /// Passes a message on to the other cores that have members of a room, and makes the form that this one's take; whether there
+    /// are members on other machines.
+    #[inline]
+    pub(super) fn give_to_cores(
+        &mut self,
+        id: RoomId,
+        message: &mut Outgoing<'_>,
+        except: Option<ConnectionId>,
+        tally: Option<&Arc<Tally>>,
+    ) -> bool {
+        let room = &self.rooms[id.0 as usize];
         if !room.members.is_empty() && !self.streams.has_receivers() {
             self.outbox.make_for_here(message);
         }
@@ -151,21 +205,12 @@ impl CoreHub {
                 scope: Scope::Room(Arc::clone(&room.name)),
                 frame: self.outbox.share(message).clone(),
                 key: message.key(),
-                except: None,
-                tally: tally.clone(),
+                except,
+                tally: tally.cloned(),
             };
             self.post.send(core, order.into());
         }
-        let mut delivery = Delivery::default();
-        if is_abroad {
-            let scope = Scope::Room(Arc::clone(&self.rooms[id.0 as usize].name));
-            delivery = self.publish_abroad(scope, message);
-        }
-        delivery.merge(self.deliver_to_room(id, message, except));
-        if let Some(tally) = tally {
-            tally.add(delivery);
-        }
-        delivery
+        is_abroad
     }
 
     pub(super) fn deliver_to_room(&mut self, id: RoomId, message: &mut Outgoing<'_>, except: Option<u32>) -> Delivery {
@@ -213,20 +258,23 @@ impl CoreHub {
     // ---- sets of connections --------------------------------------------------------------------------------------
 
     /// Sends a message to a set of connections, on every core. The count is of this core's.
-    pub(crate) fn send_to_scope(
-        &mut self,
-        scope: &Scope,
-        message: Incoming<'_>,
-        key: Option<Key>,
-        except: Option<u32>,
-    ) -> Delivery {
-        self.with_outgoing(message, |hub, message| hub.publish_to_scope(scope, message.set_key(key), except))
+    pub(crate) fn send_to_scope(&mut self, scope: &Scope, message: Incoming<'_>, how: Sending) -> Delivery {
+        let Sending { key, is_event, is_ephemeral, .. } = how;
+        self.with_outgoing(message, |hub, message| {
+            hub.publish_to_scope(scope, message.set_key(key).set_event(is_event).set_ephemeral(is_ephemeral), how)
+        })
     }
 
-    fn publish_to_scope(&mut self, scope: &Scope, message: &mut Outgoing<'_>, except: Option<u32>) -> Delivery {
+    fn publish_to_scope(&mut self, scope: &Scope, message: &mut Outgoing<'_>, how: Sending) -> Delivery {
+        let Sending { except, is_ephemeral, .. } = how;
         if let Scope::Room(name) = scope {
-            let room = self.names.get(name).copied();
-            return room.map_or_else(Delivery::default, |room| self.publish_to_room(room, message, except, None));
+            return match self.names.get(name).copied() {
+                Some(room) if is_ephemeral => self.give_to_room(room, message, except, None),
+                Some(room) => self.publish_to_room(room, message, except, None),
+                // Nobody is in it, and its owner keeps the message for those who come.
+                None if !is_ephemeral && self.has_history(name) => self.record(name, message, except, None),
+                None => Delivery::default(),
+            };
         }
         if !self.streams.has_receivers() {
             self.outbox.make_for_here(message);
@@ -255,7 +303,9 @@ impl CoreHub {
             Scope::Path(path) => Some(self.routes.wanted(|known| known.path == *path)),
             Scope::RouteElsewhere { path, made_at } => {
                 let is_made_there = |known: &RouteName| match (made_at, known.made_at) {
-                    (Some((file, line, column)), Some(at)) => (&**file, *line, *column) == (at.file(), at.line(), at.column()),
+                    (Some((file, line, column)), Some(at)) => {
+                        (&**file, *line, *column) == (at.file(), at.line(), at.column())
+                    }
                     (None, None) => true,
                     _ => false,
                 };

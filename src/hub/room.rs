@@ -87,10 +87,12 @@ pub(super) struct Room {
     pub(super) is_news: bool,
     /// Kept although empty: somebody holds its id.
     pub(super) pinned: bool,
+    /// What is published goes by way of its owner: see [`super::history`].
+    pub(super) has_history: bool,
 }
 
 impl Room {
-    pub(super) fn new(name: Arc<str>) -> Room {
+    pub(super) fn new(name: Arc<str>, has_history: bool) -> Room {
         Room {
             name,
             members: Vec::new(),
@@ -101,6 +103,7 @@ impl Room {
             told_abroad: 0,
             is_news: false,
             pinned: false,
+            has_history,
         }
     }
 

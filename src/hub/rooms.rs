@@ -21,7 +21,8 @@ impl CoreHub {
             return *room;
         }
         let name = shared();
-        let room = RoomId(self.rooms.insert(Room::new(Arc::clone(&name))) as u32);
+        let has_history = self.has_history(&name);
+        let room = RoomId(self.rooms.insert(Room::new(Arc::clone(&name), has_history)) as u32);
         self.names.insert(name, room);
         room
     }

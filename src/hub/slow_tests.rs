@@ -86,7 +86,7 @@ impl Model {
             let frame = FrameBuf::new(Opcode::Text, &payload);
             self.hub.publish_to_room(self.room, &mut Outgoing::of_frame(frame).keyed(hashed), None, None)
         } else {
-            self.hub.send_to_scope(&Scope::Room("room".into()), incoming, hashed, None)
+            self.hub.send_to_scope(&Scope::Room("room".into()), incoming, Sending { key: hashed, ..Sending::default() })
         };
         assert_eq!((delivery.queued + delivery.dropped) as usize, self.receivers.len());
         self.last.insert(key, self.number);

@@ -158,9 +158,10 @@ impl Model {
         match self.chance.below(8) {
             0..5 => {
                 let room = ROOMS[[0, 0, 0, 1, 2][self.chance.below(5)]];
-                hub.send_to_scope(&Scope::Room(room.into()), incoming, key, (slot == 0).then_some(slot));
+                let how = Sending { key, except: (slot == 0).then_some(slot), ..Sending::default() };
+                hub.send_to_scope(&Scope::Room(room.into()), incoming, how);
             }
-            5 => drop(hub.send_to_scope(&Scope::Everyone, incoming, key, None)),
+            5 => drop(hub.send_to_scope(&Scope::Everyone, incoming, Sending { key, ..Sending::default() })),
             6 => drop(hub.send_incoming(slot, incoming)),
             _ if is_marked => drop(hub.send_uncompressed(slot, Opcode::Text, &payload, key)),
             _ => drop(hub.send(slot, Opcode::Text, &payload)),
@@ -335,7 +336,7 @@ fn gets_meanwhile(mode: Deflate, policy: SlowConsumer) -> (Vec<u64>, usize) {
         let payload = format!("{number} {} {}", u8::from(is_marked), "again and again ".repeat(14)).into_bytes();
         let incoming = Incoming { kind: Kind::Text, payload: Payload::Borrowed(&payload), uncompressed: is_marked };
         let key = [Key::of(b"x"), Key::of(b"y"), Key::of(b"z")][number % 3];
-        hub.send_to_scope(&Scope::Room("a".into()), incoming, Some(key), None);
+        hub.send_to_scope(&Scope::Room("a".into()), incoming, Sending { key: Some(key), ..Sending::default() });
         let sends: Vec<_> = hub.outbox.batch().map(|send| (send.slot, bytes_of(send.bytes))).collect();
         for (slot, bytes) in sends {
             match (slot, number) {

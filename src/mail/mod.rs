@@ -526,6 +526,11 @@ impl<T> Courier<T> {
         Ok(())
     }
 
+    /// Whether a core has ended: it reads nothing any more.
+    pub fn has_ended(&self, core: usize) -> bool {
+        self.doors.get(core).is_none_or(|door| door.address.parked.has_ended())
+    }
+
     /// The number of cores.
     pub fn cores(&self) -> usize {
         self.doors.len()

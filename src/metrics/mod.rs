@@ -91,6 +91,14 @@ pub struct Counters {
     pub letters: u64,
     /// Messages that were not handed to the bridge to other machines because its mailbox was full.
     pub abroad_refused: u64,
+    /// Connections that have asked for what came behind their position in a room's history.
+    pub history_recoveries: u64,
+    /// Those of them that could not be given all of it.
+    pub history_incomplete: u64,
+    /// Rooms whose histories were given up, for others' or with the machine's ear for them.
+    pub history_forgotten: u64,
+    /// Messages of threads and other machines that a room's owner has not taken because it was too far behind.
+    pub history_refused: u64,
     /// Times that the kernel found no provided buffer.
     pub buffers_missing: u64,
     /// Ticks.
@@ -154,6 +162,12 @@ pub struct CoreMetrics {
     pub out_of_step: u64,
     /// Rooms that it knows of.
     pub rooms: u64,
+    /// Rooms whose histories it keeps.
+    pub history_rooms: u64,
+    /// Their messages.
+    pub history_messages: u64,
+    /// Bytes that these take.
+    pub history_bytes: u64,
     /// Bytes queued or in flight that sockets have not taken. A message that waits for several connections counts for each
     /// of them, although it is there once.
     pub outbox_bytes: u64,

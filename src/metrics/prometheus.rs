@@ -30,6 +30,7 @@ impl Metrics {
         }
         connections(&mut text);
         messages(&mut text);
+        histories(&mut text);
         memory(&mut text);
         mail(&mut text);
         ring(&mut text);
@@ -177,6 +178,20 @@ fn messages(text: &mut Text<'_>) {
     text.kinds("ringwire_messages_dropped_total", dropped, "reason", |core| &core.counters.drops);
     let discarded = "Messages received on routes that do nothing with them, or whose task has ended.";
     text.counter("ringwire_messages_discarded_total", discarded, |core| core.counters.messages_discarded);
+}
+
+fn histories(text: &mut Text<'_>) {
+    text.gauge("ringwire_history_rooms", "Rooms whose messages the core keeps.", |core| core.history_rooms);
+    text.gauge("ringwire_history_messages", "Messages that the core keeps of rooms.", |core| core.history_messages);
+    text.gauge("ringwire_history_bytes", "Bytes that these take.", |core| core.history_bytes);
+    let recoveries = "Connections that asked for what came behind their position in a room.";
+    text.counter("ringwire_history_recoveries_total", recoveries, |core| core.counters.history_recoveries);
+    let incomplete = "Those of them that could not be given all of it.";
+    text.counter("ringwire_history_incomplete_total", incomplete, |core| core.counters.history_incomplete);
+    let forgotten = "Rooms whose histories were given up, for others' or with the machine's ear for them.";
+    text.counter("ringwire_history_forgotten_total", forgotten, |core| core.counters.history_forgotten);
+    let refused = "Messages of threads and other machines that a room's owner was too far behind to take.";
+    text.counter("ringwire_history_refused_total", refused, |core| core.counters.history_refused);
 }
 
 fn memory(text: &mut Text<'_>) {

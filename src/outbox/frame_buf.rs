@@ -13,6 +13,10 @@ pub struct FrameBuf {
     bytes: Bytes,
     /// It is to be sent as it is.
     uncompressed: bool,
+    /// It is text, a JSON object of the app's envelope.
+    is_event: bool,
+    /// It means nothing later: rooms with a history do not keep it.
+    is_ephemeral: bool,
 }
 
 impl FrameBuf {
@@ -39,7 +43,7 @@ impl FrameBuf {
 
     /// Takes bytes that are already a frame, or whatever else is to be sent as it is.
     pub(crate) fn from_encoded(bytes: Bytes) -> FrameBuf {
-        FrameBuf { bytes, uncompressed: false }
+        FrameBuf { bytes, uncompressed: false, is_event: false, is_ephemeral: false }
     }
 
     /// As this says, whoever gets it: compressed where that is agreed, or as it is.
@@ -53,6 +57,39 @@ impl FrameBuf {
         self.uncompressed = uncompressed;
     }
 
+    /// Says that it is an event in an envelope, or that it is not.
+    #[must_use]
+    pub(crate) fn event(self, is_event: bool) -> FrameBuf {
+        FrameBuf { is_event, ..self }
+    }
+
+    pub(crate) fn is_event(&self) -> bool {
+        self.is_event
+    }
+
+    /// Says that rooms do not keep it, or that they do.
+    #[must_use]
+    pub(crate) fn ephemeral(self, is_ephemeral: bool) -> FrameBuf {
+        FrameBuf { is_ephemeral, ..self }
+    }
+
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.is_ephemeral
+    }
+
+    /// As a room keeps it under this offset, in memory of its own: an event says the offset, behind its data.
+    pub(crate) fn numbered(&self, offset: u64) -> FrameBuf {
+        if self.is_event
+            && let Some((Opcode::Text, payload)) = self.parts()
+            && let Some(rest) = payload.strip_suffix(b"}")
+        {
+            let payload = [rest, format!(r#","offset":{offset}}}"#).as_bytes()].concat();
+            return FrameBuf::new(Opcode::Text, &payload).uncompressed(self.uncompressed);
+        }
+        // What was received may lie in a buffer that is larger.
+        FrameBuf::from_encoded(Bytes::copy_from_slice(&self.bytes)).uncompressed(self.uncompressed)
+    }
+
     pub(crate) fn is_uncompressed(&self) -> bool {
         self.uncompressed
     }
@@ -63,7 +100,7 @@ impl FrameBuf {
     }
 
     /// What it is, and its payload; `None` if it is no message of one frame.
-    pub(super) fn parts(&self) -> Option<(Opcode, &[u8])> {
+    pub(crate) fn parts(&self) -> Option<(Opcode, &[u8])> {
         let opcode = match self.bytes.first()? {
             0x81 => Opcode::Text,
             0x82 => Opcode::Binary,

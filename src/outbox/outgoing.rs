@@ -18,6 +18,8 @@ pub struct Outgoing<'a> {
     shared: Option<FrameBuf>,
     packed: Packed,
     uncompressed: bool,
+    is_event: bool,
+    is_ephemeral: bool,
 }
 
 /// A message compressed by itself.
@@ -43,14 +45,16 @@ impl<'a> Outgoing<'a> {
             shared: None,
             packed: Packed::Untried,
             uncompressed: false,
+            is_event: false,
+            is_ephemeral: false,
         }
     }
 
     /// A message that is encoded already.
     #[inline]
     pub fn of_frame(frame: FrameBuf) -> Outgoing<'a> {
-        let uncompressed = frame.is_uncompressed();
-        Outgoing { uncompressed, shared: Some(frame), ..Outgoing::new(Opcode::Binary, &[]) }
+        let (uncompressed, is_event, is_ephemeral) = (frame.is_uncompressed(), frame.is_event(), frame.is_ephemeral());
+        Outgoing { uncompressed, is_event, is_ephemeral, shared: Some(frame), ..Outgoing::new(Opcode::Binary, &[]) }
     }
 
     /// An assembled message, whose payload is not copied.
@@ -76,6 +80,24 @@ impl<'a> Outgoing<'a> {
     #[inline]
     pub fn set_uncompressed(&mut self, uncompressed: bool) -> &mut Outgoing<'a> {
         self.uncompressed = uncompressed;
+        self
+    }
+
+    /// Whether it is an event in an envelope, before others have a form of it.
+    #[inline]
+    pub fn set_event(&mut self, is_event: bool) -> &mut Outgoing<'a> {
+        debug_assert!(self.shared.is_none() || !is_event);
+        self.is_event = is_event;
+        self
+    }
+
+    /// Whether rooms do not keep it, before others have a form of it.
+    #[inline]
+    pub fn set_ephemeral(&mut self, is_ephemeral: bool) -> &mut Outgoing<'a> {
+        self.is_ephemeral = is_ephemeral;
+        if let Some(frame) = self.shared.take_if(|_| is_ephemeral) {
+            self.shared = Some(frame.ephemeral(true));
+        }
         self
     }
 
@@ -157,8 +179,9 @@ impl Outbox {
             message.in_arena = in_arena;
             return Form::Arena(frame);
         }
-        let Outgoing { opcode, payload, shared, .. } = message;
-        Form::Shared(shared.get_or_insert_with(|| FrameBuf::new(*opcode, payload)))
+        let Outgoing { opcode, payload, shared, is_event, is_ephemeral, .. } = message;
+        let make = || FrameBuf::new(*opcode, payload).event(*is_event).ephemeral(*is_ephemeral);
+        Form::Shared(shared.get_or_insert_with(make))
     }
 
     /// Makes the form that this core's queues take. Asked before [`Outbox::share`] where they may be many: to stand in the arena
@@ -170,10 +193,13 @@ impl Outbox {
 
     /// The form in which a message outlives the tick, for other cores.
     pub fn share<'o>(&mut self, message: &'o mut Outgoing<'_>) -> &'o FrameBuf {
-        let Outgoing { opcode, payload, in_arena, shared, uncompressed, .. } = message;
-        let frame = shared.get_or_insert_with(|| match in_arena {
-            Some(frame) => FrameBuf::from_encoded(self.copy_out(*frame)),
-            None => FrameBuf::new(*opcode, payload),
+        let Outgoing { opcode, payload, in_arena, shared, uncompressed, is_event, is_ephemeral, .. } = message;
+        let frame = shared.get_or_insert_with(|| {
+            let frame = match in_arena {
+                Some(frame) => FrameBuf::from_encoded(self.copy_out(*frame)),
+                None => FrameBuf::new(*opcode, payload),
+            };
+            frame.event(*is_event).ephemeral(*is_ephemeral)
         });
         // Wherever the frame comes from: the other cores know of the mark by it alone.
         frame.set_uncompressed(*uncompressed);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::admission::Admission;
 use crate::backplane::Board;
-use crate::hub::{CoreHub, Letter, Order, Shutdown};
+use crate::hub::{CoreHub, Histories, Letter, Order, Shutdown, owners};
 use crate::mail::{Courier, MailError};
 use crate::message::Envelope;
 use crate::metrics::Certificates;
@@ -32,6 +32,7 @@ pub struct Hub {
     on_shutdown: Arc<OnceLock<OnShutdown>>,
     certificates: Arc<Mutex<Certificates>>,
     others: Option<Arc<Board>>,
+    histories: Arc<OnceLock<Arc<Histories>>>,
 }
 
 /// Tells whoever has started the server that it is to end, and within which time.
@@ -40,7 +41,15 @@ type OnShutdown = Box<dyn Fn(Option<Duration>) + Send + Sync>;
 impl Hub {
     /// The way in through `courier`.
     pub(crate) fn new(courier: Courier<Letter>, admission: Arc<Admission>) -> Hub {
-        Hub { courier, envelope: Arc::default(), admission, on_shutdown: Arc::default(), certificates: Arc::default(), others: None }
+        Hub {
+            courier,
+            envelope: Arc::default(),
+            admission,
+            on_shutdown: Arc::default(),
+            certificates: Arc::default(),
+            others: None,
+            histories: Arc::default(),
+        }
     }
 
     /// Where somebody writes what is to be told of the server's certificates.
@@ -165,6 +174,25 @@ impl Hub {
     /// ```
     pub fn websockets(&self) -> u32 {
         self.admission.connections()
+    }
+
+    /// Which rooms have a history, as the apps of all cores say.
+    pub(crate) fn set_histories(&self, histories: &Arc<Histories>) {
+        if let Some(others) = &self.others {
+            let _ = others.histories.set(Arc::clone(histories));
+        }
+        // The first one counts, as all say the same.
+        let _ = self.histories.set(Arc::clone(histories));
+    }
+
+    /// The core that owns a room.
+    pub(super) fn owner(&self, room: &str) -> usize {
+        owners(room, self.cores()).find(|core| !self.courier.has_ended(*core)).unwrap_or(0)
+    }
+
+    /// Whether a room has a history.
+    pub(super) fn has_history(&self, room: &str) -> bool {
+        self.histories.get().is_some_and(|histories| histories.of(room).is_some())
     }
 
     /// Sets how events are written; the first app that is made says it.

@@ -14,7 +14,7 @@ use crate::hub::ConnectionId;
 use crate::hub::{ConnectionInfo, ConnectionPage, CoreHub, DataAnswer, Delivery, Letter, Order, Scope, Tally};
 use crate::mail::MailError;
 use crate::message::RawJson;
-use crate::message::{EncodeError, IntoMessage, borrowed};
+use crate::message::{EncodeError, IntoMessage};
 use crate::metrics::{CoreMetrics, Metrics};
 use crate::outbox::{FrameBuf, Key};
 use crate::proto::Kind;
@@ -211,7 +211,7 @@ impl Hub {
     }
 
     fn receivers(&self, target: Target) -> Receivers<'_> {
-        Receivers { hub: self, target, key: None, uncompressed: false, except: None }
+        Receivers { hub: self, target, key: None, uncompressed: false, except: None, is_ephemeral: false }
     }
 
     /// Sends a message to one connection. See [`Hub::to_connection`].
@@ -896,6 +896,7 @@ pub struct Receivers<'h> {
     key: Option<Key>,
     uncompressed: bool,
     except: Option<ConnectionId>,
+    is_ephemeral: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -969,6 +970,24 @@ impl Receivers<'_> {
         self
     }
 
+    /// Has a room with a history not keep it: see [`To::ephemeral`](crate::To::ephemeral).
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, History, ws};
+    ///
+    /// let route = || {
+    ///     ws().history(History::last(100)).on_connect(|socket| socket.join_with_history("lobby", 100))
+    /// };
+    /// let server = TestServer::new(move || App::new().ws("/", route()));
+    /// server.block_on(server.hub().to("lobby").ephemeral().send("now or never").unwrap());
+    /// server.connect("/").expect_nothing();
+    /// ```
+    pub fn ephemeral(mut self) -> Self {
+        self.is_ephemeral = true;
+        self
+    }
+
     pub(crate) fn with_key(mut self, key: Option<Key>) -> Self {
         self.key = key;
         self
@@ -992,10 +1011,20 @@ impl Receivers<'_> {
     /// # Errors
     /// If a value cannot be written as JSON.
     pub fn send(self, message: impl IntoMessage) -> Result<Delivering, EncodeError> {
-        let Receivers { hub, target, key, uncompressed, except } = self;
-        let frame = encode(message, uncompressed)?;
+        let frame = encode(message, self.uncompressed)?;
+        Ok(self.send_frame(frame))
+    }
+
+    fn send_frame(self, frame: FrameBuf) -> Delivering {
+        let Receivers { hub, target, key, except, is_ephemeral, .. } = self;
+        let frame = frame.ephemeral(is_ephemeral);
         let (tally, answer) = Tally::new();
         match target {
+            // Its owner numbers it, and passes it on.
+            Target::Scope(Scope::Room(room)) if !is_ephemeral && hub.has_history(&room) => {
+                let (tally, goes_abroad, from) = (Some(tally), true, None);
+                hub.give(hub.owner(&room), Order::Record { room, frame, key, except, tally, goes_abroad, from }.into());
+            }
             Target::One(id) if except == Some(id) => {}
             Target::One(id) => hub.give_to(id, Order::EmitTo { id, frame, key, tally: Some(tally) }),
             Target::Scope(scope) => {
@@ -1006,7 +1035,7 @@ impl Receivers<'_> {
                 }
             }
         }
-        Ok(Delivering(answer))
+        Delivering(answer)
     }
 
     /// Sends a named event, in the app's envelope.
@@ -1028,16 +1057,8 @@ impl Receivers<'_> {
     /// If the data cannot be written as JSON.
     pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivering, EncodeError> {
         let text = self.hub.envelope().encode(event, data)?;
-        self.send(Text(&text))
-    }
-}
-
-/// Text that is known to be text.
-struct Text<'t>(&'t [u8]);
-
-impl IntoMessage for Text<'_> {
-    fn with_message<R>(self, send: impl FnOnce(crate::message::Message<'_>) -> R) -> Result<R, EncodeError> {
-        Ok(send(borrowed(Kind::Text, self.0)))
+        let frame = FrameBuf::new(Kind::Text.into(), &text).uncompressed(self.uncompressed).event(true);
+        Ok(self.send_frame(frame))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::hub::{ConnectionId, ConnectionInfo, CoreHub, JoinError, Order, RoomInfo, Tally};
+use crate::hub::{ConnectionId, ConnectionInfo, CoreHub, JoinError, Order, Recovered, RoomInfo, Since, Tally};
 use crate::mail::MailError;
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::remote::Hub;
@@ -47,6 +47,25 @@ impl Hub {
         let (answer, asking) = oneshot::channel();
         self.give_to(id, Order::Leave { id, room: room.into(), answer });
         Asking(asking)
+    }
+
+    /// What a room with a history has kept of its messages here, and how many members it has: all of it, or the last so many, or
+    /// what came behind a [`Position`](crate::Position).
+    ///
+    /// ```
+    /// use ringwire::testing::TestServer;
+    /// use ringwire::{App, History, ws};
+    ///
+    /// let server = TestServer::builder().cores(2).start(|| App::new().ws("/", ws().history(History::last(100))));
+    /// let hub = server.hub();
+    /// server.block_on(hub.send_to_room("lobby", "hello").unwrap());
+    /// let recovered = server.block_on(hub.history("lobby", 10)).unwrap();
+    /// let texts: Vec<_> = recovered.messages().filter_map(|(_, message)| message.as_text().map(str::to_owned)).collect();
+    /// assert_eq!((texts, recovered.members), (vec!["hello".to_owned()], 0));
+    /// ```
+    pub fn history(&self, room: &str, since: impl Into<Since>) -> Asking<Recovered> {
+        let (name, since): (Arc<str>, Since) = (room.into(), since.into());
+        self.ask(self.owner(room), move |hub| hub.recover(&name, since))
     }
 
     /// Closes all members of a room, on all cores, each after what has been queued to it. The answer counts as queued those

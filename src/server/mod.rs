@@ -658,6 +658,7 @@ pub(crate) fn admission(config: &Config, cores: usize) -> Admission {
 /// The hub of one core.
 pub(crate) fn core_hub(config: &Config, ids: IdKey, post: Post<Letter>) -> CoreHub {
     let outbox = Outbox::new(config.outbox_bytes_max);
+    let cores = post.cores().max(1);
     let mut hub = CoreHub::new(ids, post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
     hub.set_deflate(DeflateSettings {
         mode: config.deflate,
@@ -666,6 +667,7 @@ pub(crate) fn core_hub(config: &Config, ids: IdKey, post: Post<Letter>) -> CoreH
         level: config.deflate_level,
     });
     hub.set_rooms_max(config.rooms_max);
+    hub.set_history(config.history.clone(), config.history_bytes_max / cores);
     hub
 }
 
@@ -685,6 +687,9 @@ fn say_started(config: &Config, cores: usize, addresses: &[BoundAddress], admin:
         if value != setting.value(&default) {
             tracing::info!(target: "ringwire::server", name = setting.variable, value = %value, "setting");
         }
+    }
+    if config.nats_url.is_some() && config.history != default.history {
+        tracing::info!(target: "ringwire::server", "the history of rooms is this machine's own: nobody resumes from another's");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It looks after the batch has been sent, so what counts is what sockets have refused, not what is just passing through;
 //! and it says at both ends of a tick what it holds, because a tick may be the last one for long. While the budget is
-//! spent, the connections that hold the most are shed, the largest of all cores first, until an eighth of the budget is
+//! spent, rooms forget what they keep of their messages, and the connections that hold the most are shed, the largest of all cores first, until an eighth of the budget is
 //! free: what is queued to them is forgotten, and they are closed with 1013 behind what is in flight (IANA's registry of
 //! close codes: try again later).
 //!
@@ -108,6 +108,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
     #[cold]
     fn shed(&mut self) {
         let core = self.hub.core();
+        // What rooms keep for those who may come is given up before those who are here.
+        let excess = usize::try_from(self.admission.memory().excess()).unwrap_or(usize::MAX);
+        if self.hub.forget_histories(excess) > 0 {
+            self.publish(self.held_bytes());
+        }
         let mut leaving = 0;
         let mut holders: Vec<(u64, u32)> = Vec::new();
         for (slot, conn) in self.conns.iter() {

@@ -344,6 +344,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         for _ in 0..letters {
             let Some(letter) = self.mailbox.next() else { break };
             self.read_letter(letter);
+            // What follows in the mail comes behind what the history says.
+            if self.hub.has_recovered() {
+                self.tell_of_changes();
+            }
         }
         self.hub.take_effect(ends);
         if !self.hub.is_congested() && !self.waiting.congested.is_empty() {

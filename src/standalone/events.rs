@@ -2,6 +2,9 @@
 //!
 //! A join or leave is answered once every core knows of it, and the answer's count and the notices that follow add up.
 //!
+//! Where rooms keep their messages (`RINGWIRE_HISTORY`), the answer to a join says where the client is in the room, each message
+//! says its offset, and a join with the last position, or for the last so many messages, is answered with what was missed.
+//!
 //! Whatever a client sends that is none of the events gets an `error` event, and the socket stays open. Data that is
 //! passed on, a message's or a ping's, is passed on as it was written.
 
@@ -10,16 +13,18 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::time::SystemTime;
 
+use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::rooms;
 use crate::app::socket::{Notice, Socket};
 use crate::app::ws::Ws;
 use crate::app::{Events, LostMember, Unhandled};
+use crate::hub::{Position, Recovered, Since};
 use crate::message::json::{check_passed_on, object};
-use crate::message::{DecodeError, EncodeError};
+use crate::message::{DecodeError, EncodeError, Message};
 use crate::quote::quoted;
 
 /// The route's path.
@@ -47,7 +52,7 @@ pub(super) fn route() -> Ws {
             emit(socket, "connected", &json!({ "id": id }));
         })
         .on_raw("join", |socket, data| {
-            let joined = read(data).and_then(|InRoom { room }| join(socket, &room));
+            let joined = read(data).and_then(|joining: Joining<'_>| join(socket, &joining));
             told(socket, joined);
         })
         .on_raw("leave", |socket, data| {
@@ -61,7 +66,8 @@ pub(super) fn route() -> Ws {
         .on_raw("typing", |socket, data| {
             let typing = read(data).and_then(|InRoom { room }| {
                 let name = member_of(socket, &room)?;
-                tell_others(socket, &name, "user-typing");
+                let data = of_user(socket, &name);
+                logged(socket.to(&name).ephemeral().except_self().emit("user-typing", &data));
                 Ok(())
             });
             told(socket, typing);
@@ -126,6 +132,16 @@ struct InRoom<'m> {
 }
 
 #[derive(Deserialize)]
+struct Joining<'m> {
+    #[serde(borrow)]
+    room: Cow<'m, str>,
+    /// What came behind this is wanted.
+    since: Option<Position>,
+    /// So many of the last messages are.
+    last: Option<u32>,
+}
+
+#[derive(Deserialize)]
 struct Saying<'m> {
     #[serde(borrow)]
     room: Cow<'m, str>,
@@ -143,12 +159,53 @@ struct Said<'m> {
     timestamp: String,
 }
 
-fn join(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
+/// The answer to a join; without a history there are two fields of it.
+#[derive(Serialize)]
+struct Joined<'m> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<Vec<Box<RawValue>>>,
+    members: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    /// Whether the history is all that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    room: &'m str,
+}
+
+fn join(socket: &mut Socket<'_>, joining: &Joining<'_>) -> Result<(), Refused> {
+    let Joining { room, since, last } = joining;
     rooms::check(room).map_err(|why| Refused(why.into()))?;
     let name = room_name(room);
     let notice = notice(socket, &name, "user-joined");
-    let then = answer("joined", room);
-    socket.join_then(&name, notice, then).map_err(|error| Refused(error.to_string().into()))
+    let asks = since.is_some() || last.is_some();
+    let since = since.map_or_else(|| Since::from(last.map(|last| last as usize)), Since::Position);
+    let room = room.clone().into_owned();
+    let then = move |socket: &mut Socket<'_>, recovered: Recovered| {
+        let history = || recovered.messages().filter_map(|(offset, message)| shown(offset, &message)).collect();
+        let joined = Joined {
+            epoch: recovered.position.map(Position::epoch),
+            history: asks.then(history),
+            members: recovered.members,
+            offset: recovered.position.map(Position::offset),
+            recovered: asks.then_some(recovered.is_complete),
+            room: &room,
+        };
+        emit(socket, "joined", &joined);
+    };
+    socket.join_since(&name, since, notice, then).map_err(|error| Refused(error.to_string().into()))
+}
+
+/// A message of a room's history: an event as its members have got it. What other programs have published may be none.
+fn shown(offset: u64, message: &Message<'_>) -> Option<Box<RawValue>> {
+    let Some(text) = message.as_text() else {
+        return to_raw_value(&json!({ "base64": BASE64.encode(message.as_bytes()), "offset": offset })).ok();
+    };
+    let event: Option<Box<RawValue>> = serde_json::from_str(text).ok();
+    let event = event.filter(|event| event.get().starts_with('{'));
+    event.or_else(|| to_raw_value(&json!({ "text": text, "offset": offset })).ok())
 }
 
 fn leave(socket: &mut Socket<'_>, room: &str) -> Result<(), Refused> {
@@ -185,13 +242,7 @@ fn emit(socket: &mut Socket<'_>, event: &str, data: &(impl Serialize + ?Sized)) 
     logged(socket.emit(event, data));
 }
 
-/// Tells the other members of a room what this connection does there.
-fn tell_others(socket: &mut Socket<'_>, name: &str, event: &str) {
-    let data = of_user(socket, name);
-    logged(socket.to(name).except_self().emit(event, &data));
-}
-
-/// The same for a join or a leave.
+/// What the members of a room are told of one that joins or leaves it.
 fn notice(socket: &Socket<'_>, name: &str, event: &str) -> Option<Notice> {
     socket.notice(event, &of_user(socket, name)).inspect_err(|error| tracing::error!(%error, "no notice")).ok()
 }

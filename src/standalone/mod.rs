@@ -20,7 +20,7 @@ use crate::app::response::Response;
 use crate::app::socket::Socket;
 use crate::app::ws::{Ws, ws};
 use crate::app::{App, Core, Group};
-use crate::config::Config;
+use crate::config::{Config, History};
 use crate::error::Result;
 use crate::message::Message;
 use crate::metrics::CONTENT_TYPE;
@@ -112,7 +112,7 @@ fn load_routes(group: Group) -> Group {
             "/echo",
             ws().forget_request().on_message(|socket: &mut Socket<'_>, message: Message<'_>| socket.send(message)),
         )
-        .ws("/broadcast", room_route(|_| "broadcast".to_owned()))
+        .ws("/broadcast", room_route(|_| BROADCAST.to_owned()))
         .group("/rooms", |rooms| {
             rooms
                 .before(|request| rooms::check(request.param("room")).map_err(HttpError::bad_request))
@@ -126,10 +126,14 @@ fn room_name(room: &str) -> String {
 }
 
 const ROOM_PREFIX: &str = "rooms/";
+const BROADCAST: &str = "broadcast";
 
 /// Every message to all members of the room that a connection joins when it opens, the sender included.
 fn room_route(room: impl Fn(&Socket<'_>) -> String + 'static) -> Ws {
     ws().forget_request()
+        // Nobody asks for one.
+        .history(History::off().of_rooms(ROOM_PREFIX))
+        .history(History::off().of_rooms(BROADCAST))
         // What clients may call a room does not depend on what it is called here.
         .max_room_name(rooms::NAME_BYTES_MAX + ROOM_PREFIX.len())
         .on_connect(move |socket| {

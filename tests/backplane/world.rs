@@ -294,7 +294,7 @@ impl World {
                         self.oracle.told(node, member, back);
                     }
                 }
-                Output::Told { .. } => {}
+                Output::Told { .. } | Output::Left(_) => {}
                 Output::Ask(to, ask) => self.be_asked(node, to, ask),
                 Output::Answer(token, reply) => {
                     let answer = reply.map(|reply| match reply {

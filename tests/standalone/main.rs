@@ -10,6 +10,7 @@ mod api;
 mod bounds;
 mod documented;
 mod events;
+mod history;
 mod metrics;
 mod numbers;
 mod page;

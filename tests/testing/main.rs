@@ -7,6 +7,7 @@ mod bugs;
 mod chance;
 mod chat;
 mod clients;
+mod history;
 mod modes;
 mod own_types;
 mod servers;

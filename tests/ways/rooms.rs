@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ringwire::{App, BoxError, Connection, Hub, JoinError, Notice, OwnedMessage, ws};
+use ringwire::{App, BoxError, Connection, History, Hub, JoinError, Notice, OwnedMessage, ws};
 
 use crate::host::Setup;
 use crate::rig::Rig;
@@ -115,6 +115,51 @@ row! {
         first.text("leave");
         rig.settle();
         assert_eq!((first.texts(), second.texts()), (vec!["out, 1".to_owned()], vec![r#"{"event":"went","data":"first"}"#.to_owned()]));
+    }
+}
+
+row! {
+    /// Kills: history that some way of handling gets late, or of another room.
+    join_since_and_join_with_history;
+    setup |setup| { setup.cores = 2; }
+    route |ws, log| ws.history(History::last(3));
+    handler |peer, log, message| {
+        let room = peer.param("room").to_owned();
+        match message.as_text() {
+            Some("join") => peer.join_with_history(&room, 10)?,
+            Some("what was there?") => peer.join_since(&room, 2, None, |socket, recovered| {
+                let offsets: Vec<u64> = recovered.messages().map(|(offset, _)| offset).collect();
+                let _ = socket.send(format!("{} {offsets:?} {}", recovered.members, recovered.is_complete));
+            })?,
+            Some("types") => drop(peer.to(&room).ephemeral().emit("types", &1)?),
+            Some(_) => drop(peer.to(&room).emit("said", &1)?),
+            None => drop(peer.to_own_room(message)?),
+        }
+        Ok::<_, BoxError>(())
+    }
+    client |rig, way, log| {
+        // One of them is on the core that owns the room.
+        for room in ["/den", "/lair", "/attic"] {
+            let (mut ann, mut ben) = (rig.open(0, room), rig.open(1, room));
+            let mut say = |ann: &mut crate::rig::Socket, text: &str, answers: &[&str]| {
+                ann.text(text);
+                rig.settle();
+                assert_eq!(ann.texts(), answers, "{room} {text}");
+            };
+            say(&mut ann, "join", &[]);
+            say(&mut ann, "types", &[r#"{"event":"types","data":1}"#]);
+            let said = [1, 2, 3, 4].map(|offset| format!(r#"{{"event":"said","data":1,"offset":{offset}}}"#));
+            said.iter().for_each(|said| say(&mut ann, "hello", &[said]));
+            say(&mut ben, "join", &[&said[1], &said[2], &said[3]]);
+            say(&mut ben, "what was there?", &["2 [3, 4] true"]);
+            ben.frame(2, &[7]);
+            rig.settle();
+            let binary = |socket: &mut crate::rig::Socket| match socket.events().as_slice() {
+                [crate::wire::Event::Message(message)] => message.payload.clone(),
+                events => panic!("{events:?}"),
+            };
+            assert_eq!((binary(&mut ann), binary(&mut ben)), (vec![7], vec![7]));
+        }
     }
 }
 

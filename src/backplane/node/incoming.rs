@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Cores, Node, Output, ReplyTo, State, VERSION, kind};
 use super::super::asking::{Ask, Reply, read_frame};
 use super::super::beat::Beat;
 use super::super::bytes::Reader;
 use super::super::subject::{Place, name};
+use super::{Cores, Node, Output, ReplyTo, State, VERSION, kind};
 use crate::hub::{ConnectionId, Scope};
 use crate::outbox::{FrameBuf, Key};
 use crate::proto::frame::Opcode;
@@ -40,6 +40,10 @@ impl Node {
     ) -> Option<()> {
         let is_text = !is_binary && str::from_utf8(payload).is_ok();
         let frame = FrameBuf::new(if is_text { Opcode::Text } else { Opcode::Binary }, payload);
+        // As an app's envelopes begin.
+        let is_event =
+            is_text && [br#"{"event":"#.as_slice(), br#"{"path":"#].iter().any(|head| payload.starts_with(head));
+        let frame = frame.event(is_event);
         match place {
             Place::InId(id) => {
                 let id: ConnectionId = id.parse().ok()?;
@@ -60,14 +64,7 @@ impl Node {
         Some(())
     }
 
-    fn deliver(
-        &mut self,
-        scope: Scope,
-        frame: FrameBuf,
-        key: Option<Key>,
-        except: Option<ConnectionId>,
-        cores: Cores,
-    ) {
+    fn deliver(&mut self, scope: Scope, frame: FrameBuf, key: Option<Key>, except: Option<ConnectionId>, cores: Cores) {
         self.counts.received += 1;
         self.out.push_back(Output::Deliver { scope, frame, key, except, cores });
     }

@@ -483,6 +483,7 @@ impl Node {
         for (name, room) in &mut self.rooms {
             if std::mem::take(&mut room.subscribed) {
                 subjects.push(self.subjects.room(name));
+                self.out.push_back(Output::Left(Arc::clone(name)));
             }
         }
         self.out.extend(subjects.into_iter().map(Output::Unsubscribe));

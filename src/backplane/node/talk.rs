@@ -52,6 +52,8 @@ pub enum Output {
     Subscribe(String),
     /// And no more.
     Unsubscribe(String),
+    /// What is published to this room is not heard any more.
+    Left(Arc<str>),
     /// Send this.
     Publish(String, Bytes),
     /// Deliver this to connections here.

@@ -50,6 +50,7 @@ impl Node {
             if room.members() == 0 {
                 if room.subscribed {
                     self.out.push_back(Output::Unsubscribe(self.subjects.room(&name)));
+                    self.out.push_back(Output::Left(Arc::clone(&name)));
                 }
                 room.subscribed = false;
                 if room.ids.is_empty() {
