@@ -325,11 +325,8 @@ impl Cores {
             }
             11 => self.reconnect(who),
             _ if waits => {}
-            _ if seat.is_in => {
-                if chance.below(3) == 0 {
-                    self.leave(who, room);
-                }
-            }
+            _ if seat.is_in && chance.below(3) == 0 => self.leave(who, room),
+            _ if seat.is_in => {}
             _ if seat.left < self.step => {
                 let since = match chance.below(6) {
                     0 => Since::Now,
