@@ -8,7 +8,7 @@ use ringwire::client::{ClientError, Waiting, blocking};
 use ringwire::proto::handshake::HandshakeError;
 use ringwire::{App, Server, ws};
 
-use crate::common::config;
+use crate::common::{PATIENCE, config};
 use crate::servers::{self, Speaks, Stream, connect, url};
 
 /// What a client says of a server that gives this answer; `KEY` stands for the right accept key.
@@ -143,15 +143,17 @@ fn a_server_that_closes_before_it_answers() {
 #[test]
 fn an_attempt_that_is_dropped_is_given_up() {
     for speaks in Speaks::ALL {
-        let (url, server) = servers::serve(speaks, 1, |mut stream: Stream| {
+        let (request_in, request) = std::sync::mpsc::channel();
+        let (url, server) = servers::serve(speaks, 1, move |mut stream: Stream| {
             servers::read_request(&mut stream);
+            request_in.send(()).expect("the test goes on");
             stream.read(&mut [0; 16]).expect("the end, in order")
         });
         let mut connecting = std::pin::pin!(connect(url).into_future());
-        // Long enough for the request to be there: the server reads its end only behind it.
         let waker = std::task::Waker::noop();
         assert!(connecting.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
-        std::thread::sleep(Duration::from_millis(50));
+        // The client's thread sends it without being asked again.
+        request.recv_timeout(PATIENCE).expect("a request");
         // Replacing it drops it.
         connecting.set(connect("ws:").into_future());
         assert_eq!(server.join().expect("no panic"), [0]);

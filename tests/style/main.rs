@@ -581,3 +581,22 @@ fn input_reaches_handlers_through_the_gate_alone() {
         assert_eq!(callers(call), ["src/shard/gate.rs"], "{call}");
     }
 }
+
+/// A mutant whose text is not in the source any more would never be planted.
+#[test]
+fn mutants_find_their_text_once() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(root.join(".ci/mutants.list")).expect("the list");
+    let mut seen = 0;
+    for mutant in list.split("\n[").skip(1) {
+        let name = mutant.split(']').next().expect("a name");
+        let field = |key: &str| {
+            let values = mutant.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+            values.collect::<Vec<_>>().join("\n")
+        };
+        let source = fs::read_to_string(root.join(field("file"))).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(source.matches(&field("from")).count(), 1, "{name}: {}", field("from"));
+        seen += 1;
+    }
+    assert!(seen > 40, "{seen} mutants");
+}
