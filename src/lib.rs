@@ -245,21 +245,20 @@
 // a feature, and has no promise.
 #![cfg_attr(not(feature = "unstable"), allow(unreachable_pub, dead_code, unused_imports))]
 
-/// Modules that are no part of the interface: public where a crate of this repository is made of them.
+/// Modules that are no part of the interface.
 macro_rules! inner {
-    (where $open:meta; $(mod $name:ident;)*) => {
+    ($(mod $name:ident;)*) => {
         $(
-            #[cfg($open)]
+            #[cfg(feature = "unstable")]
             #[doc(hidden)]
             pub mod $name;
-            #[cfg(not($open))]
+            #[cfg(not(feature = "unstable"))]
             mod $name;
         )*
     };
 }
 
 inner! {
-    where feature = "unstable";
     mod admission;
     mod app;
     mod backplane;
@@ -277,9 +276,20 @@ inner! {
     mod tls;
 }
 
-// The stand-alone program is made of these.
-inner! {
-    where any(feature = "unstable", feature = "cli");
+/// As [`inner`]; the stand-alone program, a crate of its own, is made of them.
+macro_rules! inner_of_program {
+    ($(mod $name:ident;)*) => {
+        $(
+            #[cfg(any(feature = "unstable", feature = "cli"))]
+            #[doc(hidden)]
+            pub mod $name;
+            #[cfg(not(any(feature = "unstable", feature = "cli")))]
+            mod $name;
+        )*
+    };
+}
+
+inner_of_program! {
     mod check;
     mod standalone;
 }
