@@ -89,7 +89,7 @@ def beside(server, echo, forms, count):
 
 
 def main():
-    server = Server("--deflate=stateless", f"--max-message={MESSAGE_BYTES_MAX}", cpu=SERVER_CPU)
+    server = Server("--deflate=stateless", f"--max-message={MESSAGE_BYTES_MAX}", cpu=SERVER_CPU, purges=True)
     echo = WebSocket(server.connect())
     # Memory that is kept for use is taken the first time.
     beside(server, echo, FORMS, AT_ONCE)

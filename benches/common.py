@@ -50,9 +50,10 @@ def certificate():
 
 
 class Server:
-    """A fresh server on one core; `cpu`: on that processor alone."""
+    """A fresh server on one core; `cpu`: on that processor alone. `purges`: freed memory goes back at once, so that what is
+    resident is what is held; that costs time, TLS above all, and users have it otherwise."""
 
-    def __init__(self, *arguments, scheme="ws", cpu=None):
+    def __init__(self, *arguments, scheme="ws", cpu=None, purges=False):
         pinned = [] if cpu is None else ["taskset", "-c", cpu]
         command = [*pinned, PROGRAM, f"--addr={scheme}://127.0.0.1:0", "--log=warn", *arguments]
         if not any(argument.startswith("--cores=") for argument in arguments):
@@ -60,8 +61,7 @@ class Server:
         if scheme == "wss":
             self.pem, key = certificate()
             command += [f"--tls-cert={self.pem}", f"--tls-key={key}"]
-        # Freed memory goes back at once, so that what is resident is what is held.
-        environment = {**os.environ, "MIMALLOC_PURGE_DELAY": "0"}
+        environment = {**os.environ, "MIMALLOC_PURGE_DELAY": "0"} if purges else None
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         started.append(self.process)
         found = re.search(r"wss?://[^ ,]+:(\d+)", self.process.stdout.readline())

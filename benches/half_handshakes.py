@@ -99,7 +99,7 @@ def stream(server, echo, words):
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 assert hard >= COUNT + 1_000, f"{hard} open files are too few"
-server = Server(f"--handshake-timeout={HANDSHAKE_TIMEOUT_S}s", "--pin=false", "--max-connections=20000", scheme="wss")
+server = Server(f"--handshake-timeout={HANDSHAKE_TIMEOUT_S}s", "--pin=false", "--max-connections=20000", scheme="wss", purges=True)
 context = ssl.create_default_context(cafile=server.pem)
 echo, words = WebSocket(context.wrap_socket(server.connect(), server_hostname="localhost")), hello()
 # The first time is not like the others: memory that is kept for use is taken then.

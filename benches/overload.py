@@ -53,7 +53,7 @@ def stalled_reader():
     rounds, seconds = (1, 40) if QUICK else (3, 40)
     changes, growths, befores, whiles, outboxes = [], [], [], [], []
     for _ in range(rounds):
-        server = Server("--cores=0-0", "--slow-consumer=drop-old", f"--max-outbox={OUTBOX_BYTES_MAX}")
+        server = Server("--cores=0-0", "--slow-consumer=drop-old", f"--max-outbox={OUTBOX_BYTES_MAX}", purges=True)
         load = start(
             "slow", f"{server.url}/broadcast", "--subscribers", 999, "--stalled", 1, "--rate", 40,
             "--size", 6000, "--duration", seconds, "--warmup", 2, "--pin", 1,

@@ -20,8 +20,8 @@ import sys
 from common import CLIENT_CPU, LOADTEST, SERVER_CPU, WORK, Server
 
 
-def serve(scheme, arguments):
-    return Server(*arguments, scheme=scheme, cpu=SERVER_CPU)
+def serve(scheme, arguments, purges=False):
+    return Server(*arguments, scheme=scheme, cpu=SERVER_CPU, purges=purges)
 
 
 def load(server, scenario, path, arguments):
@@ -133,7 +133,7 @@ def measure(row, rounds, seconds):
 
 def memory(name, scheme, arguments, scenario, path, load_arguments, count):
     """Resident bytes a connection at the end of a run, above a server that has served before."""
-    server = serve(scheme, arguments)
+    server = serve(scheme, arguments, purges=True)
     warm = [*(load_arguments or ["--size", "16KiB"]), *"--connections 16 --duration 1 --warmup 0".split()]
     load(server, "echo", "/echo", warm)
     before = server.rss_bytes()
