@@ -4,26 +4,20 @@ mod common;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
-use common::{Ringwire, program, scratch, serve};
+use common::{Noted, Ringwire, program, scratch, serve, serve_noting};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use ringwire::config::Deflate;
 use serde_json::{Value, json};
-use tungstenite::{
-    Message, WebSocket,
-    client::IntoClientRequest,
-    handshake::server::{Request, Response},
-    stream::MaybeTlsStream,
-};
+use tungstenite::{Message, WebSocket, client::IntoClientRequest, stream::MaybeTlsStream};
 
 const TOKEN: &str = "RINGWIRE_LOADTEST_TOKEN";
 /// What must happen at last; the machine may be busy.
@@ -221,26 +215,8 @@ fn they_begin_together_and_every_report_names_them() {
     }
 }
 
-type Noted = Arc<Mutex<Vec<String>>>;
-
-/// Notes the paths of handshakes, and echoes.
-fn serve_noting() -> (SocketAddr, Noted) {
-    let noted = Noted::default();
-    let notes = noted.clone();
-    let addr = serve(move |stream: TcpStream| {
-        #[allow(clippy::result_large_err)]
-        let accepted = tungstenite::accept_hdr(stream, |request: &Request, response: Response| {
-            notes.lock().expect("held briefly").push(request.uri().to_string());
-            Ok(response)
-        });
-        let Ok(mut socket) = accepted else { return };
-        while let Ok(message) = socket.read() {
-            if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
-                return;
-            }
-        }
-    });
-    (addr, noted)
+fn paths(noted: &Noted) -> Vec<String> {
+    noted.lock().expect("held briefly").iter().map(|(path, _)| path.clone()).collect()
 }
 
 /// Kills: users of two agents with the same row, number or room; a file that an agent looks for itself.
@@ -283,7 +259,7 @@ fn files_travel_and_users_are_one_agents() {
     assert_adds_up(&figures);
     // What came after the window was waited for, and is in the step's times alone.
     assert!(figures["steps"]["say"]["count"].as_u64() >= figures["messages"].as_u64(), "{figures}");
-    let mut seen = noted.lock().expect("held briefly").clone();
+    let mut seen = paths(&noted);
     seen.sort();
     assert_eq!(seen, ["/ann/0", "/bob/1", "/cat/2", "/dan/3", "/eve/4"]);
     [rows, json].into_iter().for_each(|file| std::fs::remove_file(file).expect("ours"));
@@ -297,7 +273,7 @@ fn rooms_have_numbers_of_the_whole_run() {
     let options = format!("--url ws://{addr}/{{room}} --rooms 5 --members 2 --count 1 --warmup 0 --patience 500ms");
     let (_, figures) = lead_with("", "rooms", &options, &[&a, &b]);
     assert_eq!(figures["connections"]["ready"], 10, "{figures}");
-    let mut seen = noted.lock().expect("held briefly").clone();
+    let mut seen = paths(&noted);
     seen.sort();
     let expected: Vec<String> = (0..10).map(|place| format!("/room-{}", place / 2)).collect();
     assert_eq!(seen, expected);

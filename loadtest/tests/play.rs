@@ -2,21 +2,12 @@
 
 mod common;
 
-use std::{
-    collections::BTreeSet,
-    net::TcpStream,
-    path::PathBuf,
-    process::Output,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeSet, path::PathBuf, process::Output};
 
 use serde_json::{Value, json};
-use tungstenite::{
-    Message,
-    handshake::server::{Request, Response},
-};
+use tungstenite::Message;
 
-use common::{Ringwire, assert_only, program, run, says, scratch, serve, serve_echo};
+use common::{Ringwire, assert_only, program, run, says, scratch, serve_echo, serve_noting};
 
 /// A file that is removed with it.
 struct File(PathBuf);
@@ -92,31 +83,6 @@ fn users_join_rooms_and_talk_as_the_file_says() {
         assert!(steps["say"]["count"].as_u64() >= Some(3 * sessions), "{figures}");
         assert_eq!(figures["ends"]["closed"].as_u64(), figures["opened"].as_u64(), "{figures}");
     }
-}
-
-/// The paths and tokens of handshakes.
-type Noted = Arc<Mutex<Vec<(String, String)>>>;
-
-/// What handshakes said, and an echo behind each.
-fn serve_noting() -> (std::net::SocketAddr, Noted) {
-    let noted = Noted::default();
-    let notes = noted.clone();
-    let addr = serve(move |stream: TcpStream| {
-        #[allow(clippy::result_large_err)]
-        let accepted = tungstenite::accept_hdr(stream, |request: &Request, response: Response| {
-            let token =
-                request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-            notes.lock().expect("held briefly").push((request.uri().to_string(), token.to_owned()));
-            Ok(response)
-        });
-        let Ok(mut socket) = accepted else { return };
-        while let Ok(message) = socket.read() {
-            if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
-                return;
-            }
-        }
-    });
-    (addr, noted)
 }
 
 #[test]

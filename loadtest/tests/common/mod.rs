@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Output},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -14,7 +14,10 @@ use std::{
 
 use ringwire::config::{Config, CoreSet, ListenAddress};
 use serde_json::{Value, json};
-use tungstenite::Message;
+use tungstenite::{
+    Message,
+    handshake::server::{Request, Response},
+};
 
 /// Serves every connection on a thread of its own for the rest of the test.
 pub(crate) fn serve(handle: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
@@ -123,4 +126,29 @@ impl Drop for Ringwire {
             let _ = handle.join();
         }
     }
+}
+
+/// The paths and tokens of handshakes.
+pub(crate) type Noted = Arc<Mutex<Vec<(String, String)>>>;
+
+/// What handshakes said, and an echo behind each.
+pub(crate) fn serve_noting() -> (SocketAddr, Noted) {
+    let noted = Noted::default();
+    let notes = noted.clone();
+    let addr = serve(move |stream: TcpStream| {
+        #[allow(clippy::result_large_err)]
+        let accepted = tungstenite::accept_hdr(stream, |request: &Request, response: Response| {
+            let token =
+                request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            notes.lock().expect("held briefly").push((request.uri().to_string(), token.to_owned()));
+            Ok(response)
+        });
+        let Ok(mut socket) = accepted else { return };
+        while let Ok(message) = socket.read() {
+            if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    (addr, noted)
 }
