@@ -238,7 +238,8 @@
 //! # What it is not
 //!
 //! It needs Linux with io_uring and has no fallback to epoll. It serves HTTP/1.1 for what belongs to WebSockets, not web
-//! sites. It promises no order between cores but in rooms with a history, stores nothing but that, in memory, and delivers at most once.
+//! sites. It promises no order between cores but in rooms with a history, stores nothing but that, in memory, and delivers
+//! at most once.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 // What is public is what follows; whoever builds on the rest of it, as the load generator and the simulation do, asks for it by

@@ -2,15 +2,15 @@
 //!
 //! It looks after the batch has been sent, so what counts is what sockets have refused, not what is just passing through;
 //! and it says at both ends of a tick what it holds, because a tick may be the last one for long. While the budget is
-//! spent, rooms forget what they keep of their messages, and the connections that hold the most are shed, the largest of all cores first, until an eighth of the budget is
-//! free: what is queued to them is forgotten, and they are closed with 1013 behind what is in flight (IANA's registry of
+//! spent, rooms forget what they keep of their messages, and the connections that hold the most are shed, the largest of all
+//! cores first, until an eighth of the budget is free: what is queued to them is forgotten, and they are closed with 1013 behind what is in flight (IANA's registry of
 //! close codes: try again later).
 //!
 //! How far past the budget it may go: by what one tick of each core queues and receives, and by what comes in the time
 //! between two looks at all connections, [`LOOK_INTERVAL_NS`] and [`LOOK_NS_PER_SLOT`]. Connections that were shed keep
 //! what the kernel is working on, for [`SHED_MS`] at the longest: one waiting send of 64 KiB or of one larger message, and
-//! the buffer of one message that is being received, and until they have gone the rooms that they are in. Requests whose handlers are at work, and messages
-//! that tasks of ended connections have not taken, count and are never shed; letters between cores do not count, their
+//! the buffer of one message that is being received, and until they have gone the rooms that they are in. Requests whose
+//! handlers are at work, and messages that tasks of ended connections have not taken, count and are never shed; letters between cores do not count, their
 //! number has a limit of its own.
 
 use super::Shard;
