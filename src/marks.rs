@@ -38,6 +38,10 @@ marks! {
     DirectReceiveCut,
     /// Input of a connection that must wait is kept.
     InputHeldBack,
+    /// More was received than one tick handles.
+    InputOfNextTick,
+    /// What is to be decompressed waits for its turn.
+    InflatingWaits,
     /// Input that was kept is handled.
     InputResumed,
     /// A socket takes a part of what it was given.

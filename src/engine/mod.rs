@@ -6,7 +6,8 @@
 //!
 //! Order of calls in one tick: any number of `accept`, `recv`, `send`, `close` … queue operations; one [`Ring::turn`]
 //! submits them together with the tick's batch of sends and waits; [`Ring::completion`] until `None` takes the results;
-//! each received buffer is read by [`Ring::buffer`] and given back by [`Ring::recycle`] before the next `turn`.
+//! each received buffer is read by [`Ring::buffer`] and given back by [`Ring::recycle`], in the order in which they came: in the
+//! same tick or a little later.
 //!
 //! Knows of this crate: `tables`.
 

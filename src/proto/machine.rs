@@ -115,6 +115,12 @@ impl Machine {
         true
     }
 
+    /// Whether messages may come compressed.
+    #[inline]
+    pub fn is_compressed(&self) -> bool {
+        self.flow.deflates
+    }
+
     /// Payload bytes that are still to come of the data frame that the machine is in the middle of.
     #[inline]
     pub fn payload_to_come(&self) -> u64 {

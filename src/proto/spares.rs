@@ -20,6 +20,8 @@ pub struct Spares {
     /// Messages that had been decompressed when it was looked at last.
     inflated_before: u64,
     inflated: Inflated,
+    /// Decompression has had its time when it has taken more than this.
+    inflate_until_ns: u64,
     clock_ns: fn() -> u64,
 }
 
@@ -45,6 +47,7 @@ impl Spares {
             inflater: Inflater::new(),
             inflated_before: 0,
             inflated: Inflated::default(),
+            inflate_until_ns: u64::MAX,
             clock_ns: || 0,
         }
     }
@@ -57,6 +60,17 @@ impl Spares {
     /// Has the time that decompressing takes be told by a clock.
     pub fn set_clock(&mut self, clock_ns: fn() -> u64) {
         self.clock_ns = clock_ns;
+    }
+
+    /// From now on decompression has had its time when it has taken more than this.
+    pub fn grant_inflating(&mut self, for_ns: u64) {
+        self.inflate_until_ns = self.inflated.took_ns.saturating_add(for_ns);
+    }
+
+    /// Whether decompression has had its time. Nothing is refused for it: who asks may have other things done first.
+    #[inline]
+    pub fn is_inflating_spent(&self) -> bool {
+        self.inflated.took_ns > self.inflate_until_ns
     }
 
     /// What was decompressed so far.

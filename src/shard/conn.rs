@@ -68,6 +68,8 @@ pub(super) enum WaitsFor {
     Mail,
     /// The request before it has to be answered.
     Answer,
+    /// Other connections' input has to be handled: it may be much once it is decompressed.
+    Inflating,
 }
 
 /// What receives for a connection.

@@ -9,10 +9,14 @@
 //! what it waits for may be over. So of one connection there is never more than one input, [`STASH_BYTES_MAX`] and what
 //! one receive brings; and what is queued to it is bounded by `pause_bytes` and what one input leads to.
 //!
+//! Compressed input has one more reason to wait: a tick takes only so much time to decompress. Who has much of it when that
+//! is spent waits for a turn ([`Shard::resume_inflating`]), and others' input is handled before.
+//!
 //! As long as it is we who keep the input back, the connection's time does not run: see [`Shard::quiet_since_ms`]. Memory
 //! holds nothing back: when the budget is spent, who holds the most is shed (see `memory.rs`), so that nobody waits for
 //! somebody else's hoard.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::conn::{Conn, Phase, Stash, WaitsFor};
@@ -183,6 +187,8 @@ pub(super) struct Waiting {
     pub(super) congested: Vec<Key>,
     /// Those that may go on now.
     pub(super) resumable: Vec<Key>,
+    /// Those that have much to be decompressed, in turn.
+    pub(super) inflating: VecDeque<Key>,
 }
 
 impl<R: Ring, S: Service> Shard<R, S> {
@@ -214,13 +220,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 WaitsFor::Answer => after(now_ms, self.settings.answer_timeout),
                 // It is the peer who has to read, and whoever reads has the time that it takes: see `is_read`.
                 WaitsFor::Outbox => after(now_ms, self.times.request),
-                WaitsFor::Mail => u64::MAX,
+                WaitsFor::Mail | WaitsFor::Inflating => u64::MAX,
             };
             self.look_at_deadline(slot);
         }
         match wait {
             WaitsFor::Outbox => self.watch(slot),
             WaitsFor::Mail => self.waiting.congested.push(self.conns.key(slot)),
+            WaitsFor::Inflating => self.waiting.inflating.push_back(self.conns.key(slot)),
             WaitsFor::Answer => {}
         }
     }
@@ -242,6 +249,20 @@ impl<R: Ring, S: Service> Shard<R, S> {
         for key in std::mem::take(&mut self.waiting.resumable) {
             let waits = |conn: &Conn| conn.waits_for.is_some_and(|wait| wait != WaitsFor::Answer);
             if self.conns.get(key).is_some_and(waits) {
+                self.go_on(key.slot());
+            }
+        }
+    }
+
+    /// Handles the input of those that have much to be decompressed, one at least, as long as this tick has time for it.
+    pub(super) fn resume_inflating(&mut self) {
+        self.hub.spares.grant_inflating(self.settings.inflate_ns_per_tick);
+        for _ in 0..self.waiting.inflating.len() {
+            if self.hub.spares.is_inflating_spent() {
+                return;
+            }
+            let Some(key) = self.waiting.inflating.pop_front() else { return };
+            if self.conns.get(key).is_some_and(|conn| conn.waits_for == Some(WaitsFor::Inflating)) {
                 self.go_on(key.slot());
             }
         }
@@ -285,7 +306,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 Some(since_ms) => since_ms.max(conn.last_inbound_ms),
                 None => self.now_ms(),
             },
-            Some(WaitsFor::Mail | WaitsFor::Answer) => self.now_ms(),
+            Some(WaitsFor::Mail | WaitsFor::Answer | WaitsFor::Inflating) => self.now_ms(),
         }
     }
 }

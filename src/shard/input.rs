@@ -217,6 +217,10 @@ impl<S: Service> Worker<'_, S> {
         let limits = self.cx.limits();
         let _connection = log::frames_of(self.cx.hub, self.cx.slot).entered();
         loop {
+            if self.waits_to_inflate(data.len() - consumed) {
+                reach(Mark::InflatingWaits);
+                return self.pause(&data[consumed..], WaitsFor::Inflating);
+            }
             let mut replies = OutboxReplies { outbox: &mut self.cx.hub.outbox, slot: self.cx.slot };
             let machine = &mut self.conn.machine;
             let Some(event) = machine.next(data, &mut consumed, &limits, &mut self.cx.hub.spares, &mut replies) else {
@@ -249,6 +253,16 @@ impl<S: Service> Worker<'_, S> {
                 }
             }
         }
+    }
+
+    /// Whether so many bytes may be much when they are decompressed, and this tick has no more time for that.
+    #[inline]
+    fn waits_to_inflate(&self, bytes: usize) -> bool {
+        self.cx.hub.spares.is_inflating_spent()
+            && bytes >= self.cx.settings.inflate_bytes_min
+            && self.conn.machine.is_compressed()
+            && self.conn.phase == Phase::Open
+            && self.cx.hub.outbox.is_open(self.cx.slot)
     }
 
     pub(super) fn failed(&mut self, error: ProtocolError) {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use crate::engine::{BatchSend, Key, Op, Pieces, Token};
 use crate::outbox::{Stretch, ToSend};
-use crate::tls::{RECORD_BYTES_MAX, Session, TlsInfo};
+use crate::tls::{RECORD_BYTES_MAX, RECORD_OVERHEAD_MAX, Session, TlsInfo};
 
 /// When so many bytes have been sealed for a batch, each further connection is sealed one record.
 const ARENA_BYTES_USUAL: usize = 4 << 20;
-/// A larger arena is given up behind its batch.
-pub(super) const ARENA_BYTES_KEPT: usize = 1 << 20;
+/// A larger arena is given up behind its batch, a smaller one when it has not been used for a while. To allocate one anew for
+/// each batch costs more than to copy what goes into it: every page of it is a fault.
+const ARENA_BYTES_KEPT: usize = 8 << 20;
+/// What an arena may keep for as long as the core lives.
+const ARENA_BYTES_AT_REST: usize = 64 << 10;
 
 /// A connection that speaks TLS.
 pub(super) struct Line {
@@ -52,6 +55,8 @@ pub(super) struct Wires {
     /// Those whose handshakes have input, in turn. Any of them may have gone.
     pub(super) queue: VecDeque<Key>,
     pub(super) arena: Vec<u8>,
+    /// The most that was in it since [`Wires::trim_unused`] was called last.
+    arena_used_bytes: usize,
     pub(super) sealed: Vec<Sealed>,
     /// There is no place for the first of the queue before that.
     pub(super) again_ms: u64,
@@ -142,6 +147,29 @@ impl Wires {
         self.line(slot).map_or(0, |line| line.pending.capacity() + session)
     }
 
+    /// The batch is over.
+    pub(super) fn clear_arena(&mut self) {
+        self.arena_used_bytes = self.arena_used_bytes.max(self.arena.len());
+        self.arena.clear();
+        if self.arena.capacity() > ARENA_BYTES_KEPT {
+            self.arena = Vec::new();
+        }
+    }
+
+    /// Whether there is memory that is kept to be used again, and worth having back.
+    #[inline]
+    pub(super) fn has_spares(&self) -> bool {
+        self.arena.capacity() > ARENA_BYTES_AT_REST
+    }
+
+    /// Frees what was not used since this was called last. Between two batches.
+    pub(super) fn trim_unused(&mut self) {
+        let used_bytes = std::mem::take(&mut self.arena_used_bytes);
+        if self.arena.is_empty() && self.has_spares() && used_bytes < self.arena.capacity() / 4 {
+            self.arena = Vec::new();
+        }
+    }
+
     /// The connections that take a place among the process's handshakes.
     pub(super) fn places(&self) -> usize {
         self.lines.iter().flatten().filter(|line| line.has_place).count()
@@ -176,6 +204,7 @@ impl Wires {
         let bytes_max = if arena.len() > ARENA_BYTES_USUAL { RECORD_BYTES_MAX } else { bytes_max };
         let (start, len) = (arena.len(), to_send.bytes_len());
         let plain = len.min(bytes_max);
+        arena.reserve(plain + (plain / RECORD_BYTES_MAX + 2) * RECORD_OVERHEAD_MAX);
         let sealing = match to_send.bytes {
             Stretch::One(bytes) => session.seal([&bytes[..plain]], arena),
             Stretch::Many(pieces) => {

@@ -12,7 +12,8 @@
 //! A tick, in this order: submit what the last tick queued and wait; take the completions; settle the sends of the batch;
 //! read the mail; answer the joins that are known to all now; run parser and handlers over what was received; fire due timers; tell handlers who does not keep up; close
 //! the doomed; ring other cores' bells. The mail comes before the handlers so that what a core was told before a message
-//! arrived is known when the message is handled. Nothing in a tick blocks, and nothing allocates per message once warm.
+//! arrived is known when the message is handled. Of much that was received a tick handles only a part, and the next one goes on:
+//! what is handled at once is still in the processor's cache when it is sent. Nothing in a tick blocks, and nothing allocates per message once warm.
 //!
 //! | part | owns | does |
 //! | --- | --- | --- |
@@ -252,6 +253,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.mind_memory();
         self.read_mail();
         self.tell_of_changes();
+        self.resume_inflating();
         self.handle_completions();
         self.go_on_with_handshakes();
         self.resume();
@@ -298,7 +300,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         // What is watched may be sent whole by this turn, and a send that succeeds wakes nobody. Nor does the end of a
         // congestion for which connections wait.
         let mail_flows_again = !self.waiting.congested.is_empty() && !self.hub.is_congested();
-        if !self.waiting.resumable.is_empty()
+        if !self.completions.is_empty()
+            || !self.waiting.resumable.is_empty()
+            || !self.waiting.inflating.is_empty()
             || !self.sending.broken.is_empty()
             || !self.sending.watched.is_empty()
             || mail_flows_again
@@ -408,9 +412,16 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn handle_completions(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
+        let mut left_bytes = self.settings.tick_bytes_max;
         for completion in completions.drain(..) {
             match completion.token.op() {
-                Op::Recv => self.received(completion),
+                // With all that a connection has received behind it: so its order is kept.
+                Op::Recv if left_bytes == 0 => self.completions.push(completion),
+                Op::Recv => {
+                    let bytes = completion.filled.as_ref().map_or(0, |filled| filled.byte_count() as usize);
+                    left_bytes = left_bytes.saturating_sub(bytes);
+                    self.received(completion);
+                }
                 Op::Send => self.sent(&completion),
                 Op::Accept => self.accepted(&completion),
                 Op::Close => self.descriptor_closed(completion.token),
@@ -420,7 +431,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 Op::SendNow | Op::Cancel | Op::Connect => {}
             }
         }
-        self.completions = completions;
+        if self.completions.is_empty() {
+            self.completions = completions;
+        } else {
+            reach(Mark::InputOfNextTick);
+        }
     }
 
     /// WebSockets on this core.

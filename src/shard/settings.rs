@@ -40,6 +40,11 @@ pub struct Settings {
     /// Bytes that one arming of a receive brings, where it can be bounded: the rest of a large message is received straight
     /// into its own buffer, and no connection brings more in one tick.
     pub recv_bytes_max: u32,
+    /// Received bytes after which a tick handles no further connection's.
+    pub tick_bytes_max: usize,
+    /// Time that a tick takes to decompress, about; what has come then of `inflate_bytes_min` and more waits for the next.
+    pub inflate_ns_per_tick: u64,
+    pub inflate_bytes_min: usize,
     /// Payload bytes to come from which a message is received straight into its own buffer; at least 8.
     pub direct_bytes_min: usize,
     /// Whether a multishot receive is cancelled for it: where receives cannot be bounded and bring little at a time.

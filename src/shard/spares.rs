@@ -61,6 +61,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let counters = &self.hub.counters;
         self.hub.spares.bytes() > 0
             || self.hub.outbox.has_spares()
+            || self.wires.has_spares()
             || counters.released != self.spares.released
             || counters.bytes_in + counters.bytes_out > self.spares.moved_bytes + MOVED_BYTES_MIN
     }
@@ -75,6 +76,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.spares.trim_unused();
         let freed_bytes = kept_bytes - self.hub.spares.bytes();
         self.hub.outbox.trim_unused();
+        self.wires.trim_unused();
         self.hub.trim_streams();
         if self.completions.capacity() > super::COMPLETIONS_USUAL && self.completions.is_empty() {
             self.completions.shrink_to(super::COMPLETIONS_USUAL);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::conn::Phase;
 use super::gate::Worker;
 use super::input::Next;
-use super::lines::{ARENA_BYTES_KEPT, Line, Sealed, Wires};
+use super::lines::{Line, Sealed, Wires};
 use super::requests::plain_on_tls;
 use super::{STASH_BYTES_MAX, Shard};
 use crate::engine::{Completion, Filled, Key, Op, Ring};
@@ -29,7 +29,7 @@ use crate::tls::{Event, Failure, RECORD_BYTES_MAX, Session, TlsError};
 /// costs little.
 const HANDSHAKES_PER_TICK: usize = 4;
 /// No further step is begun when they have taken so long in this tick: some keys are slower than others.
-const HANDSHAKES_NS_PER_TICK: u64 = 400_000;
+const HANDSHAKES_NS_PER_TICK: u64 = 100_000;
 /// How long to wait before asking again for a place among the process's handshakes.
 const PLACE_AGAIN_MS: u64 = 2;
 /// How often those who take a place are hurried while others wait.
@@ -387,10 +387,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
         }
         self.wires.sealed = sealed;
-        self.wires.arena.clear();
-        if self.wires.arena.capacity() > ARENA_BYTES_KEPT {
-            self.wires.arena = Vec::new();
-        }
+        self.wires.clear_arena();
     }
 
     /// Seals the next part of a queue whose socket is full, and whatever the session has to say.

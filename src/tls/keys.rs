@@ -4,13 +4,12 @@
 //! and RFC 7905 2 for TLS 1.2), and no number comes twice: each record sealed or opened takes one, be it empty, and a new key
 //! comes with numbers of its own, from 0. They never wrap.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
 
+use super::aead::{Aead, Cipher, TAG_BYTES};
 use super::record::{APPLICATION_DATA, HEADER_BYTES, Header};
 use super::{Failure, RECORD_BYTES_MAX, TlsError, TlsVersion};
 
-const TAG_BYTES: usize = 16;
 /// RFC 5288 3: of a nonce this is in the record.
 const EXPLICIT_BYTES: usize = 8;
 /// RFC 8446 5.5: an AES-GCM key is good for 2^24.5 full records.
@@ -18,7 +17,7 @@ pub(super) const AES_GCM_RECORDS_MAX: u64 = 1 << 24;
 
 /// The key of one direction.
 pub(super) struct Key {
-    key: LessSafeKey,
+    key: Aead,
     iv: [u8; 12],
     number: u64,
     /// Records that may be sealed with it.
@@ -38,16 +37,16 @@ pub(super) struct Opened {
 
 impl Key {
     pub(super) fn new(version: TlsVersion, number: u64, secrets: &ConnectionTrafficSecrets) -> Result<Key, TlsError> {
-        let (algorithm, key, iv) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+        let (cipher, key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Cipher::Aes128Gcm, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Cipher::Aes256Gcm, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (Cipher::Chacha20Poly1305, key, iv),
             _ => return Err(TlsError::new(Failure::Internal, "a cipher that is not known here")),
         };
         let unusable = || TlsError::new(Failure::Internal, "a key that cannot be used");
-        let is_gcm = algorithm != &CHACHA20_POLY1305;
+        let is_gcm = cipher != Cipher::Chacha20Poly1305;
         Ok(Key {
-            key: LessSafeKey::new(UnboundKey::new(algorithm, key.as_ref()).map_err(|_| unusable())?),
+            key: Aead::new(cipher, key.as_ref()).map_err(|_| unusable())?,
             iv: iv.as_ref().try_into().map_err(|_| unusable())?,
             number,
             records_max: if is_gcm { AES_GCM_RECORDS_MAX } else { u64::MAX },
@@ -97,17 +96,17 @@ impl Key {
             nonce[..4].copy_from_slice(&self.iv[..4]);
             nonce[4..].copy_from_slice(&record[HEADER_BYTES..start]);
         }
-        let nonce = Nonce::assume_unique_for_key(nonce);
         let version = [header.bytes[1], header.bytes[2]];
         let opened = match self.version {
             TlsVersion::Tls12 => {
                 let aad = self.aad_of_12(header.content_type(), version, len);
-                self.key.open_in_place(nonce, Aad::from(aad), &mut record[start..])
+                self.key.open(nonce, &aad, &mut record[start..])
             }
             // RFC 8446 5.2: the additional data is the header.
-            TlsVersion::Tls13 => self.key.open_in_place(nonce, Aad::from(header.bytes), &mut record[start..]),
+            TlsVersion::Tls13 => self.key.open(nonce, &header.bytes, &mut record[start..]),
         };
-        let opened: &[u8] = opened.map_err(|_| bad())?;
+        let opened = opened.map_err(|_| bad())?;
+        let opened = &record[start..start + opened];
         let mut opened_record = Opened { content_type: header.content_type(), start, end: start + opened.len() };
         if self.version == TlsVersion::Tls13 {
             // RFC 8446 5.4: the type is the last byte that is not zero. What is longer than a record may be is, with its padding.
@@ -140,7 +139,7 @@ impl Key {
     /// Seals the record that was begun at `at` and has its content behind it.
     pub(super) fn seal(&mut self, content_type: u8, at: usize, out: &mut Vec<u8>) -> Result<(), TlsError> {
         let start = at + HEADER_BYTES + if self.is_explicit { EXPLICIT_BYTES } else { 0 };
-        let nonce = Nonce::assume_unique_for_key(self.nonce());
+        let nonce = self.nonce();
         let (opaque_type, content_len) = match self.version {
             TlsVersion::Tls12 => (content_type, out.len() - start),
             TlsVersion::Tls13 => {
@@ -155,12 +154,12 @@ impl Key {
         let tag = match self.version {
             TlsVersion::Tls12 => {
                 let aad = self.aad_of_12(content_type, [3, 3], content_len);
-                self.key.seal_in_place_separate_tag(nonce, Aad::from(aad), content)
+                self.key.seal(nonce, &aad, content)
             }
-            TlsVersion::Tls13 => self.key.seal_in_place_separate_tag(nonce, Aad::from(header), content),
+            TlsVersion::Tls13 => self.key.seal(nonce, &header, content),
         };
         let tag = tag.map_err(|_| TlsError::new(Failure::Internal, "a record could not be sealed"))?;
-        out.extend_from_slice(tag.as_ref());
+        out.extend_from_slice(&tag);
         self.count()
     }
 }

@@ -26,6 +26,8 @@ mod info;
 #[cfg(feature = "tls")]
 mod acceptor;
 #[cfg(feature = "tls")]
+mod aead;
+#[cfg(feature = "tls")]
 mod certificates;
 #[cfg(feature = "tls")]
 mod connector;

@@ -89,6 +89,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let mut setup = Setup { cores: 2, ring: ring(&mut rng), app: Rc::new(move || app(&of_app)), ..Setup::default() };
     setup.settings.recv_bytes_max = rng.pick(&[30, 3_000, 256 << 10]);
     setup.settings.direct_bytes_min = rng.pick(&[64, 16 << 10]);
+    setup.settings.tick_bytes_max = rng.pick(&[1, 300, 256 << 10]);
     setup.settings.pause_bytes = rng.pick(&[100, 4_000, 256 << 10]);
     setup.settings.handshake_timeout = limit(20);
     setup.settings.idle_timeout = limit(20);

@@ -200,6 +200,9 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     setup.deflate.mode = scenario.deflate;
     if scenario.deflate != Deflate::Off {
         setup.deflate.bytes_min = 20;
+        // A microsecond each: see the host's clock.
+        setup.settings.inflate_ns_per_tick = rng.pick(&[0, 2_500, u64::MAX]);
+        setup.settings.inflate_bytes_min = rng.pick(&[1, 40]);
         setup.deflate.window_bits = rng.between(10, 13) as u8;
     }
     if let Some(lossy) = scenario.lossy {
@@ -207,6 +210,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     }
     setup.settings.recv_bytes_max = rng.pick(&[30, 3_000, 256 << 10]);
     setup.settings.direct_bytes_min = rng.pick(&[64, 16 << 10]);
+    setup.settings.tick_bytes_max = rng.pick(&[1, 300, 256 << 10]);
     setup.settings.direct_interrupts = rng.chance(0.5);
     setup.settings.pause_bytes = rng.pick(&[100, 4_000, 256 << 10]);
     if !scenario.drops {

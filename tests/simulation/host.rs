@@ -23,6 +23,12 @@ use ringwire::shard::service::{Accept, Answer, Ended, Inbound, Reply, Serves, Se
 use ringwire::shard::{Handover, Settings, Shard};
 use ringwire::{App, ConnectionId, Dropped, app, remote, standalone};
 
+/// A clock of decompression: each look at it takes a microsecond.
+fn clock_ns() -> u64 {
+    thread_local!(static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) });
+    LOOKS.with(|looks| looks.replace(looks.get() + 1) * 1_000)
+}
+
 /// How the cores are set up.
 #[derive(Clone)]
 pub struct Setup {
@@ -46,6 +52,9 @@ impl Default for Setup {
             limits: Limits { message_bytes_max: 1 << 20, fragments_max: 1024 },
             recv_bytes_max: 256 << 10,
             direct_bytes_min: 16 << 10,
+            tick_bytes_max: 256 << 10,
+            inflate_ns_per_tick: u64::MAX,
+            inflate_bytes_min: 1,
             direct_interrupts: true,
             head_bytes_max: 16 << 10,
             body_bytes_max: 1 << 20,
@@ -353,6 +362,7 @@ impl Cores {
             let (post, mailbox) = office.take(number);
             let outbox = Outbox::new(setup.outbox_bytes_max);
             let mut hub = CoreHub::new(ids.clone(), post, outbox, Spares::new(1 << 20), setup.slow_consumer);
+            hub.spares.set_clock(clock_ns);
             hub.set_deflate(setup.deflate);
             let inner = Box::new(app::service((setup.app)(), &mut hub, handle.clone()));
             let service = Watched {

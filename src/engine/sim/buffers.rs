@@ -11,7 +11,8 @@ use crate::engine::{Extent, Filled, Nanos};
 struct Stretch {
     extent: Extent,
     /// Its completion was taken: the core may use it.
-    lent: bool,
+    /// Since which of the core's turns the core has it.
+    lent_in: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl Buffers {
             self.head_filled += len;
         }
         let extent = Extent { buffer, offset, len, last };
-        self.out[buffer as usize].push(Stretch { extent, lent: false });
+        self.out[buffer as usize].push(Stretch { extent, lent_in: None });
         Filled(extent)
     }
 
@@ -74,22 +75,22 @@ impl Buffers {
         start..start + extent.len as usize
     }
 
-    pub(super) fn lend(&mut self, Filled(extent): &Filled) {
+    pub(super) fn lend(&mut self, Filled(extent): &Filled, turn: u64) {
         let stretch = self.out[extent.buffer as usize].iter_mut().find(|s| s.extent == *extent);
-        stretch.expect("a filled stretch is recorded").lent = true;
+        stretch.expect("a filled stretch is recorded").lent_in = Some(turn);
     }
 
     /// Only for what other rings have made can it fail.
     pub(super) fn assert_lent(&self, Filled(extent): &Filled) {
         let out = self.out.get(extent.buffer as usize);
-        let lent = out.is_some_and(|out| out.iter().any(|s| s.lent && s.extent == *extent));
+        let lent = out.is_some_and(|out| out.iter().any(|s| s.lent_in.is_some() && s.extent == *extent));
         assert!(lent, "{extent:?} is not lent: its bytes are not the core's to use");
     }
 
     pub(super) fn recycle(&mut self, filled: &Filled) {
         let extent = filled.0;
         let out = self.out.get_mut(extent.buffer as usize);
-        let found = out.and_then(|out| out.iter().position(|s| s.lent && s.extent == extent).map(|i| (out, i)));
+        let found = out.and_then(|out| out.iter().position(|s| s.lent_in.is_some() && s.extent == extent).map(|i| (out, i)));
         let Some((out, i)) = found else {
             panic!("{extent:?} was recycled twice, or never lent");
         };
@@ -100,9 +101,10 @@ impl Buffers {
         }
     }
 
-    /// A stretch that the core has taken and not given back.
-    pub(super) fn any_lent(&self) -> Option<impl std::fmt::Debug> {
-        self.out.iter().flatten().find(|s| s.lent).map(|s| s.extent)
+    /// A stretch that the core has taken before that turn and not given back.
+    pub(super) fn lent_before(&self, turn: u64) -> Option<impl std::fmt::Debug> {
+        let is_older = |stretch: &&Stretch| stretch.lent_in.is_some_and(|lent_in| lent_in < turn);
+        self.out.iter().flatten().find(is_older).map(|stretch| stretch.extent)
     }
 
     /// A stretch that is out in any way, be its completion taken or not.
@@ -117,7 +119,7 @@ mod tests {
 
     fn filled_and_lent(buffers: &mut Buffers, len: usize) -> Filled {
         let filled = buffers.fill(len);
-        buffers.lend(&filled);
+        buffers.lend(&filled, 0);
         filled
     }
 

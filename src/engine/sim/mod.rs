@@ -11,7 +11,7 @@
 //! **The kernel's rules are asserted.** What would corrupt a stream or leak a buffer on the real ring panics here, where
 //! the core makes the wrong call: two sends in flight for a slot, a receive armed twice, an operation on a closed slot, a
 //! slot reused while something of it is in flight, a generation used again, a close over operations that were not
-//! cancelled, a buffer recycled twice or not before the next turn, and so on. A panic is a bug of the caller, never of
+//! cancelled, a buffer recycled twice or never, and so on. A panic is a bug of the caller, never of
 //! the peer. Bytes of a recycled buffer are overwritten.
 //!
 //! **A driver** calls each core's tick in turn. [`Ring::turn`](super::Ring::turn) never blocks: where the real one would

@@ -29,6 +29,7 @@ pub fn run(mut data: &[u8]) {
     setup.settings.limits.message_bytes_max = 2_000;
     setup.settings.limits.fragments_max = 20;
     setup.settings.direct_bytes_min = 64;
+    setup.settings.tick_bytes_max = 256;
     setup.settings.pause_bytes = 1_000;
     setup.outbox_bytes_max = 4_096;
     // All of them within the time that the end takes, so that nobody is left behind.
