@@ -39,6 +39,7 @@ mod slow;
 mod streams;
 mod table;
 mod tasks;
+mod turns;
 mod waits;
 mod wire;
 
