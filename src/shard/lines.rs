@@ -58,6 +58,8 @@ pub(super) struct Wires {
     /// The most that was in it since [`Wires::trim_unused`] was called last.
     arena_used_bytes: usize,
     pub(super) sealed: Vec<Sealed>,
+    /// The handshakes have let others' messages leave first.
+    pub(super) has_yielded: bool,
     /// There is no place for the first of the queue before that.
     pub(super) again_ms: u64,
     pub(super) hurry_again_ms: u64,

@@ -8,6 +8,7 @@ use ringwire::{App, Message, Socket as Peer, ws};
 
 use crate::host::Setup;
 use crate::rig::{Rig, Socket};
+use crate::secure;
 use crate::wire::{BINARY, TEXT};
 
 /// The first bytes of the messages that handlers were called with, and `end` for each connection that has ended.
@@ -103,4 +104,31 @@ fn of_much_input_a_tick_handles_a_part_in_order() {
     assert_eq!(messages, expected, "before its end, of each");
     assert!(rig.counters(0).ticks - before >= 20, "one at a time");
     assert_eq!(seen.borrow().iter().filter(|text| *text == "end").count(), 20);
+}
+
+/// Kills: a step of a handshake between a message and its answer; handshakes that yield for ever.
+#[test]
+fn answers_leave_before_a_step_of_a_handshake_and_that_comes_next() {
+    let (mut rig, _) = rig(|setup| {
+        setup.app = Rc::new(|| App::new().ws("/ws", |_: &mut Peer<'_>, message: Message<'_>| message.to_owned()));
+        setup.settings.acceptors = vec![Some(secure::acceptor())];
+    });
+    rig.transport.secure = Some(secure::layer);
+    let mut talker = open(&mut rig, 1, None).remove(0);
+    let newcomer = rig.connect(0);
+    rig.settle();
+    let _hello = secure::Socket::secure(newcomer.clone());
+    let (mut answered_after, mut shaken_after) = (None, None);
+    for tick in 0..12 {
+        // Something is to be said in each tick.
+        talker.text("more");
+        rig.cores.all[0].tick();
+        answered_after = answered_after.or((talker.client.readable() > 0).then_some(tick));
+        shaken_after = shaken_after.or((newcomer.readable() > 0).then_some(tick));
+    }
+    let (answered, shaken) = (answered_after.expect("an answer"), shaken_after.expect("a step"));
+    assert!(
+        answered < shaken && shaken <= answered + 2,
+        "answered after {answered} ticks, the handshake's after {shaken}"
+    );
 }
