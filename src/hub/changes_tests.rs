@@ -2,20 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::tests::{bytes_of, payloads};
+use super::mailed::{Mailed, letters, mailed, sent};
 use super::*;
-use crate::admission::Admission;
 use crate::chance::Chance;
-use crate::mail::{Mailbox, PostOffice, Wake};
+use crate::mail::Mailbox;
 use crate::outbox::FrameBuf;
 use crate::proto::{Incoming, Kind, Opcode, Payload};
 use crate::remote::Hub;
-
-struct NoWake;
-
-impl Wake for NoWake {
-    fn wake(&self) {}
-}
 
 /// A connection, by its core and slot.
 type Who = (usize, u32);
@@ -51,24 +44,9 @@ const ROOM: &str = "room";
 
 impl Cores {
     fn new(cores: usize, slots: u32, depth: usize) -> Cores {
-        let mut office = PostOffice::new(cores, depth);
-        let courier = office.courier((0..cores).map(|_| Arc::new(NoWake) as Arc<dyn Wake>).collect());
-        let handle = Hub::new(courier, Arc::new(Admission::new(1000, 0, 0)));
-        let ids = IdKey::default();
-        let mut seen = BTreeMap::new();
-        let (hubs, mailboxes) = (0..cores)
-            .map(|core| {
-                let (post, mailbox) = office.take(core);
-                let outbox = Outbox::new(1 << 20);
-                let mut hub = CoreHub::new(ids.clone(), post, outbox, Spares::new(1 << 20), SlowConsumer::Close);
-                for slot in 0..slots {
-                    hub.outbox.open(slot, 1);
-                    hub.enter(slot, 1, 0);
-                    seen.insert((core, slot), Seen::default());
-                }
-                (hub, Some(mailbox))
-            })
-            .unzip();
+        let Mailed { hubs, mailboxes, handle } = mailed(cores, slots, depth, |_| {});
+        let all = (0..cores).flat_map(|core| (0..slots).map(move |slot| (core, slot)));
+        let seen = all.map(|who| (who, Seen::default())).collect();
         let (owed, got) = (Vec::new(), BTreeMap::new());
         Cores { hubs, mailboxes, handle, step: 0, seen, owed, got, notices: 0, waited: 0, everybody_is_answered: true }
     }
@@ -77,10 +55,7 @@ impl Cores {
     fn tick(&mut self, core: usize, act: impl FnOnce(&mut Cores)) {
         self.step += 1;
         let Some(mailbox) = &mut self.mailboxes[core] else { return };
-        let letters = mailbox.len();
-        let urgent: Vec<Letter> = std::iter::from_fn(|| mailbox.next_urgent()).collect();
-        let ordinary: Vec<Letter> = std::iter::from_fn(|| mailbox.next()).take(letters).collect();
-        for letter in urgent.into_iter().chain(ordinary) {
+        for letter in letters(mailbox) {
             assert!(self.hubs[core].read(letter).is_none());
         }
         let ends = self.hubs[core].ends_read();
@@ -98,11 +73,7 @@ impl Cores {
 
     /// What the core's connections are sent: notices and messages.
     fn look(&mut self, core: usize) {
-        let hub = &mut self.hubs[core];
-        let sent: Vec<(u32, Vec<String>)> =
-            hub.outbox.batch().map(|send| (send.slot, payloads(&bytes_of(send.bytes)))).collect();
-        hub.outbox.settle(|_| {});
-        for (slot, texts) in sent {
+        for (slot, texts) in sent(&mut self.hubs[core]) {
             let who = (core, slot);
             for text in texts {
                 let seen = self.seen.get_mut(&who).expect("a connection");

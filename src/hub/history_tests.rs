@@ -4,22 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::tests::{bytes_of, payloads};
+use super::mailed::{Mailed, letters, mailed, sent};
 use super::*;
-use crate::admission::Admission;
 use crate::chance::Chance;
 use crate::config::History;
-use crate::mail::{Mailbox, PostOffice, Wake};
+use crate::mail::Mailbox;
 use crate::message::Envelope;
 use crate::outbox::Key;
 use crate::proto::{Incoming, Kind, Opcode, Payload};
 use crate::remote::{Delivering, Hub};
-
-struct NoWake;
-
-impl Wake for NoWake {
-    fn wake(&self) {}
-}
 
 const ROOMS: [&str; 3] = ["a", "b", "c"];
 
@@ -80,23 +73,8 @@ fn hubs(
     history: &History,
     bytes_max: usize,
 ) -> (Vec<CoreHub>, Vec<Option<Mailbox<Letter>>>, Hub) {
-    let mut office = PostOffice::new(cores, depth);
-    let courier = office.courier((0..cores).map(|_| Arc::new(NoWake) as Arc<dyn Wake>).collect());
-    let handle = Hub::new(courier, Arc::new(Admission::new(1000, 0, 0)));
-    let ids = IdKey::default();
-    let (hubs, mailboxes): (Vec<CoreHub>, Vec<_>) = (0..cores)
-        .map(|core| {
-            let (post, mailbox) = office.take(core);
-            let mut hub =
-                CoreHub::new(ids.clone(), post, Outbox::new(1 << 20), Spares::new(1 << 20), SlowConsumer::Close);
-            hub.set_history(history.clone(), bytes_max);
-            for slot in 0..slots {
-                hub.outbox.open(slot, 1);
-                hub.enter(slot, 1, 0);
-            }
-            (hub, Some(mailbox))
-        })
-        .unzip();
+    let prepare = |hub: &mut CoreHub| hub.set_history(history.clone(), bytes_max);
+    let Mailed { hubs, mailboxes, handle } = mailed(cores, slots, depth, prepare);
     handle.set_histories(hubs[0].histories());
     (hubs, mailboxes, handle)
 }
@@ -126,13 +104,7 @@ impl Cores {
     fn tick(&mut self, core: usize, act: impl FnOnce(&mut Cores)) {
         self.step += 1;
         let Some(mailbox) = &mut self.mailboxes[core] else { return };
-        let letters = mailbox.len();
-        let urgent: Vec<Letter> = std::iter::from_fn(|| mailbox.next_urgent()).collect();
-        let ordinary: Vec<Letter> = std::iter::from_fn(|| mailbox.next()).take(letters).collect();
-        for letter in urgent {
-            assert!(self.hubs[core].read(letter).is_none());
-        }
-        for letter in ordinary {
+        for letter in letters(mailbox) {
             assert!(self.hubs[core].read(letter).is_none());
             if self.hubs[core].has_recovered() {
                 self.tell(core);
@@ -224,11 +196,7 @@ impl Cores {
 
     /// What the core's connections are sent.
     fn look(&mut self, core: usize) {
-        let hub = &mut self.hubs[core];
-        let sent: Vec<(u32, Vec<String>)> =
-            hub.outbox.batch().map(|send| (send.slot, payloads(&bytes_of(send.bytes)))).collect();
-        hub.outbox.settle(|_| {});
-        for (slot, texts) in sent {
+        for (slot, texts) in sent(&mut self.hubs[core]) {
             for text in texts {
                 self.read((core, slot), &text);
             }

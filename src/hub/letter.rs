@@ -75,6 +75,11 @@ impl From<Queued> for Delivery {
 }
 
 /// Collects the answers of several cores, and hands out the sum when the last one has answered.
+///
+/// Letters share it, and that the last of them is gone is how it is known that everybody has answered: so a core that ended
+/// and a mailbox that was thrown away with its letters have answered too, and nobody waits for them. It stays in this process:
+/// what goes to another machine has a number in its stead, beside which the bridge keeps this until the answer, or none, has
+/// come.
 #[derive(Debug)]
 pub struct Tally {
     queued: AtomicU32,

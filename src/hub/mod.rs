@@ -27,6 +27,8 @@ mod info;
 mod kept;
 mod letter;
 mod limits;
+#[cfg(test)]
+mod mailed;
 mod measure;
 mod member;
 mod members;
@@ -72,14 +74,14 @@ use streams::Streams;
 
 pub use changes::{Done, Known};
 pub use deflate::DeflateSettings;
-pub use id::{ConnectionId, IdKey, ParseIdError};
+pub(crate) use history::{Histories, owners};
 #[cfg(feature = "nats")]
 pub(crate) use id::NODES_MAX;
-pub(crate) use history::{Histories, owners};
 pub(crate) use id::SLOTS_MAX;
+pub use id::{ConnectionId, IdKey, ParseIdError};
+pub use info::{ConnectionInfo, ConnectionPage};
 pub use letter::{Answer, Ask, DataAnswer, Delivery, Local, Order, Scope, Shutdown, Tally};
 pub use limits::RouteLimits;
-pub use info::{ConnectionInfo, ConnectionPage};
 pub use member::Doom;
 pub(crate) use peer::CompactPeer;
 pub(crate) use publish::Sending;
@@ -197,9 +199,12 @@ impl CoreHub {
         }
     }
 
-    /// A hub of no core, to stand in while a core's hub is lent.
-    pub(crate) fn stand_in() -> CoreHub {
-        CoreHub::new(IdKey::default(), Post::nowhere(), Outbox::new(0), Spares::new(0), SlowConsumer::Close)
+    /// A hub without connections or other cores, to stand in for a core's own while that is lent.
+    pub(crate) fn stand_in(core: usize) -> CoreHub {
+        let (ids, outbox, spares) = (IdKey::default(), Outbox::new(0), Spares::new(0));
+        let mut hub = CoreHub::new(ids, Post::nowhere(), outbox, spares, SlowConsumer::Close);
+        hub.core = core;
+        hub
     }
 
     /// This core's number.

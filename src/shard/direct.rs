@@ -52,14 +52,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         conn.had_bulk = true;
         conn.receiving = Receiving::Queued;
-        self.bulk.queue.push_back(self.conns.key(slot));
+        self.intake.bulk.queue.push_back(self.conns.key(slot));
         true
     }
 
     /// Lets the connection whose turn it is receive what is there.
     #[inline]
     pub(super) fn receive_bulk(&mut self) {
-        while let Some(key) = self.bulk.queue.pop_front() {
+        while let Some(key) = self.intake.bulk.queue.pop_front() {
             let Some(conn) = self.conns.get_mut(key) else { continue };
             let slot = key.slot();
             debug_assert!(conn.receiving == Receiving::Queued || conn.phase == Phase::Dead);
@@ -77,9 +77,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
             };
             conn.receiving = Receiving::Bulk;
             let room = lent.buffer.capacity() - lent.buffer.len();
-            self.bulk.asked = lent.len_max.min(room).min(BULK_BYTES_MAX);
+            self.intake.bulk.asked = lent.len_max.min(room).min(BULK_BYTES_MAX);
             let token = self.conns.launch(Op::RecvInto, slot);
-            self.ring.recv_into_now(token, lent.buffer, self.bulk.asked);
+            self.ring.recv_into_now(token, lent.buffer, self.intake.bulk.asked);
             // A loan may have made room.
             return self.account(slot);
         }
@@ -116,14 +116,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         let fresh = completion.result.unwrap_or(0);
         if fresh > 0 {
-            conn.last_inbound_ms = self.now_ns / 1_000_000;
+            conn.last_inbound_ms = self.clock.now_ns / 1_000_000;
             self.hub.counters.bytes_in += u64::from(fresh);
             if let Some(tallied) = self.hub.traffic.of(slot) {
                 tallied.bytes_in += u64::from(fresh);
             }
         }
         // Less than was asked for is all there was.
-        let drained = conn.receiving == Receiving::Bulk && (fresh as usize) < self.bulk.asked;
+        let drained = conn.receiving == Receiving::Bulk && (fresh as usize) < self.intake.bulk.asked;
         let was = conn.phase;
         let next = self.worker(slot).0.given_back(buffer, fresh as usize);
         if next != Next::Go {

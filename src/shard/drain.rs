@@ -31,6 +31,8 @@ pub(super) enum Leaving {
         stop_at_ms: Option<u64>,
     },
     Draining(Drain),
+    /// It is over, whoever was there.
+    Stopped,
 }
 
 /// A drain under way.
@@ -70,19 +72,28 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn drain(&self) -> Option<&Drain> {
         match &self.leaving {
             Leaving::Draining(drain) => Some(drain),
-            Leaving::No | Leaving::Noticed { .. } => None,
+            Leaving::No | Leaving::Noticed { .. } | Leaving::Stopped => None,
         }
     }
 
     /// Whether connections are accepted.
     pub(super) fn accepts(&self) -> bool {
-        self.drain().is_none_or(|drain| drain.accept_until_ms.is_some())
+        match &self.leaving {
+            Leaving::No | Leaving::Noticed { .. } => true,
+            Leaving::Draining(drain) => drain.accept_until_ms.is_some(),
+            Leaving::Stopped => false,
+        }
+    }
+
+    /// Whether it has ended every connection at once.
+    pub(super) fn has_stopped(&self) -> bool {
+        matches!(self.leaving, Leaving::Stopped)
     }
 
     /// When leaving goes on.
     pub(super) fn next_leaving_ms(&self) -> Option<u64> {
         match &self.leaving {
-            Leaving::No => None,
+            Leaving::No | Leaving::Stopped => None,
             Leaving::Noticed { until_ms, .. } => Some(*until_ms),
             Leaving::Draining(drain) => {
                 let plan_ms = drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, _)| *at_ms);
@@ -116,13 +127,14 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 }
             }
             Leaving::Draining(drain) => drain.hasten(now_ms, by_ms),
+            Leaving::Stopped => {}
         }
     }
 
     /// Goes on with leaving, if it is.
     pub(super) fn leave(&mut self) {
         match self.leaving {
-            Leaving::No => {}
+            Leaving::No | Leaving::Stopped => {}
             Leaving::Noticed { until_ms, .. } if until_ms > self.now_ms() => {}
             Leaving::Noticed { stop_at_ms, .. } => {
                 self.start_drain(stop_at_ms);
@@ -207,7 +219,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Ends every connection at once.
     pub(super) fn stop(&mut self) {
-        self.stopped = true;
+        self.leaving = Leaving::Stopped;
         for key in self.conns.keys_where(|_| true) {
             self.finish(key.slot(), 1006, "the server stopped");
         }

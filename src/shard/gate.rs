@@ -17,8 +17,8 @@
 //! somebody else's hoard.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
+use super::clock::Clock;
 use super::conn::{Conn, Phase, Stash, WaitsFor};
 use super::lines::Wires;
 use super::timers::after;
@@ -27,7 +27,7 @@ use crate::admission::Admission;
 use crate::engine::{Filled, Key, Ring};
 use crate::hub::CoreHub;
 use crate::marks::{Mark, reach};
-use crate::proto::http::{HttpDate, RequestHead};
+use crate::proto::http::RequestHead;
 use crate::proto::{HEADROOM, Incoming, Limits, OwnedPayload, Payload};
 use crate::shard::service::{Answer, Inbound, Reply, Serves, Service};
 
@@ -51,19 +51,8 @@ pub(super) struct Context<'w, S> {
     service: &'w mut S,
     pub(super) admission: &'w Admission,
     pub(super) settings: &'w Settings,
-    pub(super) now_ns: u64,
-    pub(super) date: &'w HttpDate,
-    pub(super) times: Times,
+    pub(super) clock: &'w Clock,
     pub(super) wires: &'w mut Wires,
-}
-
-/// How long a connection may take for what, as of this tick.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Times {
-    /// For a request's head, and for a body that does not go on.
-    pub(super) request: Duration,
-    /// For the silence between two requests.
-    pub(super) between: Duration,
 }
 
 impl<S: Service> Context<'_, S> {
@@ -117,7 +106,7 @@ impl<S: Service> Context<'_, S> {
         }
         let rate = self.hub.limits(self.slot).message_rate_per_second;
         let rate = rate.unwrap_or(self.settings.message_rate_per_second);
-        if rate > 0 && is_too_fast(rate_due_ns, self.now_ns, rate) {
+        if rate > 0 && is_too_fast(rate_due_ns, self.clock.now_ns, rate) {
             return self.hub.close(self.slot, Some(1008), "message rate exceeded");
         }
         self.service.message(self.hub, self.slot, message);
@@ -202,9 +191,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             service: &mut self.service,
             admission: &self.admission,
             settings: &self.settings,
-            now_ns: self.now_ns,
-            date: &self.date,
-            times: self.times,
+            clock: &self.clock,
             wires: &mut self.wires,
         };
         (Worker { conn: &mut self.conns[slot], cx }, &mut self.ring)
@@ -219,7 +206,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             conn.deadline_ms = match wait {
                 WaitsFor::Answer => after(now_ms, self.settings.answer_timeout),
                 // It is the peer who has to read, and whoever reads has the time that it takes: see `is_read`.
-                WaitsFor::Outbox => after(now_ms, self.times.request),
+                WaitsFor::Outbox => after(now_ms, self.clock.times.request),
                 WaitsFor::Mail | WaitsFor::Inflating => u64::MAX,
             };
             self.look_at_deadline(slot);
@@ -277,7 +264,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         conn.last_inbound_ms = now_ms;
         let was = conn.phase;
         let stash = conn.stash.take();
-        conn.deadline_ms = if was == Phase::Http { after(now_ms, self.times.request) } else { conn.deadline_ms };
+        conn.deadline_ms = if was == Phase::Http { after(now_ms, self.clock.times.request) } else { conn.deadline_ms };
         if let (Some(stash), Phase::Http | Phase::Open | Phase::Closing) = (stash, was) {
             reach(Mark::InputResumed);
             let next = self.worker(slot).0.stashed(*stash);

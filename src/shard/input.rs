@@ -61,7 +61,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             RecvEnd::NoBuffers => {
                 reach(Mark::ReceiveStarves);
                 self.hub.counters.buffers_missing += 1;
-                self.starved.push(self.conns.key(slot));
+                self.intake.starved.push(self.conns.key(slot));
             }
             RecvEnd::EndOfFile => {
                 conn.peer_finished = true;
@@ -97,7 +97,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     #[inline]
     fn feed(&mut self, slot: u32, filled: &Filled) {
         let conn = &mut self.conns[slot];
-        conn.last_inbound_ms = self.now_ns / 1_000_000;
+        conn.last_inbound_ms = self.clock.now_ns / 1_000_000;
         self.hub.counters.bytes_in += u64::from(filled.byte_count());
         if let Some(tallied) = self.hub.traffic.of(slot) {
             tallied.bytes_in += u64::from(filled.byte_count());
@@ -127,14 +127,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
         if holds {
             self.account(slot);
-        }
-    }
-
-    pub(super) fn rearm_starved(&mut self) {
-        for key in std::mem::take(&mut self.starved) {
-            if self.conns.contains(key) {
-                self.start_receiving(key.slot());
-            }
         }
     }
 

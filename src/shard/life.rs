@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::clock::Times;
 use super::conn::{Conn, Phase, Receiving};
 use super::drain::Leaving;
-use super::gate::Times;
 use super::log;
 use super::timers::after;
 use super::{ACCEPT_BACKOFF_MS, LINGER_MS, Shard};
@@ -141,10 +141,10 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.accepting.published = (connections, waits);
         if told != connections {
             self.accepting.is_due = true;
-            self.admission.balance().publish(self.core, connections);
+            self.admission.balance().publish(self.hub.core(), connections);
         }
         if told_waits != waits {
-            self.admission.balance().set_waits(self.core, waits);
+            self.admission.balance().set_waits(self.hub.core(), waits);
         }
     }
 
@@ -152,7 +152,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// connections, which is sooner done then; but not for long, for that one may be busy: if it has taken none meanwhile, what
     /// comes is taken one by one.
     fn accepts_in_flight_max(&mut self) -> usize {
-        let least = self.admission.balance().least(self.core).filter(|_| self.drain().is_none());
+        let least = self.admission.balance().least(self.hub.core()).filter(|_| self.drain().is_none());
         let Some((other, least)) = least else { return usize::MAX };
         let room = most_beside(least).saturating_sub(self.connections() as u32);
         let leaves = self.accepting.leaves.take().filter(|(left_to, _)| *left_to == least);
@@ -223,12 +223,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let due_ns = match &mut self.leaving {
             Leaving::Draining(drain) => {
                 drain.quiet_ticks = 0;
-                Some(self.now_ns)
+                Some(self.clock.now_ns)
             }
             // Who is refused for other reasons takes no turn from anybody.
             _ if !is_welcome => None,
-            _ if is_admins => Some(self.now_ns),
-            _ => self.admission.accept_due_ns(self.now_ns),
+            _ if is_admins => Some(self.clock.now_ns),
+            _ => self.admission.accept_due_ns(self.clock.now_ns),
         };
         self.hub.outbox.open(slot, key.generation());
         self.hub.traffic.open(slot);
@@ -246,7 +246,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 let message = "too many new connections";
                 self.turn_away(slot, RefusalReason::Rate, StatusCode::SERVICE_UNAVAILABLE, message);
             }
-            Some(due_ns) if due_ns > self.now_ns => {
+            Some(due_ns) if due_ns > self.clock.now_ns => {
                 conn.turn_to(Phase::Delayed);
                 conn.deadline_ms = due_ns.div_ceil(1_000_000);
                 let deadline_ms = conn.deadline_ms;
@@ -353,7 +353,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             for &key in &due {
                 // An entry that was overtaken by an earlier one has been replaced by what that one found.
                 if let Some(conn) = self.conns.get_mut(key)
-                    && conn.look_at_ms <= self.now_ns / 1_000_000
+                    && conn.look_at_ms <= self.clock.now_ns / 1_000_000
                 {
                     conn.look_at_ms = u64::MAX;
                     if let Some(at_ms) = self.look(key.slot()) {

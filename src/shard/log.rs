@@ -280,7 +280,7 @@ mod tests {
     /// Kills: making fields for a log that nobody reads.
     #[test]
     fn nothing_is_looked_up_for_a_log_that_is_off() {
-        let mut hub = CoreHub::stand_in();
+        let mut hub = CoreHub::stand_in(0);
         let head = parse_head(b"GET / HTTP/1.0\r\n\r\n", &HeadLimits::default()).unwrap();
         request(&hub, &head, || panic!("the peer was looked up"), 200, None, 0);
         // It has no connection of that number: whoever looks it up panics.

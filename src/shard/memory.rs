@@ -62,7 +62,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             if std::mem::take(&mut self.minding.watchful) {
                 memory.forget(self.hub.core());
             }
-        } else if !self.minding.watchful || asked || self.now_ns >= self.minding.look_at_ns {
+        } else if !self.minding.watchful || asked || self.clock.now_ns >= self.minding.look_at_ns {
             self.minding.watchful = true;
             self.shed();
         }
@@ -144,7 +144,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             self.hub.ask_to_shed(other);
         }
         let interval_ns = LOOK_INTERVAL_NS + self.conns.len() as u64 * LOOK_NS_PER_SLOT;
-        self.minding.look_at_ns = self.now_ns + if shed_any { interval_ns } else { interval_ns.max(LOOK_AGAIN_NS) };
+        self.minding.look_at_ns =
+            self.clock.now_ns + if shed_any { interval_ns } else { interval_ns.max(LOOK_AGAIN_NS) };
     }
 
     fn held_by(&self, slot: u32, conn: &Conn) -> u64 {

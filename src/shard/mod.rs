@@ -15,15 +15,21 @@
 //! arrived is known when the message is handled. Of much that was received a tick handles only a part, and the next one goes on:
 //! what is handled at once is still in the processor's cache when it is sent. Nothing in a tick blocks, and nothing allocates per message once warm.
 //!
+//! All parts use the ring, the service, the hub, the mailbox, what the process admits, the settings, the connections and the
+//! clock. The rest of a core is each one part's:
+//!
 //! | part | owns | does |
 //! | --- | --- | --- |
+//! | `clock` | `clock` | what time it is, as of this tick |
 //! | `conn` | one connection's state | its phases, and which may follow which |
 //! | `life` | `accepting` | accepts, deadlines, closing, the end |
 //! | `timers` | `timers` | when to look at whom |
-//! | `input`, `direct` | `starved`, `bulk` | receives, and bytes to messages |
+//! | `intake` | `intake` | what the ring has brought, and whose turn it is to bring more |
+//! | `input`, `direct` | | receives, and bytes to messages |
 //! | `requests` | | bytes to requests, answers, upgrades |
 //! | `proxied` | | who is behind a proxy |
 //! | `gate` | `waiting` | whether input may be handled now: the only way to its handlers |
+//! | `tasks` | `tasks` | what runs beside handlers, to whom the hub is lent |
 //! | `wire`, `lines` | `wires` | TLS: what leaves is sealed, what arrives opened |
 //! | `sending` | `sending` | the batch, what sockets refuse, how long they may |
 //! | `memory` | `minding` | who is shed when the budget is spent |
@@ -38,11 +44,13 @@
 //! Knows of this crate: `admission`, `config`, `engine`, `guard`, `hub`, `mail`, `marks`, `metrics`, `outbox`, `proto`,
 //! `quote`, `tls`.
 
+mod clock;
 mod conn;
 mod direct;
 mod drain;
 mod gate;
 mod input;
+mod intake;
 mod life;
 mod lines;
 mod log;
@@ -53,6 +61,7 @@ mod sending;
 pub mod service;
 mod settings;
 mod spares;
+mod tasks;
 mod timers;
 mod wire;
 
@@ -60,28 +69,27 @@ use std::io;
 use std::sync::Arc;
 
 use crate::admission::Admission;
-use crate::engine::{Completion, Key, Op, Ring, Slots, Wait};
+use crate::engine::{Key, Ring, Slots, Wait};
 use crate::hub::{CoreHub, Letter, Shutdown};
 use crate::mail::Mailbox;
 use crate::marks::{Mark, reach};
-use crate::proto::http::HttpDate;
-use crate::shard::service::{Answer, Service};
+use crate::shard::service::Service;
+use clock::Clock;
 use conn::{Conn, Phase};
-use direct::Bulk;
 use drain::Leaving;
-use gate::{Times, Waiting};
+use gate::Waiting;
+use intake::Intake;
 use life::Accepting;
 use lines::Wires;
 use log::Floods;
 use memory::Minding;
 use sending::Sending;
 use spares::Spares;
+use tasks::Tasks;
 use timers::Timers;
 
 pub use settings::{Entrance, Handover, Settings};
 
-/// Completions for which there is room from the start.
-const COMPLETIONS_USUAL: usize = 1024;
 /// How long to wait before accepting again when the process is out of descriptors or memory.
 const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Input held back for a paused connection before its receive is cancelled.
@@ -91,38 +99,27 @@ const LINGER_MS: u64 = 500;
 
 /// One core. See the module.
 pub struct Shard<R, S> {
+    // What all parts use.
     ring: R,
     service: S,
     hub: Box<CoreHub>,
-    /// Stands in for the hub while that is lent to tasks.
-    stand_in: Option<Box<CoreHub>>,
-    answers: Vec<(u32, u32, Answer)>,
     mailbox: Mailbox<Letter>,
     admission: Arc<Admission>,
     settings: Settings,
     conns: Slots<Conn>,
-    timers: Timers,
-    now_ns: u64,
-    /// What responses say of the time, and when the next second begins.
-    date: HttpDate,
-    next_date_ns: u64,
-    core: usize,
-    completions: Vec<Completion>,
-    /// Receives that found no buffer; armed again once buffers have been given back.
-    starved: Vec<Key>,
-    /// Connections with more of a large message at hand, in turn.
-    bulk: Bulk,
-    sending: Sending,
-    wires: Wires,
-    waiting: Waiting,
+    clock: Clock,
+    // What one part owns.
     accepting: Accepting,
-    /// [`Shard::times`] at the start of the tick.
-    times: Times,
     leaving: Leaving,
+    timers: Timers,
+    intake: Intake,
+    waiting: Waiting,
+    tasks: Tasks,
+    wires: Wires,
+    sending: Sending,
     minding: Minding,
     spares: Spares,
     floods: Floods,
-    stopped: bool,
 }
 
 impl<R: Ring, S: Service> Shard<R, S> {
@@ -143,33 +140,25 @@ impl<R: Ring, S: Service> Shard<R, S> {
             hub.traffic.start();
         }
         Shard {
-            now_ns: ring.now(),
-            date: HttpDate::from_unix(0),
-            next_date_ns: 0,
-            ring,
-            service,
-            core: hub.core(),
-            hub: Box::new(hub),
-            stand_in: Some(Box::new(CoreHub::stand_in())),
-            answers: Vec::new(),
-            mailbox,
-            admission,
+            clock: Clock::new(ring.now()),
             accepting: Accepting::new(slots, settings.listeners),
-            settings,
-            conns: Slots::for_a_core(slots),
-            timers: Timers::default(),
-            completions: Vec::with_capacity(COMPLETIONS_USUAL),
-            starved: Vec::new(),
-            bulk: Bulk::default(),
-            sending: Sending::default(),
-            wires: Wires::default(),
-            waiting: Waiting::default(),
-            times: Times::default(),
             leaving: Leaving::No,
+            timers: Timers::default(),
+            intake: Intake::default(),
+            waiting: Waiting::default(),
+            tasks: Tasks::new(hub.core()),
+            wires: Wires::default(),
+            sending: Sending::default(),
             minding: Minding::default(),
             spares: Spares::default(),
             floods: Floods::new(),
-            stopped: false,
+            ring,
+            service,
+            hub: Box::new(hub),
+            mailbox,
+            admission,
+            settings,
+            conns: Slots::for_a_core(slots),
         }
     }
 
@@ -196,7 +185,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Whether there is nothing left to do: stopped, or drained to the last connection.
     pub fn is_finished(&self) -> bool {
-        self.stopped || (!self.accepts() && self.conns.is_empty())
+        self.has_stopped() || (!self.accepts() && self.conns.is_empty())
     }
 
     /// One turn of the loop. See the module.
@@ -239,14 +228,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
     #[doc(hidden)]
     pub fn work(&mut self) {
         self.mailbox.unpark();
-        self.now_ns = self.ring.now();
-        self.hub.now_ns = self.now_ns;
+        self.clock.read(&self.ring);
+        self.hub.now_ns = self.clock.now_ns;
         self.hub.outbox.set_now_ms(self.now_ms());
-        if self.now_ns >= self.next_date_ns {
-            self.renew_date();
-        }
-        self.service.begin_tick(self.now_ns);
-        self.times = self.times();
+        self.service.begin_tick(self.clock.now_ns);
+        self.clock.times = self.times();
         self.make_room();
         self.take_completions();
         self.settle();
@@ -273,21 +259,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
         debug_assert!(self.conns.len() > 64 || self.hub.invariants());
     }
 
-    /// Once a second, and only where there is something to do.
-    #[cold]
-    fn renew_date(&mut self) {
-        const SECOND_NS: u64 = 1_000_000_000;
-        let unix_ns = self.ring.unix_ns();
-        self.date = HttpDate::from_unix(unix_ns / SECOND_NS);
-        self.next_date_ns = self.now_ns + SECOND_NS - unix_ns % SECOND_NS;
-    }
-
     /// Takes down what the tick has cost.
     #[inline]
     fn measure(&mut self) {
         let counters = &mut self.hub.counters;
         counters.ticks += 1;
-        counters.handling.add(self.ring.now().saturating_sub(self.now_ns));
+        counters.handling.add(self.ring.now().saturating_sub(self.clock.now_ns));
         counters.bytes_out = self.hub.outbox.sent_bytes();
         let stats = self.ring.stats();
         counters.enters = stats.enters;
@@ -300,7 +277,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         // What is watched may be sent whole by this turn, and a send that succeeds wakes nobody. Nor does the end of a
         // congestion for which connections wait.
         let mail_flows_again = !self.waiting.congested.is_empty() && !self.hub.is_congested();
-        if !self.completions.is_empty()
+        if !self.intake.completions.is_empty()
             || !self.waiting.resumable.is_empty()
             || !self.waiting.inflating.is_empty()
             || !self.sending.broken.is_empty()
@@ -317,9 +294,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
             return Wait::No;
         }
         let accept_ms = if self.accepts() { self.accepting.next_due_ms() } else { None };
-        let task_ms = self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000));
         let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
-        let dues_ms = [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, task_ms, look_ms, self.next_told_ms()];
+        let dues_ms =
+            [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, self.next_task_ms(), look_ms, self.next_told_ms()];
         let place_ms = self.wires.next_place_ms();
         let due_ms = dues_ms.into_iter().chain([place_ms]).flatten().min();
         if !self.mailbox.park() {
@@ -333,7 +310,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     }
 
     fn now_ms(&self) -> u64 {
-        self.now_ns / 1_000_000
+        self.clock.now_ms()
     }
 
     fn read_mail(&mut self) {
@@ -393,51 +370,6 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    /// Runs the service's tasks, and does what they ask of the shard.
-    fn run_tasks(&mut self) {
-        let is_due = self.service.next_due_ns().is_some_and(|due_ns| due_ns <= self.now_ns);
-        if is_due || self.service.is_ready() {
-            let stand_in = self.stand_in.take().expect("it is here while the hub is");
-            let mut lent = Some(std::mem::replace(&mut self.hub, stand_in));
-            self.service.run_tasks(&mut lent);
-            let hub = lent.expect("the hub is given back");
-            self.stand_in = Some(std::mem::replace(&mut self.hub, hub));
-        }
-        self.service.take_answers(&mut self.answers);
-        for (slot, generation, answer) in std::mem::take(&mut self.answers) {
-            self.answer(slot, generation, answer);
-        }
-        self.resume_released();
-    }
-
-    fn handle_completions(&mut self) {
-        let mut completions = std::mem::take(&mut self.completions);
-        let mut left_bytes = self.settings.tick_bytes_max;
-        for completion in completions.drain(..) {
-            match completion.token.op() {
-                // With all that a connection has received behind it: so its order is kept.
-                Op::Recv if left_bytes == 0 => self.completions.push(completion),
-                Op::Recv => {
-                    let bytes = completion.filled.as_ref().map_or(0, |filled| filled.byte_count() as usize);
-                    left_bytes = left_bytes.saturating_sub(bytes);
-                    self.received(completion);
-                }
-                Op::Send => self.sent(&completion),
-                Op::Accept => self.accepted(&completion),
-                Op::Close => self.descriptor_closed(completion.token),
-                // The mail has been read already.
-                Op::Doorbell => {}
-                Op::RecvInto => self.received_direct(&completion),
-                Op::SendNow | Op::Cancel | Op::Connect => {}
-            }
-        }
-        if self.completions.is_empty() {
-            self.completions = completions;
-        } else {
-            reach(Mark::InputOfNextTick);
-        }
-    }
-
     /// WebSockets on this core.
     pub fn websockets(&self) -> u64 {
         self.hub.counters.opened - self.hub.counters.closed
@@ -481,12 +413,12 @@ impl<R, S> Drop for Shard<R, S> {
                 _ => {}
             }
         }
-        self.admission.balance().publish(self.core, None);
+        self.admission.balance().publish(self.hub.core(), None);
         (0..self.wires.places()).for_each(|_| self.admission.end_handshake());
         let memory = self.admission.memory();
         if memory.is_limited() {
-            memory.publish(self.core, 0);
-            memory.forget(self.core);
+            memory.publish(self.hub.core(), 0);
+            memory.forget(self.hub.core());
         }
     }
 }

@@ -44,7 +44,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             }
             None => {}
         }
-        if conn.stash.as_mut().is_some_and(|stash| stash.goes_on(self.now_ns)) {
+        if conn.stash.as_mut().is_some_and(|stash| stash.goes_on(self.clock.now_ns)) {
             return self.give_time(slot);
         }
         let is_between = conn.is_between_requests();
@@ -63,7 +63,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let asked = stash.map(Stash::asked).unwrap_or_default();
         let mut reply = reply.clone();
         self.service.answering(slot, self.conns.key(slot).generation(), asked, &mut reply);
-        queue_reply(&mut self.hub, slot, &self.date, &reply, Then::Close, asks_for_head(asked));
+        queue_reply(&mut self.hub, slot, &self.clock.date, &reply, Then::Close, asks_for_head(asked));
         self.conns[slot].lingers = true;
         self.start_flush(slot);
     }
@@ -84,7 +84,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 impl<S: Service> Worker<'_, S> {
     /// What comes now has as long as a head has.
     fn give_time(&mut self) {
-        self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.times.request);
+        self.conn.deadline_ms = after(self.cx.clock.now_ns / 1_000_000, self.cx.clock.times.request);
     }
 
     fn head_limits(&self) -> HeadLimits {
@@ -209,7 +209,7 @@ impl<S: Service> Worker<'_, S> {
                 Err(error) => return self.refuse_head(error, head_bytes),
                 Ok(head) => match head.body() {
                     Err(error) => return self.refuse_head(error, head_bytes),
-                    Ok(Body::None) => self.request(&head, head_bytes, Bytes::new(), self.cx.now_ns),
+                    Ok(Body::None) => self.request(&head, head_bytes, Bytes::new(), self.cx.clock.now_ns),
                     Ok(body) => match BodyDecoder::new(body, self.cx.settings.body_bytes_max) {
                         Err(error) => return self.refuse(error.status(), &error.to_string(), head_bytes),
                         Ok(decoder) => {
@@ -217,7 +217,7 @@ impl<S: Service> Worker<'_, S> {
                             if head.expects_continue() && rest.is_empty() {
                                 if let Some((reason, reply)) = self.refusal_of_head(&head) {
                                     self.cx.hub.counters.refused.add(reason, 1);
-                                    self.tell(&head, reply.status, Some(reason), self.cx.now_ns);
+                                    self.tell(&head, reply.status, Some(reason), self.cx.clock.now_ns);
                                     self.queue_reply(&reply, Then::Close, head_bytes);
                                     return Next::Refuse;
                                 }
@@ -227,8 +227,8 @@ impl<S: Service> Worker<'_, S> {
                                 });
                             }
                             self.give_time();
-                            let stage = Stage::Body { decoder, received: Vec::new(), seen: (self.cx.now_ns, 0) };
-                            let since_ns = self.cx.now_ns;
+                            let stage = Stage::Body { decoder, received: Vec::new(), seen: (self.cx.clock.now_ns, 0) };
+                            let since_ns = self.cx.clock.now_ns;
                             let request = Unanswered { head: head_bytes.to_vec(), since_ns, stage };
                             self.body(Box::new(request), rest, &mut consumed)
                         }
@@ -286,7 +286,7 @@ impl<S: Service> Worker<'_, S> {
     pub(super) fn queue_reply(&mut self, reply: &Reply, then: Then, asked: &[u8]) {
         let mut reply = reply.clone();
         self.cx.answering(asked, &mut reply);
-        queue_reply(self.cx.hub, self.cx.slot, self.cx.date, &reply, then, asks_for_head(asked));
+        queue_reply(self.cx.hub, self.cx.slot, &self.cx.clock.date, &reply, then, asks_for_head(asked));
     }
 
     /// Has a complete request handled when it is its turn.
@@ -338,11 +338,11 @@ impl<S: Service> Worker<'_, S> {
         let is_refused_upgrade = handshake::is_attempt(head);
         let keep_alive =
             head.keep_alive() && !is_limit && !is_draining && !is_refused_upgrade && !asks_for_close(&reply);
-        self.conn.deadline_ms = after(self.cx.now_ns / 1_000_000, self.cx.times.between);
+        self.conn.deadline_ms = after(self.cx.clock.now_ns / 1_000_000, self.cx.clock.times.between);
         let then = if keep_alive { Then::KeepAlive } else { Then::Close };
         let is_head = head.method() == "HEAD";
         self.cx.answering(head_bytes, &mut reply);
-        queue_reply(self.cx.hub, self.cx.slot, self.cx.date, &reply, then, is_head);
+        queue_reply(self.cx.hub, self.cx.slot, &self.cx.clock.date, &reply, then, is_head);
         match then {
             Then::KeepAlive => Next::Go,
             Then::Close if is_refused_upgrade && !is_limit && !is_draining => Next::Refuse,
@@ -418,7 +418,7 @@ impl<S: Service> Worker<'_, S> {
         }
         self.conn.peer = peer;
         self.cx.hub.enter(self.cx.slot, self.cx.generation, route);
-        self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.now_ns);
+        self.cx.hub.describe(self.cx.slot, self.conn.peer.into(), self.cx.clock.now_ns);
         if let Some(agreed) = deflate {
             self.conn.machine.agree(agreed);
             self.cx.hub.agree(self.cx.slot, agreed);

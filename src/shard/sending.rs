@@ -28,7 +28,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Takes all completions off the ring, and handles at once what the batch's failures say: their bytes are in the arena
     /// only until it is settled, so none of them may stay behind.
     pub(super) fn take_completions(&mut self) {
-        while let Some(completion) = self.ring.failed_send(&mut self.completions) {
+        while let Some(completion) = self.ring.failed_send(&mut self.intake.completions) {
             self.sent_short(&completion);
         }
     }

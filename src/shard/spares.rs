@@ -78,9 +78,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hub.outbox.trim_unused();
         self.wires.trim_unused();
         self.hub.trim_streams();
-        if self.completions.capacity() > super::COMPLETIONS_USUAL && self.completions.is_empty() {
-            self.completions.shrink_to(super::COMPLETIONS_USUAL);
-        }
+        self.intake.trim();
         if is_quiet {
             self.ring.release_memory();
         }

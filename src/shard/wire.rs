@@ -285,7 +285,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let failure = error.failure();
         let peer = self.conns[slot].peer.into();
         super::log::tls_failed(&self.hub, peer, error, self.wires.info(slot).is_some());
-        let date = &self.date;
+        let date = &self.clock.date;
         if self.wires.info(slot).is_some() {
             self.hub.counters.protocol_errors += u64::from(failure != Failure::Alert);
         } else {
