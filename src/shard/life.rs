@@ -148,17 +148,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    /// Accepts that may be in flight for each listener now. None while this core is too far ahead of one that waits for
+    /// Accepts that may be in flight for each listener now: all together as many as this core may have more, for they may all
+    /// be taken before it is asked again. None while this core is too far ahead of one that waits for
     /// connections, which is sooner done then; but not for long, for that one may be busy: if it has taken none meanwhile, what
     /// comes is taken one by one.
     fn accepts_in_flight_max(&mut self) -> usize {
+        let leaves = self.accepting.leaves.take();
         let least = self.admission.balance().least(self.hub.core()).filter(|_| self.drain().is_none());
         let Some((other, least)) = least else { return usize::MAX };
         let room = most_beside(least).saturating_sub(self.connections() as u32);
-        let leaves = self.accepting.leaves.take().filter(|(left_to, _)| *left_to == least);
+        let leaves = leaves.filter(|(left_to, _)| *left_to == least);
         if room > 0 {
             self.accepting.left_in_vain_to = None;
-            return room as usize;
+            return (room as usize / self.accepting.in_flight_of.len()).max(1);
         }
         if !self.admission.balance().waits(other) {
             self.hub.wake(other, |core| self.ring.ring_doorbell(core));

@@ -40,6 +40,11 @@ impl Chatter {
         }
     }
 
+    /// Whether a core has taken its connection.
+    pub fn was_accepted(&self) -> bool {
+        self.client.is_accepted()
+    }
+
     /// Whether it has said everything and heard everything that `other` said.
     pub fn is_through(&self, other: &Chatter) -> bool {
         self.is_over || other.is_over || (self.said == SAYS && self.heard.len() == other.said)

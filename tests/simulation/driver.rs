@@ -62,6 +62,8 @@ pub struct Scenario {
     pub lossy: Option<Lossy>,
     /// Whether its clients speak TLS.
     pub tls: bool,
+    /// Whether all cores accept from one listener.
+    pub shared: bool,
     /// How messages are compressed.
     pub deflate: Deflate,
 }
@@ -99,6 +101,7 @@ impl Scenario {
             grace_ns: 0,
             lossy: None,
             tls: false,
+            shared: false,
             deflate: Deflate::Off,
         }
     }
@@ -113,6 +116,11 @@ impl Scenario {
         let most = self.clients * self.messages_max * (self.payload_bytes_max + 100);
         let bytes_max = self.lossy.map_or(self.outbox_bytes_max, |lossy| lossy.outbox_bytes_max);
         self.route != Route::Echo && most > bytes_max
+    }
+
+    /// The first is for the clients that the route is about, the second for those who talk beside them.
+    fn has_two_listeners(&self) -> bool {
+        self.tls || self.shared
     }
 
     /// Codes with which the server may begin to close a connection.
@@ -166,6 +174,7 @@ pub fn ring(rng: &mut Rng) -> RingOptions {
         sq_entries: rng.between(2, 64) as u32,
         cq_entries: rng.between(8, 256) as u32,
         listeners: 1,
+        shared_listeners: 0,
         mutant: None,
     }
 }
@@ -179,9 +188,10 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let mut rng = world.fork_rng();
     let options = RingOptions {
         // Few enough that they are used again, unless all clients are to be there at once.
-        slots: if scenario.stay || scenario.tls { 16 } else { rng.pick(&[3, 5, 16]) },
+        slots: if scenario.stay || scenario.has_two_listeners() { 16 } else { rng.pick(&[3, 5, 16]) },
         mutant: scenario.mutant,
-        listeners: if scenario.tls { 2 } else { 1 },
+        listeners: if scenario.has_two_listeners() { 2 } else { 1 },
+        shared_listeners: u32::from(scenario.shared),
         ..ring(&mut rng)
     };
     let mut setup = Setup {
@@ -193,8 +203,10 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         app: Rc::new(scenario.app),
         ..Setup::default()
     };
-    if scenario.tls {
+    if scenario.has_two_listeners() {
         setup.settings.listeners = 2;
+    }
+    if scenario.tls {
         setup.settings.acceptors = vec![Some(secure::acceptor()), None];
     }
     setup.deflate.mode = scenario.deflate;
@@ -232,8 +244,9 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     setup.settings.drain_timeout = Duration::from_secs(36_000);
     setup.settings.drain_spread = Duration::from_millis(rng.below(3));
     let cores = Cores::new(&world, &setup);
-    let plain = u32::from(scenario.tls);
-    let chatters = [0, 1].map(|core| Chatter::new(world.connect(core, plain), rng.fork()));
+    // One on each of two cores, and without TLS.
+    let own = u32::from(scenario.has_two_listeners());
+    let chatters = [0, 1].map(|core| Chatter::new(world.connect(core, own), rng.fork()));
     let mut run = Run {
         world,
         scenario: scenario.clone(),
@@ -280,6 +293,12 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         run.tick(&mut rng, 100 * STEP_NS)?;
     }
     run.cores.all.iter_mut().try_for_each(|core| core.check_over())?;
+    let accepted: u64 = run.cores.all.iter_mut().map(|core| core.shard.hub().counters.accepted).sum();
+    let came = run.endpoints.iter().filter(|endpoint| endpoint.was_accepted()).count()
+        + run.chatters.iter().filter(|chatter| chatter.was_accepted()).count();
+    if accepted != came as u64 {
+        return Err(format!("{came} connections were accepted, and the cores know of {accepted}"));
+    }
     if run.cores.admission.connections() != 0 {
         return Err(format!("{} connections are counted as admitted", run.cores.admission.connections()));
     }
@@ -336,7 +355,7 @@ impl Run {
             },
         };
         let core = rng.between(0, self.scenario.cores - 1);
-        let client = self.world.connect(core, 0);
+        let client = if self.scenario.shared { self.world.connect_shared(0) } else { self.world.connect(core, 0) };
         let socket = if self.scenario.tls { Socket::secure(client) } else { Socket::plain(client) };
         let mut endpoint = Endpoint::new(plan, socket, self.world.now(), rng.fork());
         endpoint.may_finish = !self.scenario.stay;

@@ -125,6 +125,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether a core has taken its connection.
+    pub fn was_accepted(&self) -> bool {
+        self.client.client.is_accepted()
+    }
+
     /// Whether everything that it has to say but goodbye is written.
     pub fn is_through(&self) -> bool {
         self.is_over() || (self.log.sent.len() >= self.plan.messages && self.writing.is_empty())

@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, reason = "the modules of a test crate are reachable from nowhere else")]
 
 mod apps;
+mod balance;
 mod chatter;
 mod client_driver;
 mod client_host;
@@ -86,7 +87,7 @@ fn everybody_is_served_without_faults() {
 /// A way to use a server, and the run of it that a seed makes.
 type Variant = (&'static str, fn(u64) -> Scenario);
 
-const VARIANTS: [Variant; 19] = [
+const VARIANTS: [Variant; 21] = [
     ("echo", |seed| Scenario::of(seed, Route::Echo)),
     ("broadcast", |seed| Scenario::of(seed, Route::Broadcast)),
     ("rooms", |seed| Scenario::of(seed, Route::Rooms)),
@@ -101,6 +102,11 @@ const VARIANTS: [Variant; 19] = [
         outbox_bytes_max: 6_000,
         payload_bytes_max: 2_000,
         ..Scenario::of(seed, Route::Broadcast)
+    }),
+    ("echo of cores that share a listener", |seed| Scenario { shared: true, ..Scenario::of(seed, Route::Echo) }),
+    ("broadcast of cores that share a listener, within time limits", |seed| Scenario {
+        shared: true,
+        ..Scenario::of(seed, Route::Broadcast).dropping()
     }),
     ("echo with TLS", |seed| Scenario { tls: true, ..Scenario::of(seed, Route::Echo) }),
     ("broadcast with TLS", |seed| Scenario { tls: true, ..Scenario::of(seed, Route::Broadcast) }),
@@ -180,9 +186,8 @@ fn harsh_faults_of_every_kind_are_survived() {
     ] {
         assert!(table.of(what) > 0, "never: {what}");
     }
-    // No budget here, descriptors enough, and listeners of each core's own; two letters of one call for one core are in
-    // `lives.rs`.
-    let elsewhere = [Mark::ShedForMemory, Mark::AcceptBacksOff, Mark::LeavesToOthers, Mark::LetterKeepsItsPlace];
+    // No budget here, and descriptors enough; two letters of one call for one core are in `lives.rs`.
+    let elsewhere = [Mark::ShedForMemory, Mark::AcceptBacksOff, Mark::LetterKeepsItsPlace];
     if cfg!(debug_assertions) {
         for mark in Mark::ALL.iter().filter(|mark| !elsewhere.contains(mark)) {
             assert!(table.of(&format!("mark {mark:?}")) > 0, "never: {mark:?}\n{table}");

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::engine::Peer;
 
 use super::faults::Fault;
+use super::listeners::enqueue;
 use super::options::WINDOW_BYTES;
 use super::socket::Socket;
 use super::world::World;
@@ -27,9 +28,7 @@ impl World {
     /// # Panics
     /// If there is no such core or listener.
     pub fn connect(&self, core: usize, listener: u32) -> Client {
-        let n = self.inner.borrow().net.sockets.len();
-        let address = Ipv4Addr::new(10, (n >> 16) as u8, (n >> 8) as u8, n as u8);
-        self.connect_from(core, listener, Peer::Inet(SocketAddr::from((address, 40_000))))
+        self.dial(Some(core), listener, None)
     }
 
     /// [`World::connect`] from a given address.
@@ -37,19 +36,44 @@ impl World {
     /// # Panics
     /// If there is no such core or listener.
     pub fn connect_from(&self, core: usize, listener: u32, peer: Peer) -> Client {
+        self.dial(Some(core), listener, Some(peer))
+    }
+
+    /// [`World::connect`] to a listener that cores share. Where none of them accepts any more, the client sees a reset.
+    ///
+    /// # Panics
+    /// If there is no such listener.
+    pub fn connect_shared(&self, listener: u32) -> Client {
+        self.dial(None, listener, None)
+    }
+
+    fn dial(&self, core: Option<usize>, listener: u32, peer: Option<Peer>) -> Client {
         let mut inner = self.inner.borrow_mut();
-        let (core, net) = inner.core(core);
+        let net = &mut inner.net;
         let socket = net.sockets.len();
+        let address = Ipv4Addr::new(10, (socket >> 16) as u8, (socket >> 8) as u8, socket as u8);
+        let peer = peer.unwrap_or_else(|| Peer::Inet(SocketAddr::from((address, 40_000))));
         net.sockets.push(Socket::new(peer, WINDOW_BYTES));
         let at = if net.hit(Fault::Postponed) { net.later() } else { net.now };
-        let listener = core.listeners.get_mut(listener as usize).expect("connect to a listener that exists");
-        if listener.open {
-            // In order of arrival, however late each shows.
-            let at = listener.pending.back().map_or(at, |&(_, before)| at.max(before));
-            listener.pending.push_back((socket, at));
+        let number = listener as usize;
+        let (is_open, pending) = match core {
+            Some(core) => {
+                let listener = inner.core(core).0.listeners.get_mut(number);
+                let listener = listener.expect("connect to a listener that exists");
+                (listener.open, &mut listener.pending)
+            }
+            None => {
+                let shared = net.shared.get_mut(number).expect("connect to a listener that cores share");
+                (shared.is_open(), &mut shared.pending)
+            }
+        };
+        if is_open {
+            enqueue(pending, socket, at);
+            inner.wake_accepts();
         } else {
-            net.sockets[socket].break_both();
-            net.sockets[socket].released = true;
+            let socket = &mut inner.net.sockets[socket];
+            socket.break_both();
+            socket.released = true;
         }
         drop(inner);
         Client { world: self.clone(), socket }
@@ -126,6 +150,11 @@ impl Client {
     /// Whether a core accepted the connection.
     pub fn is_accepted(&self) -> bool {
         self.with(|s| s.accepted)
+    }
+
+    /// The number of the core that accepted the connection.
+    pub fn accepted_by(&self) -> Option<usize> {
+        self.with(|s| s.accepted_by)
     }
 
     /// Whether the server has let go of the connection entirely.

@@ -8,7 +8,7 @@ use super::faults::Fault;
 use super::net::Net;
 use super::ops::{Cancelled, Closed, ConnectOp, Hold, RecvIntoOp, RecvOp, SendOp, due};
 use super::options::{Mutant, WINDOW_BYTES};
-use super::rules::{Core, Listener, Queued, Slot};
+use super::rules::{Core, Queued, Slot};
 use super::socket::{Readable, Socket};
 
 /// Turns in which a closed socket may be late.
@@ -52,7 +52,7 @@ impl Core {
             self.submitted += 1;
             let number = self.submitted;
             match queued {
-                Queued::Accept { listener, token } => self.listeners[listener as usize].armed.push_back(token),
+                Queued::Accept { listener, token } => self.execute_accept(listener as usize, token, net),
                 Queued::StopAccepting => self.execute_stop_accepting(net),
                 Queued::Connect { token, address } => self.execute_connect(token, number, address, net),
                 Queued::Recv { token, bytes_max } => {
@@ -92,16 +92,6 @@ impl Core {
         }
     }
 
-    fn execute_stop_accepting(&mut self, net: &mut Net) {
-        // What came first is still accepted.
-        self.accept_pending(net);
-        self.close_listeners(net);
-        let ended: Vec<Token> = self.listeners.iter_mut().flat_map(|listener| listener.armed.drain(..)).collect();
-        for token in ended {
-            self.post(token, Err(libc::ECANCELED));
-        }
-    }
-
     fn execute_connect(&mut self, token: Token, number: u64, address: Option<SocketAddr>, net: &mut Net) {
         let socket = net.sockets.len();
         net.sockets.push(Socket::new(address.map_or(Peer::Unix, Peer::Inet), WINDOW_BYTES));
@@ -109,17 +99,6 @@ impl Core {
         self.install(token, socket, net);
         self.slot(token).connect_op = Some(ConnectOp { token, number, hold: Hold::default(), cancelled: None });
         self.live.insert(token.index());
-    }
-
-    /// Whoever is not accepted sees a reset.
-    pub(super) fn close_listeners(&mut self, net: &mut Net) {
-        for listener in &mut self.listeners {
-            listener.open = false;
-            for (socket, _) in listener.pending.drain(..) {
-                net.sockets[socket].break_both();
-                net.sockets[socket].released = true;
-            }
-        }
     }
 
     /// The cancellation itself posts nothing: what it ended does.
@@ -238,35 +217,7 @@ impl Core {
         }
     }
 
-    fn accept_pending(&mut self, net: &mut Net) {
-        for number in 0..self.listeners.len() {
-            loop {
-                let Listener { pending, armed, .. } = &mut self.listeners[number];
-                if armed.is_empty() || pending.front().is_none_or(|&(_, at)| at > net.now) {
-                    break;
-                }
-                let i = if net.hit(Fault::Reordered) { net.rng.between(0, armed.len() - 1) } else { 0 };
-                let token = armed.remove(i).expect("within the armed accepts");
-                if net.hit(Fault::AcceptError) {
-                    let errno = net.rng.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM]);
-                    self.post(token, Err(errno));
-                    continue;
-                }
-                let (socket, _) = pending.pop_front().expect("a pending connection");
-                if net.hit(Fault::AcceptAborted) {
-                    net.sockets[socket].break_both();
-                    net.sockets[socket].released = true;
-                    self.post(token, Err(libc::ECONNABORTED));
-                    continue;
-                }
-                net.sockets[socket].accepted = true;
-                self.install(token, socket, net);
-                self.post(token, Ok(0));
-            }
-        }
-    }
-
-    fn install(&mut self, token: Token, socket: usize, net: &mut Net) {
+    pub(super) fn install(&mut self, token: Token, socket: usize, net: &mut Net) {
         let slot = self.slot(token);
         assert!(slot.socket.is_none() && !slot.descriptor_open, "{token:?}: its descriptor is open");
         slot.peer = net.sockets[socket].peer;
@@ -501,9 +452,7 @@ impl Core {
             }
         };
         consider(self.doorbells.front().copied());
-        for listener in self.listeners.iter().filter(|listener| !listener.armed.is_empty()) {
-            consider(listener.pending.front().map(|&(_, at)| at));
-        }
+        consider(self.next_accepted(net));
         for &index in &self.live {
             let slot = &self.slots[index as usize];
             let Some(socket) = slot.socket.map(|socket| &net.sockets[socket]) else { continue };

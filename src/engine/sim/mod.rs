@@ -24,6 +24,7 @@ mod buffers;
 mod client;
 mod faults;
 mod kernel;
+mod listeners;
 mod net;
 mod ops;
 mod options;
@@ -37,6 +38,8 @@ mod world;
 mod connect_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod listener_tests;
 #[cfg(test)]
 mod rule_tests;
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub struct RingOptions {
     pub cq_entries: u32,
     /// Listeners, numbered from 0.
     pub listeners: u32,
+    /// How many of them, the first ones, are those of the other cores too.
+    pub shared_listeners: u32,
     /// The bug that this ring has.
     pub mutant: Option<Mutant>,
 }
@@ -63,6 +65,7 @@ impl Default for RingOptions {
             sq_entries: 256,
             cq_entries: 1024,
             listeners: 1,
+            shared_listeners: 0,
             mutant: None,
         }
     }

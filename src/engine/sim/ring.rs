@@ -38,7 +38,9 @@ impl World {
         }
         assert!(inner.cores[core].is_none(), "core {core} has a ring");
         let memory = vec![POISON; options.buffers as usize * options.buffer_bytes as usize];
-        inner.cores[core] = Some(Core::new(options));
+        let made = Core::new(core, options);
+        made.share_listeners(&mut inner.net);
+        inner.cores[core] = Some(made);
         Ring::new(self.clone(), core, memory)
     }
 }
@@ -108,7 +110,7 @@ impl engine::Ring for Ring {
     }
 
     fn turn_away(&mut self) {
-        self.with(|core, _| core.listeners.iter_mut().for_each(|listener| listener.open = false));
+        self.with(Core::turn_away);
     }
 
     fn stop_accepting(&mut self) {

@@ -109,9 +109,12 @@ impl Slot {
 }
 
 pub(super) struct Listener {
+    /// Whether it takes new connections.
     pub(super) open: bool,
-    /// Connections to accept, each with the time from which it shows.
+    pub(super) closed: bool,
+    /// Connections to accept, each with the time from which it shows; of a listener that is shared they are all cores'.
     pub(super) pending: VecDeque<(usize, Nanos)>,
+    /// Accepts that take whoever is there; of a listener that is shared those that were woken.
     pub(super) armed: VecDeque<Token>,
 }
 
@@ -129,6 +132,7 @@ pub(super) enum Queued {
 }
 
 pub(super) struct Core {
+    pub(super) number: usize,
     pub(super) options: RingOptions,
     pub(super) slots: Vec<Slot>,
     /// Slots with an operation in the kernel's hands.
@@ -164,9 +168,10 @@ fn generation(token: Token) -> u32 {
 }
 
 impl Core {
-    pub(super) fn new(options: RingOptions) -> Core {
-        let listener = || Listener { open: true, pending: VecDeque::new(), armed: VecDeque::new() };
+    pub(super) fn new(number: usize, options: RingOptions) -> Core {
+        let listener = || Listener { open: true, closed: false, pending: VecDeque::new(), armed: VecDeque::new() };
         Core {
+            number,
             slots: (0..options.slots).map(|_| Slot::new()).collect(),
             live: BTreeSet::new(),
             listeners: (0..options.listeners).map(|_| listener()).collect(),

@@ -40,6 +40,8 @@ pub(super) struct Socket {
     pub(super) peer: Peer,
     /// Accepted by the core, or connected to by it.
     pub(super) accepted: bool,
+    /// The core that has accepted it.
+    pub(super) accepted_by: Option<usize>,
     /// Where the core is who connects: what it was told, if it was.
     pub(super) answer: Option<Result<(), i32>>,
     /// Client to server.
@@ -69,6 +71,7 @@ impl Socket {
         Socket {
             peer,
             accepted: false,
+            accepted_by: None,
             answer: None,
             inbound: Pipe::new(bytes_max),
             outbound: Pipe::new(bytes_max),

@@ -58,6 +58,7 @@ impl World {
             faults,
             counts: FaultCounts::default(),
             sockets: Vec::new(),
+            shared: Vec::new(),
             dialled: VecDeque::new(),
             slots_reused: 0,
             fingerprint: 0xcbf2_9ce4_8422_2325,
@@ -78,11 +79,13 @@ impl World {
 
     /// Moves the clock on; under [`Fault::ClockJump`] further than that.
     pub fn advance(&self, ns: Nanos) {
-        let net = &mut self.inner.borrow_mut().net;
+        let mut inner = self.inner.borrow_mut();
+        let net = &mut inner.net;
         net.now += ns;
         if net.hit(Fault::ClockJump) {
             net.now += net.rng.below(net.faults.clock_jump_ns_max.max(1));
         }
+        inner.wake_accepts();
     }
 
     /// The earliest time at which some core has a completion, as far as is known now. Not in the past; `None` if nothing
@@ -90,7 +93,7 @@ impl World {
     pub fn next_event(&self) -> Option<Nanos> {
         let inner = self.inner.borrow();
         let cores = inner.cores.iter().flatten().filter(|core| !core.gone);
-        cores.filter_map(|core| core.next_event(&inner.net)).min()
+        cores.filter_map(|core| core.next_event(&inner.net)).chain(inner.net.next_wake()).min()
     }
 
     /// When core number `core` has its next completion, as [`World::next_event`].
@@ -131,7 +134,7 @@ impl World {
             let parked = core.parked_until.map_or(inner.net.now, |until| until.max(inner.net.now));
             core.next_event(&inner.net).map_or(parked, |event| event.min(parked))
         };
-        cores.map(wakeup).min().filter(|&at| at < Nanos::MAX)
+        cores.map(wakeup).chain(inner.net.next_wake()).min().filter(|&at| at < Nanos::MAX)
     }
 
     /// The thread of core number `core` has ended, or would have: its listeners are closed, and nothing but a completion
