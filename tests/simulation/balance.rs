@@ -231,7 +231,7 @@ fn few_connections_are_spread_evenly() {
     }
 }
 
-/// Kills: connections that go to the cores in turn, whatever those have.
+/// Kills: accepts of a core with many that wait by the dozen.
 #[test]
 fn new_connections_go_to_the_core_that_has_few() {
     for seed in seeds(10) {
@@ -323,6 +323,9 @@ fn nobody_waits_while_a_core_is_idle_and_has_a_place() {
 
 /// Cores that are busy, that are full, that have no descriptors, and one that ends: who comes is accepted all the same, by those
 /// that are left; and when that is over, new connections make up for what has become uneven.
+///
+/// Kills: connections that go to the cores in turn, whatever those have; and a core that leaves connections to nobody and never
+/// sleeps.
 #[test]
 fn everybody_is_accepted_in_time_whatever_the_cores_do() {
     for seed in seeds(24) {
