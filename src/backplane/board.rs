@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -24,6 +25,10 @@ pub struct NodeInfo {
     pub connections: u64,
     /// The rooms that it has members of.
     pub rooms: usize,
+    /// When it was started by its own clock, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// How long ago it was heard last, when this was told.
+    pub heard_ago: Duration,
 }
 
 /// What a thread asks of another machine.
@@ -46,6 +51,13 @@ pub(crate) struct Counters {
     pub(crate) unreachable: AtomicU64,
     pub(crate) reconnects: AtomicU64,
     pub(crate) round_trip_ns: AtomicU64,
+    pub(crate) history_sent: AtomicU64,
+    pub(crate) history_received: AtomicU64,
+    pub(crate) history_apart: AtomicU64,
+    pub(crate) history_refused: AtomicU64,
+    pub(crate) history_gaps: AtomicU64,
+    pub(crate) history_asked: AtomicU64,
+    pub(crate) history_unanswered: AtomicU64,
 }
 
 /// See the module.
@@ -58,9 +70,14 @@ pub(crate) struct Board {
     /// Which rooms have a history here.
     pub(crate) histories: OnceLock<Arc<Histories>>,
     is_joined: AtomicBool,
+    is_shared: AtomicBool,
+    /// Rooms that have members here.
+    pub(crate) rooms: AtomicU64,
+    pub(crate) started_unix_ms: u64,
     others: AtomicU32,
     connections: AtomicU64,
-    nodes: Mutex<Vec<NodeInfo>>,
+    /// And when that was.
+    nodes: Mutex<(Vec<NodeInfo>, Option<Instant>)>,
     questions: Sender<Question>,
     wake: Arc<dyn Wake>,
 }
@@ -70,6 +87,7 @@ impl Board {
         name: String,
         number: u32,
         is_required: bool,
+        started_unix_ms: u64,
         wake: Arc<dyn Wake>,
     ) -> (Arc<Board>, Receiver<Question>) {
         let (questions, receiver) = crossbeam_channel::bounded(QUESTIONS_MAX);
@@ -80,6 +98,9 @@ impl Board {
             counters: Counters::default(),
             histories: OnceLock::new(),
             is_joined: AtomicBool::new(false),
+            is_shared: AtomicBool::new(false),
+            rooms: AtomicU64::new(0),
+            started_unix_ms,
             others: AtomicU32::new(0),
             connections: AtomicU64::new(0),
             nodes: Mutex::default(),
@@ -103,6 +124,15 @@ impl Board {
         self.is_joined.store(is_joined, Ordering::Relaxed);
     }
 
+    /// Whether rooms have one history on all machines, and it can be reached.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_shared(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+    }
+
     /// How many others there are.
     pub(crate) fn others(&self) -> u32 {
         self.others.load(Ordering::Relaxed)
@@ -116,12 +146,15 @@ impl Board {
     pub(crate) fn set_others(&self, nodes: Vec<NodeInfo>) {
         self.others.store(nodes.len() as u32, Ordering::Relaxed);
         self.connections.store(nodes.iter().map(|node| node.connections).sum(), Ordering::Relaxed);
-        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = (nodes, Some(Instant::now()));
     }
 
     /// The others, in the order of their numbers.
     pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let (mut nodes, at) = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let since = at.map_or(Duration::ZERO, |at| at.elapsed());
+        nodes.iter_mut().for_each(|node| node.heard_ago += since);
+        nodes
     }
 
     /// Asks another machine.

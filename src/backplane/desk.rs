@@ -1,7 +1,7 @@
 //! Where letters of cores become what a node does, and what it has to do becomes letters to cores; what is left is the bus's.
 //! Knows no bus and reads no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,15 +9,19 @@ use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
 use super::asking::{Ask, Reply};
-use super::board::{Board, NodeInfo, Question};
-use super::node::{Cores, Node, Output, ReplyTo};
+use super::board::{Board, Question};
+use super::line::{Arrived, Line, LineSettings, Out, Published, Word};
+use super::node::{Cores, Node, Output, ReplyTo, frame_of_outside};
+use super::subject::Subjects;
 use crate::hub::{
-    Answer, ConnectionId, ConnectionInfo, DataAnswer, Delivery, JoinError, Letter, Order, Scope, Tally, owners,
+    Answer, ConnectionId, ConnectionInfo, DataAnswer, Delivery, JoinError, Letter, Mode, Order, Scope, Tally, owners,
 };
 use crate::mail::{Courier, MailError, Mailbox};
 
 /// Letters that wait for room in one core's mailbox: what comes for it beyond that is dropped, and counted.
 const HELD_MAX: usize = 16_384;
+/// How often what threads know of the others is told anew.
+const NODES_NS: u64 = 500_000_000;
 /// Letters of cores, and messages of the bus, that are handled between two looks at the other.
 const BATCH: usize = 1024;
 
@@ -26,11 +30,33 @@ const BATCH: usize = 1024;
 pub(super) enum Todo {
     Subscribe(String),
     Unsubscribe(String),
-    Publish(String, Bytes),
+    /// Listen to this as one of all nodes: each message goes to one of them.
+    Share(String),
+    Publish(Outgoing),
     /// Have this answered, by [`Desk::answered`].
     Ask(ReplyTo, Ask),
     Joined,
     Refused,
+}
+
+/// A message for the bus.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) subject: String,
+    pub(super) reply: Option<String>,
+    pub(super) payload: Bytes,
+    /// To be named, by [`Desk::not_sent`], if it is dropped.
+    pub(super) number: Option<u64>,
+}
+
+/// A message of the bus.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    pub(super) arrived: Arrived,
+    /// An outsider says so.
+    pub(super) is_binary: bool,
+    /// It has gone to one node, and not to all.
+    pub(super) is_shared: bool,
 }
 
 /// Who waits for what another machine answers.
@@ -92,6 +118,11 @@ impl Waiter {
 /// See the module.
 pub(super) struct Desk {
     pub(super) node: Node,
+    line: Line,
+    subjects: Subjects,
+    /// Rooms of which a numbered message was dropped: the next one says so.
+    cut: HashSet<Arc<str>>,
+    next_nodes_ns: u64,
     mailbox: Mailbox<Letter>,
     courier: Courier<Letter>,
     board: Arc<Board>,
@@ -108,6 +139,7 @@ pub(super) struct Desk {
 impl Desk {
     pub(super) fn new(
         node: Node,
+        line: LineSettings,
         mailbox: Mailbox<Letter>,
         courier: Courier<Letter>,
         board: Arc<Board>,
@@ -115,8 +147,24 @@ impl Desk {
     ) -> Desk {
         let running = courier.cores();
         let held = (0..running).map(|_| VecDeque::new()).collect();
-        let (waiters, todo) = (HashMap::new(), VecDeque::new());
-        Desk { node, mailbox, courier, board, questions, waiters, tokens: 0, held, todo, running }
+        let subjects = Subjects::new(&line.prefix);
+        let line = Line::new(line, board.histories.get().cloned().unwrap_or_default());
+        Desk {
+            node,
+            line,
+            subjects,
+            cut: HashSet::new(),
+            next_nodes_ns: 0,
+            mailbox,
+            courier,
+            board,
+            questions,
+            waiters: HashMap::new(),
+            tokens: 0,
+            held,
+            todo: VecDeque::new(),
+            running,
+        }
     }
 
     /// Whether all cores have ended.
@@ -127,6 +175,53 @@ impl Desk {
     /// Whether letters wait for room in a core's mailbox, and are to be tried again soon.
     pub(super) fn is_held(&self) -> bool {
         self.held.iter().any(|held| !held.is_empty())
+    }
+
+    /// When there is something to do at the latest.
+    pub(super) fn due_ns(&self) -> u64 {
+        self.node.due_ns().min(self.line.due_ns())
+    }
+
+    /// The bus is there; it takes messages of so many bytes.
+    pub(super) fn connected(&mut self, payload_bytes_max: usize, now_ns: u64) {
+        self.node.connected(payload_bytes_max, now_ns);
+        // What the line asks is answered where the node listens.
+        self.pass_on();
+        self.line.connected(payload_bytes_max, now_ns);
+    }
+
+    /// The bus is not there.
+    pub(super) fn disconnected(&mut self, now_ns: u64) {
+        self.node.disconnected(now_ns);
+        self.line.disconnected();
+    }
+
+    /// Messages of the bus have been lost on their way here.
+    pub(super) fn doubt(&mut self, now_ns: u64) {
+        self.line.doubt(now_ns);
+    }
+
+    /// A message has been dropped, for there is too much to be sent.
+    pub(super) fn not_sent(&mut self, number: u64) {
+        self.line.not_sent(number);
+    }
+
+    /// A message of the bus has come.
+    pub(super) fn received(&mut self, incoming: Incoming, now_ns: u64) {
+        let Incoming { arrived, is_binary, is_shared } = incoming;
+        if let Some(room) = self.subjects.outside_room(&arrived.subject).filter(|room| is_shared || self.line.has(room)) {
+            // All nodes have got it, and one of them puts it into the line.
+            if is_shared && self.line.has(&room) {
+                let frame = frame_of_outside(&arrived.payload, is_binary);
+                let message = Published { frame, key: None, except: None, tally: None };
+                self.line.number(room.into(), message, now_ns);
+            }
+            return;
+        }
+        if !self.line.received(&arrived, now_ns) {
+            let Arrived { subject, payload, reply, .. } = arrived;
+            self.node.received(&subject, payload, reply, is_binary, now_ns);
+        }
     }
 
     /// Says that its thread is about to sleep; false if there is something to do.
@@ -160,9 +255,16 @@ impl Desk {
         if self.node.due_ns() <= now_ns {
             self.node.tick(now_ns);
         }
+        if self.line.due_ns() <= now_ns {
+            self.line.tick(now_ns);
+        }
         self.node.flush(now_ns);
         self.pass_on();
         self.count();
+        if self.next_nodes_ns <= now_ns {
+            self.next_nodes_ns = now_ns + NODES_NS;
+            self.board.set_others(self.node.others().collect());
+        }
     }
 
     /// What is to be done next.
@@ -173,12 +275,23 @@ impl Desk {
     fn read(&mut self, letter: Letter, now_ns: u64) {
         let Letter::Order(order) = letter else { return };
         match order {
-            Order::Presence { room, core, members } => self.node.members(&room, core, members, now_ns),
+            Order::Presence { room, core, members } => {
+                self.node.members(&room, core, members, now_ns);
+                self.line.members(&room, self.node.members_here(&room), now_ns);
+            }
             Order::Member { room, id, is_there } => self.node.member(&room, id, is_there),
             Order::CoreEnded { core } => {
                 self.running -= 1;
                 self.node.core_ended(core, now_ns);
+                for room in self.line.followed() {
+                    self.line.members(&room, self.node.members_here(&room), now_ns);
+                }
             }
+            Order::Number { room, frame, key, except, tally } => {
+                self.line.number(room, Published { frame, key, except, tally }, now_ns);
+            }
+            Order::Seek { room, since, core, token } => self.line.seek(room, since, core, token, now_ns),
+            Order::Released { room } => self.line.released(&room),
             Order::Publish { scope, frame, key, except, tally } => {
                 let elsewhere = self.known_receivers(&scope);
                 let sent = self.node.publish(&scope, &frame, key, except);
@@ -214,7 +327,7 @@ impl Desk {
             }
             Order::CloseMembers { room, code, reason, tally } => {
                 let ask = Ask::CloseRoom { room: room.to_string(), code, reason: reason.to_string() };
-                let nodes: Vec<u32> = self.node.others().map(|(node, ..)| node).collect();
+                let nodes: Vec<u32> = self.node.others().map(|node| node.number).collect();
                 for node in nodes {
                     self.ask(node, &ask, Waiter::Tally(Arc::clone(&tally)), now_ns);
                 }
@@ -229,6 +342,12 @@ impl Desk {
             | Order::Recover { .. }
             | Order::Recovered { .. }
             | Order::EndHistory { .. }
+            | Order::History { .. }
+            | Order::HistoryMode { .. }
+            | Order::Numbered { .. }
+            | Order::Unnumbered { .. }
+            | Order::Sought { .. }
+            | Order::Release { .. }
             | Order::SendersEnded { .. } => {}
         }
     }
@@ -262,7 +381,10 @@ impl Desk {
             match output {
                 Output::Subscribe(subject) => self.todo.push_back(Todo::Subscribe(subject)),
                 Output::Unsubscribe(subject) => self.todo.push_back(Todo::Unsubscribe(subject)),
-                Output::Publish(subject, payload) => self.todo.push_back(Todo::Publish(subject, payload)),
+                Output::Publish(subject, payload) => {
+                    let message = Outgoing { subject, reply: None, payload, number: None };
+                    self.todo.push_back(Todo::Publish(message));
+                }
                 Output::Ask(to, ask) => self.todo.push_back(Todo::Ask(to, ask)),
                 Output::Joined => self.todo.push_back(Todo::Joined),
                 Output::Refused => self.todo.push_back(Todo::Refused),
@@ -286,19 +408,18 @@ impl Desk {
                     self.give(&cores, order);
                 }
                 Output::Left(room) => {
-                    if self.board.has_history(&room) {
+                    if self.board.has_history(&room) && !self.line.has(&room) {
                         self.tell_all(|| Order::EndHistory { room: Arc::clone(&room) });
                     }
                 }
                 Output::Deliver { scope: Scope::Room(room), frame, key, except, .. }
-                    if !frame.is_ephemeral() && self.board.has_history(&room) =>
+                    if !frame.is_ephemeral() && self.board.has_history(&room) && !self.line.has(&room) =>
                 {
                     // Its owner numbers it, and passes it on to those cores.
-                    let reads = |core: &usize| !self.courier.has_ended(*core);
-                    let owner = owners(&room, self.courier.cores()).find(reads);
+                    let owner = self.owner(&room);
                     let (tally, goes_abroad, from) = (None, false, None);
                     let order = Order::Record { room, frame, key, except, tally, goes_abroad, from };
-                    self.give_one(owner.unwrap_or(0), order.into());
+                    self.give_one(owner, order.into());
                 }
                 Output::Deliver { scope, frame, key, except, cores } => {
                     let order =
@@ -308,8 +429,63 @@ impl Desk {
             }
         }
         if is_news {
-            self.board.set_others(self.node.others().map(info).collect());
+            self.board.set_others(self.node.others().collect());
         }
+        while let Some(out) = self.line.next_output() {
+            self.pass_on_of_line(out);
+        }
+    }
+
+    fn owner(&self, room: &str) -> usize {
+        owners(room, self.courier.cores()).find(|core| !self.courier.has_ended(*core)).unwrap_or(0)
+    }
+
+    fn pass_on_of_line(&mut self, out: Out) {
+        match out {
+            Out::Subscribe(subject) => self.todo.push_back(Todo::Subscribe(subject)),
+            Out::Unsubscribe(subject) => self.todo.push_back(Todo::Unsubscribe(subject)),
+            Out::Share(subject) => self.todo.push_back(Todo::Share(subject)),
+            Out::Publish { subject, reply, payload, number } => {
+                self.todo.push_back(Todo::Publish(Outgoing { subject, reply, payload, number }));
+            }
+            Out::Numbered { room, mut numbered, key, except, tally } => {
+                if let Some(tally) = &tally {
+                    tally.add(self.elsewhere(&room));
+                }
+                numbered.is_next &= !self.cut.remove(&room);
+                let owner = self.owner(&room);
+                let order = Order::Numbered { room: Arc::clone(&room), numbered, key, except, tally };
+                if !self.give_one(owner, order.into()) {
+                    self.cut.insert(room);
+                }
+            }
+            Out::Unnumbered { room, message, goes_abroad } => {
+                let Published { frame, key, except, tally } = message;
+                let owner = self.owner(&room);
+                let order = Order::Unnumbered { room, frame, key, except, tally, goes_abroad };
+                self.give_one(owner, order.into());
+            }
+            Out::Stored { room, tally } => tally.add(self.elsewhere(&room)),
+            Out::Refused(tally) => {
+                if let Some(tally) = tally {
+                    tally.add(Delivery { refused: 1, ..Delivery::default() });
+                }
+            }
+            Out::Sought { core, token, found } => self.give_surely(core, Order::Sought { token, found }.into()),
+            Out::Mode(mode) => {
+                self.board.set_shared(matches!(mode, Mode::Shared(_)));
+                for core in 0..self.courier.cores() {
+                    self.give_surely(core, Order::HistoryMode { mode }.into());
+                }
+            }
+            Out::Release(room) => self.give_surely(self.owner(&room), Order::Release { room }.into()),
+            Out::Say(word) => say(&word),
+        }
+    }
+
+    fn elsewhere(&self, room: &str) -> Delivery {
+        let elsewhere = u32::try_from(self.node.members_elsewhere(room)).unwrap_or(u32::MAX);
+        Delivery { elsewhere, ..Delivery::default() }
     }
 
     fn tell_all(&self, order: impl Fn() -> Order) {
@@ -320,14 +496,29 @@ impl Desk {
     }
 
     fn give(&mut self, cores: &Cores, order: impl Fn() -> Order) {
-        match cores {
-            Cores::All => (0..self.courier.cores()).for_each(|core| self.give_one(core, order().into())),
-            Cores::These(these) => these.iter().for_each(|core| self.give_one(usize::from(*core), order().into())),
+        let these: Vec<usize> = match cores {
+            Cores::All => (0..self.courier.cores()).collect(),
+            Cores::These(these) => these.iter().map(|core| usize::from(*core)).collect(),
+        };
+        for core in these {
+            self.give_one(core, order().into());
         }
     }
 
-    fn give_one(&mut self, core: usize, letter: Letter) {
-        let held = &mut self.held[core];
+    /// False if it was dropped.
+    fn give_one(&mut self, core: usize, letter: Letter) -> bool {
+        if self.held[core].len() < HELD_MAX {
+            self.give_surely(core, letter);
+            return true;
+        }
+        self.board.counters.dropped_slow.fetch_add(1, Ordering::Relaxed);
+        letter.refuse(MailError::Full);
+        false
+    }
+
+    /// However many wait: there is a bound to letters of this kind.
+    fn give_surely(&mut self, core: usize, letter: Letter) {
+        let Some(held) = self.held.get_mut(core) else { return };
         let letter = match held.is_empty() {
             true => match self.courier.offer(core, letter) {
                 Err((MailError::Full, letter)) => letter,
@@ -335,11 +526,7 @@ impl Desk {
             },
             false => letter,
         };
-        if held.len() < HELD_MAX {
-            held.push_back(letter);
-        } else {
-            self.board.counters.dropped_slow.fetch_add(1, Ordering::Relaxed);
-        }
+        held.push_back(letter);
     }
 
     fn give_held(&mut self) {
@@ -354,7 +541,7 @@ impl Desk {
     }
 
     fn count(&self) {
-        let (counts, on) = (self.node.counts(), &self.board.counters);
+        let (counts, on, line) = (self.node.counts(), &self.board.counters, self.line.counts());
         for (counter, count) in [
             (&on.sent, counts.sent),
             (&on.received, counts.received),
@@ -362,13 +549,41 @@ impl Desk {
             (&on.malformed, counts.malformed),
             (&on.twice, counts.twice),
             (&on.unreachable, counts.unreachable),
+            (&on.history_sent, line.sent),
+            (&on.history_received, line.received),
+            (&on.history_apart, line.apart),
+            (&on.history_refused, line.refused),
+            (&on.history_gaps, line.gaps),
+            (&on.history_asked, line.asked),
+            (&on.history_unanswered, line.unanswered),
         ] {
             counter.store(count, Ordering::Relaxed);
         }
+        self.board.rooms.store(self.node.rooms_here() as u64, Ordering::Relaxed);
         self.board.set_joined(self.node.is_joined());
     }
 }
 
-fn info((number, name, connections, rooms): (u32, &str, u64, usize)) -> NodeInfo {
-    NodeInfo { name: name.to_owned(), number, connections, rooms }
+/// Tells whoever runs the server who keeps the history of rooms.
+fn say(word: &Word) {
+    match word {
+        Word::Shared { storage } => {
+            tracing::info!(target: "ringwire::server", storage, "rooms have one history on all machines: JetStream keeps it");
+        }
+        Word::Off => tracing::info!(
+            target: "ringwire::server",
+            "JetStream is off at NATS: the history of rooms is this machine's own, and nobody resumes from another's"
+        ),
+        Word::Failed(why) => {
+            tracing::warn!(target: "ringwire::server", why, "JetStream does not keep the history of rooms");
+        }
+        Word::Away => tracing::warn!(
+            target: "ringwire::server",
+            "the history of rooms is away: messages go to this machine's members without a number until it is back"
+        ),
+        Word::Anew => tracing::warn!(
+            target: "ringwire::server",
+            "JetStream has begun the history of rooms anew: nobody resumes from what was before"
+        ),
+    }
 }

@@ -18,6 +18,7 @@ mod beat;
 mod board;
 mod bytes;
 mod desk;
+mod line;
 #[cfg(feature = "nats")]
 mod nats;
 pub mod node;

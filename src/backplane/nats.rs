@@ -21,7 +21,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle as Task;
 
 use super::board::{Board, Question};
-use super::desk::{Desk, Todo};
+use super::desk::{Desk, Incoming, Outgoing, Todo};
+use super::line::{Arrived, LineSettings};
 use super::node::{Identity, Node};
 use super::way::{Backplane, Bells, House, Place};
 use crate::config::{Config, Login, NatsUrls};
@@ -52,6 +53,7 @@ const ROUND_TRIP_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Nats {
     urls: NatsUrls,
     identity: Identity,
+    line: LineSettings,
     mail_depth: usize,
     timeout: Duration,
     chime: Chime,
@@ -84,13 +86,23 @@ impl Nats {
             // A message, what a batch has beside it, and all rooms of a page.
             message_bytes_max: config.message_bytes_max.saturating_add(1 << 20),
         };
+        let line = LineSettings {
+            prefix: identity.prefix.clone(),
+            node: number,
+            storage: config.nats_history,
+            bytes_max: config.history_bytes_max,
+            patience_ns: identity.timeout_ns / 2,
+            unix_ns: started_ns,
+            nonce: format!("{:x}{:04x}", started_ns, random_number()?),
+        };
         let notify = Arc::new(Notify::new());
         let wake = Arc::new(NotifyWake(Arc::clone(&notify)));
-        let (board, questions) = Board::new(name, number, config.nats_required, wake);
+        let (board, questions) = Board::new(name, number, config.nats_required, started_ns / 1_000_000, wake);
         let chime = Chime::new().map_err(Error::io("a ring for the bridge to NATS"))?;
         Ok(Nats {
             urls: urls.clone(),
             identity,
+            line,
             mail_depth: config.mail_depth as usize,
             timeout: config.node_timeout,
             chime,
@@ -139,8 +151,10 @@ impl Backplane for Nats {
             .spawn(move || {
                 let clock = Instant::now();
                 let node = Node::new(self.identity.clone(), 0);
-                let desk =
-                    Desk::new(node, mailbox, place.courier, Arc::clone(&self.board), self.questions.clone());
+                let unix_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+                let line = LineSettings { unix_ns, ..self.line.clone() };
+                let (board, questions) = (Arc::clone(&self.board), self.questions.clone());
+                let desk = Desk::new(node, line, mailbox, place.courier, board, questions);
                 let settings = Settings { urls: self.urls, name: self.identity.name, timeout: self.timeout };
                 let bridge = Bridge {
                     desk,
@@ -248,13 +262,15 @@ struct Fill {
 enum Op {
     Subscribe(String),
     Unsubscribe(String),
-    Publish(String, bytes::Bytes),
+    /// One of all nodes is to get it.
+    Share(String),
+    Publish(Outgoing),
 }
 
 impl Queue {
     /// False if it was dropped.
     fn put(&self, op: Op) -> bool {
-        if let Op::Publish(_, payload) = &op {
+        if let Op::Publish(Outgoing { payload, .. }) = &op {
             let fill = &self.fill;
             let is_full = fill.messages.load(Ordering::Relaxed) >= QUEUE_MAX
                 || fill.bytes.load(Ordering::Relaxed) + payload.len() > QUEUE_BYTES_MAX;
@@ -268,24 +284,21 @@ impl Queue {
     }
 }
 
-/// A message that has come.
-struct Incoming {
-    subject: String,
-    payload: bytes::Bytes,
-    reply: Option<String>,
-    is_binary: bool,
-}
-
-impl From<async_nats::Message> for Incoming {
-    fn from(message: async_nats::Message) -> Incoming {
-        let kind = message.headers.as_ref().and_then(|headers| headers.get("Content-Type"));
-        Incoming {
-            subject: message.subject.to_string(),
-            payload: message.payload,
-            reply: message.reply.map(|reply| reply.to_string()),
-            is_binary: kind.is_some_and(|kind| kind.as_str() == "application/octet-stream"),
-        }
-    }
+/// A message that has come; `is_shared`: to this node alone.
+fn incoming(message: async_nats::Message, is_shared: bool) -> Incoming {
+    let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(|value| value.as_str());
+    let number = |name: &str| header(name).and_then(|value| value.parse().ok());
+    let is_binary = header("Content-Type") == Some("application/octet-stream");
+    let (seq, last_seq) = (number("Nats-Sequence"), number("Nats-Last-Sequence"));
+    let arrived = Arrived {
+        subject: message.subject.to_string(),
+        payload: message.payload,
+        reply: message.reply.map(|reply| reply.to_string()),
+        status: message.status.map(|status| status.as_u16()),
+        seq,
+        last_seq,
+    };
+    Incoming { arrived, is_binary, is_shared }
 }
 
 /// Does in their order what is to be sent and listened to.
@@ -293,30 +306,42 @@ async fn send_all(
     client: Client,
     mut ops: UnboundedReceiver<Op>,
     fill: Arc<Fill>,
-    incoming: tokio::sync::mpsc::Sender<Incoming>,
+    all: tokio::sync::mpsc::Sender<Incoming>,
 ) {
     let mut listening: HashMap<String, Task<()>> = HashMap::new();
+    let listen = |mut messages: async_nats::Subscriber, is_shared: bool| {
+        let all = all.clone();
+        tokio::spawn(async move {
+            while let Some(message) = messages.next().await {
+                if all.send(incoming(message, is_shared)).await.is_err() {
+                    break;
+                }
+            }
+        })
+    };
+    let mut shares: Vec<(String, Task<()>)> = Vec::new();
     while let Some(op) = ops.recv().await {
         match op {
-            Op::Publish(subject, payload) => {
+            Op::Publish(Outgoing { subject, reply, payload, .. }) => {
                 let bytes = payload.len();
                 // An error says that the client has ended.
-                let _ = client.publish(subject, payload).await;
+                let _ = match reply {
+                    Some(reply) => client.publish_with_reply(subject, reply, payload).await,
+                    None => client.publish(subject, payload).await,
+                };
                 fill.messages.fetch_sub(1, Ordering::Relaxed);
                 fill.bytes.fetch_sub(bytes, Ordering::Relaxed);
             }
             Op::Subscribe(subject) if listening.contains_key(&subject) => {}
             Op::Subscribe(subject) => {
-                let Ok(mut messages) = client.subscribe(subject.clone()).await else { continue };
-                let incoming = incoming.clone();
-                let task = tokio::spawn(async move {
-                    while let Some(message) = messages.next().await {
-                        if incoming.send(message.into()).await.is_err() {
-                            break;
-                        }
-                    }
-                });
-                listening.insert(subject, task);
+                let Ok(messages) = client.subscribe(subject.clone()).await else { continue };
+                listening.insert(subject, listen(messages, false));
+            }
+            Op::Share(subject) if shares.iter().any(|(shared, _)| *shared == subject) => {}
+            Op::Share(subject) => {
+                let group = String::from("ringwire");
+                let Ok(messages) = client.queue_subscribe(subject.clone(), group).await else { continue };
+                shares.push((subject, listen(messages, true)));
             }
             // What it listened with tells the server at its end.
             Op::Unsubscribe(subject) => drop(listening.remove(&subject).map(|task| task.abort())),
@@ -387,7 +412,7 @@ impl Bridge {
             }
             let wait = match self.desk.is_held() {
                 true => LOOK_AGAIN,
-                false => LOOK.min(Duration::from_nanos(self.desk.node.due_ns().saturating_sub(now_ns))),
+                false => LOOK.min(Duration::from_nanos(self.desk.due_ns().saturating_sub(now_ns))),
             };
             if !self.desk.park() {
                 // There is more, and others have their turn.
@@ -451,7 +476,15 @@ impl Bridge {
         let is_sent = match todo {
             Todo::Subscribe(subject) => self.queue.put(Op::Subscribe(subject)),
             Todo::Unsubscribe(subject) => self.queue.put(Op::Unsubscribe(subject)),
-            Todo::Publish(subject, payload) => self.queue.put(Op::Publish(subject, payload)),
+            Todo::Share(subject) => self.queue.put(Op::Share(subject)),
+            Todo::Publish(message) => {
+                let number = message.number;
+                let is_sent = self.queue.put(Op::Publish(message));
+                if let (false, Some(number)) = (is_sent, number) {
+                    self.desk.not_sent(number);
+                }
+                is_sent
+            }
             Todo::Joined => {
                 tracing::info!(target: "ringwire::server", node = %self.board.name, "joined the other machines");
                 self.is_refused = false;
@@ -474,9 +507,8 @@ impl Bridge {
     }
 
     fn take(&mut self, message: Incoming) {
-        let Incoming { subject, payload, reply, is_binary } = message;
         let now_ns = self.now_ns();
-        self.desk.node.received(&subject, payload, reply, is_binary, now_ns);
+        self.desk.received(message, now_ns);
     }
 
     /// Whether the bus is there is asked, too: of many events at once the client may drop some.
@@ -498,16 +530,17 @@ impl Bridge {
                     self.board.counters.reconnects.fetch_add(1, Ordering::Relaxed);
                 }
                 tracing::info!(target: "ringwire::server", "connected to NATS");
-                self.desk.node.connected(client.server_info().max_payload, now_ns);
+                self.desk.connected(client.server_info().max_payload, now_ns);
             }
             Event::Disconnected | Event::Closed => {
                 if std::mem::replace(&mut self.is_there, false) {
                     tracing::warn!(target: "ringwire::server", "NATS is away: this machine is alone until it is back");
-                    self.desk.node.disconnected(now_ns);
+                    self.desk.disconnected(now_ns);
                 }
             }
             Event::SlowConsumer(_) => {
                 self.board.counters.dropped_slow.fetch_add(1, Ordering::Relaxed);
+                self.desk.doubt(now_ns);
             }
             Event::ServerError(error) => tracing::warn!(target: "ringwire::server", %error, "NATS says"),
             Event::ClientError(error) => tracing::debug!(target: "ringwire::server", %error, "the client of NATS says"),

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::NodeInfo;
 use super::beat::{Beat, Item, Kind};
 use crate::hub::ConnectionId;
 
@@ -96,9 +98,20 @@ impl Peers {
         self.all.values().map(|peer| peer.connections).sum()
     }
 
-    /// By number: name, connections, rooms.
-    pub(super) fn list(&self) -> impl Iterator<Item = (u32, &str, u64, usize)> {
-        self.all.iter().map(|(node, peer)| (*node, &*peer.name, peer.connections, peer.rooms.len()))
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.all.keys().copied()
+    }
+
+    /// By number.
+    pub(super) fn list(&self, now_ns: u64) -> impl Iterator<Item = NodeInfo> {
+        self.all.iter().map(move |(node, peer)| NodeInfo {
+            name: peer.name.clone(),
+            number: *node,
+            connections: peer.connections,
+            rooms: peer.rooms.len(),
+            started_unix_ms: peer.started_ns / 1_000_000,
+            heard_ago: Duration::from_nanos(now_ns.saturating_sub(peer.heard_ns)),
+        })
     }
 
     pub(super) fn members(&self, room: &str) -> u64 {

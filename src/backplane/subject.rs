@@ -25,7 +25,7 @@ pub(super) fn name(token: &str) -> Option<String> {
 }
 
 /// Longest name that is a subject of its own: NATS takes no more than 4096 bytes of a line, and three stand for one.
-pub(super) const NAME_BYTES_MAX: usize = 1024;
+pub(super) const NAME_BYTES_MAX: usize = crate::hub::SHARED_NAME_BYTES_MAX;
 
 /// The subjects of one cluster.
 #[derive(Clone, Debug)]
@@ -82,6 +82,33 @@ impl Subjects {
         format!("{}.name.{}", self.prefix, token(name))
     }
 
+    /// Where messages of a room go that are to be kept; the token may be `>`.
+    pub(super) fn history(&self, token: &str) -> String {
+        format!("{}.hist.{token}", self.prefix)
+    }
+
+    /// Where the first message of all is kept, which is nobody's.
+    pub(super) fn history_begins(&self) -> String {
+        format!("{}.histbegin", self.prefix)
+    }
+
+    /// Where they come from with their numbers, of the stream that this nonce was made for.
+    pub(super) fn kept(&self, nonce: &str) -> String {
+        format!("{}.kept.{nonce}", self.prefix)
+    }
+
+    pub(super) fn outside_rooms(&self) -> String {
+        format!("{}.in.room.>", self.prefix)
+    }
+
+    /// The name of the room that an outsider's message is for.
+    pub(super) fn outside_room(&self, subject: &str) -> Option<String> {
+        match self.place(subject)? {
+            Place::InRoom(token) => name(token),
+            _ => None,
+        }
+    }
+
     pub(super) fn outside(&self) -> String {
         format!("{}.in.>", self.prefix)
     }
@@ -134,6 +161,10 @@ mod tests {
         assert_eq!(subjects.place(&subjects.claim("x")), Some(Place::Claim));
         assert_eq!(subjects.place("my.app.in.room.a.b"), Some(Place::InRoom("a.b")));
         assert_eq!(subjects.place("my.app.in.all"), Some(Place::InAll));
+        assert_eq!(subjects.outside_room("my.app.in.room.a.b").as_deref(), Some("a.b"));
+        for (subject, kind) in [(subjects.history("a"), "hist"), (subjects.kept("n"), "kept")] {
+            assert_eq!((&*subject, subjects.place(&subject)), (&*format!("my.app.{kind}.{}", &subject[subject.len() - 1..]), None));
+        }
         for other in ["my.app", "my.apple.all", "my.app.in.room", "my.app.what"] {
             assert_eq!(subjects.place(other), None, "{other}");
         }

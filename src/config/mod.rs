@@ -27,10 +27,12 @@ pub use nats::{NatsUrls, NodeName, SubjectPrefix};
 pub use origin::Origins;
 pub use proxies::{ProxyProtocol, TrustedProxies};
 pub use types::{
-    ApiToken, CORES_MAX, ClientAuth, CoreSet, Deflate, Files, ListenAddress, LogFormat, Malformed, Scheme,
+    ApiToken, CORES_MAX, ClientAuth, CoreSet, Deflate, Files, ListenAddress, LogFormat, Malformed, NatsHistory, Scheme,
     SlowConsumer, TlsMin, UserAgents, available_cpus,
 };
-use types::{CLIENT_AUTH_WORDS, DEFLATE_WORDS, LOG_FORMAT_WORDS, SLOW_CONSUMER_WORDS, TLS_MIN_WORDS};
+use types::{
+    CLIENT_AUTH_WORDS, DEFLATE_WORDS, LOG_FORMAT_WORDS, NATS_HISTORY_WORDS, SLOW_CONSUMER_WORDS, TLS_MIN_WORDS,
+};
 pub use value::{Allowed, Range};
 use value::{Value, range};
 
@@ -343,6 +345,10 @@ settings! {
     node_timeout: Duration = "NODE_TIMEOUT", "5s", Allowed::Time(range(500 * MILLISECOND, 300 * SECOND)),
         "a machine that has not been heard of for this long counts no more, nor do its connections"
         => "Duration::from_secs(10)", "10s";
+    nats_history: NatsHistory = "NATS_HISTORY", "memory", Allowed::Word(NATS_HISTORY_WORDS),
+        "where JetStream keeps the one history that the rooms of all machines have, if RINGWIRE_HISTORY or a route asks for one; off, \
+         and where JetStream is off: each machine has its own"
+        => "ringwire::config::NatsHistory::File", "file";
     nats_required: bool = "NATS_REQUIRED", "false", Allowed::Switch,
         "whether /readyz says 503 while NATS is away"
         => "true", "true";

@@ -394,6 +394,24 @@ words! {
 }
 
 words! {
+    /// Where JetStream, a part of NATS, keeps the one history of rooms that joined machines have.
+    ///
+    /// ```
+    /// use ringwire::config::{Config, NatsHistory};
+    ///
+    /// let config = Config::default().nats_history(NatsHistory::File);
+    /// assert_eq!(config.nats_history.to_string(), "file");
+    /// ```
+    NatsHistory, NATS_HISTORY_WORDS;
+    /// Nowhere: each machine has a history of its own.
+    Off = "off";
+    /// In memory: it ends with NATS.
+    Memory = "memory";
+    /// In files: it outlives NATS.
+    File = "file";
+}
+
+words! {
     /// Whether clients show certificates of their own.
     ///
     /// ```

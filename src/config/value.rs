@@ -6,7 +6,8 @@ use super::nats::{NatsUrls, NodeName, SubjectPrefix};
 use super::origin::Origins;
 use super::proxies::{ProxyProtocol, TrustedProxies};
 use super::types::{
-    ApiToken, ClientAuth, CoreSet, Deflate, Files, ListenAddress, LogFormat, NONE, SlowConsumer, TlsMin, UserAgents,
+    ApiToken, ClientAuth, CoreSet, Deflate, Files, ListenAddress, LogFormat, NONE, NatsHistory, SlowConsumer, TlsMin,
+    UserAgents,
 };
 
 /// What a setting's text may be; the type of the field says what becomes of it.
@@ -357,6 +358,7 @@ from_str!(
     UserAgents,
     LogFormat,
     SubjectPrefix,
+    NatsHistory,
     TrustedProxies,
     ProxyProtocol
 );

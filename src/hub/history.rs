@@ -27,15 +27,17 @@
 //! [`UNREAD_MAX`] messages unconfirmed counts as congested and takes in no more. What threads and the bridge write to an owner
 //! that is far behind is refused, before it has a number, and told so.
 //!
-//! **Other machines.** A history is the machine's: it has what a member there got or would have got. Messages of other machines
-//! come by the bridge and are numbered here; the number of one machine means nothing on another, whose epochs are others. When
-//! the bridge has stopped listening to a room it says so, and the room's history ends with it.
+//! **Other machines.** Where they share one history, what is published gets its number from them, and an owner may have to ask
+//! for what it has not got: [`super::shared`]. Else a history is the machine's: it has what a member there got or would have got.
+//! Messages of other machines come by the bridge and are numbered here; the number of one machine means nothing on another,
+//! whose epochs are others. When the bridge has stopped listening to a room it says so, and the room's history ends with it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::record::Record;
-use super::recovered::{Recovered, Since};
+use super::recovered::{Position, Recovered, Since};
+use super::shared::Seeker;
 use super::{CoreHub, Delivery, Order, Scope, Tally};
 use crate::config::History;
 use crate::hub::ConnectionId;
@@ -80,9 +82,25 @@ impl Histories {
         if self.rules.is_empty() { None } else { self.find(name) }
     }
 
+    /// What all of them together ask for; `None` if no room has a history.
+    pub(crate) fn bounds(&self) -> Option<HistoryBounds> {
+        let rules = || self.rules.iter().filter(|rule| !rule.is_off());
+        let messages_max = rules().map(History::messages_max).max()?;
+        let age_max_ns = rules().map(History::age_max_ns).collect::<Option<Vec<u64>>>();
+        Some(HistoryBounds { messages_max, age_max_ns: age_max_ns.and_then(|ages| ages.into_iter().max()) })
+    }
+
     fn find(&self, name: &str) -> Option<&History> {
         self.rules.iter().find(|rule| name.starts_with(rule.prefix())).filter(|rule| !rule.is_off())
     }
+}
+
+/// The most that any room keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HistoryBounds {
+    pub(crate) messages_max: usize,
+    /// `None`: of some rooms no message is too old.
+    pub(crate) age_max_ns: Option<u64>,
 }
 
 /// The core of so many that owns a room, and those that do when it has ended, in their order.
@@ -226,6 +244,9 @@ impl CoreHub {
     }
 
     fn record_here(&mut self, name: &Arc<str>, published: Published) -> Delivery {
+        if self.is_shared(name) {
+            return self.record_elsewhere(name, published);
+        }
         let Published { frame, key, except, tally, goes_abroad } = published;
         let now_ns = self.now_ns;
         let numbered = self.with_record(name, |record| record.keep(&frame, now_ns)).unwrap_or_else(|| frame.clone());
@@ -284,10 +305,36 @@ impl CoreHub {
             let limits = archive.histories.of(name)?.clone();
             archive.epochs += 1;
             let epoch = self.ids.epoch(self.core, archive.epochs);
-            let record = Record::new(name, limits, epoch);
-            archive.bytes += record.bytes();
-            archive.records.insert(Arc::clone(name), record);
+            self.insert_record(name, Record::new(name, limits, epoch));
         }
+        self.lend_record(name, lend)
+    }
+
+    /// The same of a room whose messages are numbered elsewhere: one that is made begins behind this.
+    pub(super) fn with_shared_record<R>(
+        &mut self,
+        name: &Arc<str>,
+        at: Position,
+        lend: impl FnOnce(&mut Record) -> R,
+    ) -> Option<R> {
+        if !self.archive.records.contains_key(name) {
+            let limits = self.archive.histories.of(name)?.clone();
+            self.insert_record(name, Record::behind(name, limits, at));
+        }
+        self.lend_record(name, lend)
+    }
+
+    pub(super) fn record_of(&self, name: &str) -> Option<&Record> {
+        self.archive.records.get(name)
+    }
+
+    fn insert_record(&mut self, name: &Arc<str>, record: Record) {
+        self.archive.bytes += record.bytes();
+        self.archive.records.insert(Arc::clone(name), record);
+    }
+
+    fn lend_record<R>(&mut self, name: &Arc<str>, lend: impl FnOnce(&mut Record) -> R) -> Option<R> {
+        let archive = &mut self.archive;
         archive.last_turn += 1;
         let turn = archive.last_turn;
         let record = archive.records.get_mut(name)?;
@@ -327,6 +374,11 @@ impl CoreHub {
     /// This machine has not heard of all that was published to a room.
     pub(super) fn end_history(&mut self, name: &str) {
         self.remove_record(name);
+    }
+
+    /// What is kept of all rooms is worth nothing any more.
+    pub(super) fn end_all_histories(&mut self) {
+        self.forget_histories(usize::MAX);
     }
 
     /// Forgets what is too old of rooms in which nothing happens. Once in a while.
@@ -370,35 +422,35 @@ impl CoreHub {
     // ---- who asks -------------------------------------------------------------------------------------------------
 
     /// What a room that this core owns has to say to somebody who asks so.
-    pub(crate) fn recover(&mut self, name: &Arc<str>, since: Since) -> Recovered {
+    pub(super) fn recover(&mut self, name: &Arc<str>, since: Since) -> Recovered {
         let now_ns = self.now_ns;
         let recovered = self.with_record(name, |record| record.recover(since, now_ns)).unwrap_or_default();
+        self.count_recovery(since, recovered.is_complete);
+        Recovered { members: self.member_count(name), ..recovered }
+    }
+
+    pub(super) fn count_recovery(&mut self, since: Since, is_complete: bool) {
         if matches!(since, Since::Position(_)) {
             self.counters.history_recoveries += 1;
-            self.counters.history_incomplete += u64::from(!recovered.is_complete);
+            self.counters.history_incomplete += u64::from(!is_complete);
         }
-        Recovered { members: self.member_count(name), ..recovered }
     }
 
     /// A join is known to all: asks the room's owner for what the connection is to get.
     pub(super) fn ask_owner(&mut self, number: u64, mut asking: Asking) {
         asking.owner = self.owner(&asking.room);
-        if asking.owner == self.core || !self.has_history(&asking.room) {
-            let recovered = self.recover(&asking.room.clone(), asking.since);
-            self.archive.recovered.push_back((number, recovered));
-        } else {
-            let (room, since, core) = (Arc::clone(&asking.room), asking.since, self.core);
-            self.post.send(asking.owner, Order::Recover { room, since, core, number }.into());
-        }
+        let (room, since, owner) = (Arc::clone(&asking.room), asking.since, asking.owner);
         self.archive.asking.insert(number, asking);
+        if owner == self.core || !self.has_history(&room) {
+            self.seek(&room, since, Seeker::Here(number));
+        } else {
+            self.post.send(owner, Order::Recover { room, since, core: self.core, number }.into());
+        }
     }
 
     /// Somebody on another core asks. The answer goes the way of the messages.
     pub(super) fn read_recover(&mut self, name: &Arc<str>, since: Since, core: usize, number: u64) {
-        let recovered = self.recover(name, since);
-        if core != self.core && core < self.post.cores() {
-            self.post.send(core, Order::Recovered { number, recovered }.into());
-        }
+        self.seek(name, since, Seeker::Core(core, number));
     }
 
     pub(super) fn read_recovered(&mut self, number: u64, recovered: Recovered) {

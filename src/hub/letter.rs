@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::id::ConnectionId;
 use super::info::ConnectionInfo;
 use super::recovered::{Recovered, Since};
+use super::shared::{Found, Mode, Numbered};
 use super::room::JoinError;
 use super::routes::RouteName;
 use crate::mail::MailError;
@@ -280,6 +281,89 @@ pub enum Order {
         /// The room's name.
         room: Arc<str>,
     },
+    /// What a room with a history has kept, for whoever asks by a handle.
+    History {
+        /// The room's name.
+        room: Arc<str>,
+        /// What of it.
+        since: Since,
+        /// It.
+        answer: Answer<Recovered>,
+    },
+    /// To the bridge: a message for a room whose history all machines share, to be numbered. See `hub/shared.rs`.
+    Number {
+        /// The room's name.
+        room: Arc<str>,
+        /// The message.
+        frame: FrameBuf,
+        /// Its key, where only the latest with the same one matters.
+        key: Option<Key>,
+        /// Who is not to get it.
+        except: Option<ConnectionId>,
+        /// Where the answers are added.
+        tally: Option<Arc<Tally>>,
+    },
+    /// From the bridge to a room's owner, in the one order: a message with its number.
+    Numbered {
+        /// The room's name.
+        room: Arc<str>,
+        /// The message, and its number.
+        numbered: Numbered,
+        /// Its key, where only the latest with the same one matters.
+        key: Option<Key>,
+        /// Who is not to get it.
+        except: Option<ConnectionId>,
+        /// Where the answers are added.
+        tally: Option<Arc<Tally>>,
+    },
+    /// From the bridge to a room's owner: a message that could not be numbered, to be delivered all the same.
+    Unnumbered {
+        /// The room's name.
+        room: Arc<str>,
+        /// The message.
+        frame: FrameBuf,
+        /// Its key, where only the latest with the same one matters.
+        key: Option<Key>,
+        /// Who is not to get it.
+        except: Option<ConnectionId>,
+        /// Where the answers are added.
+        tally: Option<Arc<Tally>>,
+        /// It goes on to other machines.
+        goes_abroad: bool,
+    },
+    /// To the bridge: a room's owner wants more of its history than it has.
+    Seek {
+        /// The room's name.
+        room: Arc<str>,
+        /// What of it.
+        since: Since,
+        /// The owner.
+        core: usize,
+        /// What the answer names.
+        token: u64,
+    },
+    /// From the bridge, in line with the room's messages.
+    Sought {
+        /// What was asked.
+        token: u64,
+        /// What there is; `None` if that could not be found out in time.
+        found: Option<Box<Found>>,
+    },
+    /// From the bridge, in line with messages: who keeps the history of rooms.
+    HistoryMode {
+        /// Who.
+        mode: Mode,
+    },
+    /// From the bridge to a room's owner, in line with its messages: nothing more of the room is to be listened to.
+    Release {
+        /// The room's name.
+        room: Arc<str>,
+    },
+    /// To the bridge: it is so. Urgent.
+    Released {
+        /// The room's name.
+        room: Arc<str>,
+    },
     /// A message to one connection.
     EmitTo {
         /// To whom.
@@ -473,6 +557,9 @@ impl<H: ?Sized> Letter<H> {
                 Order::EmitTo { tally: Some(tally), .. }
                 | Order::Publish { tally: Some(tally), .. }
                 | Order::Record { tally: Some(tally), .. }
+                | Order::Number { tally: Some(tally), .. }
+                | Order::Numbered { tally: Some(tally), .. }
+                | Order::Unnumbered { tally: Some(tally), .. }
                 | Order::CloseMembers { tally, .. },
             ) => match error {
                 MailError::Full => tally.add(Delivery { refused: 1, ..Delivery::default() }),
@@ -490,6 +577,7 @@ impl<H: ?Sized> Letter<H> {
             }
             Letter::Order(Order::Ping { answer, .. }) => drop(answer.send(Err(error))),
             Letter::Order(Order::Data { answer, .. }) => answer.send(Err(error)),
+            Letter::Order(Order::History { answer, .. }) => drop(answer.send(Err(error))),
             Letter::Order(Order::Info { answer, .. }) => drop(answer.send(Err(error))),
             Letter::Local(Local::Run(ask)) => ask.refuse(error),
             _ => {}

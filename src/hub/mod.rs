@@ -42,6 +42,7 @@ mod recovered;
 mod room;
 mod rooms;
 mod routes;
+mod shared;
 mod slow;
 #[cfg(test)]
 mod slow_tests;
@@ -69,12 +70,13 @@ use history::{Archive, Published};
 use member::Member;
 use room::{Place, Room};
 use routes::RouteNames;
+use shared::{Seeker, Sharing};
 use slab::Slab;
 use streams::Streams;
 
 pub use changes::{Done, Known};
 pub use deflate::DeflateSettings;
-pub(crate) use history::{Histories, owners};
+pub(crate) use history::{Histories, HistoryBounds, owners};
 #[cfg(feature = "nats")]
 pub(crate) use id::NODES_MAX;
 pub(crate) use id::SLOTS_MAX;
@@ -86,6 +88,8 @@ pub use member::Doom;
 pub(crate) use peer::CompactPeer;
 pub(crate) use publish::Sending;
 pub(crate) use ready::READY_BYTES_MAX;
+pub use shared::{Found, FoundMessage, Mode, Numbered};
+pub(crate) use shared::SHARED_NAME_BYTES_MAX;
 pub use recovered::{ParsePositionError, Position, Recovered, Since};
 pub use room::{JoinError, RoomId, RoomInfo};
 pub use routes::RouteName;
@@ -134,6 +138,7 @@ pub struct CoreHub {
     deflate: DeflateSettings,
     streams: Streams,
     archive: Archive,
+    sharing: Sharing,
     rooms_max: u32,
     overflown: Vec<u32>,
     /// What connections have lost since they were told last, by slot and generation; of those that want to know.
@@ -182,6 +187,7 @@ impl CoreHub {
             deflate: DeflateSettings::default(),
             streams: Streams::new(DeflateSettings::default().level),
             archive: Archive::default(),
+            sharing: Sharing::default(),
             rooms_max: ROOMS_MAX_DEFAULT,
             overflown: Vec::new(),
             losses: BTreeMap::new(),
@@ -264,6 +270,16 @@ impl CoreHub {
             Order::Recover { room, since, core, number } => self.read_recover(&room, since, core, number),
             Order::Recovered { number, recovered } => self.read_recovered(number, recovered),
             Order::EndHistory { room } => self.end_history(&room),
+            Order::Numbered { room, numbered, key, except, tally } => {
+                self.read_numbered(&room, numbered, key, except, tally);
+            }
+            Order::Unnumbered { room, frame, key, except, tally, goes_abroad } => {
+                self.give_unnumbered(&room, Published { frame, key, except, tally, goes_abroad });
+            }
+            Order::Sought { token, found } => self.read_sought(token, found.map(|found| *found)),
+            Order::History { room, since, answer } => self.seek(&room, since, Seeker::Outside(answer)),
+            Order::HistoryMode { mode } => self.set_mode(mode),
+            Order::Release { room } => self.read_release(&room),
             Order::EmitTo { id, frame, key, tally } => {
                 self.deliver_to_id(id, &mut Outgoing::of_frame(frame).keyed(key), tally);
             }
@@ -291,7 +307,7 @@ impl CoreHub {
             Order::Others { nodes, connections } => self.abroad.others = (nodes, connections),
             Order::Lost { room, ids, back } => self.tell_lost(&room, &ids, back),
             // The bridge's alone.
-            Order::Member { .. } => {}
+            Order::Member { .. } | Order::Number { .. } | Order::Seek { .. } | Order::Released { .. } => {}
             Order::Join { id, room, answer } => self.join_for(id, &room, answer),
             Order::Leave { id, room, answer } => self.leave_for(id, &room, answer),
             Order::CloseMembers { room, code, reason, tally } => tally.add(self.close_members(&room, code, &reason)),

@@ -1,11 +1,15 @@
-//! The history of one room, as its owner keeps it: the last messages, numbered without a gap.
+//! The history of one room, as its owner keeps it: the last messages, by their numbers.
 //!
-//! Invariant: the messages are those of the offsets `last - messages.len() < offset <= last`, and `frame_bytes` is what their
-//! frames take.
+//! A room of this machine alone is numbered here, without a gap. Where all machines have one history ([`super::shared`]) the numbers
+//! come with the messages, and others lie between them.
+//!
+//! Invariant: the messages are all those of the room whose offsets are above `floor` and up to `last`, and `frame_bytes` is what
+//! their frames take. A floor of 0 says that nothing of the room has been forgotten.
 
 use std::collections::VecDeque;
 
 use super::recovered::{Position, Recovered, Since};
+use super::shared::Found;
 use crate::config::History;
 use crate::outbox::FrameBuf;
 
@@ -19,6 +23,9 @@ pub(super) struct Record {
     epoch: u64,
     /// The offset of the last message that there was.
     last: u64,
+    floor: u64,
+    /// It has forgotten what was more than it may keep: there is no more of it to be had.
+    is_full: bool,
     messages: VecDeque<Kept>,
     /// Of the messages' frames.
     frame_bytes: usize,
@@ -29,14 +36,30 @@ pub(super) struct Record {
 }
 
 struct Kept {
+    offset: u64,
     frame: FrameBuf,
     at_ns: u64,
 }
 
 impl Record {
     pub(super) fn new(name: &str, limits: History, epoch: u64) -> Record {
+        Record::behind(name, limits, Position { epoch, offset: 0 })
+    }
+
+    /// One that begins behind this.
+    pub(super) fn behind(name: &str, limits: History, at: Position) -> Record {
         let own_bytes = RECORD_BYTES + 2 * name.len();
-        Record { limits, epoch, last: 0, messages: VecDeque::new(), frame_bytes: 0, own_bytes, turn: 0 }
+        Record {
+            limits,
+            epoch: at.epoch,
+            last: at.offset,
+            floor: at.offset,
+            is_full: false,
+            messages: VecDeque::new(),
+            frame_bytes: 0,
+            own_bytes,
+            turn: 0,
+        }
     }
 
     /// What it takes in memory.
@@ -54,12 +77,43 @@ impl Record {
 
     /// Numbers a message and keeps it; as its receivers get it.
     pub(super) fn keep(&mut self, frame: &FrameBuf, now_ns: u64) -> FrameBuf {
-        self.last += 1;
-        let frame = frame.numbered(self.last);
-        self.frame_bytes += frame.len();
-        self.messages.push_back(Kept { frame: frame.clone(), at_ns: now_ns });
-        self.expire(now_ns);
+        let offset = self.last + 1;
+        let frame = frame.numbered(offset);
+        self.keep_at(offset, frame.clone(), now_ns);
         frame
+    }
+
+    /// Keeps a message that has its number already, and is the next one of the room.
+    pub(super) fn keep_at(&mut self, offset: u64, frame: FrameBuf, now_ns: u64) {
+        debug_assert!(offset > self.last);
+        self.last = offset;
+        self.frame_bytes += frame.len();
+        self.messages.push_back(Kept { offset, frame, at_ns: now_ns });
+        self.expire(now_ns);
+    }
+
+    /// Begins anew behind this: what came between is not known, or was no part of the history.
+    pub(super) fn restart(&mut self, offset: u64) {
+        self.messages.clear();
+        self.frame_bytes = 0;
+        self.is_full = false;
+        (self.last, self.floor) = (offset, offset);
+    }
+
+    /// Puts what was found elsewhere before what it has, if nothing is missing between the two.
+    pub(super) fn extend(&mut self, found: Found, now_ns: u64) {
+        if found.end < self.floor || found.floor >= self.floor || self.is_full {
+            return;
+        }
+        let older: Vec<_> = found.messages.into_iter().filter(|message| message.offset <= self.floor).collect();
+        for message in older.into_iter().rev() {
+            self.frame_bytes += message.frame.len();
+            let at_ns = now_ns.saturating_sub(message.age_ns);
+            self.messages.push_front(Kept { offset: message.offset, frame: message.frame, at_ns });
+        }
+        self.floor = found.floor;
+        self.is_full = found.is_full;
+        self.expire(now_ns);
     }
 
     /// Forgets what is too old, too many or too much.
@@ -72,32 +126,45 @@ impl Record {
                 break;
             }
             self.frame_bytes -= first.frame.len();
+            (self.floor, self.is_full) = (first.offset, true);
             self.messages.pop_front();
         }
         if self.messages.is_empty() {
             self.messages.shrink_to_fit();
         }
-        debug_assert!(self.messages.len() as u64 <= self.last);
+        debug_assert!(self.floor <= self.last && self.messages.len() as u64 <= self.last - self.floor);
+    }
+
+    /// Whether nobody else could answer better than it does.
+    pub(super) fn covers(&self, since: Since) -> bool {
+        match since {
+            Since::Now => true,
+            Since::Last(wanted) => self.has_last(wanted) || self.is_full,
+            Since::Position(Position { epoch, offset }) if epoch == self.epoch => {
+                // One from the future may be another machine's, which has heard more.
+                offset <= self.last && (offset >= self.floor || self.is_full)
+            }
+            Since::Position(_) => self.floor == 0 || self.is_full,
+        }
+    }
+
+    fn has_last(&self, wanted: usize) -> bool {
+        wanted <= self.messages.len() || self.floor == 0
     }
 
     /// What somebody who asks so gets.
     pub(super) fn recover(&mut self, since: Since, now_ns: u64) -> Recovered {
         self.expire(now_ns);
-        let first = self.last + 1 - self.messages.len() as u64;
         let (from, is_complete) = match since {
-            Since::Now => (self.last + 1, true),
-            Since::Last(wanted) => {
-                let wanted = u64::try_from(wanted).unwrap_or(u64::MAX).min(self.last);
-                let from = self.last + 1 - wanted;
-                (from.max(first), from >= first)
-            }
+            Since::Now => (self.messages.len(), true),
+            Since::Last(wanted) => (self.messages.len().saturating_sub(wanted), self.has_last(wanted)),
             Since::Position(Position { epoch, offset }) if epoch == self.epoch && offset <= self.last => {
-                ((offset + 1).max(first), offset + 1 >= first)
+                (self.messages.partition_point(|kept| kept.offset <= offset), offset >= self.floor)
             }
-            Since::Position(_) => (first, false),
+            Since::Position(_) => (0, false),
         };
-        let kept = self.messages.iter().skip((from - first) as usize);
-        let messages = kept.zip(from..).map(|(kept, offset)| (offset, kept.frame.clone())).collect();
+        let kept = self.messages.iter().skip(from);
+        let messages = kept.map(|kept| (kept.offset, kept.frame.clone())).collect();
         Recovered { members: 0, position: Some(self.position()), is_complete, messages }
     }
 }
@@ -106,6 +173,7 @@ impl Record {
 mod tests {
     use super::*;
     use crate::chance::Chance;
+    use crate::hub::FoundMessage;
     use crate::outbox::Outgoing;
     use crate::proto::Opcode;
 
@@ -227,5 +295,68 @@ mod tests {
         assert_eq!(said(record.keep(&event.clone().event(true), 0)), Some((Opcode::Text, numbered.to_vec())));
         let marked = record.keep(&event.uncompressed(true).event(true), 0);
         assert!(Outgoing::of_frame(marked).compressible(0).is_none());
+    }
+
+    fn found(floor: u64, end: u64, offsets: &[u64]) -> Found {
+        let message = |offset: &u64| {
+            let frame = FrameBuf::new(Opcode::Text, offset.to_string().as_bytes());
+            FoundMessage { offset: *offset, frame, age_ns: 0 }
+        };
+        Found { epoch: EPOCH, floor, end, messages: offsets.iter().map(message).collect(), ..Found::default() }
+    }
+
+    fn shared(offsets: &[u64], behind: u64) -> Record {
+        let at = Position { epoch: EPOCH, offset: behind };
+        let mut record = Record::behind("room", History::last(5), at);
+        for offset in offsets {
+            record.keep_at(*offset, FrameBuf::new(Opcode::Text, offset.to_string().as_bytes()), 0);
+        }
+        record
+    }
+
+    /// Kills: what was found that is put before something else than what follows it, or twice; a floor that claims too much.
+    #[test]
+    fn what_is_found_elsewhere_comes_before_what_is_here_if_nothing_is_between() {
+        // The record, what was found, what is asked for, and what comes of it.
+        let cases = [
+            (shared(&[30, 40], 20), found(10, 20, &[15, 20]), at(10), vec![15, 20, 30, 40], true),
+            (shared(&[30, 40], 20), found(10, 30, &[15, 20, 30]), at(12), vec![15, 20, 30, 40], true),
+            (shared(&[30, 40], 20), found(10, 19, &[15]), at(10), vec![30, 40], false),
+            (shared(&[30, 40], 20), found(10, 20, &[15, 20]), at(9), vec![15, 20, 30, 40], false),
+            (shared(&[30, 40], 20), found(25, 40, &[30, 40]), at(20), vec![30, 40], true),
+            (shared(&[], 20), found(0, 20, &[15, 20]), Since::Last(9), vec![15, 20], true),
+            (shared(&[], 20), found(1, 20, &[15, 20]), Since::Last(9), vec![15, 20], false),
+            (shared(&[], 20), found(1, 20, &[15, 20]), Since::Last(2), vec![15, 20], true),
+            // No more than the room may keep, and what that leaves out is told.
+            (shared(&[30, 40], 20), found(5, 20, &[6, 7, 15, 20]), at(6), vec![7, 15, 20, 30, 40], true),
+            (shared(&[30, 40], 20), found(5, 20, &[6, 7, 15, 20]), at(5), vec![7, 15, 20, 30, 40], false),
+        ];
+        for (number, (mut record, found, since, offsets, is_complete)) in cases.into_iter().enumerate() {
+            record.extend(found, 0);
+            assert_eq!(recovered(&mut record, since, 0), (offsets, is_complete), "case {number}");
+        }
+    }
+
+    /// Kills: an answer from memory where somebody else knows more, or a question where nobody does.
+    #[test]
+    fn who_asks_is_answered_from_memory_where_that_has_all() {
+        let mut full = shared(&[1, 2, 3, 4, 5, 6], 0);
+        let cases = [
+            (Since::Now, true),
+            (at(20), true),
+            (at(35), true),
+            (at(19), false),
+            (at(41), false),
+            (Since::Last(2), true),
+            (Since::Last(3), false),
+            (Since::Position(Position { epoch: EPOCH + 1, offset: 30 }), false),
+        ];
+        for (since, is_covered) in cases {
+            assert_eq!(shared(&[30, 40], 20).covers(since), is_covered, "{since:?}");
+        }
+        assert!(full.covers(at(0)) && full.covers(Since::Last(9)), "it may keep no more");
+        full.restart(7);
+        assert_eq!((full.covers(at(6)), full.covers(at(7)), full.len()), (false, true, 0));
+        assert_eq!(recovered(&mut full, at(6), 0), (vec![], false));
     }
 }

@@ -41,6 +41,10 @@ impl Position {
         self.offset
     }
 
+    pub(crate) fn epoch_number(self) -> u64 {
+        self.epoch
+    }
+
     /// The epoch, 16 hexadecimal digits.
     ///
     /// ```

@@ -255,4 +255,36 @@ pub struct NodesMetrics {
     pub reconnects: u64,
     /// The last time to NATS and back, in nanoseconds.
     pub round_trip_ns: u64,
+    /// The others, each by itself, in the order of their names.
+    pub each: Vec<NodeMetrics>,
+    /// Whether rooms have one history on all machines, and it can be reached.
+    pub history_shared: bool,
+    /// Messages that were sent to it.
+    pub history_sent: u64,
+    /// Messages that came of it, with their numbers.
+    pub history_received: u64,
+    /// Messages that could not be sent to it, and went on without a number.
+    pub history_apart: u64,
+    /// Messages that were refused, for there were too many on their way.
+    pub history_refused: u64,
+    /// Times that something had not come, and was fetched.
+    pub history_gaps: u64,
+    /// Questions for more of it than a core has.
+    pub history_asked: u64,
+    /// Those that were not answered in time.
+    pub history_unanswered: u64,
+}
+
+/// Another machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeMetrics {
+    /// Its name.
+    pub name: String,
+    /// Its WebSockets.
+    pub connections: u64,
+    /// The rooms that it has members of.
+    pub rooms: u64,
+    /// How long ago it was heard last, in milliseconds.
+    pub heard_ms: u64,
 }

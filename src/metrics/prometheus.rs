@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use super::{Certificates, CloseCode, CoreMetrics, Counts, Expiry, Kind, Metrics, NodesMetrics, ReloadResult, Side};
+use super::{
+    Certificates, CloseCode, CoreMetrics, Counts, Expiry, Kind, Metrics, NodeMetrics, NodesMetrics, ReloadResult, Side,
+};
 
 /// The text's media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,6 +29,8 @@ impl Metrics {
         certificates(&mut text, &self.certificates);
         if let Some(nodes) = &self.nodes {
             others(&mut text, nodes);
+            each_of_others(&mut text, nodes);
+            one_history(&mut text, nodes);
         }
         connections(&mut text);
         messages(&mut text);
@@ -109,6 +113,51 @@ fn others(text: &mut Text<'_>, nodes: &NodesMetrics) {
     let round_trip = "ringwire_nats_round_trip_seconds";
     text.family(round_trip, "gauge", "The last time to NATS and back.");
     let _ = writeln!(text.out, "{round_trip} {}", seconds(nodes.round_trip_ns));
+}
+
+/// Machines that are told of each by itself: the first ones, by name.
+const NODES_MAX: usize = 64;
+
+fn each_of_others(text: &mut Text<'_>, nodes: &NodesMetrics) {
+    type Of = fn(&NodeMetrics) -> u64;
+    let families: [(&str, &str, Of); 2] = [
+        ("ringwire_nats_node_connections", "WebSockets of another machine, as it has told.", |node| node.connections),
+        ("ringwire_nats_node_rooms", "Rooms that another machine has members of.", |node| node.rooms),
+    ];
+    for (name, help, of) in families {
+        text.family(name, "gauge", help);
+        for node in nodes.each.iter().take(NODES_MAX) {
+            text.line(name, format_args!("node=\"{}\"", escaped(&node.name)), of(node));
+        }
+    }
+    let heard = "ringwire_nats_node_heard_seconds";
+    text.family(heard, "gauge", "How long ago another machine was heard last.");
+    for node in nodes.each.iter().take(NODES_MAX) {
+        let label = escaped(&node.name);
+        let _ = writeln!(text.out, "{heard}{{node=\"{label}\"}} {}", seconds(node.heard_ms * 1_000_000));
+    }
+}
+
+fn one_history(text: &mut Text<'_>, nodes: &NodesMetrics) {
+    let shared = "Whether rooms have one history on all machines, by JetStream, and it can be reached.";
+    text.single("ringwire_nats_history_shared", shared, u64::from(nodes.history_shared));
+    text.total(
+        "ringwire_nats_history_sent_total",
+        "Messages of rooms that were sent to JetStream.",
+        nodes.history_sent,
+    );
+    let received = "Messages of rooms that came of JetStream, with their numbers.";
+    text.total("ringwire_nats_history_received_total", received, nodes.history_received);
+    let apart = "Messages of rooms that went on without a number, for JetStream was away or they were too long for it.";
+    text.total("ringwire_nats_history_unnumbered_total", apart, nodes.history_apart);
+    let refused = "Messages of rooms that were refused, for too many were on their way to JetStream.";
+    text.total("ringwire_nats_history_refused_total", refused, nodes.history_refused);
+    let gaps = "Times that messages of a room had not come, and were fetched.";
+    text.total("ringwire_nats_history_gaps_total", gaps, nodes.history_gaps);
+    let asked = "Questions for more of a room's history than this machine had.";
+    text.total("ringwire_nats_history_questions_total", asked, nodes.history_asked);
+    let unanswered = "Those that were not answered in time.";
+    text.total("ringwire_nats_history_unanswered_total", unanswered, nodes.history_unanswered);
 }
 
 fn connections(text: &mut Text<'_>) {

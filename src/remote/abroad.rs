@@ -1,12 +1,13 @@
 //! Connections of other machines, for whoever asks here, and those of this one, for whoever asks there.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::backplane::{Answering, Ask, Board, House, NodeInfo, Reply};
 use crate::hub::{ConnectionId, ConnectionInfo, ConnectionPage, CoreHub, Order, Tally};
 use crate::mail::MailError;
 use crate::message::RawJson;
-use crate::metrics::NodesMetrics;
+use crate::metrics::{NodeMetrics, NodesMetrics};
 use crate::remote::Hub;
 use crate::remote::receivers::{Asking, Delivering, answered};
 
@@ -14,6 +15,15 @@ use crate::remote::receivers::{Asking, Delivering, answered};
 const PART_LEN: u64 = 1024;
 const IDS_LEN: u64 = 16 << 10;
 const PART_BYTES_MAX: usize = 512 << 10;
+
+fn measured(node: &NodeInfo) -> NodeMetrics {
+    NodeMetrics {
+        name: node.name.clone(),
+        connections: node.connections,
+        rooms: node.rooms as u64,
+        heard_ms: u64::try_from(node.heard_ago.as_millis()).unwrap_or(u64::MAX),
+    }
+}
 
 impl Hub {
     /// The name of this machine among those that are joined (`RINGWIRE_NODE`, or a random one); `None` where none are.
@@ -25,6 +35,19 @@ impl Hub {
     /// away.
     pub fn nodes(&self) -> Vec<NodeInfo> {
         self.others().map(|others| others.nodes()).unwrap_or_default()
+    }
+
+    /// This machine, as the others know it.
+    pub(crate) fn own_node(&self) -> Option<NodeInfo> {
+        let others = self.others()?;
+        Some(NodeInfo {
+            name: others.name.clone(),
+            number: others.number,
+            connections: u64::from(self.websockets()),
+            rooms: others.rooms.load(Ordering::Relaxed) as usize,
+            started_unix_ms: others.started_unix_ms,
+            heard_ago: Duration::ZERO,
+        })
     }
 
     /// Whether this machine is joined with the others now: NATS is there, and has heard of it. True where machines are not
@@ -55,6 +78,19 @@ impl Hub {
             unreachable: of(&counters.unreachable),
             reconnects: of(&counters.reconnects),
             round_trip_ns: of(&counters.round_trip_ns),
+            each: {
+                let mut each: Vec<NodeMetrics> = nodes.iter().map(measured).collect();
+                each.sort_by(|one, other| one.name.cmp(&other.name));
+                each
+            },
+            history_shared: others.is_shared(),
+            history_sent: of(&counters.history_sent),
+            history_received: of(&counters.history_received),
+            history_apart: of(&counters.history_apart),
+            history_refused: of(&counters.history_refused),
+            history_gaps: of(&counters.history_gaps),
+            history_asked: of(&counters.history_asked),
+            history_unanswered: of(&counters.history_unanswered),
         })
     }
 

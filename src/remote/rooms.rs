@@ -49,7 +49,7 @@ impl Hub {
         Asking(asking)
     }
 
-    /// What a room with a history has kept of its messages here, and how many members it has: all of it, or the last so many, or
+    /// What a room with a history has kept of its messages, and how many members it has: all of it, or the last so many, or
     /// what came behind a [`Position`](crate::Position).
     ///
     /// ```
@@ -64,8 +64,9 @@ impl Hub {
     /// assert_eq!((texts, recovered.members), (vec!["hello".to_owned()], 0));
     /// ```
     pub fn history(&self, room: &str, since: impl Into<Since>) -> Asking<Recovered> {
-        let (name, since): (Arc<str>, Since) = (room.into(), since.into());
-        self.ask(self.owner(room), move |hub| hub.recover(&name, since))
+        let (answer, asking) = oneshot::channel();
+        self.give(self.owner(room), Order::History { room: room.into(), since: since.into(), answer }.into());
+        Asking(asking)
     }
 
     /// Closes all members of a room, on all cores, each after what has been queued to it. The answer counts as queued those

@@ -38,12 +38,7 @@ impl Node {
         reply: Option<String>,
         is_binary: bool,
     ) -> Option<()> {
-        let is_text = !is_binary && str::from_utf8(payload).is_ok();
-        let frame = FrameBuf::new(if is_text { Opcode::Text } else { Opcode::Binary }, payload);
-        // As an app's envelopes begin.
-        let is_event =
-            is_text && [br#"{"event":"#.as_slice(), br#"{"path":"#].iter().any(|head| payload.starts_with(head));
-        let frame = frame.event(is_event);
+        let frame = frame_of_outside(payload, is_binary);
         match place {
             Place::InId(id) => {
                 let id: ConnectionId = id.parse().ok()?;
@@ -174,6 +169,16 @@ impl Node {
         }
         Some(())
     }
+}
+
+/// The message that an outsider has published.
+pub(in crate::backplane) fn frame_of_outside(payload: &[u8], is_binary: bool) -> FrameBuf {
+    let is_text = !is_binary && str::from_utf8(payload).is_ok();
+    let frame = FrameBuf::new(if is_text { Opcode::Text } else { Opcode::Binary }, payload);
+    // As an app's envelopes begin.
+    let is_event =
+        is_text && [br#"{"event":"#.as_slice(), br#"{"path":"#].iter().any(|head| payload.starts_with(head));
+    frame.event(is_event)
 }
 
 fn route(reader: &mut Reader) -> Option<Scope> {

@@ -16,6 +16,7 @@ mod incoming;
 mod talk;
 mod telling;
 
+pub(super) use incoming::frame_of_outside;
 pub use talk::{Cores, Counts, Identity, NotSent, Output, ReplyTo};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::NodeInfo;
 use super::asking::{Ask, Reply, write_frame};
 use super::beat::{Beat, Kind};
 use super::bytes::{Reader, Writer};
@@ -184,9 +186,9 @@ impl Node {
         self.state == State::Joined && self.is_connected
     }
 
-    /// The other nodes: number, name, connections, rooms.
-    pub fn others(&self) -> impl Iterator<Item = (u32, &str, u64, usize)> {
-        self.peers.list()
+    /// The other nodes.
+    pub fn others(&self) -> impl Iterator<Item = NodeInfo> {
+        self.peers.list(self.now_ns)
     }
 
     /// Members of a room on other nodes.
@@ -317,6 +319,16 @@ impl Node {
             room.changes.insert(id, is_there);
         }
         self.changed.insert(Arc::clone(name));
+    }
+
+    /// Rooms that have members on this node, or had some a moment ago.
+    pub fn rooms_here(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// Members of a room on this node.
+    pub fn members_here(&self, room: &str) -> u32 {
+        self.rooms.get(room).map_or(0, Room::members)
     }
 
     /// A core has ended, and its connections with it.
@@ -487,7 +499,7 @@ impl Node {
             }
         }
         self.out.extend(subjects.into_iter().map(Output::Unsubscribe));
-        let others: Vec<u32> = self.peers.list().map(|(node, ..)| node).collect();
+        let others: Vec<u32> = self.peers.numbers().collect();
         for node in others {
             self.peers.remove(node, Former::Silent, self.now_ns);
         }
