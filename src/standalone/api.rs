@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use http::uri::Authority;
@@ -17,6 +17,7 @@ use crate::app::error_http::HttpError;
 use crate::app::request::Request;
 use crate::app::response::Response;
 use crate::app::{Cors, Group};
+use crate::backplane::NodeInfo;
 use crate::config::{ApiToken, Config, Origins};
 use crate::hub::ConnectionId;
 use crate::hub::{ConnectionInfo, Delivery, RoomInfo};
@@ -33,6 +34,8 @@ const PAGE_LEN_MAX: usize = 10_000;
 /// Rooms in one answer, unless the request says otherwise, and whatever it says.
 const ROOMS_LEN_DEFAULT: usize = 100;
 const ROOMS_LEN_MAX: usize = 1_000;
+/// Machines in one answer.
+const NODES_LEN_MAX: usize = 1_000;
 
 /// Why somebody was disconnected through the API.
 const REASON: &str = "Admin action";
@@ -49,6 +52,7 @@ const CONNECTION_GONE: &str = "Connection not found";
 pub(super) fn routes(group: Group) -> Group {
     group
         .post("/broadcast", broadcast)
+        .get("/nodes", nodes)
         .get("/openapi.json", async |_| Response::bytes("application/json", OPENAPI))
         .post("/publish", publish)
         .post("/message/{id}", message)
@@ -269,6 +273,48 @@ async fn list_rooms(request: Request) -> Result<Json<Rooms>, HttpError> {
     let rooms: Vec<RoomEntry> = page.into_iter().take(limit).map(entry).collect();
     let next = rooms.last().filter(|_| has_more).map(|last| last.room.clone());
     Ok(Json(Rooms { rooms, next }))
+}
+
+#[derive(Serialize)]
+struct NodeEntry {
+    node: String,
+    number: String,
+    #[serde(rename = "self")]
+    is_self: bool,
+    connections: u64,
+    rooms: usize,
+    uptime_ms: u64,
+    heard_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Nodes {
+    nodes: Vec<NodeEntry>,
+}
+
+/// The machines that are joined, this one first, as it knows of them; none where there is only this one.
+async fn nodes(request: Request) -> Json<Nodes> {
+    let hub = request.hub();
+    let own = hub.own_node();
+    let others = if own.is_some() { hub.nodes() } else { Vec::new() };
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let mut nodes: Vec<NodeEntry> = others.into_iter().map(|node| node_entry(node, now_ms, false)).collect();
+    nodes.sort_by(|one, other| one.node.cmp(&other.node));
+    nodes.truncate(NODES_LEN_MAX);
+    nodes.splice(..0, own.map(|node| node_entry(node, now_ms, true)));
+    Json(Nodes { nodes })
+}
+
+fn node_entry(node: NodeInfo, now_ms: u64, is_self: bool) -> NodeEntry {
+    NodeEntry {
+        node: node.name,
+        number: format!("{:06x}", node.number),
+        is_self,
+        connections: node.connections,
+        rooms: node.rooms,
+        uptime_ms: now_ms.saturating_sub(node.started_unix_ms),
+        heard_ms: u64::try_from(node.heard_ago.as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 async fn close_room(request: Request) -> Result<Value, HttpError> {

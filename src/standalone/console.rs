@@ -13,7 +13,7 @@ use crate::app::response::Response;
 const PAGE: &str = include_str!("console.html");
 
 /// Only the page's own script and style, which are named by their hashes, and only this server.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-gdYSuIs2rX0nvVjlEsNozzUVzzfcPTPP/+nEv2cJO2k='; style-src 'sha256-UY2ppBC/QhVVLKuJA7eNmResPHLTkaut3X47ethJwE8='; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'sha256-0lhhBHrkmhjwEukn8U/zGD8J2xIGAi/gXpeklr8Ee4o='; style-src 'sha256-UY2ppBC/QhVVLKuJA7eNmResPHLTkaut3X47ethJwE8='; connect-src 'self'; \
                       img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) async fn page(request: Request) -> Response {

@@ -1,6 +1,6 @@
 //! The routes of the stand-alone program, written with the public API alone.
 //!
-//! Knows of this crate: `app`, `config`, `error`, `hub`, `mail`, `message`, `metrics`, `quote`, `server`.
+//! Knows of this crate: `app`, `backplane`, `config`, `error`, `hub`, `mail`, `message`, `metrics`, `quote`, `server`.
 
 mod api;
 mod console;

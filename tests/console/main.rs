@@ -9,6 +9,10 @@ mod common;
 #[path = "../common/browser.rs"]
 mod browser;
 
+#[cfg(feature = "nats")]
+#[path = "../common/nats.rs"]
+mod nats;
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -593,4 +597,37 @@ fn pictures() {
     empty.click("#clear");
     std::thread::sleep(Duration::from_millis(1200));
     std::fs::write(directory.join("empty-1280.png"), empty.picture(false)).expect("written");
+}
+
+/// Kills: a list of machines that has no other, or this one twice; a tab where there is only one machine.
+#[cfg(feature = "nats")]
+#[test]
+fn machines_are_listed_where_there_are_several() {
+    let Some(browser) = Browser::start() else { return };
+    let alone = TestServer::new();
+    let mut page = Page::console(&browser, &alone, "");
+    page.until("/sent/.test(document.querySelector('#server').textContent)");
+    assert_eq!(page.eval("document.querySelector('#machines-tab').hidden"), json!(true));
+    let Some(nats) = nats::Nats::start() else { return };
+    let start = |name: &str| {
+        let config = common::config().nats_url(Some(nats.url().parse().expect("a URL")));
+        TestServer::with(config.node(name.parse().expect("a name")))
+    };
+    let (one, other) = (start("one"), start("other"));
+    let _sockets = [other.client("/rooms/x"), other.client("/rooms/y")];
+    let mut page = Page::console(&browser, &one, "");
+    page.until("!document.querySelector('#machines-tab').hidden");
+    page.see("machines");
+    page.until("document.querySelectorAll('#list li').length === 2");
+    let line = |number: u32, text: &str| {
+        format!(
+            "document.querySelectorAll('#list li')[{number}].innerText.replace(/\\s+/g, ' ').startsWith({})",
+            json!(text)
+        )
+    };
+    page.until(&line(0, "one (this one) 1 connection · 0 rooms · up "));
+    page.until(&line(1, "other 2 connections · 2 rooms · up "));
+    page.until("/heard [0-9]+ s ago$/.test(document.querySelectorAll('#list li')[1].innerText.trim())");
+    assert_eq!(page.eval("document.querySelectorAll('#list button').length"), json!(0));
+    page.has_no_complaints();
 }

@@ -105,7 +105,10 @@ const LEVELS: &[&[(&str, &[&str])]] = &[
         ],
     )],
     &[
-        ("standalone", &["app", "config", "error", "hub", "mail", "message", "metrics", "quote", "server"]),
+        (
+            "standalone",
+            &["app", "backplane", "config", "error", "hub", "mail", "message", "metrics", "quote", "server"],
+        ),
         (
             "testing",
             &[
