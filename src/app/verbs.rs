@@ -525,8 +525,9 @@ macro_rules! verbs {
             /// them.
             ///
             /// The room's messages are numbered one by one: who counts them from [`Recovered::position`] on knows where it is.
-            /// Named events (`emit`) say it themselves: beside their data there is `"offset":N`. Of a room that it is in already a
-            /// connection gets what it asks for, whatever it had before.
+            /// Named events (`emit`) say it themselves: beside their data there is `"offset":N`. Where all machines have one
+            /// history (`docs/many_machines.md`), the numbers only rise, and nobody can count. Of a room that it is in already
+            /// a connection gets what it asks for, whatever it had before.
             ///
             /// ```
             /// use ringwire::testing::TestServer;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -27,7 +27,7 @@ pub struct NodeInfo {
     pub rooms: usize,
     /// When it was started by its own clock, in milliseconds since 1970.
     pub started_unix_ms: u64,
-    /// How long ago it was heard last, when this was told.
+    /// How long ago it was heard last, to about half a second.
     pub heard_ago: Duration,
 }
 
@@ -76,8 +76,7 @@ pub(crate) struct Board {
     pub(crate) started_unix_ms: u64,
     others: AtomicU32,
     connections: AtomicU64,
-    /// And when that was.
-    nodes: Mutex<(Vec<NodeInfo>, Option<Instant>)>,
+    nodes: Mutex<Vec<NodeInfo>>,
     questions: Sender<Question>,
     wake: Arc<dyn Wake>,
 }
@@ -146,15 +145,12 @@ impl Board {
     pub(crate) fn set_others(&self, nodes: Vec<NodeInfo>) {
         self.others.store(nodes.len() as u32, Ordering::Relaxed);
         self.connections.store(nodes.iter().map(|node| node.connections).sum(), Ordering::Relaxed);
-        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = (nodes, Some(Instant::now()));
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
     /// The others, in the order of their numbers.
     pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
-        let (mut nodes, at) = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let since = at.map_or(Duration::ZERO, |at| at.elapsed());
-        nodes.iter_mut().for_each(|node| node.heard_ago += since);
-        nodes
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks another machine.

@@ -30,7 +30,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// The offset of the last message that it is behind of: the first one of a history has 1, and each one more.
+    /// The offset of the last message that it is behind of: the first one of a history has 1, and each one more; where all
+    /// machines have one history, others' messages lie between, and it only rises.
     ///
     /// ```
     /// use ringwire::Position;

@@ -30,7 +30,7 @@ use crate::admission::{Admission, Balance, Memory};
 use crate::app::serve::CoreApp;
 use crate::app::{App, Core};
 use crate::backplane;
-use crate::config::{Config, SETTINGS, available_cpus};
+use crate::config::{Config, NatsHistory, SETTINGS, available_cpus};
 use crate::engine::bell::Doorbell;
 use crate::engine::uring::{Options, Uring};
 use crate::engine::{Descriptors, Ring as _};
@@ -697,7 +697,8 @@ fn say_started(config: &Config, cores: usize, addresses: &[BoundAddress], admin:
             tracing::info!(target: "ringwire::server", name = setting.variable, value = %value, "setting");
         }
     }
-    if config.nats_url.is_some() && config.history != default.history {
+    let is_off = config.nats_history == NatsHistory::Off;
+    if config.nats_url.is_some() && config.history != default.history && is_off {
         tracing::info!(target: "ringwire::server", "the history of rooms is this machine's own: nobody resumes from another's");
     }
 }

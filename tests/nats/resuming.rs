@@ -318,7 +318,7 @@ fn messages_stay_what_they_are() {
 #[test]
 fn a_machine_that_is_killed_takes_nothing_with_it() {
     let Some(nats) = Nats::with_jetstream() else { return };
-    let mut all = vec![machine(&nats, "m0", "100"), machine(&nats, "m1", "100")];
+    let mut all = [machine(&nats, "m0", "100"), machine(&nats, "m1", "100")];
     all.iter().for_each(|machine| machine.await_nodes(1));
     let mut here = all[0].events();
     let mut there = all[1].events();

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::entry::Entry;
-use super::follow::Follow;
 use super::{Line, Out, REQUEST_NS, Request, api};
 use crate::backplane::subject::token;
 use crate::hub::{Found, FoundMessage, Since};
@@ -148,7 +147,7 @@ impl Line {
     }
 
     fn followed_at(&self, room: &str) -> Option<Option<u64>> {
-        self.follows.get(room).filter(|follow| follow.is_followed()).map(Follow::last)
+        self.follows.get(room).filter(|follow| follow.is_followed()).map(|follow| follow.last())
     }
 
     fn go_on(&mut self, id: u64, now_ns: u64) {

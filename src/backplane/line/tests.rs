@@ -425,7 +425,9 @@ fn what_goes_on_apart_is_marked_and_does_not_come_again() {
         assert_eq!((model.apart, model.modes[&0]), (1, Mode::Apart));
         model.nodes[0].0.number(room("a"), message("apart"), model.now_ns);
         model.work(0);
-        assert_eq!(model.apart, 2);
+        model.nodes[0].0.number(room("b"), message("apart in another"), model.now_ns);
+        model.work(0);
+        assert_eq!(model.apart, 3);
         model.nodes[1].0.number(room("a"), message("of the other"), model.now_ns);
         model.work(1);
         if seed % 3 == 0 {
@@ -445,6 +447,8 @@ fn what_goes_on_apart_is_marked_and_does_not_come_again() {
                 assert_eq!(heard, ["of the other"], "what it has missed, and not its own again");
                 assert!(log.iter().filter(|text| text.is_none()).count() >= 1, "a mark: {log:?}");
                 assert_eq!(log.last(), Some(&None), "behind all of it: {log:?}");
+                let marked = |name: &str| model.logs[&model.epoch()].values().any(|(of, text)| of == name && text.is_none());
+                assert_eq!(ROOMS.map(marked), [true, true, false], "each room, and no other");
             }
         }
     }
