@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use super::record::Record;
 use super::recovered::{Position, Recovered, Since};
-use super::shared::Seeker;
+use super::letter::Answer;
 use super::{CoreHub, Delivery, Order, Scope, Tally};
 use crate::config::History;
 use crate::hub::ConnectionId;
@@ -151,6 +151,16 @@ pub(super) struct Archive {
     pub(super) recovered: VecDeque<(u64, Recovered)>,
     /// Of the change that was told last.
     pub(super) told: Option<Recovered>,
+}
+
+/// Who is answered when something is found.
+pub(super) enum Seeker {
+    /// A join on this core, by the number of its change.
+    Here(u64),
+    /// One on another core.
+    Core(usize, u64),
+    /// Whoever asked by a handle.
+    Outside(Answer<Recovered>),
 }
 
 /// A message for a room with a history, as it comes to its owner.

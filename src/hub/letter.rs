@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::id::ConnectionId;
 use super::info::ConnectionInfo;
 use super::recovered::{Recovered, Since};
-use super::shared::{Found, Mode, Numbered};
+use super::numbered::{Found, Mode, Numbered};
 use super::room::JoinError;
 use super::routes::RouteName;
 use crate::mail::MailError;

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use super::recovered::{Position, Recovered, Since};
-use super::shared::Found;
+use super::numbered::Found;
 use crate::config::History;
 use crate::outbox::FrameBuf;
 
