@@ -123,9 +123,9 @@ def afterwards(sustainable, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="one round, and shorter: for trying it out")
+    parser.add_argument("--quick", action="store_true", help="one round, for trying it out")
     arguments = parser.parse_args()
-    rounds, stall_s, flood_s = (1, 20, 4) if arguments.quick else (arguments.rounds, 40, 8)
+    rounds, stall_s, flood_s = (1, 40, 4) if arguments.quick else (arguments.rounds, 40, 8)
     heading()
     stalled_reader(rounds, stall_s)
     afterwards(goodput(rounds, flood_s), flood_s)
