@@ -5,9 +5,11 @@ Built binaries are looked for in target/release (or CARGO_TARGET_DIR's); RINGWIR
 
 import atexit
 import base64
+import json
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import struct
@@ -61,7 +63,12 @@ class Server:
         if scheme == "wss":
             self.pem, key = certificate()
             command += [f"--tls-cert={self.pem}", f"--tls-key={key}"]
-        environment = {**os.environ, "MIMALLOC_PURGE_DELAY": "0"} if purges else None
+        self.begin(command, purges)
+
+    def begin(self, command, purges, **variables):
+        if purges:
+            variables["MIMALLOC_PURGE_DELAY"] = "0"
+        environment = {**os.environ, **variables}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         started.append(self.process)
         found = re.search(r"wss?://[^ ,]+:(\d+)", self.process.stdout.readline())
@@ -98,6 +105,39 @@ class Server:
         self.process.terminate()
         self.process.wait(20)
         started.remove(self.process)
+
+
+class Load:
+    """The load generator against a server, in the background."""
+
+    number = 0
+
+    def __init__(self, scenario, url, *arguments, pid=None):
+        Load.number += 1
+        self.out = f"{WORK}/figures-{Load.number}.json"
+        self.command = [LOADTEST, scenario, *map(str, arguments), "--quiet", "--json", self.out]
+        self.command += ["--url", url] if url else []
+        self.command += ["--server-pid", str(pid)] if pid else []
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(self.process)
+
+    def figures(self, code=0):
+        """When it is over; it must have ended with this exit code, if with any."""
+        said, _ = self.process.communicate()
+        started.remove(self.process)
+        if code is not None and self.process.returncode != code:
+            sys.exit(f"{' '.join(self.command)}\n{said}")
+        with open(self.out) as figures:
+            return json.load(figures)
+
+    def interrupt(self):
+        """Ends it early, with a report."""
+        self.process.send_signal(signal.SIGINT)
+
+
+def measured(server, scenario, path, *arguments):
+    """What a load has found, and what it took of the server."""
+    return Load(scenario, server.url + path, *arguments, pid=server.process.pid).figures()
 
 
 def frame(first, payload):

@@ -2,7 +2,8 @@
 //!
 //! Tasks run in a phase of their own of the core's tick, when no handler is running; meanwhile the core's hub is lent to
 //! them, so a task can queue messages directly. A waker may be used on any thread: what it wakes is put into the core's
-//! ready queue, and the core is rung if it sleeps. So a task may await anything that wakes it: a channel from another
+//! ready queue, and the core is rung if it sleeps; by another core of the same server at the end of that one's tick, with the
+//! letters that it has written meanwhile. So a task may await anything that wakes it: a channel from another
 //! thread, a join handle of another runtime, or the core's own [`sleep`].
 //!
 //! Tasks end with their core, on its thread: [`Runtime::end`] drops those that are not done. Wakers may be used later, and
@@ -154,6 +155,21 @@ struct Ready {
     core: OnceLock<CoreWaker>,
 }
 
+impl Ready {
+    /// Wakes the core, if it sleeps, or has the core do it whose tick this is.
+    fn wake(&self) {
+        let Some(core) = self.core.get() else { return };
+        // A thread that is ending has no current one.
+        let is_left = CURRENT.try_with(|current| {
+            let current = current.try_borrow().ok();
+            current.is_some_and(|current| current.as_ref().is_some_and(|current| current.leave_to_end_of_tick(core)))
+        });
+        if !is_left.unwrap_or(false) {
+            core.wake();
+        }
+    }
+}
+
 /// Something asked of the hub while it was not lent.
 type AskHub = Box<dyn FnOnce(&mut CoreHub)>;
 
@@ -176,6 +192,8 @@ pub(crate) struct Runtime {
     shares_thread: Cell<bool>,
     /// The core's hub while tasks run.
     hub: RefCell<Option<Box<CoreHub>>>,
+    /// Other cores of the server for which something has become ready in this tick.
+    to_wake: RefCell<Vec<usize>>,
     /// What was asked of the hub while it was not lent.
     deferred: RefCell<Vec<AskHub>>,
     /// What whoever serves this core wants found from wherever its code runs.
@@ -197,6 +215,7 @@ impl Runtime {
             #[cfg(feature = "testing")]
             shares_thread: Cell::new(false),
             hub: RefCell::new(None),
+            to_wake: RefCell::default(),
             deferred: RefCell::default(),
             local: RefCell::default(),
         })
@@ -279,10 +298,8 @@ impl Runtime {
     pub(crate) fn spawn<T: 'static>(self: &Rc<Runtime>, future: impl Future<Output = T> + 'static) -> Task<T> {
         let ready = Arc::clone(&self.ready);
         let schedule = move |runnable| {
-            if ready.queue.send(runnable).is_ok()
-                && let Some(core) = ready.core.get()
-            {
-                core.wake();
+            if ready.queue.send(runnable).is_ok() {
+                ready.wake();
             }
         };
         let mut active = self.active.borrow_mut();
@@ -299,6 +316,24 @@ impl Runtime {
         drop(active);
         runnable.schedule();
         Task(task)
+    }
+
+    /// Notes that a core is to be woken when this one's tick is over, if it is in one and both are of one server. Whether
+    /// something is ready for itself it looks before it sleeps.
+    fn leave_to_end_of_tick(&self, core: &CoreWaker) -> bool {
+        let own = self.ready.core.get().filter(|_| self.in_tick.get());
+        let Some((own, number)) = own.and_then(|own| Some((own, core.core_beside(own)?))) else { return false };
+        let mut to_wake = self.to_wake.borrow_mut();
+        if own.core_beside(own) != Some(number) && !to_wake.contains(&number) {
+            to_wake.push(number);
+        }
+        true
+    }
+
+    /// The cores that were to be woken at the end of the tick, each once.
+    pub(crate) fn take_wakes(&self, wake: &mut dyn FnMut(usize)) {
+        // Nothing that is called from here makes anything ready.
+        self.to_wake.borrow_mut().drain(..).for_each(wake);
     }
 
     /// Ends with the core: drops all tasks.

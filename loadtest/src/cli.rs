@@ -164,6 +164,9 @@ pub(crate) struct Slow {
     /// Connections that stop.
     #[arg(long, default_value_t = 10)]
     pub(crate) stalled: usize,
+    /// When they stop, after the measured window has begun (seconds, or with a unit: 500ms, 2m); by default in its middle.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) stall_after: Option<Duration>,
     #[command(flatten)]
     pub(crate) publishing: Publishing,
 }
@@ -176,6 +179,9 @@ pub(crate) struct Emit {
     /// HTTP connections of each thread.
     #[arg(long, default_value_t = 8)]
     pub(crate) posters: usize,
+    /// Requests in flight on each HTTP connection; without --rate, messages that have not come, too.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) pipeline: u32,
     /// Path to post to, with {id} where the id goes.
     #[arg(long, value_name = "PATH", default_value = "/api/message/{id}")]
     pub(crate) api: String,
@@ -613,8 +619,8 @@ mod tests {
             ("echo", FLOW, "--connections --pipeline --stages"),
             ("broadcast", FLOW, "--subscribers --publishers --burst"),
             ("rooms", FLOW, "--rooms --members --publishers --burst"),
-            ("slow", FLOW, "--subscribers --stalled --publishers --burst"),
-            ("emit", FLOW, "--connections --posters --api --token"),
+            ("slow", FLOW, "--subscribers --stalled --stall-after --publishers --burst"),
+            ("emit", FLOW, "--connections --posters --pipeline --api --token"),
             ("connect", "", "--connections --hold --echo --ping --ping-rate"),
             ("churn", FLOW, "--users --words --stages"),
             ("run", "", "[FILE] --stages"),

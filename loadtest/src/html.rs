@@ -29,7 +29,7 @@ h1{font-size:25px;margin:0 0 2px}h2{font-size:17px;margin:30px 0 8px}
 p{margin:4px 0}.dim{color:var(--dim)}code{font:13px ui-monospace,monospace;overflow-wrap:anywhere}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(126px,1fr));gap:10px;margin:18px 0 6px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}
-.card b{display:block;font-size:21px;line-height:1.3}.card span{color:var(--dim);font-size:13px}
+.card b{display:block;font-size:20px;line-height:1.3;white-space:nowrap}.card span{color:var(--dim);font-size:13px}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .warning{border-left:4px solid var(--b);background:var(--card);padding:8px 14px;margin:10px 0}
 table{border-collapse:collapse;width:100%;font-size:14px}td,th{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right}
@@ -37,19 +37,28 @@ th{color:var(--dim);font-weight:600}td:first-child,th:first-child{text-align:lef
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:8px 6px 4px}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:12px system-ui,sans-serif}
 .grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim);stroke-width:1}
-.a{stroke:var(--a)}.b{stroke:var(--b)}.c{stroke:var(--c)}polyline{fill:none;stroke-width:2;stroke-linejoin:round}
+.a{stroke:var(--a)}.b{stroke:var(--b)}.c{stroke:var(--c)}polyline{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
 .fill{fill:var(--a);opacity:.12;stroke:none}.window{fill:var(--a);opacity:.06}
 .legend{display:flex;gap:18px;font-size:13px;color:var(--dim);padding:2px 14px 4px}.legend i{display:inline-block;width:18px;height:3px;vertical-align:middle;margin-right:6px}
 ul{margin:6px 0;padding-left:22px}
+.facts td:first-child{white-space:nowrap}.facts td:last-child{text-align:left;overflow-wrap:anywhere}
 .wide{overflow-x:auto}.wide td:not(:first-child){white-space:nowrap}polyline.c{stroke-dasharray:6 5}
 @media (max-width:560px){body{padding:16px 10px 30px}h1{font-size:21px}td,th{padding:5px 6px}.card{padding:8px 10px}.card b{font-size:18px}figure{overflow-x:auto}figure svg{min-width:560px}}
 ";
 
-/// One line of a plot: its class, its name and its points.
+/// One line of a plot: its class, its name, its points, and how far two of them may be apart for there to be a line.
 struct Line {
     class: &'static str,
     name: &'static str,
     points: Vec<(f64, f64)>,
+    gap: f64,
+}
+
+impl Line {
+    /// Its parts, between which nothing was measured.
+    fn parts(&self) -> impl Iterator<Item = &[(f64, f64)]> {
+        self.points.chunk_by(|from, to| to.0 - from.0 <= self.gap)
+    }
 }
 
 /// An axis: where a value lies between 0 and 1, and the marks to write.
@@ -85,7 +94,7 @@ pub(crate) fn page(figures: &Value) -> String {
     plots(&mut html, figures, is_connect);
     checks(&mut html, figures);
     agent_table(&mut html, figures);
-    html += "<h2>Run</h2><table>";
+    html += "<h2>Run</h2><table class=\"facts\">";
     let machine = &figures["machine"];
     let mut row = |name: &str, text: &str| {
         let _ = write!(html, "<tr><td>{name}</td><td>{}</td></tr>", escape(text));
@@ -102,15 +111,16 @@ pub(crate) fn page(figures: &Value) -> String {
             machine["kernel"].as_str().unwrap_or_default()
         ),
     );
-    row(
-        "Connections",
-        &format!(
-            "{} of {} in {:.2} s",
-            grouped(number("/connections/ready").unwrap_or_default() as u64),
-            grouped(number("/connections/wanted").unwrap_or_default() as u64),
-            number("/connections/ramp_s").unwrap_or_default()
-        ),
-    );
+    let count = |pointer: &str| grouped(number(pointer).unwrap_or_default() as u64);
+    let connections = match figures["steps"].is_object() {
+        // Where users come and go none is opened beforehand.
+        true => format!("{} opened, {} at most at once", count("/opened"), count("/connections/wanted")),
+        false => {
+            let ramp_s = number("/connections/ramp_s").unwrap_or_default();
+            format!("{} of {} in {ramp_s:.2} s", count("/connections/ready"), count("/connections/wanted"))
+        }
+    };
+    row("Connections", &connections);
     for (name, key) in [("Server CPU", "server"), ("Client CPU", "client")] {
         if let Some(cpu) = number(&format!("/{key}/cpu_us_per_message")) {
             let share = number(&format!("/{key}/cpu_share")).unwrap_or_default();
@@ -289,6 +299,9 @@ fn plots(html: &mut String, figures: &Value, is_connect: bool) {
         first.zip(last)
     };
     let to = at.last().copied().unwrap_or(1.0);
+    // In an interval without a message there is no latency.
+    let gap = 2.5 * to / at.len().max(1) as f64;
+    let whole = |class, name, points| Line { class, name, points, gap: f64::INFINITY };
     let unit = figures["unit"].as_str().unwrap_or("messages");
     if !is_connect {
         let _ = write!(
@@ -296,14 +309,14 @@ fn plots(html: &mut String, figures: &Value, is_connect: bool) {
             "<h2>Throughput <span class=\"dim\">({} per second; the measured window is tinted)</span></h2>",
             escape(unit)
         );
-        let line = Line { class: "a", name: "", points: points("messages_per_s", &everywhere) };
+        let line = whole("a", "", points("messages_per_s", &everywhere));
         let y = linear(peak(&[&line]), "", |value| grouped(value as u64));
         plot(html, &[line], &linear(to, "seconds", |value| format!("{value}")), &y, window, true);
     }
     let lines = [
-        Line { class: "a", name: "p50", points: points("p50_us", &in_window) },
-        Line { class: "b", name: "p99", points: points("p99_us", &in_window) },
-        Line { class: "c", name: "max", points: points("max_us", &in_window) },
+        Line { class: "a", name: "p50", points: points("p50_us", &in_window), gap },
+        Line { class: "b", name: "p99", points: points("p99_us", &in_window), gap },
+        Line { class: "c", name: "max", points: points("max_us", &in_window), gap },
     ];
     if lines.iter().any(|line| line.points.len() > 1) {
         let what = if is_connect { "Ping to pong" } else { "Latency" };
@@ -316,9 +329,9 @@ fn plots(html: &mut String, figures: &Value, is_connect: bool) {
         points.filter_map(|point| Some((point[0].as_f64()?, point[1].as_f64()?))).collect()
     };
     let corrected_name = if figures["rate"].is_null() { "" } else { "from the intended send time" };
-    let mut lines = vec![Line { class: "a", name: corrected_name, points: curve("percentiles") }];
+    let mut lines = vec![whole("a", corrected_name, curve("percentiles"))];
     if figures["uncorrected_percentiles"].is_array() {
-        lines.push(Line { class: "b", name: "from the actual send time", points: curve("uncorrected_percentiles") });
+        lines.push(whole("b", "from the actual send time", curve("uncorrected_percentiles")));
     }
     if lines[0].points.len() > 1 {
         *html += "<h2>Latency by percentile</h2>";
@@ -330,7 +343,7 @@ fn plots(html: &mut String, figures: &Value, is_connect: bool) {
             marks.into_iter().filter(|mark| beyond(*mark) <= nines).map(|mark| (mark, format!("{mark} %"))).collect();
         plot(html, &lines, &Axis { place: Box::new(place), marks, title: "percentile" }, &y, None, false);
     }
-    let open = Line { class: "a", name: "", points: points("open", &everywhere) };
+    let open = whole("a", "", points("open", &everywhere));
     if open.points.len() > 1 {
         *html += "<h2>Open connections</h2>";
         let y = linear(peak(&[&open]), "", |value| grouped(value as u64));
@@ -432,18 +445,19 @@ fn plot(html: &mut String, lines: &[Line], x: &Axis, y: &Axis, window: Option<(f
         floor + 33.0,
         x.title
     );
-    for line in lines.iter().filter(|line| !line.points.is_empty()) {
-        let path: Vec<String> =
-            line.points.iter().map(|point| format!("{:.1},{:.1}", at_x(point.0), at_y(point.1))).collect();
+    for (line, part) in lines.iter().flat_map(|line| line.parts().map(move |part| (line, part))) {
+        let path: Vec<String> = part.iter().map(|point| format!("{:.1},{:.1}", at_x(point.0), at_y(point.1))).collect();
         if filled {
-            let (first, last) = (at_x(line.points[0].0), at_x(line.points[line.points.len() - 1].0));
+            let (first, last) = (at_x(part[0].0), at_x(part[part.len() - 1].0));
             let _ = write!(
                 html,
                 "<polygon class=\"fill\" points=\"{first:.1},{floor} {} {last:.1},{floor}\"/>",
                 path.join(" ")
             );
         }
-        let _ = write!(html, "<polyline class=\"{}\" points=\"{}\"/>", line.class, path.join(" "));
+        // One point by itself is a line to where it is: a dot.
+        let path = if let [point] = &path[..] { format!("{point} {point}") } else { path.join(" ") };
+        let _ = write!(html, "<polyline class=\"{}\" points=\"{path}\"/>", line.class);
     }
     *html += "</svg>";
     if lines.iter().any(|line| !line.name.is_empty()) {
@@ -508,6 +522,28 @@ mod tests {
         }
         assert_eq!(page.matches("<svg").count(), 4);
         assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+    }
+
+    /// Kills: a line through a time in which nothing was measured; users who come and go as connections that never opened.
+    #[test]
+    fn what_was_not_measured_is_not_drawn() {
+        let (quiet, busy): (Vec<f64>, Vec<f64>) = ((5..15).map(f64::from).collect(), vec![1.0, 2.0, 3.0, 4.0]);
+        let at: Vec<f64> = busy.iter().copied().chain(quiet).chain([15.0, 17.0]).collect();
+        let p50: Vec<Option<f64>> = (0..16).map(|place| (place < 4 || place == 14).then_some(10.0)).collect();
+        let figures = json!({
+            "scenario": "run", "steps": {}, "opened": 7, "connections": {"wanted": 5, "ready": 0},
+            "series": {"at_s": at, "measured": vec![true; 16], "p50_us": p50},
+        });
+        let page = page(&figures);
+        let lines: Vec<usize> = page
+            .split("<polyline class=\"a\" points=\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .map(|points| points.split(' ').count())
+            .collect();
+        // Four points, and one that stands twice in its own line.
+        assert_eq!(lines, [4, 2], "{page}");
+        assert!(page.contains("7 opened, 5 at most at once"), "{page}");
     }
 
     #[test]

@@ -73,6 +73,16 @@ impl<'a> Site<'a> {
     }
 }
 
+impl Site<'_> {
+    /// Whether so many messages may be in flight.
+    fn check_in_flight(&self, messages: usize) -> Result<(), String> {
+        if self.connections_max.is_some() && messages > IN_FLIGHT_MAX {
+            return Err(format!("{messages} messages in flight: an agent takes {IN_FLIGHT_MAX} at most"));
+        }
+        Ok(())
+    }
+}
+
 /// What a run was, and what it brought.
 type Done = (About, outcome::Outcome);
 
@@ -141,10 +151,7 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 return play(common, "echo", Script::of(Role::echo(kind(common), None), stages.clone()), &[], site);
             }
             let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, site);
-            let in_flight = launch.own().saturating_mul(cli.pipeline as usize);
-            if site.connections_max.is_some() && in_flight > IN_FLIGHT_MAX {
-                return Err(format!("{in_flight} messages in flight: an agent takes {IN_FLIGHT_MAX} at most").into());
-            }
+            site.check_in_flight(launch.own().saturating_mul(cli.pipeline as usize))?;
             let plan = echo::Plan {
                 connections: cli.connections,
                 ramp: launch.ramp(),
@@ -157,21 +164,22 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
         }
         Command::Broadcast(cli) => {
             let members = cli.subscribers + cli.publishing.publishers as usize;
-            fan_out("broadcast", &cli.publishing, Groups { count: 1, members, stalled: 0 }, site)
+            fan_out("broadcast", &cli.publishing, Groups { count: 1, members, stalled: 0 }, None, site)
         }
         Command::Rooms(cli) => {
             if !cli.publishing.load.common.to.urls().all(|url| url.path.contains("{room}")) {
                 return Err("the URL must have {room} in its path".into());
             }
             let groups = Groups { count: cli.rooms.max(1), members: cli.members, stalled: 0 };
-            fan_out("rooms", &cli.publishing, groups, site)
+            fan_out("rooms", &cli.publishing, groups, None, site)
         }
         Command::Slow(cli) => {
             if cli.publishing.load.flow.count.is_some() {
                 return Err("slow needs a --duration: readers stall in the middle of it".into());
             }
             let members = cli.subscribers + cli.publishing.publishers as usize;
-            fan_out("slow", &cli.publishing, Groups { count: 1, members, stalled: cli.stalled }, site)
+            let groups = Groups { count: 1, members, stalled: cli.stalled };
+            fan_out("slow", &cli.publishing, groups, cli.stall_after, site)
         }
         Command::Emit(cli) => {
             let mut launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, site);
@@ -189,6 +197,7 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             let plan = emit::Plan {
                 sockets: cli.connections,
                 posters: cli.posters.max(1),
+                pipeline: cli.pipeline as usize,
                 ramp: launch.ramp(),
                 pace: launch.pace(&cli.load.flow),
                 hosts: to.urls().map(|url| url.host.clone()).collect(),
@@ -196,6 +205,7 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 token: cli.token.clone(),
             };
             let mut run = launch.plan()?;
+            site.check_in_flight(plan.posters.saturating_mul(run.workers).saturating_mul(plan.pipeline))?;
             launch.connections += plan.posters * run.workers * site.part.agents;
             run.connections = launch.connections;
             launch.run(&run, "emit", "deliveries", cli.load.flow.rate, |share, _| Emit::new(plan.clone(), share))
@@ -295,7 +305,13 @@ struct Groups {
     stalled: usize,
 }
 
-fn fan_out(scenario: &str, cli: &Publishing, groups: Groups, site: &Site<'_>) -> Outcome<Done> {
+fn fan_out(
+    scenario: &str,
+    cli: &Publishing,
+    groups: Groups,
+    stall_after: Option<Duration>,
+    site: &Site<'_>,
+) -> Outcome<Done> {
     let (flow, common) = (&cli.load.flow, &cli.load.common);
     let publishers = cli.publishers as usize;
     if publishers > groups.members {
@@ -326,7 +342,7 @@ fn fan_out(scenario: &str, cli: &Publishing, groups: Groups, site: &Site<'_>) ->
         members: groups.members,
         publishers,
         stalled: groups.stalled,
-        stall_after: nanos(flow.duration / 2),
+        stall_after: nanos(stall_after.unwrap_or(flow.duration / 2)),
         burst: u64::from(cli.burst),
         pace: launch.pace(flow),
         ramp: launch.ramp(),
@@ -434,7 +450,7 @@ impl<'a> Launch<'a> {
             target.offer = to.deflate.map(|contexts| Offer { context: contexts == Contexts::Context });
             target.check()?;
             target.sources = opening.bind.clone().unwrap_or_default();
-            target.spread_sources(self.own().div_ceil(count));
+            target.spread_sources(self.own().div_ceil(count), self.site.part.agent);
             if target.is_secure {
                 target.connector = Some(connector(tls, self.site.files)?);
             }

@@ -81,12 +81,14 @@ impl Target {
         })
     }
 
-    /// Takes more source addresses of the loopback network where one has not enough ports.
-    pub(crate) fn spread_sources(&mut self, connections: usize) {
+    /// Takes more source addresses of the loopback network where one has not enough ports: others than those agents before this
+    /// one which are on the same machine.
+    pub(crate) fn spread_sources(&mut self, connections: usize, agent: usize) {
         let loopback = matches!(self.addr.ip(), IpAddr::V4(ip) if ip.is_loopback());
         if self.sources.is_empty() && loopback && connections > CONNECTIONS_PER_SOURCE {
-            let wanted = connections.div_ceil(CONNECTIONS_PER_SOURCE).min(250) as u8;
-            self.sources = (1..=wanted).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect();
+            let wanted = connections.div_ceil(CONNECTIONS_PER_SOURCE).min(250);
+            let last = |place: usize| ((agent * wanted + place) % 250) as u8 + 1;
+            self.sources = (0..wanted).map(|place| Ipv4Addr::new(127, 0, 0, last(place))).collect();
         }
     }
 
@@ -202,7 +204,14 @@ mod tests {
         assert_eq!(sources.iter().map(|ip| ip.octets()[3]).collect::<Vec<_>>(), [9, 1, 2, 3]);
         assert!(parse_sources("127.0.0.3-127.0.0.1").is_err());
         let mut target = Target::parse("ws://127.0.0.1:1/").expect("a URL");
-        target.spread_sources(100_000);
+        target.spread_sources(100_000, 0);
         assert_eq!(target.sources.len(), 10);
+        // Kills: agents of one machine that have the ports of the same addresses.
+        let lasts = |agent| {
+            let mut target = Target::parse("ws://127.0.0.1:1/").expect("a URL");
+            target.spread_sources(25_000, agent);
+            target.sources.iter().map(|ip| ip.octets()[3]).collect::<Vec<_>>()
+        };
+        assert_eq!([lasts(0), lasts(1), lasts(83)], [[1, 2, 3], [4, 5, 6], [250, 1, 2]]);
     }
 }

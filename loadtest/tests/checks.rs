@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
     sync::{
@@ -324,68 +324,6 @@ fn readers_do_not_suffer_from_others_that_stall() {
     for key in ["before_stall_us", "while_stalled_us"] {
         assert!(figures[key]["count"].as_u64() > Some(300), "{key}: {figures}");
     }
-}
-
-/// The event route and the API of the contract, as far as `emit` uses them; `deliver` makes of a message what arrives.
-fn serve_api(deliver: impl Fn(u64, Value) -> Vec<Value> + Send + Sync + 'static) -> SocketAddr {
-    let sockets: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-    let delivered = AtomicU64::new(0);
-    serve(move |stream| {
-        let mut first = [0; 4];
-        while stream.peek(&mut first).expect("a socket") < 4 {}
-        if &first == b"GET " {
-            let writer = stream.try_clone().expect("a socket");
-            let mut socket = tungstenite::accept(stream).expect("a handshake");
-            let id = {
-                let mut sockets = sockets.lock().expect("held briefly");
-                sockets.push(writer);
-                sockets.len() - 1
-            };
-            let event = json!({"event": "connected", "data": {"id": format!("id{id}")}});
-            socket.send(event.to_string().into()).expect("open");
-            while socket.read().is_ok() {}
-            return;
-        }
-        let mut stream = BufReader::new(stream);
-        loop {
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                if stream.read_line(&mut head).unwrap_or_default() == 0 {
-                    return;
-                }
-            }
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
-            let mut body = vec![0; length.parse().expect("a number")];
-            stream.read_exact(&mut body).expect("the body");
-            let path = head.split(' ').nth(1).expect("a path");
-            let id: usize = path.strip_prefix("/api/message/id").expect("the route").parse().expect("an id");
-            let number = delivered.fetch_add(1, Ordering::Relaxed);
-            let data: Value = serde_json::from_slice(&body).expect("JSON");
-            for data in deliver(number, data) {
-                let event = json!({"event": "private-message", "data": data}).to_string();
-                let mut frame = Vec::new();
-                let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
-                Frame::from_payload(header, event.into()).format(&mut frame).expect("a vector takes all");
-                sockets.lock().expect("held briefly")[id].write_all(&frame).expect("open");
-            }
-            let response = "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"sent\":true}";
-            stream.get_mut().write_all(response.as_bytes()).expect("open");
-        }
-    })
-}
-
-#[test]
-fn messages_by_http_reach_their_sockets() {
-    let url = format!("ws://{}/ws", serve_api(|_, data| vec![data]));
-    let figures = run(0, "emit", &url, "--connections 6 --posters 2 --threads 2 --warmup 0 --count 100");
-    assert_eq!((&figures["messages"], &figures["http_us"]["count"]), (&100.into(), &100.into()));
-    run(0, "emit", &url, "--connections 3 --posters 2 --warmup 0 --rate 200 --duration 0.4");
-    let url = format!("ws://{}/ws", serve_api(|number, data| if number == 5 { vec![] } else { vec![data] }));
-    let figures = run(1, "emit", &url, "--connections 3 --posters 1 --warmup 0 --count 30 --patience 1");
-    assert_only(&figures, "lost", 1);
-    let url = format!("ws://{}/ws", serve_api(|_, _| vec!["something else".into()]));
-    let figures = run(1, "emit", &url, "--connections 1 --posters 1 --warmup 0 --count 3 --patience 1");
-    assert_eq!(figures["checks"]["corrupted"], 3, "{figures}");
 }
 
 #[test]

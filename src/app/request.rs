@@ -55,6 +55,21 @@ pub struct Request {
     pub(crate) shared: Arc<SharedValues>,
 }
 
+/// A head, and a copy of it that its values are parts of.
+struct Parts<'b> {
+    whole: &'b [u8],
+    copy: Bytes,
+}
+
+impl Parts<'_> {
+    /// The same bytes of the copy. What does not stand in the head is copied by itself.
+    fn of(&self, part: &[u8]) -> Bytes {
+        let at = (part.as_ptr() as usize).wrapping_sub(self.whole.as_ptr() as usize);
+        let is_part = self.whole.get(at..).is_some_and(|rest| rest.len() >= part.len());
+        if is_part { self.copy.slice(at..at + part.len()) } else { Bytes::copy_from_slice(part) }
+    }
+}
+
 impl Request {
     pub(crate) fn new(
         inbound: &Inbound<'_, '_>,
@@ -62,11 +77,13 @@ impl Request {
         hub: Hub,
     ) -> Result<Request, HttpError> {
         let head = inbound.head;
+        let parts = Parts { whole: head.bytes(), copy: Bytes::copy_from_slice(head.bytes()) };
         let bad = |what: &str| HttpError::bad_request(format!("invalid {what}"));
         let mut headers = HeaderMap::with_capacity(head.all().len());
         for header in head.all() {
             let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("header name"))?;
-            headers.append(name, HeaderValue::from_bytes(header.value).map_err(|_| bad("header value"))?);
+            let value = HeaderValue::from_maybe_shared(parts.of(header.value)).map_err(|_| bad("header value"))?;
+            headers.append(name, value);
         }
         if let Some(authority) = head.target_authority() {
             headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| bad("request target"))?);
@@ -77,7 +94,7 @@ impl Request {
                 Cow::Borrowed(_) => None,
                 Cow::Owned(path) => Some(path.into_boxed_str()),
             },
-            uri: head.target().parse().map_err(|_| bad("request target"))?,
+            uri: Uri::from_maybe_shared(parts.of(head.target().as_bytes())).map_err(|_| bad("request target"))?,
             headers,
             params,
             body: inbound.body.clone(),
@@ -507,5 +524,26 @@ fn decode_query(text: &str) -> Cow<'_, str> {
         Cow::Owned(percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned())
     } else {
         percent_decode_str(text).decode_utf8_lossy()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kills: a value that is another part of the head than its own.
+    #[test]
+    fn values_are_parts_of_one_copy() {
+        let whole = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+        let parts = Parts { whole: &whole, copy: Bytes::copy_from_slice(&whole) };
+        for range in [0..0, 4..6, 23..24, 0..whole.len(), whole.len()..whole.len()] {
+            let part = parts.of(&whole[range.clone()]);
+            assert_eq!(part, whole[range.clone()], "{range:?}");
+            let is_shared = part.is_empty() || parts.copy.as_ptr_range().contains(&part.as_ptr());
+            assert!(is_shared, "{range:?}");
+        }
+        let elsewhere = whole.clone();
+        let part = parts.of(&elsewhere[4..6]);
+        assert!(part == b"/a"[..] && !parts.copy.as_ptr_range().contains(&part.as_ptr()));
     }
 }

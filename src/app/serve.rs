@@ -362,6 +362,10 @@ impl Service for CoreApp {
         self.core.runtime.set_in_tick(false);
     }
 
+    fn take_wakes(&mut self, wake: &mut dyn FnMut(usize)) {
+        self.core.runtime.take_wakes(wake);
+    }
+
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
         if !self.router.layers.is_empty() {
             self.begun.insert(slot, (generation, self.core.runtime.now_ns()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::streams::Home;
 use super::{CoreHub, Delivery, Order, RoomId, RouteName, Scope, Tally};
 use crate::hub::ConnectionId;
-use crate::outbox::{Key, Outgoing, Queued, SHARED_BYTES_MIN};
+use crate::outbox::{FrameBuf, Key, Outgoing, Queued, SHARED_BYTES_MIN};
 use crate::proto::frame::Opcode;
 use crate::proto::{Incoming, Kind, Payload};
 
@@ -90,6 +90,13 @@ impl CoreHub {
         if let Some(tally) = tally {
             tally.add(queued.into());
         }
+    }
+
+    /// Queues a message to a connection of this core, if it is on a route of this path; `None` if it is on another.
+    pub(crate) fn send_on_route(&mut self, id: ConnectionId, path: &str, frame: FrameBuf) -> Option<Queued> {
+        let is_another = self.find(id).is_some_and(|slot| *self.route_path(slot) != *path);
+        let slot = if is_another { return None } else { self.resolve(id) };
+        Some(slot.map_or(Queued::Gone, |slot| self.deliver_alone(slot, &mut Outgoing::of_frame(frame))))
     }
 
     /// To nobody else. A call of its own, so that [`CoreHub::send`] is short where it is inlined.

@@ -436,6 +436,8 @@ impl<T> Drop for Post<T> {
 pub struct Courier<T> {
     doors: Arc<[Door<T>]>,
     bridge: Option<Arc<Door<T>>>,
+    /// The same in all that come of one office.
+    office: Arc<()>,
 }
 
 /// Where a core's letters go in, and how it is woken for them.
@@ -446,7 +448,7 @@ struct Door<T> {
 
 impl<T> Clone for Courier<T> {
     fn clone(&self) -> Self {
-        Courier { doors: Arc::clone(&self.doors), bridge: self.bridge.clone() }
+        Courier { doors: Arc::clone(&self.doors), bridge: self.bridge.clone(), office: Arc::clone(&self.office) }
     }
 }
 
@@ -455,12 +457,20 @@ impl<T> Clone for Courier<T> {
 pub struct CoreWaker {
     parked: Arc<Parked>,
     wake: Arc<dyn Wake>,
+    /// The core's number, and whose.
+    place: Option<(Arc<()>, usize)>,
 }
 
 impl CoreWaker {
     /// Wakes whoever parks with this flag.
     pub(crate) fn new(parked: Arc<Parked>, wake: Arc<dyn Wake>) -> CoreWaker {
-        CoreWaker { parked, wake }
+        CoreWaker { parked, wake, place: None }
+    }
+
+    /// The number of the core that it wakes, if that is one of those that the other one's belongs to.
+    pub(crate) fn core_beside(&self, other: &CoreWaker) -> Option<usize> {
+        let ((office, core), (of_other, _)) = (self.place.as_ref()?, other.place.as_ref()?);
+        Arc::ptr_eq(office, of_other).then_some(*core)
     }
 
     /// To be called after what the core is to see can be seen.
@@ -484,7 +494,8 @@ impl<T> Courier<T> {
     /// What wakes a core; `None` if there is no such core.
     pub fn waker(&self, core: usize) -> Option<CoreWaker> {
         let Door { address, wake } = self.doors.get(core)?;
-        Some(CoreWaker { parked: Arc::clone(&address.parked), wake: Arc::clone(wake) })
+        let place = Some((Arc::clone(&self.office), core));
+        Some(CoreWaker { parked: Arc::clone(&address.parked), wake: Arc::clone(wake), place })
     }
 
     /// Whether this wakes a core that the courier goes to.
@@ -583,7 +594,7 @@ impl<T> PostOffice<T> {
         let all = self.addresses.iter().chain(bridge).cloned();
         let mut doors: Vec<Door<T>> = all.zip(wakes).map(|(address, wake)| Door { address, wake }).collect();
         let bridge = doors.drain(self.addresses.len()..).next().map(Arc::new);
-        Courier { doors: doors.into(), bridge }
+        Courier { doors: doors.into(), bridge, office: Arc::default() }
     }
 }
 

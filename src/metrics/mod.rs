@@ -89,6 +89,8 @@ pub struct Counters {
     pub timeouts: Counts<TimeoutKind>,
     /// Letters from other cores and threads.
     pub letters: u64,
+    /// Other cores that slept and were woken, for letters or for what has become ready.
+    pub bells: u64,
     /// Messages that were not handed to the bridge to other machines because its mailbox was full.
     pub abroad_refused: u64,
     /// Connections that have asked for what came behind their position in a room's history.

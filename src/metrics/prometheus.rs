@@ -258,6 +258,8 @@ fn memory(text: &mut Text<'_>) {
 
 fn mail(text: &mut Text<'_>) {
     text.counter("ringwire_letters_total", "Letters read, from other cores and threads.", |core| core.counters.letters);
+    let bells = "Other cores that slept and were woken, for letters or for what has become ready.";
+    text.counter("ringwire_bells_total", bells, |core| core.counters.bells);
     text.gauge("ringwire_mail_depth", "Letters waiting in the core's mailbox.", |core| core.mail_depth);
     let parked = "Letters of this core that wait for room in other cores' mailboxes.";
     text.gauge("ringwire_mail_parked", parked, |core| core.mail_parked);

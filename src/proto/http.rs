@@ -6,6 +6,8 @@
 //! reason: whatever is checked before the end is there, `parse_head` checks first. Everything in a [`RequestHead`] borrows the
 //! head's bytes.
 
+use std::mem::MaybeUninit;
+
 use smallvec::SmallVec;
 use thiserror::Error;
 
@@ -162,6 +164,7 @@ pub struct Header<'b> {
 /// A request head.
 #[derive(Clone, Debug)]
 pub struct RequestHead<'b> {
+    bytes: &'b [u8],
     method: &'b str,
     target: &'b str,
     parts: Target<'b>,
@@ -199,10 +202,11 @@ pub fn parse_head<'b>(head: &'b [u8], limits: &HeadLimits) -> Result<RequestHead
     if memchr::memchr_iter(b'\n', head).any(bare) {
         return Err(HeadError::Malformed);
     }
-    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    // Few heads have as many: to write empty ones first costs as much as to read most.
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let fields = &mut fields[..limits.headers_max.min(HEADERS_MAX)];
-    let mut request = httparse::Request::new(fields);
-    match request.parse(head) {
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, fields) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
         Ok(_) => return Err(HeadError::Malformed),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyHeaders),
@@ -222,7 +226,7 @@ pub fn parse_head<'b>(head: &'b [u8], limits: &HeadLimits) -> Result<RequestHead
     // RFC 9112 3.2.2: a target in absolute form overrides the Host field.
     let authority = parts.authority.or(special.host).filter(|authority| !authority.is_empty());
     let expects_continue = special.expects_continue;
-    Ok(RequestHead { method, target, parts, version_minor, headers, authority, expects_continue })
+    Ok(RequestHead { bytes: head, method, target, parts, version_minor, headers, authority, expects_continue })
 }
 
 /// What the fields say that are looked at in every head.
@@ -279,6 +283,11 @@ fn expects_continue(headers: &[Header<'_>]) -> Result<bool, HeadError> {
 }
 
 impl<'b> RequestHead<'b> {
+    /// All of it as it was sent, from the request line to the empty line.
+    pub fn bytes(&self) -> &'b [u8] {
+        self.bytes
+    }
+
     /// The method, in its own case (RFC 9110 9.1).
     pub fn method(&self) -> &'b str {
         self.method

@@ -16,7 +16,7 @@ use crate::mail::MailError;
 use crate::message::RawJson;
 use crate::message::{EncodeError, IntoMessage};
 use crate::metrics::{CoreMetrics, Metrics};
-use crate::outbox::{FrameBuf, Key};
+use crate::outbox::{FrameBuf, Key, Queued};
 use crate::proto::Kind;
 use crate::proto::close::{self, IllegalCloseCode, PingTooLong};
 use crate::remote::Hub;
@@ -256,6 +256,39 @@ impl Hub {
         data: &(impl Serialize + ?Sized),
     ) -> Result<Delivering, EncodeError> {
         self.to_connection(id).emit(event, data)
+    }
+
+    /// Sends a named event to one connection, if it is on a route of this path; `None` if it is on another. Whoever has the
+    /// connection on this machine is asked both at once: each question wakes two cores.
+    pub(crate) fn emit_on_route(
+        &self,
+        id: ConnectionId,
+        path: &'static str,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<impl Future<Output = Result<Option<Delivery>, MailError>>, EncodeError> {
+        let frame = self.event_frame(event, data, false)?;
+        Ok(async move {
+            if let Some(core) = self.way_to(id).filter(|core| *core < self.cores()) {
+                let ask = move |hub: &mut CoreHub| hub.send_on_route(id, path, frame).map(Delivery::from);
+                return self.ask(core, ask).outcome().await;
+            }
+            match self.connection(id).outcome().await? {
+                Some(connection) if *connection.route != *path => Ok(None),
+                Some(_) => Ok(Some(self.to_connection(id).send_frame(frame).await)),
+                None => Ok(Some(Queued::Gone.into())),
+            }
+        })
+    }
+
+    fn event_frame(
+        &self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+        uncompressed: bool,
+    ) -> Result<FrameBuf, EncodeError> {
+        let text = self.envelope().encode(event, data)?;
+        Ok(FrameBuf::new(Kind::Text.into(), &text).uncompressed(uncompressed).event(true))
     }
 
     /// Sends a message to all connections.
@@ -1056,8 +1089,7 @@ impl Receivers<'_> {
     /// # Errors
     /// If the data cannot be written as JSON.
     pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Delivering, EncodeError> {
-        let text = self.hub.envelope().encode(event, data)?;
-        let frame = FrameBuf::new(Kind::Text.into(), &text).uncompressed(self.uncompressed).event(true);
+        let frame = self.hub.event_frame(event, data, self.uncompressed)?;
         Ok(self.send_frame(frame))
     }
 }

@@ -196,3 +196,44 @@ fn tasks_end_with_their_core_and_wakers_may_be_used_later() {
     drop(runtime);
     std::thread::spawn(move || waker.lock().unwrap().take().unwrap().wake()).join().unwrap();
 }
+
+/// Kills: a core for which something has become ready, and which nobody wakes; one that is woken in the middle of another's tick.
+#[test]
+fn other_cores_are_woken_at_the_end_of_a_tick() {
+    #[derive(Default)]
+    struct Bell(std::sync::atomic::AtomicU32);
+    impl crate::mail::Wake for Bell {
+        fn wake(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let bells = [(); 2].map(|()| Arc::new(Bell::default()));
+    let rung = || bells.each_ref().map(|bell| bell.0.load(std::sync::atomic::Ordering::Relaxed));
+    let mut office = crate::mail::PostOffice::<Letter>::new(2, 8);
+    let wakes = bells.iter().map(|bell| Arc::clone(bell) as Arc<dyn crate::mail::Wake>).collect();
+    let courier = office.courier(wakes);
+    let runtimes = [0, 1].map(|core| {
+        let runtime = Runtime::new();
+        runtime.set_waker(courier.waker(core).unwrap());
+        runtime
+    });
+    let mut mailboxes = [0, 1].map(|core| office.take(core).1);
+    mailboxes.iter_mut().for_each(|mailbox| assert!(mailbox.park()));
+    let woken = |runtime: &Runtime| {
+        let mut woken = Vec::new();
+        runtime.take_wakes(&mut |core| woken.push(core));
+        woken
+    };
+    runtimes[0].make_current();
+    runtimes[0].set_in_tick(true);
+    for runtime in [&runtimes[0], &runtimes[1], &runtimes[1]] {
+        runtime.spawn(async {}).detach();
+    }
+    assert_eq!((rung(), woken(&runtimes[0])), ([0, 0], vec![1]), "itself looks before it sleeps");
+    assert!(woken(&runtimes[0]).is_empty());
+    // Whoever is no core in a tick wakes at once.
+    runtimes[0].set_in_tick(false);
+    runtimes[1].spawn(async {}).detach();
+    assert_eq!((rung(), woken(&runtimes[0])), ([0, 1], vec![]));
+    runtimes.iter().for_each(|runtime| runtime.end());
+}

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use crate::hub::CompactPeer;
 use crate::metrics::Side;
 use crate::proto::OwnedPayload;
-use crate::proto::http::BodyDecoder;
+use crate::proto::handshake;
+use crate::proto::http::{BodyDecoder, RequestHead};
 use crate::proto::{Kind, Machine, Role};
 use crate::shard::service::{Answer, Ended};
 
@@ -146,6 +147,8 @@ pub(super) struct Stash {
     /// A request that is not complete, or not answered.
     pub(super) request: Option<Box<Unanswered>>,
     pub(super) bytes: Vec<u8>,
+    /// How many of the bytes have been handled: what is behind them stays where it is as long as nothing comes behind it.
+    pub(super) handled: usize,
     /// How far the bytes have been searched for the end of a head.
     pub(super) searched: usize,
 }
@@ -154,9 +157,31 @@ pub(super) struct Stash {
 pub(super) struct Unanswered {
     /// Its head, as it was sent.
     pub(super) head: Vec<u8>,
+    pub(super) manner: Manner,
     /// When its head was complete.
     pub(super) since_ns: u64,
     pub(super) stage: Stage,
+}
+
+/// What of a request's head its response depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// Another request may follow on the connection.
+    pub(super) keeps_alive: bool,
+    /// It asks for an upgrade to WebSocket, rightly or not.
+    pub(super) is_upgrade: bool,
+    /// It is answered without content.
+    pub(super) head_only: bool,
+}
+
+impl Manner {
+    pub(super) fn of(head: &RequestHead<'_>) -> Manner {
+        Manner {
+            keeps_alive: head.keep_alive(),
+            is_upgrade: handshake::is_attempt(head),
+            head_only: head.method() == "HEAD",
+        }
+    }
 }
 
 /// How far a request has come.
@@ -192,9 +217,15 @@ impl Stash {
         size_of::<Stash>() + message + self.bytes.capacity() + request
     }
 
+    /// Puts more behind the bytes.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..std::mem::take(&mut self.handled));
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Whether any of a request is there: an empty line before it is nothing (RFC 9112 2.2).
     pub(super) fn has_request(&self) -> bool {
-        self.request.is_some() || has_begun(&self.bytes)
+        self.request.is_some() || has_begun(&self.bytes[self.handled..])
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Turn(());
 pub(super) struct Worker<'w, S> {
     pub(super) conn: &'w mut Conn,
     pub(super) cx: Context<'w, S>,
+    /// While it handles what a stash holds, how much of that it has left because something waits; it stays in the stash.
+    pub(super) left: Option<usize>,
 }
 
 /// What a connection's input is handled with: everything of the core but the connection itself.
@@ -194,7 +196,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             clock: &self.clock,
             wires: &mut self.wires,
         };
-        (Worker { conn: &mut self.conns[slot], cx }, &mut self.ring)
+        (Worker { conn: &mut self.conns[slot], cx, left: None }, &mut self.ring)
     }
 
     /// Handles no more of a connection's input until this is over. What could not be handled is in its stash.
@@ -224,7 +226,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn hold_back(&mut self, slot: u32, filled: &Filled) {
         reach(Mark::InputHeldBack);
         let stash = self.conns[slot].stash.get_or_insert_default();
-        stash.bytes.extend_from_slice(self.ring.buffer(filled));
+        stash.push(self.ring.buffer(filled));
         if stash.bytes.len() > STASH_BYTES_MAX {
             self.stop_receiving(slot);
         }

@@ -187,13 +187,27 @@ impl<S: Service> Worker<'_, S> {
             (None, None) => Next::Go,
         };
         match next {
-            Next::Go if !stash.bytes.is_empty() => self.input(&mut stash.bytes),
+            Next::Go if stash.handled < stash.bytes.len() => {
+                self.left = Some(0);
+                let next = self.input(&mut stash.bytes[stash.handled..]);
+                if let (Some(left @ 1..), Next::Wait(_)) = (self.left.take(), next) {
+                    stash.handled = stash.bytes.len() - left;
+                    self.keep(stash);
+                }
+                next
+            }
             Next::Wait(_) => {
-                self.conn.stash.get_or_insert_default().bytes = std::mem::take(&mut stash.bytes);
+                self.keep(stash);
                 next
             }
             _ => next,
         }
+    }
+
+    /// Leaves what is there of a stash's bytes where it is.
+    fn keep(&mut self, of: Stash) {
+        let stash = self.conn.stash.get_or_insert_default();
+        (stash.bytes, stash.handled) = (of.bytes, of.handled);
     }
 
     #[inline]
@@ -265,8 +279,10 @@ impl<S: Service> Worker<'_, S> {
 
     /// Something waits, and with it whatever came behind it.
     pub(super) fn pause(&mut self, rest: &[u8], wait: WaitsFor) -> Next {
-        if !rest.is_empty() {
-            self.conn.stash.get_or_insert_default().bytes.extend_from_slice(rest);
+        if let Some(left) = &mut self.left {
+            *left = rest.len();
+        } else if !rest.is_empty() {
+            self.conn.stash.get_or_insert_default().push(rest);
         }
         Next::Wait(wait)
     }

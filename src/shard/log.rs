@@ -46,6 +46,12 @@ pub(super) fn wants_connections() -> bool {
     tracing::enabled!(target: "ringwire::connection", Level::DEBUG)
 }
 
+/// Whether somebody wants to be told of requests.
+#[inline]
+pub(super) fn wants_requests() -> bool {
+    tracing::enabled!(target: "ringwire::access", Level::DEBUG)
+}
+
 fn millis(ns: u64) -> u64 {
     ns / 1_000_000
 }

@@ -248,11 +248,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.leave();
         self.tell_of_slowness();
         self.close_doomed();
-        self.hub.post_mail(|core| self.ring.ring_doorbell(core));
+        self.post_mail();
         self.mailbox.tell_of_room(|core| self.hub.wake(core, |core| self.ring.ring_doorbell(core)));
         self.rearm_starved();
         self.say_what_is_held();
         self.service.end_tick();
+        self.wake_others();
         self.measure();
         self.mind_spares();
         self.tell_of_limits();
@@ -335,6 +336,28 @@ impl<R: Ring, S: Service> Shard<R, S> {
             reach(Mark::MailFlowsAgain);
             self.waiting.resumable.append(&mut self.waiting.congested);
         }
+    }
+
+    /// Rings the bells of cores that sleep and have letters.
+    fn post_mail(&mut self) {
+        let mut bells = 0;
+        self.hub.post_mail(|core| {
+            bells += 1;
+            self.ring.ring_doorbell(core);
+        });
+        self.hub.counters.bells += bells;
+    }
+
+    /// And of those that sleep and have something ready.
+    fn wake_others(&mut self) {
+        let (hub, ring, mut bells) = (&self.hub, &mut self.ring, 0);
+        self.service.take_wakes(&mut |core| {
+            hub.wake(core, |core| {
+                bells += 1;
+                ring.ring_doorbell(core);
+            });
+        });
+        self.hub.counters.bells += bells;
     }
 
     fn read_urgent(&mut self, count: usize) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Shard;
-use super::conn::{Conn, Phase, Stage, Stash, Unanswered, WaitsFor, has_begun};
+use super::conn::{Conn, Manner, Phase, Stage, Stash, Unanswered, WaitsFor, has_begun};
 use super::gate::{Turn, Worker};
 use super::input::Next;
 use super::log;
@@ -105,7 +105,7 @@ impl<S: Service> Worker<'_, S> {
             let next = self.body(request, data, &mut consumed);
             return self.behind(next, &mut data[consumed..]);
         }
-        stash.bytes.extend_from_slice(data);
+        stash.push(data);
         self.requests_in(&mut stash.bytes, stash.searched)
     }
 
@@ -153,6 +153,11 @@ impl<S: Service> Worker<'_, S> {
                 let since_ns = request.since_ns;
                 self.with_head(&request.head, |worker, head| worker.request(head, &request.head, body, since_ns))
             }
+            // What most are answered with asks no more of the head than is known of it.
+            Stage::Answered(Answer::Response(reply)) => {
+                self.tell_of(&request.head, &reply, request.since_ns);
+                self.respond(request.manner, &request.head, RefusalReason::App, reply)
+            }
             Stage::Answered(answer) => {
                 let since_ns = request.since_ns;
                 self.with_head(&request.head, |worker, head| worker.answered(head, &request.head, answer, since_ns))
@@ -169,8 +174,15 @@ impl<S: Service> Worker<'_, S> {
     }
 
     /// Keeps a request, and nothing of the connection is handled before it.
-    fn hold_request(&mut self, head: &[u8], stage: Stage, wait: WaitsFor, since_ns: u64) -> Next {
-        let request = Unanswered { head: head.to_vec(), since_ns, stage };
+    fn hold_request(
+        &mut self,
+        head: &RequestHead<'_>,
+        head_bytes: &[u8],
+        stage: Stage,
+        wait: WaitsFor,
+        since_ns: u64,
+    ) -> Next {
+        let request = Unanswered { head: head_bytes.to_vec(), manner: Manner::of(head), since_ns, stage };
         self.conn.stash.get_or_insert_default().request = Some(Box::new(request));
         Next::Wait(wait)
     }
@@ -210,6 +222,11 @@ impl<S: Service> Worker<'_, S> {
                 Ok(head) => match head.body() {
                     Err(error) => return self.refuse_head(error, head_bytes),
                     Ok(Body::None) => self.request(&head, head_bytes, Bytes::new(), self.cx.clock.now_ns),
+                    Ok(Body::Length(length)) if self.is_there(length, &head, rest) => {
+                        consumed = length as usize;
+                        let body = Bytes::copy_from_slice(&rest[..consumed]);
+                        self.request(&head, head_bytes, body, self.cx.clock.now_ns)
+                    }
                     Ok(body) => match BodyDecoder::new(body, self.cx.settings.body_bytes_max) {
                         Err(error) => return self.refuse(error.status(), &error.to_string(), head_bytes),
                         Ok(decoder) => {
@@ -228,8 +245,8 @@ impl<S: Service> Worker<'_, S> {
                             }
                             self.give_time();
                             let stage = Stage::Body { decoder, received: Vec::new(), seen: (self.cx.clock.now_ns, 0) };
-                            let since_ns = self.cx.clock.now_ns;
-                            let request = Unanswered { head: head_bytes.to_vec(), since_ns, stage };
+                            let (manner, since_ns) = (Manner::of(&head), self.cx.clock.now_ns);
+                            let request = Unanswered { head: head_bytes.to_vec(), manner, since_ns, stage };
                             self.body(Box::new(request), rest, &mut consumed)
                         }
                     },
@@ -241,6 +258,14 @@ impl<S: Service> Worker<'_, S> {
                 return self.behind(next, &mut data[at..]);
             }
         }
+    }
+
+    /// Whether the whole of a body stands behind its head, and may: it is taken as it is then. Who holds it back until he is
+    /// told to send it is told.
+    fn is_there(&self, length: u64, head: &RequestHead<'_>, rest: &[u8]) -> bool {
+        length <= self.cx.settings.body_bytes_max as u64
+            && length <= rest.len() as u64
+            && !(head.expects_continue() && rest.is_empty())
     }
 
     /// Reads on in a body; handles its request when it is complete.
@@ -293,7 +318,7 @@ impl<S: Service> Worker<'_, S> {
     fn request(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], body: Bytes, since_ns: u64) -> Next {
         let turn = match self.cx.turn() {
             Ok(turn) => turn,
-            Err(wait) => return self.hold_request(head_bytes, Stage::Complete(body), wait, since_ns),
+            Err(wait) => return self.hold_request(head, head_bytes, Stage::Complete(body), wait, since_ns),
         };
         self.conn.answered = true;
         let body_bytes = body.len();
@@ -302,21 +327,23 @@ impl<S: Service> Worker<'_, S> {
         let (peer, is_relayed) = (client.peer, client.is_relayed);
         let inbound = Inbound { head, body, peer, is_relayed, tls, serves: self.serves() };
         match self.cx.request(turn, &inbound) {
-            Answer::Later => self.hold_request(head_bytes, Stage::Handled(body_bytes), WaitsFor::Answer, since_ns),
+            Answer::Later => {
+                self.hold_request(head, head_bytes, Stage::Handled(body_bytes), WaitsFor::Answer, since_ns)
+            }
             answer => self.answered(head, head_bytes, answer, since_ns),
         }
     }
 
     /// Does what was decided about a request; a WebSocket opens when it is its turn.
     fn answered(&mut self, head: &RequestHead<'_>, head_bytes: &[u8], answer: Answer, since_ns: u64) -> Next {
-        let (reason, mut reply) = match answer {
+        let (reason, reply) = match answer {
             Answer::Response(reply) => (RefusalReason::App, reply),
             Answer::WebSocket(accept) => {
                 let turn = match self.cx.turn() {
                     Ok(turn) => turn,
                     Err(wait) => {
                         let stage = Stage::Answered(Answer::WebSocket(accept));
-                        return self.hold_request(head_bytes, stage, wait, since_ns);
+                        return self.hold_request(head, head_bytes, stage, wait, since_ns);
                     }
                 };
                 match self.upgrade(turn, head, head_bytes, accept, since_ns) {
@@ -326,27 +353,39 @@ impl<S: Service> Worker<'_, S> {
             }
             Answer::Later => unreachable!("an answer is not put off twice"),
         };
-        let is_refused = reply.status.is_client_error() || reply.status.is_server_error();
-        if is_refused {
+        self.tell(head, reply.status, is_refusal(&reply).then_some(reason), since_ns);
+        self.respond(Manner::of(head), head_bytes, reason, reply)
+    }
+
+    /// Queues what a request is answered, and says what becomes of its connection.
+    fn respond(&mut self, manner: Manner, head_bytes: &[u8], reason: RefusalReason, mut reply: Reply) -> Next {
+        if is_refusal(&reply) {
             self.cx.hub.counters.refused.add(reason, 1);
         }
-        self.tell(head, reply.status, is_refused.then_some(reason), since_ns);
         // Who is let in no further must not take the place of somebody who would be.
         let is_limit = matches!(reason, RefusalReason::Full | RefusalReason::Address | RefusalReason::Memory);
         let is_draining = self.cx.admission.is_draining();
         // What is sent behind a refused upgrade may be meant for a WebSocket, or hidden from a proxy that believes in one.
-        let is_refused_upgrade = handshake::is_attempt(head);
+        let is_refused_upgrade = manner.is_upgrade;
         let keep_alive =
-            head.keep_alive() && !is_limit && !is_draining && !is_refused_upgrade && !asks_for_close(&reply);
+            manner.keeps_alive && !is_limit && !is_draining && !is_refused_upgrade && !asks_for_close(&reply);
         self.conn.deadline_ms = after(self.cx.clock.now_ns / 1_000_000, self.cx.clock.times.between);
         let then = if keep_alive { Then::KeepAlive } else { Then::Close };
-        let is_head = head.method() == "HEAD";
         self.cx.answering(head_bytes, &mut reply);
-        queue_reply(self.cx.hub, self.cx.slot, &self.cx.clock.date, &reply, then, is_head);
+        queue_reply(self.cx.hub, self.cx.slot, &self.cx.clock.date, &reply, then, manner.head_only);
         match then {
             Then::KeepAlive => Next::Go,
             Then::Close if is_refused_upgrade && !is_limit && !is_draining => Next::Refuse,
             Then::Close => Next::Flush,
+        }
+    }
+
+    /// Has the log say how a handler has answered a request, where somebody reads it.
+    fn tell_of(&self, head: &[u8], reply: &Reply, since_ns: u64) {
+        if log::wants_requests()
+            && let Ok(head) = parse_head(head, &self.head_limits())
+        {
+            self.tell(&head, reply.status, is_refusal(reply).then_some(RefusalReason::App), since_ns);
         }
     }
 
@@ -448,7 +487,7 @@ impl<S: Service> Worker<'_, S> {
 impl Stash {
     /// What the connection has asked and was not answered, as far as it is there.
     fn asked(&self) -> &[u8] {
-        self.request.as_ref().map_or(&self.bytes, |request| &request.head)
+        self.request.as_ref().map_or(&self.bytes[self.handled..], |request| &request.head)
     }
 
     /// Whether the body that it has a part of has come at [`BODY_BYTES_PER_SECOND_MIN`] since this was asked last.
@@ -486,6 +525,10 @@ fn body_of_handshake() -> Reply {
 pub(super) enum Then {
     KeepAlive,
     Close,
+}
+
+fn is_refusal(reply: &Reply) -> bool {
+    reply.status.is_client_error() || reply.status.is_server_error()
 }
 
 /// Whether a handler has asked for the connection to end behind its response.

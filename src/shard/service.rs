@@ -164,6 +164,12 @@ pub trait Service {
     /// The tick that began last is over.
     fn end_tick(&mut self) {}
 
+    /// Tells of the other cores for which something has become ready in this tick: they may sleep. Asked behind
+    /// [`Service::end_tick`].
+    fn take_wakes(&mut self, wake: &mut dyn FnMut(usize)) {
+        let _ = wake;
+    }
+
     /// Decides about a request.
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, request: &Inbound<'_, '_>) -> Answer;
 

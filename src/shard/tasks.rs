@@ -5,6 +5,10 @@ use crate::engine::Ring;
 use crate::hub::CoreHub;
 use crate::shard::service::{Answer, Service};
 
+/// Requests of one connection that are handled in one tick: each that waits for the one before it is handed in as soon as
+/// that is answered, and what they are answered leaves in one send.
+const REQUESTS_PER_TICK: usize = 64;
+
 /// What it takes to lend the hub, and what comes of it.
 pub(super) struct Tasks {
     /// Stands in for the hub while that is lent.
@@ -26,8 +30,19 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.service.next_due_ns().map(|due_ns| due_ns.div_ceil(1_000_000))
     }
 
-    /// Runs the service's tasks, and does what they ask of the shard.
+    /// Runs the service's tasks, and does what they ask of the shard; again, as long as what they have answered has let in
+    /// more requests.
     pub(super) fn run_tasks(&mut self) {
+        for _ in 0..REQUESTS_PER_TICK {
+            if !self.run_tasks_once() {
+                break;
+            }
+        }
+        self.resume_released();
+    }
+
+    /// Whether anything was answered.
+    fn run_tasks_once(&mut self) -> bool {
         let is_due = self.service.next_due_ns().is_some_and(|due_ns| due_ns <= self.clock.now_ns);
         if is_due || self.service.is_ready() {
             let stand_in = self.tasks.stand_in.take().expect("it is here while the hub is");
@@ -36,10 +51,13 @@ impl<R: Ring, S: Service> Shard<R, S> {
             let hub = lent.expect("the hub is given back");
             self.tasks.stand_in = Some(std::mem::replace(&mut self.hub, hub));
         }
-        self.service.take_answers(&mut self.tasks.answers);
-        for (slot, generation, answer) in std::mem::take(&mut self.tasks.answers) {
+        let mut answers = std::mem::take(&mut self.tasks.answers);
+        self.service.take_answers(&mut answers);
+        let is_answered = !answers.is_empty();
+        for (slot, generation, answer) in answers.drain(..) {
             self.answer(slot, generation, answer);
         }
-        self.resume_released();
+        self.tasks.answers = answers;
+        is_answered
     }
 }

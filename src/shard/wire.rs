@@ -70,7 +70,7 @@ impl<S: Service> Worker<'_, S> {
                 }
             };
             match opened.next {
-                _ if waits => self.conn.stash.get_or_insert_default().bytes.extend_from_slice(plain),
+                _ if waits => self.conn.stash.get_or_insert_default().push(plain),
                 Next::Go => {
                     opened.next = self.input(plain);
                     waits = matches!(opened.next, Next::Wait(_));

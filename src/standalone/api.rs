@@ -160,7 +160,11 @@ const PROXY_FIELDS: [&str; 19] = [
 /// Whether a proxy has said that it is one.
 fn is_forwarded(headers: &HeaderMap) -> bool {
     // The names in the map are in lower case.
-    headers.keys().any(|name| PROXY_FIELDS.iter().any(|start| name.as_str().starts_with(start)))
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        // Most differ in the first letter.
+        PROXY_FIELDS.iter().any(|start| start.as_bytes()[0] == name.as_bytes()[0] && name.starts_with(start))
+    })
 }
 
 /// Whether the request is for an address or `localhost`. A name that is not this machine's own may be anybody's who lets it
@@ -339,16 +343,23 @@ fn sent_to(delivery: Delivery) -> Result<Value, HttpError> {
     }
 }
 
-async fn message(request: Request) -> Result<Value, HttpError> {
+/// That a message was queued.
+#[derive(Serialize)]
+struct Sent {
+    sent: bool,
+}
+
+async fn message(request: Request) -> Result<Json<Sent>, HttpError> {
     let id = id(&request, USER_GONE)?;
     let data: &RawValue = serde_json::from_slice(request.body()).map_err(HttpError::invalid_json)?;
     check_passed_on(data).map_err(HttpError::invalid_json)?;
-    if !has_events(&request, id, USER_GONE).await? {
+    let sending = request.hub().emit_on_route(id, events::PATH, "private-message", data)?;
+    let Some(delivery) = sending.await? else {
         let message = format!("the connection is on another route than {}: it takes no events", events::PATH);
         return Err(HttpError::new(StatusCode::CONFLICT, message));
-    }
-    match request.hub().emit_to(id, "private-message", data)?.await {
-        Delivery { queued: 1.., .. } => Ok(json!({ "sent": true })),
+    };
+    match delivery {
+        Delivery { queued: 1.., .. } => Ok(Json(Sent { sent: true })),
         Delivery { refused: 1.., .. } => Err(MailError::Full.into()),
         Delivery { unreachable: 1.., .. } => Err(MailError::Unreachable.into()),
         Delivery { dropped: 1.., .. } => Err(HttpError::unavailable("the user does not keep up")),

@@ -126,6 +126,10 @@ impl Service for Watched {
         self.inner.end_tick();
     }
 
+    fn take_wakes(&mut self, wake: &mut dyn FnMut(usize)) {
+        self.inner.take_wakes(wake);
+    }
+
     fn request(&mut self, hub: &mut CoreHub, slot: u32, generation: u32, inbound: &Inbound<'_, '_>) -> Answer {
         let number = inbound.head.query().and_then(|query| query.strip_prefix("n=")?.parse().ok());
         match number {

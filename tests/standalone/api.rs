@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ringwire::config::CoreSet;
 use serde_json::{Value, json};
 
 use crate::common::{TestServer, close_code, config};
-use crate::{User, ask, ask_with, json_of};
+use crate::metrics::{scrape, sum};
+use crate::{User, ask, ask_with, json_of, request};
 
 #[test]
 fn a_broadcast_reaches_every_event_socket_and_no_other() {
@@ -51,6 +53,59 @@ fn a_private_message_reaches_one_on_whichever_core() {
         }
     }
     users.iter_mut().for_each(User::has_nothing_more);
+}
+
+/// Kills: a tick, and a send, for each of the requests of a pipeline.
+#[test]
+fn a_pipeline_of_messages_is_answered_in_few_ticks() {
+    let server = TestServer::with(config().cores(CoreSet::Count(1)));
+    let mut user = User::new(&server);
+    let mut client = server.raw();
+    let requests = |user: &User| {
+        let path = format!("/api/message/{}", user.id);
+        (0..200).flat_map(|number| request("POST", &path, &[], &number.to_string())).collect::<Vec<u8>>()
+    };
+    let ticks = || sum(&scrape(&server), "ringwire_ticks_total", &[]);
+    let before = ticks();
+    client.send(&requests(&user));
+    for number in 0..200 {
+        let response = client.response(false);
+        assert_eq!((response.status, json_of(&response)), (200, json!({ "sent": true })), "{number}");
+    }
+    let taken = ticks() - before;
+    for number in 0..200 {
+        assert_eq!(user.expect("private-message"), number);
+    }
+    assert!(taken < 100.0, "{taken} ticks");
+    // Whoever asks for the end of the connection has it behind that answer.
+    let [open, close] = [("connection", "keep-alive"), ("connection", "close")].map(|header| {
+        let path = format!("/api/message/{}", user.id);
+        request("POST", &path, &[header], "1")
+    });
+    client.send(&[open.clone(), close, open].concat());
+    for connection in ["keep-alive", "close"] {
+        let response = client.response(false);
+        assert_eq!((response.status, response.header("connection")), (200, Some(connection)));
+    }
+    assert!(client.frames().0.is_empty(), "nothing behind it is answered");
+}
+
+/// Kills: asking the connection's core first whether it takes events, which wakes both cores twice.
+#[test]
+fn a_message_to_one_is_one_letter() {
+    let server = TestServer::new();
+    let mut users = User::on_both_cores(&server);
+    let letters = || sum(&scrape(&server), "ringwire_letters_total", &[]);
+    let before = letters();
+    for number in 0..20 {
+        for user in &mut users {
+            ask(&server, "POST", &format!("/api/message/{}", user.id), "1");
+            assert_eq!(user.expect("private-message"), 1, "{number}");
+        }
+    }
+    // And those of the look at the counters.
+    let taken = letters() - before;
+    assert!((40.0..60.0).contains(&taken), "{taken} letters for 40 messages");
 }
 
 #[test]

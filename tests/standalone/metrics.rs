@@ -10,14 +10,14 @@ use crate::common::raw::{self, Raw};
 use crate::common::{TestServer, config, eventually};
 use crate::{ask_with, json_of};
 
-fn scrape(server: &TestServer) -> Scrape {
+pub(super) fn scrape(server: &TestServer) -> Scrape {
     let response = ask_with(server, "GET", "/metrics", &[], "");
     assert_eq!((response.status, response.header("content-type")), (200, Some(CONTENT_TYPE)));
     Scrape::parse(response.body.lines().map(|line| Ok(line.to_owned()))).expect("the format")
 }
 
 /// Summed over cores.
-fn sum(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
+pub(super) fn sum(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
     let is_it = |sample: &&Sample| {
         sample.metric == name && labels.iter().all(|(label, value)| sample.labels.get(label) == Some(value))
     };

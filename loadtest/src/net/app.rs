@@ -84,8 +84,8 @@ pub(crate) trait App {
     fn received(&mut self, io: &mut Io, conn: u32, tag: u32, message: Received<'_>);
     /// A pong came.
     fn pong(&mut self, _io: &mut Io, _tag: u32, _payload: &[u8]) {}
-    /// An HTTP response came.
-    fn responded(&mut self, _io: &mut Io, _conn: u32, _tag: u32, _status: u16) {}
+    /// An HTTP response came, with this content.
+    fn responded(&mut self, _io: &mut Io, _conn: u32, _tag: u32, _status: u16, _body: &[u8]) {}
     /// The connection is no more, or never was.
     fn closed(&mut self, io: &mut Io, conn: u32, tag: u32, gone: Gone);
     /// What the opening handshake says beside what all say.

@@ -55,8 +55,9 @@ pub(super) fn read_http<A: App>(line: &mut Line, io: &mut Io, app: &mut A, conn:
             break false;
         }
         let status = response.code.unwrap_or_default();
+        let body = &line.head[used + head..used + head + length];
         used += head + length;
-        app.responded(io, conn, line.tag, status);
+        app.responded(io, conn, line.tag, status, body);
     };
     line.head.drain(..used);
     if malformed {

@@ -4,7 +4,14 @@
 //! the event has to arrive at that socket, once, in order, with that content. Which core serves an HTTP connection and
 //! which one a socket is the kernel's choice, so with several cores most messages cross from one to another. A socket is
 //! always addressed by the same HTTP connection: only then is there an order to check.
+//!
+//! An HTTP connection may have several requests in flight (RFC 9112 9.3.2); their responses come in their order.
+//!
+//! Invariant: a poster's `undelivered` are the `times` of its sockets, and `outstanding` are those of all.
 
+use std::{collections::VecDeque, io::Write};
+
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
@@ -22,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) sockets: usize,
     /// HTTP connections, of each worker.
     pub(crate) posters: usize,
+    /// Requests in flight on each of them.
+    pub(crate) pipeline: usize,
     pub(crate) ramp: Ramp,
     pub(crate) pace: Pace,
     /// Of each target.
@@ -35,22 +44,57 @@ pub(crate) struct Plan {
 struct Socket {
     slot: Option<u32>,
     id: Option<String>,
-    /// Messages posted, and when the last of them was due and posted.
+    /// Messages posted.
     sent: u64,
     tracker: Tracker,
-    times: std::collections::VecDeque<(u64, Nanos, Nanos)>,
+    /// Those that have not come and may, in order.
+    times: VecDeque<Times>,
+}
+
+/// When a message was due, and when it was posted.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    sequence: u64,
+    due: Nanos,
+    posted: Nanos,
+}
+
+/// A request that has no response.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    socket: usize,
+    sequence: u64,
+    at: Nanos,
 }
 
 #[derive(Debug, Default)]
 struct Poster {
     slot: Option<u32>,
-    /// The socket it has posted to and waits for a response about, since when.
-    waiting: Option<(usize, Nanos)>,
-    /// Closed loop: the event of that post has not come yet.
-    undelivered: Option<(usize, u64)>,
+    /// In their order.
+    waiting: VecDeque<Asked>,
+    undelivered: usize,
     next: usize,
     due: u64,
     posted: u64,
+}
+
+/// What a response says of its message, where it says anything of the kind.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    sent: Option<bool>,
+    recipients: Option<u64>,
+}
+
+impl Told {
+    /// What is wrong with it: a message has one receiver.
+    fn complaint(&self) -> Option<String> {
+        match self {
+            Told { sent: Some(false), .. } => Some("that it was not sent".to_owned()),
+            Told { recipients: Some(count), .. } if *count != 1 => Some(format!("that {count} sockets get it")),
+            _ => None,
+        }
+    }
 }
 
 /// One worker's sockets and HTTP connections; tags from `sockets.len()` on are the latter's.
@@ -99,79 +143,108 @@ impl Emit {
 
     /// Posts as much as this HTTP connection may.
     fn pump(&mut self, io: &mut Io, index: usize) {
-        let posters = self.posters.len();
+        while self.post(io, index) {}
+    }
+
+    /// Posts the next message of this HTTP connection, unless it has to wait or there is none.
+    fn post(&mut self, io: &mut Io, index: usize) -> bool {
+        let (posters, pipeline) = (self.posters.len(), self.plan.pipeline);
         let poster = &mut self.posters[index];
-        let (Some(slot), None) = (poster.slot, poster.waiting) else { return };
+        let Some(slot) = poster.slot.filter(|_| poster.waiting.len() < pipeline) else { return false };
         let due = match &self.schedule {
             Some(schedule) if poster.posted < poster.due => schedule.at(poster.posted * posters as u64 + index as u64),
-            Some(_) => return,
-            None if poster.undelivered.is_some() || !self.phase.is_flowing() || self.budget == 0 => return,
-            None => {
-                self.budget -= u64::from(self.phase == Phase::Measure);
-                io.now
-            }
+            Some(_) => return false,
+            None if poster.undelivered >= pipeline || !self.phase.is_flowing() || self.budget == 0 => return false,
+            None => io.now,
         };
         // The next of its own sockets that is there.
-        let own = self.sockets.len() - index;
-        let own = own.div_ceil(posters);
+        let own = (self.sockets.len() - index).div_ceil(posters);
         let place = |turn: usize| index + (turn % own) * posters;
         let Some(turn) = (poster.next..poster.next + own).find(|&turn| self.sockets[place(turn)].id.is_some()) else {
-            return;
+            return false;
         };
-        poster.next = turn + 1;
+        if self.schedule.is_none() {
+            self.budget -= u64::from(self.phase == Phase::Measure);
+        }
+        poster.next = (turn + 1) % own;
         poster.posted += 1;
         let tag = place(turn);
         let socket = &mut self.sockets[tag];
         let name = Name { stream: self.share.number(tag) as u32, sequence: socket.sent };
         socket.sent += 1;
-        socket.times.push_back((name.sequence, due, io.now));
-        poster.waiting = Some((tag, io.now));
-        poster.undelivered = Some((tag, name.sequence));
+        socket.times.push_back(Times { sequence: name.sequence, due, posted: io.now });
+        poster.waiting.push_back(Asked { socket: tag, sequence: name.sequence, at: io.now });
+        poster.undelivered += 1;
         self.outstanding += 1;
-        let body = io.messages.reply(name).payload();
-        let id = socket.id.as_deref().unwrap_or_default();
-        let path = self.plan.api.replace("{id}", id);
-        let token =
-            self.plan.token.as_ref().map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
-        self.request.clear();
-        self.request.extend_from_slice(
-            format!(
-                "POST {path} HTTP/1.1\r\nHost: {}\r\n{token}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n\"",
-                self.plan.hosts[self.share.number(self.sockets.len() + index) % self.plan.hosts.len()],
-                body.len() + 2
-            )
-            .as_bytes(),
-        );
-        self.request.extend_from_slice(&body);
-        self.request.push(b'"');
+        let host = &self.plan.hosts[self.share.number(self.sockets.len() + index) % self.plan.hosts.len()];
+        let id = self.sockets[tag].id.as_deref().unwrap_or_default();
+        put_request(&mut self.request, &self.plan, host, id, &io.messages.reply(name).payload());
         io.raw(slot, &self.request);
         io.tally.published += 1;
+        true
     }
 
     fn poster_of(&self, tag: usize) -> usize {
         tag % self.posters.len()
     }
 
+    /// A socket's messages up to this one have come, or will not; returns the times of this one, if it was waited for.
+    fn settle(&mut self, tag: usize, sequence: u64) -> Option<Times> {
+        let index = self.poster_of(tag);
+        let mut last = None;
+        let waited_for = &mut self.sockets[tag].times;
+        while let Some(&times) = waited_for.front().filter(|times| times.sequence <= sequence) {
+            waited_for.pop_front();
+            self.posters[index].undelivered -= 1;
+            self.outstanding -= 1;
+            last = Some(times);
+        }
+        last.filter(|last| last.sequence == sequence)
+    }
+
     fn arrived(&mut self, io: &mut Io, tag: usize, sequence: u64) {
         io.tally.done += 1;
-        self.outstanding = self.outstanding.saturating_sub(1);
-        let socket = &mut self.sockets[tag];
-        while let Some(&(of, due, sent)) = socket.times.front() {
-            if of > sequence {
-                break;
-            }
-            socket.times.pop_front();
-            if of == sequence {
-                io.tally.latency(io.now.saturating_sub(due));
-                if self.schedule.is_some() {
-                    io.tally.time_recorded(Timed::Uncorrected, io.now - sent);
-                }
+        if let Some(times) = self.settle(tag, sequence) {
+            io.tally.latency(io.now.saturating_sub(times.due));
+            if self.schedule.is_some() {
+                io.tally.time_recorded(Timed::Uncorrected, io.now - times.posted);
             }
         }
-        let index = self.poster_of(tag);
-        if self.posters[index].undelivered == Some((tag, sequence)) {
-            self.posters[index].undelivered = None;
-            self.pump(io, index);
+        self.pump(io, self.poster_of(tag));
+    }
+
+    /// What the server has refused will not come.
+    fn refused(&mut self, index: usize, asked: Asked) {
+        let times = &mut self.sockets[asked.socket].times;
+        if let Some(place) = times.iter().position(|times| times.sequence == asked.sequence) {
+            times.remove(place);
+            self.posters[index].undelivered -= 1;
+            self.outstanding -= 1;
+        }
+    }
+
+    /// Gives up what was posted too long ago, and connections whose responses do not come.
+    fn lose_late(&mut self, io: &mut Io) {
+        for poster in &self.posters {
+            let first = poster.waiting.front().filter(|first| io.now > first.at + self.plan.pace.patience);
+            if let (Some(slot), Some(_)) = (poster.slot, first) {
+                io.abandon(slot);
+            }
+        }
+        for tag in 0..self.sockets.len() {
+            let patience = self.plan.pace.patience;
+            let mut is_lost = false;
+            while let Some(first) = self.sockets[tag].times.front()
+                && io.now > first.posted + patience
+            {
+                let sequence = first.sequence;
+                io.tally.say(|| format!("socket {tag}: message {sequence} never came"));
+                self.settle(tag, sequence);
+                is_lost = true;
+            }
+            if is_lost {
+                self.pump(io, self.poster_of(tag));
+            }
         }
     }
 
@@ -192,11 +265,12 @@ impl Emit {
                 let socket = &mut self.sockets[tag];
                 let message = Received { kind: io.messages.kind, payload };
                 match judge(io, tag as u32, stream, &mut socket.tracker, socket.sent, message) {
-                    Verdict::Arrived { sequence, skipped } => {
-                        self.outstanding = self.outstanding.saturating_sub(skipped);
-                        self.arrived(io, tag, sequence);
+                    Verdict::Arrived { sequence, .. } => self.arrived(io, tag, sequence),
+                    Verdict::Spoilt => {
+                        let spoilt = socket.tracker.next - 1;
+                        self.settle(tag, spoilt);
+                        self.pump(io, self.poster_of(tag));
                     }
-                    Verdict::Spoilt => self.outstanding = self.outstanding.saturating_sub(1),
                     Verdict::Nothing => {}
                 }
                 Ok(())
@@ -237,17 +311,21 @@ impl App for Emit {
         }
     }
 
-    fn responded(&mut self, io: &mut Io, _conn: u32, tag: u32, status: u16) {
+    fn responded(&mut self, io: &mut Io, _conn: u32, tag: u32, status: u16, body: &[u8]) {
         let index = tag as usize - self.sockets.len();
-        let Some((socket, at)) = self.posters[index].waiting.take() else {
+        let Some(asked) = self.posters[index].waiting.pop_front() else {
             io.tally.checks.unexpected += 1;
             return io.tally.say(|| format!("HTTP connection {index}: status {status}, which nothing asked for"));
         };
+        let Asked { socket, at, .. } = asked;
         io.tally.time_recorded(Timed::Http, io.now - at);
         if status != 200 {
             *io.tally.statuses.entry(status).or_default() += 1;
             io.tally.say(|| format!("HTTP connection {index}: status {status} for a message to socket {socket}"));
-            self.posters[index].undelivered = None;
+            self.refused(index, asked);
+        } else if let Some(complaint) = serde_json::from_slice::<Told>(body).unwrap_or_default().complaint() {
+            io.tally.checks.unexpected += 1;
+            io.tally.say(|| format!("HTTP connection {index}: of a message to socket {socket} it is said {complaint}"));
         }
         self.pump(io, index);
     }
@@ -259,12 +337,14 @@ impl App for Emit {
             if socket.slot.take().is_some() && socket.id.take().is_none() {
                 self.unnamed -= 1;
             }
+            self.settle(tag, u64::MAX);
             return;
         }
         let index = tag - self.sockets.len();
         self.posters[index].slot = None;
-        if self.posters[index].waiting.take().is_some() && self.phase < Phase::Stop {
-            io.tally.say(|| format!("HTTP connection {index}: closed before its response"));
+        let waiting = std::mem::take(&mut self.posters[index].waiting).len();
+        if waiting > 0 && self.phase < Phase::Stop {
+            io.tally.say(|| format!("HTTP connection {index}: closed before {waiting} of its responses"));
         }
     }
 
@@ -278,20 +358,7 @@ impl App for Emit {
         }
         if io.now >= self.look_again {
             self.look_again = io.now + 50_000_000;
-            for index in 0..self.posters.len() {
-                if let Some((tag, sequence)) = self.posters[index].undelivered {
-                    let late = self.sockets[tag]
-                        .times
-                        .iter()
-                        .any(|time| time.0 == sequence && io.now > time.2 + self.plan.pace.patience);
-                    if late {
-                        self.posters[index].undelivered = None;
-                        self.outstanding = self.outstanding.saturating_sub(1);
-                        io.tally.say(|| format!("socket {tag}: message {sequence} never came"));
-                        self.pump(io, index);
-                    }
-                }
-            }
+            self.lose_late(io);
         }
         let schedule = self.schedule?;
         if !self.phase.is_flowing() || self.posters.is_empty() {
@@ -328,7 +395,7 @@ impl Scenario for Emit {
 
     fn is_idle(&mut self, _io: &Io) -> bool {
         let quiet =
-            |poster: &Poster| poster.slot.is_none() || (poster.waiting.is_none() && poster.due <= poster.posted);
+            |poster: &Poster| poster.slot.is_none() || (poster.waiting.is_empty() && poster.due <= poster.posted);
         (self.phase == Phase::Drain || self.budget == 0) && self.outstanding == 0 && self.posters.iter().all(quiet)
             || self.posters.iter().all(|poster| poster.slot.is_none())
     }
@@ -341,4 +408,19 @@ impl Scenario for Emit {
             io.tally.unsent += poster.due.saturating_sub(poster.posted);
         }
     }
+}
+
+/// Writes a request in place of the one before.
+fn put_request(out: &mut Vec<u8>, plan: &Plan, host: &str, id: &str, payload: &[u8]) {
+    let (before, after) = plan.api.split_once("{id}").unwrap_or((&plan.api, ""));
+    out.clear();
+    // A vector takes all.
+    let _ = write!(out, "POST {before}{id}{after} HTTP/1.1\r\nHost: {host}\r\n");
+    if let Some(token) = &plan.token {
+        let _ = write!(out, "Authorization: Bearer {token}\r\n");
+    }
+    let length = payload.len() + 2;
+    let _ = write!(out, "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n\"");
+    out.extend_from_slice(payload);
+    out.push(b'"');
 }
