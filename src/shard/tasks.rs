@@ -8,6 +8,8 @@ use crate::shard::service::{Answer, Service};
 /// Requests of one connection that are handled in one tick: each that waits for the one before it is handed in as soon as
 /// that is answered, and what they are answered leaves in one send.
 const REQUESTS_PER_TICK: usize = 64;
+/// No further ones when the tick has taken so long: those of many connections would keep everybody else waiting.
+const REQUESTS_NS_PER_TICK: u64 = 1_000_000;
 
 /// What it takes to lend the hub, and what comes of it.
 pub(super) struct Tasks {
@@ -33,8 +35,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Runs the service's tasks, and does what they ask of the shard; again, as long as what they have answered has let in
     /// more requests.
     pub(super) fn run_tasks(&mut self) {
+        let until_ns = self.clock.now_ns + REQUESTS_NS_PER_TICK;
         for _ in 0..REQUESTS_PER_TICK {
-            if !self.run_tasks_once() {
+            if !self.run_tasks_once() || self.ring.now() >= until_ns {
                 break;
             }
         }

@@ -30,6 +30,8 @@ fn each_connection_wakes_the_accept_that_has_waited_longest() {
     assert_eq!(turn(&mut rings[1]), [(0, Ok(0))]);
     assert_eq!(turn(&mut rings[0]), [(0, Ok(0)), (1, Ok(0))]);
     assert_eq!(clients.each_ref().map(Client::is_accepted), [true, true, true, false]);
+    // Both have something to do until they have slept again.
+    rings.iter_mut().for_each(|ring| assert_eq!(turn(ring), []));
     assert!(!world.runnable(0) && !world.runnable(1), "the fourth has woken nobody");
     // An accept that comes takes who is there.
     rings[1].accept(0, Token::new(Op::Accept, 1, 1));
