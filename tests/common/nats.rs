@@ -92,6 +92,20 @@ impl Nats {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
+        // Each of its threads is stopped by itself.
+        while signal == Signal::SIGSTOP && !self.stands_still() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let state = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat"));
+        // The state stands behind the name, which is in brackets.
+        tasks
+            .flatten()
+            .filter_map(|task| state(task).ok())
+            .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
     }
 
     /// Ends it and starts another in its place.

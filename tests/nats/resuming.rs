@@ -16,7 +16,8 @@ use crate::rig::{Machine, Nats, Outsider, Proxy, Socket, eventually};
 type Seen = Vec<(u64, String)>;
 
 fn machine(nats: &Nats, name: &str, history: &str) -> Machine {
-    let machine = Machine::with(&nats.url(), name, &[&format!("--history={history}")]);
+    // Whoever does not read for a while is nobody who does not keep up.
+    let machine = Machine::with(&nats.url(), name, &[&format!("--history={history}"), "--max-outbox=16MiB"]);
     machine.await_history();
     machine
 }
