@@ -400,7 +400,8 @@ words! {
     /// use ringwire::config::{Config, NatsHistory};
     ///
     /// let config = Config::default().nats_history(NatsHistory::File);
-    /// assert_eq!(config.nats_history.to_string(), "file");
+    /// assert!(config.validate().is_ok());
+    /// assert_eq!(NatsHistory::File.to_string(), "file");
     /// ```
     NatsHistory, NATS_HISTORY_WORDS;
     /// Nowhere: each machine has a history of its own.
