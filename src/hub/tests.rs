@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::mailed::NoWake;
 use super::*;
 use crate::admission::Admission;
 use crate::chance::Chance;
@@ -15,12 +16,6 @@ pub(super) struct World {
     pub(super) hubs: Vec<CoreHub>,
     mailboxes: Vec<Mailbox<Letter>>,
     handle: Hub,
-}
-
-struct NoWake;
-
-impl Wake for NoWake {
-    fn wake(&self) {}
 }
 
 impl World {

@@ -13,6 +13,8 @@ const COMPLETIONS_USUAL: usize = 1024;
 pub(super) struct Intake {
     /// Completions of this tick, the mail comes before them; and what the tick before has left of its own.
     pub(super) completions: Vec<Completion>,
+    /// Empty between ticks: room for what a tick leaves, so that none is allocated for it.
+    left: Vec<Completion>,
     /// Those whose receives found no buffer: armed again once buffers have been given back.
     pub(super) starved: Vec<Key>,
     /// Those with more of a large message at hand, in turn.
@@ -21,7 +23,8 @@ pub(super) struct Intake {
 
 impl Default for Intake {
     fn default() -> Intake {
-        Intake { completions: Vec::with_capacity(COMPLETIONS_USUAL), starved: Vec::new(), bulk: Bulk::default() }
+        let completions = Vec::with_capacity(COMPLETIONS_USUAL);
+        Intake { completions, left: Vec::new(), starved: Vec::new(), bulk: Bulk::default() }
     }
 }
 
@@ -31,17 +34,19 @@ impl Intake {
         if self.completions.capacity() > COMPLETIONS_USUAL && self.completions.is_empty() {
             self.completions.shrink_to(COMPLETIONS_USUAL);
         }
+        self.left.shrink_to(COMPLETIONS_USUAL);
     }
 }
 
 impl<R: Ring, S: Service> Shard<R, S> {
     pub(super) fn handle_completions(&mut self) {
         let mut completions = std::mem::take(&mut self.intake.completions);
+        let mut left = std::mem::take(&mut self.intake.left);
         let mut left_bytes = self.settings.tick_bytes_max;
         for completion in completions.drain(..) {
             match completion.token.op() {
                 // With all that a connection has received behind it: so its order is kept.
-                Op::Recv if left_bytes == 0 => self.intake.completions.push(completion),
+                Op::Recv if left_bytes == 0 => left.push(completion),
                 Op::Recv => {
                     let bytes = completion.filled.as_ref().map_or(0, |filled| filled.byte_count() as usize);
                     left_bytes = left_bytes.saturating_sub(bytes);
@@ -56,11 +61,11 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 Op::SendNow | Op::Cancel | Op::Connect => {}
             }
         }
-        if self.intake.completions.is_empty() {
-            self.intake.completions = completions;
-        } else {
+        if !left.is_empty() {
             reach(Mark::InputOfNextTick);
+            std::mem::swap(&mut completions, &mut left);
         }
+        (self.intake.completions, self.intake.left) = (completions, left);
     }
 
     pub(super) fn rearm_starved(&mut self) {

@@ -12,8 +12,9 @@
 //! A tick, in this order: submit what the last tick queued and wait; take the completions; settle the sends of the batch;
 //! read the mail; answer the joins that are known to all now; run parser and handlers over what was received; fire due timers; tell handlers who does not keep up; close
 //! the doomed; ring other cores' bells. The mail comes before the handlers so that what a core was told before a message
-//! arrived is known when the message is handled. Of much that was received a tick handles only a part, and the next one goes on:
-//! what is handled at once is still in the processor's cache when it is sent. Nothing in a tick blocks, and nothing allocates per message once warm.
+//! arrived is known when the message is handled. Of much that was received a tick handles only a part, and the next one goes
+//! on: what is handled at once is still in the processor's cache when it is sent. Nothing in a tick blocks, and nothing
+//! allocates per message once warm.
 //!
 //! All parts use the ring, the service, the hub, the mailbox, what the process admits, the settings, the connections and the
 //! clock. The rest of a core is each one part's:
