@@ -452,6 +452,32 @@ impl Connection {
         let (core, slot) = (Rc::clone(self.core()), self.own_id().slot());
         ask(core, slot, |message| self.queue(message, None), event, data, timeout)
     }
+
+    /// As [`Connection::emit_with_ack`], and the event is sent as it is, whatever compression was agreed: see
+    /// [`IntoMessage::uncompressed`](crate::IntoMessage::uncompressed).
+    ///
+    /// ```
+    /// use ringwire::{App, Connection, Deflate, ws};
+    /// use std::time::Duration;
+    ///
+    /// let task = async |socket: Connection| {
+    ///     let token = "4711 ".repeat(100);
+    ///     socket.emit_with_ack_uncompressed("keep this", &token, Duration::from_secs(5)).await.is_ok().then_some("welcome")
+    /// };
+    /// App::new().ws("/", ws().deflate(Deflate::Stateless).task(task));
+    /// ```
+    pub fn emit_with_ack_uncompressed(
+        &self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Acknowledgement {
+        if self.is_closed() {
+            return Acknowledgement::refused(AckError::Gone);
+        }
+        let (core, slot) = (Rc::clone(self.core()), self.own_id().slot());
+        ask(core, slot, |message| self.queue(message.marked(true), None), event, data, timeout)
+    }
 }
 
 impl Socket<'_> {
@@ -474,6 +500,30 @@ impl Socket<'_> {
     ) -> Acknowledgement {
         let (core, slot) = (Rc::clone(self.core()), self.slot);
         ask(core, slot, |message| self.queue(message, None), event, data, timeout)
+    }
+
+    /// As [`Socket::emit_with_ack`], and the event is sent as it is, whatever compression was agreed: see
+    /// [`IntoMessage::uncompressed`](crate::IntoMessage::uncompressed).
+    ///
+    /// ```
+    /// use ringwire::{App, Deflate, ws};
+    /// use std::time::Duration;
+    ///
+    /// let route = ws().deflate(Deflate::Stateless).on_connect(|socket| {
+    ///     let kept = socket.emit_with_ack_uncompressed("keep this", &"4711 ".repeat(100), Duration::from_secs(5));
+    ///     let sender = socket.sender();
+    ///     socket.spawn(async move { kept.await.map(|_| sender.send("welcome")) }).detach();
+    /// });
+    /// App::new().ws("/", route);
+    /// ```
+    pub fn emit_with_ack_uncompressed(
+        &mut self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Acknowledgement {
+        let (core, slot) = (Rc::clone(self.core()), self.slot);
+        ask(core, slot, |message| self.queue(message.marked(true), None), event, data, timeout)
     }
 }
 

@@ -2,6 +2,7 @@
 //! window ever has it. What is not marked goes out compressed by the same ways.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::stream;
 use ringwire::{
@@ -42,7 +43,7 @@ fn secret(asked: &str) -> String {
 }
 
 /// Messages to the connection itself, and to another one of its room.
-const TO_ITSELF: usize = 26;
+const TO_ITSELF: usize = 27;
 const TO_ANOTHER: usize = 16;
 
 macro_rules! secrets {
@@ -67,6 +68,11 @@ macro_rules! secrets {
                     true => peer.emit_uncompressed("event", &text)?,
                     false => peer.emit("event", &text)?,
                 };
+                let hour = Duration::from_secs(3600);
+                drop(match is_marked {
+                    true => peer.emit_with_ack_uncompressed("event", &text, hour),
+                    false => peer.emit_with_ack("event", &text, hour),
+                });
                 peer.to("den").send(said())?;
                 mark(peer.to("den"), is_marked).send(text.as_str())?;
                 mark(peer.to("den").except_self(), is_marked).send(OwnedMessage::text(text.clone()))?;
