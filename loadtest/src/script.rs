@@ -6,10 +6,11 @@ pub(crate) mod file;
 pub(crate) mod recording;
 pub(crate) mod stages;
 pub(crate) mod template;
+mod turns;
 
 use ringwire::proto::Kind;
 
-use self::{expect::Expected, stages::Stages, template::Template};
+use self::{expect::Expected, stages::Stages, template::Template, turns::Turns};
 use crate::net::Nanos;
 
 /// See the module.
@@ -21,6 +22,7 @@ pub(crate) struct Script {
     pub(crate) names: Vec<String>,
     /// How often each user comes; without it, again and again.
     pub(crate) sessions: Option<u64>,
+    turns: Turns,
 }
 
 /// One kind of user.
@@ -126,24 +128,18 @@ impl Role {
 }
 
 impl Script {
-    /// All users alike.
-    pub(crate) fn of(role: Role, stages: Stages) -> Script {
-        Script { roles: vec![role], stages, names: vec!["reply".to_owned()], sessions: None }
+    pub(crate) fn new(roles: Vec<Role>, stages: Stages, names: Vec<String>, sessions: Option<u64>) -> Script {
+        Script { turns: Turns::of(&roles), roles, stages, names, sessions }
     }
 
-    /// Which role a user has: they take turns as their weights say.
+    /// All users alike.
+    pub(crate) fn of(role: Role, stages: Stages) -> Script {
+        Script::new(vec![role], stages, vec!["reply".to_owned()], None)
+    }
+
+    /// Which role a user has.
     pub(crate) fn role_of(&self, user: usize) -> usize {
-        let total: u64 = self.roles.iter().map(|role| u64::from(role.weight)).sum();
-        // Evenly mixed, so that any few users in a row have about the right parts.
-        let place = (user as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let mut left = (place * total) >> 32;
-        for (index, role) in self.roles.iter().enumerate() {
-            if left < u64::from(role.weight) {
-                return index;
-            }
-            left -= u64::from(role.weight);
-        }
-        unreachable!("left < total")
+        self.turns.role_of(user, &self.roles)
     }
 }
 
@@ -161,16 +157,6 @@ mod tests {
         }
         for wrong in ["", "2s..1s", "x", "1s.."] {
             assert!(Span::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn roles_are_mixed_by_their_weights() {
-        let role = |weight| Role { weight, ..Role::idle("x") };
-        let script = Script { roles: vec![role(1), role(3)], ..Script::of(role(1), Stages::constant(1, 1)) };
-        for users in [40, 400, 4000] {
-            let second = (0..users).filter(|user| script.role_of(*user) == 1).count() as f64 / users as f64;
-            assert!((0.7..0.8).contains(&second), "{second} of {users}");
         }
     }
 

@@ -265,6 +265,41 @@ fn files_travel_and_users_are_one_agents() {
     [rows, json].into_iter().for_each(|file| std::fs::remove_file(file).expect("ours"));
 }
 
+/// Kills: sessions that every agent plays, or none; a recording that an agent looks for itself.
+#[test]
+fn recordings_are_played_by_all_together() {
+    let (addr, noted) = serve_noting();
+    let (a, b) = (Agent::start(""), Agent::start(""));
+    let message = |kind: &str, time: f64| json!({"type": kind, "time": time, "opcode": 1, "data": "hello"});
+    let entry = |path: &str| {
+        let messages = [message("send", 1.0), message("receive", 1.1), message("send", 1.2), message("receive", 1.3)];
+        json!({"request": {"url": format!("ws://{addr}/{path}")}, "_webSocketMessages": messages})
+    };
+    let entries = ["a", "b", "c"].map(entry);
+    let har = json!({"log": {"entries": entries}}).to_string();
+    for (options, users, expected) in [
+        ("", 3, vec!["/a", "/b", "/c"]),
+        (
+            "--connections 5 --repeat 2 --match exact",
+            5,
+            vec!["/a", "/a", "/a", "/a", "/b", "/b", "/b", "/b", "/c", "/c"],
+        ),
+    ] {
+        noted.lock().expect("held briefly").clear();
+        // Nobody but the leader has this file.
+        let (output, figures) = lead_with(&har, "replay", &format!("/dev/stdin {options}"), &[&a, &b]);
+        assert_eq!(output.status.code(), Some(0), "{options}: {}", text(&output));
+        assert_adds_up(&figures);
+        let mut seen = paths(&noted);
+        seen.sort();
+        assert_eq!(seen, expected, "{options}");
+        let sessions = expected.len() as u64;
+        assert_eq!((&figures["sessions"], &figures["messages"]), (&json!(sessions), &json!(2 * sessions)), "{figures}");
+        let each = [0, 1].map(|agent| figures["agents"][agent]["messages"].as_u64().unwrap_or_default());
+        assert!(each[0] > each[1] && each[1] > 0, "{users} users: {each:?}");
+    }
+}
+
 #[test]
 fn rooms_have_numbers_of_the_whole_run() {
     let (addr, noted) = serve_noting();

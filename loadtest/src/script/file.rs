@@ -159,7 +159,7 @@ impl Scenario {
         if roles.is_empty() {
             return Err("there are no [[users]]".to_owned());
         }
-        Ok(Scenario { urls, agents, script: Script { roles, stages, names, sessions: None } })
+        Ok(Scenario { urls, agents, script: Script::new(roles, stages, names, None) })
     }
 }
 

@@ -107,7 +107,7 @@ impl Recording {
         roles.iter_mut().for_each(|role| role.rounds = Some(1));
         // It ends when they have: the stages say only how many they are.
         let stages = Stages::constant(connections, self.lasted.max(1));
-        Script { roles, stages, names: self.names, sessions: Some(sessions) }
+        Script::new(roles, stages, self.names, Some(sessions))
     }
 }
 

@@ -1,0 +1,69 @@
+//! Which of several roles a user has.
+
+use super::Role;
+
+/// Roles take turns as their weights say: of as many users in a row as the weights add up to, each has exactly its part, and
+/// of fewer about that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turns {
+    total: u64,
+    step: u64,
+}
+
+impl Turns {
+    pub(super) fn of(roles: &[Role]) -> Turns {
+        let total = roles.iter().map(|role| u64::from(role.weight)).sum::<u64>().max(1);
+        // By the golden section, which mixes best; what divides the total, too, would leave places out.
+        let golden = (total as f64 * 0.618_033_988_749_895) as u64;
+        let step = (golden.max(1)..).find(|step| gcd(*step, total) == 1).unwrap_or(1);
+        Turns { total, step }
+    }
+
+    /// The role of this user.
+    pub(super) fn role_of(self, user: usize, roles: &[Role]) -> usize {
+        let place = (user as u64 % self.total) as u128 * u128::from(self.step) % u128::from(self.total);
+        let mut left = place as u64;
+        for (index, role) in roles.iter().enumerate() {
+            if left < u64::from(role.weight) {
+                return index;
+            }
+            left -= u64::from(role.weight);
+        }
+        unreachable!("a place is less than the total")
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(weights: &[u32], users: std::ops::Range<usize>) -> Vec<usize> {
+        let roles: Vec<Role> = weights.iter().map(|&weight| Role { weight, ..Role::idle("x") }).collect();
+        let turns = Turns::of(&roles);
+        let mut counts = vec![0; roles.len()];
+        users.for_each(|user| counts[turns.role_of(user, &roles)] += 1);
+        counts
+    }
+
+    /// Kills: roles that some users too many have, and others nobody; such as come in blocks.
+    #[test]
+    fn each_has_its_part_of_every_users_in_a_row() {
+        for weights in [&[1][..], &[1, 1], &[1, 1, 1], &[1; 7], &[1; 64], &[9, 1], &[1, 3], &[5, 2, 3], &[90, 7, 3]] {
+            let total = weights.iter().sum::<u32>() as usize;
+            for first in [0, 1, 1000 * total + 1, usize::MAX / total / 2 * total] {
+                let due: Vec<usize> = weights.iter().map(|weight| *weight as usize).collect();
+                assert_eq!(counts(weights, first..first + total), due, "{weights:?} from {first}");
+            }
+        }
+        for users in [40, 400, 4000] {
+            let second = counts(&[250_000, 750_000], 0..users)[1] as f64 / users as f64;
+            assert!((0.7..0.8).contains(&second), "{second} of {users}");
+        }
+        assert_eq!(counts(&[50, 50], 0..2), [1, 1]);
+        assert_eq!(counts(&[90, 10], 0..20).iter().filter(|count| **count > 0).count(), 2);
+    }
+}
