@@ -9,6 +9,7 @@ use crate::{
     script::{recording::Matching, stages::Stages},
     slo,
     target::{Target, parse_header, parse_sources},
+    tls::Tls,
     wire::{Content, Sizes},
 };
 
@@ -365,34 +366,6 @@ pub(crate) enum Contexts {
     NoContext,
 }
 
-/// How servers of wss:// URLs are spoken to.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "TLS")]
-pub(crate) struct Tls {
-    /// PEM file of authorities to trust, in place of those of this machine; may be repeated.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Vec<PathBuf>,
-    /// Accept whatever certificate a server shows.
-    #[arg(long, conflicts_with = "ca")]
-    pub(crate) insecure: bool,
-    /// PEM file of the certificate to show to servers that ask for one.
-    #[arg(long, value_name = "FILE", requires = "client_key")]
-    pub(crate) client_cert: Option<PathBuf>,
-    /// PEM file of its key.
-    #[arg(long, value_name = "FILE", requires = "client_cert")]
-    pub(crate) client_key: Option<PathBuf>,
-    /// Make a full handshake for every connection: resume no session of an earlier one.
-    #[arg(long)]
-    pub(crate) no_resumption: bool,
-}
-
-impl Tls {
-    /// Whether any of it is given.
-    pub(crate) fn is_asked_for(&self) -> bool {
-        !self.ca.is_empty() || self.insecure || self.client_cert.is_some() || self.no_resumption
-    }
-}
-
 /// The URL, which may stand by itself or behind its name.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
@@ -601,6 +574,7 @@ mod tests {
             ("--deflate-min 1", ErrorKind::MissingRequiredArgument),
             ("--client-cert a.pem", ErrorKind::MissingRequiredArgument),
             ("--insecure --ca a.pem", ErrorKind::ArgumentConflict),
+            ("--key-exchange x448", ErrorKind::ValueValidation),
         ] {
             let wrong = read(&format!("echo ws://127.0.0.1:7/ {line}")).expect_err(line);
             assert_eq!(wrong.kind(), kind, "{line}: {wrong}");
@@ -611,8 +585,8 @@ mod tests {
     fn help_tells_every_option_of_a_scenario() {
         Cli::command().debug_assert();
         const COMMON: &str = "[URL] --url --header --subprotocol --size --content --text --binary --raw --deflate \
-                              --deflate-min --ca --insecure --client-cert --client-key --no-resumption --patience --concurrency \
-                              --ramp --bind --threads --pin --agents --agent-patience --server-pid --rounds --slo --json --html --hdr-log --junit \
+                              --deflate-min --ca --insecure --client-cert --client-key --no-resumption --key-exchange --patience \
+                              --concurrency --ramp --bind --threads --pin --agents --agent-patience --server-pid --rounds --slo --json --html --hdr-log --junit \
                               --summary --quiet";
         const FLOW: &str = "--rate --duration --count --warmup";
         let scenarios = [

@@ -551,12 +551,15 @@ mod tests {
         let figures = json!({
             "scenario": "echo", "slo": [{"rule": "p99<5ms", "value": "9 ms", "met": false}],
             "latency_us": {"p50": 10.0, "count": 9}, "steps": {"join <1>": {"p50": 7.0, "count": 3}},
-            "tls": {"full": 3, "resumed": 2, "failures": {"alert": 1}}, "checks": {"lost": 0},
+            "tls": {"full": 3, "resumed": 2, "agreed": {"TLSv1.3, X25519": 5}, "failures": {"alert": 1}}, "checks": {"lost": 0},
         });
         let page = page(&figures);
         let place = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is not in {page}"));
         assert!(place("p99&lt;5ms") < place("<h2>Latency") && place("<div class=\"wide\">") < place("join &lt;1&gt;"));
-        assert!(page.contains("3 full handshakes, 2 resumed, alert x 1") && page.contains("max-width:560px"));
+        assert!(
+            page.contains("3 full handshakes, 2 resumed, alert x 1; 5 connections: TLSv1.3, X25519")
+                && page.contains("max-width:560px")
+        );
     }
 
     #[test]

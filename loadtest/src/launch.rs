@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    path::Path,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -13,11 +12,10 @@ use ringwire::{
     engine::uring::closes_late,
     proto::{Kind, extensions::Offer},
     quote::quoted,
-    tls::Connector,
 };
 
 use crate::{
-    cli::{Command, Common, Contexts, Flow, Publishing, Tls},
+    cli::{Command, Common, Contexts, Flow, Publishing},
     files::Files,
     gate::Gate,
     net::{Nanos, Net},
@@ -37,7 +35,7 @@ use crate::{
     },
     script::{self, Role, Script, recording::Recording, stages::Stages},
     target::Target,
-    tickets::Tickets,
+    tls::Tls,
     usage,
     verdict::Outcome,
     wire::{Content, Layout, Messages, STAMP_BYTES, STREAMS_MAX, Sizes},
@@ -106,11 +104,7 @@ pub(crate) struct Needs {
 /// # Errors
 /// What is wrong with them, or why agents cannot make such a run.
 pub(crate) fn needs(command: &Command, files: &Files) -> Outcome<Needs> {
-    let read = |path: &Path| files.read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let tls = &command.common().tls;
-    for path in tls.ca.iter().chain(&tls.client_cert).chain(&tls.client_key) {
-        read(path)?;
-    }
+    read_all(&command.common().tls, files)?;
     let flow = command.flow();
     let warmup = flow.map_or(Duration::ZERO, |flow| flow.warmup);
     let lasts = flow.filter(|flow| flow.count.is_none()).map(|flow| flow.warmup + flow.duration);
@@ -128,6 +122,7 @@ pub(crate) fn needs(command: &Command, files: &Files) -> Outcome<Needs> {
         Command::Rooms(cli) => Needs { parts_max: cli.rooms, ..of(cli.rooms.saturating_mul(cli.members)) },
         Command::Run(cli) => {
             let file = script::file::Scenario::read(&cli.file, files)?;
+            read_all(&cli.common.tls.clone().or(&file.tls), files)?;
             let stages = cli.stages.as_ref().unwrap_or(&file.script.stages);
             Needs { agents: file.agents, ..staged(stages) }
         }
@@ -139,6 +134,14 @@ pub(crate) fn needs(command: &Command, files: &Files) -> Outcome<Needs> {
     })
 }
 
+/// Reads the files of TLS.
+fn read_all(tls: &Tls, files: &Files) -> Result<(), String> {
+    for path in tls.files() {
+        files.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// Runs a scenario as the command line asks for it, or this site's part of it.
 ///
 /// # Errors
@@ -148,7 +151,8 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
         Command::Echo(cli) => {
             if let Some(stages) = &cli.stages {
                 let common = &cli.load.common;
-                return play(common, "echo", Script::of(Role::echo(kind(common), None), stages.clone()), &[], site);
+                let script = Script::of(Role::echo(kind(common), None), stages.clone());
+                return play(common, "echo", script, Elsewhere::default(), site);
             }
             let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.connections, site);
             site.check_in_flight(launch.own().saturating_mul(cli.pipeline as usize))?;
@@ -232,7 +236,7 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             if let Some(stages) = &cli.stages {
                 let common = &cli.load.common;
                 let role = Role::echo(kind(common), Some(cli.words.max(1)));
-                return play(common, "churn", Script::of(role, stages.clone()), &[], site);
+                return play(common, "churn", Script::of(role, stages.clone()), Elsewhere::default(), site);
             }
             let launch = Launch::flowing(&cli.load.flow, &cli.load.common, cli.users, site);
             launch.refuse_raw("churn")?;
@@ -250,7 +254,7 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 script.stages = stages.clone();
             }
             let urls = file.urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
-            play(&cli.common, "run", script, &urls, site)
+            play(&cli.common, "run", script, Elsewhere { urls, tls: file.tls }, site)
         }
         Command::Replay(cli) => {
             let recording = Recording::read(&cli.file, cli.matching, cli.speed, site.files)?;
@@ -258,7 +262,8 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             // Where the command line says where to, what was recorded need not be there.
             let urls = if cli.common.to.urls().next().is_some() { Vec::new() } else { vec![url?] };
             let connections = cli.connections.unwrap_or(recording.roles.len());
-            play(&cli.common, "replay", recording.script(connections, cli.repeat), &urls, site)
+            let elsewhere = Elsewhere { urls, ..Elsewhere::default() };
+            play(&cli.common, "replay", recording.script(connections, cli.repeat), elsewhere, site)
         }
         Command::Agent(_) | Command::Diff(_) => unreachable!("no scenario"),
     }
@@ -269,13 +274,25 @@ fn kind(common: &Common) -> Kind {
     if common.to.binary { Kind::Binary } else { Kind::Text }
 }
 
-/// Users who follow a script; `urls` are where to if the command line does not say.
-fn play(common: &Common, scenario: &str, script: Script, urls: &[Target], site: &Site<'_>) -> Outcome<Done> {
+/// What a file says where the command line does not.
+#[derive(Default)]
+struct Elsewhere {
+    urls: Vec<Target>,
+    tls: Tls,
+}
+
+/// Users who follow a script.
+fn play(common: &Common, scenario: &str, script: Script, elsewhere: Elsewhere, site: &Site<'_>) -> Outcome<Done> {
     let users = script.stages.most();
     let mut launch = Launch::new(common, users, site);
     launch.refuse_raw(scenario)?;
-    if launch.urls.is_empty() {
-        launch.urls.extend_from_slice(urls);
+    let is_elsewhere = launch.urls.is_empty();
+    if is_elsewhere {
+        launch.urls = elsewhere.urls;
+    }
+    // A file for wss:// may be tried out on a server without.
+    if is_elsewhere || launch.urls.iter().any(|url| url.is_secure) {
+        launch.tls = launch.tls.or(&elsewhere.tls);
     }
     launch.steps.clone_from(&script.names);
     // A recording ends when all have played it.
@@ -356,29 +373,6 @@ fn fan_out(
     })
 }
 
-/// What makes the sessions of one target: tickets of one server are of no use to another.
-fn connector(tls: &Tls, files: &Files) -> Result<Connector, String> {
-    let read = |path: &Path| files.read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let mut builder = Connector::builder();
-    for file in &tls.ca {
-        builder = if files.are_here() { builder.ca_file(file) } else { builder.ca_pem(read(file)?) };
-    }
-    if tls.insecure {
-        builder = builder.dangerous_accept_any_certificate();
-    }
-    if let (Some(certificate), Some(key)) = (&tls.client_cert, &tls.client_key) {
-        builder = match files.are_here() {
-            true => builder.certificate_files(certificate, key),
-            false => builder.certificate_pem(read(certificate)?, read(key)?),
-        };
-    }
-    builder = match tls.no_resumption {
-        true => builder.without_resumption(),
-        false => builder.session_store(Arc::new(Tickets::default())),
-    };
-    builder.build().map_err(|error| error.to_string())
-}
-
 fn nanos(time: Duration) -> Nanos {
     // The command line takes no time that would not fit.
     time.as_nanos() as Nanos
@@ -395,6 +389,7 @@ struct Launch<'a> {
     duration: Option<Duration>,
     /// Where to.
     urls: Vec<Target>,
+    tls: Tls,
     /// What users expect, where they follow a script.
     steps: Vec<String>,
     site: &'a Site<'a>,
@@ -404,7 +399,17 @@ impl<'a> Launch<'a> {
     fn new(common: &'a Common, connections: usize, site: &'a Site<'a>) -> Self {
         let layout = if common.to.raw { Layout::RawEcho } else { Layout::WebSocket };
         let urls = common.to.urls().cloned().collect();
-        Self { common, connections, layout, warmup: Duration::ZERO, duration: None, urls, steps: Vec::new(), site }
+        Self {
+            common,
+            connections,
+            layout,
+            warmup: Duration::ZERO,
+            duration: None,
+            urls,
+            tls: common.tls.clone(),
+            steps: Vec::new(),
+            site,
+        }
     }
 
     /// The connections that are made here.
@@ -437,7 +442,7 @@ impl<'a> Launch<'a> {
 
     /// Where to, and how each is spoken to.
     fn targets(&self) -> Result<Vec<Target>, String> {
-        let Common { to, opening, tls, .. } = self.common;
+        let Common { to, opening, .. } = self.common;
         let count = self.urls.len();
         if count == 0 {
             return Err("neither the command line nor the file has a URL".to_owned());
@@ -452,11 +457,11 @@ impl<'a> Launch<'a> {
             target.sources = opening.bind.clone().unwrap_or_default();
             target.spread_sources(self.own().div_ceil(count), self.site.part.agent);
             if target.is_secure {
-                target.connector = Some(connector(tls, self.site.files)?);
+                target.connector = Some(self.tls.connector(self.site.files)?);
             }
             targets.push(target);
         }
-        if !targets.iter().any(|target| target.is_secure) && tls.is_asked_for() {
+        if !targets.iter().any(|target| target.is_secure) && self.tls.is_asked_for() {
             return Err("the options of TLS are for wss:// URLs: there is none".to_owned());
         }
         Ok(targets)

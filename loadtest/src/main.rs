@@ -33,6 +33,7 @@ mod tally;
 mod target;
 mod tickets;
 mod times;
+mod tls;
 mod track;
 mod usage;
 mod verdict;

@@ -177,7 +177,12 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     }
     let secured = &tally.secured;
     if about.urls.iter().any(|url| url.starts_with("wss")) {
-        figures["tls"] = json!({"full": secured.full, "resumed": secured.resumed, "failures": secured.failures});
+        figures["tls"] = json!({
+            "full": secured.full,
+            "resumed": secured.resumed,
+            "agreed": secured.agreed,
+            "failures": secured.failures,
+        });
     }
     let deflated = &tally.deflated;
     if deflated.declined > 0 || !deflated.agreed.is_empty() {
@@ -450,6 +455,9 @@ pub(crate) fn tls_text(tls: &Value) -> String {
     let mut text = format!("{} full handshakes, {} resumed", count("full"), count("resumed"));
     for (why, count) in tls["failures"].as_object().into_iter().flatten() {
         text += &format!(", {why} x {count}");
+    }
+    for (what, count) in tls["agreed"].as_object().into_iter().flatten() {
+        text += &format!("; {count} connections: {what}");
     }
     text
 }

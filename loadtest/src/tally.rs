@@ -57,6 +57,8 @@ pub(crate) struct Secured {
     pub(crate) full: u64,
     /// Those that went on from an earlier one.
     pub(crate) resumed: u64,
+    /// Connections by what was agreed on: the version, the key exchange, the cipher suite.
+    pub(crate) agreed: BTreeMap<String, u64>,
     /// Those that failed, and connections that did later on, by reason.
     pub(crate) failures: BTreeMap<Cow<'static, str>, u64>,
 }
@@ -259,6 +261,7 @@ impl Tally {
         add_counts(&mut self.statuses, &from.statuses);
         self.secured.full += from.secured.full;
         self.secured.resumed += from.secured.resumed;
+        add_counts(&mut self.secured.agreed, &from.secured.agreed);
         add_counts(&mut self.secured.failures, &from.secured.failures);
         let deflated = &mut self.deflated;
         add_counts(&mut deflated.agreed, &from.deflated.agreed);

@@ -330,7 +330,8 @@ fn tls_and_compression_are_as_the_leader_has_them() {
     });
     let (a, b) = (Agent::start(""), Agent::start(""));
     let options = format!(
-        "--url wss://{}/echo --connections 5 --count 100 --warmup 0 --size 1KiB --content json --deflate",
+        "--url wss://{}/echo --connections 5 --count 100 --warmup 0 --size 1KiB --content json --deflate \
+         --key-exchange secp256r1",
         server.address
     );
     // Only the leader can read it.
@@ -343,6 +344,7 @@ fn tls_and_compression_are_as_the_leader_has_them() {
         Some(5),
         "{tls}"
     );
+    assert_eq!(tls["agreed"], json!({"TLSv1.3, secp256r1, TLS_AES_128_GCM_SHA256": 5}));
     assert_eq!(total(&figures["deflate"]["agreed"]), 5, "{figures}");
     assert!(figures["deflate"]["sent"]["messages"].as_u64() >= Some(100), "{figures}");
     // Whoever trusts somebody else is told so, by the agents.
@@ -352,6 +354,75 @@ fn tls_and_compression_are_as_the_leader_has_them() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     assert!(text(&output).contains("no connection could be opened"), "{}", text(&output));
     files.into_iter().for_each(|file| std::fs::remove_file(file).expect("ours"));
+}
+
+/// Kills: a table that is read and not heeded, on this machine or by agents; one that goes before the command line.
+#[test]
+fn tls_is_as_the_scenario_file_has_it_unless_the_command_line_says_more() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    let [pem, key_file, scenario] = ["cert.pem", "key.pem", "wss.toml"].map(scratch);
+    std::fs::write(&pem, params.self_signed(&key).expect("signed").pem()).expect("written");
+    std::fs::write(&key_file, key.serialize_pem()).expect("written");
+    let (secure, plain) = (
+        Ringwire::start(|config| {
+            config.tls_cert([pem.clone()].into_iter().collect()).tls_key([key_file.clone()].into_iter().collect())
+        }),
+        Ringwire::start(|config| config),
+    );
+    let file = format!(
+        r#"
+        url = "wss://{}/echo"
+        stages = [{{ duration = "0s", connections = 4 }}, {{ duration = "300ms", connections = 4 }}]
+        [tls]
+        ca = "{}"
+        key_exchange = ["secp384r1", "x25519"]
+        no_resumption = true
+        [[users]]
+        steps = [{{ send = "{{message}}", expect = "sent", think = "20ms" }}]
+        "#,
+        secure.address,
+        // It is looked for beside the scenario.
+        pem.file_name().expect("a name").display(),
+    );
+    std::fs::write(&scenario, file).expect("written");
+    let (a, b) = (Agent::start(""), Agent::start(""));
+    for agents in [&[][..], &[&a, &b]] {
+        for (options, agreed) in [
+            ("", Some("secp384r1")),
+            ("--key-exchange secp256r1", Some("secp256r1")),
+            ("--insecure", Some("secp384r1")),
+            // Without TLS there is nothing to say about it.
+            (&format!("--url ws://{}/echo", plain.address), None),
+        ] {
+            let json = scratch("figures.json");
+            let mut program = program();
+            program.env_remove(TOKEN).args(["run", "-q", "--json"]).arg(&json).arg(&scenario);
+            program.args(options.split_whitespace());
+            if !agents.is_empty() {
+                program.args(["--agents", &names(agents)]);
+            }
+            let output = program.output().expect("it starts");
+            assert_eq!(output.status.code(), Some(0), "{options}\n{}", text(&output));
+            let figures: Value = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
+            std::fs::remove_file(json).expect("ours");
+            let Some(agreed) = agreed else {
+                assert!(figures["tls"].is_null(), "{figures}");
+                continue;
+            };
+            let told = format!("TLSv1.3, {agreed}, TLS_AES_128_GCM_SHA256");
+            assert_eq!(figures["tls"]["agreed"], json!({told: 4}), "{options}: {}", figures["tls"]);
+            assert_eq!((&figures["tls"]["full"], &figures["tls"]["resumed"]), (&json!(4), &json!(0)));
+        }
+    }
+    // Who is trusted by the command line alone.
+    let other = scratch("other.pem");
+    let stranger = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    let stranger = stranger.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("signed").pem();
+    std::fs::write(&other, stranger).expect("written");
+    let output = program().args(["run", "-q"]).arg(&scenario).arg("--ca").arg(&other).output().expect("it starts");
+    assert!(output.status.code() != Some(0) && text(&output).contains("TLS: "), "{}", text(&output));
+    [pem, key_file, scenario, other].into_iter().for_each(|file| std::fs::remove_file(file).expect("ours"));
 }
 
 /// A leader under way, whose messages flow.

@@ -6,14 +6,15 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
+    NamedGroup, RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
+    crypto::aws_lc_rs::{default_provider, kx_group},
     pki_types::PrivateKeyDer,
-    server::WebPkiClientVerifier,
+    server::{Acceptor, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
 use tungstenite::Message;
@@ -171,6 +172,118 @@ fn every_scenario_speaks_tls_to_ringwire() {
     ] {
         let figures = run(0, scenario, &url(path), &format!("{options} --ca {ca}"));
         assert!(figures["tls"]["full"].as_u64() > Some(0), "{scenario}: {figures}");
+    }
+}
+
+/// What a client has offered, and what came of it.
+type Agreed = (Vec<NamedGroup>, Option<NamedGroup>);
+
+impl Pki {
+    /// An echo server of one version that knows no key exchange but these, and notes what each connection agreed on.
+    fn serve_noting(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        known: &[&'static dyn rustls::crypto::SupportedKxGroup],
+    ) -> (SocketAddr, Arc<Mutex<Vec<Agreed>>>) {
+        let mut provider = default_provider();
+        provider.kx_groups = known.to_vec();
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]);
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key");
+        let chain = vec![self.certificate.der().clone()];
+        let config = builder.expect("suites").with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+        let (config, noted) = (Arc::new(config), Arc::<Mutex<Vec<Agreed>>>::default());
+        let notes = noted.clone();
+        let addr = serve(move |mut stream| {
+            stream.set_nodelay(true).expect("a TCP socket");
+            let mut hello = Acceptor::default();
+            let accepted = loop {
+                let Ok(1..) = hello.read_tls(&mut stream) else { return };
+                match hello.accept() {
+                    Ok(Some(accepted)) => break accepted,
+                    Ok(None) => {}
+                    Err(_) => return,
+                }
+            };
+            let offered = accepted.client_hello().named_groups().unwrap_or_default().to_vec();
+            let mut session = match accepted.into_connection(config.clone()) {
+                Ok(session) => session,
+                Err((_, mut alert)) => return drop(alert.write_all(&mut stream)),
+            };
+            while session.is_handshaking() {
+                if session.complete_io(&mut stream).is_err() {
+                    return;
+                }
+            }
+            let agreed = session.negotiated_key_exchange_group().map(|group| group.name());
+            notes.lock().expect("held briefly").push((offered, agreed));
+            let Ok(mut socket) = tungstenite::accept(StreamOwned::new(session, stream)) else { return };
+            while let Ok(message) = socket.read() {
+                if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        (addr, noted)
+    }
+}
+
+/// Kills: an offer of others beside those that are named, or in another order; one that the report makes up.
+#[test]
+fn the_key_exchanges_that_are_named_are_offered_and_no_others() {
+    use NamedGroup::{X25519, X25519MLKEM768, secp256r1, secp384r1};
+    let mut pki = Pki::new("127.0.0.1");
+    let ca = pki.ca_file();
+    let all = [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    let nist = [kx_group::SECP256R1];
+    let default = [X25519MLKEM768, X25519, secp256r1, secp384r1];
+    // What is said, what the server knows, what it was offered, and what both agreed on.
+    let rows: [(_, &str, &[_], &[_], _); 10] = [
+        (&TLS13, "", &all, &default, X25519MLKEM768),
+        (&TLS13, "x25519mlkem768", &all, &[X25519MLKEM768], X25519MLKEM768),
+        (&TLS13, "x25519", &all, &[X25519], X25519),
+        (&TLS13, "secp256r1", &all, &[secp256r1], secp256r1),
+        (&TLS13, "SECP384R1", &all, &[secp384r1], secp384r1),
+        (&TLS13, "secp256r1,x25519mlkem768", &all, &[secp256r1, X25519MLKEM768], secp256r1),
+        // RFC 8446 4.1.4: it is asked again for what the server does know.
+        (&TLS13, "x25519,secp256r1", &nist, &[X25519, secp256r1], secp256r1),
+        // The key exchanges of old have no place for the new one.
+        (&TLS12, "", &all, &default, X25519),
+        (&TLS12, "x25519", &all, &[X25519], X25519),
+        (&TLS12, "secp256r1", &all, &[secp256r1], secp256r1),
+    ];
+    for (version, names, known, offered, agreed) in rows {
+        let (addr, noted) = pki.serve_noting(version, known);
+        let option = if names.is_empty() { String::new() } else { format!("--key-exchange {names}") };
+        let options = format!("{SHORT} --no-resumption --ca {ca} {option}");
+        let figures = run(0, "echo", &format!("wss://{addr}/"), &options);
+        assert_eq!(*noted.lock().expect("held briefly"), vec![(offered.to_vec(), Some(agreed)); 3], "{names}");
+        let told: Vec<_> = figures["tls"]["agreed"].as_object().expect("a table").iter().collect();
+        let [(words, count)] = told[..] else { panic!("{names}: {told:?}") };
+        let version = if version.version == TLS13.version { "TLSv1.3" } else { "TLSv1.2" };
+        let start = format!("{version}, {}, TLS_", agreed.as_str().expect("a name"));
+        assert!(words.starts_with(&start) && count == 3, "{names}: {told:?}");
+    }
+    // Nothing in common is told by its reason.
+    for (version, names, known) in [(&TLS13, "x25519", &nist[..]), (&TLS12, "x25519mlkem768", &all[..])] {
+        let (addr, _) = pki.serve_noting(version, known);
+        let options = format!("--users 1 --warmup 0 --duration 0.2 --ca {ca} --key-exchange {names}");
+        let figures = run(1, "churn", &format!("wss://{addr}/"), &options);
+        assert!(figures["tls"]["failures"]["alert"].as_u64() > Some(0), "{names}: {}", figures["tls"]);
+        assert_eq!(figures["tls"]["agreed"], serde_json::json!({}), "{names}");
+    }
+    // As text, from ringwire's own server; and what cannot be.
+    let server = common::Ringwire::start(|config| config.tls(pki.config(&TLS13, false)));
+    let url = format!("wss://{}/echo", server.address);
+    let output = run_on("echo", &url, &format!("{SHORT} --ca {ca} --key-exchange secp256r1"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("3 connections: TLSv1.3, secp256r1, TLS_AES_128_GCM_SHA256"), "{text}");
+    for (url, names, why) in [
+        (url.as_str(), "x25519,x448", "there are x25519mlkem768, x25519, secp256r1, secp384r1"),
+        ("ws://127.0.0.1:1/", "x25519", "there is none"),
+    ] {
+        let output = run_on("echo", url, &format!("--key-exchange {names}"));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && text.contains(why), "{text}");
     }
 }
 

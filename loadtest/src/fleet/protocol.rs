@@ -192,6 +192,7 @@ mod tests {
         tally.statuses.insert(503, 17);
         tally.secured.full = 18;
         tally.secured.failures.insert("alert".into(), 19);
+        tally.secured.agreed.insert("TLSv1.3, X25519".to_owned(), 22);
         tally.deflated.agreed.insert("server_no_context_takeover".to_owned(), 20);
         tally.deflated.sent.bytes = 21;
         tally.steps = vec![None, Some(times.clone())];
@@ -218,7 +219,15 @@ mod tests {
         let Ok(Word::Result(brought)) = serde_json::from_str(&text) else { panic!("{text}") };
         let again = serde_json::to_string(&Word::Result(brought)).expect("JSON");
         assert_eq!(text, again);
-        for part in ["\"lost\":9", "\"left_open\":14", "\"1001\":15", "\"104\":16", "\"503\":17", "\"alert\":19"] {
+        for part in [
+            "\"lost\":9",
+            "\"left_open\":14",
+            "\"1001\":15",
+            "\"104\":16",
+            "\"503\":17",
+            "\"alert\":19",
+            "\"TLSv1.3, X25519\":22",
+        ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
     }

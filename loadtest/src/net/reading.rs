@@ -6,7 +6,7 @@
 use ringwire::{
     engine::{Key, Slots},
     proto::{Limits, Spares, handshake::HandshakeError},
-    tls::{Event, TlsError},
+    tls::{Event, TlsError, TlsInfo},
 };
 
 use crate::{
@@ -84,8 +84,7 @@ impl Reader<'_> {
             match session.next(data, &mut at, self.spares) {
                 Ok(None) => break,
                 Ok(Some(Event::Ready)) => {
-                    let is_resumed = session.info().is_some_and(|info| info.is_resumed());
-                    self.secured(app, conn, is_resumed);
+                    self.secured(app, conn, session.info().map(|info| &**info));
                 }
                 Ok(Some(Event::Data(plain))) => {
                     if gone.is_none() {
@@ -111,9 +110,13 @@ impl Reader<'_> {
         gone
     }
 
-    fn secured<A: App>(&mut self, app: &mut A, conn: u32, is_resumed: bool) {
+    fn secured<A: App>(&mut self, app: &mut A, conn: u32, agreed: Option<&TlsInfo>) {
         let secured = &mut self.io.tally.secured;
+        let is_resumed = agreed.is_some_and(TlsInfo::is_resumed);
         *if is_resumed { &mut secured.resumed } else { &mut secured.full } += 1;
+        if let Some(agreed) = agreed {
+            *secured.agreed.entry(words(agreed)).or_default() += 1;
+        }
         if let State::Securing(since) = self.lines[conn].state {
             self.io.tally.time(Timed::Tls, self.io.now - since);
         }
@@ -168,5 +171,15 @@ impl Reader<'_> {
             Speaks::Raw => read_raw(line, self.io, app, conn, data),
             Speaks::Http => read_http(line, self.io, app, conn, data),
         }
+    }
+}
+
+/// What was agreed on, in words.
+fn words(agreed: &TlsInfo) -> String {
+    let (version, suite) = (agreed.version(), agreed.cipher_suite());
+    match agreed.key_exchange() {
+        Some(key_exchange) => format!("{version}, {key_exchange}, {suite}"),
+        // TLS 1.2 resumes with the keys of before alone.
+        None => format!("{version}, {suite}"),
     }
 }

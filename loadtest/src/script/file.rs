@@ -1,6 +1,6 @@
 //! Scenario files: TOML. `README.md` shows one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ringwire::{proto::Kind, quote::quoted};
 use serde::Deserialize;
@@ -12,12 +12,15 @@ use super::{
     template::Template,
 };
 use crate::files::Files;
+use crate::tls::{KeyExchanges, Tls};
 
 /// A scenario file, read.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     /// Where to, if the command line does not say.
     pub(crate) urls: Vec<String>,
+    /// How servers of `wss://` are spoken to, where the command line does not say.
+    pub(crate) tls: Tls,
     /// The agents that make the run, if the command line does not say.
     pub(crate) agents: Vec<String>,
     pub(crate) script: Script,
@@ -29,6 +32,8 @@ struct FileOf {
     #[serde(default)]
     url: Option<OneOrMany<String>>,
     #[serde(default)]
+    tls: TlsOf,
+    #[serde(default)]
     agents: Vec<String>,
     #[serde(default)]
     connections: Option<usize>,
@@ -39,6 +44,18 @@ struct FileOf {
     #[serde(default)]
     stages: Vec<StageOf>,
     users: Vec<UserOf>,
+}
+
+/// The options of the command line, by their names.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TlsOf {
+    ca: Option<OneOrMany<String>>,
+    insecure: bool,
+    client_cert: Option<String>,
+    client_key: Option<String>,
+    no_resumption: bool,
+    key_exchange: Option<OneOrMany<String>>,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +164,7 @@ impl Scenario {
         let file: FileOf = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         let stages = stages(&file)?;
         let urls = file.url.map_or_else(Vec::new, OneOrMany::into_vec);
+        let tls = file.tls.told(beside).map_err(|error| format!("tls: {error}"))?;
         let agents = file.agents;
         let mut names = Vec::new();
         let mut roles = Vec::new();
@@ -159,7 +177,30 @@ impl Scenario {
         if roles.is_empty() {
             return Err("there are no [[users]]".to_owned());
         }
-        Ok(Scenario { urls, agents, script: Script::new(roles, stages, names, None) })
+        Ok(Scenario { urls, tls, agents, script: Script::new(roles, stages, names, None) })
+    }
+}
+
+impl TlsOf {
+    /// As the command line would say it; files are beside the scenario's.
+    fn told(self, beside: &Path) -> Result<Tls, String> {
+        let file = |name: String| beside.join(name);
+        let ca: Vec<PathBuf> = self.ca.map_or_else(Vec::new, OneOrMany::into_vec).into_iter().map(file).collect();
+        if self.insecure && !ca.is_empty() {
+            return Err("one of ca and insecure".to_owned());
+        }
+        if self.client_cert.is_some() != self.client_key.is_some() {
+            return Err("client_cert and client_key belong together".to_owned());
+        }
+        let names = self.key_exchange.map(|names| names.into_vec().join(","));
+        Ok(Tls {
+            ca,
+            insecure: self.insecure,
+            client_cert: self.client_cert.map(file),
+            client_key: self.client_key.map(file),
+            no_resumption: self.no_resumption,
+            key_exchange: names.as_deref().map(KeyExchanges::parse).transpose()?,
+        })
     }
 }
 
@@ -348,6 +389,8 @@ mod tests {
             r#"
             url = ["ws://127.0.0.1:1/ws", "ws://127.0.0.1:2/ws"]
             agents = ["a:1", "b:2"]
+            tls = { ca = "ca.pem", client_cert = "/own/kim.pem", client_key = "kim.key", no_resumption = true,
+                    key_exchange = ["x25519", "secp256r1"] }
             stages = [{ duration = "2s", connections = 10, rate = 5 }, { duration = "1s", connections = 20 }]
 
             [[users]]
@@ -369,6 +412,16 @@ mod tests {
         )
         .expect("a scenario");
         assert_eq!((scenario.urls.len(), &scenario.agents[..]), (2, &["a:1".to_owned(), "b:2".to_owned()][..]));
+        // Files are beside the scenario's.
+        let tls = Tls {
+            ca: vec!["/nowhere/ca.pem".into()],
+            insecure: false,
+            client_cert: Some("/own/kim.pem".into()),
+            client_key: Some("/nowhere/kim.key".into()),
+            no_resumption: true,
+            key_exchange: Some(KeyExchanges::parse("x25519,secp256r1").expect("two names")),
+        };
+        assert_eq!(format!("{:?}", scenario.tls), format!("{tls:?}"));
         let script = &scenario.script;
         assert_eq!((script.stages.most(), script.stages.end()), (20, 3_000_000_000));
         assert_eq!(script.names, ["join", "talkers steps 1", "users 2 steps 1"]);
@@ -401,6 +454,14 @@ mod tests {
             (user("weight = 0"), "from 1 on"),
             (user("csv = \"tokens.csv\""), "/nowhere/tokens.csv"),
             (user("headers = { A = [] }"), "a text, a number"),
+            (format!("tls = {{ cas = 1 }}\n{}", user("")), "cas"),
+            (format!("tls = {{ ca = [\"a.pem\"], insecure = true }}\n{}", user("")), "tls: one of ca and insecure"),
+            (format!("tls = {{ client_cert = \"a.pem\" }}\n{}", user("")), "belong together"),
+            (
+                format!("tls = {{ key_exchange = [\"x25519\", \"x448\"] }}\n{}", user("")),
+                "tls: \"x448\" is no key exchange: there are x25519mlkem768, x25519, secp256r1, secp384r1",
+            ),
+            (format!("tls = {{ key_exchange = [] }}\n{}", user("")), "is no key exchange"),
             (format!("rate = -1\n{}", user("")), "a rate is"),
             (format!("duration = \"0s\"\n{}", user("")), "last some time"),
             (
