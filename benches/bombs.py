@@ -14,17 +14,15 @@ bytes, and as what a message is inflated to (which is then bytes like any other)
 Server and client have a processor each, so run it on an idle machine. `tests/deflate.rs` has the bound of memory in small.
 """
 
+import argparse
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 import zlib
 
 from common import CLIENT_CPU, SERVER_CPU, Server, WebSocket, finish, frame, heading, p99, row
 
-QUICK = "--quick" in sys.argv
-COUNT = 1_000 if QUICK else 10_000
 AT_ONCE = 100
 MESSAGE_BYTES_MAX = 16 << 20
 # One message of the core, while it grows twice; and what has come of each of the others.
@@ -89,24 +87,26 @@ def beside(server, echo, forms, count):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the bombs, in one round: for trying it out")
+    rounds, count = (1, 1_000) if parser.parse_args().quick else (3, 10_000)
     server = Server("--deflate=stateless", f"--max-message={MESSAGE_BYTES_MAX}", cpu=SERVER_CPU, purges=True)
     echo = WebSocket(server.connect())
     # Memory that is kept for use is taken the first time.
     beside(server, echo, FORMS, AT_ONCE)
     heading()
-    rounds = 1 if QUICK else 3
     harmless, bombs, growths, right = [], [], [], 0
     for _ in range(rounds):
-        harmless.append(beside(server, echo, HARMLESS, COUNT // rounds)[0])
+        harmless.append(beside(server, echo, HARMLESS, count // rounds)[0])
         server.forget_peak()
         before, cpu_s = server.rss_bytes(), server.cpu_s()
-        each, went, seconds = beside(server, echo, FORMS, COUNT // rounds)
+        each, went, seconds = beside(server, echo, FORMS, count // rounds)
         growths.append(server.rss_peak_bytes() - before)
         bombs.append(each)
         right += went
-        print(f"{COUNT // rounds / seconds:,.0f} a second, {(server.cpu_s() - cpu_s) / (COUNT // rounds) * 1e6:,.0f} us of the server's each")
-    sent = COUNT // rounds // AT_ONCE * AT_ONCE
-    sent = rounds * (sent + (AT_ONCE if COUNT // rounds % AT_ONCE else 0))
+        print(f"{count // rounds / seconds:,.0f} a second, {(server.cpu_s() - cpu_s) / (count // rounds) * 1e6:,.0f} us of the server's each")
+    sent = count // rounds // AT_ONCE * AT_ONCE
+    sent = rounds * (sent + (AT_ONCE if count // rounds % AT_ONCE else 0))
     row(f"{sent:,} bombs: answered as they should be", f"{right:,}", f"{sent:,}", right == sent)
     growth = max(growths)
     row("  most that memory grew by", f"{growth / 1024:,.0f} KiB", f"<= {GROWTH_BYTES_MAX >> 10:,} KiB", growth <= GROWTH_BYTES_MAX)

@@ -52,12 +52,13 @@ def certificate():
 
 
 class Server:
-    """A fresh server on one core; `cpu`: on that processor alone. `purges`: freed memory goes back at once, so that what is
+    """A fresh server on one core; `cpu`: on that processor alone; `also`: one more scheme, on a port of its own. `purges`: freed memory goes back at once, so that what is
     resident is what is held; that costs time, TLS above all, and users have it otherwise."""
 
-    def __init__(self, *arguments, scheme="ws", cpu=None, purges=False):
+    def __init__(self, *arguments, scheme="ws", also=None, cpu=None, purges=False):
         pinned = [] if cpu is None else ["taskset", "-c", cpu]
-        command = [*pinned, PROGRAM, f"--addr={scheme}://127.0.0.1:0", "--log=warn", *arguments]
+        addresses = ",".join(f"{each}://127.0.0.1:0" for each in (scheme, also) if each)
+        command = [*pinned, PROGRAM, f"--addr={addresses}", "--log=warn", *arguments]
         if not any(argument.startswith("--cores=") for argument in arguments):
             command.append("--cores=1")
         if scheme == "wss":
@@ -71,8 +72,9 @@ class Server:
         environment = {**os.environ, **variables}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         started.append(self.process)
-        found = re.search(r"wss?://[^ ,]+:(\d+)", self.process.stdout.readline())
-        self.url, self.port = found.group(), int(found.group(1))
+        found = re.findall(r"wss?://[^ ,]+:\d+", self.process.stdout.readline())
+        self.url, self.ports = found[0], [int(url.rsplit(":", 1)[1]) for url in found]
+        self.port = self.ports[0]
 
     def rss_bytes(self):
         with open(f"/proc/{self.process.pid}/smaps_rollup") as rollup:
@@ -98,8 +100,9 @@ class Server:
             values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", metrics.read().decode(), re.M)
         return sum(map(float, values))
 
-    def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+    def connect(self, place=0):
+        """To its first address, or another."""
+        return socket.create_connection(("127.0.0.1", self.ports[place]), timeout=30)
 
     def end(self):
         self.process.terminate()
@@ -219,6 +222,11 @@ def row(what, value, bar, is_met, width=62):
     print(f"{what:<{width}} {value:>16} {bar:>16} {'ok' if is_met else 'MISSED'}", flush=True)
     if not is_met:
         missed.append(what)
+
+
+def told(what, value, width=62):
+    """A row without a bar."""
+    print(f"{what:<{width}} {value:>16} {'-':>16}", flush=True)
 
 
 def finish():
