@@ -29,6 +29,10 @@ impl Files {
         Files { sent: Some(contents), read: Mutex::default() }
     }
 
+    pub(crate) fn are_here(&self) -> bool {
+        self.sent.is_none()
+    }
+
     /// A file's bytes.
     ///
     /// # Errors

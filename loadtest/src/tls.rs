@@ -1,7 +1,6 @@
 //! How servers of `wss://` are spoken to: whom they have to be, what is shown to them, which key exchanges they are offered.
 //!
-//! It is told on the command line or in a scenario file, and becomes the configuration of rustls that makes the sessions. Files
-//! are read where all files of a run are, so that an agent opens none.
+//! It is told on the command line or in a scenario file. Files are read where all files of a run are, so that an agent opens none.
 
 mod key_exchanges;
 
@@ -12,18 +11,6 @@ use std::{
 
 use clap::Args;
 use ringwire::tls::Connector;
-use rustls::{
-    CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs::default_provider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{
-        CertificateDer, PrivateKeyDer, ServerName, UnixTime,
-        pem::{Error as PemError, PemObject as _},
-    },
-};
 
 pub(crate) use self::key_exchanges::KeyExchanges;
 use crate::{files::Files, tickets::Tickets};
@@ -83,122 +70,28 @@ impl Tls {
 
     /// What makes the sessions of one target: tickets of one server are of no use to another.
     pub(crate) fn connector(&self, files: &Files) -> Result<Connector, String> {
-        let mut provider = default_provider();
-        // As browsers do: servers go by the client's order.
-        provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
-        if let Some(key_exchanges) = &self.key_exchange {
-            provider.kx_groups = key_exchanges.groups();
-        }
-        let algorithms = provider.signature_verification_algorithms;
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider));
-        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        let builder = match self.insecure {
-            true => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptsAny(algorithms))),
-            false => builder.with_root_certificates(self.roots(files)?),
-        };
-        let mut config = match (&self.client_cert, &self.client_key) {
-            (Some(certificate), Some(key)) => {
-                let (chain, private) = (certificates(files, certificate)?, private_key(files, key)?);
-                builder.with_client_auth_cert(chain, private).map_err(|error| match error {
-                    rustls::Error::InconsistentKeys(_) => {
-                        wrong(key, &format!("not the key of the certificate in {}", certificate.display()))
-                    }
-                    error => wrong(key, &error.to_string()),
-                })?
-            }
-            _ => builder.with_no_client_auth(),
-        };
-        config.resumption = match self.no_resumption {
-            true => Resumption::disabled(),
-            false => Resumption::store(Arc::new(Tickets::default())),
-        };
-        Ok(Connector::new(config))
-    }
-
-    fn roots(&self, files: &Files) -> Result<RootCertStore, String> {
-        let mut roots = RootCertStore::empty();
+        let read = |path: &Path| files.read(path).map_err(|error| format!("{}: {error}", path.display()));
+        let mut builder = Connector::builder();
         for file in &self.ca {
-            for certificate in certificates(files, file)? {
-                roots.add(certificate).map_err(|error| wrong(file, &error.to_string()))?;
-            }
+            builder = if files.are_here() { builder.ca_file(file) } else { builder.ca_pem(read(file)?) };
         }
-        if self.ca.is_empty() {
-            let found = rustls_native_certs::load_native_certs();
-            // Some that are there are old enough to be no certificates any more.
-            let (added, _) = roots.add_parsable_certificates(found.certs);
-            if added == 0 {
-                let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-                return Err(format!(
-                    "this machine has no certificates of authorities{why}: install them (ca-certificates), or use --ca"
-                ));
-            }
+        if self.insecure {
+            builder = builder.dangerous_accept_any_certificate();
         }
-        Ok(roots)
-    }
-}
-
-fn is_aes_128(suite: CipherSuite) -> bool {
-    suite.as_str().is_some_and(|name| name.contains("AES_128"))
-}
-
-fn wrong(file: &Path, what: &str) -> String {
-    format!("{}: {what}", file.display())
-}
-
-fn certificates(files: &Files, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = files.read(file).map_err(|error| wrong(file, &error.to_string()))?;
-    let found: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match found {
-        Ok(found) if found.is_empty() => Err(wrong(file, "there is no certificate in it")),
-        Ok(found) => Ok(found),
-        Err(error) => Err(wrong(file, &format!("not PEM: {error}"))),
-    }
-}
-
-fn private_key(files: &Files, file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let bytes = files.read(file).map_err(|error| wrong(file, &error.to_string()))?;
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-        PemError::NoItemsFound => wrong(file, "there is no private key in it"),
-        error => wrong(file, &format!("not PEM: {error}")),
-    })
-}
-
-/// Believes everybody to be who he says, and still has him prove that he has the key.
-#[derive(Debug)]
-struct AcceptsAny(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for AcceptsAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        if let (Some(certificate), Some(key)) = (&self.client_cert, &self.client_key) {
+            builder = match files.are_here() {
+                true => builder.certificate_files(certificate, key),
+                false => builder.certificate_pem(read(certificate)?, read(key)?),
+            };
+        }
+        if let Some(key_exchanges) = &self.key_exchange {
+            builder = builder.key_exchange_groups(key_exchanges.groups());
+        }
+        builder = match self.no_resumption {
+            true => builder.without_resumption(),
+            false => builder.session_store(Arc::new(Tickets::default())),
+        };
+        builder.build().map_err(|error| error.to_string())
     }
 }
 

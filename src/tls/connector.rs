@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientSessionStore, Resumption, WantsClientCert};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{SupportedKxGroup, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CipherSuite, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -141,6 +141,7 @@ pub struct ConnectorBuilder {
     min_version: Option<TlsVersion>,
     forgets: bool,
     store: Option<Arc<dyn ClientSessionStore>>,
+    groups: Option<Vec<&'static dyn SupportedKxGroup>>,
 }
 
 /// Where PEM is.
@@ -305,6 +306,26 @@ impl ConnectorBuilder {
         self
     }
 
+    /// Offers these key exchanges and no others, the one that is wanted most first (RFC 8446 4.2.7); if not set, those of
+    /// rustls' provider, X25519MLKEM768 and X25519 before the curves of NIST.
+    ///
+    /// ```
+    /// use ringwire::client::tls::Connector;
+    /// use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519};
+    ///
+    /// let own = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    /// assert!(Connector::builder().ca_pem(own.cert.pem()).key_exchange_groups([X25519, SECP256R1]).build().is_ok());
+    /// assert!(Connector::builder().ca_pem(own.cert.pem()).key_exchange_groups([]).build().is_err());
+    /// ```
+    #[must_use]
+    pub fn key_exchange_groups(
+        mut self,
+        groups: impl IntoIterator<Item = &'static dyn SupportedKxGroup>,
+    ) -> ConnectorBuilder {
+        self.groups = Some(groups.into_iter().collect());
+        self
+    }
+
     /// Reads the files and makes the connector.
     ///
     /// ```
@@ -317,11 +338,15 @@ impl ConnectorBuilder {
     /// ```
     ///
     /// # Errors
-    /// A file that cannot be read or does not hold what it should, a key of another certificate; nobody that is trusted.
+    /// A file that cannot be read or does not hold what it should, a key of another certificate; nobody that is trusted; no key
+    /// exchange that is offered.
     pub fn build(self) -> Result<Connector, ConnectorError> {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         // As browsers do: servers go by the client's order, and keys of 256 bits cost a third more.
         provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
+        if let Some(groups) = self.groups.clone() {
+            provider.kx_groups = groups;
+        }
         let provider = Arc::new(provider);
         let versions = match self.min_version {
             Some(TlsVersion::Tls13) => &[&rustls::version::TLS13][..],
@@ -329,7 +354,7 @@ impl ConnectorBuilder {
         };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
-            .unwrap_or_else(|error| unreachable!("the provider has suites of each version: {error}"));
+            .map_err(|error| ConnectorError(format!("the key exchanges cannot be offered: {error}")))?;
         let builder: ConfigBuilder<ClientConfig, WantsClientCert> = match self.trusts_anybody {
             true => {
                 let verifier = AcceptsAny(provider.signature_verification_algorithms);

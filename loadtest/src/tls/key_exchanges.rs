@@ -25,8 +25,8 @@ impl KeyExchanges {
         Ok(KeyExchanges(chosen))
     }
 
-    pub(super) fn groups(&self) -> Vec<&'static dyn SupportedKxGroup> {
-        self.0.clone()
+    pub(super) fn groups(&self) -> impl Iterator<Item = &'static dyn SupportedKxGroup> {
+        self.0.iter().copied()
     }
 }
 
