@@ -144,14 +144,9 @@ fn the_sender_can_be_left_out() {
     assert_eq!(world.sent(0), each([0, 2], &["hi"]));
     // By letter, the one left out is named by its id.
     for id in [world.hubs[0].id(1), world.hubs[0].ids.id(0, 1, 9), world.hubs[0].ids.id(3, 1, 1)] {
-        let letter = Order::Publish {
-            scope: Scope::Room("a".into()),
-            frame: FrameBuf::new(Opcode::Text, b"ho"),
-            key: None,
-            except: Some(id),
-            tally: None,
-        };
-        world.hubs[0].read(letter.into());
+        let (scope, frame) = (Scope::Room("a".into()), FrameBuf::new(Opcode::Text, b"ho"));
+        let publication = Publication { except: Some(id), ..frame.into() };
+        world.hubs[0].read(Order::Publish { scope, publication }.into());
         let expected = if id == world.hubs[0].id(1) { each([0, 2], &["ho"]) } else { each([0, 1, 2], &["ho"]) };
         assert_eq!(world.sent(0), expected, "a stale or foreign id leaves nobody out");
     }
@@ -312,9 +307,8 @@ fn letters_to_an_unknown_room_concern_nobody() {
     let mut world = World::new(2);
     let (tally, answer) = Tally::new();
     let frame = FrameBuf::new(Opcode::Text, b"x");
-    world.hubs[0].read(
-        Order::Publish { scope: Scope::Room("?".into()), frame, key: None, except: None, tally: Some(tally) }.into(),
-    );
+    let publication = Publication { tally: Some(tally), ..frame.into() };
+    world.hubs[0].read(Order::Publish { scope: Scope::Room("?".into()), publication }.into());
     assert_eq!(answer.recv(), Ok(Delivery::default()));
     world.hubs[0].read(Order::Presence { room: "?".into(), core: 1, members: 0 }.into());
     assert_eq!(world.hubs[0].room_count(), 0);
