@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mailed::NoWake;
+use super::mailed::{Mailed, mailed, sent};
 use super::*;
-use crate::admission::Admission;
 use crate::chance::Chance;
-use crate::mail::{Mailbox, PostOffice, Wake};
+use crate::mail::Mailbox;
 use crate::outbox::Stretch;
 use crate::outbox::{FrameBuf, Queued, SHARED_BYTES_MIN};
 use crate::proto::{Kind, Opcode};
@@ -24,18 +23,12 @@ impl World {
     }
 
     pub(super) fn with(cores: usize, bytes_max: usize, policy: SlowConsumer) -> World {
-        let mut office = PostOffice::new(cores, 64);
-        let courier = office.courier((0..cores).map(|_| Arc::new(NoWake) as Arc<dyn Wake>).collect());
-        let handle = Hub::new(courier, Arc::new(Admission::new(1000, 0, 0)));
-        let ids = IdKey::default();
-        let (hubs, mailboxes) = (0..cores)
-            .map(|core| {
-                let (post, mailbox) = office.take(core);
-                let hub = CoreHub::new(ids.clone(), post, Outbox::new(bytes_max), Spares::new(1 << 20), policy);
-                (hub, mailbox)
-            })
-            .unzip();
-        World { hubs, mailboxes, handle }
+        let prepare = |hub: &mut CoreHub| {
+            hub.outbox = Outbox::new(bytes_max);
+            hub.slow_consumer = policy;
+        };
+        let Mailed { hubs, mailboxes, handle } = mailed(cores, 0, 64, prepare);
+        World { hubs, mailboxes: mailboxes.into_iter().flatten().collect(), handle }
     }
 
     pub(super) fn connect(&mut self, core: usize, slot: u32, generation: u32) {
@@ -71,8 +64,7 @@ impl World {
     /// What a core's connections are sent in this tick: payloads of short frames.
     fn sent(&mut self, core: usize) -> BTreeMap<u32, Vec<String>> {
         let hub = &mut self.hubs[core];
-        let sent = hub.outbox.batch().map(|send| (send.slot, payloads(&bytes_of(send.bytes)))).collect();
-        hub.outbox.settle(|_| {});
+        let sent = sent(hub).into_iter().collect();
         assert!(hub.invariants());
         sent
     }
