@@ -10,11 +10,11 @@ use crossbeam_channel::Receiver;
 
 use super::asking::{Ask, Reply};
 use super::board::{Board, Question};
-use super::line::{Arrived, Line, LineSettings, Out, Published, Word};
+use super::line::{Arrived, Line, LineSettings, Out, Word};
 use super::node::{Cores, Node, Output, ReplyTo, frame_of_outside};
 use super::subject::Subjects;
 use crate::hub::{
-    Answer, ConnectionId, ConnectionInfo, DataAnswer, Delivery, JoinError, Letter, Mode, Order, Scope, Tally, owners,
+    Answer, ConnectionId, ConnectionInfo, DataAnswer, Delivery, JoinError, Letter, Mode, Order, Publication, Scope, Tally, owners,
 };
 use crate::mail::{Courier, MailError, Mailbox};
 
@@ -213,8 +213,7 @@ impl Desk {
             // All nodes have got it, and one of them puts it into the line.
             if is_shared && self.line.has(&room) {
                 let frame = frame_of_outside(&arrived.payload, is_binary);
-                let message = Published { frame, key: None, except: None, tally: None };
-                self.line.number(room.into(), message, now_ns);
+                self.line.number(room.into(), frame.into(), now_ns);
             }
             return;
         }
@@ -287,20 +286,15 @@ impl Desk {
                     self.line.members(&room, self.node.members_here(&room), now_ns);
                 }
             }
-            Order::Number { room, frame, key, except, tally } => {
-                self.line.number(room, Published { frame, key, except, tally }, now_ns);
-            }
+            Order::Number { room, publication } => self.line.number(room, publication, now_ns),
             Order::Seek { room, since, core, token } => self.line.seek(room, since, core, token, now_ns),
             Order::Released { room } => self.line.released(&room),
-            Order::Publish { scope, frame, key, except, tally } => {
+            Order::Publish { scope, publication } => {
                 let elsewhere = self.known_receivers(&scope);
-                let sent = self.node.publish(&scope, &frame, key, except);
-                if let Some(tally) = tally {
-                    tally.add(match sent {
-                        Ok(()) => Delivery { elsewhere, ..Delivery::default() },
-                        Err(_) => Delivery { refused: 1, ..Delivery::default() },
-                    });
-                }
+                publication.tell(match self.node.publish(&scope, &publication) {
+                    Ok(()) => Delivery { elsewhere, ..Delivery::default() },
+                    Err(_) => Delivery { refused: 1, ..Delivery::default() },
+                });
             }
             Order::EmitTo { id, frame, key, tally } => {
                 let waiter = tally.map_or(Waiter::Nobody, Waiter::Tally);
@@ -412,19 +406,18 @@ impl Desk {
                         self.tell_all(|| Order::EndHistory { room: Arc::clone(&room) });
                     }
                 }
-                Output::Deliver { scope: Scope::Room(room), frame, key, except, .. }
-                    if !frame.is_ephemeral() && self.board.has_history(&room) && !self.line.has(&room) =>
+                Output::Deliver { scope: Scope::Room(room), publication, .. }
+                    if !publication.frame.is_ephemeral()
+                        && self.board.has_history(&room)
+                        && !self.line.has(&room) =>
                 {
                     // Its owner numbers it, and passes it on to those cores.
                     let owner = self.owner(&room);
-                    let (tally, goes_abroad, from) = (None, false, None);
-                    let order = Order::Record { room, frame, key, except, tally, goes_abroad, from };
+                    let order = Order::Record { room, publication, goes_abroad: false, from: None };
                     self.give_one(owner, order.into());
                 }
-                Output::Deliver { scope, frame, key, except, cores } => {
-                    let order =
-                        || Order::Publish { scope: scope.clone(), frame: frame.clone(), key, except, tally: None };
-                    self.give(&cores, order);
+                Output::Deliver { scope, publication, cores } => {
+                    self.give(&cores, || Order::Publish { scope: scope.clone(), publication: publication.clone() });
                 }
             }
         }
@@ -448,22 +441,20 @@ impl Desk {
             Out::Publish { subject, reply, payload, number } => {
                 self.todo.push_back(Todo::Publish(Outgoing { subject, reply, payload, number }));
             }
-            Out::Numbered { room, mut numbered, key, except, tally } => {
-                if let Some(tally) = &tally {
+            Out::Numbered { room, mut numbered } => {
+                if let Some(Publication { tally: Some(tally), .. }) = &numbered.publication {
                     tally.add(self.elsewhere(&room));
                 }
                 numbered.is_next &= !self.cut.remove(&room);
                 let owner = self.owner(&room);
-                let order = Order::Numbered { room: Arc::clone(&room), numbered, key, except, tally };
+                let order = Order::Numbered { room: Arc::clone(&room), numbered };
                 if !self.give_one(owner, order.into()) {
                     self.cut.insert(room);
                 }
             }
-            Out::Unnumbered { room, message, goes_abroad } => {
-                let Published { frame, key, except, tally } = message;
+            Out::Unnumbered { room, publication, goes_abroad } => {
                 let owner = self.owner(&room);
-                let order = Order::Unnumbered { room, frame, key, except, tally, goes_abroad };
-                self.give_one(owner, order.into());
+                self.give_one(owner, Order::Unnumbered { room, publication, goes_abroad }.into());
             }
             Out::Stored { room, tally } => tally.add(self.elsewhere(&room)),
             Out::Refused(tally) => {

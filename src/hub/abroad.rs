@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::room::Place;
-use super::{CoreHub, Delivery, Order, RoomId, Scope};
+use super::{CoreHub, Delivery, Order, Publication, RoomId, Scope};
 use crate::hub::ConnectionId;
 use crate::outbox::{FrameBuf, Outgoing};
 
@@ -43,9 +43,8 @@ impl CoreHub {
             _ if self.abroad.others.0 > 0 => 0,
             _ => return Delivery::default(),
         };
-        let frame = self.outbox.share(message).clone();
-        let order = Order::Publish { scope, frame, key: message.key(), except: None, tally: None };
-        match self.post.offer(bridge, order.into()) {
+        let publication = Publication::of(&mut self.outbox, message, None, None);
+        match self.post.offer(bridge, Order::Publish { scope, publication }.into()) {
             Ok(()) => Delivery { elsewhere, ..Delivery::default() },
             Err(_) => {
                 self.counters.abroad_refused += 1;

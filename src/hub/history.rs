@@ -38,10 +38,9 @@ use std::sync::Arc;
 use super::record::Record;
 use super::recovered::{Position, Recovered, Since};
 use super::letter::Answer;
-use super::{CoreHub, Delivery, Order, Scope, Tally};
+use super::{CoreHub, Delivery, Order, Publication, Tally};
 use crate::config::History;
-use crate::hub::ConnectionId;
-use crate::outbox::{FrameBuf, Key, Outgoing, Queued};
+use crate::outbox::{Outgoing, Queued};
 
 /// Messages that a core has written to an owner which has not confirmed them: more of them, and it takes in nothing.
 const UNREAD_MAX: u32 = 512;
@@ -163,16 +162,6 @@ pub(super) enum Seeker {
     Outside(Answer<Recovered>),
 }
 
-/// A message for a room with a history, as it comes to its owner.
-pub(super) struct Published {
-    pub(super) frame: FrameBuf,
-    pub(super) key: Option<Key>,
-    pub(super) except: Option<ConnectionId>,
-    pub(super) tally: Option<Arc<Tally>>,
-    /// It goes on to other machines.
-    pub(super) goes_abroad: bool,
-}
-
 impl CoreHub {
     /// Sets what rooms keep by the settings, and how much that may be on this core.
     pub(crate) fn set_history(&mut self, default: History, bytes_max: usize) {
@@ -213,15 +202,13 @@ impl CoreHub {
         tally: Option<Arc<Tally>>,
     ) -> Delivery {
         let except = except.map(|slot| self.id(slot));
-        let (frame, key) = (self.outbox.share(message).clone(), message.key());
-        let published = Published { frame, key, except, tally, goes_abroad: true };
+        let publication = Publication::of(&mut self.outbox, message, except, tally);
         let owner = self.owner(name);
         if owner == self.core {
-            return self.record_here(name, published);
+            return self.record_here(name, publication, true);
         }
-        let Published { frame, key, except, tally, goes_abroad } = published;
         let (room, from) = (Arc::clone(name), Some(self.core));
-        self.post.send(owner, Order::Record { room, frame, key, except, tally, goes_abroad, from }.into());
+        self.post.send(owner, Order::Record { room, publication, goes_abroad: true, from }.into());
         let cores = self.post.cores();
         let unread = &mut self.archive.unread;
         unread.resize(cores, 0);
@@ -231,7 +218,13 @@ impl CoreHub {
     }
 
     /// A message has come for a room that this core owns, from another core, or from a thread.
-    pub(super) fn read_record(&mut self, name: &Arc<str>, published: Published, from: Option<usize>) {
+    pub(super) fn read_record(
+        &mut self,
+        name: &Arc<str>,
+        publication: Publication,
+        goes_abroad: bool,
+        from: Option<usize>,
+    ) {
         match from {
             Some(core) => {
                 let cores = self.post.cores();
@@ -243,39 +236,24 @@ impl CoreHub {
             // Threads and the bridge are held up by nobody.
             None if self.post.waiting() > WAITING_MAX => {
                 self.counters.history_refused += 1;
-                if let Some(tally) = published.tally {
-                    tally.add(Delivery { refused: 1, ..Delivery::default() });
-                }
-                return;
+                return publication.tell(Delivery { refused: 1, ..Delivery::default() });
             }
             None => {}
         }
-        self.record_here(name, published);
+        self.record_here(name, publication, goes_abroad);
     }
 
-    fn record_here(&mut self, name: &Arc<str>, published: Published) -> Delivery {
+    fn record_here(&mut self, name: &Arc<str>, mut publication: Publication, goes_abroad: bool) -> Delivery {
         if self.is_shared(name) {
-            return self.record_elsewhere(name, published);
+            return self.record_elsewhere(name, publication, goes_abroad);
         }
-        let Published { frame, key, except, tally, goes_abroad } = published;
+        // There it gets the numbers of there.
+        let abroad = goes_abroad.then(|| publication.frame.clone());
         let now_ns = self.now_ns;
-        let numbered = self.with_record(name, |record| record.keep(&frame, now_ns)).unwrap_or_else(|| frame.clone());
-        let mut delivery = Delivery::default();
-        if let Some(id) = self.names.get(name).copied() {
-            let mut message = Outgoing::of_frame(numbered).keyed(key);
-            let is_abroad = self.give_to_cores(id, &mut message, except, tally.as_ref());
-            if is_abroad && goes_abroad {
-                // There it gets the numbers of there.
-                delivery =
-                    self.publish_abroad(Scope::Room(Arc::clone(name)), &mut Outgoing::of_frame(frame).keyed(key));
-            }
-            let except = except.and_then(|id| self.resolve(id));
-            delivery.merge(self.deliver_to_room(id, &mut message, except));
+        if let Some(numbered) = self.with_record(name, |record| record.keep(&publication.frame, now_ns)) {
+            publication.frame = numbered;
         }
-        if let Some(tally) = tally {
-            tally.add(delivery);
-        }
-        delivery
+        self.pass_on(name, publication, abroad)
     }
 
     /// Some of what this core has written to an owner has been read there.

@@ -6,7 +6,7 @@ use crate::admission::Admission;
 use crate::mail::{Mailbox, PostOffice, Wake};
 use crate::remote::Hub;
 
-pub(super) struct NoWake;
+struct NoWake;
 
 impl Wake for NoWake {
     fn wake(&self) {}
@@ -19,7 +19,7 @@ pub(super) struct Mailed {
     pub(super) handle: Hub,
 }
 
-/// `prepare` is called before a core has connections.
+/// `prepare` is called before a core has connections, and may give it other queues.
 pub(super) fn mailed(cores: usize, slots: u32, depth: usize, prepare: impl Fn(&mut CoreHub)) -> Mailed {
     let mut office = PostOffice::new(cores, depth);
     let courier = office.courier((0..cores).map(|_| Arc::new(NoWake) as Arc<dyn Wake>).collect());

@@ -19,6 +19,7 @@ mod changes;
 #[cfg(test)]
 mod changes_tests;
 mod deflate;
+mod delivery;
 mod history;
 #[cfg(test)]
 mod history_tests;
@@ -36,6 +37,7 @@ mod members;
 mod members_tests;
 mod numbered;
 mod peer;
+mod publication;
 mod publish;
 mod ready;
 mod record;
@@ -67,7 +69,7 @@ use crate::proto::Spares;
 use crate::tables::room_for;
 use abroad::Abroad;
 use changes::Changes;
-use history::{Archive, Published, Seeker};
+use history::{Archive, Seeker};
 use member::Member;
 use room::{Place, Room};
 use routes::RouteNames;
@@ -77,18 +79,20 @@ use streams::Streams;
 
 pub use changes::{Done, Known};
 pub use deflate::DeflateSettings;
+pub use delivery::{Delivery, Tally};
 pub(crate) use history::{Histories, HistoryBounds, owners};
 #[cfg(feature = "nats")]
 pub(crate) use id::NODES_MAX;
 pub(crate) use id::SLOTS_MAX;
 pub use id::{ConnectionId, IdKey, ParseIdError};
 pub use info::{ConnectionInfo, ConnectionPage};
-pub use letter::{Answer, Ask, DataAnswer, Delivery, Local, Order, Scope, Shutdown, Tally};
+pub use letter::{Answer, Ask, DataAnswer, Local, Order, Scope, Shutdown};
 pub use limits::RouteLimits;
 pub use member::Doom;
 pub(crate) use numbered::SHARED_NAME_BYTES_MAX;
 pub use numbered::{Found, FoundMessage, Mode, Numbered};
 pub(crate) use peer::CompactPeer;
+pub use publication::Publication;
 pub(crate) use publish::Sending;
 pub(crate) use ready::READY_BYTES_MAX;
 pub use recovered::{ParsePositionError, Position, Recovered, Since};
@@ -261,21 +265,17 @@ impl CoreHub {
             }
             Order::ChangesRead { core, number } => self.changes_read(core, number),
             Order::CoreEnded { core } => self.ends.push(End::Core(core)),
-            Order::Publish { scope, frame, key, except, tally } => {
-                self.read_publish(&scope, &mut Outgoing::of_frame(frame).keyed(key), except, tally);
-            }
-            Order::Record { room, frame, key, except, tally, goes_abroad, from } => {
-                self.read_record(&room, Published { frame, key, except, tally, goes_abroad }, from);
+            Order::Publish { scope, publication } => self.read_publish(&scope, publication),
+            Order::Record { room, publication, goes_abroad, from } => {
+                self.read_record(&room, publication, goes_abroad, from);
             }
             Order::RecordsRead { owner, count } => self.records_read(owner, count),
             Order::Recover { room, since, core, number } => self.read_recover(&room, since, core, number),
             Order::Recovered { number, recovered } => self.read_recovered(number, recovered),
             Order::EndHistory { room } => self.end_history(&room),
-            Order::Numbered { room, numbered, key, except, tally } => {
-                self.read_numbered(&room, numbered, key, except, tally);
-            }
-            Order::Unnumbered { room, frame, key, except, tally, goes_abroad } => {
-                self.give_unnumbered(&room, Published { frame, key, except, tally, goes_abroad });
+            Order::Numbered { room, numbered } => self.read_numbered(&room, numbered),
+            Order::Unnumbered { room, publication, goes_abroad } => {
+                self.give_unnumbered(&room, publication, goes_abroad);
             }
             Order::Sought { token, found } => self.read_sought(token, found.map(|found| *found)),
             Order::History { room, since, answer } => self.seek(&room, since, Seeker::Outside(answer)),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::publication::Publication;
 use crate::outbox::FrameBuf;
 
 /// Longest name of a room that has a history beyond its machine: it is a part of a subject.
@@ -29,7 +30,7 @@ pub struct Numbered {
     /// Whether it follows what was passed on before it, as far as is known.
     pub is_next: bool,
     /// The message; `None`: here something is missing.
-    pub frame: Option<FrameBuf>,
+    pub publication: Option<Publication>,
     /// The members here have got it without a number.
     pub is_known: bool,
 }

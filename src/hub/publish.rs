@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::streams::Home;
-use super::{CoreHub, Delivery, Order, RoomId, RouteName, Scope, Tally};
+use super::{CoreHub, Delivery, Order, Publication, RoomId, RouteName, Scope, Tally};
 use crate::hub::ConnectionId;
 use crate::outbox::{FrameBuf, Key, Outgoing, Queued, SHARED_BYTES_MIN};
 use crate::proto::frame::Opcode;
@@ -188,6 +188,27 @@ impl CoreHub {
         delivery
     }
 
+    /// Passes a message on to all members of a room that this core owns, and to other machines, as these are to get it, if it is
+    /// to go there.
+    pub(super) fn pass_on(&mut self, name: &Arc<str>, publication: Publication, abroad: Option<FrameBuf>) -> Delivery {
+        let Publication { frame, key, except, tally } = publication;
+        let mut delivery = Delivery::default();
+        if let Some(id) = self.names.get(name).copied() {
+            let mut message = Outgoing::of_frame(frame).keyed(key);
+            let is_abroad = self.give_to_cores(id, &mut message, except, tally.as_ref());
+            if let Some(frame) = abroad.filter(|_| is_abroad) {
+                let mut message = Outgoing::of_frame(frame).keyed(key);
+                delivery = self.publish_abroad(Scope::Room(Arc::clone(name)), &mut message);
+            }
+            let except = except.and_then(|id| self.resolve(id));
+            delivery.merge(self.deliver_to_room(id, &mut message, except));
+        }
+        if let Some(tally) = tally {
+            tally.add(delivery);
+        }
+        delivery
+    }
+
     /// Passes a message on to the other cores that have members of a room, and makes the form that this one's take; whether there
     /// are members on other machines.
     #[inline]
@@ -208,14 +229,9 @@ impl CoreHub {
                 is_abroad = true;
                 continue;
             }
-            let order = Order::Publish {
-                scope: Scope::Room(Arc::clone(&room.name)),
-                frame: self.outbox.share(message).clone(),
-                key: message.key(),
-                except,
-                tally: tally.cloned(),
-            };
-            self.post.send(core, order.into());
+            let scope = Scope::Room(Arc::clone(&room.name));
+            let publication = Publication::of(&mut self.outbox, message, except, tally.cloned());
+            self.post.send(core, Order::Publish { scope, publication }.into());
         }
         is_abroad
     }
@@ -287,8 +303,8 @@ impl CoreHub {
             self.outbox.make_for_here(message);
         }
         for core in (0..self.post.cores()).filter(|core| *core != self.core) {
-            let (scope, frame) = (scope.clone(), self.outbox.share(message).clone());
-            self.post.send(core, Order::Publish { scope, frame, key: message.key(), except: None, tally: None }.into());
+            let (scope, publication) = (scope.clone(), Publication::of(&mut self.outbox, message, None, None));
+            self.post.send(core, Order::Publish { scope, publication }.into());
         }
         let mut delivery = Delivery::default();
         if self.post.bridge().is_some() {
@@ -342,15 +358,10 @@ impl CoreHub {
         delivery
     }
 
-    pub(super) fn read_publish(
-        &mut self,
-        scope: &Scope,
-        message: &mut Outgoing<'_>,
-        except: Option<ConnectionId>,
-        tally: Option<Arc<Tally>>,
-    ) {
+    pub(super) fn read_publish(&mut self, scope: &Scope, publication: Publication) {
+        let Publication { frame, key, except, tally } = publication;
         let except = except.and_then(|id| self.resolve(id));
-        let delivery = self.deliver_to_scope(scope, message, except);
+        let delivery = self.deliver_to_scope(scope, &mut Outgoing::of_frame(frame).keyed(key), except);
         if let Some(tally) = tally {
             tally.add(delivery);
         }

@@ -20,13 +20,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::history::{Published, Seeker};
+use super::history::Seeker;
 use super::numbered::{Found, Mode, Numbered, SHARED_NAME_BYTES_MAX};
 use super::record::Record;
 use super::recovered::{Position, Recovered, Since};
-use super::{CoreHub, Delivery, Order, Scope, Tally};
-use crate::hub::ConnectionId;
-use crate::outbox::{Key, Outgoing};
+use super::{CoreHub, Delivery, Order, Publication};
 
 /// Questions of a core that the bridge has not answered.
 const SEEKING_MAX: usize = 4096;
@@ -65,16 +63,20 @@ impl CoreHub {
     // ---- messages -------------------------------------------------------------------------------------------------
 
     /// Hands a message to the bridge, to be numbered.
-    pub(super) fn record_elsewhere(&mut self, name: &Arc<str>, published: Published) -> Delivery {
-        let Published { frame, key, except, tally, goes_abroad } = published;
+    pub(super) fn record_elsewhere(
+        &mut self,
+        name: &Arc<str>,
+        publication: Publication,
+        goes_abroad: bool,
+    ) -> Delivery {
         if !goes_abroad {
             // It comes from there, and is no part of the history.
-            self.give_unnumbered(name, Published { frame, key, except, tally, goes_abroad });
+            self.pass_on(name, publication, None);
             return Delivery::default();
         }
         let bridge = self.post.bridge().unwrap_or(self.post.cores());
         let elsewhere = self.members_abroad(name) as u32;
-        let order = Order::Number { room: Arc::clone(name), frame, key, except, tally };
+        let order = Order::Number { room: Arc::clone(name), publication };
         match self.post.offer(bridge, order.into()) {
             Ok(()) => Delivery { elsewhere, ..Delivery::default() },
             Err((error, letter)) => {
@@ -86,24 +88,18 @@ impl CoreHub {
     }
 
     /// A message has its place in the one line.
-    pub(super) fn read_numbered(
-        &mut self,
-        name: &Arc<str>,
-        numbered: Numbered,
-        key: Option<Key>,
-        except: Option<ConnectionId>,
-        tally: Option<Arc<Tally>>,
-    ) {
-        let Numbered { epoch, offset, is_next, frame, is_known } = numbered;
-        let frame = frame.map(|frame| frame.numbered(offset));
+    pub(super) fn read_numbered(&mut self, name: &Arc<str>, numbered: Numbered) {
+        let Numbered { epoch, offset, is_next, publication, is_known } = numbered;
+        let publication = publication
+            .map(|publication| Publication { frame: publication.frame.numbered(offset), ..publication });
         if self.sharing.mode == Mode::Shared(epoch) {
             let now_ns = self.now_ns;
             self.with_shared_record(name, Position { epoch, offset: offset.saturating_sub(1) }, |record| {
                 if offset <= record.position().offset {
                     return;
                 }
-                match &frame {
-                    Some(frame) => {
+                match &publication {
+                    Some(Publication { frame, .. }) => {
                         if !is_next {
                             record.restart(offset - 1);
                         }
@@ -113,28 +109,15 @@ impl CoreHub {
                 }
             });
         }
-        if let Some(frame) = frame.filter(|_| !is_known) {
-            self.give_unnumbered(name, Published { frame, key, except, tally, goes_abroad: false });
+        if let Some(publication) = publication.filter(|_| !is_known) {
+            self.pass_on(name, publication, None);
         }
     }
 
     /// Passes a message on to the members here as it is, and to other machines if it is to go there.
-    pub(super) fn give_unnumbered(&mut self, name: &Arc<str>, published: Published) {
-        let Published { frame, key, except, tally, goes_abroad } = published;
-        let mut delivery = Delivery::default();
-        if let Some(id) = self.names.get(name).copied() {
-            let mut message = Outgoing::of_frame(frame.clone()).keyed(key);
-            let is_abroad = self.give_to_cores(id, &mut message, except, tally.as_ref());
-            if is_abroad && goes_abroad {
-                let mut message = Outgoing::of_frame(frame).keyed(key);
-                delivery = self.publish_abroad(Scope::Room(Arc::clone(name)), &mut message);
-            }
-            let except = except.and_then(|id| self.resolve(id));
-            delivery.merge(self.deliver_to_room(id, &mut message, except));
-        }
-        if let Some(tally) = tally {
-            tally.add(delivery);
-        }
+    pub(super) fn give_unnumbered(&mut self, name: &Arc<str>, publication: Publication, goes_abroad: bool) {
+        let abroad = goes_abroad.then(|| publication.frame.clone());
+        self.pass_on(name, publication, abroad);
     }
 
     // ---- who asks -------------------------------------------------------------------------------------------------

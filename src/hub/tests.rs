@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mailed::NoWake;
+use super::mailed::{Mailed, mailed, sent};
 use super::*;
-use crate::admission::Admission;
 use crate::chance::Chance;
-use crate::mail::{Mailbox, PostOffice, Wake};
+use crate::mail::Mailbox;
 use crate::outbox::Stretch;
 use crate::outbox::{FrameBuf, Queued, SHARED_BYTES_MIN};
 use crate::proto::{Kind, Opcode};
@@ -24,18 +23,12 @@ impl World {
     }
 
     pub(super) fn with(cores: usize, bytes_max: usize, policy: SlowConsumer) -> World {
-        let mut office = PostOffice::new(cores, 64);
-        let courier = office.courier((0..cores).map(|_| Arc::new(NoWake) as Arc<dyn Wake>).collect());
-        let handle = Hub::new(courier, Arc::new(Admission::new(1000, 0, 0)));
-        let ids = IdKey::default();
-        let (hubs, mailboxes) = (0..cores)
-            .map(|core| {
-                let (post, mailbox) = office.take(core);
-                let hub = CoreHub::new(ids.clone(), post, Outbox::new(bytes_max), Spares::new(1 << 20), policy);
-                (hub, mailbox)
-            })
-            .unzip();
-        World { hubs, mailboxes, handle }
+        let prepare = |hub: &mut CoreHub| {
+            hub.outbox = Outbox::new(bytes_max);
+            hub.slow_consumer = policy;
+        };
+        let Mailed { hubs, mailboxes, handle } = mailed(cores, 0, 64, prepare);
+        World { hubs, mailboxes: mailboxes.into_iter().flatten().collect(), handle }
     }
 
     pub(super) fn connect(&mut self, core: usize, slot: u32, generation: u32) {
@@ -71,8 +64,7 @@ impl World {
     /// What a core's connections are sent in this tick: payloads of short frames.
     fn sent(&mut self, core: usize) -> BTreeMap<u32, Vec<String>> {
         let hub = &mut self.hubs[core];
-        let sent = hub.outbox.batch().map(|send| (send.slot, payloads(&bytes_of(send.bytes)))).collect();
-        hub.outbox.settle(|_| {});
+        let sent = sent(hub).into_iter().collect();
         assert!(hub.invariants());
         sent
     }
@@ -144,14 +136,9 @@ fn the_sender_can_be_left_out() {
     assert_eq!(world.sent(0), each([0, 2], &["hi"]));
     // By letter, the one left out is named by its id.
     for id in [world.hubs[0].id(1), world.hubs[0].ids.id(0, 1, 9), world.hubs[0].ids.id(3, 1, 1)] {
-        let letter = Order::Publish {
-            scope: Scope::Room("a".into()),
-            frame: FrameBuf::new(Opcode::Text, b"ho"),
-            key: None,
-            except: Some(id),
-            tally: None,
-        };
-        world.hubs[0].read(letter.into());
+        let (scope, frame) = (Scope::Room("a".into()), FrameBuf::new(Opcode::Text, b"ho"));
+        let publication = Publication { except: Some(id), ..frame.into() };
+        world.hubs[0].read(Order::Publish { scope, publication }.into());
         let expected = if id == world.hubs[0].id(1) { each([0, 2], &["ho"]) } else { each([0, 1, 2], &["ho"]) };
         assert_eq!(world.sent(0), expected, "a stale or foreign id leaves nobody out");
     }
@@ -312,9 +299,8 @@ fn letters_to_an_unknown_room_concern_nobody() {
     let mut world = World::new(2);
     let (tally, answer) = Tally::new();
     let frame = FrameBuf::new(Opcode::Text, b"x");
-    world.hubs[0].read(
-        Order::Publish { scope: Scope::Room("?".into()), frame, key: None, except: None, tally: Some(tally) }.into(),
-    );
+    let publication = Publication { tally: Some(tally), ..frame.into() };
+    world.hubs[0].read(Order::Publish { scope: Scope::Room("?".into()), publication }.into());
     assert_eq!(answer.recv(), Ok(Delivery::default()));
     world.hubs[0].read(Order::Presence { room: "?".into(), core: 1, members: 0 }.into());
     assert_eq!(world.hubs[0].room_count(), 0);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::hub::ConnectionId;
-use crate::hub::{ConnectionInfo, ConnectionPage, CoreHub, DataAnswer, Delivery, Letter, Order, Scope, Tally};
+use crate::hub::{ConnectionInfo, ConnectionPage, CoreHub, DataAnswer, Delivery, Letter, Order, Publication, Scope, Tally};
 use crate::mail::MailError;
 use crate::message::RawJson;
 use crate::message::{EncodeError, IntoMessage};
@@ -1055,16 +1054,17 @@ impl Receivers<'_> {
         match target {
             // Its owner numbers it, and passes it on.
             Target::Scope(Scope::Room(room)) if !is_ephemeral && hub.has_history(&room) => {
-                let (tally, goes_abroad, from) = (Some(tally), true, None);
-                hub.give(hub.owner(&room), Order::Record { room, frame, key, except, tally, goes_abroad, from }.into());
+                let publication = Publication { frame, key, except, tally: Some(tally) };
+                let owner = hub.owner(&room);
+                hub.give(owner, Order::Record { room, publication, goes_abroad: true, from: None }.into());
             }
             Target::One(id) if except == Some(id) => {}
             Target::One(id) => hub.give_to(id, Order::EmitTo { id, frame, key, tally: Some(tally) }),
             Target::Scope(scope) => {
+                let publication = Publication { frame, key, except, tally: Some(tally) };
                 for core in (0..hub.cores()).chain(hub.bridge_if_wanted()) {
-                    let (scope, frame) = (scope.clone(), frame.clone());
-                    let tally = Some(Arc::clone(&tally));
-                    hub.give(core, Order::Publish { scope, frame, key, except, tally }.into());
+                    let (scope, publication) = (scope.clone(), publication.clone());
+                    hub.give(core, Order::Publish { scope, publication }.into());
                 }
             }
         }

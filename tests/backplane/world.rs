@@ -9,7 +9,7 @@ use ringwire::ConnectionId;
 use ringwire::backplane::node::{Cores, Identity, Node, Output, ReplyTo};
 use ringwire::backplane::{Ask, Reply};
 use ringwire::engine::sim::Rng;
-use ringwire::hub::{Delivery, Scope};
+use ringwire::hub::{Delivery, Publication, Scope};
 use ringwire::outbox::FrameBuf;
 use ringwire::proto::frame::Opcode;
 
@@ -278,7 +278,7 @@ impl World {
                         self.oracle.scale.doubled += self.bus.doubled - before;
                     }
                 }
-                Output::Deliver { scope, frame, except, cores, .. } => {
+                Output::Deliver { scope, publication: Publication { frame, except, .. }, cores } => {
                     self.deliver(node, &scope, &frame, except, &cores);
                 }
                 Output::Members(room, members) => {
@@ -473,7 +473,7 @@ impl World {
         if is_wanted {
             self.oracle.scale.published += 1;
             let except = except.map(|member| self.members[member].id);
-            let _ = host.node.publish(&scope, &frame, None, except);
+            let _ = host.node.publish(&scope, &Publication { except, ..frame.into() });
         }
     }
 

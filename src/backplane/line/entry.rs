@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use crate::backplane::asking::{read_frame, write_frame};
 use crate::backplane::bytes::{Reader, Writer};
-use crate::hub::ConnectionId;
-use crate::outbox::{FrameBuf, Key};
+use crate::hub::Publication;
 
 const VERSION: u8 = 1;
 const MESSAGE: u8 = 0;
@@ -16,28 +15,22 @@ const MARK: u8 = 2;
 pub(super) const ENTRY_BYTES: usize = 96;
 
 /// A message, or a mark.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     /// The node that has sent it, and its number there; none has 0.
     pub(super) from: (u32, u64),
-    /// `None`: something is missing here.
-    pub(super) message: Option<Content>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) frame: FrameBuf,
-    pub(super) key: Option<Key>,
-    pub(super) except: Option<ConnectionId>,
+    /// `None`: something is missing here. Nobody waits by it.
+    pub(super) publication: Option<Publication>,
 }
 
 impl Entry {
-    pub(super) fn to_bytes(&self) -> Bytes {
+    /// What is stored of one; who waits for what becomes of it stays here.
+    pub(super) fn to_bytes(from: (u32, u64), publication: Option<&Publication>) -> Bytes {
         let mut writer = Writer::default();
-        writer.u8(VERSION).number(u64::from(self.from.0)).number(self.from.1);
-        match &self.message {
+        writer.u8(VERSION).number(u64::from(from.0)).number(from.1);
+        match publication {
             None => drop(writer.u8(MARK)),
-            Some(Content { frame, key, except }) => {
+            Some(Publication { frame, key, except, tally: _ }) => {
                 match except {
                     Some(id) => writer.u8(MESSAGE_EXCEPT).id(*id),
                     None => writer.u8(MESSAGE),
@@ -50,7 +43,7 @@ impl Entry {
 
     /// What makes no sense is a mark of nobody: whatever it was, it is missing.
     pub(super) fn read(payload: Bytes) -> Entry {
-        Entry::parse(payload).unwrap_or(Entry { from: (0, 0), message: None })
+        Entry::parse(payload).unwrap_or(Entry { from: (0, 0), publication: None })
     }
 
     fn parse(payload: Bytes) -> Option<Entry> {
@@ -60,22 +53,24 @@ impl Entry {
         }
         let from = (reader.u32()?, reader.number()?);
         let kind = reader.u8()?;
-        let message = match kind {
+        let publication = match kind {
             MARK => None,
             MESSAGE | MESSAGE_EXCEPT => {
                 let except = if kind == MESSAGE_EXCEPT { Some(reader.id()?) } else { None };
                 let (frame, key) = read_frame(&mut reader)?;
-                Some(Content { frame, key, except })
+                Some(Publication { frame, key, except, tally: None })
             }
             _ => return None,
         };
-        reader.is_empty().then_some(Entry { from, message })
+        reader.is_empty().then_some(Entry { from, publication })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::ConnectionId;
+    use crate::outbox::{FrameBuf, Key};
     use crate::proto::frame::Opcode;
 
     /// Kills: a key, an exception or a mark of the message that does not survive the way.
@@ -83,19 +78,24 @@ mod tests {
     fn entries_come_back_and_what_is_cut_is_a_mark_of_nobody() {
         let id = ConnectionId::from_bytes([7; 16]);
         let frame = |opcode, payload: &[u8]| FrameBuf::new(opcode, payload);
-        let contents = [
-            Content { frame: frame(Opcode::Text, b"hi").event(true), key: None, except: Some(id) },
-            Content { frame: frame(Opcode::Binary, &[0; 300]).uncompressed(true), key: Some(Key::of(b"k")), except: None },
-            Content { frame: frame(Opcode::Text, b""), key: None, except: None },
+        let publications = [
+            Publication { except: Some(id), ..frame(Opcode::Text, b"hi").event(true).into() },
+            Publication { key: Some(Key::of(b"k")), ..frame(Opcode::Binary, &[0; 300]).uncompressed(true).into() },
+            frame(Opcode::Text, b"").into(),
         ];
-        for message in contents.map(Some).into_iter().chain([None]) {
-            let entry = Entry { from: (70_000, 1 << 40), message };
-            let bytes = entry.to_bytes();
-            let frame_len = entry.message.as_ref().map_or(0, |message| message.frame.len());
+        let read = |bytes| {
+            let Entry { from, publication } = Entry::read(bytes);
+            (from, publication.map(|Publication { frame, key, except, tally }| (frame, key, except, tally.is_some())))
+        };
+        for publication in publications.map(Some).into_iter().chain([None]) {
+            let from = (70_000, 1 << 40);
+            let bytes = Entry::to_bytes(from, publication.as_ref());
+            let frame_len = publication.as_ref().map_or(0, |publication| publication.frame.len());
             assert!(bytes.len() <= frame_len + ENTRY_BYTES);
-            assert_eq!(Entry::read(bytes.clone()), entry);
+            let expected = publication.map(|Publication { frame, key, except, .. }| (frame, key, except, false));
+            assert_eq!(read(bytes.clone()), (from, expected));
             for len in 0..bytes.len() {
-                assert_eq!(Entry::read(bytes.slice(..len)), Entry { from: (0, 0), message: None }, "cut to {len}");
+                assert_eq!(read(bytes.slice(..len)), ((0, 0), None), "cut to {len}");
             }
         }
     }

@@ -113,7 +113,7 @@ impl Fetch {
         if seq <= self.since {
             return true;
         }
-        if entry.message.is_none() && self.purpose != Purpose::Gap {
+        if entry.publication.is_none() && self.purpose != Purpose::Gap {
             self.entries.clear();
             self.bytes = 0;
             (self.floor, self.is_full) = (Some(seq), false);
@@ -342,7 +342,7 @@ impl Line {
             Purpose::Ask(ask) => {
                 let epoch = self.stream.as_ref().map_or(0, |stream| stream.epoch);
                 let message = |read: Read| {
-                    let frame = read.entry.message?.frame.numbered(read.seq);
+                    let frame = read.entry.publication?.frame.numbered(read.seq);
                     Some(FoundMessage { offset: read.seq, frame, age_ns: read.age_ns })
                 };
                 let messages = entries.into_iter().filter_map(message).collect();

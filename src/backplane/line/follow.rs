@@ -11,9 +11,9 @@ use bytes::Bytes;
 
 use super::entry::Entry;
 use super::fetch::Purpose;
-use super::{Line, Out, Published, Request, api};
+use super::{Line, Out, Request, api};
 use crate::backplane::subject::token;
-use crate::hub::{Mode, Numbered};
+use crate::hub::{Mode, Numbered, Publication};
 
 /// Messages of a room that wait for what is missing before them, and their bytes.
 const AHEAD_MAX: usize = 1_024;
@@ -300,21 +300,18 @@ impl Line {
         let (mut tally, mut is_known) = (None, false);
         if node == self.settings.node {
             is_known = self.orphans.remove(&number);
-            let pending = self.take_pending(number).and_then(|pending| pending.message);
-            tally = pending.and_then(|Published { tally, .. }| tally);
+            let pending = self.take_pending(number).and_then(|pending| pending.publication);
+            tally = pending.and_then(|publication| publication.tally);
         }
         if let Some(follow) = self.follows.get_mut(room) {
             follow.last = Some(seq);
             // From here on.
             follow.is_sure = true;
         }
-        let (frame, key, except) = match entry.message {
-            Some(content) => (Some(content.frame), content.key, content.except),
-            None => (None, None, None),
-        };
-        let is_message = frame.is_some();
-        let numbered = Numbered { epoch, offset: seq, is_next, frame, is_known };
-        self.out.push_back(Out::Numbered { room: Arc::clone(room), numbered, key, except, tally });
+        let publication = entry.publication.map(|publication| Publication { tally, ..publication });
+        let is_message = publication.is_some();
+        let numbered = Numbered { epoch, offset: seq, is_next, publication, is_known };
+        self.out.push_back(Out::Numbered { room: Arc::clone(room), numbered });
         if is_known && is_message {
             // The members here have got it out of line.
             self.mark(Arc::clone(room), now_ns);

@@ -35,14 +35,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use api::{Limits, Stream, Told, read_ack, read_consumer, read_delivered, read_stream};
-use entry::{Content, ENTRY_BYTES, Entry};
+use entry::{ENTRY_BYTES, Entry};
 use fetch::{Ask, Fetch, Fetching};
 use follow::Follow;
-pub(super) use talk::{Arrived, LineCounts, LineSettings, Out, Published, Word};
+pub(super) use talk::{Arrived, LineCounts, LineSettings, Out, Word};
 
 use super::subject::{Subjects, token};
 use crate::config::NatsHistory;
-use crate::hub::{Histories, Mode, SHARED_NAME_BYTES_MAX};
+use crate::hub::{Histories, Mode, Publication, SHARED_NAME_BYTES_MAX};
 
 /// How long a request waits for its answer, and whoever asks for a history.
 const REQUEST_NS: u64 = 2_000_000_000;
@@ -58,7 +58,7 @@ const ORPHANS_MAX: usize = 65_536;
 struct Pending {
     room: Arc<str>,
     /// `None`: a mark.
-    message: Option<Published>,
+    publication: Option<Publication>,
     bytes: usize,
     at_ns: u64,
     stored: Option<u64>,
@@ -225,15 +225,15 @@ impl Line {
             self.say(Word::Away);
         }
         self.pending_bytes = 0;
-        for (number, Pending { room, message, .. }) in std::mem::take(&mut self.pending) {
+        for (number, Pending { room, publication, .. }) in std::mem::take(&mut self.pending) {
             self.orphans.insert(number);
             if self.orphans.len() > ORPHANS_MAX {
                 self.orphans.pop_first();
             }
             self.to_mark.insert(Arc::clone(&room));
-            if let Some(message) = message {
+            if let Some(publication) = publication {
                 self.counts.apart += 1;
-                self.out.push_back(Out::Unnumbered { room, message, goes_abroad: false });
+                self.out.push_back(Out::Unnumbered { room, publication, goes_abroad: false });
             }
         }
     }
@@ -359,8 +359,8 @@ impl Line {
     // ---- messages of this node ------------------------------------------------------------------------------------
 
     /// Sends a message of a room to the stream.
-    pub(super) fn number(&mut self, room: Arc<str>, message: Published, now_ns: u64) {
-        let bytes = message.frame.len() + ENTRY_BYTES;
+    pub(super) fn number(&mut self, room: Arc<str>, publication: Publication, now_ns: u64) {
+        let bytes = publication.frame.len() + ENTRY_BYTES;
         let is_long = bytes > self.payload_bytes_max;
         if !self.is_ready() || is_long {
             self.counts.apart += 1;
@@ -369,52 +369,43 @@ impl Line {
             } else if self.mode != Mode::Local {
                 self.to_mark.insert(Arc::clone(&room));
             }
-            return self.out.push_back(Out::Unnumbered { room, message, goes_abroad: true });
+            return self.out.push_back(Out::Unnumbered { room, publication, goes_abroad: true });
         }
         if self.pending.len() >= PENDING_MAX || self.pending_bytes + bytes > PENDING_BYTES_MAX {
             self.counts.refused += 1;
-            return self.out.push_back(Out::Refused(message.tally));
+            return self.out.push_back(Out::Refused(publication.tally));
         }
         self.counts.sent += 1;
-        let Published { frame, key, except, .. } = &message;
-        let content = Content { frame: frame.clone(), key: *key, except: *except };
-        self.send(room, Some(content), Some(message), bytes, now_ns);
+        self.send(room, Some(publication), bytes, now_ns);
     }
 
     /// Says in the stream that something of a room is not in it.
     pub(super) fn mark(&mut self, room: Arc<str>, now_ns: u64) {
         if self.is_ready() {
-            self.send(room, None, None, ENTRY_BYTES, now_ns);
+            self.send(room, None, ENTRY_BYTES, now_ns);
         } else if self.mode != Mode::Local {
             self.to_mark.insert(room);
         }
     }
 
-    fn send(
-        &mut self,
-        room: Arc<str>,
-        content: Option<Content>,
-        message: Option<Published>,
-        bytes: usize,
-        now_ns: u64,
-    ) {
+    fn send(&mut self, room: Arc<str>, publication: Option<Publication>, bytes: usize, now_ns: u64) {
         self.numbers += 1;
         let number = self.numbers;
-        let entry = Entry { from: (self.settings.node, number), message: content };
+        let payload = Entry::to_bytes((self.settings.node, number), publication.as_ref());
         let subject = self.subjects.history(&token(&room));
         let reply = Some(self.subjects.node(self.settings.node, &format!("a{number}")));
         self.pending_bytes += bytes;
-        self.pending.insert(number, Pending { room, message, bytes, at_ns: now_ns, stored: None });
-        self.out.push_back(Out::Publish { subject, reply, payload: entry.to_bytes(), number: Some(number) });
+        self.pending.insert(number, Pending { room, publication, bytes, at_ns: now_ns, stored: None });
+        self.out.push_back(Out::Publish { subject, reply, payload, number: Some(number) });
     }
 
     /// A message could not be sent: there is too much on its way to the bus.
     pub(super) fn not_sent(&mut self, number: u64) {
-        if let Some(Pending { room, message, .. }) = self.take_pending(number) {
-            match message {
-                Some(message) => {
+        if let Some(Pending { room, publication, .. }) = self.take_pending(number) {
+            match publication {
+                Some(publication) => {
                     self.counts.refused += 1;
-                    self.out.push_back(Out::Refused(message.tally));
+                    self.out.push_back(Out::Refused(publication.tally));
                 }
                 None => drop(self.to_mark.insert(room)),
             }
@@ -445,7 +436,7 @@ impl Line {
 
     /// It was stored, and does not come here.
     fn forget_stored(&mut self, number: u64) {
-        if let Some(Pending { room, message: Some(Published { tally: Some(tally), .. }), .. }) =
+        if let Some(Pending { room, publication: Some(Publication { tally: Some(tally), .. }), .. }) =
             self.take_pending(number)
         {
             self.out.push_back(Out::Stored { room, tally });

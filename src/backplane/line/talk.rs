@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::NatsHistory;
-use crate::hub::{ConnectionId, Found, Mode, Numbered, Tally};
-use crate::outbox::{FrameBuf, Key};
+use crate::hub::{Found, Mode, Numbered, Publication, Tally};
 
 /// Who a line is of, and what it goes by.
 #[derive(Clone, Debug)]
@@ -55,13 +54,10 @@ pub(in crate::backplane) enum Out {
     Numbered {
         room: Arc<str>,
         numbered: Numbered,
-        key: Option<Key>,
-        except: Option<ConnectionId>,
-        tally: Option<Arc<Tally>>,
     },
     Unnumbered {
         room: Arc<str>,
-        message: Published,
+        publication: Publication,
         /// Others have not got it either.
         goes_abroad: bool,
     },
@@ -95,15 +91,6 @@ pub(in crate::backplane) enum Word {
     Away,
     /// It was made anew.
     Anew,
-}
-
-/// A message of this node.
-#[derive(Debug)]
-pub(in crate::backplane) struct Published {
-    pub(in crate::backplane) frame: FrameBuf,
-    pub(in crate::backplane) key: Option<Key>,
-    pub(in crate::backplane) except: Option<ConnectionId>,
-    pub(in crate::backplane) tally: Option<Arc<Tally>>,
 }
 
 /// What happened so far.

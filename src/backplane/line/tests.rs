@@ -63,8 +63,8 @@ fn text_of(frame: &FrameBuf) -> String {
     String::from_utf8(payload.to_vec()).expect("text")
 }
 
-fn message(text: &str) -> Published {
-    Published { frame: FrameBuf::new(Opcode::Text, text.as_bytes()), key: None, except: None, tally: None }
+fn message(text: &str) -> Publication {
+    FrameBuf::new(Opcode::Text, text.as_bytes()).into()
 }
 
 impl Model {
@@ -248,7 +248,7 @@ impl Model {
         let nonce = dest.split('.').nth(2)?.to_owned();
         let epoch = epoch_of(&nonce, stream.created);
         let entry = Entry::read(payload.clone());
-        let text = entry.message.map(|content| text_of(&content.frame));
+        let text = entry.publication.map(|publication| text_of(&publication.frame));
         self.logs.entry(epoch).or_default().insert(seq, (room, text));
         for (_, ways, is_connected) in &mut self.nodes {
             if *is_connected && ways.listens.contains(&dest) {
@@ -292,7 +292,8 @@ impl Model {
     // ---- the judge ------------------------------------------------------------------------------------------------
 
     fn judge(&mut self, node: usize, room: &str, numbered: Numbered) {
-        let Numbered { epoch, offset, is_next, frame, is_known } = numbered;
+        let Numbered { epoch, offset, is_next, publication, is_known } = numbered;
+        let frame = publication.map(|publication| publication.frame);
         let log = &self.logs[&epoch];
         let (of, text) = &log[&offset];
         assert_eq!(of, room);

@@ -9,8 +9,8 @@ use super::super::beat::Beat;
 use super::super::bytes::Reader;
 use super::super::subject::{Place, name};
 use super::{Cores, Node, Output, ReplyTo, State, VERSION, kind};
-use crate::hub::{ConnectionId, Scope};
-use crate::outbox::{FrameBuf, Key};
+use crate::hub::{ConnectionId, Publication, Scope};
+use crate::outbox::FrameBuf;
 use crate::proto::frame::Opcode;
 
 /// Senders that are remembered.
@@ -52,16 +52,16 @@ impl Node {
                 let name = name(room)?;
                 let Some((name, room)) = self.rooms.get_key_value(&*name) else { return Some(()) };
                 let (scope, cores) = (Scope::Room(Arc::clone(name)), room.cores());
-                self.deliver(scope, frame, None, None, cores);
+                self.deliver(scope, frame.into(), cores);
             }
-            _ => self.deliver(Scope::Everyone, frame, None, None, Cores::All),
+            _ => self.deliver(Scope::Everyone, frame.into(), Cores::All),
         }
         Some(())
     }
 
-    fn deliver(&mut self, scope: Scope, frame: FrameBuf, key: Option<Key>, except: Option<ConnectionId>, cores: Cores) {
+    fn deliver(&mut self, scope: Scope, publication: Publication, cores: Cores) {
         self.counts.received += 1;
-        self.out.push_back(Output::Deliver { scope, frame, key, except, cores });
+        self.out.push_back(Output::Deliver { scope, publication, cores });
     }
 
     fn read_node(&mut self, place: &Place<'_>, payload: Bytes) -> Option<()> {
@@ -164,7 +164,7 @@ impl Node {
             };
             let (frame, key) = read_frame(reader)?;
             if self.is_new(node, number) {
-                self.deliver(scope, frame, key, except, cores);
+                self.deliver(scope, Publication { frame, key, except, tally: None }, cores);
             }
         }
         Some(())

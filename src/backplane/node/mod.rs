@@ -32,8 +32,7 @@ use super::parts::Parts;
 use super::peers::{Former, Peers};
 use super::seen::Seen;
 use super::subject::{NAME_BYTES_MAX, Subjects};
-use crate::hub::{ConnectionId, Scope};
-use crate::outbox::{FrameBuf, Key};
+use crate::hub::{ConnectionId, Publication, Scope};
 
 /// What every message between nodes begins with.
 const VERSION: u8 = 1;
@@ -357,13 +356,7 @@ impl Node {
     ///
     /// # Errors
     /// If the bus is away.
-    pub fn publish(
-        &mut self,
-        scope: &Scope,
-        frame: &FrameBuf,
-        key: Option<Key>,
-        except: Option<ConnectionId>,
-    ) -> Result<(), NotSent> {
+    pub fn publish(&mut self, scope: &Scope, publication: &Publication) -> Result<(), NotSent> {
         if !self.is_joined() {
             self.counts.away += 1;
             return Err(NotSent);
@@ -391,8 +384,8 @@ impl Node {
             }
         };
         let writer = &mut self.batches[place].1;
-        writer.number(number).u8(u8::from(except.is_some()));
-        if let Some(id) = except {
+        writer.number(number).u8(u8::from(publication.except.is_some()));
+        if let Some(id) = publication.except {
             writer.id(id);
         }
         let made_at = match scope {
@@ -409,7 +402,7 @@ impl Node {
                 writer.text(place.file()).number(u64::from(place.line())).number(u64::from(place.column()));
             }
         }
-        write_frame(writer, frame, key);
+        write_frame(writer, &publication.frame, publication.key);
         Ok(())
     }
 

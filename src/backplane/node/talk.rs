@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::asking::{Ask, Reply};
-use crate::hub::{ConnectionId, Scope};
-use crate::outbox::{FrameBuf, Key};
+use crate::hub::{ConnectionId, Publication, Scope};
 
 /// Who a node is, and what it goes by.
 #[derive(Clone, Debug)]
@@ -60,12 +59,8 @@ pub enum Output {
     Deliver {
         /// To whom.
         scope: Scope,
-        /// What.
-        frame: FrameBuf,
-        /// Its key.
-        key: Option<Key>,
-        /// Not to this one.
-        except: Option<ConnectionId>,
+        /// What; nobody waits.
+        publication: Publication,
         /// On which cores.
         cores: Cores,
     },
