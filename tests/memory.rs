@@ -164,6 +164,8 @@ fn the_memory_of_large_messages_goes_back_when_they_have_gone() {
         clients.iter_mut().for_each(|client| client.upgrade("/echo"));
         std::thread::scope(|scope| {
             for client in &mut clients {
+                // Nothing comes back before all of a message is there, and of everybody's that is much for an emulated machine.
+                client.stream.set_read_timeout(Some(20 * PATIENCE)).expect("a timeout");
                 let mut sending = client.stream.try_clone().expect("a clone");
                 let message = &message;
                 scope.spawn(move || sending.write_all(message).expect("sent"));
