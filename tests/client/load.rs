@@ -110,7 +110,12 @@ fn nothing_more_is_read_while_nobody_receives() {
     for speaks in Speaks::ALL {
         let (tell, is_told) = mpsc::channel();
         let (url, server) = servers::raw(speaks, move |stream| {
-            stream.tcp().set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+            let wait = |stream: &servers::Stream, patience: Option<Duration>| {
+                stream.tcp().set_write_timeout(patience).expect("a timeout");
+                // What speaks TLS looks whether there is something to read before it says that it cannot write.
+                stream.tcp().set_read_timeout(patience.or(Some(PATIENCE))).expect("a timeout");
+            };
+            wait(stream, Some(Duration::from_millis(300)));
             let payload = pattern(10_000);
             let bytes = frame(FIN | BINARY, &payload);
             let (mut sent, mut rest) = (0_usize, 0);
@@ -126,7 +131,7 @@ fn nothing_more_is_read_while_nobody_receives() {
                 }
             };
             tell.send(()).expect("somebody waits");
-            stream.tcp().set_write_timeout(None).expect("no timeout");
+            wait(stream, None);
             stream.write_all(&bytes[rest..]).expect("sent");
             let close = frame(FIN | 8, &1000_u16.to_be_bytes());
             stream.write_all(&close).expect("sent");
