@@ -129,7 +129,7 @@ impl Role {
 
 impl Script {
     pub(crate) fn new(roles: Vec<Role>, stages: Stages, names: Vec<String>, sessions: Option<u64>) -> Script {
-        Script { turns: Turns::of(&roles), roles, stages, names, sessions }
+        Script { turns: Turns::new(roles.iter().map(|role| role.weight)), roles, stages, names, sessions }
     }
 
     /// All users alike.
@@ -139,7 +139,7 @@ impl Script {
 
     /// Which role a user has.
     pub(crate) fn role_of(&self, user: usize) -> usize {
-        self.turns.role_of(user, &self.roles)
+        self.turns.role_of(user)
     }
 }
 

@@ -1,33 +1,33 @@
 //! Which of several roles a user has.
 
-use super::Role;
-
 /// Roles take turns as their weights say: of as many users in a row as the weights add up to, each has exactly its part, and
 /// of fewer about that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Turns {
+    weights: Box<[u32]>,
     total: u64,
     step: u64,
 }
 
 impl Turns {
-    pub(super) fn of(roles: &[Role]) -> Turns {
-        let total = roles.iter().map(|role| u64::from(role.weight)).sum::<u64>().max(1);
+    pub(super) fn new(weights: impl IntoIterator<Item = u32>) -> Turns {
+        let weights: Box<[u32]> = weights.into_iter().collect();
+        let total = weights.iter().map(|weight| u64::from(*weight)).sum::<u64>().max(1);
         // By the golden section, which mixes best; what divides the total, too, would leave places out.
         let golden = (total as f64 * 0.618_033_988_749_895) as u64;
         let step = (golden.max(1)..).find(|step| gcd(*step, total) == 1).unwrap_or(1);
-        Turns { total, step }
+        Turns { weights, total, step }
     }
 
     /// The role of this user.
-    pub(super) fn role_of(self, user: usize, roles: &[Role]) -> usize {
+    pub(super) fn role_of(&self, user: usize) -> usize {
         let place = (user as u64 % self.total) as u128 * u128::from(self.step) % u128::from(self.total);
         let mut left = place as u64;
-        for (index, role) in roles.iter().enumerate() {
-            if left < u64::from(role.weight) {
-                return index;
+        for (role, weight) in self.weights.iter().enumerate() {
+            if left < u64::from(*weight) {
+                return role;
             }
-            left -= u64::from(role.weight);
+            left -= u64::from(*weight);
         }
         unreachable!("a place is less than the total")
     }
@@ -42,10 +42,9 @@ mod tests {
     use super::*;
 
     fn counts(weights: &[u32], users: std::ops::Range<usize>) -> Vec<usize> {
-        let roles: Vec<Role> = weights.iter().map(|&weight| Role { weight, ..Role::idle("x") }).collect();
-        let turns = Turns::of(&roles);
-        let mut counts = vec![0; roles.len()];
-        users.for_each(|user| counts[turns.role_of(user, &roles)] += 1);
+        let turns = Turns::new(weights.iter().copied());
+        let mut counts = vec![0; weights.len()];
+        users.for_each(|user| counts[turns.role_of(user)] += 1);
         counts
     }
 
