@@ -52,8 +52,11 @@ def certificate():
 
 
 class Server:
-    """A fresh server on one core; `cpu`: on that processor alone; `also`: one more scheme, on a port of its own. `purges`: freed memory goes back at once, so that what is
-    resident is what is held; that costs time, TLS above all, and users have it otherwise."""
+    """A fresh server on one core; `cpu`: on that processor alone; `also`: one more scheme, on a port of its own.
+
+    `purges`: freed memory goes back at once, so that what is resident is what is held; that costs time, TLS above all, and users
+    have it otherwise.
+    """
 
     def __init__(self, *arguments, scheme="ws", also=None, cpu=None, purges=False):
         pinned = [] if cpu is None else ["taskset", "-c", cpu]
