@@ -153,6 +153,16 @@ fn while_the_budget_is_spent_upgrades_are_refused() {
     Raw::connect(program.address).upgrade("/echo");
 }
 
+/// Kills: a heap that has huge pages where the system gives them to everybody.
+#[test]
+fn there_are_no_huge_pages() {
+    let program = Program::start(&[]);
+    let status = program.status();
+    let told = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    // Linux 5.0.
+    assert_eq!(told.expect("a line").trim(), "0");
+}
+
 /// Kills: buffers, and pages of the ring, that are kept for good; an allocator that is not told.
 #[test]
 fn the_memory_of_large_messages_goes_back_when_they_have_gone() {
@@ -174,7 +184,7 @@ fn the_memory_of_large_messages_goes_back_when_they_have_gone() {
         });
     };
     echo(1 << 10);
-    let before = program.rss();
+    let (before, parts) = (program.rss(), program.memory_parts());
     let mut most = before;
     std::thread::scope(|scope| {
         let burst = scope.spawn(|| echo(16 << 20));
@@ -184,5 +194,5 @@ fn the_memory_of_large_messages_goes_back_when_they_have_gone() {
         }
     });
     assert!(most > before + (32 << 20), "{most} where {before} was before: nothing was to be given back");
-    eventually(|| program.rss() <= before + before / 10, || format!("{before} bytes, and has {}", program.rss()));
+    eventually(|| program.rss() <= before + before / 10, || format!("{parts}; now {}", program.memory_parts()));
 }

@@ -148,7 +148,11 @@ fn run_all(seeds: &[u64]) -> (Vec<String>, Table) {
             let result = catch_unwind(AssertUnwindSafe(|| driver::run(&scenario(seed))));
             match result.unwrap_or_else(|_| Err("a panic".to_owned())) {
                 Ok(report) => mine.add_all(&report.table),
-                Err(why) => results.lock().expect("no panic").0.push(format!("seed {seed}, {name}: {why}")),
+                Err(why) => {
+                    // At once, since a run of many seeds may be ended before its end.
+                    eprintln!("seed {seed}, {name}: {why}");
+                    results.lock().expect("no panic").0.push(format!("seed {seed}, {name}: {why}"));
+                }
             }
         }
         results.lock().expect("no panic").1.add_all(&mine);

@@ -192,6 +192,11 @@ impl Socket {
         self.client.reset();
     }
 
+    /// Whether there is TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Bytes written that are not on their way.
     pub fn unsent(&self) -> usize {
         self.client.unsent() + self.tls.as_ref().map_or(0, |tls| tls.early.len())

@@ -3,6 +3,13 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Refuses huge pages where the system gives them to everybody, as Debian's kernels do. Otherwise every 2 MiB of the heap in
+/// which anything is in use is resident whole: of a server without connections three quarters were nothing else.
+pub(crate) fn refuse_huge_pages() {
+    // Linux 3.15. Without it there is more memory in use, and nothing else is wrong.
+    let _ = nix::sys::prctl::set_thp_disable(true);
+}
+
 /// Gives the pages of this thread that hold nothing back to the system: mimalloc keeps some of each size at hand, of large
 /// buffers megabytes.
 #[allow(unsafe_code)]

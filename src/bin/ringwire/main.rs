@@ -6,5 +6,6 @@ mod allocator;
 mod cli;
 
 fn main() -> std::process::ExitCode {
+    allocator::refuse_huge_pages();
     cli::main()
 }
