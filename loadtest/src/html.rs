@@ -12,12 +12,15 @@ use crate::{
     words::{bytes_text, grouped, time_text},
 };
 
-const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 74.0;
-const RIGHT: f64 = 16.0;
+/// Plots as wide pages have them, and as phones do: one that is made smaller has texts that nobody can read.
+const FRAMES: [Frame; 2] = [
+    Frame { class: "broad", width: 860.0, height: 250.0, left: 74.0, right: 16.0 },
+    Frame { class: "narrow", width: 350.0, height: 230.0, left: 56.0, right: 12.0 },
+];
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 38.0;
+/// About the width of a letter of a plot.
+const LETTER: f64 = 6.5;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--ground:#fff;--card:#f6f7f9;--text:#1c2128;--dim:#5d6875;--line:#d8dde3;--a:#0b6bcb;--b:#c2410c;--c:#7c3aed;--good:#15803d;--bad:#b91c1c}
@@ -43,8 +46,18 @@ svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:12px syst
 ul{margin:6px 0;padding-left:22px}
 .facts td:first-child{white-space:nowrap}.facts td:last-child{text-align:left;overflow-wrap:anywhere}
 .wide{overflow-x:auto}.wide td:not(:first-child){white-space:nowrap}polyline.c{stroke-dasharray:6 5}
-@media (max-width:560px){body{padding:16px 10px 30px}h1{font-size:21px}td,th{padding:5px 6px}.card{padding:8px 10px}.card b{font-size:18px}figure{overflow-x:auto}figure svg{min-width:560px}}
+@media (max-width:560px){body{padding:16px 10px 30px}h1{font-size:21px}td,th{padding:5px 6px}.card{padding:8px 10px}.card b{font-size:18px}svg.broad{display:none}}
+@media (min-width:561px){svg.narrow{display:none}}
 ";
+
+/// The size of a plot, and its room for what is written beside it.
+struct Frame {
+    class: &'static str,
+    width: f64,
+    height: f64,
+    left: f64,
+    right: f64,
+}
 
 /// One line of a plot: its class, its name, its points, and how far two of them may be apart for there to be a line.
 struct Line {
@@ -404,12 +417,21 @@ fn short_time(us: f64) -> String {
     format!("{} {unit}", (value * 10.0).round() / 10.0)
 }
 
-fn plot(html: &mut String, lines: &[Line], x: &Axis, y: &Axis, window: Option<(f64, f64)>, filled: bool) {
-    let (width, height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
-    let at_x = |value: f64| LEFT + (x.place)(value).clamp(0.0, 1.0) * width;
+fn draw(
+    html: &mut String,
+    frame: &Frame,
+    lines: &[Line],
+    [x, y]: [&Axis; 2],
+    window: Option<(f64, f64)>,
+    filled: bool,
+) {
+    let left = frame.left;
+    let (width, height) = (frame.width - left - frame.right, frame.height - TOP - BOTTOM);
+    let at_x = |value: f64| left + (x.place)(value).clamp(0.0, 1.0) * width;
     let at_y = |value: f64| TOP + height - (y.place)(value).clamp(0.0, 1.0) * height;
     let floor = TOP + height;
-    let _ = write!(html, "<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
+    let _ =
+        write!(html, "<svg class=\"{}\" viewBox=\"0 0 {} {}\" role=\"img\">", frame.class, frame.width, frame.height);
     if let Some((from, to)) = window {
         let (from, to) = (at_x(from), at_x(to));
         let _ = write!(
@@ -422,14 +444,21 @@ fn plot(html: &mut String, lines: &[Line], x: &Axis, y: &Axis, window: Option<(f
         let place = at_y(*value);
         let _ = write!(
             html,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{place:.1}\" y2=\"{place:.1}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
-            LEFT + width,
-            LEFT - 8.0,
+            "<line class=\"grid\" x1=\"{left}\" x2=\"{:.1}\" y1=\"{place:.1}\" y2=\"{place:.1}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
+            left + width,
+            left - 8.0,
             place + 4.0
         );
     }
+    let mut free_from = f64::NEG_INFINITY;
     for (value, text) in &x.marks {
         let place = at_x(*value);
+        let half = text.len() as f64 * LETTER / 2.0;
+        // Between two that would touch the second is left out, and the last must not stand out.
+        if place - half < free_from || place + half > frame.width {
+            continue;
+        }
+        free_from = place + half + LETTER;
         let _ = write!(
             html,
             "<line class=\"axis\" x1=\"{place:.1}\" x2=\"{place:.1}\" y1=\"{floor}\" y2=\"{:.1}\"/><text x=\"{place:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>",
@@ -439,9 +468,9 @@ fn plot(html: &mut String, lines: &[Line], x: &Axis, y: &Axis, window: Option<(f
     }
     let _ = write!(
         html,
-        "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{floor}\" y2=\"{floor}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-        LEFT + width,
-        LEFT + width,
+        "<line class=\"axis\" x1=\"{left}\" x2=\"{:.1}\" y1=\"{floor}\" y2=\"{floor}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+        left + width,
+        left + width,
         floor + 33.0,
         x.title
     );
@@ -460,6 +489,14 @@ fn plot(html: &mut String, lines: &[Line], x: &Axis, y: &Axis, window: Option<(f
         let _ = write!(html, "<polyline class=\"{}\" points=\"{path}\"/>", line.class);
     }
     *html += "</svg>";
+}
+
+/// A plot, in every frame: the page shows the one that fits.
+fn plot(html: &mut String, lines: &[Line], x: &Axis, y: &Axis, window: Option<(f64, f64)>, filled: bool) {
+    *html += "<figure>";
+    for frame in &FRAMES {
+        draw(html, frame, lines, [x, y], window, filled);
+    }
     if lines.iter().any(|line| !line.name.is_empty()) {
         *html += "<div class=\"legend\">";
         for line in lines.iter().filter(|line| !line.name.is_empty()) {
@@ -520,7 +557,9 @@ mod tests {
         for outside in ["http://", "https://", "src=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }
-        assert_eq!(page.matches("<svg").count(), 4);
+        // Each for wide pages and for phones.
+        assert_eq!(page.matches("<svg class=\"broad\"").count(), 4);
+        assert_eq!(page.matches("<svg class=\"narrow\"").count(), 4);
         assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
     }
 
@@ -541,8 +580,8 @@ mod tests {
             .filter_map(|rest| rest.split('"').next())
             .map(|points| points.split(' ').count())
             .collect();
-        // Four points, and one that stands twice in its own line.
-        assert_eq!(lines, [4, 2], "{page}");
+        // Four points, and one that stands twice in its own line, in either plot.
+        assert_eq!(lines, [4, 2, 4, 2], "{page}");
         assert!(page.contains("7 opened, 5 at most at once"), "{page}");
     }
 
@@ -560,6 +599,21 @@ mod tests {
             page.contains("3 full handshakes, 2 resumed, alert x 1; 5 connections: TLSv1.3, X25519")
                 && page.contains("max-width:560px")
         );
+    }
+
+    /// Kills: marks that are written over each other on a phone.
+    #[test]
+    fn marks_leave_each_other_room() {
+        let line = || Line { class: "a", name: "", points: vec![(0.0, 1.0), (6.0, 2.0)], gap: f64::INFINITY };
+        let axis = |text: &'static str| linear(6.0, "seconds", move |value| format!("{text}{value}"));
+        let marks = |text| {
+            let mut html = String::new();
+            plot(&mut html, &[line()], &axis(text), &linear(2.0, "", |_| String::new()), None, true);
+            html.split("<svg").skip(1).map(|plot| plot.matches("\"middle\"").count()).collect::<Vec<_>>()
+        };
+        assert_eq!(marks(""), [4, 4]);
+        // The last would stand out.
+        assert_eq!(marks("a very long word of "), [3, 2]);
     }
 
     #[test]
