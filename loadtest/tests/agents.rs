@@ -347,6 +347,25 @@ fn tls_and_compression_are_as_the_leader_has_them() {
     assert_eq!(tls["agreed"], json!({"TLSv1.3, secp256r1, TLS_AES_128_GCM_SHA256": 5}));
     assert_eq!(total(&figures["deflate"]["agreed"]), 5, "{figures}");
     assert!(figures["deflate"]["sent"]["messages"].as_u64() >= Some(100), "{figures}");
+    // Recordings are played in the same way.
+    let word = "the word is ".repeat(40);
+    let message = |kind: &str, time: f64| json!({"type": kind, "time": time, "opcode": 1, "data": word});
+    let entry = json!({
+        "request": {"url": "ws://elsewhere/echo"}, "_webSocketMessages": [message("send", 1.0), message("receive", 1.1)],
+    });
+    let har = scratch("recorded.har");
+    std::fs::write(&har, json!({"log": {"entries": [entry.clone(), entry]}}).to_string()).expect("written");
+    let recorded = format!(
+        "{} --url wss://{}/echo --match exact --connections 4 --deflate --ca /dev/stdin",
+        har.display(),
+        server.address
+    );
+    let (output, figures) = lead_with(&certificate, "replay", &recorded, &[&a, &b]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_adds_up(&figures);
+    assert_eq!((&figures["sessions"], total(&figures["tls"]["agreed"])), (&json!(4), 4), "{figures}");
+    assert_eq!(figures["deflate"]["sent"]["messages"], 4, "{figures}");
+    std::fs::remove_file(har).expect("ours");
     // Whoever trusts somebody else is told so, by the agents.
     let other = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
     let other = other.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("signed").pem();

@@ -97,8 +97,8 @@ macro_rules! secrets {
                 Ok::<_, BoxError>(if is_marked { Reply::Marked(text.uncompressed()) } else { Reply::Plain(text) })
             }
             client |rig, way, log| {
-                if rig.transport.secure.is_some() || rig.transport.offer.is_some() {
-                    // Once is enough: the mode is the row's own.
+                if rig.transport.offer.is_some() {
+                    // Plain and over TLS, once each: the mode is the row's own.
                     return;
                 }
                 rig.transport.offer = Some(crate::wire::compression::OFFERS[0]);
