@@ -72,9 +72,21 @@ struct Row {
 }
 
 enum Scenario {
-    Echo { connections: u32, size: u32, pipeline: u32, uring_buffers: (u32, u32), epoll_buffer: u32 },
-    Fanout { subscribers: u32, size: u32, burst: u32 },
+    Echo {
+        connections: u32,
+        size: u32,
+        pipeline: u32,
+        uring_buffers: (u32, u32),
+        epoll_buffer: u32,
+    },
+    Fanout {
+        subscribers: u32,
+        size: u32,
+        burst: u32,
+    },
     Connect,
+    /// Users who connect, upgrade, say one thing, and leave with a closing handshake.
+    Session,
 }
 
 const fn echo(connections: u32, size: u32, pipeline: u32, uring_buffers: (u32, u32), epoll_buffer: u32) -> Scenario {
@@ -86,7 +98,7 @@ const fn fanout(size: u32, burst: u32) -> Scenario {
 }
 
 /// Buffer sizes are the best found for the row, so that the bare programs are a limit and not a straw man.
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 9] = [
     Row {
         name: "echo 64 x 64 B",
         scenario: echo(64, 64, 1, (2048, 256), 16 << 10),
@@ -120,6 +132,12 @@ const ROWS: [Row; 8] = [
         two_modes: false,
         bar: Bar::Absolute(16.0),
     },
+    Row {
+        name: "connect, upgrade, echo, close (bare: the same bytes)",
+        scenario: Scenario::Session,
+        two_modes: false,
+        bar: Bar::Ratio(1.6),
+    },
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -152,7 +170,11 @@ impl Programs {
             command.env("RINGWIRE_ADDR", "127.0.0.1:0").env("RINGWIRE_CORES", "1");
             return command;
         }
-        let program = if matches!(scenario, Scenario::Fanout { .. }) { "raw_fanout" } else { "raw_echo" };
+        let program = match scenario {
+            Scenario::Fanout { .. } => "raw_fanout",
+            Scenario::Session => "raw_session",
+            Scenario::Echo { .. } | Scenario::Connect => "raw_echo",
+        };
         let mut command = Command::new(self.directory.join(program));
         command.args(["--addr", "127.0.0.1:0"]);
         let uring = server == Server::Uring;
@@ -168,7 +190,7 @@ impl Programs {
                 command.arg(format!("--delivery-size={}", header + size));
             }
             // Small and many: every connection of a tick brings a few bytes at once.
-            Scenario::Connect => {
+            Scenario::Connect | Scenario::Session => {
                 command.args(["--buffer-size=2048", "--buffers=1024"]);
             }
         }
@@ -192,13 +214,17 @@ impl Programs {
                 command.args(["connect", "--echo", "--connections", CONNECTIONS_OPENED]);
                 "/echo"
             }
+            Scenario::Session => {
+                command.args(["churn", "--users=32", "--words=1", "--size=64"]);
+                "/echo"
+            }
         };
         if !matches!(scenario, Scenario::Connect) {
             command.arg(format!("--duration={}", args.duration)).arg(format!("--warmup={}", args.warmup));
         }
         command.arg("--url").arg(format!("ws://{addr}{route}"));
         command.arg(format!("--server-pid={pid}")).arg(format!("--pin={}", args.client_cpu));
-        if server != Server::Ringwire {
+        if server != Server::Ringwire && !matches!(scenario, Scenario::Session) {
             command.arg("--raw");
         }
         command

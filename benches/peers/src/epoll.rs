@@ -68,6 +68,13 @@ impl Io {
         }
     }
 
+    /// Closes a connection of which something has been received, with what it has not taken yet.
+    pub fn close(&mut self, conn: u32) {
+        if let Some(state) = &mut self.conns[conn as usize] {
+            state.failed = true;
+        }
+    }
+
     fn send_unsent(&mut self, conn: u32) {
         let epoll = self.epoll.as_raw_fd();
         let Some(state) = self.conns[conn as usize].as_mut() else {

@@ -9,5 +9,6 @@ pub mod epoll;
 pub mod process;
 pub mod raw_echo;
 pub mod raw_fanout;
+pub mod raw_session;
 pub mod runner;
 pub mod uring;

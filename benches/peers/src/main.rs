@@ -10,7 +10,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 use peers::{
-    raw_echo, raw_fanout,
+    raw_echo, raw_fanout, raw_session,
     runner::{Outcome, end},
 };
 
@@ -56,6 +56,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// The bare server of whole sessions.
+    #[command(disable_help_flag = true)]
+    RawSession {
+        /// Its own options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -68,6 +75,7 @@ fn run() -> Outcome<ExitCode> {
         Command::Compare(args) => return compare::run(&args),
         Command::RawEcho { args } => raw_echo::serve(named("raw-echo", args))?,
         Command::RawFanout { args } => raw_fanout::serve(named("raw-fanout", args))?,
+        Command::RawSession { args } => raw_session::serve(named("raw-session", args))?,
         Command::Serve { name, addr, mode } => {
             let (_, serve) =
                 servers::ALL.iter().find(|server| server.0 == name).expect("the command line allows no other");

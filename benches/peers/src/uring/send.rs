@@ -38,6 +38,14 @@ impl Io {
         }
     }
 
+    /// Queues bytes of one's own, behind those before: none of them may have been received chunks.
+    pub fn send(&mut self, conn: u32, bytes: &[u8]) {
+        self.mark_dirty(conn);
+        let state = &mut self.conns[conn as usize];
+        debug_assert!(state.held.is_empty());
+        state.bytes.extend_from_slice(bytes);
+    }
+
     /// Bytes that every connection passed to [`Io::send_shared`] gets once at the end of the tick.
     pub fn shared(&mut self) -> &mut Vec<u8> {
         &mut self.shared
