@@ -60,7 +60,8 @@ fn reference(history: &[u8], message: &[u8]) -> Reference {
     let mut state = InflateState::new_boxed(DataFormat::Raw);
     let mut read = read(&mut state, &input);
     let (Reference::Whole(out) | Reference::Start(out)) = &mut read;
-    out.drain(..history.len());
+    // It looks ahead, and where it finds what is wrong it keeps back what it has made before.
+    out.drain(..history.len().min(out.len()));
     read
 }
 
