@@ -94,22 +94,19 @@ impl Program {
         self.memory("VmHWM:")
     }
 
-    /// What its memory consists of, in kB, to be told when it is too much.
+    /// What its memory consists of, to be told when it is too much.
     pub(crate) fn memory_parts(&self) -> String {
-        let status = self.status();
-        let parts = status.lines().filter(|line| line.starts_with("Rss") || line.starts_with("VmRSS"));
-        parts.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+        ["VmRSS:", "RssAnon:", "RssFile:", "RssShmem:"].map(|name| format!("{name} {}", self.status(name))).join(", ")
     }
 
     fn memory(&self, name: &str) -> u64 {
-        let status = self.status();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+        self.status(name).trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
-    /// What the system says of it (`/proc/PID/status`).
-    pub(crate) fn status(&self) -> String {
-        std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs")
+    /// What the system says of it under this name (`/proc/PID/status`).
+    pub(crate) fn status(&self, name: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        status.lines().find_map(|line| line.strip_prefix(name)).expect("a line").trim().to_owned()
     }
 
     /// Descriptors in its own table; sockets of connections are not among them.

@@ -266,7 +266,7 @@ impl Endpoint {
         if !reset && !may_be_cut && !self.plan.vanishes && self.reader.is_within_something() {
             return Err(format!("the server's FIN came in the middle of something: {}", self.state()));
         }
-        if let Some(wrong) = self.client.wrong().filter(|_| !self.plan.may_be_dropped && !self.half_closed) {
+        if let Some(wrong) = self.client.wrong().filter(|_| !self.plan.may_be_dropped && !may_be_cut) {
             return Err(format!("{wrong}: {}", self.state()));
         }
         let own = self.log.said.as_ref().and_then(|said| said.code);

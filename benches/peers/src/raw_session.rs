@@ -35,17 +35,8 @@ impl Session {
     fn answer(&mut self, mut bytes: &[u8]) -> bool {
         self.answer.clear();
         if bytes.starts_with(b"GET ") {
-            let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return true };
-            let Some(key) = bytes.windows(KEY.len()).position(|window| window.eq_ignore_ascii_case(KEY)) else {
-                return true;
-            };
-            let Some(key) = bytes.get(key + KEY.len()..key + KEY.len() + KEY_LEN) else { return true };
-            self.answer.extend_from_slice(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
-            );
-            self.answer.extend_from_slice(derive_accept_key(key).as_bytes());
-            self.answer.extend_from_slice(b"\r\n\r\n");
-            bytes = &bytes[end + 4..];
+            let Some(behind) = self.upgrade(bytes) else { return true };
+            bytes = behind;
         }
         let mut is_over = false;
         while let [first, second, a, b, c, d, rest @ ..] = bytes {
@@ -57,6 +48,19 @@ impl Session {
             bytes = &rest[len..];
         }
         is_over
+    }
+
+    /// Answers a request for an upgrade, and gives what is behind it.
+    fn upgrade<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let key = bytes.windows(KEY.len()).position(|window| window.eq_ignore_ascii_case(KEY))? + KEY.len();
+        let accept = derive_accept_key(bytes.get(key..key + KEY_LEN)?);
+        self.answer.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+        );
+        self.answer.extend_from_slice(accept.as_bytes());
+        self.answer.extend_from_slice(b"\r\n\r\n");
+        Some(&bytes[end..])
     }
 }
 
