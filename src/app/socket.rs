@@ -236,3 +236,23 @@ type KnownHandler = Box<dyn FnOnce(&mut Socket<'_>, usize)>;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Notice(pub(super) FrameBuf);
+
+impl Notice {
+    /// Has it sent as it is, whatever compression was agreed: see [`IntoMessage::uncompressed`](crate::IntoMessage::uncompressed).
+    ///
+    /// ```
+    /// use ringwire::{BoxError, Deflate, ws};
+    ///
+    /// let route = || {
+    ///     ws().deflate(Deflate::Shared).on_connect(|socket| {
+    ///         let notice = socket.notice("came", &socket.param("name"))?.uncompressed();
+    ///         socket.join_then("lobby", Some(notice), |_, _| ())?;
+    ///         Ok::<_, BoxError>(())
+    ///     })
+    /// };
+    /// ```
+    #[must_use]
+    pub fn uncompressed(self) -> Notice {
+        Notice(self.0.uncompressed(true))
+    }
+}

@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use super::asking::{Ask, Reply};
 use super::board::{Board, Question};
 use super::line::{Arrived, Line, LineSettings, Out, Word};
-use super::node::{Cores, Node, Output, ReplyTo, frame_of_outside};
+use super::node::{Cores, Manner, Node, Output, ReplyTo, frame_of_outside};
 use super::subject::Subjects;
 use crate::hub::{
     Answer, ConnectionId, ConnectionInfo, DataAnswer, Delivery, JoinError, Letter, Mode, Order, Publication, Scope, Tally, owners,
@@ -53,8 +53,7 @@ pub(super) struct Outgoing {
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     pub(super) arrived: Arrived,
-    /// An outsider says so.
-    pub(super) is_binary: bool,
+    pub(super) manner: Manner,
     /// It has gone to one node, and not to all.
     pub(super) is_shared: bool,
 }
@@ -208,18 +207,18 @@ impl Desk {
 
     /// A message of the bus has come.
     pub(super) fn received(&mut self, incoming: Incoming, now_ns: u64) {
-        let Incoming { arrived, is_binary, is_shared } = incoming;
+        let Incoming { arrived, manner, is_shared } = incoming;
         if let Some(room) = self.subjects.outside_room(&arrived.subject).filter(|room| is_shared || self.line.has(room)) {
             // All nodes have got it, and one of them puts it into the line.
             if is_shared && self.line.has(&room) {
-                let frame = frame_of_outside(&arrived.payload, is_binary);
+                let frame = frame_of_outside(&arrived.payload, manner);
                 self.line.number(room.into(), frame.into(), now_ns);
             }
             return;
         }
         if !self.line.received(&arrived, now_ns) {
             let Arrived { subject, payload, reply, .. } = arrived;
-            self.node.received(&subject, payload, reply, is_binary, now_ns);
+            self.node.received(&subject, payload, reply, manner, now_ns);
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle as Task;
 use super::board::{Board, Question};
 use super::desk::{Desk, Incoming, Outgoing, Todo};
 use super::line::{Arrived, LineSettings};
-use super::node::{Identity, Node};
+use super::node::{Identity, Manner, Node};
 use super::way::{Backplane, Bells, House, Place};
 use crate::config::{Config, Login, NatsUrls};
 use crate::engine::chime::Chime;
@@ -288,7 +288,10 @@ impl Queue {
 fn incoming(message: async_nats::Message, is_shared: bool) -> Incoming {
     let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name)).map(|value| value.as_str());
     let number = |name: &str| header(name).and_then(|value| value.parse().ok());
-    let is_binary = header("Content-Type") == Some("application/octet-stream");
+    let manner = Manner {
+        is_binary: header("Content-Type") == Some("application/octet-stream"),
+        is_uncompressed: header("Ringwire-Uncompressed") == Some("true"),
+    };
     let (seq, last_seq) = (number("Nats-Sequence"), number("Nats-Last-Sequence"));
     let arrived = Arrived {
         subject: message.subject.to_string(),
@@ -298,7 +301,7 @@ fn incoming(message: async_nats::Message, is_shared: bool) -> Incoming {
         seq,
         last_seq,
     };
-    Incoming { arrived, is_binary, is_shared }
+    Incoming { arrived, manner, is_shared }
 }
 
 /// Does in their order what is to be sent and listened to.

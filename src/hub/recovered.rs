@@ -200,7 +200,7 @@ impl Recovered {
         self.messages.iter().filter_map(|(offset, frame)| {
             let (opcode, payload) = frame.parts()?;
             let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
-            Some((*offset, borrowed(kind, payload)))
+            Some((*offset, borrowed(kind, payload).marked(frame.is_uncompressed())))
         })
     }
 

@@ -198,6 +198,11 @@ impl Message<'_> {
         OwnedMessage { kind, bytes, uncompressed }
     }
 
+    /// Whether it is to be sent as it is.
+    pub(crate) fn is_uncompressed(&self) -> bool {
+        self.0.uncompressed
+    }
+
     /// To be sent as it is, if this or a mark of its own says so.
     #[inline]
     pub(crate) fn marked(mut self, uncompressed: bool) -> Self {

@@ -265,8 +265,9 @@ impl Hub {
         path: &'static str,
         event: &str,
         data: &(impl Serialize + ?Sized),
+        is_uncompressed: bool,
     ) -> Result<impl Future<Output = Result<Option<Delivery>, MailError>>, EncodeError> {
-        let frame = self.event_frame(event, data, false)?;
+        let frame = self.event_frame(event, data, is_uncompressed)?;
         Ok(async move {
             if let Some(core) = self.way_to(id).filter(|core| *core < self.cores()) {
                 let ask = move |hub: &mut CoreHub| hub.send_on_route(id, path, frame).map(Delivery::from);
@@ -997,8 +998,13 @@ impl Receivers<'_> {
     /// assert_eq!(client.expect_event("token"), token);
     /// assert_eq!(client.inflated_messages(), 0);
     /// ```
-    pub fn uncompressed(mut self) -> Self {
-        self.uncompressed = true;
+    pub fn uncompressed(self) -> Self {
+        self.marked(true)
+    }
+
+    /// As [`Receivers::uncompressed`], if this says so.
+    pub(crate) fn marked(mut self, uncompressed: bool) -> Self {
+        self.uncompressed |= uncompressed;
         self
     }
 

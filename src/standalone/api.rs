@@ -226,12 +226,12 @@ impl<'b> Outgoing<'b> {
 
 async fn broadcast(request: Request) -> Result<Value, HttpError> {
     let outgoing = Outgoing::read(&request)?;
-    let hub = request.hub();
+    let to = request.hub().to_route(events::PATH).marked(is_uncompressed(&request)?);
     let delivering = match (outgoing.event, outgoing.message) {
-        (Some(event), _) => hub.emit_to_route(events::PATH, &event, &outgoing.data)?,
+        (Some(event), _) => to.emit(&event, &outgoing.data)?,
         (None, Some(message)) => {
             let data = Broadcast { message, timestamp: events::now() };
-            hub.emit_to_route(events::PATH, "broadcast", &data)?
+            to.emit("broadcast", &data)?
         }
         (None, None) => return Err(HttpError::bad_request("an event, or a message, is missing")),
     };
@@ -249,7 +249,8 @@ async fn room(request: Request) -> Result<Value, HttpError> {
     let event = outgoing.event.ok_or(HttpError::bad_request("the event is missing"))?;
     rooms::check(request.param("room")).map_err(HttpError::bad_request)?;
     let room = events::room_name(request.param("room"));
-    sent_to(request.hub().emit_to_room(&room, &event, &outgoing.data)?.await)
+    let to = request.hub().to(&room).marked(is_uncompressed(&request)?);
+    sent_to(to.emit(&event, &outgoing.data)?.await)
 }
 
 /// Of the rooms of the event sockets; the load routes' are nobody's concern.
@@ -350,10 +351,11 @@ struct Sent {
 }
 
 async fn message(request: Request) -> Result<Json<Sent>, HttpError> {
+    let is_uncompressed = is_uncompressed(&request)?;
     let id = id(&request, USER_GONE)?;
     let data: &RawValue = serde_json::from_slice(request.body()).map_err(HttpError::invalid_json)?;
     check_passed_on(data).map_err(HttpError::invalid_json)?;
-    let sending = request.hub().emit_on_route(id, events::PATH, "private-message", data)?;
+    let sending = request.hub().emit_on_route(id, events::PATH, "private-message", data, is_uncompressed)?;
     let Some(delivery) = sending.await? else {
         let message = format!("the connection is on another route than {}: it takes no events", events::PATH);
         return Err(HttpError::new(StatusCode::CONFLICT, message));
@@ -447,6 +449,15 @@ fn id(request: &Request, gone: &'static str) -> Result<ConnectionId, HttpError> 
     let id: Option<ConnectionId> = request.param("id").parse().ok();
     // An id that was made up may name a core that is not there.
     id.filter(|id| request.hub().may_have(*id)).ok_or(HttpError::not_found(gone))
+}
+
+/// Whether what is sent is to go out as it is, whatever compression was agreed: a secret beside text of others'.
+pub(super) fn is_uncompressed(request: &Request) -> Result<bool, HttpError> {
+    match request.query("uncompressed").as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(HttpError::bad_request("uncompressed is neither true nor false")),
+    }
 }
 
 fn number(request: &Request, name: &str) -> Result<Option<usize>, HttpError> {

@@ -184,6 +184,8 @@ fn join(socket: &mut Socket<'_>, joining: &Joining<'_>) -> Result<(), Refused> {
     let since = since.map_or_else(|| Since::from(last.map(|last| last as usize)), Since::Position);
     let room = room.clone().into_owned();
     let then = move |socket: &mut Socket<'_>, recovered: Recovered| {
+        // What was not to be compressed is not compressed among others either.
+        let is_marked = asks && recovered.messages().any(|(_, message)| message.is_uncompressed());
         let history = || recovered.messages().filter_map(|(offset, message)| shown(offset, &message)).collect();
         let joined = Joined {
             epoch: recovered.position.map(Position::epoch),
@@ -193,7 +195,7 @@ fn join(socket: &mut Socket<'_>, joining: &Joining<'_>) -> Result<(), Refused> {
             recovered: asks.then_some(recovered.is_complete),
             room: &room,
         };
-        emit(socket, "joined", &joined);
+        logged(if is_marked { socket.emit_uncompressed("joined", &joined) } else { socket.emit("joined", &joined) });
     };
     socket.join_since(&name, since, notice, then).map_err(|error| Refused(error.to_string().into()))
 }

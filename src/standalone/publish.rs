@@ -5,12 +5,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::api::is_uncompressed;
 use super::{events, rooms};
 use crate::app::error_http::HttpError;
 use crate::app::request::Request;
 use crate::hub::{ConnectionId, Delivery};
 use crate::message::Json;
 use crate::message::json::{check_passed_on, object};
+use crate::remote::Receivers;
 
 /// Rooms, connections and broadcasts of one request, counted over its messages: each is looked for on its own.
 pub(super) const TARGETS_MAX: usize = 1_000;
@@ -34,6 +36,8 @@ struct Entry<'b> {
     /// All event sockets.
     #[serde(default)]
     all: bool,
+    #[serde(default)]
+    uncompressed: bool,
 }
 
 impl Entry<'_> {
@@ -83,6 +87,7 @@ impl Outcome {
 }
 
 pub(super) async fn publish(request: Request) -> Result<Json<Published>, HttpError> {
+    let is_uncompressed = is_uncompressed(&request)?;
     let batch: Batch<'_> = object(request.body()).map_err(HttpError::invalid_json)?;
     if batch.messages.iter().map(Entry::targets).sum::<usize>() > TARGETS_MAX {
         return Err(HttpError::bad_request(format!("the messages of one request have at most {TARGETS_MAX} targets")));
@@ -106,14 +111,17 @@ pub(super) async fn publish(request: Request) -> Result<Json<Published>, HttpErr
     let hub = request.hub();
     let mut sending = Vec::new();
     for (number, (entry, ids)) in batch.messages.iter().zip(&found).enumerate() {
+        let emit = |to: Receivers<'_>| {
+            to.marked(is_uncompressed || entry.uncompressed).emit(&entry.event, &entry.data)
+        };
         for id in ids {
-            sending.push((number, Some(*id), hub.emit_to(*id, &entry.event, &entry.data)?));
+            sending.push((number, Some(*id), emit(hub.to_connection(*id))?));
         }
         for room in &entry.rooms {
-            sending.push((number, None, hub.emit_to_room(&events::room_name(room), &entry.event, &entry.data)?));
+            sending.push((number, None, emit(hub.to(&events::room_name(room)))?));
         }
         if entry.all {
-            sending.push((number, None, hub.emit_to_route(events::PATH, &entry.event, &entry.data)?));
+            sending.push((number, None, emit(hub.to_route(events::PATH))?));
         }
     }
     for (number, id, delivering) in sending {

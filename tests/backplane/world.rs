@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use ringwire::ConnectionId;
-use ringwire::backplane::node::{Cores, Identity, Node, Output, ReplyTo};
+use ringwire::backplane::node::{Cores, Identity, Manner, Node, Output, ReplyTo};
 use ringwire::backplane::{Ask, Reply};
 use ringwire::engine::sim::Rng;
 use ringwire::hub::{Delivery, Publication, Scope};
@@ -206,7 +206,7 @@ impl World {
             let listening: Vec<bool> = (0..self.hosts.len()).map(|node| self.listens(node)).collect();
             let Some(message) = self.bus.next(self.now_ns, |to| listening[to]) else { break };
             let node = &mut self.hosts[message.to].node;
-            node.received(&message.subject, message.payload, None, false, self.now_ns);
+            node.received(&message.subject, message.payload, None, Manner::default(), self.now_ns);
             self.pass_on(message.to);
         }
         for node in 0..self.hosts.len() {
@@ -569,7 +569,7 @@ impl World {
             if payload.len() > 8 && self.rng.chance(0.5) {
                 payload[3..].iter_mut().for_each(|byte| *byte &= 3);
             }
-            self.hosts[to].node.received(&subject, payload.into(), None, false, self.now_ns);
+            self.hosts[to].node.received(&subject, payload.into(), None, Manner::default(), self.now_ns);
             // Another node may have been made up: it comes to nothing.
             while self.hosts[to].node.next_output().is_some() {}
         }

@@ -12,6 +12,8 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 pub(crate) const FIN: u8 = 0x80;
+/// Of a message that is compressed (RFC 7692 6).
+pub(crate) const RSV1: u8 = 0x40;
 
 /// RFC 6455 1.3's.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -115,6 +117,15 @@ impl Raw {
     /// Sends, unless the server has ended the connection already.
     pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
+    }
+
+    /// Does the opening handshake, and agrees on compression.
+    pub(crate) fn upgrade_compressed(&mut self, path: &str) {
+        let request = String::from_utf8(upgrade_request(path)).expect("text");
+        let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+        self.send(request.replace("\r\n\r\n", offer).as_bytes());
+        let response = self.response(false);
+        assert!(response.header("sec-websocket-extensions").is_some(), "{response:?}");
     }
 
     /// Does the opening handshake.

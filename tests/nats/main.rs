@@ -15,3 +15,4 @@ mod history;
 mod processes;
 mod resuming;
 mod rig;
+mod secrets;

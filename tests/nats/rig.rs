@@ -31,7 +31,7 @@ impl Outsider {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let lines = BufReader::new(stream.try_clone().expect("a clone"));
         let mut outsider = Outsider { stream, lines };
-        outsider.say("CONNECT {\"verbose\":false}\r\nPING\r\n");
+        outsider.say("CONNECT {\"verbose\":false,\"headers\":true}\r\nPING\r\n");
         while outsider.line() != "PONG" {}
         outsider
     }
@@ -49,6 +49,14 @@ impl Outsider {
     pub(crate) fn publish(&mut self, subject: &str, payload: &[u8]) {
         self.say(&format!("PUB {subject} {}\r\n", payload.len()));
         self.stream.write_all(payload).and_then(|()| self.stream.write_all(b"\r\n")).expect("it listens");
+    }
+
+    /// With a header, if there is one.
+    pub(crate) fn publish_with(&mut self, header: Option<&str>, subject: &str, payload: &str) {
+        let Some(header) = header else { return self.publish(subject, payload.as_bytes()) };
+        let head = format!("NATS/1.0\r\n{header}\r\n\r\n");
+        let (head_len, len) = (head.len(), head.len() + payload.len());
+        self.say(&format!("HPUB {subject} {head_len} {len}\r\n{head}{payload}\r\n"));
     }
 
     pub(crate) fn ask(&mut self, subject: &str, payload: &str) -> String {

@@ -16,6 +16,7 @@ mod numbers;
 mod page;
 mod peer_text;
 mod publish;
+mod secrets;
 
 use std::fmt::Write as _;
 

@@ -44,7 +44,7 @@ fn secret(asked: &str) -> String {
 
 /// Messages to the connection itself, and to another one of its room.
 const TO_ITSELF: usize = 27;
-const TO_ANOTHER: usize = 16;
+const TO_ANOTHER: usize = 18;
 
 macro_rules! secrets {
     ($name:ident, $mode:expr) => {
@@ -55,7 +55,10 @@ macro_rules! secrets {
                 setup.deflate.mode = $mode;
                 setup.deflate.bytes_min = 200;
             }
-            route |ws, log| ws.on_connect(|socket| socket.join("den"));
+            route |ws, log| ws.on_connect(|socket| {
+                socket.join("den")?;
+                socket.join("garden")
+            });
             handler |peer, log, message| {
                 let asked = message.as_text().expect("text").to_owned();
                 let is_marked = asked.starts_with("secret");
@@ -80,6 +83,11 @@ macro_rules! secrets {
                 peer.to_own_room(said())?;
                 mark(peer.to_route(), is_marked).emit("event", &text)?;
                 mark(peer.to_all(), is_marked).send(Json(&text))?;
+                // What others are told of a change.
+                let notice = peer.notice("event", &text)?;
+                let notice = if is_marked { notice.uncompressed() } else { notice };
+                let _ = peer.leave_then("garden", Some(notice.clone()), |_, _| ());
+                peer.join_then("garden", Some(notice), |_, _| ())?;
                 // By the hub, from whatever thread.
                 for to in [hub.to_connection(id), hub.to("den"), hub.to_route("/{room}"), hub.to_all()] {
                     drop(to.clone().send(said())?);

@@ -16,13 +16,22 @@ use crate::proto::frame::Opcode;
 /// Senders that are remembered.
 const SENDERS_MAX: usize = 1024;
 
+/// What an outsider says of a message, in its headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// It is binary, even if it could be text.
+    pub is_binary: bool,
+    /// It is to be sent as it is, whatever compression was agreed.
+    pub is_uncompressed: bool,
+}
+
 impl Node {
-    /// A message has come; `reply` is where whoever has sent it waits, and `is_binary` what an outsider says of it.
-    pub fn received(&mut self, subject: &str, payload: Bytes, reply: Option<String>, is_binary: bool, now_ns: u64) {
+    /// A message has come; `reply` is where whoever has sent it waits, and `manner` what an outsider says of it.
+    pub fn received(&mut self, subject: &str, payload: Bytes, reply: Option<String>, manner: Manner, now_ns: u64) {
         self.at(now_ns);
         let Some(place) = self.subjects.place(subject) else { return };
         let understood = match place {
-            Place::InRoom(_) | Place::InId(_) | Place::InAll => self.read_outside(&place, &payload, reply, is_binary),
+            Place::InRoom(_) | Place::InId(_) | Place::InAll => self.read_outside(&place, &payload, reply, manner),
             _ => self.read_node(&place, payload),
         };
         if understood.is_none() {
@@ -36,9 +45,9 @@ impl Node {
         place: &Place<'_>,
         payload: &Bytes,
         reply: Option<String>,
-        is_binary: bool,
+        manner: Manner,
     ) -> Option<()> {
-        let frame = frame_of_outside(payload, is_binary);
+        let frame = frame_of_outside(payload, manner);
         match place {
             Place::InId(id) => {
                 let id: ConnectionId = id.parse().ok()?;
@@ -172,13 +181,13 @@ impl Node {
 }
 
 /// The message that an outsider has published.
-pub(in crate::backplane) fn frame_of_outside(payload: &[u8], is_binary: bool) -> FrameBuf {
-    let is_text = !is_binary && str::from_utf8(payload).is_ok();
+pub(in crate::backplane) fn frame_of_outside(payload: &[u8], manner: Manner) -> FrameBuf {
+    let is_text = !manner.is_binary && str::from_utf8(payload).is_ok();
     let frame = FrameBuf::new(if is_text { Opcode::Text } else { Opcode::Binary }, payload);
     // As an app's envelopes begin.
     let is_event =
         is_text && [br#"{"event":"#.as_slice(), br#"{"path":"#].iter().any(|head| payload.starts_with(head));
-    frame.event(is_event)
+    frame.event(is_event).uncompressed(manner.is_uncompressed)
 }
 
 fn route(reader: &mut Reader) -> Option<Scope> {

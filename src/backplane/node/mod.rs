@@ -16,6 +16,7 @@ mod incoming;
 mod talk;
 mod telling;
 
+pub use incoming::Manner;
 pub(super) use incoming::frame_of_outside;
 pub use talk::{Cores, Counts, Identity, NotSent, Output, ReplyTo};
 
