@@ -249,6 +249,7 @@ impl CoreHub {
         if message.key().is_some() {
             // Delivering changes no room.
             let members = std::mem::take(&mut self.rooms[id.0 as usize].members);
+            self.outbox.make_for_many(message, members.len());
             for &slot in members.iter().filter(|slot| except != Some(**slot)) {
                 delivery.add(self.deliver(slot, message));
             }
@@ -261,6 +262,7 @@ impl CoreHub {
         }
         let mut overflown = std::mem::take(&mut self.overflown);
         let traffic = &mut self.traffic;
+        self.outbox.make_for_many(message, members.len());
         let receivers = members.iter().copied().filter(|slot| except != Some(*slot));
         self.outbox.put_to_all(receivers, message, |slot, queued| match queued {
             Queued::Yes => {
@@ -340,6 +342,9 @@ impl CoreHub {
             Some(wanted) => wanted,
             None => None,
         };
+        if !self.streams.has_receivers() {
+            self.outbox.make_for_many(message, self.members.len());
+        }
         let mut delivery = Delivery::default();
         let mut by_route: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
         for slot in 0..self.members.len() as u32 {

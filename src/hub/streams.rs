@@ -402,14 +402,13 @@ impl CoreHub {
         }
         self.counters.deflate_saved += u64::from(in_step.saturating_sub(1) + alone.saturating_sub(1));
         let is_packed = message.compressible(self.deflate.bytes_min).is_some();
+        rest.retain(|slot| match self.members[*slot as usize].sends {
+            Sends::Alone(bits) => !(is_packed && self.is_packed_for(bits, message)),
+            _ => true,
+        });
+        self.outbox.make_for_many(message, rest.len());
         for slot in &rest {
-            let is_done = match self.members[*slot as usize].sends {
-                Sends::Alone(bits) => is_packed && self.is_packed_for(bits, message),
-                _ => false,
-            };
-            if !is_done {
-                delivery.add(self.deliver(*slot, message));
-            }
+            delivery.add(self.deliver(*slot, message));
         }
         rest.clear();
         self.streams.rest = rest;

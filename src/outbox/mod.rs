@@ -126,6 +126,8 @@ pub struct Outbox {
     joined: Option<(ArenaFrame, ArenaFrame, ArenaFrame)>,
     /// The last stretch that had to leave the arena.
     copied: Option<(ArenaFrame, Bytes)>,
+    /// Long frames that stand in the arena for many, in their order, with what they came as.
+    imported: Vec<(ArenaFrame, Bytes)>,
     backlog_bytes: usize,
     /// Bytes that sockets have taken.
     sent_bytes: u64,
@@ -159,6 +161,7 @@ impl Outbox {
             backlogs_free: Vec::new(),
             joined: None,
             copied: None,
+            imported: Vec::new(),
             backlog_bytes: 0,
             sent_bytes: 0,
             failed_bytes: 0,
@@ -505,7 +508,9 @@ impl Outbox {
             return Some(joined);
         }
         let len = first.wire_len() + second.wire_len();
-        if len > JOIN_BYTES_MAX || self.arena.len() + len > ARENA_BYTES_MAX {
+        // What need not be copied is not.
+        let is_imported = self.imported(first).is_some() || self.imported(second).is_some();
+        if is_imported || len > JOIN_BYTES_MAX || self.arena.len() + len > ARENA_BYTES_MAX {
             return None;
         }
         let start = self.arena.len() as u32;
@@ -534,9 +539,18 @@ impl Outbox {
         {
             return bytes.clone();
         }
+        if let Some(bytes) = self.imported(stretch) {
+            return bytes.clone();
+        }
         let bytes = Bytes::copy_from_slice(&self.arena[stretch.start as usize..stretch.end as usize]);
         self.copied = Some((stretch, bytes.clone()));
         bytes
+    }
+
+    /// What a stretch came as, if it is one of [`Outbox::imported`].
+    fn imported(&self, stretch: ArenaFrame) -> Option<&Bytes> {
+        let at = self.imported.binary_search_by_key(&stretch.start, |(at, _)| at.start).ok()?;
+        self.imported.get(at).filter(|(at, _)| *at == stretch).map(|(_, bytes)| bytes)
     }
 
     #[inline]

@@ -7,6 +7,10 @@ use crate::proto::{Kind, OwnedPayload};
 /// A message that is there as a frame of at least so many bytes goes by reference; a shorter one is copied, which is cheaper.
 pub const SHARED_BYTES_MIN: usize = 4096;
 
+/// Where many are to get such a message it stands in the arena, copied once, if it has at most so many bytes for each of them: to
+/// refer to it costs each of them as much as to copy these.
+const BYTES_PER_RECEIVER: usize = 1 << 10;
+
 /// A message on its way out, in each form that somebody asks for, each of them made once. It lives no longer than a tick.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
@@ -191,6 +195,29 @@ impl Outbox {
         let _ = self.form(message);
     }
 
+    /// Makes the form that this core's queues take of a message that so many are to get. Those whose sockets refuse it share what
+    /// it came as.
+    #[inline]
+    pub fn make_for_many(&mut self, message: &mut Outgoing<'_>, receivers: usize) {
+        if message.in_arena.is_none() && message.shared.is_some() {
+            self.import_for_many(message, receivers);
+        }
+    }
+
+    #[inline(never)]
+    fn import_for_many(&mut self, message: &mut Outgoing<'_>, receivers: usize) {
+        let Some(frame) = &message.shared else { return };
+        if frame.len() < SHARED_BYTES_MIN || frame.len() > receivers.saturating_mul(BYTES_PER_RECEIVER) {
+            return;
+        }
+        let Some(in_arena) = self.import(frame) else { return };
+        if let Some(key) = message.key {
+            self.mark(in_arena, key);
+        }
+        self.imported.push((in_arena, frame.bytes().clone()));
+        message.in_arena = Some(in_arena);
+    }
+
     /// The form in which a message outlives the tick, for other cores.
     pub fn share<'o>(&mut self, message: &'o mut Outgoing<'_>) -> &'o FrameBuf {
         let Outgoing { opcode, payload, in_arena, shared, uncompressed, is_event, is_ephemeral, .. } = message;
@@ -303,6 +330,7 @@ impl Outbox {
         // What stands there next is another message.
         self.joined = None;
         self.copied = None;
+        while self.imported.pop_if(|(at, _)| at.start >= frame.start).is_some() {}
     }
 
     /// Queues a message to one connection.

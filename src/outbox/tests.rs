@@ -402,6 +402,63 @@ fn a_rest_is_copied_once_for_all_connections() {
     assert_eq!(outbox.backlog_bytes(), 50 * 500);
 }
 
+/// Kills: long frames that are copied for a few, or for each of those that refuse them; a buffer that does not come back; a key
+/// that is lost; one that is taken for another message that stands in the same place.
+#[test]
+fn what_many_are_to_get_stands_in_the_arena_and_is_shared_by_those_who_refuse_it() {
+    let payload = vec![7; 3 * SHARED_BYTES_MIN];
+    for receivers in [1, payload.len() as u32 / 1024, payload.len() as u32 / 1024 + 1, 50] {
+        let mut outbox = Outbox::new(1 << 20);
+        (0..50).for_each(|slot| outbox.open(slot, 7));
+        let frame = FrameBuf::new(Opcode::Binary, &payload);
+        let (len, key) = (frame.len(), Key::of(b"k"));
+        let mut message = Outgoing::of_frame(frame).keyed(Some(key));
+        outbox.make_for_many(&mut message, receivers as usize);
+        let is_in_arena = len <= receivers as usize * 1024;
+        assert_eq!(outbox.arena.len(), if is_in_arena { len } else { 0 }, "{receivers}");
+        assert_eq!(outbox.marks.len(), usize::from(is_in_arena));
+        outbox.take_back(&mut message);
+        // What stands there now is refused.
+        assert_eq!(outbox.send(0, Opcode::Binary, &vec![8; payload.len()]), Queued::Yes);
+        let (sent, waiting) = flush_short(&mut outbox, 0, 4);
+        assert_eq!(([&sent[..], &waiting[..]].concat()), encoded(&vec![8; payload.len()]));
+        assert_eq!(finish_waiting(&mut outbox, 0, waiting).len(), payload.len());
+        outbox.make_for_many(&mut message, receivers as usize);
+        (0..receivers).for_each(|slot| assert_eq!(outbox.put(slot, &mut message), Queued::Yes));
+        drop(message);
+        assert_eq!(batch(&mut outbox).len(), receivers as usize);
+        let waiting: Vec<Bytes> = (0..receivers).map(|slot| outbox.sent_short(slot, 4).unwrap()).collect();
+        outbox.settle(|_| {});
+        assert!(outbox.invariants());
+        assert!(waiting.iter().all(|bytes| bytes.as_ptr() == waiting[0].as_ptr() && bytes[100] == 7));
+    }
+    // Amid messages of their own, too: joined to them in the arena it would be copied for each.
+    for len in [2 * SHARED_BYTES_MIN, 10 * SHARED_BYTES_MIN] {
+        let mut outbox = Outbox::new(1 << 20);
+        (0..50).for_each(|slot| outbox.open(slot, 7));
+        let mut message = Outgoing::of_frame(FrameBuf::new(Opcode::Binary, &vec![7; len]));
+        outbox.make_for_many(&mut message, 50);
+        (0..50).for_each(|slot| assert_eq!(outbox.put(slot, &mut message), Queued::Yes));
+        (0..50).for_each(|slot| assert_eq!(outbox.send(slot, Opcode::Binary, &[slot as u8; 50]), Queued::Yes));
+        let due = |slot| (u32::from(slot), [encoded(&vec![7; len]), encoded(&[slot; 50])].concat());
+        assert_eq!(batch(&mut outbox), (0..50).map(due).collect::<Vec<_>>());
+        assert!(outbox.arena.len() < len + SHARED_BYTES_MIN, "{}", outbox.arena.len());
+        let waiting: Vec<Bytes> = (0..50).map(|slot| outbox.sent_short(slot, 4).unwrap()).collect();
+        outbox.settle(|_| {});
+        // The first one's own message stands right behind; and short ones are sent together.
+        let is_alone = waiting[1].len() == len;
+        assert!(!is_alone || waiting[1..].iter().all(|bytes| bytes.as_ptr() == waiting[1].as_ptr()));
+    }
+    let mut outbox = super::tests::outbox(20);
+    let mut message = Outgoing::of_frame(FrameBuf::new(Opcode::Binary, &vec![7; SHARED_BYTES_MIN]));
+    outbox.make_for_many(&mut message, 20);
+    (0..20).for_each(|slot| assert_eq!(outbox.put(slot, &mut message), Queued::Yes));
+    drop(message);
+    let mut back = 0;
+    outbox.settle(|buffer| back += buffer.capacity());
+    assert!(back >= SHARED_BYTES_MIN, "{back}");
+}
+
 #[test]
 fn what_is_queued_behind_a_waiting_send_follows_it() {
     let mut outbox = outbox(1);

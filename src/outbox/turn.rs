@@ -111,6 +111,7 @@ impl Outbox {
         self.sent_bytes -= std::mem::take(&mut self.failed_bytes);
         self.joined = None;
         self.copied = None;
+        self.imported.drain(..).filter_map(|(_, bytes)| reclaim(bytes)).for_each(&mut reuse);
         self.marks.clear();
         self.raw.clear();
         self.shrink();

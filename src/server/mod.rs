@@ -658,14 +658,14 @@ fn clock_ns() -> u64 {
 }
 
 /// The limits of the whole process.
-pub(crate) fn admission(config: &Config, cores: usize) -> Admission {
+pub fn admission(config: &Config, cores: usize) -> Admission {
     Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
         .with_memory(Memory::new(config.memory_bytes_max as u64, cores))
         .with_tls_handshakes(config.tls_handshakes)
 }
 
 /// The hub of one core.
-pub(crate) fn core_hub(config: &Config, ids: IdKey, post: Post<Letter>) -> CoreHub {
+pub fn core_hub(config: &Config, ids: IdKey, post: Post<Letter>) -> CoreHub {
     let outbox = Outbox::new(config.outbox_bytes_max);
     let cores = post.cores().max(1);
     let mut hub = CoreHub::new(ids, post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
@@ -716,7 +716,7 @@ fn warn_of_little_room(config: &Config, room: u64) {
     }
 }
 
-pub(crate) fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: bool) -> Settings {
+pub fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: bool) -> Settings {
     Settings {
         limits: Limits { message_bytes_max: config.message_bytes_max, fragments_max: config.fragments_max },
         head_bytes_max: config.head_bytes_max,

@@ -1,5 +1,7 @@
 //! Peers that do not keep up, by what their route says of them.
 
+use std::ops::Range;
+
 use ringwire::SlowConsumer;
 
 use crate::rig::{Rig, Socket};
@@ -48,53 +50,38 @@ row! {
     }
 }
 
-row! {
-    drop_new;
-    setup |setup| { setup.outbox_bytes_max = 64 << 10; }
-    route |ws, log| {
-        let drained = log.clone();
-        ws.slow_consumer(SlowConsumer::DropNew)
-            .on_drop(move |_, dropped| log.add(format!("lost {}", dropped.newest)))
-            .on_drain(1_000, move |_| drained.add("drained"))
-    };
-    handler |peer, log, message| {
-        for number in 0..SENT {
-            let _ = peer.send(long(number));
+/// Policies that drop messages one by one; of which ones a client still gets the last, or the first.
+macro_rules! drops {
+    ($name:ident, $policy:expr, $lost:ident, $kept:expr) => {
+        row! {
+            $name;
+            setup |setup| { setup.outbox_bytes_max = 64 << 10; }
+            route |ws, log| {
+                let drained = log.clone();
+                ws.slow_consumer($policy)
+                    .on_drop(move |_, dropped| log.add(format!("lost {}", dropped.$lost)))
+                    .on_drain(1_000, move |_| drained.add("drained"))
+            };
+            handler |peer, log, message| {
+                for number in 0..SENT {
+                    let _ = peer.send(long(number));
+                }
+            }
+            client |rig, way, log| {
+                let mut client = flooded(rig);
+                let got = read_on(rig, &mut client);
+                let count = got.len() as u32;
+                assert!((25..100).contains(&count), "{count}");
+                let kept: fn(u32) -> Range<u32> = $kept;
+                assert_eq!(got, kept(count).collect::<Vec<_>>());
+                assert_eq!(log.take(), [format!("lost {}", SENT - count), "drained".to_owned()]);
+            }
         }
-    }
-    client |rig, way, log| {
-        let mut client = flooded(rig);
-        let got = read_on(rig, &mut client);
-        let count = got.len() as u32;
-        assert!((25..100).contains(&count), "{count}");
-        assert_eq!(got, (0..count).collect::<Vec<_>>());
-        assert_eq!(log.take(), [format!("lost {}", SENT - count), "drained".to_owned()]);
-    }
+    };
 }
 
-row! {
-    drop_old;
-    setup |setup| { setup.outbox_bytes_max = 64 << 10; }
-    route |ws, log| {
-        let drained = log.clone();
-        ws.slow_consumer(SlowConsumer::DropOld)
-            .on_drop(move |_, dropped| log.add(format!("lost {}", dropped.oldest)))
-            .on_drain(1_000, move |_| drained.add("drained"))
-    };
-    handler |peer, log, message| {
-        for number in 0..SENT {
-            let _ = peer.send(long(number));
-        }
-    }
-    client |rig, way, log| {
-        let mut client = flooded(rig);
-        let got = read_on(rig, &mut client);
-        let count = got.len() as u32;
-        assert!((25..100).contains(&count), "{count}");
-        assert_eq!(got, (SENT - count..SENT).collect::<Vec<_>>());
-        assert_eq!(log.take(), [format!("lost {}", SENT - count), "drained".to_owned()]);
-    }
-}
+drops!(drop_new, SlowConsumer::DropNew, newest, |count| 0..count);
+drops!(drop_old, SlowConsumer::DropOld, oldest, |count| SENT - count..SENT);
 
 row! {
     keep_latest;

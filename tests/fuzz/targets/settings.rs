@@ -19,8 +19,9 @@ pub fn run(data: &[u8]) {
         let shown = setting.value(&config);
         assert!(!shown.is_empty() && !shown.contains('\n'), "{}: {shown:?}", setting.variable);
         if shown == "(set)" && setting.default == "(none)" {
-            // A secret; it has no readable form.
-            assert!(!config.to_lines().contains(text.trim()) || text.trim().len() < 8, "a secret is printed");
+            // A secret; it has no readable form. It may be called as some setting is.
+            let printed = |config: &Config| config.to_lines().matches(text.trim()).count();
+            assert!(text.trim().len() < 8 || printed(&config) <= printed(&before), "a secret is printed");
             continue;
         }
         let mut again = config.clone();

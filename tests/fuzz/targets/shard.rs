@@ -36,6 +36,7 @@ pub fn run(mut data: &[u8]) {
     setup.settings.handshake_timeout = Duration::from_secs(2);
     setup.settings.idle_timeout = Duration::from_secs(5);
     setup.settings.ping_interval = Duration::from_secs(2);
+    setup.settings.write_timeout = Duration::from_secs(3);
     setup.settings.close_timeout = Duration::from_secs(1);
     setup.settings.drain_timeout = Duration::from_secs(3600);
     let faults = if how & 16 == 0 { Faults::none() } else { Faults::harsh().with(Fault::ClockJump, 0.0) };
