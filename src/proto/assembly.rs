@@ -86,18 +86,16 @@ impl Assembly {
     /// Takes `piece`, the next bytes of `frame`, which is not advanced.
     pub(super) fn append(&mut self, frame: &Frame, piece: &[u8], pool: &mut Pool) -> Result<(), ProtocolError> {
         self.make_room(piece.len(), frame, pool);
-        mask::copy_into(frame.key.unwrap_or_default(), 0, piece, &mut self.buffer);
-        self.validate(piece.len())
+        let is_ascii = mask::copy_into(frame.key.unwrap_or_default(), 0, piece, &mut self.buffer);
+        self.validate(piece.len(), is_ascii)
     }
 
     /// Takes the buffer back from a loan, with the `fresh` bytes at its end still masked.
     pub(super) fn restore(&mut self, frame: &Frame, buffer: Vec<u8>, fresh: usize) -> Result<(), ProtocolError> {
         self.buffer = buffer;
-        if let Some(key) = frame.key {
-            let start = self.buffer.len() - fresh;
-            mask::apply(key, 0, &mut self.buffer[start..]);
-        }
-        self.validate(fresh)
+        let start = self.buffer.len() - fresh;
+        let is_ascii = frame.key.is_some_and(|key| mask::apply(key, 0, &mut self.buffer[start..]));
+        self.validate(fresh, is_ascii)
     }
 
     /// The message is complete.
@@ -146,8 +144,10 @@ impl Assembly {
         self.buffer.resize(self.start, 0);
     }
 
-    fn validate(&mut self, fresh: usize) -> Result<(), ProtocolError> {
+    /// The `fresh` bytes at the end are the next of the message. Where they are not known to be ASCII they may be so all the same.
+    fn validate(&mut self, fresh: usize, is_ascii: bool) -> Result<(), ProtocolError> {
         match self.kind {
+            Kind::Text if !self.compressed && is_ascii => self.utf8.push_ascii(fresh),
             Kind::Text if !self.compressed => {
                 let start = self.buffer.len() - fresh;
                 self.utf8.push(&self.buffer[start..])

@@ -83,11 +83,9 @@ impl Machine {
             let payload = &mut input[*consumed + whole.header_len..][..whole.len];
             *consumed += whole.header_len + whole.len;
             tell(whole.kind.into(), true, whole.len as u64);
-            if let Some(key) = whole.key {
-                mask::apply(key, 0, payload);
-            }
+            let is_ascii = whole.key.is_some_and(|key| mask::apply(key, 0, payload));
             let payload: &'a [u8] = payload;
-            if whole.kind == Kind::Text && !utf8::is_valid(payload) {
+            if whole.kind == Kind::Text && !is_ascii && !utf8::is_valid(payload) {
                 return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies));
             }
             return Some(Event::Message(Incoming {
@@ -307,9 +305,7 @@ impl Machine {
             if whole && (frame.opcode.is_control() || (frame.fin && !in_message)) {
                 self.set_frame(None, spares);
                 let payload = &mut input[start..start + share];
-                if let Some(key) = frame.key {
-                    mask::apply(key, 0, payload);
-                }
+                let is_ascii = frame.key.is_some_and(|key| mask::apply(key, 0, payload));
                 let payload: &'a [u8] = payload;
                 let kind = match frame.opcode {
                     Opcode::Text => Kind::Text,
@@ -323,7 +319,7 @@ impl Machine {
                 if frame.rsv1 {
                     return Some(self.deliver_compressed(kind, payload, limits, spares, replies));
                 }
-                if kind == Kind::Text && !utf8::is_valid(payload) {
+                if kind == Kind::Text && !is_ascii && !utf8::is_valid(payload) {
                     return Some(self.fail(ProtocolError::BadUtf8, Rest::Frames, spares, replies));
                 }
                 return Some(Event::Message(Incoming {

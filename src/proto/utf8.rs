@@ -64,6 +64,14 @@ impl Utf8 {
         }
     }
 
+    /// As [`Utf8::push`], of a piece of so many bytes that are all ASCII.
+    ///
+    /// # Errors
+    /// As there: no character goes on with these.
+    pub fn push_ascii(&mut self, len: usize) -> Result<(), ProtocolError> {
+        if len == 0 || self.is_complete() { Ok(()) } else { Err(ProtocolError::BadUtf8) }
+    }
+
     /// Whether the text may end here: no character is incomplete.
     pub fn is_complete(self) -> bool {
         self.len == 0
@@ -110,7 +118,10 @@ mod tests {
     fn run(bytes: &[u8], step: usize) -> Option<usize> {
         let mut utf8 = Utf8::new();
         for (i, piece) in bytes.chunks(step).enumerate() {
-            if utf8.push(piece).is_err() {
+            let ascii = piece.is_ascii().then(|| utf8.clone().push_ascii(piece.len()));
+            let pushed = utf8.push(piece);
+            assert!(ascii.is_none_or(|ascii| ascii == pushed), "{bytes:x?} by {step}");
+            if pushed.is_err() {
                 return Some(i * step);
             }
         }

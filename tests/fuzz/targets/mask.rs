@@ -15,13 +15,13 @@ pub fn run(mut data: &[u8]) {
     // In place, at any alignment, and nothing around it touched.
     let mut buffer = vec![0xA5; start + data.len() + 64];
     buffer[start..start + data.len()].copy_from_slice(data);
-    apply(key, offset, &mut buffer[start..start + data.len()]);
+    assert_eq!(apply(key, offset, &mut buffer[start..start + data.len()]), want.is_ascii());
     assert_eq!(&buffer[start..start + data.len()], want);
     assert!(buffer[..start].iter().chain(&buffer[start + data.len()..]).all(|&byte| byte == 0xA5));
 
     // Copying, behind what is there.
     let mut copy = vec![0x5A; start];
-    copy_into(key, offset, data, &mut copy);
+    assert_eq!(copy_into(key, offset, data, &mut copy), want.is_ascii());
     assert_eq!((&copy[..start], &copy[start..]), (&vec![0x5A; start][..], &want[..]));
 
     // In two parts, and back again.
