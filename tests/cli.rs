@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-use ringwire::config::SETTINGS;
+use ringwire::config::{Allowed, SETTINGS};
 
 /// The program with these arguments, and of all variables of this crate only these.
 fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
@@ -58,6 +58,10 @@ fn help_has_every_setting() {
             let unwrapped = help.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(unwrapped.contains(&default), "{default} in {help}");
             assert!(unwrapped.contains(&variable), "{variable} in {help}");
+            if let Allowed::Word(_) | Allowed::Text(..) = setting.allowed {
+                let allowed = format!("; allowed: {}; {}]", setting.allowed.describe(), setting.variable);
+                assert!(unwrapped.contains(&allowed), "{allowed} in {help}");
+            }
         }
     }
     let help = stdout(&run(&["--help"], &[]));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
-use ringwire::config::{Config, SETTINGS, Setting};
+use ringwire::config::{Allowed, Config, SETTINGS, Setting};
 use ringwire::error::{ConfigError, Error, Result, exit};
 use ringwire::program::{check, standalone};
 use tracing_subscriber::EnvFilter;
@@ -132,12 +132,17 @@ fn command() -> Command {
 }
 
 fn flag(setting: &'static Setting) -> Arg {
-    let zero = setting.allowed.zero();
+    let zero = setting.allowed.zero().map(|meaning| format!("0 = {meaning}; "));
+    // Numbers, sizes and times are known by the name that their value has.
+    let allowed = match &setting.allowed {
+        allowed @ (Allowed::Word(_) | Allowed::Text(..)) => Some(format!("allowed: {}; ", allowed.describe())),
+        _ => None,
+    };
     let help = format!(
         "{} [default: {}; {}{}]",
         sentence(setting.doc),
         setting.default,
-        zero.map(|meaning| format!("0 = {meaning}; ")).unwrap_or_default(),
+        zero.or(allowed).unwrap_or_default(),
         setting.variable
     );
     Arg::new(setting.variable)
