@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::publish::publish;
+use super::publish::{is_uncompressed, publish};
 use super::{events, rooms};
 use crate::app::error_http::HttpError;
 use crate::app::request::Request;
@@ -449,15 +449,6 @@ fn id(request: &Request, gone: &'static str) -> Result<ConnectionId, HttpError> 
     let id: Option<ConnectionId> = request.param("id").parse().ok();
     // An id that was made up may name a core that is not there.
     id.filter(|id| request.hub().may_have(*id)).ok_or(HttpError::not_found(gone))
-}
-
-/// Whether what is sent is to go out as it is, whatever compression was agreed: a secret beside text of others'.
-pub(super) fn is_uncompressed(request: &Request) -> Result<bool, HttpError> {
-    match request.query("uncompressed").as_deref() {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(_) => Err(HttpError::bad_request("uncompressed is neither true nor false")),
-    }
 }
 
 fn number(request: &Request, name: &str) -> Result<Option<usize>, HttpError> {

@@ -5,14 +5,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::api::is_uncompressed;
 use super::{events, rooms};
 use crate::app::error_http::HttpError;
 use crate::app::request::Request;
 use crate::hub::{ConnectionId, Delivery};
 use crate::message::Json;
 use crate::message::json::{check_passed_on, object};
-use crate::remote::Receivers;
 
 /// Rooms, connections and broadcasts of one request, counted over its messages: each is looked for on its own.
 pub(super) const TARGETS_MAX: usize = 1_000;
@@ -111,17 +109,15 @@ pub(super) async fn publish(request: Request) -> Result<Json<Published>, HttpErr
     let hub = request.hub();
     let mut sending = Vec::new();
     for (number, (entry, ids)) in batch.messages.iter().zip(&found).enumerate() {
-        let emit = |to: Receivers<'_>| {
-            to.marked(is_uncompressed || entry.uncompressed).emit(&entry.event, &entry.data)
-        };
+        let (event, data, is_marked) = (&entry.event, &entry.data, is_uncompressed || entry.uncompressed);
         for id in ids {
-            sending.push((number, Some(*id), emit(hub.to_connection(*id))?));
+            sending.push((number, Some(*id), hub.to_connection(*id).marked(is_marked).emit(event, data)?));
         }
         for room in &entry.rooms {
-            sending.push((number, None, emit(hub.to(&events::room_name(room)))?));
+            sending.push((number, None, hub.to(&events::room_name(room)).marked(is_marked).emit(event, data)?));
         }
         if entry.all {
-            sending.push((number, None, emit(hub.to_route(events::PATH))?));
+            sending.push((number, None, hub.to_route(events::PATH).marked(is_marked).emit(event, data)?));
         }
     }
     for (number, id, delivering) in sending {
@@ -133,6 +129,15 @@ pub(super) async fn publish(request: Request) -> Result<Json<Published>, HttpErr
     }
     let sent = results.iter().all(|outcome| outcome.gone.is_empty() && outcome.missed == 0);
     Ok(Json(Published { sent, results }))
+}
+
+/// Whether what a request sends is to go out as it is, whatever compression was agreed: a secret beside text of others'.
+pub(super) fn is_uncompressed(request: &Request) -> Result<bool, HttpError> {
+    match request.query("uncompressed").as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(HttpError::bad_request("uncompressed is neither true nor false")),
+    }
 }
 
 /// Who has this id and takes events.

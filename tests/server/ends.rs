@@ -1,5 +1,6 @@
 //! The ends of a server: what is left when it has ended, however it did, and what is held of it then.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -259,21 +260,31 @@ fn questions_to_a_core_that_fails_are_not_waited_for_for_ever() {
 fn a_core_that_hangs_with_a_full_mailbox_keeps_no_other_from_ending() {
     let (release, released) = crossbeam_channel::bounded::<()>(0);
     let (stuck_in, stuck) = crossbeam_channel::unbounded();
+    let (opened_in, opened) = crossbeam_channel::unbounded();
     let app = move || {
-        let (released, stuck_in) = (released.clone(), stuck_in.clone());
-        App::new().ws("/echo", move |socket: &mut Socket<'_>, message: Message<'_>| {
+        let (released, stuck_in, opened_in) = (released.clone(), stuck_in.clone(), opened_in.clone());
+        let route = ws().on_connect(move |socket| drop(opened_in.send(socket.id().core())));
+        let route = route.on_message(move |socket: &mut Socket<'_>, message: Message<'_>| {
             if message.as_text() == Some("hang") {
                 stuck_in.send(socket.id()).expect("the test waits");
                 // Until the test lets go of the other end.
                 let _ = released.recv();
             }
             socket.send(message)
-        })
+        });
+        App::new().ws("/echo", route)
     };
     let config = config().mail_depth(16).drain_timeout(3 * PATIENCE);
     let handle = Server::new(config).start(app).expect("it starts");
-    let mut clients: Vec<Raw> = (0..24).map(|_| Raw::connect(inet(&handle))).collect();
-    clients.iter_mut().for_each(|client| client.upgrade("/echo"));
+    let (mut clients, mut cores) = (Vec::new(), BTreeSet::new());
+    // One core may be given all that come while the other one has no processor.
+    while clients.len() < 24 || cores.len() < 2 {
+        assert!(clients.len() < 1_000, "one core has all of them");
+        let mut client = Raw::connect(inet(&handle));
+        client.upgrade("/echo");
+        clients.push(client);
+        cores.insert(opened.recv_timeout(PATIENCE).expect("it opens"));
+    }
     clients[0].send(&raw::text("hang"));
     let id = stuck.recv_timeout(PATIENCE).expect("it hangs");
     let hub = handle.hub().clone();
