@@ -263,7 +263,7 @@ fn a_core_that_hangs_with_a_full_mailbox_keeps_no_other_from_ending() {
     let (opened_in, opened) = crossbeam_channel::unbounded();
     let app = move || {
         let (released, stuck_in, opened_in) = (released.clone(), stuck_in.clone(), opened_in.clone());
-        let route = ws().on_connect(move |socket| drop(opened_in.send(socket.id().core())));
+        let route = ws().on_connect(move |socket| opened_in.send(socket.id().core()).expect("the test waits"));
         let route = route.on_message(move |socket: &mut Socket<'_>, message: Message<'_>| {
             if message.as_text() == Some("hang") {
                 stuck_in.send(socket.id()).expect("the test waits");
