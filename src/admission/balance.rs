@@ -53,6 +53,11 @@ impl Balance {
         self.shares.get(core).is_some_and(|share| share.waits.load(Ordering::SeqCst))
     }
 
+    /// The other cores that do not wait for connections: they may leave theirs to somebody.
+    pub fn those_that_do_not_wait(&self, core: usize) -> impl Iterator<Item = usize> {
+        (0..self.shares.len()).filter(move |other| *other != core && !self.waits(*other))
+    }
+
     /// Which other core has the fewest connections, and how many; `None` if nobody else takes part.
     pub fn least(&self, core: usize) -> Option<(usize, u32)> {
         let others = self.shares.iter().enumerate().filter(|(other, _)| *other != core);

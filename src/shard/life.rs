@@ -89,8 +89,19 @@ impl Accepting {
 impl<R: Ring, S: Service> Shard<R, S> {
     // ---- coming ---------------------------------------------------------------------------------------------------
 
-    /// Keeps accepts in flight as long as there are slots to accept into.
+    /// Keeps accepts in flight as long as there are slots to accept into. Where it stops waiting for connections, full, ending or
+    /// out of descriptors, those that sleep and leave theirs to it are told.
     pub(super) fn arm_accepts(&mut self) {
+        let (_, waited) = self.accepting.published;
+        self.arm_wanted_accepts();
+        if waited && !self.accepting.published.1 {
+            for other in self.admission.balance().those_that_do_not_wait(self.hub.core()) {
+                self.hub.wake(other, |core| self.ring.ring_doorbell(core));
+            }
+        }
+    }
+
+    fn arm_wanted_accepts(&mut self) {
         self.tell_of_connections();
         let Accepting { again_ms, is_due, leaves, .. } = self.accepting;
         if self.accepting.wanted.is_empty() || !self.accepts() || again_ms > self.now_ms() {

@@ -292,12 +292,12 @@ fn nobody_is_left_to_a_core_that_cannot_accept() {
     }
 }
 
-/// Kills: cores that leave new connections to each other.
+/// Kills: cores that leave new connections to each other; one that leaves them to a core that has become full meanwhile.
 #[test]
 fn nobody_waits_while_a_core_is_idle_and_has_a_place() {
     marks::take();
     let mut full_steps = 0;
-    for seed in seeds(16) {
+    for seed in seeds(150) {
         let mut crowd = Crowd::new(seed, 2 + (seed % 3) as usize, [16, 64][(seed % 2) as usize], Faults::none());
         for _ in 0..60 {
             let (count, apart_ns) = (crowd.rng.between(0, 12), crowd.rng.pick(&[0, 0, 20_000, MS]));
