@@ -50,7 +50,7 @@ impl Limit {
 
     /// Holds two reports against it. Where both have several rounds, what lies within the ranges of both is not too much.
     pub(crate) fn judge(&self, a: &Value, b: &Value) -> Judged {
-        let value = |figures: &Value| figures.pointer(&self.pointer).and_then(Value::as_f64);
+        let value = |figures: &Value| slo::figure(figures, &self.pointer);
         let told = |found: String, is_met| Judged { limit: self.text.clone(), found, is_met };
         let (Some(before), Some(after)) = (value(a), value(b)) else {
             return told("no such figure in both reports".to_owned(), false);

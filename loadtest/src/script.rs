@@ -141,6 +141,11 @@ impl Script {
     pub(crate) fn role_of(&self, user: usize) -> usize {
         self.turns.role_of(user)
     }
+
+    /// How many users before this one have the same role.
+    pub(crate) fn number_in_role(&self, user: usize) -> usize {
+        self.turns.number_in_role(user)
+    }
 }
 
 #[cfg(test)]

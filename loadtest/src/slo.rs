@@ -78,6 +78,13 @@ pub(crate) fn pointer(name: &str) -> Result<String, String> {
     target(name).map(|(pointer, _)| pointer).ok_or_else(|| unknown(name))
 }
 
+/// What the figures have at a pointer. A time of which there is no sample is none, whatever stands there.
+pub(crate) fn figure(figures: &Value, pointer: &str) -> Option<f64> {
+    let times = pointer.rsplit_once('/').and_then(|(times, _)| figures.pointer(times));
+    let is_empty = times.is_some_and(|times| times["count"] == 0);
+    figures.pointer(pointer).filter(|_| !is_empty).and_then(Value::as_f64)
+}
+
 fn unknown(name: &str) -> String {
     let times: Vec<&str> = TIMES.iter().skip(1).map(|(key, _)| key.trim_end_matches("_us")).collect();
     format!(
@@ -113,7 +120,7 @@ fn target(name: &str) -> Option<(String, Unit)> {
 impl Rule {
     /// Whether the figures meet it, as it goes into the figures. A value that is not there meets nothing.
     pub(crate) fn judge(&self, figures: &Value) -> Value {
-        let value = figures.pointer(&self.pointer).and_then(Value::as_f64);
+        let value = figure(figures, &self.pointer);
         let met = value.is_some_and(|value| match self.relation {
             Relation::Less => value < self.bound,
             Relation::LessOrEqual => value <= self.bound,
@@ -145,6 +152,9 @@ mod tests {
         assert_eq!(judged("p99<5ms,lost=0, rate>=5000/s"), [true, true, true]);
         assert_eq!(judged("p99<4000us,p99<=4ms,p99.9<0.01s,rate>5000"), [false, true, true, false]);
         assert_eq!(judged("handshake.p99<1s"), [false], "a figure that is not there");
+        let nothing = json!({"latency_us": {"count": 0, "p99": 0.0}});
+        let told = parse("p99<5ms").expect("a rule")[0].judge(&nothing);
+        assert_eq!((&told["met"], &told["value"]), (&json!(false), &json!("no such figure")), "nothing was measured");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Users who follow a script: as many as its stages say, each with a connection of its own, step by step.
 //!
-//! A user's number is its place: it is there while the stages have so many connections, and what it is and which row of a file
-//! it has goes by its number, in all its sessions. Closed loop: a user begins its next round when the last is over. Open loop,
-//! where the stages have a rate: rounds are due at that rate, and given to whoever has nothing to do; latency counts from when a
-//! round was due, as it does everywhere.
+//! A user's number is its place: it is there while the stages have so many connections, and what it is goes by its number, in all
+//! its sessions; which row of a file it has by how many of its kind come before it. Closed loop: a user begins its next round when
+//! the last is over. Open loop, where the stages have a rate: rounds are due at that rate, and given to whoever has nothing to
+//! do; latency counts from when a round was due, as it does everywhere.
 //!
 //! Invariant: a timer counts only while its user is in the epoch that it was set in.
 
@@ -203,7 +203,8 @@ impl Play {
         }
         let number = self.share.number(tag);
         let role = self.role(tag);
-        let row = role.rows.get(number % role.rows.len().max(1)).cloned().unwrap_or_default();
+        let own_number = self.plan.script.number_in_role(number);
+        let row = role.rows.get(own_number % role.rows.len().max(1)).cloned().unwrap_or_default();
         let variables = role.variables.len();
         let user = &mut self.users[tag];
         *user =

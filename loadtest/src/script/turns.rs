@@ -7,16 +7,36 @@ pub(crate) struct Turns {
     weights: Box<[u32]>,
     total: u64,
     step: u64,
+    /// How many users before it in a turn have the same role, by the user's place in the turn.
+    before: Box<[u32]>,
 }
 
 impl Turns {
     pub(super) fn new(weights: impl IntoIterator<Item = u32>) -> Turns {
-        let weights: Box<[u32]> = weights.into_iter().collect();
+        let mut weights: Box<[u32]> = weights.into_iter().collect();
+        // As short a turn as there is.
+        let common = weights.iter().fold(0, |common, weight| gcd(common, u64::from(*weight))).max(1) as u32;
+        weights.iter_mut().for_each(|weight| *weight /= common);
         let total = weights.iter().map(|weight| u64::from(*weight)).sum::<u64>().max(1);
         // By the golden section, which mixes best; what divides the total, too, would leave places out.
         let golden = (total as f64 * 0.618_033_988_749_895) as u64;
         let step = (golden.max(1)..).find(|step| gcd(*step, total) == 1).unwrap_or(1);
-        Turns { weights, total, step }
+        let mut turns = Turns { weights, total, step, before: Box::default() };
+        let mut counts = vec![0; turns.weights.len()];
+        let users = if counts.is_empty() { 0 } else { total as usize };
+        let before = (0..users).map(|user| {
+            let count = &mut counts[turns.role_of(user)];
+            *count += 1;
+            *count - 1
+        });
+        turns.before = before.collect();
+        turns
+    }
+
+    /// How many users before this one have the same role.
+    pub(super) fn number_in_role(&self, user: usize) -> usize {
+        let (turn, place) = (user as u64 / self.total, user as u64 % self.total);
+        turn as usize * self.weights[self.role_of(user)] as usize + self.before[place as usize] as usize
     }
 
     /// The role of this user.
@@ -56,6 +76,16 @@ mod tests {
             for first in [0, 1, 1000 * total + 1, usize::MAX / total / 2 * total] {
                 let due: Vec<usize> = weights.iter().map(|weight| *weight as usize).collect();
                 assert_eq!(counts(weights, first..first + total), due, "{weights:?} from {first}");
+            }
+        }
+        // Users of a role are numbered one by one.
+        for weights in [&[1][..], &[1, 1], &[5, 2, 3]] {
+            let turns = Turns::new(weights.iter().copied());
+            let mut next = vec![0; weights.len()];
+            for user in 0..50 {
+                let role = turns.role_of(user);
+                assert_eq!(turns.number_in_role(user), next[role], "{weights:?}, user {user}");
+                next[role] += 1;
             }
         }
         for users in [40, 400, 4000] {
