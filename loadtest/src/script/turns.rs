@@ -7,36 +7,27 @@ pub(crate) struct Turns {
     weights: Box<[u32]>,
     total: u64,
     step: u64,
-    /// How many users before it in a turn have the same role, by the user's place in the turn.
-    before: Box<[u32]>,
 }
 
 impl Turns {
     pub(super) fn new(weights: impl IntoIterator<Item = u32>) -> Turns {
-        let mut weights: Box<[u32]> = weights.into_iter().collect();
-        // As short a turn as there is.
-        let common = weights.iter().fold(0, |common, weight| gcd(common, u64::from(*weight))).max(1) as u32;
-        weights.iter_mut().for_each(|weight| *weight /= common);
+        let weights: Box<[u32]> = weights.into_iter().collect();
         let total = weights.iter().map(|weight| u64::from(*weight)).sum::<u64>().max(1);
         // By the golden section, which mixes best; what divides the total, too, would leave places out.
         let golden = (total as f64 * 0.618_033_988_749_895) as u64;
         let step = (golden.max(1)..).find(|step| gcd(*step, total) == 1).unwrap_or(1);
-        let mut turns = Turns { weights, total, step, before: Box::default() };
-        let mut counts = vec![0; turns.weights.len()];
-        let users = if counts.is_empty() { 0 } else { total as usize };
-        let before = (0..users).map(|user| {
-            let count = &mut counts[turns.role_of(user)];
-            *count += 1;
-            *count - 1
-        });
-        turns.before = before.collect();
-        turns
+        Turns { weights, total, step }
     }
 
     /// How many users before this one have the same role.
     pub(super) fn number_in_role(&self, user: usize) -> usize {
-        let (turn, place) = (user as u64 / self.total, user as u64 % self.total);
-        turn as usize * self.weights[self.role_of(user)] as usize + self.before[place as usize] as usize
+        let role = self.role_of(user);
+        let from: u64 = self.weights[..role].iter().map(|weight| u64::from(*weight)).sum();
+        let to = from + u64::from(self.weights[role]);
+        // A place of at least `from` is one more that the quotient is larger by where so much is added.
+        let sum =
+            |place: u64| floor_sum(user as u128, self.total.into(), self.step.into(), (self.total - place).into());
+        (sum(from) - sum(to)) as usize
     }
 
     /// The role of this user.
@@ -51,6 +42,23 @@ impl Turns {
         }
         unreachable!("a place is less than the total")
     }
+}
+
+/// The sum of the quotients (a i + b) / m, without their fractions, over i from 0 to n - 1: as Euclid's algorithm goes, in as many
+/// steps.
+fn floor_sum(mut n: u128, mut m: u128, mut a: u128, mut b: u128) -> u128 {
+    let mut sum = 0;
+    while n > 0 {
+        sum += n * (n - 1) / 2 * (a / m) + n * (b / m);
+        (a, b) = (a % m, b % m);
+        let end = a * n + b;
+        if a == 0 {
+            break;
+        }
+        (n, b) = (end / m, end % m);
+        (m, a) = (a, m);
+    }
+    sum
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -79,10 +87,10 @@ mod tests {
             }
         }
         // Users of a role are numbered one by one.
-        for weights in [&[1][..], &[1, 1], &[5, 2, 3]] {
+        for weights in [&[1][..], &[1, 1], &[2, 4], &[5, 2, 3], &[1; 64], &[999_983, 1_000_000]] {
             let turns = Turns::new(weights.iter().copied());
             let mut next = vec![0; weights.len()];
-            for user in 0..50 {
+            for user in 0..500 {
                 let role = turns.role_of(user);
                 assert_eq!(turns.number_in_role(user), next[role], "{weights:?}, user {user}");
                 next[role] += 1;
