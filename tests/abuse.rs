@@ -54,8 +54,9 @@ fn echo_once(program: &Program) {
     while other.read().is_ok() {}
 }
 
-/// Connections that the kernel says the server has (established or half closed), in its network namespace.
-fn connections(address: SocketAddr) -> usize {
+/// Connections that the kernel says the server has (established or half closed), in its network namespace: their lines in
+/// its table.
+fn connections(address: SocketAddr) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
     let local = format!("0100007F:{:04X}", address.port());
     // 0A is the listener, 06 waits for stray packets and belongs to nobody any more.
@@ -63,7 +64,7 @@ fn connections(address: SocketAddr) -> usize {
         let mut fields = line.split_whitespace().skip(1);
         fields.next() == Some(local.as_str()) && !matches!(fields.nth(1), Some("0A" | "06"))
     };
-    table.lines().filter(is_connection).count()
+    table.lines().filter(is_connection).map(str::to_owned).collect()
 }
 
 /// What two cores keep for reuse: 16 MiB each for messages under way, 64 buffers of 64 KiB each, and small change.
@@ -116,9 +117,9 @@ fn leaves(staying: usize, program: &mut Program, name: &str, mut abuse: impl FnM
         count += abuse(program);
         echo_once(program);
         let open = || connections(program.address);
-        eventually(|| open() == staying, || format!("{staying} connections: {}", open()));
+        eventually(|| open().len() == staying, || format!("{staying} connections: {:#?}", open()));
         eventually(|| unrest(program, staying).is_empty(), || format!("rest: {:?}", unrest(program, staying)));
-        eventually(|| open() == staying, || format!("{staying} connections: {}", open()));
+        eventually(|| open().len() == staying, || format!("{staying} connections: {:#?}", open()));
         thread::sleep(Duration::from_millis(50));
         rss.push(program.rss());
         let grown = rss[rss.len() - 1].saturating_sub(rss[rss.len() - 2]);
@@ -244,7 +245,7 @@ fn a_flood_past_the_most_connections() {
         }
         // All at once, and their places are free again.
         inside.into_iter().for_each(Raw::reset);
-        eventually(|| connections(program.address) == 0, || "free places".into());
+        eventually(|| connections(program.address).is_empty(), || "free places".into());
         refused + 50
     });
 }
