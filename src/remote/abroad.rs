@@ -9,7 +9,7 @@ use crate::mail::MailError;
 use crate::message::RawJson;
 use crate::metrics::{NodeMetrics, NodesMetrics};
 use crate::remote::Hub;
-use crate::remote::receivers::{Asking, Delivering, answered};
+use crate::remote::answers::{Asking, Delivering, answered};
 
 /// Connections, and ids, in one answer between machines, and about how many bytes of the former.
 const PART_LEN: u64 = 1024;

@@ -7,13 +7,16 @@
 //! Knows of this crate: `admission`, `backplane`, `hub`, `mail`, `message`, `metrics`, `outbox`, `proto`, `runtime`.
 
 mod abroad;
+mod answers;
+mod connections;
 mod hub;
 mod receivers;
 mod rooms;
 mod sender;
 
+pub use answers::{Answer, Asking, Delivering};
 pub use hub::{AskAll, CoreEnd, Hub};
-pub use receivers::{Answer, Asking, Delivering, Receivers};
+pub use receivers::Receivers;
 pub(crate) use sender::Alive;
 pub use sender::Sender;
 

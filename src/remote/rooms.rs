@@ -6,7 +6,7 @@ use crate::hub::{ConnectionId, ConnectionInfo, CoreHub, JoinError, Order, Recove
 use crate::mail::MailError;
 use crate::proto::close::{self, IllegalCloseCode};
 use crate::remote::Hub;
-use crate::remote::receivers::{Asking, Delivering, answered};
+use crate::remote::answers::{Asking, Delivering, answered};
 
 impl Hub {
     /// Has a connection join a room. The answer comes when every core knows of it, with the number of the room's members, as

@@ -7,13 +7,16 @@
 //! `outbox`, `proto`, `remote`, `runtime`, `shard`, `tls`, `wakers`.
 
 mod board;
+mod core_start;
 mod handle;
 pub mod listen;
 mod news;
 mod nofile;
+mod parts;
 #[cfg(feature = "tls")]
 pub(crate) mod renewal;
 mod signals;
+mod tells;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -47,36 +50,18 @@ use crate::shard::service::{Serves, Service};
 use crate::shard::{Entrance, Handover, Settings, Shard};
 use crate::tls::Acceptor;
 use board::Board;
+use core_start::CoreStart;
 use handle::Place;
 pub use handle::{Draining, Handle};
 pub use listen::BoundAddress;
+pub(crate) use parts::websockets_max;
+pub use parts::{admission, core_hub, settings};
 use news::{Ending, News, next_step};
 use signals::Taken;
+use tells::{say_started, warn_of_little_room};
 
-/// Slots beyond the allowed WebSockets, so that those over the limit can be told so; of a small table an eighth.
-const SPARE_SLOTS: u32 = 256;
 /// How long a start that has failed waits for its other cores.
 const ABANDONED_AFTER: Duration = Duration::from_secs(1);
-/// Memory that a core keeps for assembling messages.
-const POOL_BYTES: usize = 16 << 20;
-/// Bytes that one arming of a receive brings: a quarter of what stays in the cache.
-const RECV_BYTES_MAX: u32 = 256 << 10;
-/// Received bytes after which a tick handles no further connection's: what is received, opened, sealed and sent of so much
-/// stays in a cache of the second level. Measured with 64 connections of 16 KiB: a twentieth to a tenth less over TLS, no
-/// difference without.
-const TICK_BYTES_MAX: usize = 256 << 10;
-/// Time that a tick takes to decompress before other input goes first. A few bytes can become a thousand times as many, and
-/// a core has other connections.
-const INFLATE_NS_PER_TICK: u64 = 500_000;
-/// Less than this becomes at most 4 MiB (RFC 1951: 1,032 times as much), in a fraction of that time.
-const INFLATE_BYTES_MIN: usize = 4 << 10;
-/// Payload bytes to come from which it pays to receive straight into a message's own buffer.
-const DIRECT_BYTES_MIN: usize = 128 << 10;
-/// Buffers of this size are large: where a receive cannot be bounded, to cancel it costs more than it saves.
-const LARGE_BUFFER_BYTES: u32 = 16 << 10;
-/// With incremental consumption buffers are this large at least: a 16 KiB message then comes in one piece.
-const INCREMENTAL_BUFFER_BYTES: u32 = 64 << 10;
-
 type OnStart = Arc<dyn Fn(&Handle) + Send + Sync>;
 
 /// A server that has not been started.
@@ -537,217 +522,6 @@ fn core_app(
     move |hub, handle| {
         let core = Core::new(hub.core(), handle.clone());
         CoreApp::new(make(&core), hub, handle)
-    }
-}
-
-/// What a core's thread starts with.
-struct CoreStart {
-    core: usize,
-    /// Cores of the server.
-    cores: u32,
-    /// The processor to pin its thread to.
-    pin: Option<usize>,
-    config: Arc<Config>,
-    admission: Arc<Admission>,
-    ids: IdKey,
-    post: Post<Letter>,
-    mailbox: Mailbox<Letter>,
-    bells: mpsc::Receiver<(Vec<Arc<Doorbell>>, Hub)>,
-    /// Says once to each core that all have their apps; closed if one has not.
-    go: Receiver<()>,
-    news: Sender<(usize, News)>,
-    handover: Handover,
-    /// What each listener is for.
-    entrances: Vec<Entrance>,
-    /// What makes the sessions of each that speaks TLS.
-    acceptors: Vec<Option<Arc<Acceptor>>>,
-    /// What the clocks of all cores count from.
-    epoch: Instant,
-    release_memory: Option<fn()>,
-    /// Files of Unix sockets, which the last core takes away when its listeners are closed.
-    _files: Arc<Vec<SocketFile>>,
-}
-
-impl CoreStart {
-    fn run<S: Service>(
-        self,
-        listeners: Vec<std::os::fd::OwnedFd>,
-        make: &(impl Fn(&mut CoreHub, Hub) -> S + Send + Sync),
-    ) -> Result<()> {
-        if let Some(cpu) = self.pin {
-            pin(cpu);
-        }
-        let listener_count = listeners.len() as u8;
-        let options = Options { epoch: self.epoch, ..ring_options(&self.config, self.cores) };
-        let mut ring = Uring::new(&options, listeners).map_err(|error| {
-            let why = match error.raw_os_error() {
-                Some(libc::ENOMEM) => {
-                    "RLIMIT_MEMLOCK has no room for this ring beside those that its user has, or a memory limit; \
-                     `ringwire check` tells how much it takes"
-                }
-                Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
-                    "container runtimes block it by default, and deploy/README.md of ringwire's source tells how to allow it; \
-                     `ringwire check` tells more"
-                }
-                _ => "`ringwire check` tells more",
-            };
-            Error::Unavailable(format!("io_uring cannot be used: {error}; {why}"))
-        })?;
-        let (bell, slots, descriptors) = (ring.doorbell(), ring.slots(), ring.descriptors());
-        let _ = self.news.send((self.core, News::Ring { bell, slots, descriptors }));
-        // Without the others' bells the start has failed elsewhere, and was reported there.
-        let Ok((bells, handle)) = self.bells.recv() else { return Ok(()) };
-        // In this order, so that it is dropped after whatever has the mailbox.
-        let _end = handle.end_of(self.core);
-        let mailbox = self.mailbox;
-        ring.set_doorbells(bells);
-        let config = &self.config;
-        let mut hub = core_hub(config, self.ids, self.post);
-        hub.spares.set_clock(clock_ns);
-        hub.set_deflate_clock(clock_ns);
-        let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
-            Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_text(panic)))
-        })?;
-        let _ = self.news.send((self.core, News::Made));
-        if self.go.recv().is_err() {
-            return Ok(());
-        }
-        let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
-        let settings = Settings {
-            handover: self.handover,
-            entrances: self.entrances,
-            acceptors: self.acceptors,
-            websockets_max: websockets_max(ring.slots()),
-            ..settings
-        };
-        let mut shard = Shard::new(ring, service, hub, mailbox, self.admission, settings);
-        if let Some(release) = self.release_memory {
-            shard.release_memory_with(release);
-        }
-        shard.run().map_err(Error::io(format!("core {}", self.core)))
-    }
-}
-
-fn pin(cpu: usize) {
-    let mut set = CpuSet::new();
-    let pinned = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    if let Err(error) = pinned {
-        tracing::warn!(cpu, %error, "the core's thread could not be pinned");
-    }
-}
-
-fn ring_options(config: &Config, rings: u32) -> Options {
-    Options {
-        sq_entries: config.ring_entries,
-        cq_entries: config.cq_entries,
-        slots: config.connections_max.saturating_add(SPARE_SLOTS).min(SLOTS_MAX),
-        descriptors: None,
-        rings,
-        buffers: config.recv_buffers,
-        buffer_bytes: config.recv_buffer_bytes,
-        incremental_bytes: INCREMENTAL_BUFFER_BYTES,
-        spin: config.spin,
-        ..Options::default()
-    }
-}
-
-/// A clock for durations.
-fn clock_ns() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The limits of the whole process.
-pub fn admission(config: &Config, cores: usize) -> Admission {
-    Admission::new(config.connections_max, config.connections_per_ip_max, config.accept_rate_per_second)
-        .with_memory(Memory::new(config.memory_bytes_max as u64, cores))
-        .with_tls_handshakes(config.tls_handshakes)
-}
-
-/// The hub of one core.
-pub fn core_hub(config: &Config, ids: IdKey, post: Post<Letter>) -> CoreHub {
-    let outbox = Outbox::new(config.outbox_bytes_max);
-    let cores = post.cores().max(1);
-    let mut hub = CoreHub::new(ids, post, outbox, Spares::new(POOL_BYTES), config.slow_consumer);
-    hub.set_deflate(DeflateSettings {
-        mode: config.deflate,
-        bytes_min: config.deflate_bytes_min,
-        window_bits: config.deflate_window_bits,
-        level: config.deflate_level,
-    });
-    hub.set_rooms_max(config.rooms_max);
-    hub.set_history(config.history.clone(), config.history_bytes_max / cores);
-    hub
-}
-
-/// WebSockets that a core with a table of so many slots takes.
-pub(crate) fn websockets_max(slots: u32) -> u32 {
-    slots - SPARE_SLOTS.min(slots / 8)
-}
-
-fn say_started(config: &Config, cores: usize, addresses: &[BoundAddress], admin: &[BoundAddress]) {
-    let all = |addresses: &[BoundAddress]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let admin = (!admin.is_empty()).then(|| all(admin));
-    let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(target: "ringwire::server", version, cores, addresses = %all(addresses), admin, "started");
-    let default = Config::default();
-    for setting in SETTINGS {
-        let value = setting.value(config);
-        if value != setting.value(&default) {
-            tracing::info!(target: "ringwire::server", name = setting.variable, value = %value, "setting");
-        }
-    }
-    let is_off = config.nats_history == NatsHistory::Off;
-    if config.nats_url.is_some() && config.history != default.history && is_off {
-        tracing::info!(target: "ringwire::server", "the history of rooms is this machine's own: nobody resumes from another's");
-    }
-}
-
-fn warn_of_little_room(config: &Config, room: u64) {
-    let wanted = config.connections_max;
-    // Hardly a machine has room for as many as the default says: that is no news to somebody who has not set it.
-    if room < u64::from(wanted) && wanted != Config::default().connections_max {
-        tracing::warn!(
-            room,
-            wanted,
-            "there is room for fewer connections than RINGWIRE_MAX_CONNECTIONS: raise the hard limit of open files \
-             (ulimit -Hn, LimitNOFILE=), or lower the setting; `ringwire check` tells more"
-        );
-    }
-}
-
-pub fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receives: bool) -> Settings {
-    Settings {
-        limits: Limits { message_bytes_max: config.message_bytes_max, fragments_max: config.fragments_max },
-        head_bytes_max: config.head_bytes_max,
-        body_bytes_max: config.body_bytes_max,
-        handshake_timeout: config.handshake_timeout,
-        keep_alive: config.keep_alive,
-        crowded_slots: SPARE_SLOTS / 4,
-        idle_timeout: config.idle_timeout,
-        ping_interval: config.ping_interval,
-        write_timeout: config.write_timeout,
-        answer_timeout: config.answer_timeout,
-        close_timeout: config.close_timeout,
-        message_rate_per_second: config.message_rate_per_second,
-        pause_bytes: (config.outbox_bytes_max / 2).min(256 << 10),
-        recv_bytes_max: RECV_BYTES_MAX,
-        tick_bytes_max: TICK_BYTES_MAX,
-        inflate_ns_per_tick: INFLATE_NS_PER_TICK,
-        inflate_bytes_min: INFLATE_BYTES_MIN,
-        direct_bytes_min: DIRECT_BYTES_MIN,
-        direct_interrupts: !bounds_receives && buffer_bytes < LARGE_BUFFER_BYTES,
-        deflate_skip: config.deflate_skip.clone(),
-        origins: config.origins.clone(),
-        websockets_max: u32::MAX,
-        drain_notice: config.drain_notice,
-        drain_timeout: config.drain_timeout,
-        drain_spread: config.drain_spread,
-        listeners,
-        entrances: Vec::new(),
-        acceptors: Vec::new(),
-        trusted_proxies: config.trusted_proxies.clone(),
-        handover: Handover::default(),
     }
 }
 
