@@ -59,10 +59,11 @@ fn echo_once(program: &Program) {
 fn connections(address: SocketAddr) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
     let local = format!("0100007F:{:04X}", address.port());
-    // 0A is the listener, 06 waits for stray packets and belongs to nobody any more.
+    // 0A is the listener. What the timer 03 runs for waits for stray packets and belongs to nobody any more: in state 06, and
+    // in 05, too, where a client's reset came while the server was closing.
     let is_connection = |line: &&str| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next() == Some(local.as_str()) && !matches!(fields.nth(1), Some("0A" | "06"))
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [_, of, _, state, _, timer, ..] if of == local && state != "0A" && !timer.starts_with("03:"))
     };
     table.lines().filter(is_connection).map(str::to_owned).collect()
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::hub::Delivery;
 use crate::mail::MailError;
+use crate::runtime::Runtime;
 
 /// An answer on its way: what became of a message, once every core concerned has looked. Await it, or
 /// [`Delivering::wait`] on a thread of your own; dropping it changes nothing.

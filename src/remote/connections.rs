@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::Value;
 
-use crate::hub::{ConnectionId, ConnectionInfo, ConnectionPage, CoreHub, DataAnswer, Delivery, Letter, Order, Scope, Tally};
+use crate::hub::{ConnectionId, ConnectionInfo, ConnectionPage, CoreHub, DataAnswer, Delivery, Letter, Order};
 use crate::mail::MailError;
 use crate::message::RawJson;
 use crate::metrics::{CoreMetrics, Metrics};

@@ -1,9 +1,11 @@
 //! Sending from any thread: what [`Hub`] and [`crate::Sender`] offer.
 
-use bytes::Bytes;
+use std::future::Future;
+
 use serde::Serialize;
 
-use crate::hub::{ConnectionId, Letter, Order, Publication, Scope};
+use crate::hub::{ConnectionId, CoreHub, Delivery, Letter, Order, Publication, Scope, Tally};
+use crate::mail::MailError;
 use crate::message::{EncodeError, IntoMessage};
 use crate::outbox::{FrameBuf, Key, Queued};
 use crate::proto::Kind;

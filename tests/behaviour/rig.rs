@@ -15,7 +15,7 @@ use tungstenite::http::{Request, Response};
 use tungstenite::{Error, Message};
 
 use crate::common::raw::Raw;
-use crate::common::{self, Client, PATIENCE, eventually};
+use crate::common::{self, Client, PATIENCE, UntilAllCoresHaveSome, eventually};
 
 pub(crate) use crate::common::{close_code, config, raw, text};
 
@@ -90,18 +90,19 @@ impl Served {
         eventually(|| is() == count, || format!("{count} connections, there are {}", is()));
     }
 
-    /// Clients on both cores, at least `count`; the kernel chooses whose connections are whose.
+    /// Clients on both cores, at least `count`.
     pub(crate) fn clients_on_both_cores(&self, path: &str, count: usize) -> Vec<Client> {
         let mut clients = Vec::new();
-        for number in 0..200 {
+        let mut pace = UntilAllCoresHaveSome::new();
+        loop {
+            pace.one_more();
             clients.push(self.client(path));
             let cores = block_on(self.hub().connections()).expect("the cores answer");
             let has = |core: usize| cores.iter().any(|connection| connection.core == core);
-            if number + 1 >= count && has(0) && has(1) {
+            if clients.len() >= count && has(0) && has(1) {
                 return clients;
             }
         }
-        panic!("no connections on one core");
     }
 
     /// Waits for its end, which somebody else has asked for.

@@ -166,6 +166,28 @@ pub(crate) fn close_code(client: &mut Client) -> Option<u16> {
     }
 }
 
+/// Paces clients that come until each core has some. While a core has no processor the others take whoever would wait for it:
+/// that ends, after a time, and not after a number of clients.
+pub(crate) struct UntilAllCoresHaveSome {
+    since: Instant,
+    came: u32,
+}
+
+impl UntilAllCoresHaveSome {
+    pub(crate) fn new() -> UntilAllCoresHaveSome {
+        UntilAllCoresHaveSome { since: Instant::now(), came: 0 }
+    }
+
+    /// Before one more comes.
+    pub(crate) fn one_more(&mut self) {
+        assert!(self.since.elapsed() < PATIENCE, "a core has got none of {} that came", self.came);
+        self.came += 1;
+        if self.came > 20 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 /// Waits for a condition, and says what did not come true.
 pub(crate) fn eventually(mut condition: impl FnMut() -> bool, what: impl Fn() -> String) {
     let start = Instant::now();

@@ -18,7 +18,7 @@ use ringwire::{App, Config, Delivery, Handle, Hub, Message, Server, Socket, ws};
 use serde_json::Value;
 
 use crate::common::raw::{self, Raw};
-use crate::common::{PATIENCE, any_port, config, eventually};
+use crate::common::{PATIENCE, UntilAllCoresHaveSome, any_port, config, eventually};
 use crate::frail::{DIE, Frail};
 
 /// What `run` returns, unless it hangs.
@@ -277,9 +277,9 @@ fn a_core_that_hangs_with_a_full_mailbox_keeps_no_other_from_ending() {
     let config = config().mail_depth(16).drain_timeout(3 * PATIENCE);
     let handle = Server::new(config).start(app).expect("it starts");
     let (mut clients, mut cores) = (Vec::new(), BTreeSet::new());
-    // One core may be given all that come while the other one has no processor.
+    let mut pace = UntilAllCoresHaveSome::new();
     while clients.len() < 24 || cores.len() < 2 {
-        assert!(clients.len() < 1_000, "one core has all of them");
+        pace.one_more();
         let mut client = Raw::connect(inet(&handle));
         client.upgrade("/echo");
         let core = opened.recv_timeout(PATIENCE).expect("it opens");

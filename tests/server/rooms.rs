@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tungstenite::Message;
 
-use crate::common::{Client, TestServer, raw, text};
+use crate::common::{Client, TestServer, UntilAllCoresHaveSome, raw, text};
 
-/// Clients of one path, with some on each core: the kernel spreads them as it likes.
+/// Clients of one path, with some on each core.
 fn clients_on_both_cores(server: &TestServer, path: &str, at_least: usize) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..at_least).map(|_| server.client(path)).collect();
     let opened = || server.handle().hub().ask_all(|hub| hub.counters.opened).expect("the cores answer");
+    let mut pace = UntilAllCoresHaveSome::new();
     while opened().contains(&0) {
-        assert!(clients.len() < 100, "the kernel chose one core {} times", clients.len());
+        pace.one_more();
         clients.push(server.client(path));
     }
     clients

@@ -9,7 +9,7 @@ use serde_json::json;
 use tungstenite::Message;
 
 use crate::User;
-use crate::common::{TestServer, config};
+use crate::common::{TestServer, UntilAllCoresHaveSome, config};
 
 #[test]
 fn a_socket_is_told_its_id() {
@@ -45,7 +45,9 @@ fn joins_at_once_on_different_cores_add_up() {
     for cores in [2, 3] {
         let server = TestServer::with(config().cores(CoreSet::Count(cores)));
         let mut users: Vec<User> = (0..10).map(|_| User::new(&server)).collect();
+        let mut pace = UntilAllCoresHaveSome::new();
         while (0..cores).any(|core| users.iter().all(|user| user.core() != core)) {
+            pace.one_more();
             users.remove(0);
             users.push(User::new(&server));
         }

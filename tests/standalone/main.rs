@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::common::raw::Response;
-use crate::common::{Client, TestServer, text};
+use crate::common::{Client, TestServer, UntilAllCoresHaveSome, text};
 
 /// A client of `/ws` that has been told its id.
 struct User {
@@ -44,15 +44,14 @@ impl User {
     /// One on each of two cores.
     fn on_both_cores(server: &TestServer) -> [User; 2] {
         let mut found: [Option<User>; 2] = [None, None];
-        for _ in 0..200 {
+        let mut pace = UntilAllCoresHaveSome::new();
+        while found.iter().any(Option::is_none) {
+            pace.one_more();
             let user = User::new(server);
             let core = user.core();
             found[core].get_or_insert(user);
-            if let [Some(_), Some(_)] = found {
-                break;
-            }
         }
-        found.map(|user| user.expect("the kernel spreads connections over the cores"))
+        found.map(|user| user.expect("one of this core"))
     }
 
     fn core(&self) -> usize {
