@@ -245,9 +245,10 @@ fn bench(row: &Row) -> Bench<impl Service> {
     let world = World::new(1, Faults::none());
     let options = RingOptions {
         slots: 2 * row.clients as u32 + 64,
-        // What the program has unless it is told otherwise.
-        buffers: 4096,
-        buffer_bytes: 2 << 10,
+        // What the program has unless it is told otherwise, on Linux 6.12 and later.
+        buffers: 128,
+        buffer_bytes: 64 << 10,
+        incremental: true,
         sq_entries: 1024,
         cq_entries: 8192,
         ..RingOptions::default()
