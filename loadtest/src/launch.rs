@@ -97,6 +97,8 @@ pub(crate) struct Needs {
     pub(crate) warmup: Duration,
     /// From when messages flow to the end of the measured window, where that is a time.
     pub(crate) lasts: Option<Duration>,
+    /// How long what is under way then may take.
+    pub(crate) patience: Duration,
 }
 
 /// Looks at what a run needs, and reads all its files.
@@ -108,7 +110,8 @@ pub(crate) fn needs(command: &Command, files: &Files) -> Outcome<Needs> {
     let flow = command.flow();
     let warmup = flow.map_or(Duration::ZERO, |flow| flow.warmup);
     let lasts = flow.filter(|flow| flow.count.is_none()).map(|flow| flow.warmup + flow.duration);
-    let of = |connections| Needs { connections, parts_max: connections, agents: Vec::new(), warmup, lasts };
+    let patience = command.common().patience;
+    let of = |connections| Needs { connections, parts_max: connections, agents: Vec::new(), warmup, lasts, patience };
     let staged = |stages: &Stages| Needs { lasts: Some(Duration::from_nanos(stages.end())), ..of(stages.most()) };
     Ok(match command {
         Command::Echo(cli) => cli.stages.as_ref().map_or_else(|| of(cli.connections), staged),
@@ -124,7 +127,8 @@ pub(crate) fn needs(command: &Command, files: &Files) -> Outcome<Needs> {
             let file = script::file::Scenario::read(&cli.file, files)?;
             read_all(&cli.common.tls.clone().or(&file.tls), files)?;
             let stages = cli.stages.as_ref().unwrap_or(&file.script.stages);
-            Needs { agents: file.agents, ..staged(stages) }
+            let patience = Duration::from_nanos(file.script.patience(nanos(patience)));
+            Needs { agents: file.agents, patience, ..staged(stages) }
         }
         Command::Replay(cli) => {
             let recording = Recording::read(&cli.file, cli.matching, cli.speed, files)?;
@@ -306,6 +310,7 @@ fn play(common: &Common, scenario: &str, script: Script, elsewhere: Elsewhere, s
     }
     run.connections = 0;
     run.slots = users;
+    run.patience = Duration::from_nanos(script.patience(nanos(common.patience)));
     let plan = play::Plan {
         script: Arc::new(script),
         concurrency: common.opening.concurrency,

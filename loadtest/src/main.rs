@@ -21,6 +21,7 @@ mod outcome;
 mod output;
 mod pack;
 mod part;
+mod problems;
 mod progress;
 mod report;
 mod rounds;

@@ -178,9 +178,14 @@ impl Net {
             for command in mem::take(&mut self.io.commands) {
                 match command {
                     Command::Open(open) => self.open(app, open),
-                    Command::Leave(conn) | Command::Drop(conn) | Command::Pause(conn) if !self.is_live(conn) => {}
+                    Command::Leave(conn) | Command::Drop(conn) | Command::Fail(conn, _) | Command::Pause(conn)
+                        if !self.is_live(conn) => {}
                     Command::Leave(conn) => self.leave(app, conn),
                     Command::Drop(conn) => self.end(app, conn, Gone::Left),
+                    Command::Fail(conn, why) => {
+                        self.lines[conn].fails(|| why);
+                        self.end(app, conn, Gone::Failed);
+                    }
                     Command::Pause(conn) => {
                         let line = &mut self.lines[conn];
                         if line.state == State::Open && !line.paused {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     pack,
-    tally::{End, Tally, Timed, latencies},
+    tally::{Tally, Timed, latencies},
 };
 
 /// Counters summed over all workers.
@@ -120,10 +120,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// All that was not as it should be.
     pub(crate) fn problem_count(&self) -> u64 {
-        let tally = &self.tally;
-        let silent = tally.ends.get(&End::Silent).copied().unwrap_or_default();
-        let statuses: u64 = tally.statuses.values().sum();
-        tally.checks.total() + tally.failed + statuses + silent + self.lost_agents
+        self.tally.problems.total()
     }
 
     /// That of nothing.

@@ -10,8 +10,9 @@ use crate::{
     agents, host,
     host::BUSY,
     outcome::{Cpu, Outcome},
+    problems::Problem,
     rows::{QUANTILES, TIMES, percentiles, rows_of},
-    tally::{End, Packed, Tally},
+    tally::{Packed, Tally},
     usage,
     words::{bytes_text, grouped, time_text},
 };
@@ -79,8 +80,6 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     let messages = if is_connect { outcome.ready } else { outcome.done };
     let bottleneck = bottleneck(&outcome.cpu, elapsed);
     let tally = &outcome.tally;
-    let silent = tally.ends.get(&End::Silent).copied().unwrap_or_default();
-    let problem_count = outcome.problem_count();
     let (host, disturbances) = match outcome.agents.is_empty() {
         true => host::judge(outcome),
         false => agents::host(&outcome.agents),
@@ -144,7 +143,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         "connections": {
             "wanted": about.connections,
             "ready": outcome.ready,
-            "failed": tally.failed,
+            "failed": tally.problems.count(Problem::Failed),
             "ramp_s": ramp,
             "per_s": outcome.ready as f64 / ramp,
         },
@@ -161,8 +160,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     for (what, histogram) in &outcome.timed {
         figures[format!("{}_us", what.key())] = percentiles(histogram);
     }
-    figures["checks"] =
-        tally.checks.entries().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    tally.problems.fill(&mut figures);
     figures["close_codes"] = tally.closes.iter().map(|(code, count)| (code.to_string(), json!(count))).collect();
     figures["errnos"] = tally.errnos.iter().map(|(errno, count)| (errno_name(*errno), json!(count))).collect();
     figures["http_statuses"] =
@@ -193,12 +191,6 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
             "received": packed(deflated.received),
         });
     }
-    let mut problems = tally.problems.clone();
-    if silent > 0 {
-        problems.push(format!("{} connections: neither a Close frame nor an end in answer to ours", grouped(silent)));
-    }
-    figures["problem_count"] = json!(problem_count);
-    figures["problems"] = json!(problems);
     figures["server"] = match outcome.cpu.server {
         None => Value::Null,
         Some(server) => json!({

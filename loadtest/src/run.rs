@@ -417,7 +417,7 @@ impl Plan {
             told.open.store(tally.open, Ordering::Relaxed);
             told.opened.store(tally.opened, Ordering::Relaxed);
             told.asked.store(tally.asked, Ordering::Relaxed);
-            told.problems.store(tally.checks.total() + tally.failed, Ordering::Relaxed);
+            told.problems.store(tally.problems.total(), Ordering::Relaxed);
             match phase {
                 Phase::Open if scenario.is_ready(&net.io) => told.ready.store(true, Ordering::Release),
                 Phase::Measure | Phase::Drain if !told.finished.load(Ordering::Relaxed) => {

@@ -12,6 +12,7 @@ use ringwire::proto::Kind;
 use crate::{
     net::{App, Io, Nanos, Open, Received, Speaks},
     part::Part,
+    problems::Problem,
     track::{Arrival, Tracker},
     wire::Name,
 };
@@ -219,26 +220,26 @@ pub(crate) fn judge(
                 Arrival::InOrder => return Verdict::Arrived { sequence: name.sequence, skipped: 0 },
                 Arrival::After(skipped) => return Verdict::Arrived { sequence: name.sequence, skipped },
                 Arrival::Late => {
-                    tally.checks.reordered += 1;
-                    tally.say(|| format!("connection {tag}: message {} came behind a later one", name.sequence));
+                    tally.note(Problem::Reordered, 1, || {
+                        format!("connection {tag}: message {} came behind a later one", name.sequence)
+                    });
                 }
                 Arrival::Duplicate => {
-                    tally.checks.duplicated += 1;
-                    tally.say(|| format!("connection {tag}: message {} came again", name.sequence));
+                    tally.note(Problem::Duplicated, 1, || {
+                        format!("connection {tag}: message {} came again", name.sequence)
+                    });
                 }
             }
             Verdict::Nothing
         }
         Some(name) if right_kind => {
-            tally.checks.unexpected += 1;
-            tally.say(|| {
+            tally.note(Problem::Unexpected, 1, || {
                 let Name { stream, sequence } = name;
                 format!("connection {tag}: message {sequence} of stream {stream}, which was not sent to it")
             });
             Verdict::Nothing
         }
         _ => {
-            tally.checks.corrupted += 1;
             let (kind, len) = (message.kind, message.payload.len());
             let want = io.messages.size(near);
             let what = if !right_kind && known.is_some() {
@@ -251,7 +252,7 @@ pub(crate) fn judge(
                 let byte = right.iter().zip(message.payload).position(|(want, got)| want != got).unwrap_or_default();
                 format!("is wrong at byte {byte} of {len}")
             };
-            tally.say(|| format!("connection {tag}: message {} {what}", near.sequence));
+            tally.note(Problem::Corrupted, 1, || format!("connection {tag}: message {} {what}", near.sequence));
             if tracker.next < sent {
                 tracker.next += 1;
                 Verdict::Spoilt

@@ -142,6 +142,16 @@ impl Script {
         self.turns.role_of(user)
     }
 
+    /// The longest that anything may take which is expected, if nothing else is said.
+    pub(crate) fn patience(&self, unsaid: Nanos) -> Nanos {
+        let actions = self.roles.iter().flat_map(|role| role.begin.iter().chain(&role.each));
+        let within = |action: &Action| match action {
+            Action::Expect { within, .. } => *within,
+            _ => None,
+        };
+        actions.filter_map(within).fold(unsaid, Nanos::max)
+    }
+
     /// How many users before this one have the same role.
     pub(crate) fn number_in_role(&self, user: usize) -> usize {
         self.turns.number_in_role(user)

@@ -2,44 +2,12 @@
 
 mod common;
 
-use std::{collections::BTreeSet, path::PathBuf, process::Output};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use common::{Ringwire, assert_only, program, run, says, scratch, serve_echo, serve_noting};
-
-/// A file that is removed with it.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> File {
-        let path = scratch(name);
-        std::fs::write(&path, text).expect("written");
-        File(path)
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.0).expect("ours");
-    }
-}
-
-fn output(command: &str, file: &File, options: &str) -> Output {
-    program().args([command, "-q"]).arg(&file.0).args(options.split_whitespace()).output().expect("it starts")
-}
-
-/// Plays a file, expects this exit code, and returns the figures.
-fn play(code: i32, command: &str, file: &File, options: &str) -> Value {
-    let json = scratch("figures.json");
-    let output = output(command, file, &format!("{options} --json {}", json.display()));
-    let text = [output.stdout, output.stderr].concat();
-    assert_eq!(output.status.code(), Some(code), "{options}\n{}", String::from_utf8_lossy(&text));
-    let figures = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
-    std::fs::remove_file(json).expect("ours");
-    figures
-}
+use common::{File, Ringwire, assert_only, output, play, run, says, serve_echo, serve_noting};
 
 #[test]
 fn users_join_rooms_and_talk_as_the_file_says() {

@@ -124,7 +124,7 @@ impl Fleet {
             warmup: needs.warmup,
             lasts: needs.lasts,
             agent_patience: common.opening.agent_patience,
-            end_patience: common.patience + END_PATIENCE,
+            end_patience: needs.patience + END_PATIENCE,
         }))
     }
 

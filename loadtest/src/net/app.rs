@@ -64,11 +64,12 @@ pub(crate) struct Received<'a> {
 }
 
 /// What the app wants done to a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Command {
     Open(Open),
     Leave(u32),
     Drop(u32),
+    Fail(u32, String),
     Pause(u32),
 }
 
@@ -183,6 +184,11 @@ impl Io {
     /// Ends a connection at once.
     pub(crate) fn abandon(&mut self, conn: u32) {
         self.commands.push(Command::Drop(conn));
+    }
+
+    /// Ends a connection at once, as one that has failed.
+    pub(crate) fn fail(&mut self, conn: u32, why: String) {
+        self.commands.push(Command::Fail(conn, why));
     }
 
     /// Stops reading from a connection.

@@ -11,6 +11,7 @@ use crate::{
         App, Gone, Io, Received,
         line::{Line, State},
     },
+    problems::Problem,
     wire::Match,
 };
 
@@ -104,14 +105,14 @@ fn read_event<A: App>(
                 // The server ends the connection; the end of file comes next.
                 return None;
             }
-            if !app.is_expendable(tag) {
-                io.tally.say(|| format!("connection {tag}: Close {} {}", code.unwrap_or(1005), quoted(reason)));
-            }
+            let why = format!("Close {} {}", code.unwrap_or(1005), quoted(reason));
+            line.fails(|| why);
             Some(Gone::Failed)
         }
         Event::Failed(error) => {
-            io.tally.say(|| format!("connection {tag}: the server broke the protocol: {error}"));
-            io.tally.checks.corrupted += 1;
+            let why = format!("the server broke the protocol: {error}");
+            io.tally.note(Problem::Corrupted, 1, || format!("connection {tag}: {why}"));
+            line.fails(|| why);
             Some(Gone::Failed)
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
+    problems::Problem,
     scenario::{Pace, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -150,9 +151,8 @@ impl App for Churn {
     fn closed(&mut self, io: &mut Io, _conn: u32, tag: u32, gone: Gone) {
         let user = &mut self.users[tag as usize];
         let missing = user.tracker.missing(user.sent);
-        if missing > 0 && self.phase < Phase::Stop {
-            io.tally.checks.lost += missing;
-            io.tally.say(|| format!("session {}: {missing} replies never came", user.session));
+        if self.phase < Phase::Stop {
+            lose(io, user.session, missing);
         }
         if gone == Gone::Left && missing == 0 && user.leaving {
             io.tally.done += 1;
@@ -193,7 +193,12 @@ impl Scenario for Churn {
 
     fn conclude(&mut self, io: &mut Io) {
         for user in self.users.iter().filter(|user| user.busy) {
-            io.tally.checks.lost += user.tracker.missing(user.sent);
+            lose(io, user.session, user.tracker.missing(user.sent));
         }
     }
+}
+
+/// Replies of a session never came.
+fn lose(io: &mut Io, session: u32, count: u64) {
+    io.tally.note(Problem::Lost, count, || format!("session {session}: {count} replies never came"));
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
+    problems::Problem,
     scenario::{Opener, Phase, Ramp, Scenario, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -161,8 +162,9 @@ impl App for Connect {
             io.tally.time(Timed::Ping, io.now - at);
             io.tally.latency(io.now - at);
             if payload != b"are you there" {
-                io.tally.checks.corrupted += 1;
-                io.tally.say(|| format!("connection {tag}: a pong with another payload than the ping's"));
+                io.tally.note(Problem::Corrupted, 1, || {
+                    format!("connection {tag}: a pong with another payload than the ping's")
+                });
             }
         }
     }
@@ -207,13 +209,12 @@ impl Scenario for Connect {
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        let mut silent = 0;
-        for conn in &self.conns {
-            io.tally.checks.lost += conn.tracker.missing(conn.sent) + u64::from(conn.pinged_at.is_some());
-            silent += u64::from(conn.pinged_at.is_some());
-        }
-        if silent > 0 {
-            io.tally.say(|| format!("{silent} pings were never answered"));
+        for (tag, conn) in self.conns.iter().enumerate() {
+            let lost = conn.tracker.missing(conn.sent);
+            io.tally
+                .note(Problem::Lost, lost, || format!("connection {tag}: the reply to its first message never came"));
+            let unanswered = u64::from(conn.pinged_at.is_some());
+            io.tally.note(Problem::Lost, unanswered, || format!("connection {tag}: its ping was never answered"));
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
+    problems::Problem,
     scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -119,12 +120,11 @@ impl Echo {
     }
 
     /// Gives up what a connection waits for.
-    fn give_up(&mut self, tag: usize) -> u64 {
+    fn give_up(&mut self, tag: usize) {
         let conn = &mut self.conns[tag];
         let waiting = conn.sent - conn.tracker.next;
         conn.tracker.skip_to(conn.sent);
         self.outstanding -= waiting;
-        waiting
     }
 
     fn follow_schedule(&mut self, io: &mut Io) -> Option<Nanos> {
@@ -152,8 +152,7 @@ impl Echo {
             if conn.sent > conn.tracker.next {
                 let oldest = self.sent_at[tag * depth + (conn.tracker.next % depth as u64) as usize];
                 if io.now > oldest + self.plan.pace.patience {
-                    let waiting = self.give_up(tag);
-                    io.tally.say(|| format!("connection {tag}: {waiting} replies never came"));
+                    self.give_up(tag);
                     self.pump(io, tag);
                 }
             }
@@ -198,13 +197,10 @@ impl App for Echo {
         }
     }
 
-    fn closed(&mut self, io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
+    fn closed(&mut self, _io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
         if self.conns[tag as usize].slot.take().is_some() {
             self.alive -= 1;
-            let waiting = self.give_up(tag as usize);
-            if waiting > 0 {
-                io.tally.say(|| format!("connection {tag}: {waiting} replies lost with it"));
-            }
+            self.give_up(tag as usize);
         }
     }
 
@@ -246,8 +242,10 @@ impl Scenario for Echo {
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        for conn in &self.conns {
-            io.tally.checks.lost += conn.tracker.missing(conn.sent);
+        for (tag, conn) in self.conns.iter().enumerate() {
+            let lost = conn.tracker.missing(conn.sent);
+            let with_it = if conn.slot.is_none() { ", which ended" } else { "" };
+            io.tally.note(Problem::Lost, lost, || format!("connection {tag}{with_it}: {lost} replies never came"));
             io.tally.unsent += conn.due.saturating_sub(conn.sent);
         }
     }

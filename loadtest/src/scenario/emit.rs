@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     net::{App, Gone, Io, Nanos, Open, Received, Speaks},
+    problems::Problem,
     scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -49,6 +50,8 @@ struct Socket {
     tracker: Tracker,
     /// Those that have not come and may, in order.
     times: VecDeque<Times>,
+    /// Those whose responses had another status than 200.
+    refused: Vec<(u64, u16)>,
 }
 
 /// When a message was due, and when it was posted.
@@ -228,7 +231,7 @@ impl Emit {
         for poster in &self.posters {
             let first = poster.waiting.front().filter(|first| io.now > first.at + self.plan.pace.patience);
             if let (Some(slot), Some(_)) = (poster.slot, first) {
-                io.abandon(slot);
+                io.fail(slot, format!("closed before {} of its responses", poster.waiting.len()));
             }
         }
         for tag in 0..self.sockets.len() {
@@ -238,7 +241,6 @@ impl Emit {
                 && io.now > first.posted + patience
             {
                 let sequence = first.sequence;
-                io.tally.say(|| format!("socket {tag}: message {sequence} never came"));
                 self.settle(tag, sequence);
                 is_lost = true;
             }
@@ -306,31 +308,32 @@ impl App for Emit {
             Err("a binary message".to_owned())
         };
         if let Err(what) = told {
-            io.tally.checks.unexpected += 1;
-            io.tally.say(|| format!("connection {tag}: {what}"));
+            io.tally.note(Problem::Unexpected, 1, || format!("connection {tag}: {what}"));
         }
     }
 
     fn responded(&mut self, io: &mut Io, _conn: u32, tag: u32, status: u16, body: &[u8]) {
         let index = tag as usize - self.sockets.len();
         let Some(asked) = self.posters[index].waiting.pop_front() else {
-            io.tally.checks.unexpected += 1;
-            return io.tally.say(|| format!("HTTP connection {index}: status {status}, which nothing asked for"));
+            return io.tally.note(Problem::Unexpected, 1, || {
+                format!("HTTP connection {index}: status {status}, which nothing asked for")
+            });
         };
-        let Asked { socket, at, .. } = asked;
+        let Asked { socket, sequence, at } = asked;
         io.tally.time_recorded(Timed::Http, io.now - at);
         if status != 200 {
             *io.tally.statuses.entry(status).or_default() += 1;
-            io.tally.say(|| format!("HTTP connection {index}: status {status} for a message to socket {socket}"));
+            self.sockets[socket].refused.push((sequence, status));
             self.refused(index, asked);
         } else if let Some(complaint) = serde_json::from_slice::<Told>(body).unwrap_or_default().complaint() {
-            io.tally.checks.unexpected += 1;
-            io.tally.say(|| format!("HTTP connection {index}: of a message to socket {socket} it is said {complaint}"));
+            io.tally.note(Problem::Unexpected, 1, || {
+                format!("HTTP connection {index}: of a message to socket {socket} it is said {complaint}")
+            });
         }
         self.pump(io, index);
     }
 
-    fn closed(&mut self, io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
+    fn closed(&mut self, _io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
         let tag = tag as usize;
         if tag < self.sockets.len() {
             let socket = &mut self.sockets[tag];
@@ -342,10 +345,7 @@ impl App for Emit {
         }
         let index = tag - self.sockets.len();
         self.posters[index].slot = None;
-        let waiting = std::mem::take(&mut self.posters[index].waiting).len();
-        if waiting > 0 && self.phase < Phase::Stop {
-            io.tally.say(|| format!("HTTP connection {index}: closed before {waiting} of its responses"));
-        }
+        self.posters[index].waiting.clear();
     }
 
     fn tick(&mut self, io: &mut Io) -> Option<Nanos> {
@@ -401,8 +401,22 @@ impl Scenario for Emit {
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        for socket in &self.sockets {
-            io.tally.checks.lost += socket.tracker.missing(socket.sent);
+        for (tag, socket) in self.sockets.iter().enumerate() {
+            // A message that was refused is one problem: it did not come, or it came all the same.
+            let mut lost = socket.tracker.missing(socket.sent);
+            for &(sequence, status) in &socket.refused {
+                if socket.tracker.is_missing(sequence) {
+                    lost -= 1;
+                    io.tally.note(Problem::Lost, 1, || {
+                        format!("socket {tag}: message {sequence} never came: its response had status {status}")
+                    });
+                } else {
+                    io.tally.note(Problem::Unexpected, 1, || {
+                        format!("socket {tag}: message {sequence} came, but its response had status {status}")
+                    });
+                }
+            }
+            io.tally.note(Problem::Lost, lost, || format!("socket {tag}: {lost} messages never came"));
         }
         for poster in &self.posters {
             io.tally.unsent += poster.due.saturating_sub(poster.posted);

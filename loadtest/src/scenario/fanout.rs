@@ -19,6 +19,7 @@ use ringwire::engine::bell::Bell;
 use crate::{
     net::{App, Gone, Io, Nanos, Open, Received},
     part::Part,
+    problems::Problem,
     scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -347,10 +348,6 @@ impl Fanout {
                     continue;
                 }
                 stream.completed.store(published, Ordering::Release);
-                let open = self.members[publisher.tag].slot.is_some();
-                if open {
-                    io.tally.say(|| format!("stream {}: some deliveries never came", publisher.stream));
-                }
             }
             if self.phase == Phase::Measure {
                 if self.budget == 0 {
@@ -377,6 +374,14 @@ impl Fanout {
             self.scheduled += 1;
         }
         Some(schedule.at(self.scheduled))
+    }
+
+    /// What a member should have got, and has not.
+    fn missing(&self, tag: usize) -> u64 {
+        let member = &self.members[tag];
+        let first = member.group as usize * self.board.plan.publishers;
+        let published = |place: usize| self.board.streams[first + place].published.load(Ordering::Acquire);
+        member.trackers.iter().enumerate().map(|(place, tracker)| tracker.missing(published(place))).sum()
     }
 
     fn stall(&mut self, io: &mut Io) {
@@ -437,11 +442,9 @@ impl App for Fanout {
         let group = member.group as usize;
         self.counted[group] = self.counted[group].saturating_sub(1);
         if was_open && self.phase < Phase::Stop {
-            let first = group * self.board.plan.publishers;
-            for (place, tracker) in member.trackers.iter_mut().enumerate() {
-                let published = self.board.streams[first + place].published.load(Ordering::Acquire);
-                io.tally.checks.lost += tracker.missing(published);
-            }
+            let lost = self.missing(tag as usize);
+            io.tally
+                .note(Problem::Lost, lost, || format!("connection {tag}, which ended: {lost} deliveries never came"));
         }
     }
 
@@ -503,12 +506,10 @@ impl Scenario for Fanout {
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        let publishers = self.board.plan.publishers;
-        for member in self.members.iter().filter(|member| member.slot.is_some() && !member.stalls) {
-            let first = member.group as usize * publishers;
-            for (place, tracker) in member.trackers.iter().enumerate() {
-                let published = self.board.streams[first + place].published.load(Ordering::Acquire);
-                io.tally.checks.lost += tracker.missing(published);
+        for (tag, member) in self.members.iter().enumerate() {
+            if member.slot.is_some() && !member.stalls {
+                let lost = self.missing(tag);
+                io.tally.note(Problem::Lost, lost, || format!("connection {tag}: {lost} deliveries never came"));
             }
         }
         for publisher in &self.publishers {

@@ -18,6 +18,7 @@ use ringwire::proto::Kind;
 
 use crate::{
     net::{App, Gone, Io, Nanos, Open, Received},
+    problems::Problem,
     scenario::{Phase, Scenario, Share, plain},
     script::{
         Action, Role, Script,
@@ -223,8 +224,9 @@ impl Play {
         let user = &mut self.users[tag];
         user.sessions += 1;
         if !is_writable(path.as_deref(), &headers) {
-            io.tally.failed += 1;
-            io.tally.say(|| format!("user {number}: its path or a header has characters that HTTP does not allow"));
+            io.tally.note(Problem::Failed, 1, || {
+                format!("user {number}: its path or a header has characters that HTTP does not allow")
+            });
             self.enter(tag, Doing::Away);
             self.finished += usize::from(self.is_done(tag));
             return self.set_timer(tag, io.now + AGAIN_AFTER);
@@ -343,12 +345,15 @@ impl Play {
         }
     }
 
+    /// What a user waits for is lost.
+    fn lose(&self, io: &mut Io, tag: usize, why: &str) {
+        let (number, role, name) = (self.share.number(tag), &self.role(tag).name, self.expected_name(tag));
+        io.tally.note(Problem::Lost, 1, || format!("user {number} ({role}): {name}: {why}"));
+    }
+
     /// What a user waits for does not come.
     fn fail(&mut self, io: &mut Io, tag: usize, what: &str) {
-        io.tally.checks.lost += 1;
-        let name = self.expected_name(tag);
-        let (number, role) = (self.share.number(tag), &self.role(tag).name);
-        io.tally.say(|| format!("user {number} ({role}): {name}: {what}"));
+        self.lose(io, tag, what);
         self.users[tag].has_failed = true;
         self.leave(io, tag);
     }
@@ -453,9 +458,10 @@ impl App for Play {
         let Some((name, what)) = expected else {
             io.tally.unasked += 1;
             if role.strict {
-                io.tally.checks.unexpected += 1;
                 let number = self.share.number(tag);
-                io.tally.say(|| format!("user {number} ({}): a message that it did not wait for", role.name));
+                io.tally.note(Problem::Unexpected, 1, || {
+                    format!("user {number} ({}): a message that it did not wait for", role.name)
+                });
             }
             return;
         };
@@ -470,10 +476,11 @@ impl App for Play {
         }
         io.tally.unasked += 1;
         if role.strict {
-            io.tally.checks.corrupted += 1;
             let (number, len) = (self.share.number(tag), message.payload.len());
             let name = &script.names[name];
-            io.tally.say(|| format!("user {number} ({}): {name}: {len} bytes that are not as expected", role.name));
+            io.tally.note(Problem::Corrupted, 1, || {
+                format!("user {number} ({}): {name}: {len} bytes that are not as expected", role.name)
+            });
             // It took the place of the right one.
             self.go_on(io, tag);
         }
@@ -485,9 +492,7 @@ impl App for Play {
         user.slot = None;
         let (was, has_failed) = (user.doing, user.has_failed || gone == Gone::Failed);
         if was == Doing::Expecting && self.phase < Phase::Stop {
-            io.tally.checks.lost += 1;
-            let (name, number) = (self.expected_name(tag), self.share.number(tag));
-            io.tally.say(|| format!("user {number}: {name}: the connection ended before it came"));
+            self.lose(io, tag, "the connection ended before it came");
         }
         if was == Doing::Leaving && !has_failed {
             io.tally.sessions += 1;
@@ -546,8 +551,10 @@ impl Scenario for Play {
             io.tally.unsent += 1;
             round += self.share.places() as u64;
         }
-        for user in self.users.iter().filter(|user| user.doing == Doing::Expecting) {
-            io.tally.checks.lost += u64::from(user.slot.is_some());
+        for tag in 0..self.users.len() {
+            if self.users[tag].doing == Doing::Expecting && self.users[tag].slot.is_some() {
+                self.lose(io, tag, "it had not come when the run ended");
+            }
         }
     }
 }
