@@ -31,7 +31,7 @@ use ringwire::{
 
 pub(crate) use self::app::{App, Gone, Io, Nanos, Open, Received, Speaks};
 use self::{
-    app::Command,
+    app::{Command, Concluded},
     deflate::Deflate,
     line::{Line, State},
     reading::Reader,
@@ -148,11 +148,12 @@ impl Net {
         self.turn(app, wake)
     }
 
-    /// Says goodbye on every connection, and waits for the answers, but not for long.
+    /// Says goodbye on every connection, and waits for the answers, but not for long. What is missing has been counted.
     ///
     /// # Errors
     /// If the ring is beyond use.
     pub(crate) fn finish<A: App>(&mut self, app: &mut A) -> io::Result<()> {
+        let app = &mut Concluded(app);
         self.lines.iter().for_each(|(conn, _)| self.io.leave(conn));
         self.obey(app);
         self.next_sweep = Nanos::MAX;

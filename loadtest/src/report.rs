@@ -110,6 +110,12 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         warnings
             .push(format!("{} scheduled messages were never sent: the rate is more than was possible", tally.unsent));
     }
+    if tally.unconnected > 0 {
+        warnings.push(format!(
+            "{} scheduled messages were never sent: there was no connection for them",
+            tally.unconnected
+        ));
+    }
     if !disturbances.is_empty() {
         warnings.push(format!("disturbed: {}; repeat it on a quiet machine", disturbances.join(", ")));
     }
@@ -151,7 +157,8 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         "messages": messages,
         "messages_per_s": messages as f64 / if is_connect { ramp } else { elapsed },
         "published": outcome.published,
-        "unsent": tally.unsent,
+        "unsent": tally.unsent + tally.unconnected,
+        "unsent_unconnected": tally.unconnected,
         "opened": tally.opened,
         "bytes_in": tally.bytes_in,
         "bytes_out": tally.bytes_out,

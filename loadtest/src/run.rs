@@ -39,6 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const RING_EVERY: Duration = Duration::from_millis(60);
 /// Lets a server finish what the last handshake began, before its memory is read.
 const SETTLE: Duration = Duration::from_millis(300);
+/// Scenarios look for what has come too late before the run ends for them.
+const LAST_LOOK: Duration = Duration::from_millis(150);
 /// Descriptors that are not connections, on every ring and in the process.
 const SPARE_DESCRIPTORS: usize = 512;
 
@@ -425,7 +427,9 @@ impl Plan {
                     if phase == Phase::Measure {
                         waiting_since = None;
                     }
-                    let given_up = phase == Phase::Drain && net.io.now > since + self.patience.as_nanos() as Nanos;
+                    // Nothing is sent any more: what is under way then has had all its time.
+                    let time = (self.patience + LAST_LOOK).as_nanos() as Nanos;
+                    let given_up = phase == Phase::Drain && net.io.now > since + time;
                     if given_up || scenario.is_idle(&net.io) {
                         told.finished.store(true, Ordering::Release);
                     }

@@ -29,7 +29,7 @@ pub(crate) enum Phase {
     Warmup,
     /// Messages flow.
     Measure,
-    /// Nothing new begins.
+    /// Nothing new begins: what is late for its schedule is not sent any more.
     Drain,
     /// Goodbye.
     Stop,
@@ -52,7 +52,7 @@ pub(crate) trait Scenario: App {
     fn enter(&mut self, io: &mut Io, phase: Phase);
     /// Every connection is open, or will not be.
     fn is_ready(&self, io: &Io) -> bool;
-    /// Nothing is due any more. In [`Phase::Measure`]: nothing will be sent any more either.
+    /// Nothing is waited for any more. In [`Phase::Measure`]: nothing will be sent any more either.
     fn is_idle(&mut self, io: &Io) -> bool;
     /// Counts what is missing; called once, at the end.
     fn conclude(&mut self, io: &mut Io);

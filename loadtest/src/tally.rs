@@ -124,8 +124,9 @@ pub(crate) struct Tally {
     pub(crate) done: u64,
     /// Messages published, where each has many deliveries.
     pub(crate) published: u64,
-    /// Scheduled messages that were never sent.
+    /// Scheduled messages that were never sent, although who was to send them was there; and those that nobody was there for.
     pub(crate) unsent: u64,
+    pub(crate) unconnected: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     /// Connections open now.
@@ -174,6 +175,7 @@ impl Tally {
             done: 0,
             published: 0,
             unsent: 0,
+            unconnected: 0,
             bytes_in: 0,
             bytes_out: 0,
             open: 0,
@@ -207,6 +209,7 @@ impl Tally {
     /// besides the main latency.
     pub(crate) fn add_beside_problems(&mut self, from: &Tally) {
         self.unsent += from.unsent;
+        self.unconnected += from.unconnected;
         self.bytes_in += from.bytes_in;
         self.bytes_out += from.bytes_out;
         self.opened += from.opened;
@@ -279,6 +282,11 @@ impl Tally {
     /// Counts problems, and tells of them what the text says.
     pub(crate) fn note(&mut self, what: Problem, count: u64, text: impl FnOnce() -> String) {
         self.problems.note(what, count, text);
+    }
+
+    /// Counts scheduled messages that were never sent; whether there was a connection for them says why.
+    pub(crate) fn never_sent(&mut self, count: u64, is_connected: bool) {
+        *if is_connected { &mut self.unsent } else { &mut self.unconnected } += count;
     }
 
     /// Counts how a connection has ended.

@@ -186,7 +186,7 @@ mod tests {
         [10, 1_000, 1_000_000].iter().for_each(|ns| times.record(*ns).expect("within"));
         let mut tally = Tally::new();
         (tally.unsent, tally.bytes_in, tally.bytes_out, tally.opened, tally.asked) = (1, 2, 3, 4, 5);
-        (tally.unasked, tally.sessions) = (7, 8);
+        (tally.unasked, tally.sessions, tally.unconnected) = (7, 8, 23);
         tally.note(Problem::Failed, 6, || "a \"problem\"".to_owned());
         tally.note(Problem::Lost, 9, || "another".to_owned());
         tally.ends.insert(End::LeftOpen, 14);
@@ -223,6 +223,7 @@ mod tests {
         assert_eq!(text, again);
         for part in [
             r#""failed":{"count":6,"told":[{"count":6,"text":"a \"problem\""}]}"#,
+            "\"unconnected\":23",
             "\"lost\":{\"count\":9",
             "\"left_open\":14",
             "\"1001\":15",

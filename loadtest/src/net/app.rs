@@ -101,6 +101,37 @@ pub(crate) trait App {
     fn tick(&mut self, io: &mut Io) -> Option<Nanos>;
 }
 
+/// An app whose messages have been counted: what still comes while its connections are closed is nothing to it.
+pub(super) struct Concluded<'a, A>(pub(super) &'a mut A);
+
+impl<A: App> App for Concluded<'_, A> {
+    fn opened(&mut self, _io: &mut Io, _conn: u32, _tag: u32) {}
+
+    fn due(&self, _tag: u32) -> Option<Name> {
+        None
+    }
+
+    fn matched(&mut self, _io: &mut Io, _conn: u32, _tag: u32) {}
+
+    fn received(&mut self, _io: &mut Io, _conn: u32, _tag: u32, _message: Received<'_>) {}
+
+    fn closed(&mut self, io: &mut Io, conn: u32, tag: u32, gone: Gone) {
+        self.0.closed(io, conn, tag, gone);
+    }
+
+    fn ask(&self, tag: u32) -> Ask<'_> {
+        self.0.ask(tag)
+    }
+
+    fn is_expendable(&self, tag: u32) -> bool {
+        self.0.is_expendable(tag)
+    }
+
+    fn tick(&mut self, _io: &mut Io) -> Option<Nanos> {
+        None
+    }
+}
+
 /// What an app may use.
 #[derive(Debug)]
 pub(crate) struct Io {

@@ -29,8 +29,9 @@ pub(super) fn read_frames<A: App>(
     let messages = io.messages;
     let mut at = 0;
     while at < data.len() {
-        // Between frames, and nothing closing: what is due can be compared as it comes.
-        if line.machine.memory_bytes() == 0 && line.machine.is_open() {
+        // Between frames, and nothing closing: what is due can be compared as it comes. What has begun so goes on so, whoever closes
+        // meanwhile: the machine has not seen its beginning.
+        if line.machine.memory_bytes() == 0 && (line.machine.is_open() || line.coming.is_some()) {
             let coming = line.coming.take().or_else(|| app.due(tag).map(|name| (name, 0)));
             if let Some((name, before)) = coming {
                 let parts = messages.reply(name);

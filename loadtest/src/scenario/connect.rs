@@ -60,6 +60,8 @@ pub(crate) struct Connect {
     stage: Stage,
     hold_until: Nanos,
     opening: bool,
+    /// Nobody is asked any more.
+    draining: bool,
     pings_per_second: f64,
 }
 
@@ -74,6 +76,7 @@ impl Connect {
             stage: Stage::Wait,
             hold_until: 0,
             opening: true,
+            draining: false,
             pings_per_second: plan.pings_per_second / share.places() as f64,
             share,
             plan,
@@ -97,6 +100,7 @@ impl Connect {
 
     fn advance(&mut self, io: &mut Io) -> Option<Nanos> {
         match self.stage {
+            _ if self.draining => None,
             Stage::Wait | Stage::Over => None,
             Stage::Ping(mut asked, since) | Stage::LastPing(mut asked, since) => {
                 let all = self.ping(io, &mut asked, since);
@@ -194,6 +198,7 @@ impl Scenario for Connect {
         if phase > Phase::Open {
             self.opening = false;
         }
+        self.draining = phase >= Phase::Drain;
         if phase == Phase::Measure {
             self.hold_until = io.now + self.plan.hold;
             self.stage = if self.plan.ping { Stage::Ping(0, io.now) } else { Stage::Hold };
@@ -205,7 +210,9 @@ impl Scenario for Connect {
     }
 
     fn is_idle(&mut self, _io: &Io) -> bool {
-        self.stage == Stage::Over || self.conns.iter().all(|conn| conn.slot.is_none())
+        self.stage == Stage::Over
+            || (self.draining && self.unanswered == 0)
+            || self.conns.iter().all(|conn| conn.slot.is_none())
     }
 
     fn conclude(&mut self, io: &mut Io) {

@@ -84,16 +84,16 @@ impl Echo {
         let Some(slot) = conn.slot else { return };
         let depth = self.plan.pipeline as u64;
         let room = depth - (conn.sent - conn.tracker.next);
-        let count = if self.schedule.is_some() {
+        let count = if !self.phase.is_flowing() {
+            0
+        } else if self.schedule.is_some() {
             room.min(conn.due - conn.sent)
         } else if self.phase == Phase::Measure {
             let count = room.min(self.budget);
             self.budget -= count;
             count
-        } else if self.phase == Phase::Warmup {
-            room
         } else {
-            0
+            room
         };
         for _ in 0..count {
             io.send(slot, Name { stream, sequence: conn.sent });
@@ -132,6 +132,13 @@ impl Echo {
         if !self.phase.is_flowing() || self.conns.is_empty() {
             return None;
         }
+        self.take_due(io, true);
+        Some(schedule.at(self.scheduled))
+    }
+
+    /// Gives what is due to the connections, and has them send it.
+    fn take_due(&mut self, io: &mut Io, sends: bool) {
+        let Some(schedule) = self.schedule.filter(|_| !self.conns.is_empty()) else { return };
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
             let tag = (self.scheduled % self.conns.len() as u64) as usize;
@@ -139,9 +146,10 @@ impl Echo {
             self.conns[tag].due += 1;
             self.scheduled += 1;
             self.budget -= u64::from(self.phase == Phase::Measure);
-            self.pump(io, tag);
+            if sends {
+                self.pump(io, tag);
+            }
         }
-        Some(schedule.at(self.scheduled))
     }
 
     fn look_for_the_missing(&mut self, io: &mut Io) {
@@ -218,6 +226,9 @@ impl App for Echo {
 
 impl Scenario for Echo {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
+        if self.phase.is_flowing() && !phase.is_flowing() {
+            self.take_due(io, false);
+        }
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule = self
@@ -236,9 +247,9 @@ impl Scenario for Echo {
     }
 
     fn is_idle(&mut self, _io: &Io) -> bool {
-        let over = self.phase == Phase::Drain || self.budget == 0 || self.alive == 0;
+        let all_sent = || self.conns.iter().all(|conn| conn.slot.is_none() || conn.due <= conn.sent);
+        let over = self.phase == Phase::Drain || self.alive == 0 || (self.budget == 0 && all_sent());
         over && self.outstanding == 0
-            && (self.alive == 0 || self.conns.iter().all(|conn| conn.slot.is_none() || conn.due <= conn.sent))
     }
 
     fn conclude(&mut self, io: &mut Io) {
@@ -246,7 +257,7 @@ impl Scenario for Echo {
             let lost = conn.tracker.missing(conn.sent);
             let with_it = if conn.slot.is_none() { ", which ended" } else { "" };
             io.tally.note(Problem::Lost, lost, || format!("connection {tag}{with_it}: {lost} replies never came"));
-            io.tally.unsent += conn.due.saturating_sub(conn.sent);
+            io.tally.never_sent(conn.due.saturating_sub(conn.sent), conn.slot.is_some());
         }
     }
 }

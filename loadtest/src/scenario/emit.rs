@@ -144,6 +144,22 @@ impl Emit {
         self.share.number(tag) as u32
     }
 
+    /// Gives what is due to the HTTP connections, and has them post it.
+    fn take_due(&mut self, io: &mut Io, sends: bool) {
+        let Some(schedule) = self.schedule.filter(|_| !self.posters.is_empty()) else { return };
+        let due = schedule.due(io.now);
+        while self.scheduled < due && self.budget > 0 {
+            let index = (self.scheduled % self.posters.len() as u64) as usize;
+            io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
+            self.posters[index].due += 1;
+            self.scheduled += 1;
+            self.budget -= u64::from(self.phase == Phase::Measure);
+            if sends {
+                self.pump(io, index);
+            }
+        }
+    }
+
     /// Posts as much as this HTTP connection may.
     fn pump(&mut self, io: &mut Io, index: usize) {
         while self.post(io, index) {}
@@ -153,11 +169,14 @@ impl Emit {
     fn post(&mut self, io: &mut Io, index: usize) -> bool {
         let (posters, pipeline) = (self.posters.len(), self.plan.pipeline);
         let poster = &mut self.posters[index];
+        if !self.phase.is_flowing() {
+            return false;
+        }
         let Some(slot) = poster.slot.filter(|_| poster.waiting.len() < pipeline) else { return false };
         let due = match &self.schedule {
             Some(schedule) if poster.posted < poster.due => schedule.at(poster.posted * posters as u64 + index as u64),
             Some(_) => return false,
-            None if poster.undelivered >= pipeline || !self.phase.is_flowing() || self.budget == 0 => return false,
+            None if poster.undelivered >= pipeline || self.budget == 0 => return false,
             None => io.now,
         };
         // The next of its own sockets that is there.
@@ -364,21 +383,16 @@ impl App for Emit {
         if !self.phase.is_flowing() || self.posters.is_empty() {
             return None;
         }
-        let due = schedule.due(io.now);
-        while self.scheduled < due && self.budget > 0 {
-            let index = (self.scheduled % self.posters.len() as u64) as usize;
-            io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
-            self.posters[index].due += 1;
-            self.scheduled += 1;
-            self.budget -= u64::from(self.phase == Phase::Measure);
-            self.pump(io, index);
-        }
+        self.take_due(io, true);
         Some(schedule.at(self.scheduled))
     }
 }
 
 impl Scenario for Emit {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
+        if self.phase.is_flowing() && !phase.is_flowing() {
+            self.take_due(io, false);
+        }
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule =
@@ -394,9 +408,11 @@ impl Scenario for Emit {
     }
 
     fn is_idle(&mut self, _io: &Io) -> bool {
-        let quiet =
-            |poster: &Poster| poster.slot.is_none() || (poster.waiting.is_empty() && poster.due <= poster.posted);
-        (self.phase == Phase::Drain || self.budget == 0) && self.outstanding == 0 && self.posters.iter().all(quiet)
+        let is_over = self.phase == Phase::Drain;
+        let quiet = |poster: &Poster| {
+            poster.slot.is_none() || (poster.waiting.is_empty() && (is_over || poster.due <= poster.posted))
+        };
+        (is_over || self.budget == 0) && self.outstanding == 0 && self.posters.iter().all(quiet)
             || self.posters.iter().all(|poster| poster.slot.is_none())
     }
 
@@ -418,8 +434,10 @@ impl Scenario for Emit {
             }
             io.tally.note(Problem::Lost, lost, || format!("socket {tag}: {lost} messages never came"));
         }
-        for poster in &self.posters {
-            io.tally.unsent += poster.due.saturating_sub(poster.posted);
+        for (index, poster) in self.posters.iter().enumerate() {
+            let mut own = self.sockets.iter().skip(index).step_by(self.posters.len());
+            let is_connected = poster.slot.is_some() && own.any(|socket| socket.id.is_some());
+            io.tally.never_sent(poster.due.saturating_sub(poster.posted), is_connected);
         }
     }
 }

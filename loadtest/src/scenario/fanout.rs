@@ -28,6 +28,8 @@ use crate::{
 
 /// Entries of the table of messages under way, over all streams.
 const FLIGHTS_MAX: usize = 1 << 18;
+/// Open loop: a worker publishes so many messages before it looks at what comes.
+const AT_ONCE_MAX: u64 = 4096;
 /// A stalled reader's receive buffer: small, so that the server feels it soon.
 const STALLED_BUFFER: usize = 4096;
 
@@ -102,6 +104,9 @@ struct Stream {
     published: AtomicU64,
     /// How many have reached everybody.
     completed: AtomicU64,
+    /// When the last of them did, and how long it had taken.
+    completed_at: AtomicU64,
+    took: AtomicU64,
 }
 
 /// What the workers share.
@@ -162,8 +167,9 @@ struct Member {
 struct Publisher {
     tag: usize,
     stream: usize,
-    /// Messages that should have been published.
+    /// Bursts that should have been published, and those that were.
     due: u64,
+    bursts: u64,
     last_at: Nanos,
 }
 
@@ -191,6 +197,8 @@ pub(crate) struct Fanout {
     workers_with: Vec<u32>,
     schedule: Option<Schedule>,
     scheduled: u64,
+    /// How many more it may publish in this tick.
+    at_once: u64,
     budget: u64,
     stall_at: Option<Nanos>,
     stalling: bool,
@@ -211,7 +219,13 @@ impl Fanout {
                 let number = here.number(tag);
                 let (group, place) = (number / each, number % each);
                 if place < plan.publishers {
-                    publishers.push(Publisher { tag, stream: group * plan.publishers + place, due: 0, last_at: 0 });
+                    publishers.push(Publisher {
+                        tag,
+                        stream: group * plan.publishers + place,
+                        due: 0,
+                        bursts: 0,
+                        last_at: 0,
+                    });
                 }
                 let stalls = place >= plan.members;
                 counted[group] += u32::from(!stalls);
@@ -242,6 +256,7 @@ impl Fanout {
             workers_with,
             schedule: None,
             scheduled: 0,
+            at_once: 0,
             budget,
             stall_at: None,
             stalling: false,
@@ -304,7 +319,10 @@ impl Fanout {
         }
         let spread = flight.last.load(Ordering::Acquire) - flight.first.load(Ordering::Acquire);
         io.tally.time_recorded(Timed::Spread, spread);
-        self.board.streams[stream].completed.fetch_add(1, Ordering::AcqRel);
+        let of = &self.board.streams[stream];
+        of.took.store(io.now.saturating_sub(flight.sent.load(Ordering::Relaxed)), Ordering::Relaxed);
+        of.completed_at.store(io.now, Ordering::Relaxed);
+        of.completed.fetch_add(1, Ordering::AcqRel);
         let plan = &self.board.plan;
         let first = stream / plan.publishers * (plan.members + plan.stalled) + stream % plan.publishers;
         let worker = first % self.board.workers;
@@ -320,6 +338,7 @@ impl Fanout {
         let publisher = &mut self.publishers[index];
         publisher.last_at = io.now;
         let Some(slot) = self.members[publisher.tag].slot else { return };
+        publisher.bursts += 1;
         let stream = &self.board.streams[publisher.stream];
         for _ in 0..self.board.plan.burst {
             let sequence = stream.published.load(Ordering::Relaxed);
@@ -359,21 +378,65 @@ impl Fanout {
         }
     }
 
+    /// Open loop: publishes what is due and has a place in the table.
+    fn catch_up(&mut self, io: &mut Io, index: usize) {
+        let Some(schedule) = self.schedule else { return };
+        while let publisher = &self.publishers[index]
+            && publisher.bursts < publisher.due
+            && self.members[publisher.tag].slot.is_some()
+            && self.at_once > 0
+            && self.has_room(publisher.stream, io.now)
+        {
+            self.at_once = self.at_once.saturating_sub(self.board.plan.burst);
+            let number = publisher.bursts * self.publishers.len() as u64 + index as u64;
+            self.publish(io, index, schedule.at(number));
+        }
+    }
+
+    /// Whether the next burst of a stream takes no place from a message that is under way, whose times would be lost, and whether
+    /// messages of this stream come soon enough to send more.
+    fn has_room(&self, stream: usize, now: Nanos) -> bool {
+        let Board { window, plan, streams, .. } = &*self.board;
+        let (of, soon) = (&streams[stream], plan.pace.patience / 2);
+        let is_new = now < of.completed_at.load(Ordering::Relaxed) + soon;
+        if is_new && of.took.load(Ordering::Relaxed) > soon {
+            return false;
+        }
+        let next = of.published.load(Ordering::Relaxed);
+        let all = self.workers_with[stream / plan.publishers];
+        (next..next + plan.burst).filter(|sequence| *sequence >= *window as u64).all(|sequence| {
+            let flight = &self.board.flights[self.board.place(stream, sequence)];
+            flight.workers.load(Ordering::Acquire) >= all
+                || now > flight.sent.load(Ordering::Relaxed) + plan.pace.patience
+        })
+    }
+
     fn follow_schedule(&mut self, io: &mut Io) -> Option<Nanos> {
         let schedule = self.schedule?;
         if self.publishers.is_empty() {
             return None;
         }
+        self.at_once = AT_ONCE_MAX;
+        self.take_due(io, true);
+        // Those that had to wait.
+        (0..self.publishers.len()).for_each(|index| self.catch_up(io, index));
+        Some(if self.at_once > 0 { schedule.at(self.scheduled) } else { io.now })
+    }
+
+    /// Gives what is due to the publishers, and has them publish it.
+    fn take_due(&mut self, io: &mut Io, sends: bool) {
+        let Some(schedule) = self.schedule.filter(|_| !self.publishers.is_empty()) else { return };
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
             self.budget -= u64::from(self.phase == Phase::Measure);
             let index = (self.scheduled % self.publishers.len() as u64) as usize;
             io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
-            self.publishers[index].due += self.board.plan.burst;
-            self.publish(io, index, schedule.at(self.scheduled));
+            self.publishers[index].due += 1;
             self.scheduled += 1;
+            if sends {
+                self.catch_up(io, index);
+            }
         }
-        Some(schedule.at(self.scheduled))
     }
 
     /// What a member should have got, and has not.
@@ -479,6 +542,9 @@ impl App for Fanout {
 
 impl Scenario for Fanout {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
+        if self.phase.is_flowing() && !phase.is_flowing() {
+            self.take_due(io, false);
+        }
         let before = std::mem::replace(&mut self.phase, phase);
         let plan = &self.board.plan;
         if before < Phase::Warmup && phase.is_flowing() {
@@ -513,8 +579,8 @@ impl Scenario for Fanout {
             }
         }
         for publisher in &self.publishers {
-            let published = self.board.streams[publisher.stream].published.load(Ordering::Relaxed);
-            io.tally.unsent += publisher.due.saturating_sub(published);
+            let late = publisher.due.saturating_sub(publisher.bursts) * self.board.plan.burst;
+            io.tally.never_sent(late, self.members[publisher.tag].slot.is_some());
         }
     }
 }

@@ -345,6 +345,18 @@ impl Play {
         }
     }
 
+    /// Rounds that are due by the end and were given to nobody.
+    fn count_unsent(&self, io: &mut Io) {
+        let stages = &self.plan.script.stages;
+        let end = stages.end().min(io.now - self.began);
+        let is_connected = self.users.iter().any(|user| user.slot.is_some());
+        let mut round = self.next_round;
+        while stages.has_rate() && stages.due(round).is_some_and(|due| due < end) {
+            io.tally.never_sent(1, is_connected);
+            round += self.share.places() as u64;
+        }
+    }
+
     /// What a user waits for is lost.
     fn lose(&self, io: &mut Io, tag: usize, why: &str) {
         let (number, role, name) = (self.share.number(tag), &self.role(tag).name, self.expected_name(tag));
@@ -529,6 +541,9 @@ impl Scenario for Play {
             let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
             self.unix_ms_at_0 = unix.saturating_sub(io.now / 1_000_000);
         }
+        if before == Phase::Measure && phase > before {
+            self.count_unsent(io);
+        }
     }
 
     fn is_ready(&self, _io: &Io) -> bool {
@@ -543,14 +558,6 @@ impl Scenario for Play {
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        // What is due by the end and was given to nobody.
-        let stages = &self.plan.script.stages;
-        let end = stages.end().min(io.now - self.began);
-        let mut round = self.next_round;
-        while stages.has_rate() && stages.due(round).is_some_and(|due| due < end) {
-            io.tally.unsent += 1;
-            round += self.share.places() as u64;
-        }
         for tag in 0..self.users.len() {
             if self.users[tag].doing == Doing::Expecting && self.users[tag].slot.is_some() {
                 self.lose(io, tag, "it had not come when the run ended");
