@@ -214,8 +214,11 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             };
             let mut run = launch.plan()?;
             site.check_in_flight(plan.posters.saturating_mul(run.workers).saturating_mul(plan.pipeline))?;
-            launch.connections += plan.posters * run.workers * site.part.agents;
-            run.connections = launch.connections;
+            let share = |worker| Share { worker, workers: run.workers, part: site.part };
+            launch.beside = (0..run.workers).map(|worker| plan.posters_of(share(worker))).sum();
+            launch.check_own()?;
+            // As many places on each thread as it may need.
+            run.slots = cli.connections + plan.posters * run.workers * site.part.agents;
             launch.run(&run, "emit", "deliveries", cli.load.flow.rate, |share, _| Emit::new(plan.clone(), share))
         }
         Command::Connect(cli) => {
@@ -388,6 +391,8 @@ struct Launch<'a> {
     common: &'a Common,
     /// Of all sites together.
     connections: usize,
+    /// More of them here.
+    beside: usize,
     layout: Layout,
     warmup: Duration,
     /// Without it the run ends when the workers do.
@@ -407,6 +412,7 @@ impl<'a> Launch<'a> {
         Self {
             common,
             connections,
+            beside: 0,
             layout,
             warmup: Duration::ZERO,
             duration: None,
@@ -419,7 +425,16 @@ impl<'a> Launch<'a> {
 
     /// The connections that are made here.
     fn own(&self) -> usize {
-        self.site.part.of(self.connections)
+        self.site.part.of(self.connections) + self.beside
+    }
+
+    /// Whether so many may be made here.
+    fn check_own(&self) -> Result<(), String> {
+        let own = self.own();
+        match self.site.connections_max.filter(|most| own > *most) {
+            Some(most) => Err(format!("{own} connections: this agent takes {most} at most (--max-connections)")),
+            None => Ok(()),
+        }
     }
 
     /// Of a scenario in which messages flow.
@@ -479,9 +494,7 @@ impl<'a> Launch<'a> {
         if own == 0 {
             return Err("there must be connections, for each agent at least one".to_owned());
         }
-        if let Some(most) = self.site.connections_max.filter(|most| own > *most) {
-            return Err(format!("{own} connections: this agent takes {most} at most (--max-connections)"));
-        }
+        self.check_own()?;
         // An agent need not be where the server is.
         let server_pid = output.server_pid.filter(|_| self.site.gate.is_none());
         if let Some(pid) = server_pid {

@@ -170,6 +170,10 @@ fn two_agents_make_exactly_what_one_would() {
         assert_adds_up(&figures);
         assert_eq!(figures["messages"], counted, "{command}: {figures}");
         assert_eq!(figures["problem_count"], 0);
+        if command == "emit" {
+            let connections = &figures["connections"];
+            assert_eq!((&connections["wanted"], &connections["ready"]), (&json!(11), &json!(11)), "{figures}");
+        }
     }
     // One agent alone may do anything.
     let figures = lead(0, "broadcast", &format!("{} --subscribers 9 --count 20 --warmup 0", url("/broadcast")), &[&a]);

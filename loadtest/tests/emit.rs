@@ -95,6 +95,22 @@ fn messages_by_http_reach_their_sockets() {
     assert_eq!(figures["checks"]["corrupted"], 3, "{figures}");
 }
 
+/// Kills: a number of connections that are wanted which is not that of those that are opened.
+#[test]
+fn as_many_are_wanted_as_are_opened() {
+    let url = format!("ws://{}/ws", serve_api(|_, data| vec![data]));
+    for (sockets, posters, threads, all) in
+        [(3, 8, 1, 6), (3, 8, 2, 6), (3, 1, 2, 5), (5, 2, 2, 9), (5, 2, 3, 10), (1, 1, 1, 2), (6, 2, 1, 8)]
+    {
+        let options = format!("--connections {sockets} --posters {posters} --threads {threads} --warmup 0 --count 20");
+        let figures = run(0, "emit", &url, &options);
+        let connections = &figures["connections"];
+        assert_eq!((&connections["wanted"], &connections["ready"]), (&json!(all), &json!(all)), "{options}");
+        let ends: u64 = figures["ends"].as_object().expect("a table").values().filter_map(Value::as_u64).sum();
+        assert_eq!(ends, all, "{options}: {sockets} sockets");
+    }
+}
+
 /// Kills: a second request that waits for the first one's response; what is lost of a pipeline and holds it up for good.
 #[test]
 fn several_messages_by_http_are_in_flight_at_once() {

@@ -41,6 +41,13 @@ pub(crate) struct Plan {
     pub(crate) token: Option<String>,
 }
 
+impl Plan {
+    /// The HTTP connections that a worker opens: none that would have no socket of its own.
+    pub(crate) fn posters_of(&self, share: Share) -> usize {
+        self.posters.min(share.of(self.sockets))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Socket {
     slot: Option<u32>,
@@ -121,7 +128,7 @@ pub(crate) struct Emit {
 impl Emit {
     pub(crate) fn new(plan: Plan, share: Share) -> Self {
         let sockets = share.of(plan.sockets);
-        let posters = plan.posters.min(sockets);
+        let posters = plan.posters_of(share);
         let count = sockets + posters;
         Self {
             opener: Opener::new(share, count, plan.ramp),
