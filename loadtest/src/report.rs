@@ -35,10 +35,14 @@ fn each_us(cpu: Duration, count: u64) -> Option<f64> {
     (count > 0).then(|| cpu.as_secs_f64() * 1e6 / count as f64)
 }
 
-/// Which side set the pace.
-fn bottleneck(cpu: &Cpu, elapsed: f64) -> &'static str {
-    let client = cpu.busiest.as_secs_f64() / elapsed >= BUSY;
-    match (client, cpu.server.map(|server| server.as_secs_f64() / elapsed >= BUSY)) {
+/// Which side set the pace: the server where it has used up all processors that it may run on, or one of its threads was always
+/// busy. Where one of so many is busy and others are not, more of them do not help what that one does.
+fn bottleneck(cpu: &Cpu, server_cores: Option<usize>, elapsed: f64) -> &'static str {
+    let is_busy = |used: Duration, cores: usize| used.as_secs_f64() / elapsed >= BUSY * cores as f64;
+    let client = is_busy(cpu.busiest, 1);
+    let one = cpu.server_busiest.map(|busiest| is_busy(busiest, 1));
+    let all = cpu.server.zip(server_cores).map(|(used, cores)| is_busy(used, cores));
+    match (client, one.zip(all).map(|(one, all)| one || all).or(one).or(all)) {
         (true, Some(true)) => "both",
         (true, _) => "client",
         (false, Some(true)) => "server",
@@ -78,7 +82,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     let ramp = outcome.ramp.as_secs_f64().max(1e-9);
     let is_connect = about.scenario == "connect";
     let messages = if is_connect { outcome.ready } else { outcome.done };
-    let bottleneck = bottleneck(&outcome.cpu, elapsed);
+    let bottleneck = bottleneck(&outcome.cpu, outcome.server_cores, elapsed);
     let tally = &outcome.tally;
     let (host, disturbances) = match outcome.agents.is_empty() {
         true => host::judge(outcome),
@@ -100,10 +104,10 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
             "the client was the bottleneck: its busiest thread used {:.0} % of a core{}. Compare CPU per message, not \
              messages per second; or give it more --threads and processors",
             outcome.cpu.busiest.as_secs_f64() / elapsed * 100.0,
-            outcome.cpu.server.map_or(String::new(), |server| format!(
-                ", the server only {:.0} %",
-                server.as_secs_f64() / elapsed * 100.0
-            )),
+            outcome.cpu.server.map_or(String::new(), |server| {
+                let used = server.as_secs_f64() / elapsed;
+                format!(", the server only {}", cores_text(used, outcome.server_cores))
+            }),
         ));
     }
     if tally.unsent > 0 {
@@ -203,6 +207,8 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         Some(server) => json!({
             "cpu_us_per_message": by_message(server),
             "cpu_share": server.as_secs_f64() / elapsed,
+            "busiest_thread_share": outcome.cpu.server_busiest.map(|busiest| busiest.as_secs_f64() / elapsed),
+            "cores": outcome.server_cores,
             "cpu_us_per_connection": outcome.ramp_cpu.server.and_then(by_connection),
             "rss_bytes_before": outcome.rss_before,
             "rss_bytes_open": outcome.rss_open,
@@ -373,7 +379,14 @@ pub(crate) fn text(figures: &Value) -> String {
         );
     }
     if let Some(bottleneck) = figures["bottleneck"].as_str().filter(|name| *name != "unknown" && !is_connect) {
-        line("bottleneck", bottleneck.to_owned());
+        let share = number("/server/cpu_share").filter(|_| matches!(bottleneck, "server" | "both"));
+        let why = share.map(|share| {
+            let busiest = number("/server/busiest_thread_share").unwrap_or_default();
+            let cores = count("/server/cores") as usize;
+            let cores = cores_text(share, (cores > 0).then_some(cores));
+            format!(": the server used {cores}, its busiest thread {busiest:.2}")
+        });
+        line("bottleneck", format!("{bottleneck}{}", why.unwrap_or_default()));
     }
     let checks = figures["checks"].as_object().into_iter().flatten();
     let checks: Vec<String> = checks.map(|(name, count)| format!("{count} {name}")).collect();
@@ -420,6 +433,15 @@ pub(crate) fn text(figures: &Value) -> String {
         text += &format!("  {}\n", problem.as_str().unwrap_or_default());
     }
     text
+}
+
+/// How many cores were used, of those that there are for it.
+fn cores_text(used: f64, cores: Option<usize>) -> String {
+    match cores {
+        Some(1) => format!("{used:.2} of 1 core"),
+        Some(cores) => format!("{used:.2} of {cores} cores"),
+        None => format!("{used:.2} cores, of how many is not known"),
+    }
 }
 
 /// Percentiles, in words.
@@ -483,18 +505,41 @@ pub(crate) fn deflate_text(deflate: &Value) -> String {
 mod tests {
     use super::*;
 
+    /// Kills: a server that is called full at one core, however many it has; one whose only thread is full and that is not.
     #[test]
     fn the_side_that_is_busy_is_the_bottleneck() {
-        let cpu = |server: Option<u64>, busiest: u64| Cpu {
-            server: server.map(Duration::from_millis),
-            client: Duration::from_millis(busiest),
-            busiest: Duration::from_millis(busiest),
-        };
-        assert_eq!(bottleneck(&cpu(Some(500), 990), 1.0), "client");
-        assert_eq!(bottleneck(&cpu(Some(990), 500), 1.0), "server");
-        assert_eq!(bottleneck(&cpu(Some(990), 990), 1.0), "both");
-        assert_eq!(bottleneck(&cpu(Some(100), 100), 1.0), "neither");
-        assert_eq!(bottleneck(&cpu(None, 990), 1.0), "client");
-        assert_eq!(bottleneck(&cpu(None, 100), 1.0), "unknown");
+        // What the server's threads use together and the busiest of them, of so many cores; what our busiest thread uses; in ms of 1 s.
+        for (server, cores, client, expected) in [
+            (Some((500, 500)), Some(1), 990, "client"),
+            (Some((990, 990)), Some(1), 500, "server"),
+            (Some((990, 990)), Some(1), 990, "both"),
+            (Some((100, 100)), Some(1), 100, "neither"),
+            // Two threads share one core.
+            (Some((950, 500)), Some(1), 100, "server"),
+            // Far from full, and full.
+            (Some((950, 480)), Some(2), 100, "neither"),
+            (Some((950, 480)), Some(2), 990, "client"),
+            (Some((1900, 950)), Some(2), 100, "server"),
+            (Some((1850, 300)), Some(2), 100, "server"),
+            (Some((3000, 800)), Some(4), 100, "neither"),
+            // It has one thread, or one that does all.
+            (Some((950, 950)), Some(8), 100, "server"),
+            (Some((1200, 990)), Some(8), 100, "server"),
+            // Of how many is not known: a thread is never more than one.
+            (Some((950, 480)), None, 100, "neither"),
+            (Some((950, 950)), None, 100, "server"),
+            (None, None, 990, "client"),
+            (None, None, 100, "unknown"),
+        ] {
+            let ms = Duration::from_millis;
+            let cpu = Cpu {
+                server: server.map(|(all, _)| ms(all)),
+                server_busiest: server.map(|(_, busiest)| ms(busiest)),
+                client: ms(client),
+                busiest: ms(client),
+            };
+            assert_eq!(bottleneck(&cpu, cores, 1.0), expected, "{server:?} of {cores:?}, {client}");
+        }
+        assert_eq!(cores_text(0.904, Some(2)), "0.90 of 2 cores");
     }
 }

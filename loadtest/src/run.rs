@@ -157,7 +157,7 @@ struct Snapshot {
     at: Instant,
     counts: Counts,
     /// None where there is no process to look at, or no more.
-    server: Option<Duration>,
+    server: Option<usage::Threads>,
     client: Duration,
     host: Option<usage::Host>,
     threads: Vec<Duration>,
@@ -198,7 +198,7 @@ impl Plan {
         Ok(Snapshot {
             at: Instant::now(),
             counts: shared.counts(),
-            server: self.server_pid.and_then(|pid| usage::cpu(pid).ok()),
+            server: self.server_pid.and_then(|pid| usage::Threads::read(pid).ok()),
             client: usage::cpu(std::process::id())?,
             host: usage::host(),
             threads: threads.collect(),
@@ -207,8 +207,10 @@ impl Plan {
 
     fn cpu(&self, begin: &Snapshot, end: &Snapshot) -> Cpu {
         let threads = begin.threads.iter().zip(&end.threads).map(|(begin, end)| end.saturating_sub(*begin));
+        let server = begin.server.as_ref().zip(end.server.as_ref()).map(|(begin, end)| end.since(begin));
         Cpu {
-            server: begin.server.zip(end.server).map(|(begin, end)| end.saturating_sub(begin)),
+            server: server.map(|(all, _)| all),
+            server_busiest: server.map(|(_, busiest)| busiest),
             client: end.client.saturating_sub(begin.client),
             busiest: threads.max().unwrap_or_default(),
         }
@@ -338,6 +340,7 @@ impl Plan {
                 tally,
                 timed,
                 interrupted: stop.load(Ordering::Relaxed),
+                server_cores: self.server_pid.and_then(usage::cores),
                 server_gone: self.server_pid.is_some() && rss_after.is_none(),
                 interval: self.interval,
                 agents: Vec::new(),

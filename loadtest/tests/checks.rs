@@ -82,6 +82,8 @@ fn a_count_is_kept_exactly_and_figures_are_written() {
     for pointer in ["/messages_per_s", "/client/cpu_us_per_message", "/server/rss_bytes"] {
         assert!(figures.pointer(pointer).and_then(Value::as_f64).is_some_and(|value| value > 0.0), "{pointer}");
     }
+    let server = &figures["server"];
+    assert!(server["cores"].as_u64() >= Some(1) && server["busiest_thread_share"].is_f64(), "{server}");
     // Of a process the kernel tells the time in hundredths of a second, which is more than 300 messages take.
     assert!(figures["server"]["cpu_us_per_message"].is_f64(), "{figures}");
     let latency = &figures["latency_us"];
