@@ -202,7 +202,9 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             if !cli.api.contains("{id}") {
                 return Err("--api must have {id} in it".into());
             }
+            let mut run = launch.plan()?;
             let plan = emit::Plan {
+                deal: run.deal(),
                 sockets: cli.connections,
                 posters: cli.posters.max(1),
                 pipeline: cli.pipeline as usize,
@@ -212,7 +214,6 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 api: cli.api.clone(),
                 token: cli.token.clone(),
             };
-            let mut run = launch.plan()?;
             site.check_in_flight(plan.posters.saturating_mul(run.workers).saturating_mul(plan.pipeline))?;
             let share = |worker| Share { worker, workers: run.workers, part: site.part };
             launch.beside = (0..run.workers).map(|worker| plan.posters_of(share(worker))).sum();
@@ -316,6 +317,7 @@ fn play(common: &Common, scenario: &str, script: Script, elsewhere: Elsewhere, s
     run.patience = Duration::from_nanos(script.patience(nanos(common.patience)));
     let plan = play::Plan {
         script: Arc::new(script),
+        deal: run.deal(),
         concurrency: common.opening.concurrency,
         patience: nanos(common.patience),
     };
@@ -360,6 +362,7 @@ fn fan_out(
     if common.to.raw {
         launch.layout = Layout::RawFanout;
     }
+    let run = launch.plan()?;
     let plan = fanout::Plan {
         groups: here,
         groups_in_all: groups.count,
@@ -368,12 +371,12 @@ fn fan_out(
         publishers,
         stalled: groups.stalled,
         stall_after: nanos(stall_after.unwrap_or(flow.duration / 2)),
+        deal: run.deal(),
         burst: u64::from(cli.burst),
         pace: launch.pace(flow),
         ramp: launch.ramp(),
         raw: common.to.raw,
     };
-    let run = launch.plan()?;
     let board = Arc::new(Board::new(plan, run.workers));
     launch.run(&run, scenario, "deliveries", flow.rate, |share, net| {
         board.set_bell(share.worker, net.bell());

@@ -9,6 +9,7 @@
 mod agents;
 mod ci;
 mod cli;
+mod deal;
 mod diff;
 mod files;
 mod fleet;

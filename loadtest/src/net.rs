@@ -38,6 +38,7 @@ use self::{
     wires::Wires,
 };
 use crate::{
+    deal::Deal,
     tally::{OfTarget, Packed},
     target::Target,
     wire::Messages,
@@ -58,8 +59,9 @@ const COMPLETIONS_PER_CLOCK: usize = 64;
 pub(crate) struct Net {
     ring: uring::Uring,
     pub(crate) io: Io,
-    /// Connections are dealt out to them in turn.
     targets: Arc<[Target]>,
+    /// How connections are dealt out to them.
+    deal: Deal,
     lines: Slots<Line>,
     wires: Wires,
     /// Some target is spoken to by TLS.
@@ -79,7 +81,7 @@ impl Net {
     /// # Errors
     /// The kernel's; or if there are too few descriptors for as many.
     pub(crate) fn new(
-        targets: Arc<[Target]>,
+        (targets, deal): (Arc<[Target]>, Deal),
         messages: &'static Messages,
         slots: u32,
         rings: u32,
@@ -123,6 +125,7 @@ impl Net {
             io,
             is_secure: targets.iter().any(|target| target.connector.is_some()),
             targets,
+            deal,
             lines: Slots::default(),
             wires: Wires::default(),
             spares: Spares::new(64 << 20),

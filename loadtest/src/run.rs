@@ -21,6 +21,7 @@ use nix::{
 use ringwire::engine::bell::Bell;
 
 use crate::{
+    deal::Deal,
     gate::{Gate, Reached},
     net::{Nanos, Net},
     outcome::{Counts, Cpu, Host, Interval, Outcome, add_timed},
@@ -193,6 +194,11 @@ fn joined<T>(ended: thread::Result<io::Result<T>>) -> io::Result<T> {
 }
 
 impl Plan {
+    /// How connections are dealt out to the targets.
+    pub(crate) fn deal(&self) -> Deal {
+        Deal::new(self.targets.len(), self.part.agents)
+    }
+
     fn snapshot(&self, shared: &Shared) -> io::Result<Snapshot> {
         let threads = shared.workers.iter().map(|told| usage::thread_cpu(told.thread.load(Ordering::Relaxed)));
         Ok(Snapshot {
@@ -381,7 +387,7 @@ impl Plan {
         let slots = (own + own / 4 + 64).min(own + SPARE_DESCRIPTORS - 64) as u32;
         let seed = u64::from(std::process::id()) << 32 ^ share.place() as u64;
         let mut net = Net::new(
-            self.targets.clone(),
+            (self.targets.clone(), self.deal()),
             self.messages,
             slots,
             self.workers as u32,

@@ -96,6 +96,12 @@ impl Share {
         total.map_or(u64::MAX, |total| self.of(usize::try_from(total).unwrap_or(usize::MAX)) as u64)
     }
 
+    /// Whether the item with this number in the whole run is this worker's.
+    pub(crate) fn has(self, number: usize) -> bool {
+        let (agent, index) = (number % self.part.agents, number / self.part.agents);
+        agent == self.part.agent && index % self.workers == self.worker
+    }
+
     /// The number in the whole run of this worker's item `index`, dealt out in turn.
     pub(crate) fn number(self, index: usize) -> usize {
         index * self.places() + self.place()
@@ -159,7 +165,7 @@ impl Opener {
 /// A plain connection with this tag.
 pub(crate) fn plain(tag: usize, raw: bool) -> Open {
     let speaks = if raw { Speaks::Raw } else { Speaks::WebSocket };
-    Open { tag: tag as u32, number: 0, speaks, room: None, receive_buffer: None }
+    Open { tag: tag as u32, number: 0, turn: None, speaks, room: None, receive_buffer: None }
 }
 
 /// When each message of a worker should be sent: evenly, whatever the replies do.
@@ -284,6 +290,9 @@ mod tests {
                 let shares = shares(workers);
                 let mut numbers: Vec<usize> =
                     shares.iter().flat_map(|share| (0..share.of(total)).map(|index| share.number(index))).collect();
+                assert!(shares.iter().all(|share| (0..share.of(total)).all(|index| share.has(share.number(index)))));
+                let owners = |number: &usize| shares.iter().filter(|share| share.has(*number)).count();
+                assert!((0..total).all(|number| owners(&number) == 1), "{workers:?}");
                 numbers.sort_unstable();
                 assert_eq!(numbers, (0..total).collect::<Vec<_>>(), "{workers:?}");
                 let budgets: u64 = shares.iter().map(|share| share.of_budget(Some(total as u64))).sum();

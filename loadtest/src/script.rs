@@ -4,14 +4,15 @@
 pub(crate) mod expect;
 pub(crate) mod file;
 pub(crate) mod recording;
+pub(crate) mod seats;
 pub(crate) mod stages;
 pub(crate) mod template;
 mod turns;
 
 use ringwire::proto::Kind;
 
-use self::{expect::Expected, stages::Stages, template::Template, turns::Turns};
-use crate::net::Nanos;
+use self::{expect::Expected, seats::Seat, stages::Stages, template::Template, turns::Turns};
+use crate::{deal::Deal, net::Nanos, scenario::Share};
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -137,9 +138,9 @@ impl Script {
         Script::new(vec![role], stages, vec!["reply".to_owned()], None)
     }
 
-    /// Which role a user has.
-    pub(crate) fn role_of(&self, user: usize) -> usize {
-        self.turns.role_of(user)
+    /// The users of a worker, in the order in which they come.
+    pub(crate) fn seats(&self, share: Share, deal: Deal) -> Vec<Seat> {
+        seats::of_worker(&self.turns, self.stages.most(), share, deal)
     }
 
     /// The longest that anything may take which is expected, if nothing else is said.
@@ -150,11 +151,6 @@ impl Script {
             _ => None,
         };
         actions.filter_map(within).fold(unsaid, Nanos::max)
-    }
-
-    /// How many users before this one have the same role.
-    pub(crate) fn number_in_role(&self, user: usize) -> usize {
-        self.turns.number_in_role(user)
     }
 }
 

@@ -86,6 +86,41 @@ fn every_connection_has_its_row_of_the_file() {
     says(&figures, "characters that HTTP does not allow");
 }
 
+/// Kills: kinds and URLs that are dealt out by the same number: one URL has all of a kind.
+#[test]
+fn every_url_has_users_of_every_kind() {
+    for urls in 1..=3 {
+        let servers: Vec<_> = (0..urls).map(|_| serve_noting()).collect();
+        let text: String = servers.iter().map(|(addr, _)| format!("\"ws://{addr}\", ")).collect();
+        for weights in [[1, 1], [3, 1]] {
+            servers.iter().for_each(|(_, noted)| noted.lock().expect("held briefly").clear());
+            let user = |place: usize| {
+                format!(
+                    "[[users]]\nweight = {}\npath = \"/{place}/{{user}}\"\nsteps = [{{ send = \"{{message}}\", \
+                     expect = \"sent\", think = \"50ms\" }}]\n",
+                    weights[place]
+                )
+            };
+            let file = File::new(
+                "kinds.toml",
+                &format!("url = [{text}]\nconnections = 12\nduration = \"300ms\"\n{}{}", user(0), user(1)),
+            );
+            play(0, "run", &file, "--threads 2");
+            let all = 12 / (weights[0] + weights[1]);
+            for (_, noted) in &servers {
+                let noted = noted.lock().expect("held briefly");
+                for (place, weight) in weights.iter().enumerate() {
+                    let kind = format!("/{place}/");
+                    let count = noted.iter().filter(|(path, _)| path.starts_with(&kind)).count();
+                    let part: usize = all * weight;
+                    let even = part / urls..=part.div_ceil(urls);
+                    assert!(even.contains(&count), "{count} to one of {urls} URLs, {weights:?}: {noted:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn connections_follow_the_stages() {
     let server = Ringwire::start(|config| config);

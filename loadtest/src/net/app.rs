@@ -40,6 +40,8 @@ pub(crate) struct Open {
     pub(crate) tag: u32,
     /// Its number in the whole run: chooses the source address.
     pub(crate) number: usize,
+    /// Chooses the URL, where its kind is dealt out by itself; else its number does.
+    pub(crate) turn: Option<usize>,
     pub(crate) speaks: Speaks,
     /// Fills `{room}` in the path.
     pub(crate) room: Option<u32>,

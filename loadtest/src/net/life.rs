@@ -22,7 +22,7 @@ const HANDSHAKE_PATIENCE: Nanos = 20_000_000_000;
 
 impl Net {
     pub(super) fn open<A: App>(&mut self, app: &mut A, open: Open) {
-        let target = open.number % self.targets.len();
+        let target = self.deal.url(open.turn.unwrap_or(open.number));
         self.io.tally.asked += 1;
         let key = self.lines.insert(Line::new(&open, target as u16, self.io.now, self.io.keys.bits()));
         let conn = key.slot();

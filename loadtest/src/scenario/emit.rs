@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    deal::Deal,
     net::{App, Gone, Io, Nanos, Open, Received, Speaks},
     problems::Problem,
     scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
@@ -36,6 +37,7 @@ pub(crate) struct Plan {
     pub(crate) pace: Pace,
     /// Of each target.
     pub(crate) hosts: Vec<String>,
+    pub(crate) deal: Deal,
     /// Path with `{id}`.
     pub(crate) api: String,
     pub(crate) token: Option<String>,
@@ -205,7 +207,7 @@ impl Emit {
         poster.waiting.push_back(Asked { socket: tag, sequence: name.sequence, at: io.now });
         poster.undelivered += 1;
         self.outstanding += 1;
-        let host = &self.plan.hosts[self.share.number(self.sockets.len() + index) % self.plan.hosts.len()];
+        let host = &self.plan.hosts[self.plan.deal.url(self.share.number(index))];
         let id = self.sockets[tag].id.as_deref().unwrap_or_default();
         put_request(&mut self.request, &self.plan, host, id, &io.messages.reply(name).payload());
         io.raw(slot, &self.request);
@@ -376,10 +378,10 @@ impl App for Emit {
 
     fn tick(&mut self, io: &mut Io) -> Option<Nanos> {
         if self.phase == Phase::Open {
-            let sockets = self.sockets.len();
-            return self.opener.tick(io, |tag| {
-                let speaks = if tag < sockets { Speaks::WebSocket } else { Speaks::Http };
-                Open { speaks, ..plain(tag, false) }
+            let (sockets, share) = (self.sockets.len(), self.share);
+            return self.opener.tick(io, |tag| match tag.checked_sub(sockets) {
+                None => plain(tag, false),
+                Some(index) => Open { speaks: Speaks::Http, turn: Some(share.number(index)), ..plain(tag, false) },
             });
         }
         if io.now >= self.look_again {

@@ -9,14 +9,13 @@
 //!
 //! Closed loop: a publisher sends its next burst when everybody has the last. Open loop: at an even rate.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU32, AtomicU64, Ordering},
-};
+mod board;
 
-use ringwire::engine::bell::Bell;
+use std::sync::{Arc, atomic::Ordering};
 
+pub(crate) use self::board::Board;
 use crate::{
+    deal::Deal,
     net::{App, Gone, Io, Nanos, Open, Received},
     part::Part,
     problems::Problem,
@@ -26,8 +25,6 @@ use crate::{
     wire::{Messages, Name},
 };
 
-/// Entries of the table of messages under way, over all streams.
-const FLIGHTS_MAX: usize = 1 << 18;
 /// Open loop: a worker publishes so many messages before it looks at what comes.
 const AT_ONCE_MAX: u64 = 4096;
 /// A stalled reader's receive buffer: small, so that the server feels it soon.
@@ -49,6 +46,7 @@ pub(crate) struct Plan {
     pub(crate) stalled: usize,
     /// When they do, after the measured window began.
     pub(crate) stall_after: Nanos,
+    pub(crate) deal: Deal,
     pub(crate) burst: u64,
     /// Of published messages.
     pub(crate) pace: Pace,
@@ -81,75 +79,18 @@ impl Plan {
         (self.group_number(group) * self.publishers + place) as u32
     }
 
+    /// The turn of a member of a group here among those of its kind, which publish, receive only, or stall.
+    fn turn(&self, group: usize, place: usize) -> usize {
+        let each = [self.publishers, self.members - self.publishers, self.stalled];
+        let kind = usize::from(place >= self.publishers) + usize::from(place >= self.members);
+        let first = self.deal.firsts(each.map(|each| each * self.groups_in_all))[kind];
+        first + self.group_number(group) * each[kind] + place - each[..kind].iter().sum::<usize>()
+    }
+
     /// The bursts of a stream of these, of so many messages in the whole run.
     fn bursts(&self, count: u64, stream: usize) -> u64 {
         let (bursts, all) = (count.div_ceil(self.burst), self.streams_in_all() as u64);
         bursts / all + u64::from(u64::from(self.stream_number(stream)) < bursts % all)
-    }
-}
-
-/// One message under way.
-#[derive(Debug, Default)]
-struct Flight {
-    sequence: AtomicU64,
-    due: AtomicU64,
-    sent: AtomicU64,
-    first: AtomicU64,
-    last: AtomicU64,
-    workers: AtomicU32,
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    published: AtomicU64,
-    /// How many have reached everybody.
-    completed: AtomicU64,
-    /// When the last of them did, and how long it had taken.
-    completed_at: AtomicU64,
-    took: AtomicU64,
-}
-
-/// What the workers share.
-#[derive(Debug)]
-pub(crate) struct Board {
-    plan: Plan,
-    workers: usize,
-    window: usize,
-    flights: Vec<Flight>,
-    streams: Vec<Stream>,
-    /// The streams' numbers in the whole run.
-    numbers: Vec<u32>,
-    bells: Vec<OnceLock<Arc<Bell>>>,
-}
-
-impl Board {
-    pub(crate) fn new(plan: Plan, workers: usize) -> Self {
-        let window = (FLIGHTS_MAX / plan.streams()).clamp(64, 1 << 14).next_power_of_two();
-        let window = window.max((plan.burst as usize * 2).next_power_of_two());
-        Self {
-            workers,
-            window,
-            flights: (0..plan.streams() * window).map(|_| Flight::default()).collect(),
-            streams: (0..plan.streams()).map(|_| Stream::default()).collect(),
-            numbers: (0..plan.streams()).map(|stream| plan.stream_number(stream)).collect(),
-            bells: (0..workers).map(|_| OnceLock::new()).collect(),
-            plan,
-        }
-    }
-
-    /// Tells how to wake a worker.
-    pub(crate) fn set_bell(&self, worker: usize, bell: Arc<Bell>) {
-        let _ = self.bells[worker].set(bell);
-    }
-
-    fn place(&self, stream: usize, sequence: u64) -> usize {
-        stream * self.window + (sequence as usize & (self.window - 1))
-    }
-
-    fn is_complete(&self) -> bool {
-        self.streams
-            .iter()
-            .all(|stream| stream.completed.load(Ordering::Acquire) >= stream.published.load(Ordering::Acquire))
     }
 }
 
@@ -517,11 +458,18 @@ impl App for Fanout {
 
     fn tick(&mut self, io: &mut Io) -> Option<Nanos> {
         if self.phase == Phase::Open {
-            let (raw, members, plan) = (self.raw, &self.members, &self.board.plan);
+            let (raw, members, plan, here) = (self.raw, &self.members, &self.board.plan, self.share.here());
             return self.opener.tick(io, |tag| {
                 let member = &members[tag];
+                let place = here.number(tag) % (plan.members + plan.stalled);
+                let turn = Some(plan.turn(member.group as usize, place));
                 let receive_buffer = member.stalls.then_some(STALLED_BUFFER);
-                Open { room: Some(plan.group_number(member.group as usize) as u32), receive_buffer, ..plain(tag, raw) }
+                Open {
+                    room: Some(plan.group_number(member.group as usize) as u32),
+                    receive_buffer,
+                    turn,
+                    ..plain(tag, raw)
+                }
             });
         }
         if self.stall_at.is_some_and(|at| io.now >= at) {
@@ -581,6 +529,56 @@ impl Scenario for Fanout {
         for publisher in &self.publishers {
             let late = publisher.due.saturating_sub(publisher.bursts) * self.board.plan.burst;
             io.tally.never_sent(late, self.members[publisher.tag].slot.is_some());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Ramp;
+
+    /// Kills: rooms whose publishers all speak to the same server, or those of an agent.
+    #[test]
+    fn publishers_and_others_are_spread_over_the_urls_each_by_themselves() {
+        for (urls, agents, rooms, members, publishers, stalled) in
+            [(2, 1, 12, 4, 1, 0), (2, 2, 12, 4, 1, 0), (3, 2, 12, 6, 2, 0), (3, 3, 18, 3, 1, 0), (2, 1, 1, 7, 2, 3)]
+        {
+            let mut turns = [publishers, members - publishers, stalled].map(|_| vec![0; urls]);
+            let mut of_agents = vec![vec![0; urls]; agents];
+            let deal = Deal::new(urls, agents);
+            for agent in 0..agents {
+                let part = Part { agent, agents };
+                let plan = Plan {
+                    groups: part.of(rooms),
+                    groups_in_all: rooms,
+                    part,
+                    members,
+                    publishers,
+                    stalled,
+                    stall_after: 0,
+                    deal,
+                    burst: 1,
+                    pace: Pace { rate: None, count: None, patience: 0 },
+                    ramp: Ramp { concurrency: 1, per_second: None },
+                    raw: false,
+                };
+                for group in 0..plan.groups {
+                    for place in 0..members + stalled {
+                        let url = deal.url(plan.turn(group, place));
+                        let kind = usize::from(place >= publishers) + usize::from(place >= members);
+                        turns[kind][url] += 1;
+                        of_agents[agent][url] += usize::from(kind == 0);
+                    }
+                }
+            }
+            for each in &turns {
+                assert!(
+                    each.iter().max().zip(each.iter().min()).is_some_and(|(most, least)| most - least <= 1),
+                    "{turns:?}"
+                );
+            }
+            assert!(rooms == 1 || of_agents.iter().flatten().all(|count| *count > 0), "{of_agents:?}");
         }
     }
 }
