@@ -262,15 +262,20 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 script.stages = stages.clone();
             }
             let urls = file.urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
-            play(&cli.common, "run", script, Elsewhere { urls, tls: file.tls }, site)
+            play(&cli.common, "run", script, Elsewhere { urls, tls: file.tls, ..Elsewhere::default() }, site)
         }
         Command::Replay(cli) => {
-            let recording = Recording::read(&cli.file, cli.matching, cli.speed, site.files)?;
-            let url = Target::parse(&recording.url);
+            let mut recording = Recording::read(&cli.file, cli.matching, cli.speed, site.files)?;
             // Where the command line says where to, what was recorded need not be there.
-            let urls = if cli.common.to.urls().next().is_some() { Vec::new() } else { vec![url?] };
+            let urls = if cli.common.to.urls().next().is_some() {
+                recording.roles.iter_mut().for_each(|role| role.target = None);
+                Vec::new()
+            } else {
+                recording.urls.iter().map(|url| Target::parse(url)).collect::<Result<_, _>>()?
+            };
             let connections = cli.connections.unwrap_or(recording.roles.len());
-            let elsewhere = Elsewhere { urls, ..Elsewhere::default() };
+            let warnings = recording.told_of_skipped().into_iter().collect();
+            let elsewhere = Elsewhere { urls, warnings, ..Elsewhere::default() };
             play(&cli.common, "replay", recording.script(connections, cli.repeat), elsewhere, site)
         }
         Command::Agent(_) | Command::Diff(_) => unreachable!("no scenario"),
@@ -287,6 +292,7 @@ fn kind(common: &Common) -> Kind {
 struct Elsewhere {
     urls: Vec<Target>,
     tls: Tls,
+    warnings: Vec<String>,
 }
 
 /// Users who follow a script.
@@ -302,6 +308,7 @@ fn play(common: &Common, scenario: &str, script: Script, elsewhere: Elsewhere, s
     if is_elsewhere || launch.urls.iter().any(|url| url.is_secure) {
         launch.tls = launch.tls.or(&elsewhere.tls);
     }
+    launch.warnings = elsewhere.warnings;
     launch.steps.clone_from(&script.names);
     // A recording ends when all have played it.
     launch.duration = script.sessions.is_none().then_some(Duration::from_nanos(script.stages.end()));
@@ -405,6 +412,8 @@ struct Launch<'a> {
     tls: Tls,
     /// What users expect, where they follow a script.
     steps: Vec<String>,
+    /// What the report says of what was asked for.
+    warnings: Vec<String>,
     site: &'a Site<'a>,
 }
 
@@ -422,6 +431,7 @@ impl<'a> Launch<'a> {
             urls,
             tls: common.tls.clone(),
             steps: Vec::new(),
+            warnings: Vec::new(),
             site,
         }
     }
@@ -552,6 +562,7 @@ impl<'a> Launch<'a> {
             unit: unit.to_owned(),
             urls,
             steps: self.steps.clone(),
+            warnings: self.warnings.clone(),
             connections: self.own(),
             rate,
             started_unix_s,

@@ -26,6 +26,8 @@ pub(crate) struct About {
     pub(crate) urls: Vec<String>,
     /// What users expect, where they follow a script.
     pub(crate) steps: Vec<String>,
+    /// What is to be known of what was run.
+    pub(crate) warnings: Vec<String>,
     pub(crate) connections: usize,
     pub(crate) rate: Option<f64>,
     pub(crate) started_unix_s: u64,
@@ -98,7 +100,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     let by_message = |cpu: Duration| each_us(cpu, outcome.done);
     let by_connection = |cpu: Duration| each_us(cpu, outcome.ready);
 
-    let mut warnings = Vec::new();
+    let mut warnings = about.warnings.clone();
     if bottleneck == "client" && !is_connect {
         warnings.push(format!(
             "the client was the bottleneck: its busiest thread used {:.0} % of a core{}. Compare CPU per message, not \

@@ -32,6 +32,8 @@ pub(crate) struct Role {
     pub(crate) name: String,
     /// So many of all users, in parts, are of this kind.
     pub(crate) weight: u32,
+    /// The URL that these go to, by its number; without it they are dealt out to all.
+    pub(crate) target: Option<usize>,
     /// In place of the URL's.
     pub(crate) path: Option<Template>,
     pub(crate) headers: Vec<(String, Template)>,
@@ -115,6 +117,7 @@ impl Role {
         Role {
             name: name.to_owned(),
             weight: 1,
+            target: None,
             path: None,
             headers: Vec::new(),
             rows: Vec::new(),

@@ -53,7 +53,7 @@ pub(crate) fn cores(pid: u32) -> Option<usize> {
     cores_of(&fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?)
 }
 
-/// `Cpus_allowed_list:	0-1,4` (proc(5)).
+/// `Cpus_allowed_list: 0-1,4` (proc(5)).
 fn cores_of(status: &str) -> Option<usize> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let range = |part: &str| {

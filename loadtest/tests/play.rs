@@ -213,6 +213,54 @@ fn recordings_are_played_again() {
     assert_eq!(figures["checks"]["lost"], 1, "an echo says nothing first: {figures}");
 }
 
+/// Kills: a second server whose sessions go to the first; frames that no user sends, which are sent as text; a mark before the text.
+#[test]
+fn recordings_of_several_servers_and_with_what_cannot_be_played() {
+    let servers = [serve_noting(), serve_noting()];
+    let message =
+        |kind: &str, opcode: i32, data: &str| json!({"type": kind, "time": 5.0, "opcode": opcode, "data": data});
+    let entry = |server: usize, path: &str| {
+        let messages = json!([
+            message("send", 9, ""),
+            message("send", 1, "hello"),
+            message("receive", 1, "hello"),
+            message("receive", 10, ""),
+            message("receive", 8, ""),
+            message("error", -1, "net::ERR_CONNECTION_RESET"),
+        ]);
+        json!({"request": {"url": format!("ws://{}/{path}", servers[server].0)}, "_webSocketMessages": messages})
+    };
+    let har = json!({"log": {"entries": [entry(0, "a"), entry(1, "b"), entry(0, "c"), entry(1, "d"), entry(1, "e")]}});
+    let file = File::new("two.har", &format!("\u{feff}{har}"));
+    let told = "20 of 30 recorded messages cannot be played, and are left out: 15 control frames, 5 of type";
+    let paths = |server: usize| {
+        let mut noted = servers[server].1.lock().expect("held briefly");
+        let mut paths: Vec<String> = noted.drain(..).map(|(path, _)| path).collect();
+        paths.sort();
+        paths
+    };
+    for options in ["", "--threads 2 --match exact"] {
+        let figures = play(0, "replay", &file, options);
+        assert_eq!((paths(0), paths(1)), (vec!["/a".into(), "/c".into()], vec!["/b".into(), "/d".into(), "/e".into()]));
+        assert_eq!((&figures["published"], &figures["messages"]), (&5.into(), &5.into()), "{figures:#}");
+        assert!(figures["warnings"][0].as_str().is_some_and(|text| text.starts_with(told)), "{}", figures["warnings"]);
+        let ready: Vec<_> = figures["targets"].as_array().expect("a list").iter().map(|row| &row["ready"]).collect();
+        assert_eq!(ready, [2, 3]);
+    }
+    // Who says where to, says so of all.
+    let figures = play(0, "replay", &file, &format!("--url ws://{}", servers[1].0));
+    assert_eq!((paths(0).len(), paths(1).len()), (0, 5), "{figures:#}");
+    // The mark may stand before other texts, too.
+    let rows = File::new("rows.csv", "\u{feff}name\nkim\n");
+    let text = format!(
+        "\u{feff}url = \"ws://{}\"\nconnections = 1\nduration = \"100ms\"\n[[users]]\ncsv = \"{}\"\npath = \"/{{name}}\"\n",
+        servers[0].0,
+        rows.0.file_name().expect("a file").to_string_lossy()
+    );
+    play(0, "run", &File::new("marked.toml", &text), "");
+    assert_eq!(paths(0), ["/kim"]);
+}
+
 #[test]
 fn what_cannot_be_played_is_told_before_anything_is() {
     let file = File::new("empty.toml", "[[users]]\n");

@@ -213,6 +213,7 @@ mod tests {
             unit: "replies".to_owned(),
             urls: vec!["ws://x/".to_owned()],
             steps: vec!["a".to_owned()],
+            warnings: vec!["b".to_owned()],
             connections: 4,
             rate: Some(0.1),
             started_unix_s: 5,

@@ -547,7 +547,7 @@ mod tests {
             let mut turns = [publishers, members - publishers, stalled].map(|_| vec![0; urls]);
             let mut of_agents = vec![vec![0; urls]; agents];
             let deal = Deal::new(urls, agents);
-            for agent in 0..agents {
+            for (agent, of_agent) in of_agents.iter_mut().enumerate() {
                 let part = Part { agent, agents };
                 let plan = Plan {
                     groups: part.of(rooms),
@@ -568,7 +568,7 @@ mod tests {
                         let url = deal.url(plan.turn(group, place));
                         let kind = usize::from(place >= publishers) + usize::from(place >= members);
                         turns[kind][url] += 1;
-                        of_agents[agent][url] += usize::from(kind == 0);
+                        of_agent[url] += usize::from(kind == 0);
                     }
                 }
             }

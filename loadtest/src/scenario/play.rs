@@ -210,6 +210,8 @@ impl Play {
         let seat = self.users[tag].seat;
         let role = self.role(tag);
         let row = role.rows.get(seat.number_in_role % role.rows.len().max(1)).cloned().unwrap_or_default();
+        // The first turns are those of the URLs in their order.
+        let turn = role.target.unwrap_or(seat.turn);
         let variables = role.variables.len();
         let user = &mut self.users[tag];
         *user = User {
@@ -242,7 +244,7 @@ impl Play {
             return self.set_timer(tag, io.now + AGAIN_AFTER);
         }
         (user.path, user.headers) = (path, headers);
-        io.open(Open { number: seat.number, turn: Some(seat.turn), ..plain(tag, false) });
+        io.open(Open { number: seat.number, turn: Some(turn), ..plain(tag, false) });
     }
 
     /// Ends a user's session in order.
