@@ -28,6 +28,14 @@ fn serve_api_telling(
     deliver: impl Fn(u64, Value) -> Vec<Value> + Send + Sync + 'static,
     told: impl Fn(u64) -> &'static str + Send + Sync + 'static,
 ) -> SocketAddr {
+    serve_api_answering(deliver, move |number| (200, told(number)))
+}
+
+/// The same, where `answered` has the status as well.
+fn serve_api_answering(
+    deliver: impl Fn(u64, Value) -> Vec<Value> + Send + Sync + 'static,
+    answered: impl Fn(u64) -> (u16, &'static str) + Send + Sync + 'static,
+) -> SocketAddr {
     let sockets: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
     let delivered = AtomicU64::new(0);
     serve(move |stream| {
@@ -69,8 +77,8 @@ fn serve_api_telling(
                 Frame::from_payload(header, event.into()).format(&mut frame).expect("a vector takes all");
                 sockets.lock().expect("held briefly")[id].write_all(&frame).expect("open");
             }
-            let told = told(number);
-            let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{told}", told.len());
+            let (status, told) = answered(number);
+            let response = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n{told}", told.len());
             // As long as more requests are there, their responses go together.
             responses.extend_from_slice(response.as_bytes());
             if stream.buffer().is_empty() {
@@ -163,6 +171,23 @@ fn several_messages_by_http_are_in_flight_at_once() {
     assert_only_lost(&figures, 1);
     let twice = url(serve_api(|number, data| vec![data; if number == 50 { 2 } else { 1 }]));
     assert_only(&run(1, "emit", &twice, &format!("{piped} --count 200")), "duplicated", 1);
+}
+
+/// Kills: a message that was refused and is a problem twice, or none where it came all the same.
+#[test]
+fn a_refused_message_is_one_problem_whether_it_came_or_not() {
+    for (delivers, check, text) in [
+        (false, "lost", "never came: its response had status 500"),
+        (true, "unexpected", "came, but its response had status 500"),
+    ] {
+        let deliver = move |number, data| if number % 5 != 3 || delivers { vec![data] } else { vec![] };
+        let addr = serve_api_answering(deliver, |number| if number % 5 == 3 { (500, "") } else { (200, "") });
+        let options = "--connections 3 --posters 2 --pipeline 2 --warmup 0 --count 20 --patience 1";
+        let figures = run(1, "emit", &format!("ws://{addr}/ws"), options);
+        assert_only(&figures, check, 4);
+        assert_eq!(figures["http_statuses"], json!({"500": 4}), "{figures}");
+        says(&figures, text);
+    }
 }
 
 /// Kills: a response that is not looked into.

@@ -6,12 +6,20 @@ mod common;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
-    sync::atomic::{AtomicU64, Ordering},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
 
-use common::{Ringwire, run, serve};
+use common::{Ringwire, program, run, serve};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 const TOO_FAST: &str = "the rate is more than was possible";
@@ -121,6 +129,80 @@ fn whose_connection_is_gone_is_not_said_to_be_too_slow() {
         // Who is not let in has had its turn.
         assert_eq!(warns(&figures, NOBODY), addr == silent, "{figures:#}");
     }
+}
+
+/// Kills: what a session said after the measured time, which is lost before its time is over.
+#[test]
+fn what_is_said_last_has_its_time_too() {
+    let addr = serve(|stream| {
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        while let Ok(message) = socket.read() {
+            if message.is_close() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(60));
+            let _ = socket.send(message);
+        }
+        let _ = socket.close(None);
+        while socket.read().is_ok() {}
+    });
+    // A session has no end: it is always cut between a question and its answer.
+    let options = "--users 5 --words 1000000 --warmup 0 --duration 200ms --patience 500ms";
+    let figures = run(0, "churn", &format!("ws://{addr}/"), options);
+    assert_eq!(figures["problem_count"], 0, "{figures:#}");
+}
+
+/// Kills: pings that begin when the run has been ended.
+#[test]
+fn an_interrupt_begins_nothing_new() {
+    // The first ping of each is answered, no other.
+    let pinged = Arc::new(AtomicU64::new(0));
+    let count = pinged.clone();
+    let addr = serve(move |stream| {
+        let mut writer = stream.try_clone().expect("a socket");
+        let mut stream = stream;
+        if tungstenite::accept(stream.try_clone().expect("a socket")).is_err() {
+            return;
+        }
+        let mut head = [0; 6];
+        while stream.read_exact(&mut head).is_ok() {
+            let mut payload = vec![0; usize::from(head[1] & 0x7f)];
+            stream.read_exact(&mut payload).expect("the rest");
+            payload.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= head[2 + at % 4]);
+            match head[0] & 0xf {
+                9 if count.fetch_add(1, Ordering::Relaxed) < 3 => {
+                    let _ = writer.write_all(&[&[0x8a, payload.len() as u8], &payload[..]].concat());
+                }
+                8 => {
+                    let _ = writer.write_all(&[0x88, 2, 3, 0xe8]);
+                    return;
+                }
+                _ => {}
+            }
+        }
+    });
+    let child = program()
+        .args([
+            "connect",
+            "-q",
+            &format!("ws://{addr}/"),
+            "--connections",
+            "3",
+            "--ping",
+            "--hold",
+            "2",
+            "--patience",
+            "5",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    thread::sleep(Duration::from_millis(1200));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it is ours");
+    let output = child.wait_with_output().expect("ours");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!((output.status.code(), pinged.load(Ordering::Relaxed)), (Some(0), 3), "{text}");
+    assert!(text.contains("was interrupted"), "{text}");
 }
 
 /// Kills: a frame of which a part was compared when the run ended, and whose rest is read as one of its own.

@@ -140,6 +140,18 @@ fn a_refused_upgrade_is_one_problem() {
     assert_once("run", &play(1, "run", &file, &format!("--url ws://{}/", refusing())));
 }
 
+/// Kills: a connection that does not even come to be connecting, and is no problem.
+#[test]
+fn what_cannot_be_opened_has_failed() {
+    let addr = serve_until(1000, false);
+    // No address of this machine (RFC 5737).
+    let options = "--users 1 --warmup 0 --count 3 --bind 203.0.113.7";
+    let figures = run(1, "churn", &format!("ws://{addr}/echo"), options);
+    assert_eq!((kind(&figures, "failed"), &figures["problem_count"]), (3, &json!(3)), "{figures}");
+    assert_eq!(figures["ends"], json!({"never_opened": 3}), "{figures}");
+    says(&figures, "Cannot assign requested address");
+}
+
 /// Kills: an expectation that is cut at the end of the run and not told; one that is given up before its own time, or after it.
 #[test]
 fn an_expectation_that_is_open_at_the_end_has_its_own_time() {
