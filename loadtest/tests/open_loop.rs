@@ -150,6 +150,9 @@ fn what_is_said_last_has_its_time_too() {
     let options = "--users 5 --words 1000000 --warmup 0 --duration 200ms --patience 500ms";
     let figures = run(0, "churn", &format!("ws://{addr}/"), options);
     assert_eq!(figures["problem_count"], 0, "{figures:#}");
+    // Who follows a script says nothing more then.
+    let figures = run(0, "echo", &format!("ws://{addr}/"), "--stages 0s:5,200ms:5 --patience 500ms");
+    assert_eq!(figures["problem_count"], 0, "{figures:#}");
 }
 
 /// Kills: pings that begin when the run has been ended.
