@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     pack,
-    tally::{End, Tally, Timed, latencies},
+    tally::{Tally, Timed, latencies},
 };
 
 /// Counters summed over all workers.
@@ -60,6 +60,8 @@ impl Interval {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Cpu {
     pub(crate) server: Option<Duration>,
+    /// Of the server's busiest thread.
+    pub(crate) server_busiest: Option<Duration>,
     pub(crate) client: Duration,
     /// Of the client's busiest thread.
     pub(crate) busiest: Duration,
@@ -105,6 +107,8 @@ pub(crate) struct Outcome {
     #[serde(with = "pack::timed")]
     pub(crate) timed: Vec<(Timed, Histogram<u64>)>,
     pub(crate) interrupted: bool,
+    /// How many processors the server may run on, where that is known.
+    pub(crate) server_cores: Option<usize>,
     /// The server's process ended before the window did.
     pub(crate) server_gone: bool,
     /// How long an interval is.
@@ -120,10 +124,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// All that was not as it should be.
     pub(crate) fn problem_count(&self) -> u64 {
-        let tally = &self.tally;
-        let silent = tally.ends.get(&End::Silent).copied().unwrap_or_default();
-        let statuses: u64 = tally.statuses.values().sum();
-        tally.checks.total() + tally.failed + statuses + silent + self.lost_agents
+        self.tally.problems.total()
     }
 
     /// That of nothing.
@@ -147,6 +148,7 @@ impl Outcome {
             tally: Tally::new(),
             timed: Vec::new(),
             interrupted: false,
+            server_cores: None,
             server_gone: false,
             interval: Duration::ZERO,
             agents: Vec::new(),

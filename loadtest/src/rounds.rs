@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{rows::rows_of, tally::PROBLEMS_LISTED_MAX};
+use crate::{problems::Problems, rows::rows_of};
+
+/// Warnings that are told.
+const WARNINGS_MAX: usize = 20;
 
 /// One report of all; of one round, that round's.
 pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
@@ -26,15 +29,16 @@ pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
             ranges.insert(row.pointer, json!([values[0], values[values.len() - 1]]));
         }
     }
-    for key in ["warnings", "problems"] {
-        let mut all: Vec<Value> = Vec::new();
-        for told in rounds.iter().flat_map(|round| round[key].as_array().into_iter().flatten()) {
-            if !all.contains(told) && all.len() < PROBLEMS_LISTED_MAX {
-                all.push(told.clone());
-            }
+    let mut warnings: Vec<Value> = Vec::new();
+    for told in rounds.iter().flat_map(|round| round["warnings"].as_array().into_iter().flatten()) {
+        if !warnings.contains(told) && warnings.len() < WARNINGS_MAX {
+            warnings.push(told.clone());
         }
-        merged[key] = Value::Array(all);
     }
+    merged["warnings"] = Value::Array(warnings);
+    let mut problems = Problems::default();
+    rounds.iter().for_each(|round| problems.add(&Problems::read(round)));
+    problems.fill(&mut merged);
     merge_agents(&mut merged, &rounds);
     let disturbed = rounds.iter().any(|round| round["host"]["disturbed"] == true);
     merged["host"]["disturbed"] = json!(disturbed);
@@ -74,16 +78,22 @@ fn median(sorted: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problems::Problem;
 
     #[test]
     fn rounds_have_medians_and_ranges_and_add_up_what_went_wrong() {
         let round = |rate: f64, p99: f64, lost: u64, warning: &str| {
-            json!({"messages_per_s": rate, "latency_us": {"p99": p99}, "checks": {"lost": lost}, "problem_count": lost,
-                   "warnings": [warning], "problems": [], "host": {"disturbed": lost > 1}})
+            let mut figures = json!({"messages_per_s": rate, "latency_us": {"p99": p99}, "warnings": [warning],
+                                     "host": {"disturbed": lost > 1}});
+            let mut problems = Problems::default();
+            problems.note(Problem::Lost, lost, || format!("{lost} of {rate}"));
+            problems.fill(&mut figures);
+            figures
         };
         let merged = merge(vec![round(30.0, 1.0, 0, "a"), round(10.0, 5.0, 2, "b"), round(20.0, 2.0, 1, "a")]);
         assert_eq!((&merged["messages_per_s"], &merged["latency_us"]["p99"]), (&json!(20.0), &json!(2.0)));
         assert_eq!((&merged["checks"]["lost"], &merged["problem_count"]), (&json!(3), &json!(3)));
+        assert_eq!(merged["problems"], json!(["3 lost", "  2 of 10", "  1 of 20"]));
         assert_eq!(merged["ranges"], json!({"/messages_per_s": [10.0, 30.0], "/latency_us/p99": [1.0, 5.0]}));
         assert_eq!((&merged["rounds"], &merged["warnings"]), (&json!(3), &json!(["a", "b"])));
         assert_eq!(merged["host"]["disturbed"], true);

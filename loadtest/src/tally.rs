@@ -6,50 +6,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::pack;
+use crate::problems::{Problem, Problems};
 pub(crate) use crate::times::{Timed, latencies};
-
-/// Problems that are told in words; the rest is only counted.
-pub(crate) const PROBLEMS_LISTED_MAX: usize = 20;
-
-/// Messages that were not as they should be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Checks {
-    /// Never came.
-    pub(crate) lost: u64,
-    /// Came again.
-    pub(crate) duplicated: u64,
-    /// Came behind a later one.
-    pub(crate) reordered: u64,
-    /// Came with another opcode, length or content.
-    pub(crate) corrupted: u64,
-    /// Came although nobody sent them.
-    pub(crate) unexpected: u64,
-}
-
-impl Checks {
-    pub(crate) fn add(&mut self, other: &Checks) {
-        self.lost += other.lost;
-        self.duplicated += other.duplicated;
-        self.reordered += other.reordered;
-        self.corrupted += other.corrupted;
-        self.unexpected += other.unexpected;
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.lost + self.duplicated + self.reordered + self.corrupted + self.unexpected
-    }
-
-    /// Names and counts.
-    pub(crate) fn entries(&self) -> [(&'static str, u64); 5] {
-        [
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("corrupted", self.corrupted),
-            ("unexpected", self.unexpected),
-        ]
-    }
-}
 
 /// Handshakes of TLS.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -166,8 +124,9 @@ pub(crate) struct Tally {
     pub(crate) done: u64,
     /// Messages published, where each has many deliveries.
     pub(crate) published: u64,
-    /// Scheduled messages that were never sent.
+    /// Scheduled messages that were never sent, although who was to send them was there; and those that nobody was there for.
     pub(crate) unsent: u64,
+    pub(crate) unconnected: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     /// Connections open now.
@@ -178,14 +137,11 @@ pub(crate) struct Tally {
     pub(crate) asked: u64,
     /// How they ended.
     pub(crate) ends: BTreeMap<End, u64>,
-    pub(crate) checks: Checks,
-    /// Connections that failed or ended on their own.
-    pub(crate) failed: u64,
     /// Close codes that the server sent.
     pub(crate) closes: BTreeMap<u16, u64>,
     /// System errors.
     pub(crate) errnos: BTreeMap<i32, u64>,
-    /// HTTP statuses other than the wanted.
+    /// HTTP statuses other than the wanted: why connections failed and messages were lost.
     pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) secured: Secured,
     pub(crate) deflated: Deflated,
@@ -201,7 +157,8 @@ pub(crate) struct Tally {
     /// Whose connection something is told of now.
     #[serde(skip)]
     pub(crate) target: usize,
-    pub(crate) problems: Vec<String>,
+    /// All that was not as it should be.
+    pub(crate) problems: Problems,
     /// The main latency of the current interval.
     #[serde(skip, default = "latencies")]
     pub(crate) interval: Histogram<u64>,
@@ -218,14 +175,13 @@ impl Tally {
             done: 0,
             published: 0,
             unsent: 0,
+            unconnected: 0,
             bytes_in: 0,
             bytes_out: 0,
             open: 0,
             opened: 0,
             asked: 0,
             ends: BTreeMap::new(),
-            checks: Checks::default(),
-            failed: 0,
             closes: BTreeMap::new(),
             errnos: BTreeMap::new(),
             statuses: BTreeMap::new(),
@@ -236,25 +192,30 @@ impl Tally {
             sessions: 0,
             targets: Vec::new(),
             target: 0,
-            problems: Vec::new(),
+            problems: Problems::default(),
             interval: latencies(),
             timed: Default::default(),
             recording: false,
         }
     }
 
+    /// Adds what is counted once, when a run is over, and all problems.
+    pub(crate) fn add(&mut self, from: &Tally) {
+        self.add_beside_problems(from);
+        self.problems.add(&from.problems);
+    }
+
     /// Adds what is counted once, when a run is over: not what the workers tell meanwhile, nor what is measured in time
     /// besides the main latency.
-    pub(crate) fn add(&mut self, from: &Tally) {
+    pub(crate) fn add_beside_problems(&mut self, from: &Tally) {
         self.unsent += from.unsent;
+        self.unconnected += from.unconnected;
         self.bytes_in += from.bytes_in;
         self.bytes_out += from.bytes_out;
         self.opened += from.opened;
         self.asked += from.asked;
-        self.failed += from.failed;
         self.unasked += from.unasked;
         self.sessions += from.sessions;
-        self.checks.add(&from.checks);
         add_counts(&mut self.ends, &from.ends);
         add_counts(&mut self.closes, &from.closes);
         add_counts(&mut self.errnos, &from.errnos);
@@ -280,8 +241,6 @@ impl Tally {
             self.targets.resize_with(from.targets.len(), OfTarget::new);
         }
         self.targets.iter_mut().zip(&from.targets).for_each(|(into, from)| into.add(from));
-        let room = PROBLEMS_LISTED_MAX.saturating_sub(self.problems.len());
-        self.problems.extend(from.problems.iter().take(room).cloned());
     }
 
     /// Records the main latency.
@@ -320,10 +279,23 @@ impl Tally {
         self.timed[what as usize].as_ref()
     }
 
-    /// Lists a problem in words while the list is short. The caller counts it.
-    pub(crate) fn say(&mut self, text: impl FnOnce() -> String) {
-        if self.problems.len() < PROBLEMS_LISTED_MAX {
-            self.problems.push(text());
+    /// Counts problems, and tells of them what the text says.
+    pub(crate) fn note(&mut self, what: Problem, count: u64, text: impl FnOnce() -> String) {
+        self.problems.note(what, count, text);
+    }
+
+    /// Counts scheduled messages that were never sent; whether there was a connection for them says why.
+    pub(crate) fn never_sent(&mut self, count: u64, is_connected: bool) {
+        *if is_connected { &mut self.unsent } else { &mut self.unconnected } += count;
+    }
+
+    /// Counts how a connection has ended.
+    pub(crate) fn ended(&mut self, how: End, tag: u32) {
+        *self.ends.entry(how).or_default() += 1;
+        if how == End::Silent {
+            self.note(Problem::Silent, 1, || {
+                format!("connection {tag}: neither a Close frame nor an end in answer to ours")
+            });
         }
     }
 }

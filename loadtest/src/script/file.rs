@@ -11,7 +11,7 @@ use super::{
     stages::{Stage, Stages, nanos},
     template::Template,
 };
-use crate::files::Files;
+use crate::files::{Files, without_mark};
 use crate::tls::{KeyExchanges, Tls};
 
 /// A scenario file, read.
@@ -155,7 +155,7 @@ impl Scenario {
     pub(crate) fn read(path: &Path, files: &Files) -> Result<Scenario, String> {
         let told = |error: String| format!("{}: {error}", path.display());
         let bytes = files.read(path).map_err(|error| told(error.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|_| told("not UTF-8".to_owned()))?;
+        let text = String::from_utf8(without_mark(&bytes).to_vec()).map_err(|_| told("not UTF-8".to_owned()))?;
         let beside = path.parent().unwrap_or(Path::new("."));
         Scenario::parse(&text, beside, files).map_err(told)
     }
@@ -264,6 +264,7 @@ fn role(user: UserOf, name: &str, (beside, files): (&Path, &Files), names: &mut 
     Ok(Role {
         name: name.to_owned(),
         weight,
+        target: None,
         path: user.path.as_deref().map(template).transpose()?,
         headers,
         rows,
@@ -291,7 +292,7 @@ fn text_of(value: &toml::Value) -> Result<String, String> {
 fn table(path: &Path, files: &Files) -> Result<(Vec<String>, Vec<Vec<String>>), String> {
     let told = |error: csv::Error| format!("{}: {error}", path.display());
     let bytes = files.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(&bytes[..]);
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(without_mark(&bytes));
     let names: Vec<String> = reader.headers().map_err(told)?.iter().map(str::to_owned).collect();
     let mut rows = Vec::new();
     for record in reader.records() {
