@@ -157,7 +157,10 @@ pub(crate) fn page(figures: &Value) -> String {
         }
     }
     if figures["rounds"].is_u64() {
-        row("Rounds", &format!("{}: figures are medians; plots are of the last", figures["rounds"]));
+        row(
+            "Rounds",
+            &format!("{}: counts are of all, times and rates are medians; plots are of the last", figures["rounds"]),
+        );
     }
     row("Tool", figures["tool"].as_str().unwrap_or_default());
     html += "</table></body></html>\n";

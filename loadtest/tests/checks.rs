@@ -22,8 +22,8 @@ use tungstenite::{
     Message, WebSocket,
     handshake::server::{Request, Response},
     protocol::frame::{
-        Frame, FrameHeader,
-        coding::{Data, OpCode},
+        CloseFrame, Frame, FrameHeader,
+        coding::{CloseCode, Data, OpCode},
     },
 };
 
@@ -545,6 +545,31 @@ fn rounds_have_medians_and_limits_are_kept_between_reports() {
     let markdown = std::fs::read_to_string(&summary).expect("written");
     assert_eq!(markdown.matches("### Load test: ").count(), 4, "each is appended: {markdown}");
     [a, b, junit, summary].into_iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
+}
+
+/// Kills: close codes, errors and ends of which only the last round is told.
+#[test]
+fn what_went_wrong_in_any_round_is_told() {
+    let number = AtomicU64::new(0);
+    let addr = serve(move |stream| {
+        let is_first = number.fetch_add(1, Ordering::Relaxed) == 0;
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        while let Ok(message) = socket.read() {
+            let answer = match message {
+                message if !message.is_text() => continue,
+                _ if is_first => Message::Close(Some(CloseFrame { code: CloseCode::Error, reason: "".into() })),
+                message => message,
+            };
+            if socket.send(answer).is_err() {
+                return;
+            }
+        }
+    });
+    let figures = echo(1, addr, "--connections 2 --warmup 0 --count 20 --rounds 2 --patience 1");
+    assert_eq!(figures["rounds"], 2);
+    assert_eq!(figures["close_codes"], json!({"1000": 3, "1011": 1}), "{figures}");
+    assert_eq!((&figures["ends"], &figures["connections"]["failed"]), (&json!({"closed": 3, "failed": 1}), &json!(1)));
+    assert_eq!((&figures["connections"]["wanted"], &figures["connections"]["ready"]), (&json!(2), &json!(2)));
 }
 
 /// Kills: connections that are forgotten when the program has no more patience.
