@@ -16,7 +16,7 @@ use crate::{
 /// Measures any WebSocket server, and checks every message that comes back.
 ///
 /// Exit codes: 0 all went well; 1 messages or connections were not as they should be, or an agent was lost; 2 nothing could be measured;
-/// 3 an objective of --slo was missed.
+/// 3 an objective of --slo was missed, or a limit of diff --fail-on.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -110,6 +110,9 @@ pub(crate) struct Diff {
     /// Limits, such as 'p99=+10%,rate=-5%'; exit code 3 if B is beyond one of them.
     #[arg(long, value_name = "LIMITS", value_parser = diff::parse_limits, allow_hyphen_values = true)]
     pub(crate) fail_on: Option<Limits>,
+    /// Judge the limits even where the settings of both runs are not the same.
+    #[arg(long, requires = "fail_on")]
+    pub(crate) anyway: bool,
     /// Write the limits to this file, as JUnit's XML.
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
@@ -456,7 +459,7 @@ type Rules = Vec<slo::Rule>;
 const TIME_MAX: Duration = Duration::from_secs(1_000_000);
 
 /// Reads a time: a number of seconds, or with a unit.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
         Err(_) => humantime::parse_duration(text).ok(),

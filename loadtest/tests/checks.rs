@@ -22,8 +22,8 @@ use tungstenite::{
     Message, WebSocket,
     handshake::server::{Request, Response},
     protocol::frame::{
-        CloseFrame, Frame, FrameHeader,
-        coding::{CloseCode, Data, OpCode},
+        Frame, FrameHeader,
+        coding::{Data, OpCode},
     },
 };
 
@@ -502,74 +502,6 @@ fn two_reports_are_compared() {
     assert!(output.status.success() && text.contains("latency p99") && text.contains("messages/s"), "{text}");
     assert_eq!(program().arg("diff").args([&a, &scratch("none")]).output().expect("it starts").status.code(), Some(2));
     [a, b].into_iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
-}
-
-/// Kills: rounds of which only the last is reported; a limit that is never exceeded.
-#[test]
-fn rounds_have_medians_and_limits_are_kept_between_reports() {
-    let fast = serve_echo(|_, message| vec![message]);
-    let slow = serve_echo(|_, message| {
-        thread::sleep(Duration::from_millis(40));
-        vec![message]
-    });
-    let (a, b) = (scratch("a.json"), scratch("b.json"));
-    let (junit, summary) = (scratch("junit.xml"), scratch("summary.md"));
-    for (addr, path) in [(fast, &a), (slow, &b)] {
-        let options = format!(
-            "--connections 1 --warmup 0 --count 20 --rounds 3 --json {} --junit {} --summary {} --slo p50<20ms",
-            path.display(),
-            junit.display(),
-            summary.display()
-        );
-        let output = run_on("echo", &format!("ws://{addr}/"), &options);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.code(), Some(if addr == fast { 0 } else { 3 }), "{text}");
-        assert!(text.contains("rounds         3:") && text.contains("latency p50"), "{text}");
-        let xml = std::fs::read_to_string(&junit).expect("written");
-        assert_eq!(xml.contains("<failure"), addr == slow, "{xml}");
-    }
-    let figures: Value = serde_json::from_slice(&std::fs::read(&b).expect("written")).expect("JSON");
-    let range = &figures["ranges"]["/latency_us/p50"];
-    let median = figures["latency_us"]["p50"].as_f64();
-    assert!(figures["rounds"] == 3 && range[0].as_f64() <= median && median <= range[1].as_f64(), "{range}");
-    let diff = |a, b, limits: &str| {
-        let output = program().arg("diff").args([a, b]).args(["--fail-on", limits, "--summary"]).arg(&summary).output();
-        let output = output.expect("it starts");
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let (code, text) = diff(&a, &b, "p50=+10%,lost=+0%");
-    assert!(code == Some(3) && text.contains("limit p50=+10%: EXCEEDED") && text.contains("worse"), "{text}");
-    let (code, text) = diff(&b, &a, "p50=+10%,lost=+0%");
-    assert!(code == Some(0) && text.contains("limit p50=+10%: met") && text.contains("better"), "{text}");
-    assert_eq!(diff(&a, &b, "p98=+1%").0, Some(2));
-    let markdown = std::fs::read_to_string(&summary).expect("written");
-    assert_eq!(markdown.matches("### Load test: ").count(), 4, "each is appended: {markdown}");
-    [a, b, junit, summary].into_iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
-}
-
-/// Kills: close codes, errors and ends of which only the last round is told.
-#[test]
-fn what_went_wrong_in_any_round_is_told() {
-    let number = AtomicU64::new(0);
-    let addr = serve(move |stream| {
-        let is_first = number.fetch_add(1, Ordering::Relaxed) == 0;
-        let Ok(mut socket) = tungstenite::accept(stream) else { return };
-        while let Ok(message) = socket.read() {
-            let answer = match message {
-                message if !message.is_text() => continue,
-                _ if is_first => Message::Close(Some(CloseFrame { code: CloseCode::Error, reason: "".into() })),
-                message => message,
-            };
-            if socket.send(answer).is_err() {
-                return;
-            }
-        }
-    });
-    let figures = echo(1, addr, "--connections 2 --warmup 0 --count 20 --rounds 2 --patience 1");
-    assert_eq!(figures["rounds"], 2);
-    assert_eq!(figures["close_codes"], json!({"1000": 3, "1011": 1}), "{figures}");
-    assert_eq!((&figures["ends"], &figures["connections"]["failed"]), (&json!({"closed": 3, "failed": 1}), &json!(1)));
-    assert_eq!((&figures["connections"]["wanted"], &figures["connections"]["ready"]), (&json!(2), &json!(2)));
 }
 
 /// Kills: connections that are forgotten when the program has no more patience.
