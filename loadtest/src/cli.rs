@@ -6,9 +6,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     diff,
+    fleet::address,
+    headers,
     script::{recording::Matching, stages::Stages},
     slo,
-    target::{Target, parse_header, parse_sources},
+    target::{Target, parse_sources},
     tls::Tls,
     wire::{Content, Sizes},
 };
@@ -85,9 +87,9 @@ impl Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct Agent {
-    /// Where to listen for who leads: HOST:PORT. Other addresses than those of this machine itself need a token: an agent
+    /// Where to listen for who leads: HOST:PORT, or HOST for port 9009. Other addresses than those of this machine itself need a token: an agent
     /// sends whatever load it is told to, wherever it is told to.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9009")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1", value_parser = address::parse)]
     pub(crate) listen: String,
     /// What whoever leads must know; by default that of RINGWIRE_LOADTEST_TOKEN, which other users of this machine cannot
     /// see.
@@ -330,8 +332,8 @@ pub(crate) struct Flow {
 pub(crate) struct To {
     #[command(flatten)]
     url: Url,
-    /// Header of the handshake; may be repeated.
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    /// Header of the handshake; may be repeated. Host stands in place of the URL's.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = headers::parse)]
     pub(crate) headers: Vec<(String, String)>,
     /// Subprotocol to offer; may be repeated.
     #[arg(long = "subprotocol", value_name = "NAME")]
@@ -409,9 +411,9 @@ pub(crate) struct Opening {
     /// Processors to pin the threads to, as 1 or 1,2,3.
     #[arg(long, value_name = "PROCESSORS", value_delimiter = ',')]
     pub(crate) pin: Vec<usize>,
-    /// Agents (`ringwire-loadtest agent`) that make the run together in place of this process, as host-a:9009,host-b:9009. They
-    /// are shown the token of RINGWIRE_LOADTEST_TOKEN.
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    /// Agents (`ringwire-loadtest agent`) that make the run together in place of this process, as host-a,host-b:9010; without a
+    /// port it is 9009. They are shown the token of RINGWIRE_LOADTEST_TOKEN.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address::parse)]
     pub(crate) agents: Vec<String>,
     /// An agent that is not heard of for this long is lost (seconds, or with a unit: 500ms, 2m).
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]

@@ -11,13 +11,13 @@ use ringwire::{
     Config, check,
     engine::uring::closes_late,
     proto::{Kind, extensions::Offer},
-    quote::quoted,
 };
 
 use crate::{
     cli::{Command, Common, Contexts, Flow, Publishing},
     files::Files,
     gate::Gate,
+    headers,
     net::{Nanos, Net},
     outcome,
     part::Part,
@@ -204,7 +204,10 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 pipeline: cli.pipeline as usize,
                 ramp: launch.ramp(),
                 pace: launch.pace(&cli.load.flow),
-                hosts: to.urls().map(|url| url.host.clone()).collect(),
+                hosts: to
+                    .urls()
+                    .map(|url| headers::host_and_others(&url.host, &to.headers, &[]).0.to_owned())
+                    .collect(),
                 api: cli.api.clone(),
                 token: cli.token.clone(),
             };
@@ -298,12 +301,6 @@ fn play(common: &Common, scenario: &str, script: Script, elsewhere: Elsewhere, s
     // A recording ends when all have played it.
     launch.duration = script.sessions.is_none().then_some(Duration::from_nanos(script.stages.end()));
     let mut run = launch.plan()?;
-    for role in &script.roles {
-        let names = role.headers.iter().map(|(name, _)| name);
-        if let Some(wrong) = names.into_iter().find(|name| !run.targets[0].takes_header(name)) {
-            return Err(format!("{}: {} is no name of a header field", role.name, quoted(wrong)).into());
-        }
-    }
     run.connections = 0;
     run.slots = users;
     let plan = play::Plan {

@@ -6,8 +6,11 @@ use std::{fs, path::Path};
 use ringwire::quote::quoted;
 use serde_json::Value;
 
+/// A key, and whether what stands there is of its kind.
+type Part = (&'static str, fn(&Value) -> bool);
+
 /// What a report has at least.
-const PARTS: [(&str, fn(&Value) -> bool); 6] = [
+const PARTS: [Part; 6] = [
     ("tool", Value::is_string),
     ("scenario", Value::is_string),
     ("connections", Value::is_object),
@@ -34,7 +37,7 @@ pub(crate) fn read(path: &Path) -> Result<Value, String> {
     let text = fs::read(path).map_err(|error| told(error.to_string()))?;
     let figures: Value =
         serde_json::from_slice(&text).map_err(|error| told(format!("no report of --json: it is no JSON: {error}")))?;
-    let is_missing = |part: &&(&str, fn(&Value) -> bool)| !figures.get(part.0).is_some_and(part.1);
+    let is_missing = |part: &&Part| !figures.get(part.0).is_some_and(part.1);
     let missing: Vec<&str> = PARTS.iter().filter(is_missing).map(|part| part.0).collect();
     match missing.is_empty() {
         true => Ok(figures),

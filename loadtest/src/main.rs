@@ -13,6 +13,7 @@ mod diff;
 mod files;
 mod fleet;
 mod gate;
+mod headers;
 mod host;
 mod html;
 mod launch;

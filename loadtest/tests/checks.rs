@@ -562,16 +562,17 @@ if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
     sys.exit(77)
 os.execv(sys.argv[1], sys.argv[1:])
 "#;
-    let Ok(output) = Command::new("python3")
-        .args(["-c", script, env!("CARGO_BIN_EXE_ringwire-loadtest"), "echo", "ws://127.0.0.1:1/"])
-        .output()
-    else {
-        return eprintln!("skipped: there is no python3");
-    };
-    let text = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() == Some(77) {
-        return eprintln!("skipped: filters are not allowed here");
+    for arguments in [&["echo", "ws://127.0.0.1:1/"][..], &["agent", "--listen", "127.0.0.1:0"]] {
+        let mut python = Command::new("python3");
+        let Ok(output) = python.args(["-c", script, env!("CARGO_BIN_EXE_ringwire-loadtest")]).args(arguments).output()
+        else {
+            return eprintln!("skipped: there is no python3");
+        };
+        let text = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(77) {
+            return eprintln!("skipped: filters are not allowed here");
+        }
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("seccomp") && text.contains("should be") && text.contains("io_uring_setup"), "{text}");
     }
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("seccomp") && text.contains("should be") && text.contains("io_uring_setup"), "{text}");
 }
