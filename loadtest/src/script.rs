@@ -5,7 +5,10 @@ pub(crate) mod expect;
 pub(crate) mod file;
 pub(crate) mod recording;
 pub(crate) mod stages;
+mod steps;
+mod table;
 pub(crate) mod template;
+mod tree;
 mod turns;
 
 use ringwire::proto::Kind;
