@@ -198,6 +198,10 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             if !cli.api.contains("{id}") {
                 return Err("--api must have {id} in it".into());
             }
+            Target::check_path(&cli.api).map_err(|why| format!("--api: {why}"))?;
+            if let Some(token) = &cli.token {
+                headers::check_value(token).map_err(|why| format!("--token: {why}"))?;
+            }
             let plan = emit::Plan {
                 sockets: cli.connections,
                 posters: cli.posters.max(1),

@@ -250,7 +250,7 @@ fn check_values(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::{Action, expect::Expected};
+    use crate::script::{Action, expect::Expected, steps};
 
     fn parse(text: &str) -> Result<Scenario, String> {
         Scenario::parse(text, Path::new("/nowhere"), &Files::here())
@@ -349,6 +349,7 @@ mod tests {
             ("tls = { ca = 'a', insecure = true }", "tls: one of ca and insecure"),
             ("tls = { insecure = 1 }", "tls.insecure: it is the number 1, and should be true or false"),
             ("tls = { client_cert = 'a' }", "tls: client_cert and client_key belong together"),
+            ("tls = { client_cert = 5 }", "tls.client_cert: it is the number 5"),
             ("tls = { client_key = 5 }", "tls.client_key: it is the number 5"),
             ("tls = { no_resumption = 'x' }", "tls.no_resumption: it is the text"),
             (
@@ -410,6 +411,18 @@ mod tests {
             ("steps = [{ expect = { json = { a = { b = '{rom}' } } } }]", "steps[0].expect.json.a.b: \"rom\": no such"),
             ("steps = [{ expect = { json = { a = [inf] } } }]", "steps[0].expect.json.a[0]: JSON has no such number"),
         ];
+        // Each key of the format has its row.
+        let of_steps = steps::KEYS.into_iter().chain(steps::KEYS_OF_EXPECT);
+        for key in KEYS.into_iter().chain(KEYS_OF_TLS).chain(KEYS_OF_A_STAGE).chain(KEYS_OF_USERS).chain(of_steps) {
+            let is_told = |why: &str| {
+                why.split(": ")
+                    .next()
+                    .unwrap_or_default()
+                    .split(['.', '['])
+                    .any(|part| part.trim_end_matches(|char: char| "0123456789]".contains(char)) == key)
+            };
+            assert!(of_file.iter().chain(&of_users).any(|(_, why)| is_told(why)), "{key}");
+        }
         let rows = of_file.map(|(line, why)| (format!("# A file.\n\n{line}\n[[users]]\n"), 3, "", why));
         let rows_of_users =
             of_users.map(|(line, why)| (format!("[[users]]\nname = 'kim'\n{line}\n"), 3, "users[0].", why));

@@ -9,8 +9,8 @@ use super::{
     tree::Node,
 };
 
-const KEYS: [&str; 6] = ["name", "send", "binary", "expect", "within", "think"];
-const KEYS_OF_EXPECT: [&str; 3] = ["equals", "contains", "json"];
+pub(super) const KEYS: [&str; 6] = ["name", "send", "binary", "expect", "within", "think"];
+pub(super) const KEYS_OF_EXPECT: [&str; 3] = ["equals", "contains", "json"];
 
 /// What steps are read with.
 pub(super) struct Steps<'a> {
