@@ -44,7 +44,8 @@ pub(crate) fn run(cli: &cli::Diff) -> Outcome<Verdict> {
     let summary = cli.summary.as_deref().map(|path| Sink::shared("--summary", path));
     sink::check(&junit.into_iter().chain(summary).collect::<Vec<_>>())?;
     let (a, b) = (like::read(&cli.a)?, like::read(&cli.b)?);
-    let unlike = like::compare(&a, &b)?;
+    let unlike =
+        like::compare(&a, &b).map_err(|why| format!("{} (A) and {} (B): {why}", cli.a.display(), cli.b.display()))?;
     let notes = unlike.lines();
     let table = table(&a, &b);
     let limits = cli.fail_on.as_deref().unwrap_or_default();

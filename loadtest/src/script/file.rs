@@ -400,8 +400,14 @@ mod tests {
             ("steps = [{ think = '2s..1s' }]", "steps[0].think: 2s..1s: the first is the shorter one"),
             ("steps = [{ think = {} }]", "steps[0].think: it is a table"),
             ("steps = [{ expect = 'any', within = 'x' }]", "steps[0].within: \"x\" is not a time"),
-            ("steps = [{ expect = 'all' }]", "steps[0].expect: \"all\" is not any or sent, nor a table"),
-            ("steps = [{ expect = ['any', 5] }]", "steps[0].expect[1]: it is the number 5"),
+            (
+                "steps = [{ expect = 'all' }]",
+                "steps[0].expect: it is the text \"all\", and should be \"any\", \"sent\" or",
+            ),
+            (
+                "steps = [{ expect = ['any', 5] }]",
+                "steps[0].expect[1]: it is the number 5, and should be \"any\", \"sent\"",
+            ),
             ("steps = [{ expect = { is = 'x' } }]", "steps[0].expect.is: there is no such key: there are equals"),
             ("steps = [{ expect = { equals = 'a', contains = 'b' } }]", "steps[0].expect: an expect has one of equals"),
             ("steps = [{ expect = {} }]", "steps[0].expect: an expect has one of equals"),

@@ -1,6 +1,6 @@
 //! What a user of a scenario file does, step by step: what is sent, what is expected, and how long is thought.
 
-use ringwire::{proto::Kind, quote::quoted};
+use ringwire::proto::Kind;
 
 use super::{
     Action,
@@ -60,13 +60,10 @@ impl Steps<'_> {
     /// `"any"`, `"sent"`, or a table with one of `equals`, `contains` and `json`.
     fn expected(&self, node: &Node<'_>) -> Result<Expected, String> {
         if !node.is_table() {
-            return match node.text()? {
-                "any" => Ok(Expected::Any),
-                "sent" => Ok(Expected::Sent),
-                word => Err(node.wrong(format_args!(
-                    "{} is not any or sent, nor a table with equals, contains or json",
-                    quoted(word)
-                ))),
+            return match node.text() {
+                Ok("any") => Ok(Expected::Any),
+                Ok("sent") => Ok(Expected::Sent),
+                _ => Err(node.wanted("\"any\", \"sent\" or a table with equals, contains or json")),
             };
         }
         let table = node.table(&KEYS_OF_EXPECT)?;

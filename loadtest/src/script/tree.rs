@@ -70,7 +70,8 @@ impl<'a> Node<'a> {
         if self.key.is_empty() { format!("{place}: {why}") } else { format!("{place}: {}: {why}", self.key) }
     }
 
-    fn wanted(&self, what: &str) -> String {
+    /// That it is not what it should be.
+    pub(crate) fn wanted(&self, what: &str) -> String {
         let found = match self.value {
             DeValue::String(text) => format!("the text {}", quoted(text.as_ref())),
             DeValue::Integer(number) => format!("the number {number}"),
