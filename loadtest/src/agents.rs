@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     host,
     outcome::{Agent, Ended, Outcome},
+    problems::Problem,
     rows::percentiles,
     tally::{End, Timed},
     words::{grouped, time_text},
@@ -63,17 +64,18 @@ fn fill(row: &mut Value, outcome: &Outcome, is_connect: bool) {
         true => (outcome.ready, outcome.ramp.as_secs_f64().max(1e-9)),
         false => (outcome.done, elapsed),
     };
-    let tally = &outcome.tally;
+    let (tally, problems) = (&outcome.tally, &outcome.tally.problems);
     let (host, _) = host::judge(outcome);
     let lag = outcome.timed.iter().find(|(what, _)| *what == Timed::Lag).map(|(_, lag)| percentiles(lag));
-    row["connections"] = json!({"ready": outcome.ready, "failed": tally.failed});
+    row["connections"] = json!({"ready": outcome.ready, "failed": problems.count(Problem::Failed)});
     row["opened"] = json!(tally.opened);
     row["elapsed_s"] = json!(elapsed);
     row["messages"] = json!(messages);
     row["messages_per_s"] = json!(messages as f64 / seconds);
     row["latency_us"] = percentiles(&outcome.latencies);
     row["lag_us"] = lag.unwrap_or_default();
-    row["checks"] = tally.checks.entries().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    row["checks"] =
+        Problem::CHECKS.iter().map(|check| (check.key().to_owned(), json!(problems.count(*check)))).collect();
     row["ends"] = tally.ends.iter().map(|(end, count)| (end.key().to_owned(), json!(count))).collect();
     row["problem_count"] = json!(outcome.problem_count());
     let cpu = outcome.cpu.client;

@@ -8,6 +8,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// A text without the mark that some programs write before it (U+FEFF in UTF-8).
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 /// Files by their names, as the run has them.
 pub(crate) type Contents = BTreeMap<PathBuf, Vec<u8>>;
 

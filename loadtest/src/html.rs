@@ -44,7 +44,7 @@ svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:12px syst
 .a{stroke:var(--a)}.b{stroke:var(--b)}.c{stroke:var(--c)}polyline{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
 .fill{fill:var(--a);opacity:.12;stroke:none}.window{fill:var(--a);opacity:.06}
 .legend{display:flex;gap:18px;font-size:13px;color:var(--dim);padding:2px 14px 4px}.legend i{display:inline-block;width:18px;height:3px;vertical-align:middle;margin-right:6px}
-ul{margin:6px 0;padding-left:22px}
+ul{margin:6px 0;padding-left:22px}li.of{margin-left:18px}
 .facts td:first-child{white-space:nowrap}.facts td:last-child{text-align:left;overflow-wrap:anywhere}
 .wide{overflow-x:auto}.wide td:first-child{min-width:8em}.wide td:not(:first-child){white-space:nowrap}polyline.c{stroke-dasharray:6 5}
 @media (max-width:560px){body{padding:16px 10px 30px}h1{font-size:21px}td,th{padding:5px 6px}.card{padding:8px 10px}.card b{font-size:18px}svg.broad{display:none}}
@@ -530,7 +530,9 @@ fn checks(html: &mut String, figures: &Value) {
     if !problems.is_empty() {
         *html += "<ul>";
         for problem in problems {
-            let _ = write!(html, "<li>{}</li>", escape(problem));
+            // What is known of some stands below the number of its kind.
+            let class = if problem.starts_with(' ') { " class=\"of\"" } else { "" };
+            let _ = write!(html, "<li{class}>{}</li>", escape(problem.trim_start()));
         }
         *html += "</ul>";
     }

@@ -97,6 +97,8 @@ pub(crate) struct Needs {
     pub(crate) warmup: Duration,
     /// From when messages flow to the end of the measured window, where that is a time.
     pub(crate) lasts: Option<Duration>,
+    /// How long what is under way then may take.
+    pub(crate) patience: Duration,
 }
 
 /// Looks at what a run needs, and reads all its files.
@@ -108,7 +110,8 @@ pub(crate) fn needs(command: &Command, files: &Files) -> Outcome<Needs> {
     let flow = command.flow();
     let warmup = flow.map_or(Duration::ZERO, |flow| flow.warmup);
     let lasts = flow.filter(|flow| flow.count.is_none()).map(|flow| flow.warmup + flow.duration);
-    let of = |connections| Needs { connections, parts_max: connections, agents: Vec::new(), warmup, lasts };
+    let patience = command.common().patience;
+    let of = |connections| Needs { connections, parts_max: connections, agents: Vec::new(), warmup, lasts, patience };
     let staged = |stages: &Stages| Needs { lasts: Some(Duration::from_nanos(stages.end())), ..of(stages.most()) };
     Ok(match command {
         Command::Echo(cli) => cli.stages.as_ref().map_or_else(|| of(cli.connections), staged),
@@ -124,7 +127,8 @@ pub(crate) fn needs(command: &Command, files: &Files) -> Outcome<Needs> {
             let file = script::file::Scenario::read(&cli.file, files)?;
             read_all(&cli.common.tls.clone().or(&file.tls), files)?;
             let stages = cli.stages.as_ref().unwrap_or(&file.script.stages);
-            Needs { agents: file.agents, ..staged(stages) }
+            let patience = Duration::from_nanos(file.script.patience(nanos(patience)));
+            Needs { agents: file.agents, patience, ..staged(stages) }
         }
         Command::Replay(cli) => {
             let recording = Recording::read(&cli.file, cli.matching, cli.speed, files)?;
@@ -202,7 +206,9 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             if let Some(token) = &cli.token {
                 headers::check_value(token).map_err(|why| format!("--token: {why}"))?;
             }
+            let mut run = launch.plan()?;
             let plan = emit::Plan {
+                deal: run.deal(),
                 sockets: cli.connections,
                 posters: cli.posters.max(1),
                 pipeline: cli.pipeline as usize,
@@ -215,10 +221,12 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 api: cli.api.clone(),
                 token: cli.token.clone(),
             };
-            let mut run = launch.plan()?;
             site.check_in_flight(plan.posters.saturating_mul(run.workers).saturating_mul(plan.pipeline))?;
-            launch.connections += plan.posters * run.workers * site.part.agents;
-            run.connections = launch.connections;
+            let share = |worker| Share { worker, workers: run.workers, part: site.part };
+            launch.beside = (0..run.workers).map(|worker| plan.posters_of(share(worker))).sum();
+            launch.check_own()?;
+            // As many places on each thread as it may need.
+            run.slots = cli.connections + plan.posters * run.workers * site.part.agents;
             launch.run(&run, "emit", "deliveries", cli.load.flow.rate, |share, _| Emit::new(plan.clone(), share))
         }
         Command::Connect(cli) => {
@@ -261,15 +269,20 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 script.stages = stages.clone();
             }
             let urls = file.urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
-            play(&cli.common, "run", script, Elsewhere { urls, tls: file.tls }, site)
+            play(&cli.common, "run", script, Elsewhere { urls, tls: file.tls, ..Elsewhere::default() }, site)
         }
         Command::Replay(cli) => {
-            let recording = Recording::read(&cli.file, cli.matching, cli.speed, site.files)?;
-            let url = Target::parse(&recording.url);
+            let mut recording = Recording::read(&cli.file, cli.matching, cli.speed, site.files)?;
             // Where the command line says where to, what was recorded need not be there.
-            let urls = if cli.common.to.urls().next().is_some() { Vec::new() } else { vec![url?] };
+            let urls = if cli.common.to.urls().next().is_some() {
+                recording.roles.iter_mut().for_each(|role| role.target = None);
+                Vec::new()
+            } else {
+                recording.urls.iter().map(|url| Target::parse(url)).collect::<Result<_, _>>()?
+            };
             let connections = cli.connections.unwrap_or(recording.roles.len());
-            let elsewhere = Elsewhere { urls, ..Elsewhere::default() };
+            let warnings = recording.told_of_skipped().into_iter().collect();
+            let elsewhere = Elsewhere { urls, warnings, ..Elsewhere::default() };
             play(&cli.common, "replay", recording.script(connections, cli.repeat), elsewhere, site)
         }
         Command::Agent(_) | Command::Diff(_) => unreachable!("no scenario"),
@@ -286,6 +299,7 @@ fn kind(common: &Common) -> Kind {
 struct Elsewhere {
     urls: Vec<Target>,
     tls: Tls,
+    warnings: Vec<String>,
 }
 
 /// Users who follow a script.
@@ -301,14 +315,17 @@ fn play(common: &Common, scenario: &str, script: Script, elsewhere: Elsewhere, s
     if is_elsewhere || launch.urls.iter().any(|url| url.is_secure) {
         launch.tls = launch.tls.or(&elsewhere.tls);
     }
+    launch.warnings = elsewhere.warnings;
     launch.steps.clone_from(&script.names);
     // A recording ends when all have played it.
     launch.duration = script.sessions.is_none().then_some(Duration::from_nanos(script.stages.end()));
     let mut run = launch.plan()?;
     run.connections = 0;
     run.slots = users;
+    run.patience = Duration::from_nanos(script.patience(nanos(common.patience)));
     let plan = play::Plan {
         script: Arc::new(script),
+        deal: run.deal(),
         concurrency: common.opening.concurrency,
         patience: nanos(common.patience),
     };
@@ -353,6 +370,7 @@ fn fan_out(
     if common.to.raw {
         launch.layout = Layout::RawFanout;
     }
+    let run = launch.plan()?;
     let plan = fanout::Plan {
         groups: here,
         groups_in_all: groups.count,
@@ -361,12 +379,12 @@ fn fan_out(
         publishers,
         stalled: groups.stalled,
         stall_after: nanos(stall_after.unwrap_or(flow.duration / 2)),
+        deal: run.deal(),
         burst: u64::from(cli.burst),
         pace: launch.pace(flow),
         ramp: launch.ramp(),
         raw: common.to.raw,
     };
-    let run = launch.plan()?;
     let board = Arc::new(Board::new(plan, run.workers));
     launch.run(&run, scenario, "deliveries", flow.rate, |share, net| {
         board.set_bell(share.worker, net.bell());
@@ -384,6 +402,8 @@ struct Launch<'a> {
     common: &'a Common,
     /// Of all sites together.
     connections: usize,
+    /// More of them here.
+    beside: usize,
     layout: Layout,
     warmup: Duration,
     /// Without it the run ends when the workers do.
@@ -393,6 +413,8 @@ struct Launch<'a> {
     tls: Tls,
     /// What users expect, where they follow a script.
     steps: Vec<String>,
+    /// What the report says of what was asked for.
+    warnings: Vec<String>,
     site: &'a Site<'a>,
 }
 
@@ -403,19 +425,30 @@ impl<'a> Launch<'a> {
         Self {
             common,
             connections,
+            beside: 0,
             layout,
             warmup: Duration::ZERO,
             duration: None,
             urls,
             tls: common.tls.clone(),
             steps: Vec::new(),
+            warnings: Vec::new(),
             site,
         }
     }
 
     /// The connections that are made here.
     fn own(&self) -> usize {
-        self.site.part.of(self.connections)
+        self.site.part.of(self.connections) + self.beside
+    }
+
+    /// Whether so many may be made here.
+    fn check_own(&self) -> Result<(), String> {
+        let own = self.own();
+        match self.site.connections_max.filter(|most| own > *most) {
+            Some(most) => Err(format!("{own} connections: this agent takes {most} at most (--max-connections)")),
+            None => Ok(()),
+        }
     }
 
     /// Of a scenario in which messages flow.
@@ -475,9 +508,7 @@ impl<'a> Launch<'a> {
         if own == 0 {
             return Err("there must be connections, for each agent at least one".to_owned());
         }
-        if let Some(most) = self.site.connections_max.filter(|most| own > *most) {
-            return Err(format!("{own} connections: this agent takes {most} at most (--max-connections)"));
-        }
+        self.check_own()?;
         // An agent need not be where the server is.
         let server_pid = output.server_pid.filter(|_| self.site.gate.is_none());
         if let Some(pid) = server_pid {
@@ -532,6 +563,7 @@ impl<'a> Launch<'a> {
             unit: unit.to_owned(),
             urls,
             steps: self.steps.clone(),
+            warnings: self.warnings.clone(),
             connections: self.own(),
             rate,
             started_unix_s,

@@ -9,6 +9,7 @@
 mod agents;
 mod ci;
 mod cli;
+mod deal;
 mod diff;
 mod files;
 mod fleet;
@@ -23,6 +24,7 @@ mod outcome;
 mod output;
 mod pack;
 mod part;
+mod problems;
 mod progress;
 mod report;
 mod rounds;

@@ -31,13 +31,14 @@ use ringwire::{
 
 pub(crate) use self::app::{App, Gone, Io, Nanos, Open, Received, Speaks};
 use self::{
-    app::Command,
+    app::{Command, Concluded},
     deflate::Deflate,
     line::{Line, State},
     reading::Reader,
     wires::Wires,
 };
 use crate::{
+    deal::Deal,
     tally::{OfTarget, Packed},
     target::Target,
     wire::Messages,
@@ -58,8 +59,9 @@ const COMPLETIONS_PER_CLOCK: usize = 64;
 pub(crate) struct Net {
     ring: uring::Uring,
     pub(crate) io: Io,
-    /// Connections are dealt out to them in turn.
     targets: Arc<[Target]>,
+    /// How connections are dealt out to them.
+    deal: Deal,
     lines: Slots<Line>,
     wires: Wires,
     /// Some target is spoken to by TLS.
@@ -79,7 +81,7 @@ impl Net {
     /// # Errors
     /// The kernel's; or if there are too few descriptors for as many.
     pub(crate) fn new(
-        targets: Arc<[Target]>,
+        (targets, deal): (Arc<[Target]>, Deal),
         messages: &'static Messages,
         slots: u32,
         rings: u32,
@@ -123,6 +125,7 @@ impl Net {
             io,
             is_secure: targets.iter().any(|target| target.connector.is_some()),
             targets,
+            deal,
             lines: Slots::default(),
             wires: Wires::default(),
             spares: Spares::new(64 << 20),
@@ -148,11 +151,12 @@ impl Net {
         self.turn(app, wake)
     }
 
-    /// Says goodbye on every connection, and waits for the answers, but not for long.
+    /// Says goodbye on every connection, and waits for the answers, but not for long. What is missing has been counted.
     ///
     /// # Errors
     /// If the ring is beyond use.
     pub(crate) fn finish<A: App>(&mut self, app: &mut A) -> io::Result<()> {
+        let app = &mut Concluded(app);
         self.lines.iter().for_each(|(conn, _)| self.io.leave(conn));
         self.obey(app);
         self.next_sweep = Nanos::MAX;
@@ -178,9 +182,14 @@ impl Net {
             for command in mem::take(&mut self.io.commands) {
                 match command {
                     Command::Open(open) => self.open(app, open),
-                    Command::Leave(conn) | Command::Drop(conn) | Command::Pause(conn) if !self.is_live(conn) => {}
+                    Command::Leave(conn) | Command::Drop(conn) | Command::Fail(conn, _) | Command::Pause(conn)
+                        if !self.is_live(conn) => {}
                     Command::Leave(conn) => self.leave(app, conn),
                     Command::Drop(conn) => self.end(app, conn, Gone::Left),
+                    Command::Fail(conn, why) => {
+                        self.lines[conn].fails(|| why);
+                        self.end(app, conn, Gone::Failed);
+                    }
                     Command::Pause(conn) => {
                         let line = &mut self.lines[conn];
                         if line.state == State::Open && !line.paused {

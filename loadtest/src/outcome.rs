@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     pack,
-    tally::{End, Tally, Timed, latencies},
+    tally::{Tally, Timed, latencies},
 };
 
 /// Counters summed over all workers.
@@ -61,6 +61,8 @@ impl Interval {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Cpu {
     pub(crate) server: Option<Duration>,
+    /// Of the server's busiest thread.
+    pub(crate) server_busiest: Option<Duration>,
     pub(crate) client: Duration,
     /// Of the client's busiest thread.
     pub(crate) busiest: Duration,
@@ -106,6 +108,8 @@ pub(crate) struct Outcome {
     #[serde(with = "pack::timed")]
     pub(crate) timed: Vec<(Timed, Histogram<u64>)>,
     pub(crate) interrupted: bool,
+    /// How many processors the server may run on, where that is known.
+    pub(crate) server_cores: Option<usize>,
     /// The server's process ended before the window did.
     pub(crate) server_gone: bool,
     /// How long an interval is.
@@ -121,10 +125,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// All that was not as it should be.
     pub(crate) fn problem_count(&self) -> u64 {
-        let tally = &self.tally;
-        let silent = tally.ends.get(&End::Silent).copied().unwrap_or_default();
-        let statuses: u64 = tally.statuses.values().sum();
-        tally.checks.total() + tally.failed + statuses + silent + self.lost_agents
+        self.tally.problems.total()
     }
 
     /// That of nothing.
@@ -148,6 +149,7 @@ impl Outcome {
             tally: Tally::new(),
             timed: Vec::new(),
             interrupted: false,
+            server_cores: None,
             server_gone: false,
             interval: Duration::ZERO,
             agents: Vec::new(),
@@ -164,6 +166,7 @@ impl Outcome {
         (1..=1000).for_each(|us| times.record(us * 1000).expect("within"));
         let cpu = Cpu {
             server: Some(Duration::from_millis(9)),
+            server_busiest: Some(Duration::from_millis(5)),
             client: Duration::from_millis(8),
             busiest: Duration::from_millis(7),
         };
@@ -192,6 +195,7 @@ impl Outcome {
             intervals: vec![interval],
             tally: Tally::sample(),
             timed: Timed::ALL.map(|what| (what, times.clone())).to_vec(),
+            server_cores: Some(2),
             interval: Duration::from_secs(1),
             ..Outcome::none()
         }

@@ -10,8 +10,9 @@ use crate::{
     agents, host,
     host::BUSY,
     outcome::{Cpu, Outcome},
+    problems::Problem,
     rows::{QUANTILES, TIMES, percentiles, rows_of},
-    tally::{End, Packed, Tally},
+    tally::{Packed, Tally},
     usage,
     words::{bytes_text, grouped, time_text},
 };
@@ -25,6 +26,8 @@ pub(crate) struct About {
     pub(crate) urls: Vec<String>,
     /// What users expect, where they follow a script.
     pub(crate) steps: Vec<String>,
+    /// What is to be known of what was run.
+    pub(crate) warnings: Vec<String>,
     pub(crate) connections: usize,
     pub(crate) rate: Option<f64>,
     pub(crate) started_unix_s: u64,
@@ -34,10 +37,14 @@ fn each_us(cpu: Duration, count: u64) -> Option<f64> {
     (count > 0).then(|| cpu.as_secs_f64() * 1e6 / count as f64)
 }
 
-/// Which side set the pace.
-fn bottleneck(cpu: &Cpu, elapsed: f64) -> &'static str {
-    let client = cpu.busiest.as_secs_f64() / elapsed >= BUSY;
-    match (client, cpu.server.map(|server| server.as_secs_f64() / elapsed >= BUSY)) {
+/// Which side set the pace: the server where it has used up all processors that it may run on, or one of its threads was always
+/// busy. Where one of so many is busy and others are not, more of them do not help what that one does.
+fn bottleneck(cpu: &Cpu, server_cores: Option<usize>, elapsed: f64) -> &'static str {
+    let is_busy = |used: Duration, cores: usize| used.as_secs_f64() / elapsed >= BUSY * cores as f64;
+    let client = is_busy(cpu.busiest, 1);
+    let one = cpu.server_busiest.map(|busiest| is_busy(busiest, 1));
+    let all = cpu.server.zip(server_cores).map(|(used, cores)| is_busy(used, cores));
+    match (client, one.zip(all).map(|(one, all)| one || all).or(one).or(all)) {
         (true, Some(true)) => "both",
         (true, _) => "client",
         (false, Some(true)) => "server",
@@ -77,10 +84,8 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     let ramp = outcome.ramp.as_secs_f64().max(1e-9);
     let is_connect = about.scenario == "connect";
     let messages = if is_connect { outcome.ready } else { outcome.done };
-    let bottleneck = bottleneck(&outcome.cpu, elapsed);
+    let bottleneck = bottleneck(&outcome.cpu, outcome.server_cores, elapsed);
     let tally = &outcome.tally;
-    let silent = tally.ends.get(&End::Silent).copied().unwrap_or_default();
-    let problem_count = outcome.problem_count();
     let (host, disturbances) = match outcome.agents.is_empty() {
         true => host::judge(outcome),
         false => agents::host(&outcome.agents),
@@ -95,21 +100,27 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     let by_message = |cpu: Duration| each_us(cpu, outcome.done);
     let by_connection = |cpu: Duration| each_us(cpu, outcome.ready);
 
-    let mut warnings = Vec::new();
+    let mut warnings = about.warnings.clone();
     if bottleneck == "client" && !is_connect {
         warnings.push(format!(
             "the client was the bottleneck: its busiest thread used {:.0} % of a core{}. Compare CPU per message, not \
              messages per second; or give it more --threads and processors",
             outcome.cpu.busiest.as_secs_f64() / elapsed * 100.0,
-            outcome.cpu.server.map_or(String::new(), |server| format!(
-                ", the server only {:.0} %",
-                server.as_secs_f64() / elapsed * 100.0
-            )),
+            outcome.cpu.server.map_or(String::new(), |server| {
+                let used = server.as_secs_f64() / elapsed;
+                format!(", the server only {}", cores_text(used, outcome.server_cores))
+            }),
         ));
     }
     if tally.unsent > 0 {
         warnings
             .push(format!("{} scheduled messages were never sent: the rate is more than was possible", tally.unsent));
+    }
+    if tally.unconnected > 0 {
+        warnings.push(format!(
+            "{} scheduled messages were never sent: there was no connection for them",
+            tally.unconnected
+        ));
     }
     if !disturbances.is_empty() {
         warnings.push(format!("disturbed: {}; repeat it on a quiet machine", disturbances.join(", ")));
@@ -144,7 +155,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         "connections": {
             "wanted": about.connections,
             "ready": outcome.ready,
-            "failed": tally.failed,
+            "failed": tally.problems.count(Problem::Failed),
             "ramp_s": ramp,
             "per_s": outcome.ready as f64 / ramp,
         },
@@ -152,7 +163,8 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
         "messages": messages,
         "messages_per_s": messages as f64 / if is_connect { ramp } else { elapsed },
         "published": outcome.published,
-        "unsent": tally.unsent,
+        "unsent": tally.unsent + tally.unconnected,
+        "unsent_unconnected": tally.unconnected,
         "opened": tally.opened,
         "bytes_in": tally.bytes_in,
         "bytes_out": tally.bytes_out,
@@ -161,8 +173,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
     for (what, histogram) in &outcome.timed {
         figures[format!("{}_us", what.key())] = percentiles(histogram);
     }
-    figures["checks"] =
-        tally.checks.entries().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    tally.problems.fill(&mut figures);
     figures["close_codes"] = tally.closes.iter().map(|(code, count)| (code.to_string(), json!(count))).collect();
     figures["errnos"] = tally.errnos.iter().map(|(errno, count)| (errno_name(*errno), json!(count))).collect();
     figures["http_statuses"] =
@@ -193,17 +204,13 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
             "received": packed(deflated.received),
         });
     }
-    let mut problems = tally.problems.clone();
-    if silent > 0 {
-        problems.push(format!("{} connections: neither a Close frame nor an end in answer to ours", grouped(silent)));
-    }
-    figures["problem_count"] = json!(problem_count);
-    figures["problems"] = json!(problems);
     figures["server"] = match outcome.cpu.server {
         None => Value::Null,
         Some(server) => json!({
             "cpu_us_per_message": by_message(server),
             "cpu_share": server.as_secs_f64() / elapsed,
+            "busiest_thread_share": outcome.cpu.server_busiest.map(|busiest| busiest.as_secs_f64() / elapsed),
+            "cores": outcome.server_cores,
             "cpu_us_per_connection": outcome.ramp_cpu.server.and_then(by_connection),
             "rss_bytes_before": outcome.rss_before,
             "rss_bytes_open": outcome.rss_open,
@@ -379,7 +386,14 @@ pub(crate) fn text(figures: &Value) -> String {
         );
     }
     if let Some(bottleneck) = figures["bottleneck"].as_str().filter(|name| *name != "unknown" && !is_connect) {
-        line("bottleneck", bottleneck.to_owned());
+        let share = number("/server/cpu_share").filter(|_| matches!(bottleneck, "server" | "both"));
+        let why = share.map(|share| {
+            let busiest = number("/server/busiest_thread_share").unwrap_or_default();
+            let cores = count("/server/cores") as usize;
+            let cores = cores_text(share, (cores > 0).then_some(cores));
+            format!(": the server used {cores}, its busiest thread {busiest:.2}")
+        });
+        line("bottleneck", format!("{bottleneck}{}", why.unwrap_or_default()));
     }
     let checks = figures["checks"].as_object().into_iter().flatten();
     let checks: Vec<String> = checks.map(|(name, count)| format!("{count} {name}")).collect();
@@ -426,6 +440,15 @@ pub(crate) fn text(figures: &Value) -> String {
         text += &format!("  {}\n", problem.as_str().unwrap_or_default());
     }
     text
+}
+
+/// How many cores were used, of those that there are for it.
+fn cores_text(used: f64, cores: Option<usize>) -> String {
+    match cores {
+        Some(1) => format!("{used:.2} of 1 core"),
+        Some(cores) => format!("{used:.2} of {cores} cores"),
+        None => format!("{used:.2} cores, of how many is not known"),
+    }
 }
 
 /// Percentiles, in words.
@@ -489,18 +512,41 @@ pub(crate) fn deflate_text(deflate: &Value) -> String {
 mod tests {
     use super::*;
 
+    /// Kills: a server that is called full at one core, however many it has; one whose only thread is full and that is not.
     #[test]
     fn the_side_that_is_busy_is_the_bottleneck() {
-        let cpu = |server: Option<u64>, busiest: u64| Cpu {
-            server: server.map(Duration::from_millis),
-            client: Duration::from_millis(busiest),
-            busiest: Duration::from_millis(busiest),
-        };
-        assert_eq!(bottleneck(&cpu(Some(500), 990), 1.0), "client");
-        assert_eq!(bottleneck(&cpu(Some(990), 500), 1.0), "server");
-        assert_eq!(bottleneck(&cpu(Some(990), 990), 1.0), "both");
-        assert_eq!(bottleneck(&cpu(Some(100), 100), 1.0), "neither");
-        assert_eq!(bottleneck(&cpu(None, 990), 1.0), "client");
-        assert_eq!(bottleneck(&cpu(None, 100), 1.0), "unknown");
+        // What the server's threads use together and the busiest of them, of so many cores; what our busiest thread uses; in ms of 1 s.
+        for (server, cores, client, expected) in [
+            (Some((500, 500)), Some(1), 990, "client"),
+            (Some((990, 990)), Some(1), 500, "server"),
+            (Some((990, 990)), Some(1), 990, "both"),
+            (Some((100, 100)), Some(1), 100, "neither"),
+            // Two threads share one core.
+            (Some((950, 500)), Some(1), 100, "server"),
+            // Far from full, and full.
+            (Some((950, 480)), Some(2), 100, "neither"),
+            (Some((950, 480)), Some(2), 990, "client"),
+            (Some((1900, 950)), Some(2), 100, "server"),
+            (Some((1850, 300)), Some(2), 100, "server"),
+            (Some((3000, 800)), Some(4), 100, "neither"),
+            // It has one thread, or one that does all.
+            (Some((950, 950)), Some(8), 100, "server"),
+            (Some((1200, 990)), Some(8), 100, "server"),
+            // Of how many is not known: a thread is never more than one.
+            (Some((950, 480)), None, 100, "neither"),
+            (Some((950, 950)), None, 100, "server"),
+            (None, None, 990, "client"),
+            (None, None, 100, "unknown"),
+        ] {
+            let ms = Duration::from_millis;
+            let cpu = Cpu {
+                server: server.map(|(all, _)| ms(all)),
+                server_busiest: server.map(|(_, busiest)| ms(busiest)),
+                client: ms(client),
+                busiest: ms(client),
+            };
+            assert_eq!(bottleneck(&cpu, cores, 1.0), expected, "{server:?} of {cores:?}, {client}");
+        }
+        assert_eq!(cores_text(0.904, Some(2)), "0.90 of 2 cores");
     }
 }

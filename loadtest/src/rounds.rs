@@ -6,18 +6,21 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{rows::rows_of, tally::PROBLEMS_LISTED_MAX};
+use crate::{problems::Problems, rows::rows_of};
+
+/// Warnings that are told.
+const WARNINGS_MAX: usize = 20;
 
 /// Whole numbers that each round has anew: how many connections it has, what it runs on.
-const OF_EACH_ROUND: [&str; 7] =
-    ["wanted", "ready", "processors", "threads", "rss_bytes", "rss_bytes_before", "rss_bytes_open"];
+const OF_EACH_ROUND: [&str; 8] =
+    ["wanted", "ready", "processors", "cores", "threads", "rss_bytes", "rss_bytes_before", "rss_bytes_open"];
 /// The time in which messages were counted goes with them.
 const ADDED_UP: [&str; 1] = ["elapsed_s"];
 const EARLIEST: [&str; 1] = ["started_unix_s"];
 /// Lists whose entries stand for the same in each round.
 const BY_PLACE: [&str; 2] = ["agents", "targets"];
 /// What was said, in any round.
-const SAID: [&str; 2] = ["warnings", "problems"];
+const SAID: [&str; 1] = ["warnings"];
 
 /// One report of all; of one round, that round's. Curves and plots are the last round's.
 pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
@@ -32,6 +35,9 @@ pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
             ranges.insert(row.pointer, json!([values[0], values[values.len() - 1]]));
         }
     }
+    let mut problems = Problems::default();
+    rounds.iter().for_each(|round| problems.add(&Problems::read(round)));
+    problems.fill(&mut merged);
     merged["rounds"] = json!(rounds.len());
     merged["ranges"] = Value::Object(ranges);
     merged
@@ -76,7 +82,7 @@ fn by_place(all: &[&Value]) -> Value {
 fn said(all: &[&Value]) -> Value {
     let mut merged: Vec<Value> = Vec::new();
     for text in all.iter().filter_map(|list| list.as_array()).flatten() {
-        if !merged.contains(text) && merged.len() < PROBLEMS_LISTED_MAX {
+        if !merged.contains(text) && merged.len() < WARNINGS_MAX {
             merged.push(text.clone());
         }
     }
@@ -119,18 +125,24 @@ mod tests {
     use super::*;
     use crate::{
         outcome::{Agent, Ended, Outcome},
+        problems::Problem,
         report::{self, About},
     };
 
     #[test]
     fn rounds_have_medians_and_ranges_and_add_up_what_went_wrong() {
         let round = |rate: f64, p99: f64, lost: u64, warning: &str| {
-            json!({"messages_per_s": rate, "latency_us": {"p99": p99}, "checks": {"lost": lost}, "problem_count": lost,
-                   "warnings": [warning], "problems": [], "host": {"disturbed": lost > 1}})
+            let mut figures = json!({"messages_per_s": rate, "latency_us": {"p99": p99}, "warnings": [warning],
+                                     "host": {"disturbed": lost > 1}});
+            let mut problems = Problems::default();
+            problems.note(Problem::Lost, lost, || format!("{lost} of {rate}"));
+            problems.fill(&mut figures);
+            figures
         };
         let merged = merge(vec![round(30.0, 1.0, 0, "a"), round(10.0, 5.0, 2, "b"), round(20.0, 2.0, 1, "a")]);
         assert_eq!((&merged["messages_per_s"], &merged["latency_us"]["p99"]), (&json!(20.0), &json!(2.0)));
         assert_eq!((&merged["checks"]["lost"], &merged["problem_count"]), (&json!(3), &json!(3)));
+        assert_eq!(merged["problems"], json!(["3 lost", "  2 of 10", "  1 of 20"]));
         assert_eq!(merged["ranges"], json!({"/messages_per_s": [10.0, 30.0], "/latency_us/p99": [1.0, 5.0]}));
         assert_eq!((&merged["rounds"], &merged["warnings"]), (&json!(3), &json!(["a", "b"])));
         assert_eq!(merged["host"]["disturbed"], true);
@@ -190,7 +202,7 @@ mod tests {
                 json!({"declined": 1, "sent": {"bytes": 8}}),
             ),
             ("bottleneck", json!("server"), json!("neither"), json!("neither")),
-            ("problems", json!(["a", "b"]), json!(["b", "c"]), json!(["a", "b", "c"])),
+            ("warnings", json!(["a", "b"]), json!(["b", "c"]), json!(["a", "b", "c"])),
             ("server", Value::Null, json!({"rss_bytes": 8}), json!({"rss_bytes": 8})),
         ];
         for (key, first, second, expected) in rows {
@@ -210,6 +222,7 @@ mod tests {
             unit: "replies".to_owned(),
             urls: vec!["wss://a/".to_owned(), "wss://b/".to_owned()],
             steps: vec!["join".to_owned()],
+            warnings: Vec::new(),
             connections: 4,
             rate: Some(5.0),
             started_unix_s: 1000,
@@ -224,12 +237,14 @@ mod tests {
         report::figures(&about, &Outcome { agents: vec![agent], ..Outcome::sample() })
     }
 
-    /// The pointers of all whole numbers, but of curves.
+    /// The pointers of all whole numbers, but of curves and of what is told in words.
     fn whole_numbers(at: &str, value: &Value, into: &mut Vec<String>) {
         match value {
-            Value::Object(table) => table.iter().filter(|(key, _)| *key != "series").for_each(|(key, value)| {
-                whole_numbers(&format!("{at}/{key}"), value, into);
-            }),
+            Value::Object(table) => {
+                table.iter().filter(|(key, _)| !["series", "told"].contains(&key.as_str())).for_each(|(key, value)| {
+                    whole_numbers(&format!("{at}/{key}"), value, into);
+                })
+            }
             Value::Array(list) => {
                 list.iter().enumerate().for_each(|(place, value)| whole_numbers(&format!("{at}/{place}"), value, into));
             }
@@ -264,6 +279,7 @@ mod tests {
             "/connections/ready",
             "/targets/0/ready",
             "/targets/1/ready",
+            "/server/cores",
             "/server/rss_bytes_before",
             "/server/rss_bytes_open",
             "/server/rss_bytes",

@@ -21,6 +21,7 @@ use nix::{
 use ringwire::engine::bell::Bell;
 
 use crate::{
+    deal::Deal,
     gate::{Gate, Reached},
     net::{Nanos, Net},
     outcome::{Counts, Cpu, Host, Interval, Outcome, add_timed},
@@ -39,6 +40,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const RING_EVERY: Duration = Duration::from_millis(60);
 /// Lets a server finish what the last handshake began, before its memory is read.
 const SETTLE: Duration = Duration::from_millis(300);
+/// Scenarios look for what has come too late before the run ends for them.
+const LAST_LOOK: Duration = Duration::from_millis(150);
 /// Descriptors that are not connections, on every ring and in the process.
 const SPARE_DESCRIPTORS: usize = 512;
 
@@ -155,7 +158,7 @@ struct Snapshot {
     at: Instant,
     counts: Counts,
     /// None where there is no process to look at, or no more.
-    server: Option<Duration>,
+    server: Option<usage::Threads>,
     client: Duration,
     host: Option<usage::Host>,
     threads: Vec<Duration>,
@@ -191,12 +194,17 @@ fn joined<T>(ended: thread::Result<io::Result<T>>) -> io::Result<T> {
 }
 
 impl Plan {
+    /// How connections are dealt out to the targets.
+    pub(crate) fn deal(&self) -> Deal {
+        Deal::new(self.targets.len(), self.part.agents)
+    }
+
     fn snapshot(&self, shared: &Shared) -> io::Result<Snapshot> {
         let threads = shared.workers.iter().map(|told| usage::thread_cpu(told.thread.load(Ordering::Relaxed)));
         Ok(Snapshot {
             at: Instant::now(),
             counts: shared.counts(),
-            server: self.server_pid.and_then(|pid| usage::cpu(pid).ok()),
+            server: self.server_pid.and_then(|pid| usage::Threads::read(pid).ok()),
             client: usage::cpu(std::process::id())?,
             host: usage::host(),
             threads: threads.collect(),
@@ -205,8 +213,10 @@ impl Plan {
 
     fn cpu(&self, begin: &Snapshot, end: &Snapshot) -> Cpu {
         let threads = begin.threads.iter().zip(&end.threads).map(|(begin, end)| end.saturating_sub(*begin));
+        let server = begin.server.as_ref().zip(end.server.as_ref()).map(|(begin, end)| end.since(begin));
         Cpu {
-            server: begin.server.zip(end.server).map(|(begin, end)| end.saturating_sub(begin)),
+            server: server.map(|(all, _)| all),
+            server_busiest: server.map(|(_, busiest)| busiest),
             client: end.client.saturating_sub(begin.client),
             busiest: threads.max().unwrap_or_default(),
         }
@@ -336,6 +346,7 @@ impl Plan {
                 tally,
                 timed,
                 interrupted: stop.load(Ordering::Relaxed),
+                server_cores: self.server_pid.and_then(usage::cores),
                 server_gone: self.server_pid.is_some() && rss_after.is_none(),
                 interval: self.interval,
                 agents: Vec::new(),
@@ -376,7 +387,7 @@ impl Plan {
         let slots = (own + own / 4 + 64).min(own + SPARE_DESCRIPTORS - 64) as u32;
         let seed = u64::from(std::process::id()) << 32 ^ share.place() as u64;
         let mut net = Net::new(
-            self.targets.clone(),
+            (self.targets.clone(), self.deal()),
             self.messages,
             slots,
             self.workers as u32,
@@ -417,7 +428,7 @@ impl Plan {
             told.open.store(tally.open, Ordering::Relaxed);
             told.opened.store(tally.opened, Ordering::Relaxed);
             told.asked.store(tally.asked, Ordering::Relaxed);
-            told.problems.store(tally.checks.total() + tally.failed, Ordering::Relaxed);
+            told.problems.store(tally.problems.total(), Ordering::Relaxed);
             match phase {
                 Phase::Open if scenario.is_ready(&net.io) => told.ready.store(true, Ordering::Release),
                 Phase::Measure | Phase::Drain if !told.finished.load(Ordering::Relaxed) => {
@@ -425,7 +436,9 @@ impl Plan {
                     if phase == Phase::Measure {
                         waiting_since = None;
                     }
-                    let given_up = phase == Phase::Drain && net.io.now > since + self.patience.as_nanos() as Nanos;
+                    // Nothing is sent any more: what is under way then has had all its time.
+                    let time = (self.patience + LAST_LOOK).as_nanos() as Nanos;
+                    let given_up = phase == Phase::Drain && net.io.now > since + time;
                     if given_up || scenario.is_idle(&net.io) {
                         told.finished.store(true, Ordering::Release);
                     }

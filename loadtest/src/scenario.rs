@@ -12,6 +12,7 @@ use ringwire::proto::Kind;
 use crate::{
     net::{App, Io, Nanos, Open, Received, Speaks},
     part::Part,
+    problems::Problem,
     track::{Arrival, Tracker},
     wire::Name,
 };
@@ -28,7 +29,7 @@ pub(crate) enum Phase {
     Warmup,
     /// Messages flow.
     Measure,
-    /// Nothing new begins.
+    /// Nothing new begins: what is late for its schedule is not sent any more.
     Drain,
     /// Goodbye.
     Stop,
@@ -51,7 +52,7 @@ pub(crate) trait Scenario: App {
     fn enter(&mut self, io: &mut Io, phase: Phase);
     /// Every connection is open, or will not be.
     fn is_ready(&self, io: &Io) -> bool;
-    /// Nothing is due any more. In [`Phase::Measure`]: nothing will be sent any more either.
+    /// Nothing is waited for any more. In [`Phase::Measure`]: nothing will be sent any more either.
     fn is_idle(&mut self, io: &Io) -> bool;
     /// Counts what is missing; called once, at the end.
     fn conclude(&mut self, io: &mut Io);
@@ -93,6 +94,12 @@ impl Share {
     /// This worker's part of a budget; none is unlimited.
     pub(crate) fn of_budget(self, total: Option<u64>) -> u64 {
         total.map_or(u64::MAX, |total| self.of(usize::try_from(total).unwrap_or(usize::MAX)) as u64)
+    }
+
+    /// Whether the item with this number in the whole run is this worker's.
+    pub(crate) fn has(self, number: usize) -> bool {
+        let (agent, index) = (number % self.part.agents, number / self.part.agents);
+        agent == self.part.agent && index % self.workers == self.worker
     }
 
     /// The number in the whole run of this worker's item `index`, dealt out in turn.
@@ -158,7 +165,7 @@ impl Opener {
 /// A plain connection with this tag.
 pub(crate) fn plain(tag: usize, raw: bool) -> Open {
     let speaks = if raw { Speaks::Raw } else { Speaks::WebSocket };
-    Open { tag: tag as u32, number: 0, speaks, room: None, receive_buffer: None }
+    Open { tag: tag as u32, number: 0, turn: None, speaks, room: None, receive_buffer: None }
 }
 
 /// When each message of a worker should be sent: evenly, whatever the replies do.
@@ -219,26 +226,26 @@ pub(crate) fn judge(
                 Arrival::InOrder => return Verdict::Arrived { sequence: name.sequence, skipped: 0 },
                 Arrival::After(skipped) => return Verdict::Arrived { sequence: name.sequence, skipped },
                 Arrival::Late => {
-                    tally.checks.reordered += 1;
-                    tally.say(|| format!("connection {tag}: message {} came behind a later one", name.sequence));
+                    tally.note(Problem::Reordered, 1, || {
+                        format!("connection {tag}: message {} came behind a later one", name.sequence)
+                    });
                 }
                 Arrival::Duplicate => {
-                    tally.checks.duplicated += 1;
-                    tally.say(|| format!("connection {tag}: message {} came again", name.sequence));
+                    tally.note(Problem::Duplicated, 1, || {
+                        format!("connection {tag}: message {} came again", name.sequence)
+                    });
                 }
             }
             Verdict::Nothing
         }
         Some(name) if right_kind => {
-            tally.checks.unexpected += 1;
-            tally.say(|| {
+            tally.note(Problem::Unexpected, 1, || {
                 let Name { stream, sequence } = name;
                 format!("connection {tag}: message {sequence} of stream {stream}, which was not sent to it")
             });
             Verdict::Nothing
         }
         _ => {
-            tally.checks.corrupted += 1;
             let (kind, len) = (message.kind, message.payload.len());
             let want = io.messages.size(near);
             let what = if !right_kind && known.is_some() {
@@ -251,7 +258,7 @@ pub(crate) fn judge(
                 let byte = right.iter().zip(message.payload).position(|(want, got)| want != got).unwrap_or_default();
                 format!("is wrong at byte {byte} of {len}")
             };
-            tally.say(|| format!("connection {tag}: message {} {what}", near.sequence));
+            tally.note(Problem::Corrupted, 1, || format!("connection {tag}: message {} {what}", near.sequence));
             if tracker.next < sent {
                 tracker.next += 1;
                 Verdict::Spoilt
@@ -283,6 +290,9 @@ mod tests {
                 let shares = shares(workers);
                 let mut numbers: Vec<usize> =
                     shares.iter().flat_map(|share| (0..share.of(total)).map(|index| share.number(index))).collect();
+                assert!(shares.iter().all(|share| (0..share.of(total)).all(|index| share.has(share.number(index)))));
+                let owners = |number: &usize| shares.iter().filter(|share| share.has(*number)).count();
+                assert!((0..total).all(|number| owners(&number) == 1), "{workers:?}");
                 numbers.sort_unstable();
                 assert_eq!(numbers, (0..total).collect::<Vec<_>>(), "{workers:?}");
                 let budgets: u64 = shares.iter().map(|share| share.of_budget(Some(total as u64))).sum();

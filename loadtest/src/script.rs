@@ -4,6 +4,7 @@
 pub(crate) mod expect;
 pub(crate) mod file;
 pub(crate) mod recording;
+pub(crate) mod seats;
 pub(crate) mod stages;
 mod steps;
 mod table;
@@ -13,8 +14,8 @@ mod turns;
 
 use ringwire::proto::Kind;
 
-use self::{expect::Expected, stages::Stages, template::Template, turns::Turns};
-use crate::net::Nanos;
+use self::{expect::Expected, seats::Seat, stages::Stages, template::Template, turns::Turns};
+use crate::{deal::Deal, net::Nanos, scenario::Share};
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Role {
     pub(crate) name: String,
     /// So many of all users, in parts, are of this kind.
     pub(crate) weight: u32,
+    /// The URL that these go to, by its number; without it they are dealt out to all.
+    pub(crate) target: Option<usize>,
     /// In place of the URL's.
     pub(crate) path: Option<Template>,
     pub(crate) headers: Vec<(String, Template)>,
@@ -117,6 +120,7 @@ impl Role {
         Role {
             name: name.to_owned(),
             weight: 1,
+            target: None,
             path: None,
             headers: Vec::new(),
             rows: Vec::new(),
@@ -140,14 +144,19 @@ impl Script {
         Script::new(vec![role], stages, vec!["reply".to_owned()], None)
     }
 
-    /// Which role a user has.
-    pub(crate) fn role_of(&self, user: usize) -> usize {
-        self.turns.role_of(user)
+    /// The users of a worker, in the order in which they come.
+    pub(crate) fn seats(&self, share: Share, deal: Deal) -> Vec<Seat> {
+        seats::of_worker(&self.turns, self.stages.most(), share, deal)
     }
 
-    /// How many users before this one have the same role.
-    pub(crate) fn number_in_role(&self, user: usize) -> usize {
-        self.turns.number_in_role(user)
+    /// The longest that anything may take which is expected, if nothing else is said.
+    pub(crate) fn patience(&self, unsaid: Nanos) -> Nanos {
+        let actions = self.roles.iter().flat_map(|role| role.begin.iter().chain(&role.each));
+        let within = |action: &Action| match action {
+            Action::Expect { within, .. } => *within,
+            _ => None,
+        };
+        actions.filter_map(within).fold(unsaid, Nanos::max)
     }
 }
 

@@ -6,51 +6,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::pack;
+use crate::problems::{Problem, Problems};
 pub(crate) use crate::times::{Timed, latencies};
-
-/// Problems that are told in words; the rest is only counted.
-pub(crate) const PROBLEMS_LISTED_MAX: usize = 20;
-
-/// Messages that were not as they should be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Checks {
-    /// Never came.
-    pub(crate) lost: u64,
-    /// Came again.
-    pub(crate) duplicated: u64,
-    /// Came behind a later one.
-    pub(crate) reordered: u64,
-    /// Came with another opcode, length or content.
-    pub(crate) corrupted: u64,
-    /// Came although nobody sent them.
-    pub(crate) unexpected: u64,
-}
-
-impl Checks {
-    pub(crate) fn add(&mut self, other: &Checks) {
-        let Checks { lost, duplicated, reordered, corrupted, unexpected } = other;
-        self.lost += lost;
-        self.duplicated += duplicated;
-        self.reordered += reordered;
-        self.corrupted += corrupted;
-        self.unexpected += unexpected;
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.lost + self.duplicated + self.reordered + self.corrupted + self.unexpected
-    }
-
-    /// Names and counts.
-    pub(crate) fn entries(&self) -> [(&'static str, u64); 5] {
-        [
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("corrupted", self.corrupted),
-            ("unexpected", self.unexpected),
-        ]
-    }
-}
 
 /// Handshakes of TLS.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -189,8 +146,9 @@ pub(crate) struct Tally {
     pub(crate) done: u64,
     /// Messages published, where each has many deliveries.
     pub(crate) published: u64,
-    /// Scheduled messages that were never sent.
+    /// Scheduled messages that were never sent, although who was to send them was there; and those that nobody was there for.
     pub(crate) unsent: u64,
+    pub(crate) unconnected: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     /// Connections open now.
@@ -201,14 +159,11 @@ pub(crate) struct Tally {
     pub(crate) asked: u64,
     /// How they ended.
     pub(crate) ends: BTreeMap<End, u64>,
-    pub(crate) checks: Checks,
-    /// Connections that failed or ended on their own.
-    pub(crate) failed: u64,
     /// Close codes that the server sent.
     pub(crate) closes: BTreeMap<u16, u64>,
     /// System errors.
     pub(crate) errnos: BTreeMap<i32, u64>,
-    /// HTTP statuses other than the wanted.
+    /// HTTP statuses other than the wanted: why connections failed and messages were lost.
     pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) secured: Secured,
     pub(crate) deflated: Deflated,
@@ -224,7 +179,8 @@ pub(crate) struct Tally {
     /// Whose connection something is told of now.
     #[serde(skip)]
     pub(crate) target: usize,
-    pub(crate) problems: Vec<String>,
+    /// All that was not as it should be.
+    pub(crate) problems: Problems,
     /// The main latency of the current interval.
     #[serde(skip, default = "latencies")]
     pub(crate) interval: Histogram<u64>,
@@ -241,14 +197,13 @@ impl Tally {
             done: 0,
             published: 0,
             unsent: 0,
+            unconnected: 0,
             bytes_in: 0,
             bytes_out: 0,
             open: 0,
             opened: 0,
             asked: 0,
             ends: BTreeMap::new(),
-            checks: Checks::default(),
-            failed: 0,
             closes: BTreeMap::new(),
             errnos: BTreeMap::new(),
             statuses: BTreeMap::new(),
@@ -259,29 +214,34 @@ impl Tally {
             sessions: 0,
             targets: Vec::new(),
             target: 0,
-            problems: Vec::new(),
+            problems: Problems::default(),
             interval: latencies(),
             timed: Default::default(),
             recording: false,
         }
     }
 
+    /// Adds what is counted once, when a run is over, and all problems.
+    pub(crate) fn add(&mut self, from: &Tally) {
+        self.add_beside_problems(from);
+        self.problems.add(&from.problems);
+    }
+
     /// Adds what is counted once, when a run is over: not what the workers tell meanwhile, nor what is measured in time
     /// besides the main latency.
-    pub(crate) fn add(&mut self, from: &Tally) {
+    pub(crate) fn add_beside_problems(&mut self, from: &Tally) {
         // Named one by one, so that a new one is not forgotten.
         let Tally {
             done: _,
             published: _,
             unsent,
+            unconnected,
             bytes_in,
             bytes_out,
             open: _,
             opened,
             asked,
             ends,
-            checks,
-            failed,
             closes,
             errnos,
             statuses,
@@ -292,20 +252,19 @@ impl Tally {
             sessions,
             targets,
             target: _,
-            problems,
+            problems: _,
             interval: _,
             timed: _,
             recording: _,
         } = from;
         self.unsent += unsent;
+        self.unconnected += unconnected;
         self.bytes_in += bytes_in;
         self.bytes_out += bytes_out;
         self.opened += opened;
         self.asked += asked;
-        self.failed += failed;
         self.unasked += unasked;
         self.sessions += sessions;
-        self.checks.add(checks);
         add_counts(&mut self.ends, ends);
         add_counts(&mut self.closes, closes);
         add_counts(&mut self.errnos, errnos);
@@ -324,8 +283,6 @@ impl Tally {
             self.targets.resize_with(targets.len(), OfTarget::new);
         }
         self.targets.iter_mut().zip(targets).for_each(|(into, from)| into.add(from));
-        let room = PROBLEMS_LISTED_MAX.saturating_sub(self.problems.len());
-        self.problems.extend(problems.iter().take(room).cloned());
     }
 
     /// Records the main latency.
@@ -364,10 +321,23 @@ impl Tally {
         self.timed[what as usize].as_ref()
     }
 
-    /// Lists a problem in words while the list is short. The caller counts it.
-    pub(crate) fn say(&mut self, text: impl FnOnce() -> String) {
-        if self.problems.len() < PROBLEMS_LISTED_MAX {
-            self.problems.push(text());
+    /// Counts problems, and tells of them what the text says.
+    pub(crate) fn note(&mut self, what: Problem, count: u64, text: impl FnOnce() -> String) {
+        self.problems.note(what, count, text);
+    }
+
+    /// Counts scheduled messages that were never sent; whether there was a connection for them says why.
+    pub(crate) fn never_sent(&mut self, count: u64, is_connected: bool) {
+        *if is_connected { &mut self.unsent } else { &mut self.unconnected } += count;
+    }
+
+    /// Counts how a connection has ended.
+    pub(crate) fn ended(&mut self, how: End, tag: u32) {
+        *self.ends.entry(how).or_default() += 1;
+        if how == End::Silent {
+            self.note(Problem::Silent, 1, || {
+                format!("connection {tag}: neither a Close frame nor an end in answer to ours")
+            });
         }
     }
 }
@@ -379,19 +349,22 @@ impl Tally {
         let mut times = latencies();
         [10, 1_000, 1_000_000].iter().for_each(|ns| times.record(*ns).expect("within"));
         let packed = |messages| Packed { messages, bytes: 100 * messages, bytes_on_wire: 40 * messages };
+        let mut problems = Problems::default();
+        for (what, count) in Problem::CHECKS.into_iter().chain([Problem::Failed]).zip(10..) {
+            problems.note(what, count, || "a \"problem\"".to_owned());
+        }
         let target = OfTarget { opened: 2, failed: 1, latencies: times.clone(), handshakes: times.clone() };
         Tally {
             done: 1,
             published: 2,
             unsent: 3,
+            unconnected: 9,
             bytes_in: 4,
             bytes_out: 5,
             open: 6,
             opened: 7,
             asked: 8,
             ends: BTreeMap::from([(End::Closed, 6), (End::LeftOpen, 2)]),
-            checks: Checks { lost: 9, duplicated: 10, reordered: 11, corrupted: 12, unexpected: 13 },
-            failed: 14,
             closes: BTreeMap::from([(1001, 15), (1006, 16)]),
             errnos: BTreeMap::from([(104, 17)]),
             statuses: BTreeMap::from([(503, 18)]),
@@ -411,7 +384,7 @@ impl Tally {
             unasked: 27,
             sessions: 28,
             targets: vec![target.clone(), target],
-            problems: vec!["a \"problem\"".to_owned()],
+            problems,
             ..Tally::new()
         }
     }
@@ -427,7 +400,9 @@ mod tests {
         let mut sum = Tally::new();
         (0..3).for_each(|_| sum.add(&Tally::sample()));
         let numbers = |tally: &Tally| -> Vec<u64> {
-            let json = serde_json::to_value(tally).expect("JSON");
+            let mut json = serde_json::to_value(tally).expect("JSON");
+            // What is told of them is told as it was.
+            json["problems"].take();
             let mut numbers = Vec::new();
             let mut left = vec![&json];
             while let Some(value) = left.pop() {
@@ -442,13 +417,15 @@ mod tests {
         // What the workers tell meanwhile is not the sum's.
         let one = Tally { done: 0, published: 0, open: 0, ..Tally::sample() };
         assert_eq!(numbers(&sum), numbers(&one).iter().map(|number| 3 * number).collect::<Vec<_>>());
-        assert_eq!(numbers(&sum).iter().filter(|number| **number > 0).count(), 31);
+        assert_eq!(numbers(&sum).iter().filter(|number| **number > 0).count(), 26);
         let counts = |times: Option<&Histogram<u64>>| times.map(|times| times.len());
         assert_eq!(counts(sum.steps[0].as_ref()), Some(9));
         let [first, second] = &sum.targets[..] else { panic!("two targets") };
         for target in [first, second] {
             assert_eq!((target.opened, target.failed, target.latencies.len(), target.handshakes.len()), (6, 3, 9, 9));
         }
-        assert_eq!(sum.problems.len(), 3);
+        for (what, count) in Problem::CHECKS.into_iter().chain([Problem::Failed]).zip(10..) {
+            assert_eq!(sum.problems.count(what), 3 * count);
+        }
     }
 }

@@ -55,6 +55,11 @@ impl Tracker {
         }
     }
 
+    /// Whether message `sequence` has not come.
+    pub(crate) fn is_missing(&self, sequence: u64) -> bool {
+        sequence >= self.next || self.gaps.iter().any(|gap| (gap.0..gap.1).contains(&sequence))
+    }
+
     /// How many of the `sent` messages have not come.
     pub(crate) fn missing(&self, sent: u64) -> u64 {
         sent.saturating_sub(self.next) + self.gaps.iter().map(|gap| gap.1 - gap.0).sum::<u64>()
@@ -77,6 +82,7 @@ mod tests {
         assert_eq!(tracker.arrive(4), Arrival::Duplicate);
         assert_eq!(tracker.arrive(5), Arrival::InOrder);
         assert_eq!(tracker.missing(6), 1);
+        assert_eq!([0, 1, 2, 5, 6].map(|sequence| tracker.is_missing(sequence)), [false, true, false, false, true]);
         tracker.skip_to(9);
         assert_eq!((tracker.next, tracker.missing(9)), (9, 4));
         assert_eq!(tracker.arrive(1), Arrival::Late);

@@ -1,13 +1,13 @@
 //! CPU time and memory of a process, read from procfs.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
 /// Whether a process is there to be looked at.
 ///
 /// # Errors
 /// Why not, as the end of a sentence about it.
 pub(crate) fn check(pid: u32) -> Result<(), String> {
-    match cpu(pid).and_then(|_| resident_bytes(pid)) {
+    match Threads::read(pid).and_then(|_| resident_bytes(pid)) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err("there is no such process on this machine".to_owned())
@@ -16,14 +16,51 @@ pub(crate) fn check(pid: u32) -> Result<(), String> {
     }
 }
 
+/// CPU time that each thread of a process has used so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Threads(BTreeMap<u32, Duration>);
+
+impl Threads {
+    pub(crate) fn read(pid: u32) -> io::Result<Threads> {
+        let mut threads = BTreeMap::new();
+        for task in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
+            let task = task?;
+            let number = task.file_name().to_str().and_then(|name| name.parse().ok());
+            // A thread may end between listing and reading.
+            if let Some((number, nanoseconds)) = number.zip(thread_nanoseconds(&task.path())) {
+                threads.insert(number, Duration::from_nanos(nanoseconds));
+            }
+        }
+        Ok(Threads(threads))
+    }
+
+    /// What all of them together have used since, and what the busiest one has.
+    pub(crate) fn since(&self, begin: &Threads) -> (Duration, Duration) {
+        let used =
+            |(number, time): (&u32, &Duration)| time.saturating_sub(begin.0.get(number).copied().unwrap_or_default());
+        let each = || self.0.iter().map(used);
+        (each().sum(), each().max().unwrap_or_default())
+    }
+}
+
 /// CPU time all threads of a process have used so far.
 pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
-    let mut nanoseconds = 0;
-    for task in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
-        // A thread may end between listing and reading.
-        nanoseconds += thread_nanoseconds(&task?.path()).unwrap_or_default();
-    }
-    Ok(Duration::from_nanos(nanoseconds))
+    Ok(Threads::read(pid)?.since(&Threads::default()).0)
+}
+
+/// How many processors a process may run on.
+pub(crate) fn cores(pid: u32) -> Option<usize> {
+    cores_of(&fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?)
+}
+
+/// `Cpus_allowed_list: 0-1,4` (proc(5)).
+fn cores_of(status: &str) -> Option<usize> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        (last.parse::<usize>().ok()? + 1).checked_sub(first.parse().ok()?)
+    };
+    list.trim().split(',').map(range).sum::<Option<usize>>().filter(|cores| *cores > 0)
 }
 
 /// CPU time of one thread of this process.
@@ -94,6 +131,31 @@ mod tests {
             assert_eq!(host_of(wrong), None, "{wrong}");
         }
         assert!(host().is_some_and(|host| !host.used.is_zero()));
+    }
+
+    #[test]
+    fn the_processors_of_a_process_are_read() {
+        for (list, cores) in
+            [("0", Some(1)), ("0-1", Some(2)), ("0-3,8,10-11", Some(7)), ("", None), ("x", None), ("3-1", None)]
+        {
+            assert_eq!(cores_of(&format!("Name:\tx\nCpus_allowed_list:\t{list}\n")), cores, "{list}");
+        }
+        assert_eq!(cores_of("Name:\tx\n"), None);
+        let here = std::thread::available_parallelism().expect("known").get();
+        assert!(cores(std::process::id()).is_some_and(|cores| cores >= here));
+    }
+
+    /// Kills: the busiest thread that is the one which has used most before.
+    #[test]
+    fn what_threads_use_is_counted_from_the_beginning() {
+        let threads = |times: &[(u32, u64)]| {
+            Threads(times.iter().map(|(number, ms)| (*number, Duration::from_millis(*ms))).collect())
+        };
+        let begin = threads(&[(1, 9_000), (2, 100), (3, 50)]);
+        // One has ended, and one has begun.
+        let end = threads(&[(1, 9_010), (2, 500), (4, 30)]);
+        assert_eq!(end.since(&begin), (Duration::from_millis(440), Duration::from_millis(400)));
+        assert!(!Threads::read(std::process::id()).expect("ours").0.is_empty());
     }
 
     #[test]

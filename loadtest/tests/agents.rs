@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Noted, Ringwire, program, scratch, serve, serve_noting};
+use common::{Noted, Ringwire, assert_accounted, program, scratch, serve, serve_noting};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -93,6 +93,9 @@ fn text(output: &Output) -> String {
 fn lead(code: i32, command: &str, options: &str, agents: &[&Agent]) -> Value {
     let (output, figures) = lead_with("", command, options, agents);
     assert_eq!(output.status.code(), Some(code), "{command} {options}\n{}", text(&output));
+    if !figures.is_null() {
+        assert_accounted(&figures);
+    }
     figures
 }
 
@@ -167,6 +170,10 @@ fn two_agents_make_exactly_what_one_would() {
         assert_adds_up(&figures);
         assert_eq!(figures["messages"], counted, "{command}: {figures}");
         assert_eq!(figures["problem_count"], 0);
+        if command == "emit" {
+            let connections = &figures["connections"];
+            assert_eq!((&connections["wanted"], &connections["ready"]), (&json!(11), &json!(11)), "{figures}");
+        }
     }
     // One agent alone may do anything.
     let figures = lead(0, "broadcast", &format!("{} --subscribers 9 --count 20 --warmup 0", url("/broadcast")), &[&a]);
@@ -531,7 +538,7 @@ fn a_dead_or_silent_agent_ends_the_run_and_is_named() {
         assert!(figures["messages"].as_u64() > Some(0), "{figures}");
         assert_eq!((&figures["messages"], &figures["passed"]), (&rows[0]["messages"], &json!(false)));
         assert_eq!((&figures["ends"]["unknown"], total(&figures["ends"])), (&json!(3), 6), "{figures}");
-        assert!(figures["problems"][0].as_str().is_some_and(|first| first.contains(&b.address)), "{figures}");
+        assert!(figures["problems"][1].as_str().is_some_and(|first| first.contains(&b.address)), "{figures}");
         assert!(figures["warnings"].to_string().contains("1 of 2 agents are lost"), "{figures}");
         // The other is there for the next.
         lead_when_free(&format!("ws://{}/echo", server.address), &[&a]);
@@ -649,14 +656,14 @@ fn greet(agent: &Agent, hello: &Value) -> (Socket, Value) {
 }
 
 fn own_hello() -> Value {
-    json!({"protocol": 1, "version": env!("CARGO_PKG_VERSION")})
+    json!({"protocol": 2, "version": env!("CARGO_PKG_VERSION")})
 }
 
 #[test]
 fn versions_must_be_the_same() {
     let agent = Agent::start("");
     for hello in
-        [json!({"protocol": 2, "version": env!("CARGO_PKG_VERSION")}), json!({"protocol": 1, "version": "0.0.9"})]
+        [json!({"protocol": 1, "version": env!("CARGO_PKG_VERSION")}), json!({"protocol": 2, "version": "0.0.9"})]
     {
         let (_, answer) = greet(&agent, &hello);
         assert!(answer["refused"]["why"].as_str().is_some_and(|why| why.contains("both must be the same")), "{answer}");

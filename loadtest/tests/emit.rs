@@ -28,6 +28,14 @@ fn serve_api_telling(
     deliver: impl Fn(u64, Value) -> Vec<Value> + Send + Sync + 'static,
     told: impl Fn(u64) -> &'static str + Send + Sync + 'static,
 ) -> SocketAddr {
+    serve_api_answering(deliver, move |number| (200, told(number)))
+}
+
+/// The same, where `answered` has the status as well.
+fn serve_api_answering(
+    deliver: impl Fn(u64, Value) -> Vec<Value> + Send + Sync + 'static,
+    answered: impl Fn(u64) -> (u16, &'static str) + Send + Sync + 'static,
+) -> SocketAddr {
     let sockets: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
     let delivered = AtomicU64::new(0);
     serve(move |stream| {
@@ -69,8 +77,8 @@ fn serve_api_telling(
                 Frame::from_payload(header, event.into()).format(&mut frame).expect("a vector takes all");
                 sockets.lock().expect("held briefly")[id].write_all(&frame).expect("open");
             }
-            let told = told(number);
-            let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{told}", told.len());
+            let (status, told) = answered(number);
+            let response = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n{told}", told.len());
             // As long as more requests are there, their responses go together.
             responses.extend_from_slice(response.as_bytes());
             if stream.buffer().is_empty() {
@@ -93,6 +101,22 @@ fn messages_by_http_reach_their_sockets() {
     let url = format!("ws://{}/ws", serve_api(|_, _| vec!["something else".into()]));
     let figures = run(1, "emit", &url, "--connections 1 --posters 1 --warmup 0 --count 3 --patience 1");
     assert_eq!(figures["checks"]["corrupted"], 3, "{figures}");
+}
+
+/// Kills: a number of connections that are wanted which is not that of those that are opened.
+#[test]
+fn as_many_are_wanted_as_are_opened() {
+    let url = format!("ws://{}/ws", serve_api(|_, data| vec![data]));
+    for (sockets, posters, threads, all) in
+        [(3, 8, 1, 6), (3, 8, 2, 6), (3, 1, 2, 5), (5, 2, 2, 9), (5, 2, 3, 10), (1, 1, 1, 2), (6, 2, 1, 8)]
+    {
+        let options = format!("--connections {sockets} --posters {posters} --threads {threads} --warmup 0 --count 20");
+        let figures = run(0, "emit", &url, &options);
+        let connections = &figures["connections"];
+        assert_eq!((&connections["wanted"], &connections["ready"]), (&json!(all), &json!(all)), "{options}");
+        let ends: u64 = figures["ends"].as_object().expect("a table").values().filter_map(Value::as_u64).sum();
+        assert_eq!(ends, all, "{options}: {sockets} sockets");
+    }
 }
 
 /// Kills: a second request that waits for the first one's response; what is lost of a pipeline and holds it up for good.
@@ -147,6 +171,23 @@ fn several_messages_by_http_are_in_flight_at_once() {
     assert_only_lost(&figures, 1);
     let twice = url(serve_api(|number, data| vec![data; if number == 50 { 2 } else { 1 }]));
     assert_only(&run(1, "emit", &twice, &format!("{piped} --count 200")), "duplicated", 1);
+}
+
+/// Kills: a message that was refused and is a problem twice, or none where it came all the same.
+#[test]
+fn a_refused_message_is_one_problem_whether_it_came_or_not() {
+    for (delivers, check, text) in [
+        (false, "lost", "never came: its response had status 500"),
+        (true, "unexpected", "came, but its response had status 500"),
+    ] {
+        let deliver = move |number, data| if number % 5 != 3 || delivers { vec![data] } else { vec![] };
+        let addr = serve_api_answering(deliver, |number| if number % 5 == 3 { (500, "") } else { (200, "") });
+        let options = "--connections 3 --posters 2 --pipeline 2 --warmup 0 --count 20 --patience 1";
+        let figures = run(1, "emit", &format!("ws://{addr}/ws"), options);
+        assert_only(&figures, check, 4);
+        assert_eq!(figures["http_statuses"], json!({"500": 4}), "{figures}");
+        says(&figures, text);
+    }
 }
 
 /// Kills: a response that is not looked into.

@@ -2,44 +2,12 @@
 
 mod common;
 
-use std::{collections::BTreeSet, path::PathBuf, process::Output};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use common::{Ringwire, assert_only, program, run, says, scratch, serve_echo, serve_noting};
-
-/// A file that is removed with it.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> File {
-        let path = scratch(name);
-        std::fs::write(&path, text).expect("written");
-        File(path)
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.0).expect("ours");
-    }
-}
-
-fn output(command: &str, file: &File, options: &str) -> Output {
-    program().args([command, "-q"]).arg(&file.0).args(options.split_whitespace()).output().expect("it starts")
-}
-
-/// Plays a file, expects this exit code, and returns the figures.
-fn play(code: i32, command: &str, file: &File, options: &str) -> Value {
-    let json = scratch("figures.json");
-    let output = output(command, file, &format!("{options} --json {}", json.display()));
-    let text = [output.stdout, output.stderr].concat();
-    assert_eq!(output.status.code(), Some(code), "{options}\n{}", String::from_utf8_lossy(&text));
-    let figures = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
-    std::fs::remove_file(json).expect("ours");
-    figures
-}
+use common::{File, Ringwire, assert_only, output, play, program, run, says, serve_echo, serve_noting};
 
 #[test]
 fn users_join_rooms_and_talk_as_the_file_says() {
@@ -121,6 +89,41 @@ fn every_connection_has_its_row_of_the_file() {
     let file = File::new("message.toml", &text.replace("?as={name}", "?as={message}"));
     let figures = play(1, "run", &file, "--size 300");
     says(&figures, "characters that HTTP does not allow");
+}
+
+/// Kills: kinds and URLs that are dealt out by the same number: one URL has all of a kind.
+#[test]
+fn every_url_has_users_of_every_kind() {
+    for urls in 1..=3 {
+        let servers: Vec<_> = (0..urls).map(|_| serve_noting()).collect();
+        let text: String = servers.iter().map(|(addr, _)| format!("\"ws://{addr}\", ")).collect();
+        for weights in [[1, 1], [3, 1]] {
+            servers.iter().for_each(|(_, noted)| noted.lock().expect("held briefly").clear());
+            let user = |place: usize| {
+                format!(
+                    "[[users]]\nweight = {}\npath = \"/{place}/{{user}}\"\nsteps = [{{ send = \"{{message}}\", \
+                     expect = \"sent\", think = \"50ms\" }}]\n",
+                    weights[place]
+                )
+            };
+            let file = File::new(
+                "kinds.toml",
+                &format!("url = [{text}]\nconnections = 12\nduration = \"300ms\"\n{}{}", user(0), user(1)),
+            );
+            play(0, "run", &file, "--threads 2");
+            let all = 12 / (weights[0] + weights[1]);
+            for (_, noted) in &servers {
+                let noted = noted.lock().expect("held briefly");
+                for (place, weight) in weights.iter().enumerate() {
+                    let kind = format!("/{place}/");
+                    let count = noted.iter().filter(|(path, _)| path.starts_with(&kind)).count();
+                    let part: usize = all * weight;
+                    let even = part / urls..=part.div_ceil(urls);
+                    assert!(even.contains(&count), "{count} to one of {urls} URLs, {weights:?}: {noted:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -213,6 +216,54 @@ fn recordings_are_played_again() {
     says(&figures, "session 1: nothing came that is as expected");
     let figures = play(1, "replay", &file, &format!("--url ws://{other}/ --match any --patience 300ms"));
     assert_eq!(figures["checks"]["lost"], 1, "an echo says nothing first: {figures}");
+}
+
+/// Kills: a second server whose sessions go to the first; frames that no user sends, which are sent as text; a mark before the text.
+#[test]
+fn recordings_of_several_servers_and_with_what_cannot_be_played() {
+    let servers = [serve_noting(), serve_noting()];
+    let message =
+        |kind: &str, opcode: i32, data: &str| json!({"type": kind, "time": 5.0, "opcode": opcode, "data": data});
+    let entry = |server: usize, path: &str| {
+        let messages = json!([
+            message("send", 9, ""),
+            message("send", 1, "hello"),
+            message("receive", 1, "hello"),
+            message("receive", 10, ""),
+            message("receive", 8, ""),
+            message("error", -1, "net::ERR_CONNECTION_RESET"),
+        ]);
+        json!({"request": {"url": format!("ws://{}/{path}", servers[server].0)}, "_webSocketMessages": messages})
+    };
+    let har = json!({"log": {"entries": [entry(0, "a"), entry(1, "b"), entry(0, "c"), entry(1, "d"), entry(1, "e")]}});
+    let file = File::new("two.har", &format!("\u{feff}{har}"));
+    let told = "20 of 30 recorded messages cannot be played, and are left out: 15 control frames, 5 of type";
+    let paths = |server: usize| {
+        let mut noted = servers[server].1.lock().expect("held briefly");
+        let mut paths: Vec<String> = noted.drain(..).map(|(path, _)| path).collect();
+        paths.sort();
+        paths
+    };
+    for options in ["", "--threads 2 --match exact"] {
+        let figures = play(0, "replay", &file, options);
+        assert_eq!((paths(0), paths(1)), (vec!["/a".into(), "/c".into()], vec!["/b".into(), "/d".into(), "/e".into()]));
+        assert_eq!((&figures["published"], &figures["messages"]), (&5.into(), &5.into()), "{figures:#}");
+        assert!(figures["warnings"][0].as_str().is_some_and(|text| text.starts_with(told)), "{}", figures["warnings"]);
+        let ready: Vec<_> = figures["targets"].as_array().expect("a list").iter().map(|row| &row["ready"]).collect();
+        assert_eq!(ready, [2, 3]);
+    }
+    // Who says where to, says so of all.
+    let figures = play(0, "replay", &file, &format!("--url ws://{}", servers[1].0));
+    assert_eq!((paths(0).len(), paths(1).len()), (0, 5), "{figures:#}");
+    // The mark may stand before other texts, too.
+    let rows = File::new("rows.csv", "\u{feff}name\nkim\n");
+    let text = format!(
+        "\u{feff}url = \"ws://{}\"\nconnections = 1\nduration = \"100ms\"\n[[users]]\ncsv = \"{}\"\npath = \"/{{name}}\"\n",
+        servers[0].0,
+        rows.0.file_name().expect("a file").to_string_lossy()
+    );
+    play(0, "run", &File::new("marked.toml", &text), "");
+    assert_eq!(paths(0), ["/kim"]);
 }
 
 #[test]

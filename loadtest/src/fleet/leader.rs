@@ -124,7 +124,7 @@ impl Fleet {
             warmup: needs.warmup,
             lasts: needs.lasts,
             agent_patience: common.opening.agent_patience,
-            end_patience: common.patience + END_PATIENCE,
+            end_patience: needs.patience + END_PATIENCE,
         }))
     }
 
@@ -366,10 +366,10 @@ impl Run<'_> {
 struct Server {
     pid: Option<u32>,
     /// CPU time at the beginning, when all are open, and at the ends of the measured window.
-    before: Option<Duration>,
-    opened: Option<Duration>,
-    begin: Option<Duration>,
-    end: Option<Duration>,
+    before: Option<usage::Threads>,
+    opened: Option<usage::Threads>,
+    begin: Option<usage::Threads>,
+    end: Option<usage::Threads>,
     rss_before: Option<u64>,
     rss_open: Option<u64>,
     rss_after: Option<u64>,
@@ -382,8 +382,8 @@ impl Server {
         server
     }
 
-    fn cpu(&self) -> Option<Duration> {
-        usage::cpu(self.pid?).ok()
+    fn cpu(&self) -> Option<usage::Threads> {
+        usage::Threads::read(self.pid?).ok()
     }
 
     fn rss(&self) -> Option<u64> {
@@ -406,9 +406,13 @@ impl Server {
     }
 
     fn add_to(&self, outcome: &mut Measured) {
-        let between = |from: Option<Duration>, to: Option<Duration>| Some(to?.saturating_sub(from?));
-        outcome.ramp_cpu.server = between(self.before, self.opened);
-        outcome.cpu.server = between(self.begin, self.end);
+        let between =
+            |from: &Option<usage::Threads>, to: &Option<usage::Threads>| Some(to.as_ref()?.since(from.as_ref()?));
+        outcome.ramp_cpu.server = between(&self.before, &self.opened).map(|(all, _)| all);
+        let measured = between(&self.begin, &self.end);
+        outcome.cpu.server = measured.map(|(all, _)| all);
+        outcome.cpu.server_busiest = measured.map(|(_, busiest)| busiest);
+        outcome.server_cores = self.pid.and_then(usage::cores);
         (outcome.rss_before, outcome.rss_open, outcome.rss_after) = (self.rss_before, self.rss_open, self.rss_after);
         outcome.server_gone = self.pid.is_some() && self.rss_after.is_none();
     }

@@ -194,8 +194,10 @@ impl Member {
     }
 
     pub(crate) fn probe(&mut self, number: u64) {
+        // Before it is said: the answer may be there before we are on again.
+        let asked_at = Instant::now();
         self.say(&Order::Probe { number });
-        self.probe = Some((number, Instant::now()));
+        self.probe = Some((number, asked_at));
     }
 
     pub(crate) fn is_probed(&self) -> bool {

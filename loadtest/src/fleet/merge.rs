@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::outcome::{Agent, Counts, Cpu, Ended, Interval, Outcome, add_timed};
-use crate::tally::{End, PROBLEMS_LISTED_MAX};
-use crate::words::one_line;
+use crate::problems::Problem;
+use crate::tally::End;
 
 /// One outcome of all; those of the agents stay in it.
 pub(crate) fn outcomes(agents: Vec<Agent>) -> Outcome {
@@ -42,9 +42,9 @@ fn lost(all: &mut Outcome, name: &str, why: &str, counts: &Counts) {
     if counts.asked > 0 {
         *all.tally.ends.entry(End::Unknown).or_default() += counts.asked;
     }
-    // The first to be read, whatever else there is.
-    all.tally.problems.insert(0, format!("agent {name} is lost: {why}; its part of the run is not in the figures"));
-    all.tally.problems.truncate(PROBLEMS_LISTED_MAX);
+    all.tally.note(Problem::AgentLost, 1, || {
+        format!("agent {name} is lost: {why}; its part of the run is not in the figures")
+    });
 }
 
 fn add(all: &mut Outcome, name: &str, one: &Outcome) {
@@ -68,6 +68,7 @@ fn add(all: &mut Outcome, name: &str, one: &Outcome) {
         tally,
         timed,
         interrupted,
+        server_cores: _,
         server_gone: _,
         interval,
         agents: _,
@@ -82,14 +83,10 @@ fn add(all: &mut Outcome, name: &str, one: &Outcome) {
     all.published += published;
     all.workers += workers;
     all.latencies.add(latencies).expect("the same bounds");
-    let before = all.tally.problems.len();
-    all.tally.add(tally);
     // Connections have the numbers of their own agent.
-    all.tally
-        .problems
-        .iter_mut()
-        .skip(before)
-        .for_each(|problem| *problem = format!("agent {name}: {}", one_line(problem)));
+    let problems = tally.problems.of(&format!("agent {name}"));
+    all.tally.add_beside_problems(tally);
+    all.tally.problems.add(&problems);
     timed.iter().for_each(|(what, times)| add_timed(&mut all.timed, *what, times));
     all.interrupted |= interrupted;
     all.interval = all.interval.max(*interval);
@@ -97,7 +94,7 @@ fn add(all: &mut Outcome, name: &str, one: &Outcome) {
 
 /// The server's is the leader's to look at.
 fn add_cpu(all: &mut Cpu, one: &Cpu) {
-    let Cpu { server: _, client, busiest } = one;
+    let Cpu { server: _, server_busiest: _, client, busiest } = one;
     all.client += *client;
     all.busiest = all.busiest.max(*busiest);
 }
@@ -132,14 +129,17 @@ fn add_intervals(into: &mut BTreeMap<u64, Interval>, one: &Outcome, flows_after:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tally::{Tally, Timed, latencies};
+    use crate::{
+        problems::TOLD_MAX,
+        tally::{Tally, Timed, latencies},
+    };
 
     fn brought(name: &str, times: &[u64], flows_after: Duration) -> Agent {
         let mut outcome = Outcome { flows_after, interval: Duration::from_secs(1), workers: 1, ..Outcome::none() };
         let mut tally = Tally::new();
         (tally.asked, tally.opened) = (3, 3);
         tally.ends.insert(End::Closed, 3);
-        tally.problems = vec!["connection 1: it broke".to_owned(); 15];
+        (0..15).for_each(|_| tally.note(Problem::Failed, 1, || "connection 1: it broke".to_owned()));
         times.iter().for_each(|time| outcome.latencies.record(*time).expect("within"));
         let mut lag = latencies();
         lag.record(times[0]).expect("within");
@@ -187,9 +187,10 @@ mod tests {
         assert_eq!((all.done, all.workers, all.tally.asked, all.lost_agents), (7, 2, 6, 0));
         assert_eq!(all.timed.len(), 1);
         assert_eq!(all.timed[0].1.len(), 2);
-        assert_eq!(all.tally.problems.len(), PROBLEMS_LISTED_MAX);
-        assert_eq!(all.tally.problems[0], "agent a: connection 1: it broke");
-        assert_eq!(all.tally.problems[19], "agent b: connection 1: it broke");
+        let lines = all.tally.problems.lines();
+        assert_eq!((lines.len(), lines[0].as_str()), (TOLD_MAX + 2, "30 connections failed"));
+        assert_eq!(lines[1], "  agent a: connection 1: it broke");
+        assert_eq!(lines[TOLD_MAX + 1], "  and 20 more");
         // The first began two seconds earlier than the second, by their own clocks.
         let numbers: Vec<(u64, u64, u64)> =
             all.intervals.iter().map(|interval| (interval.number, interval.done, interval.open)).collect();
@@ -206,7 +207,8 @@ mod tests {
     #[test]
     fn who_is_lost_is_told_first() {
         let all = outcomes(vec![brought("a", &[5], Duration::ZERO), gone("b")]);
-        assert!(all.tally.problems[0].starts_with("agent b is lost: it ended"), "{}", all.tally.problems[0]);
+        let first = all.tally.problems.first().expect("a problem");
+        assert!(first.starts_with("agent b is lost: it ended"), "{first}");
         assert_eq!((all.lost_agents, all.tally.asked, all.tally.ends[&End::Unknown]), (1, 7, 4));
         assert_eq!(all.tally.ends.values().sum::<u64>(), all.tally.asked);
         let none = outcomes(vec![gone("a"), gone("b")]);

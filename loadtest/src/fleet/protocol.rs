@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The version of what is said here.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 /// Agents read the leader's command line: only those of the same version read it alike.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The variable with the token.
@@ -161,7 +161,10 @@ pub(crate) struct Brought {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tally::{End, Tally, Timed, latencies};
+    use crate::{
+        problems::Problem,
+        tally::{End, Tally, Timed, latencies},
+    };
     use std::time::Duration;
 
     #[test]
@@ -183,9 +186,9 @@ mod tests {
         [10, 1_000, 1_000_000].iter().for_each(|ns| times.record(*ns).expect("within"));
         let mut tally = Tally::new();
         (tally.unsent, tally.bytes_in, tally.bytes_out, tally.opened, tally.asked) = (1, 2, 3, 4, 5);
-        (tally.failed, tally.unasked, tally.sessions) = (6, 7, 8);
-        (tally.checks.lost, tally.checks.duplicated, tally.checks.reordered) = (9, 10, 11);
-        (tally.checks.corrupted, tally.checks.unexpected) = (12, 13);
+        (tally.unasked, tally.sessions, tally.unconnected) = (7, 8, 23);
+        tally.note(Problem::Failed, 6, || "a \"problem\"".to_owned());
+        tally.note(Problem::Lost, 9, || "another".to_owned());
         tally.ends.insert(End::LeftOpen, 14);
         tally.closes.insert(1001, 15);
         tally.errnos.insert(104, 16);
@@ -196,7 +199,6 @@ mod tests {
         tally.deflated.agreed.insert("server_no_context_takeover".to_owned(), 20);
         tally.deflated.sent.bytes = 21;
         tally.steps = vec![None, Some(times.clone())];
-        tally.problems.push("a \"problem\"".to_owned());
         let outcome = Outcome {
             ramp: Duration::from_nanos(1_234_567_891),
             done: 77,
@@ -211,6 +213,7 @@ mod tests {
             unit: "replies".to_owned(),
             urls: vec!["ws://x/".to_owned()],
             steps: vec!["a".to_owned()],
+            warnings: vec!["b".to_owned()],
             connections: 4,
             rate: Some(0.1),
             started_unix_s: 5,
@@ -220,7 +223,9 @@ mod tests {
         let again = serde_json::to_string(&Word::Result(brought)).expect("JSON");
         assert_eq!(text, again);
         for part in [
-            "\"lost\":9",
+            r#""failed":{"count":6,"told":[{"count":6,"text":"a \"problem\""}]}"#,
+            "\"unconnected\":23",
+            "\"lost\":{\"count\":9",
             "\"left_open\":14",
             "\"1001\":15",
             "\"104\":16",

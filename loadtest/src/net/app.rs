@@ -40,6 +40,8 @@ pub(crate) struct Open {
     pub(crate) tag: u32,
     /// Its number in the whole run: chooses the source address.
     pub(crate) number: usize,
+    /// Chooses the URL, where its kind is dealt out by itself; else its number does.
+    pub(crate) turn: Option<usize>,
     pub(crate) speaks: Speaks,
     /// Fills `{room}` in the path.
     pub(crate) room: Option<u32>,
@@ -64,11 +66,12 @@ pub(crate) struct Received<'a> {
 }
 
 /// What the app wants done to a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Command {
     Open(Open),
     Leave(u32),
     Drop(u32),
+    Fail(u32, String),
     Pause(u32),
 }
 
@@ -98,6 +101,37 @@ pub(crate) trait App {
     }
     /// Once per tick. Returns when it wants the next one at the latest.
     fn tick(&mut self, io: &mut Io) -> Option<Nanos>;
+}
+
+/// An app whose messages have been counted: what still comes while its connections are closed is nothing to it.
+pub(super) struct Concluded<'a, A>(pub(super) &'a mut A);
+
+impl<A: App> App for Concluded<'_, A> {
+    fn opened(&mut self, _io: &mut Io, _conn: u32, _tag: u32) {}
+
+    fn due(&self, _tag: u32) -> Option<Name> {
+        None
+    }
+
+    fn matched(&mut self, _io: &mut Io, _conn: u32, _tag: u32) {}
+
+    fn received(&mut self, _io: &mut Io, _conn: u32, _tag: u32, _message: Received<'_>) {}
+
+    fn closed(&mut self, io: &mut Io, conn: u32, tag: u32, gone: Gone) {
+        self.0.closed(io, conn, tag, gone);
+    }
+
+    fn ask(&self, tag: u32) -> Ask<'_> {
+        self.0.ask(tag)
+    }
+
+    fn is_expendable(&self, tag: u32) -> bool {
+        self.0.is_expendable(tag)
+    }
+
+    fn tick(&mut self, _io: &mut Io) -> Option<Nanos> {
+        None
+    }
 }
 
 /// What an app may use.
@@ -183,6 +217,11 @@ impl Io {
     /// Ends a connection at once.
     pub(crate) fn abandon(&mut self, conn: u32) {
         self.commands.push(Command::Drop(conn));
+    }
+
+    /// Ends a connection at once, as one that has failed.
+    pub(crate) fn fail(&mut self, conn: u32, why: String) {
+        self.commands.push(Command::Fail(conn, why));
     }
 
     /// Stops reading from a connection.

@@ -11,6 +11,7 @@ use crate::{
         App, Gone, Io, Received,
         line::{Line, State},
     },
+    problems::Problem,
     wire::Match,
 };
 
@@ -28,8 +29,9 @@ pub(super) fn read_frames<A: App>(
     let messages = io.messages;
     let mut at = 0;
     while at < data.len() {
-        // Between frames, and nothing closing: what is due can be compared as it comes.
-        if line.machine.memory_bytes() == 0 && line.machine.is_open() {
+        // Between frames, and nothing closing: what is due can be compared as it comes. What has begun so goes on so, whoever closes
+        // meanwhile: the machine has not seen its beginning.
+        if line.machine.memory_bytes() == 0 && (line.machine.is_open() || line.coming.is_some()) {
             let coming = line.coming.take().or_else(|| app.due(tag).map(|name| (name, 0)));
             if let Some((name, before)) = coming {
                 let parts = messages.reply(name);
@@ -104,14 +106,14 @@ fn read_event<A: App>(
                 // The server ends the connection; the end of file comes next.
                 return None;
             }
-            if !app.is_expendable(tag) {
-                io.tally.say(|| format!("connection {tag}: Close {} {}", code.unwrap_or(1005), quoted(reason)));
-            }
+            let why = format!("Close {} {}", code.unwrap_or(1005), quoted(reason));
+            line.fails(|| why);
             Some(Gone::Failed)
         }
         Event::Failed(error) => {
-            io.tally.say(|| format!("connection {tag}: the server broke the protocol: {error}"));
-            io.tally.checks.corrupted += 1;
+            let why = format!("the server broke the protocol: {error}");
+            io.tally.note(Problem::Corrupted, 1, || format!("connection {tag}: {why}"));
+            line.fails(|| why);
             Some(Gone::Failed)
         }
     }

@@ -13,6 +13,7 @@ use crate::{
         App, CLOSE_PATIENCE, Gone, Nanos, Net, Open, Speaks,
         line::{Line, State},
     },
+    problems::Problem,
     tally::End,
 };
 
@@ -21,7 +22,7 @@ const HANDSHAKE_PATIENCE: Nanos = 20_000_000_000;
 
 impl Net {
     pub(super) fn open<A: App>(&mut self, app: &mut A, open: Open) {
-        let target = open.number % self.targets.len();
+        let target = self.deal.url(open.turn.unwrap_or(open.number));
         self.io.tally.asked += 1;
         let key = self.lines.insert(Line::new(&open, target as u16, self.io.now, self.io.keys.bits()));
         let conn = key.slot();
@@ -33,11 +34,12 @@ impl Net {
         if let Err(error) = connecting {
             self.errno(conn, error.raw_os_error().unwrap_or_default());
             self.io.outbox.0.close(conn);
+            self.io.opening -= 1;
+            self.io.tally.ended(End::NeverOpened, open.tag);
+            self.tell(app, conn, open.tag, Gone::Failed);
+            self.lines[conn].state = State::Dead;
             self.lines.land(conn);
             self.lines.free_if_done(conn);
-            self.io.opening -= 1;
-            *self.io.tally.ends.entry(End::NeverOpened).or_default() += 1;
-            app.closed(&mut self.io, conn, open.tag, Gone::Failed);
         }
     }
 
@@ -111,7 +113,7 @@ impl Net {
             self.ring.cancel(self.lines.token(Op::Cancel, conn));
         }
         self.ring.close(self.lines.launch(Op::Close, conn));
-        *self.io.tally.ends.entry(how).or_default() += 1;
+        self.io.tally.ended(how, tag);
         if !told {
             self.tell(app, conn, tag, gone);
         }
@@ -134,8 +136,12 @@ impl Net {
 
     fn tell<A: App>(&mut self, app: &mut A, conn: u32, tag: u32, gone: Gone) {
         if gone == Gone::Failed && !app.is_expendable(tag) {
-            self.io.tally.failed += 1;
-            let target = usize::from(self.lines[conn].target);
+            let line = &mut self.lines[conn];
+            let why = line.why.take();
+            self.io.tally.note(Problem::Failed, 1, || {
+                format!("connection {tag}: {}", why.as_deref().unwrap_or("it ended, and nothing says why"))
+            });
+            let target = usize::from(line.target);
             if let Some(target) = self.io.tally.targets.get_mut(target) {
                 target.failed += 1;
             }
@@ -153,14 +159,13 @@ impl Net {
                 State::Leaving(_) => End::Silent,
                 State::Connecting | State::Securing(_) | State::Handshake | State::Open => End::Dropped,
             };
-            *self.io.tally.ends.entry(how).or_default() += 1;
+            self.io.tally.ended(how, line.tag);
         }
     }
 
     fn errno(&mut self, conn: u32, errno: i32) {
         *self.io.tally.errnos.entry(errno).or_default() += 1;
-        let tag = self.lines[conn].tag;
-        self.io.tally.say(|| format!("connection {tag}: {}", io::Error::from_raw_os_error(errno)));
+        self.lines[conn].fails(|| io::Error::from_raw_os_error(errno).to_string());
     }
 
     pub(super) fn broken<A: App>(&mut self, app: &mut A, conn: u32, errno: i32) {
@@ -176,7 +181,7 @@ impl Net {
     }
 
     pub(super) fn end_of_file<A: App>(&mut self, app: &mut A, conn: u32) {
-        let line = &self.lines[conn];
+        let line = &mut self.lines[conn];
         if matches!(line.state, State::Leaving(_)) {
             return self.end(app, conn, Gone::Left);
         }
@@ -189,9 +194,8 @@ impl Net {
                 }
                 _ => " during the handshake",
             };
-            let tag = line.tag;
             *self.io.tally.closes.entry(1006).or_default() += 1;
-            self.io.tally.say(|| format!("connection {tag}: closed by the server without a Close frame{what}"));
+            line.fails(|| format!("closed by the server without a Close frame{what}"));
         }
         self.end(app, conn, Gone::Failed);
     }

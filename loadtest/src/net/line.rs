@@ -32,6 +32,8 @@ pub(super) struct Line {
     pub(super) paused: bool,
     /// The app knows that it is over.
     pub(super) told: bool,
+    /// Why it fails, in words.
+    pub(super) why: Option<Box<str>>,
     /// It took too long for what it is doing.
     pub(super) is_late: bool,
     /// It is on the list of those whose session has something to say.
@@ -59,6 +61,7 @@ impl Line {
             speaks: open.speaks,
             paused: false,
             told: false,
+            why: None,
             is_late: false,
             is_urgent: false,
             target,
@@ -71,6 +74,11 @@ impl Line {
             key,
             head: Vec::new(),
         }
+    }
+
+    /// Says why it fails: the first reason is the one.
+    pub(super) fn fails(&mut self, why: impl FnOnce() -> String) {
+        self.why.get_or_insert_with(|| why().into());
     }
 
     /// Whether the connection still does anything.

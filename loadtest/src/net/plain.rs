@@ -2,6 +2,7 @@
 
 use crate::{
     net::{App, Gone, Io, line::Line},
+    problems::Problem,
     wire::{Layout, Match},
 };
 
@@ -14,8 +15,9 @@ pub(super) fn read_raw<A: App>(line: &mut Line, io: &mut Io, app: &mut A, conn: 
     while !data.is_empty() {
         let coming = line.coming.take().or_else(|| app.due(line.tag).map(|name| (name, 0)));
         let Some((name, before)) = coming else {
-            io.tally.checks.unexpected += 1;
-            io.tally.say(|| format!("connection {}: bytes that nothing asked for", line.tag));
+            let why = "bytes that nothing asked for";
+            io.tally.note(Problem::Unexpected, 1, || format!("connection {}: {why}", line.tag));
+            line.fails(|| why.to_owned());
             return Some(Gone::Failed);
         };
         match messages.reply(name).compare(before, data) {
@@ -28,8 +30,9 @@ pub(super) fn read_raw<A: App>(line: &mut Line, io: &mut Io, app: &mut A, conn: 
                 return None;
             }
             Match::Differs => {
-                io.tally.checks.corrupted += 1;
-                io.tally.say(|| format!("connection {}: reply {} differs", line.tag, name.sequence));
+                let why = format!("reply {} differs", name.sequence);
+                io.tally.note(Problem::Corrupted, 1, || format!("connection {}: {why}", line.tag));
+                line.fails(|| why);
                 return Some(Gone::Failed);
             }
         }
@@ -61,7 +64,7 @@ pub(super) fn read_http<A: App>(line: &mut Line, io: &mut Io, app: &mut A, conn:
     };
     line.head.drain(..used);
     if malformed {
-        io.tally.say(|| format!("connection {}: not an HTTP response with a Content-Length", line.tag));
+        line.fails(|| "not an HTTP response with a Content-Length".to_owned());
         return Some(Gone::Failed);
     }
     None

@@ -125,11 +125,11 @@ impl Reader<'_> {
 
     /// Notes what is wrong with a session.
     pub(super) fn insecure(&mut self, conn: u32, error: &TlsError) {
-        let line = &self.lines[conn];
+        let line = &mut self.lines[conn];
         // Once we are leaving the server may end the connection in any way.
         if !matches!(line.state, State::Leaving(_)) {
             *self.io.tally.secured.failures.entry(error.failure().name().into()).or_default() += 1;
-            self.io.tally.say(|| format!("connection {}: TLS: {error}", line.tag));
+            line.fails(|| format!("TLS: {error}"));
         }
     }
 
@@ -158,7 +158,7 @@ impl Reader<'_> {
                     if let HandshakeError::Status(status) = error {
                         *self.io.tally.statuses.entry(status).or_default() += 1;
                     }
-                    self.io.tally.say(|| format!("connection {}: {error}", line.tag));
+                    line.fails(|| error.to_string());
                     return Some(Gone::Failed);
                 }
             }

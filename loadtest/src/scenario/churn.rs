@@ -2,6 +2,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
+    problems::Problem,
     scenario::{Pace, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -46,6 +47,8 @@ pub(crate) struct Churn {
     schedule: Option<Schedule>,
     budget: u64,
     look_again: Nanos,
+    /// When a session was opened last.
+    opened_at: Option<Nanos>,
 }
 
 impl Churn {
@@ -59,6 +62,7 @@ impl Churn {
             schedule: None,
             budget: share.of_budget(plan.pace.count),
             look_again: 0,
+            opened_at: None,
             share,
             plan,
         }
@@ -125,6 +129,7 @@ impl Churn {
 impl App for Churn {
     fn opened(&mut self, io: &mut Io, conn: u32, tag: u32) {
         self.users[tag as usize].slot = Some(conn);
+        self.opened_at = Some(io.now);
         self.go_on(io, tag as usize);
     }
 
@@ -150,9 +155,8 @@ impl App for Churn {
     fn closed(&mut self, io: &mut Io, _conn: u32, tag: u32, gone: Gone) {
         let user = &mut self.users[tag as usize];
         let missing = user.tracker.missing(user.sent);
-        if missing > 0 && self.phase < Phase::Stop {
-            io.tally.checks.lost += missing;
-            io.tally.say(|| format!("session {}: {missing} replies never came", user.session));
+        if self.phase < Phase::Stop {
+            lose(io, user.session, missing);
         }
         if gone == Gone::Left && missing == 0 && user.leaving {
             io.tally.done += 1;
@@ -181,6 +185,13 @@ impl Scenario for Churn {
             self.schedule =
                 self.plan.pace.rate.map(|rate| Schedule::new(io.now, rate, self.share, 1, self.share.places()));
         }
+        if let Some(schedule) = self.schedule.filter(|_| before.is_flowing() && !phase.is_flowing()) {
+            let late = schedule.due(io.now).saturating_sub(self.sessions).min(self.budget);
+            // Between two sessions a user has no connection either.
+            let is_connected = self.users.iter().any(|user| user.slot.is_some())
+                || self.opened_at.is_some_and(|at| io.now < at + self.plan.pace.patience);
+            io.tally.never_sent(late, is_connected);
+        }
     }
 
     fn is_ready(&self, _io: &Io) -> bool {
@@ -192,8 +203,16 @@ impl Scenario for Churn {
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        for user in self.users.iter().filter(|user| user.busy) {
-            io.tally.checks.lost += user.tracker.missing(user.sent);
+        // A session goes on after the measured time: what it said last may still be answered.
+        let now = io.now;
+        let is_late = |user: &&User| user.busy && now > user.last_at + self.plan.pace.patience;
+        for user in self.users.iter().filter(is_late) {
+            lose(io, user.session, user.tracker.missing(user.sent));
         }
     }
+}
+
+/// Replies of a session never came.
+fn lose(io: &mut Io, session: u32, count: u64) {
+    io.tally.note(Problem::Lost, count, || format!("session {session}: {count} replies never came"));
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
+    problems::Problem,
     scenario::{Opener, Phase, Ramp, Scenario, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -59,6 +60,8 @@ pub(crate) struct Connect {
     stage: Stage,
     hold_until: Nanos,
     opening: bool,
+    /// Nobody is asked any more.
+    draining: bool,
     pings_per_second: f64,
 }
 
@@ -73,6 +76,7 @@ impl Connect {
             stage: Stage::Wait,
             hold_until: 0,
             opening: true,
+            draining: false,
             pings_per_second: plan.pings_per_second / share.places() as f64,
             share,
             plan,
@@ -96,6 +100,7 @@ impl Connect {
 
     fn advance(&mut self, io: &mut Io) -> Option<Nanos> {
         match self.stage {
+            _ if self.draining => None,
             Stage::Wait | Stage::Over => None,
             Stage::Ping(mut asked, since) | Stage::LastPing(mut asked, since) => {
                 let all = self.ping(io, &mut asked, since);
@@ -161,8 +166,9 @@ impl App for Connect {
             io.tally.time(Timed::Ping, io.now - at);
             io.tally.latency(io.now - at);
             if payload != b"are you there" {
-                io.tally.checks.corrupted += 1;
-                io.tally.say(|| format!("connection {tag}: a pong with another payload than the ping's"));
+                io.tally.note(Problem::Corrupted, 1, || {
+                    format!("connection {tag}: a pong with another payload than the ping's")
+                });
             }
         }
     }
@@ -192,6 +198,7 @@ impl Scenario for Connect {
         if phase > Phase::Open {
             self.opening = false;
         }
+        self.draining = phase >= Phase::Drain;
         if phase == Phase::Measure {
             self.hold_until = io.now + self.plan.hold;
             self.stage = if self.plan.ping { Stage::Ping(0, io.now) } else { Stage::Hold };
@@ -203,17 +210,18 @@ impl Scenario for Connect {
     }
 
     fn is_idle(&mut self, _io: &Io) -> bool {
-        self.stage == Stage::Over || self.conns.iter().all(|conn| conn.slot.is_none())
+        self.stage == Stage::Over
+            || (self.draining && self.unanswered == 0)
+            || self.conns.iter().all(|conn| conn.slot.is_none())
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        let mut silent = 0;
-        for conn in &self.conns {
-            io.tally.checks.lost += conn.tracker.missing(conn.sent) + u64::from(conn.pinged_at.is_some());
-            silent += u64::from(conn.pinged_at.is_some());
-        }
-        if silent > 0 {
-            io.tally.say(|| format!("{silent} pings were never answered"));
+        for (tag, conn) in self.conns.iter().enumerate() {
+            let lost = conn.tracker.missing(conn.sent);
+            io.tally
+                .note(Problem::Lost, lost, || format!("connection {tag}: the reply to its first message never came"));
+            let unanswered = u64::from(conn.pinged_at.is_some());
+            io.tally.note(Problem::Lost, unanswered, || format!("connection {tag}: its ping was never answered"));
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
+    problems::Problem,
     scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -83,16 +84,16 @@ impl Echo {
         let Some(slot) = conn.slot else { return };
         let depth = self.plan.pipeline as u64;
         let room = depth - (conn.sent - conn.tracker.next);
-        let count = if self.schedule.is_some() {
+        let count = if !self.phase.is_flowing() {
+            0
+        } else if self.schedule.is_some() {
             room.min(conn.due - conn.sent)
         } else if self.phase == Phase::Measure {
             let count = room.min(self.budget);
             self.budget -= count;
             count
-        } else if self.phase == Phase::Warmup {
-            room
         } else {
-            0
+            room
         };
         for _ in 0..count {
             io.send(slot, Name { stream, sequence: conn.sent });
@@ -119,12 +120,11 @@ impl Echo {
     }
 
     /// Gives up what a connection waits for.
-    fn give_up(&mut self, tag: usize) -> u64 {
+    fn give_up(&mut self, tag: usize) {
         let conn = &mut self.conns[tag];
         let waiting = conn.sent - conn.tracker.next;
         conn.tracker.skip_to(conn.sent);
         self.outstanding -= waiting;
-        waiting
     }
 
     fn follow_schedule(&mut self, io: &mut Io) -> Option<Nanos> {
@@ -132,6 +132,13 @@ impl Echo {
         if !self.phase.is_flowing() || self.conns.is_empty() {
             return None;
         }
+        self.take_due(io, true);
+        Some(schedule.at(self.scheduled))
+    }
+
+    /// Gives what is due to the connections, and has them send it.
+    fn take_due(&mut self, io: &mut Io, sends: bool) {
+        let Some(schedule) = self.schedule.filter(|_| !self.conns.is_empty()) else { return };
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
             let tag = (self.scheduled % self.conns.len() as u64) as usize;
@@ -139,9 +146,10 @@ impl Echo {
             self.conns[tag].due += 1;
             self.scheduled += 1;
             self.budget -= u64::from(self.phase == Phase::Measure);
-            self.pump(io, tag);
+            if sends {
+                self.pump(io, tag);
+            }
         }
-        Some(schedule.at(self.scheduled))
     }
 
     fn look_for_the_missing(&mut self, io: &mut Io) {
@@ -152,8 +160,7 @@ impl Echo {
             if conn.sent > conn.tracker.next {
                 let oldest = self.sent_at[tag * depth + (conn.tracker.next % depth as u64) as usize];
                 if io.now > oldest + self.plan.pace.patience {
-                    let waiting = self.give_up(tag);
-                    io.tally.say(|| format!("connection {tag}: {waiting} replies never came"));
+                    self.give_up(tag);
                     self.pump(io, tag);
                 }
             }
@@ -198,13 +205,10 @@ impl App for Echo {
         }
     }
 
-    fn closed(&mut self, io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
+    fn closed(&mut self, _io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
         if self.conns[tag as usize].slot.take().is_some() {
             self.alive -= 1;
-            let waiting = self.give_up(tag as usize);
-            if waiting > 0 {
-                io.tally.say(|| format!("connection {tag}: {waiting} replies lost with it"));
-            }
+            self.give_up(tag as usize);
         }
     }
 
@@ -222,6 +226,9 @@ impl App for Echo {
 
 impl Scenario for Echo {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
+        if self.phase.is_flowing() && !phase.is_flowing() {
+            self.take_due(io, false);
+        }
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule = self
@@ -240,15 +247,17 @@ impl Scenario for Echo {
     }
 
     fn is_idle(&mut self, _io: &Io) -> bool {
-        let over = self.phase == Phase::Drain || self.budget == 0 || self.alive == 0;
+        let all_sent = || self.conns.iter().all(|conn| conn.slot.is_none() || conn.due <= conn.sent);
+        let over = self.phase == Phase::Drain || self.alive == 0 || (self.budget == 0 && all_sent());
         over && self.outstanding == 0
-            && (self.alive == 0 || self.conns.iter().all(|conn| conn.slot.is_none() || conn.due <= conn.sent))
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        for conn in &self.conns {
-            io.tally.checks.lost += conn.tracker.missing(conn.sent);
-            io.tally.unsent += conn.due.saturating_sub(conn.sent);
+        for (tag, conn) in self.conns.iter().enumerate() {
+            let lost = conn.tracker.missing(conn.sent);
+            let with_it = if conn.slot.is_none() { ", which ended" } else { "" };
+            io.tally.note(Problem::Lost, lost, || format!("connection {tag}{with_it}: {lost} replies never came"));
+            io.tally.never_sent(conn.due.saturating_sub(conn.sent), conn.slot.is_some());
         }
     }
 }

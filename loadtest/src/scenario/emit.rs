@@ -15,7 +15,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    deal::Deal,
     net::{App, Gone, Io, Nanos, Open, Received, Speaks},
+    problems::Problem,
     scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
@@ -35,9 +37,17 @@ pub(crate) struct Plan {
     pub(crate) pace: Pace,
     /// Of each target.
     pub(crate) hosts: Vec<String>,
+    pub(crate) deal: Deal,
     /// Path with `{id}`.
     pub(crate) api: String,
     pub(crate) token: Option<String>,
+}
+
+impl Plan {
+    /// The HTTP connections that a worker opens: none that would have no socket of its own.
+    pub(crate) fn posters_of(&self, share: Share) -> usize {
+        self.posters.min(share.of(self.sockets))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +59,8 @@ struct Socket {
     tracker: Tracker,
     /// Those that have not come and may, in order.
     times: VecDeque<Times>,
+    /// Those whose responses had another status than 200.
+    refused: Vec<(u64, u16)>,
 }
 
 /// When a message was due, and when it was posted.
@@ -118,7 +130,7 @@ pub(crate) struct Emit {
 impl Emit {
     pub(crate) fn new(plan: Plan, share: Share) -> Self {
         let sockets = share.of(plan.sockets);
-        let posters = plan.posters.min(sockets);
+        let posters = plan.posters_of(share);
         let count = sockets + posters;
         Self {
             opener: Opener::new(share, count, plan.ramp),
@@ -141,6 +153,22 @@ impl Emit {
         self.share.number(tag) as u32
     }
 
+    /// Gives what is due to the HTTP connections, and has them post it.
+    fn take_due(&mut self, io: &mut Io, sends: bool) {
+        let Some(schedule) = self.schedule.filter(|_| !self.posters.is_empty()) else { return };
+        let due = schedule.due(io.now);
+        while self.scheduled < due && self.budget > 0 {
+            let index = (self.scheduled % self.posters.len() as u64) as usize;
+            io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
+            self.posters[index].due += 1;
+            self.scheduled += 1;
+            self.budget -= u64::from(self.phase == Phase::Measure);
+            if sends {
+                self.pump(io, index);
+            }
+        }
+    }
+
     /// Posts as much as this HTTP connection may.
     fn pump(&mut self, io: &mut Io, index: usize) {
         while self.post(io, index) {}
@@ -150,11 +178,14 @@ impl Emit {
     fn post(&mut self, io: &mut Io, index: usize) -> bool {
         let (posters, pipeline) = (self.posters.len(), self.plan.pipeline);
         let poster = &mut self.posters[index];
+        if !self.phase.is_flowing() {
+            return false;
+        }
         let Some(slot) = poster.slot.filter(|_| poster.waiting.len() < pipeline) else { return false };
         let due = match &self.schedule {
             Some(schedule) if poster.posted < poster.due => schedule.at(poster.posted * posters as u64 + index as u64),
             Some(_) => return false,
-            None if poster.undelivered >= pipeline || !self.phase.is_flowing() || self.budget == 0 => return false,
+            None if poster.undelivered >= pipeline || self.budget == 0 => return false,
             None => io.now,
         };
         // The next of its own sockets that is there.
@@ -176,7 +207,7 @@ impl Emit {
         poster.waiting.push_back(Asked { socket: tag, sequence: name.sequence, at: io.now });
         poster.undelivered += 1;
         self.outstanding += 1;
-        let host = &self.plan.hosts[self.share.number(self.sockets.len() + index) % self.plan.hosts.len()];
+        let host = &self.plan.hosts[self.plan.deal.url(self.share.number(index))];
         let id = self.sockets[tag].id.as_deref().unwrap_or_default();
         put_request(&mut self.request, &self.plan, host, id, &io.messages.reply(name).payload());
         io.raw(slot, &self.request);
@@ -228,7 +259,7 @@ impl Emit {
         for poster in &self.posters {
             let first = poster.waiting.front().filter(|first| io.now > first.at + self.plan.pace.patience);
             if let (Some(slot), Some(_)) = (poster.slot, first) {
-                io.abandon(slot);
+                io.fail(slot, format!("closed before {} of its responses", poster.waiting.len()));
             }
         }
         for tag in 0..self.sockets.len() {
@@ -238,7 +269,6 @@ impl Emit {
                 && io.now > first.posted + patience
             {
                 let sequence = first.sequence;
-                io.tally.say(|| format!("socket {tag}: message {sequence} never came"));
                 self.settle(tag, sequence);
                 is_lost = true;
             }
@@ -306,31 +336,32 @@ impl App for Emit {
             Err("a binary message".to_owned())
         };
         if let Err(what) = told {
-            io.tally.checks.unexpected += 1;
-            io.tally.say(|| format!("connection {tag}: {what}"));
+            io.tally.note(Problem::Unexpected, 1, || format!("connection {tag}: {what}"));
         }
     }
 
     fn responded(&mut self, io: &mut Io, _conn: u32, tag: u32, status: u16, body: &[u8]) {
         let index = tag as usize - self.sockets.len();
         let Some(asked) = self.posters[index].waiting.pop_front() else {
-            io.tally.checks.unexpected += 1;
-            return io.tally.say(|| format!("HTTP connection {index}: status {status}, which nothing asked for"));
+            return io.tally.note(Problem::Unexpected, 1, || {
+                format!("HTTP connection {index}: status {status}, which nothing asked for")
+            });
         };
-        let Asked { socket, at, .. } = asked;
+        let Asked { socket, sequence, at } = asked;
         io.tally.time_recorded(Timed::Http, io.now - at);
         if status != 200 {
             *io.tally.statuses.entry(status).or_default() += 1;
-            io.tally.say(|| format!("HTTP connection {index}: status {status} for a message to socket {socket}"));
+            self.sockets[socket].refused.push((sequence, status));
             self.refused(index, asked);
         } else if let Some(complaint) = serde_json::from_slice::<Told>(body).unwrap_or_default().complaint() {
-            io.tally.checks.unexpected += 1;
-            io.tally.say(|| format!("HTTP connection {index}: of a message to socket {socket} it is said {complaint}"));
+            io.tally.note(Problem::Unexpected, 1, || {
+                format!("HTTP connection {index}: of a message to socket {socket} it is said {complaint}")
+            });
         }
         self.pump(io, index);
     }
 
-    fn closed(&mut self, io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
+    fn closed(&mut self, _io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
         let tag = tag as usize;
         if tag < self.sockets.len() {
             let socket = &mut self.sockets[tag];
@@ -342,18 +373,15 @@ impl App for Emit {
         }
         let index = tag - self.sockets.len();
         self.posters[index].slot = None;
-        let waiting = std::mem::take(&mut self.posters[index].waiting).len();
-        if waiting > 0 && self.phase < Phase::Stop {
-            io.tally.say(|| format!("HTTP connection {index}: closed before {waiting} of its responses"));
-        }
+        self.posters[index].waiting.clear();
     }
 
     fn tick(&mut self, io: &mut Io) -> Option<Nanos> {
         if self.phase == Phase::Open {
-            let sockets = self.sockets.len();
-            return self.opener.tick(io, |tag| {
-                let speaks = if tag < sockets { Speaks::WebSocket } else { Speaks::Http };
-                Open { speaks, ..plain(tag, false) }
+            let (sockets, share) = (self.sockets.len(), self.share);
+            return self.opener.tick(io, |tag| match tag.checked_sub(sockets) {
+                None => plain(tag, false),
+                Some(index) => Open { speaks: Speaks::Http, turn: Some(share.number(index)), ..plain(tag, false) },
             });
         }
         if io.now >= self.look_again {
@@ -364,21 +392,16 @@ impl App for Emit {
         if !self.phase.is_flowing() || self.posters.is_empty() {
             return None;
         }
-        let due = schedule.due(io.now);
-        while self.scheduled < due && self.budget > 0 {
-            let index = (self.scheduled % self.posters.len() as u64) as usize;
-            io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
-            self.posters[index].due += 1;
-            self.scheduled += 1;
-            self.budget -= u64::from(self.phase == Phase::Measure);
-            self.pump(io, index);
-        }
+        self.take_due(io, true);
         Some(schedule.at(self.scheduled))
     }
 }
 
 impl Scenario for Emit {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
+        if self.phase.is_flowing() && !phase.is_flowing() {
+            self.take_due(io, false);
+        }
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule =
@@ -394,18 +417,36 @@ impl Scenario for Emit {
     }
 
     fn is_idle(&mut self, _io: &Io) -> bool {
-        let quiet =
-            |poster: &Poster| poster.slot.is_none() || (poster.waiting.is_empty() && poster.due <= poster.posted);
-        (self.phase == Phase::Drain || self.budget == 0) && self.outstanding == 0 && self.posters.iter().all(quiet)
+        let is_over = self.phase == Phase::Drain;
+        let quiet = |poster: &Poster| {
+            poster.slot.is_none() || (poster.waiting.is_empty() && (is_over || poster.due <= poster.posted))
+        };
+        (is_over || self.budget == 0) && self.outstanding == 0 && self.posters.iter().all(quiet)
             || self.posters.iter().all(|poster| poster.slot.is_none())
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        for socket in &self.sockets {
-            io.tally.checks.lost += socket.tracker.missing(socket.sent);
+        for (tag, socket) in self.sockets.iter().enumerate() {
+            // A message that was refused is one problem: it did not come, or it came all the same.
+            let mut lost = socket.tracker.missing(socket.sent);
+            for &(sequence, status) in &socket.refused {
+                if socket.tracker.is_missing(sequence) {
+                    lost -= 1;
+                    io.tally.note(Problem::Lost, 1, || {
+                        format!("socket {tag}: message {sequence} never came: its response had status {status}")
+                    });
+                } else {
+                    io.tally.note(Problem::Unexpected, 1, || {
+                        format!("socket {tag}: message {sequence} came, but its response had status {status}")
+                    });
+                }
+            }
+            io.tally.note(Problem::Lost, lost, || format!("socket {tag}: {lost} messages never came"));
         }
-        for poster in &self.posters {
-            io.tally.unsent += poster.due.saturating_sub(poster.posted);
+        for (index, poster) in self.posters.iter().enumerate() {
+            let mut own = self.sockets.iter().skip(index).step_by(self.posters.len());
+            let is_connected = poster.slot.is_some() && own.any(|socket| socket.id.is_some());
+            io.tally.never_sent(poster.due.saturating_sub(poster.posted), is_connected);
         }
     }
 }

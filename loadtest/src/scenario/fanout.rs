@@ -9,24 +9,24 @@
 //!
 //! Closed loop: a publisher sends its next burst when everybody has the last. Open loop: at an even rate.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU32, AtomicU64, Ordering},
-};
+mod board;
 
-use ringwire::engine::bell::Bell;
+use std::sync::{Arc, atomic::Ordering};
 
+pub(crate) use self::board::Board;
 use crate::{
+    deal::Deal,
     net::{App, Gone, Io, Nanos, Open, Received},
     part::Part,
+    problems::Problem,
     scenario::{Opener, Pace, Phase, Ramp, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
     wire::{Messages, Name},
 };
 
-/// Entries of the table of messages under way, over all streams.
-const FLIGHTS_MAX: usize = 1 << 18;
+/// Open loop: a worker publishes so many messages before it looks at what comes.
+const AT_ONCE_MAX: u64 = 4096;
 /// A stalled reader's receive buffer: small, so that the server feels it soon.
 const STALLED_BUFFER: usize = 4096;
 
@@ -46,6 +46,7 @@ pub(crate) struct Plan {
     pub(crate) stalled: usize,
     /// When they do, after the measured window began.
     pub(crate) stall_after: Nanos,
+    pub(crate) deal: Deal,
     pub(crate) burst: u64,
     /// Of published messages.
     pub(crate) pace: Pace,
@@ -78,72 +79,18 @@ impl Plan {
         (self.group_number(group) * self.publishers + place) as u32
     }
 
+    /// The turn of a member of a group here among those of its kind, which publish, receive only, or stall.
+    fn turn(&self, group: usize, place: usize) -> usize {
+        let each = [self.publishers, self.members - self.publishers, self.stalled];
+        let kind = usize::from(place >= self.publishers) + usize::from(place >= self.members);
+        let first = self.deal.firsts(each.map(|each| each * self.groups_in_all))[kind];
+        first + self.group_number(group) * each[kind] + place - each[..kind].iter().sum::<usize>()
+    }
+
     /// The bursts of a stream of these, of so many messages in the whole run.
     fn bursts(&self, count: u64, stream: usize) -> u64 {
         let (bursts, all) = (count.div_ceil(self.burst), self.streams_in_all() as u64);
         bursts / all + u64::from(u64::from(self.stream_number(stream)) < bursts % all)
-    }
-}
-
-/// One message under way.
-#[derive(Debug, Default)]
-struct Flight {
-    sequence: AtomicU64,
-    due: AtomicU64,
-    sent: AtomicU64,
-    first: AtomicU64,
-    last: AtomicU64,
-    workers: AtomicU32,
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    published: AtomicU64,
-    /// How many have reached everybody.
-    completed: AtomicU64,
-}
-
-/// What the workers share.
-#[derive(Debug)]
-pub(crate) struct Board {
-    plan: Plan,
-    workers: usize,
-    window: usize,
-    flights: Vec<Flight>,
-    streams: Vec<Stream>,
-    /// The streams' numbers in the whole run.
-    numbers: Vec<u32>,
-    bells: Vec<OnceLock<Arc<Bell>>>,
-}
-
-impl Board {
-    pub(crate) fn new(plan: Plan, workers: usize) -> Self {
-        let window = (FLIGHTS_MAX / plan.streams()).clamp(64, 1 << 14).next_power_of_two();
-        let window = window.max((plan.burst as usize * 2).next_power_of_two());
-        Self {
-            workers,
-            window,
-            flights: (0..plan.streams() * window).map(|_| Flight::default()).collect(),
-            streams: (0..plan.streams()).map(|_| Stream::default()).collect(),
-            numbers: (0..plan.streams()).map(|stream| plan.stream_number(stream)).collect(),
-            bells: (0..workers).map(|_| OnceLock::new()).collect(),
-            plan,
-        }
-    }
-
-    /// Tells how to wake a worker.
-    pub(crate) fn set_bell(&self, worker: usize, bell: Arc<Bell>) {
-        let _ = self.bells[worker].set(bell);
-    }
-
-    fn place(&self, stream: usize, sequence: u64) -> usize {
-        stream * self.window + (sequence as usize & (self.window - 1))
-    }
-
-    fn is_complete(&self) -> bool {
-        self.streams
-            .iter()
-            .all(|stream| stream.completed.load(Ordering::Acquire) >= stream.published.load(Ordering::Acquire))
     }
 }
 
@@ -161,8 +108,9 @@ struct Member {
 struct Publisher {
     tag: usize,
     stream: usize,
-    /// Messages that should have been published.
+    /// Bursts that should have been published, and those that were.
     due: u64,
+    bursts: u64,
     last_at: Nanos,
 }
 
@@ -190,6 +138,8 @@ pub(crate) struct Fanout {
     workers_with: Vec<u32>,
     schedule: Option<Schedule>,
     scheduled: u64,
+    /// How many more it may publish in this tick.
+    at_once: u64,
     budget: u64,
     stall_at: Option<Nanos>,
     stalling: bool,
@@ -210,7 +160,13 @@ impl Fanout {
                 let number = here.number(tag);
                 let (group, place) = (number / each, number % each);
                 if place < plan.publishers {
-                    publishers.push(Publisher { tag, stream: group * plan.publishers + place, due: 0, last_at: 0 });
+                    publishers.push(Publisher {
+                        tag,
+                        stream: group * plan.publishers + place,
+                        due: 0,
+                        bursts: 0,
+                        last_at: 0,
+                    });
                 }
                 let stalls = place >= plan.members;
                 counted[group] += u32::from(!stalls);
@@ -241,6 +197,7 @@ impl Fanout {
             workers_with,
             schedule: None,
             scheduled: 0,
+            at_once: 0,
             budget,
             stall_at: None,
             stalling: false,
@@ -303,7 +260,10 @@ impl Fanout {
         }
         let spread = flight.last.load(Ordering::Acquire) - flight.first.load(Ordering::Acquire);
         io.tally.time_recorded(Timed::Spread, spread);
-        self.board.streams[stream].completed.fetch_add(1, Ordering::AcqRel);
+        let of = &self.board.streams[stream];
+        of.took.store(io.now.saturating_sub(flight.sent.load(Ordering::Relaxed)), Ordering::Relaxed);
+        of.completed_at.store(io.now, Ordering::Relaxed);
+        of.completed.fetch_add(1, Ordering::AcqRel);
         let plan = &self.board.plan;
         let first = stream / plan.publishers * (plan.members + plan.stalled) + stream % plan.publishers;
         let worker = first % self.board.workers;
@@ -319,6 +279,7 @@ impl Fanout {
         let publisher = &mut self.publishers[index];
         publisher.last_at = io.now;
         let Some(slot) = self.members[publisher.tag].slot else { return };
+        publisher.bursts += 1;
         let stream = &self.board.streams[publisher.stream];
         for _ in 0..self.board.plan.burst {
             let sequence = stream.published.load(Ordering::Relaxed);
@@ -347,10 +308,6 @@ impl Fanout {
                     continue;
                 }
                 stream.completed.store(published, Ordering::Release);
-                let open = self.members[publisher.tag].slot.is_some();
-                if open {
-                    io.tally.say(|| format!("stream {}: some deliveries never came", publisher.stream));
-                }
             }
             if self.phase == Phase::Measure {
                 if self.budget == 0 {
@@ -362,21 +319,73 @@ impl Fanout {
         }
     }
 
+    /// Open loop: publishes what is due and has a place in the table.
+    fn catch_up(&mut self, io: &mut Io, index: usize) {
+        let Some(schedule) = self.schedule else { return };
+        while let publisher = &self.publishers[index]
+            && publisher.bursts < publisher.due
+            && self.members[publisher.tag].slot.is_some()
+            && self.at_once > 0
+            && self.has_room(publisher.stream, io.now)
+        {
+            self.at_once = self.at_once.saturating_sub(self.board.plan.burst);
+            let number = publisher.bursts * self.publishers.len() as u64 + index as u64;
+            self.publish(io, index, schedule.at(number));
+        }
+    }
+
+    /// Whether the next burst of a stream takes no place from a message that is under way, whose times would be lost, and whether
+    /// messages of this stream come soon enough to send more.
+    fn has_room(&self, stream: usize, now: Nanos) -> bool {
+        let Board { window, plan, streams, .. } = &*self.board;
+        let (of, soon) = (&streams[stream], plan.pace.patience / 2);
+        let is_new = now < of.completed_at.load(Ordering::Relaxed) + soon;
+        if is_new && of.took.load(Ordering::Relaxed) > soon {
+            return false;
+        }
+        let next = of.published.load(Ordering::Relaxed);
+        let all = self.workers_with[stream / plan.publishers];
+        (next..next + plan.burst).filter(|sequence| *sequence >= *window as u64).all(|sequence| {
+            let flight = &self.board.flights[self.board.place(stream, sequence)];
+            flight.workers.load(Ordering::Acquire) >= all
+                || now > flight.sent.load(Ordering::Relaxed) + plan.pace.patience
+        })
+    }
+
     fn follow_schedule(&mut self, io: &mut Io) -> Option<Nanos> {
         let schedule = self.schedule?;
         if self.publishers.is_empty() {
             return None;
         }
+        self.at_once = AT_ONCE_MAX;
+        self.take_due(io, true);
+        // Those that had to wait.
+        (0..self.publishers.len()).for_each(|index| self.catch_up(io, index));
+        Some(if self.at_once > 0 { schedule.at(self.scheduled) } else { io.now })
+    }
+
+    /// Gives what is due to the publishers, and has them publish it.
+    fn take_due(&mut self, io: &mut Io, sends: bool) {
+        let Some(schedule) = self.schedule.filter(|_| !self.publishers.is_empty()) else { return };
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
             self.budget -= u64::from(self.phase == Phase::Measure);
             let index = (self.scheduled % self.publishers.len() as u64) as usize;
             io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
-            self.publishers[index].due += self.board.plan.burst;
-            self.publish(io, index, schedule.at(self.scheduled));
+            self.publishers[index].due += 1;
             self.scheduled += 1;
+            if sends {
+                self.catch_up(io, index);
+            }
         }
-        Some(schedule.at(self.scheduled))
+    }
+
+    /// What a member should have got, and has not.
+    fn missing(&self, tag: usize) -> u64 {
+        let member = &self.members[tag];
+        let first = member.group as usize * self.board.plan.publishers;
+        let published = |place: usize| self.board.streams[first + place].published.load(Ordering::Acquire);
+        member.trackers.iter().enumerate().map(|(place, tracker)| tracker.missing(published(place))).sum()
     }
 
     fn stall(&mut self, io: &mut Io) {
@@ -437,11 +446,9 @@ impl App for Fanout {
         let group = member.group as usize;
         self.counted[group] = self.counted[group].saturating_sub(1);
         if was_open && self.phase < Phase::Stop {
-            let first = group * self.board.plan.publishers;
-            for (place, tracker) in member.trackers.iter_mut().enumerate() {
-                let published = self.board.streams[first + place].published.load(Ordering::Acquire);
-                io.tally.checks.lost += tracker.missing(published);
-            }
+            let lost = self.missing(tag as usize);
+            io.tally
+                .note(Problem::Lost, lost, || format!("connection {tag}, which ended: {lost} deliveries never came"));
         }
     }
 
@@ -451,11 +458,18 @@ impl App for Fanout {
 
     fn tick(&mut self, io: &mut Io) -> Option<Nanos> {
         if self.phase == Phase::Open {
-            let (raw, members, plan) = (self.raw, &self.members, &self.board.plan);
+            let (raw, members, plan, here) = (self.raw, &self.members, &self.board.plan, self.share.here());
             return self.opener.tick(io, |tag| {
                 let member = &members[tag];
+                let place = here.number(tag) % (plan.members + plan.stalled);
+                let turn = Some(plan.turn(member.group as usize, place));
                 let receive_buffer = member.stalls.then_some(STALLED_BUFFER);
-                Open { room: Some(plan.group_number(member.group as usize) as u32), receive_buffer, ..plain(tag, raw) }
+                Open {
+                    room: Some(plan.group_number(member.group as usize) as u32),
+                    receive_buffer,
+                    turn,
+                    ..plain(tag, raw)
+                }
             });
         }
         if self.stall_at.is_some_and(|at| io.now >= at) {
@@ -476,6 +490,9 @@ impl App for Fanout {
 
 impl Scenario for Fanout {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
+        if self.phase.is_flowing() && !phase.is_flowing() {
+            self.take_due(io, false);
+        }
         let before = std::mem::replace(&mut self.phase, phase);
         let plan = &self.board.plan;
         if before < Phase::Warmup && phase.is_flowing() {
@@ -503,17 +520,65 @@ impl Scenario for Fanout {
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        let publishers = self.board.plan.publishers;
-        for member in self.members.iter().filter(|member| member.slot.is_some() && !member.stalls) {
-            let first = member.group as usize * publishers;
-            for (place, tracker) in member.trackers.iter().enumerate() {
-                let published = self.board.streams[first + place].published.load(Ordering::Acquire);
-                io.tally.checks.lost += tracker.missing(published);
+        for (tag, member) in self.members.iter().enumerate() {
+            if member.slot.is_some() && !member.stalls {
+                let lost = self.missing(tag);
+                io.tally.note(Problem::Lost, lost, || format!("connection {tag}: {lost} deliveries never came"));
             }
         }
         for publisher in &self.publishers {
-            let published = self.board.streams[publisher.stream].published.load(Ordering::Relaxed);
-            io.tally.unsent += publisher.due.saturating_sub(published);
+            let late = publisher.due.saturating_sub(publisher.bursts) * self.board.plan.burst;
+            io.tally.never_sent(late, self.members[publisher.tag].slot.is_some());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Ramp;
+
+    /// Kills: rooms whose publishers all speak to the same server, or those of an agent.
+    #[test]
+    fn publishers_and_others_are_spread_over_the_urls_each_by_themselves() {
+        for (urls, agents, rooms, members, publishers, stalled) in
+            [(2, 1, 12, 4, 1, 0), (2, 2, 12, 4, 1, 0), (3, 2, 12, 6, 2, 0), (3, 3, 18, 3, 1, 0), (2, 1, 1, 7, 2, 3)]
+        {
+            let mut turns = [publishers, members - publishers, stalled].map(|_| vec![0; urls]);
+            let mut of_agents = vec![vec![0; urls]; agents];
+            let deal = Deal::new(urls, agents);
+            for (agent, of_agent) in of_agents.iter_mut().enumerate() {
+                let part = Part { agent, agents };
+                let plan = Plan {
+                    groups: part.of(rooms),
+                    groups_in_all: rooms,
+                    part,
+                    members,
+                    publishers,
+                    stalled,
+                    stall_after: 0,
+                    deal,
+                    burst: 1,
+                    pace: Pace { rate: None, count: None, patience: 0 },
+                    ramp: Ramp { concurrency: 1, per_second: None },
+                    raw: false,
+                };
+                for group in 0..plan.groups {
+                    for place in 0..members + stalled {
+                        let url = deal.url(plan.turn(group, place));
+                        let kind = usize::from(place >= publishers) + usize::from(place >= members);
+                        turns[kind][url] += 1;
+                        of_agent[url] += usize::from(kind == 0);
+                    }
+                }
+            }
+            for each in &turns {
+                assert!(
+                    each.iter().max().zip(each.iter().min()).is_some_and(|(most, least)| most - least <= 1),
+                    "{turns:?}"
+                );
+            }
+            assert!(rooms == 1 || of_agents.iter().flatten().all(|count| *count > 0), "{of_agents:?}");
         }
     }
 }

@@ -17,10 +17,13 @@ use std::{
 use ringwire::proto::Kind;
 
 use crate::{
+    deal::Deal,
     net::{App, Gone, Io, Nanos, Open, Received},
+    problems::Problem,
     scenario::{Phase, Scenario, Share, plain},
     script::{
         Action, Role, Script,
+        seats::Seat,
         template::{Template, Values},
     },
     tally::Timed,
@@ -35,6 +38,7 @@ const AGAIN_AFTER: Nanos = 1_000_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) script: Arc<Script>,
+    pub(crate) deal: Deal,
     /// Handshakes in flight, on all workers.
     pub(crate) concurrency: usize,
     pub(crate) patience: Nanos,
@@ -60,6 +64,7 @@ enum Doing {
 
 #[derive(Debug, Default)]
 struct User {
+    seat: Seat,
     slot: Option<u32>,
     doing: Doing,
     epoch: u32,
@@ -112,12 +117,12 @@ pub(crate) struct Play {
 
 impl Play {
     pub(crate) fn new(plan: Plan, share: Share) -> Self {
-        let count = share.of(plan.script.stages.most());
+        let seats = plan.script.seats(share, plan.deal);
         Self {
             concurrency: share.of(plan.concurrency).max(1),
             phase: Phase::Open,
             began: 0,
-            users: (0..count).map(|_| User::default()).collect(),
+            users: seats.into_iter().map(|seat| User { seat, ..User::default() }).collect(),
             wanted: 0,
             to_open: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -134,16 +139,16 @@ impl Play {
 
     fn role(&self, tag: usize) -> &Role {
         let script = &self.plan.script;
-        &script.roles[script.role_of(self.share.number(tag))]
+        &script.roles[self.users[tag].seat.role]
     }
 
     /// Calls back with a user's templates' values.
     fn with_values<T>(&mut self, io: &Io, tag: usize, make: impl FnOnce(&mut Values<'_>, &Role) -> T) -> T {
         let script = self.plan.script.clone();
-        let number = self.share.number(tag);
         let user = &self.users[tag];
+        let seat = user.seat;
         let mut values = Values {
-            user: number as u64,
+            user: seat.number as u64,
             session: user.sessions,
             count: user.count,
             now_ms: self.unix_ms_at_0 + io.now / 1_000_000,
@@ -151,7 +156,7 @@ impl Play {
             messages: io.messages,
             keys: &mut self.keys,
         };
-        make(&mut values, &script.roles[script.role_of(number)])
+        make(&mut values, &script.roles[seat.role])
     }
 
     fn set_timer(&mut self, tag: usize, at: Nanos) {
@@ -168,7 +173,8 @@ impl Play {
     fn follow_stages(&mut self, io: &mut Io) -> Option<Nanos> {
         let at = io.now - self.began;
         let stages = &self.plan.script.stages;
-        let wanted = self.share.of(stages.connections(at)).min(self.users.len());
+        let connections = stages.connections(at);
+        let wanted = self.users.partition_point(|user| user.seat.number < connections);
         let changes = stages.changes(at).map(|at| self.began + at);
         for tag in self.wanted..wanted {
             // Whoever has come to the end of its sessions stays away.
@@ -201,14 +207,21 @@ impl Play {
         if tag >= self.wanted {
             return self.enter(tag, Doing::Away);
         }
-        let number = self.share.number(tag);
+        let seat = self.users[tag].seat;
         let role = self.role(tag);
-        let own_number = self.plan.script.number_in_role(number);
-        let row = role.rows.get(own_number % role.rows.len().max(1)).cloned().unwrap_or_default();
+        let row = role.rows.get(seat.number_in_role % role.rows.len().max(1)).cloned().unwrap_or_default();
+        // The first turns are those of the URLs in their order.
+        let turn = role.target.unwrap_or(seat.turn);
         let variables = role.variables.len();
         let user = &mut self.users[tag];
-        *user =
-            User { doing: user.doing, epoch: user.epoch, sessions: user.sessions, began: io.now, ..User::default() };
+        *user = User {
+            seat,
+            doing: user.doing,
+            epoch: user.epoch,
+            sessions: user.sessions,
+            began: io.now,
+            ..User::default()
+        };
         user.variables = row;
         user.begins = true;
         for place in 0..variables {
@@ -223,14 +236,15 @@ impl Play {
         let user = &mut self.users[tag];
         user.sessions += 1;
         if !is_writable(path.as_deref(), &headers) {
-            io.tally.failed += 1;
-            io.tally.say(|| format!("user {number}: its path or a header has characters that HTTP does not allow"));
+            io.tally.note(Problem::Failed, 1, || {
+                format!("user {}: its path or a header has characters that HTTP does not allow", seat.number)
+            });
             self.enter(tag, Doing::Away);
             self.finished += usize::from(self.is_done(tag));
             return self.set_timer(tag, io.now + AGAIN_AFTER);
         }
         (user.path, user.headers) = (path, headers);
-        io.open(Open { number, ..plain(tag, false) });
+        io.open(Open { number: seat.number, turn: Some(turn), ..plain(tag, false) });
     }
 
     /// Ends a user's session in order.
@@ -249,7 +263,7 @@ impl Play {
     /// Goes on with a user's steps until one has to be waited for.
     fn go_on(&mut self, io: &mut Io, tag: usize) {
         let script = self.plan.script.clone();
-        let role = &script.roles[script.role_of(self.share.number(tag))];
+        let role = &script.roles[self.users[tag].seat.role];
         while let Some(slot) = self.users[tag].slot {
             if self.phase != Phase::Measure {
                 return self.enter(tag, Doing::Idle);
@@ -343,12 +357,27 @@ impl Play {
         }
     }
 
+    /// Rounds that are due by the end and were given to nobody.
+    fn count_unsent(&self, io: &mut Io) {
+        let stages = &self.plan.script.stages;
+        let end = stages.end().min(io.now - self.began);
+        let is_connected = self.users.iter().any(|user| user.slot.is_some());
+        let mut round = self.next_round;
+        while stages.has_rate() && stages.due(round).is_some_and(|due| due < end) {
+            io.tally.never_sent(1, is_connected);
+            round += self.share.places() as u64;
+        }
+    }
+
+    /// What a user waits for is lost.
+    fn lose(&self, io: &mut Io, tag: usize, why: &str) {
+        let (number, role, name) = (self.users[tag].seat.number, &self.role(tag).name, self.expected_name(tag));
+        io.tally.note(Problem::Lost, 1, || format!("user {number} ({role}): {name}: {why}"));
+    }
+
     /// What a user waits for does not come.
     fn fail(&mut self, io: &mut Io, tag: usize, what: &str) {
-        io.tally.checks.lost += 1;
-        let name = self.expected_name(tag);
-        let (number, role) = (self.share.number(tag), &self.role(tag).name);
-        io.tally.say(|| format!("user {number} ({role}): {name}: {what}"));
+        self.lose(io, tag, what);
         self.users[tag].has_failed = true;
         self.leave(io, tag);
     }
@@ -440,7 +469,7 @@ impl App for Play {
     fn received(&mut self, io: &mut Io, _conn: u32, tag: u32, message: Received<'_>) {
         let tag = tag as usize;
         let script = self.plan.script.clone();
-        let role = &script.roles[script.role_of(self.share.number(tag))];
+        let role = &script.roles[self.users[tag].seat.role];
         let user = &self.users[tag];
         if user.doing == Doing::Leaving {
             return;
@@ -453,9 +482,10 @@ impl App for Play {
         let Some((name, what)) = expected else {
             io.tally.unasked += 1;
             if role.strict {
-                io.tally.checks.unexpected += 1;
-                let number = self.share.number(tag);
-                io.tally.say(|| format!("user {number} ({}): a message that it did not wait for", role.name));
+                let number = self.users[tag].seat.number;
+                io.tally.note(Problem::Unexpected, 1, || {
+                    format!("user {number} ({}): a message that it did not wait for", role.name)
+                });
             }
             return;
         };
@@ -470,10 +500,11 @@ impl App for Play {
         }
         io.tally.unasked += 1;
         if role.strict {
-            io.tally.checks.corrupted += 1;
-            let (number, len) = (self.share.number(tag), message.payload.len());
+            let (number, len) = (self.users[tag].seat.number, message.payload.len());
             let name = &script.names[name];
-            io.tally.say(|| format!("user {number} ({}): {name}: {len} bytes that are not as expected", role.name));
+            io.tally.note(Problem::Corrupted, 1, || {
+                format!("user {number} ({}): {name}: {len} bytes that are not as expected", role.name)
+            });
             // It took the place of the right one.
             self.go_on(io, tag);
         }
@@ -485,9 +516,7 @@ impl App for Play {
         user.slot = None;
         let (was, has_failed) = (user.doing, user.has_failed || gone == Gone::Failed);
         if was == Doing::Expecting && self.phase < Phase::Stop {
-            io.tally.checks.lost += 1;
-            let (name, number) = (self.expected_name(tag), self.share.number(tag));
-            io.tally.say(|| format!("user {number}: {name}: the connection ended before it came"));
+            self.lose(io, tag, "the connection ended before it came");
         }
         if was == Doing::Leaving && !has_failed {
             io.tally.sessions += 1;
@@ -524,6 +553,9 @@ impl Scenario for Play {
             let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
             self.unix_ms_at_0 = unix.saturating_sub(io.now / 1_000_000);
         }
+        if before == Phase::Measure && phase > before {
+            self.count_unsent(io);
+        }
     }
 
     fn is_ready(&self, _io: &Io) -> bool {
@@ -538,16 +570,10 @@ impl Scenario for Play {
     }
 
     fn conclude(&mut self, io: &mut Io) {
-        // What is due by the end and was given to nobody.
-        let stages = &self.plan.script.stages;
-        let end = stages.end().min(io.now - self.began);
-        let mut round = self.next_round;
-        while stages.has_rate() && stages.due(round).is_some_and(|due| due < end) {
-            io.tally.unsent += 1;
-            round += self.share.places() as u64;
-        }
-        for user in self.users.iter().filter(|user| user.doing == Doing::Expecting) {
-            io.tally.checks.lost += u64::from(user.slot.is_some());
+        for tag in 0..self.users.len() {
+            if self.users[tag].doing == Doing::Expecting && self.users[tag].slot.is_some() {
+                self.lose(io, tag, "it had not come when the run ended");
+            }
         }
     }
 }

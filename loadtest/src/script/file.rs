@@ -12,7 +12,7 @@ use super::{
     tree::{Document, Node, Table},
 };
 use crate::{
-    files::Files,
+    files::{Files, without_mark},
     fleet::address,
     headers,
     net::Nanos,
@@ -49,7 +49,8 @@ impl Scenario {
     /// What is wrong, and where.
     pub(crate) fn read(path: &Path, files: &Files) -> Result<Scenario, String> {
         let bytes = files.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let text = String::from_utf8(bytes).map_err(|_| format!("{}: not UTF-8", path.display()))?;
+        let text =
+            String::from_utf8(without_mark(&bytes).to_vec()).map_err(|_| format!("{}: not UTF-8", path.display()))?;
         let beside = path.parent().unwrap_or(Path::new("."));
         Scenario::parse(&text, beside, files).map_err(|error| format!("{}:{error}", path.display()))
     }
@@ -186,6 +187,7 @@ fn role(
     let each = steps("steps", names)?;
     let role = Role {
         weight: user.map("weight", |node| node.count(1, 1_000_000))?.unwrap_or(1) as u32,
+        target: None,
         path: user.map("path", |node| template(node, &known))?,
         headers,
         rows: rows.rows,
@@ -211,7 +213,7 @@ fn role(
 fn read_rows(node: &Node<'_>, beside: &Path, files: &Files) -> Result<Rows, String> {
     let path = beside.join(node.text()?);
     let bytes = files.read(&path).map_err(|error| node.wrong(format_args!("{}: {error}", path.display())))?;
-    Rows::parse(&bytes).map_err(|error| node.wrong(format_args!("{}:{error}", path.display())))
+    Rows::parse(without_mark(&bytes)).map_err(|error| node.wrong(format_args!("{}:{error}", path.display())))
 }
 
 /// Whether what a template says of the handshake can be written: of each row of the file, where it has variables.

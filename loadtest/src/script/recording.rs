@@ -1,14 +1,17 @@
 //! Recorded sessions: the WebSockets of an HTTP archive (HAR), as browsers' developer tools save them. Each becomes a user who
-//! sends the same at the same times and waits for as many messages.
+//! sends the same at the same times and waits for as many messages. What no user can do again is left out, and counted by reason.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use data_encoding::BASE64;
 use ringwire::{proto::Kind, quote::quoted};
 use serde_json::Value;
 
 use super::{Action, Role, Script, expect::Expected, stages::Stages, template::Template};
-use crate::{files::Files, net::Nanos};
+use crate::{
+    files::{Files, without_mark},
+    net::Nanos,
+};
 
 /// How what comes is held against what came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -24,12 +27,21 @@ pub(crate) enum Matching {
 /// Recorded sessions, read.
 #[derive(Clone, Debug)]
 pub(crate) struct Recording {
-    /// Of the first of them.
-    pub(crate) url: String,
+    /// One of each server; roles say which is theirs.
+    pub(crate) urls: Vec<String>,
     pub(crate) roles: Vec<Role>,
     pub(crate) names: Vec<String>,
     /// How long the longest took.
     pub(crate) lasted: Nanos,
+    /// Messages that are there, and those of them that cannot be played, by what they are.
+    messages: u64,
+    skipped: BTreeMap<String, u64>,
+}
+
+/// The server of a URL: what stands before the path.
+fn server(url: &str) -> &str {
+    let from = url.find("://").map_or(0, |at| at + 3);
+    url[from..].find(['/', '?']).map_or(url, |at| &url[..from + at])
 }
 
 impl Recording {
@@ -40,65 +52,79 @@ impl Recording {
     pub(crate) fn read(path: &Path, matching: Matching, speed: f64, files: &Files) -> Result<Recording, String> {
         let told = |error: String| format!("{}: {error}", path.display());
         let text = files.read(path).map_err(|error| told(error.to_string()))?;
-        let har = serde_json::from_slice(&text).map_err(|error| told(format!("not JSON: {error}")))?;
+        let har = serde_json::from_slice(without_mark(&text)).map_err(|error| told(format!("not JSON: {error}")))?;
         Recording::of(&har, matching, speed).map_err(told)
     }
 
     fn of(har: &Value, matching: Matching, speed: f64) -> Result<Recording, String> {
-        let mut recording = Recording { url: String::new(), roles: Vec::new(), names: Vec::new(), lasted: 0 };
+        let mut recording = Recording {
+            urls: Vec::new(),
+            roles: Vec::new(),
+            names: Vec::new(),
+            lasted: 0,
+            messages: 0,
+            skipped: BTreeMap::new(),
+        };
         for entry in har["log"]["entries"].as_array().into_iter().flatten() {
             let Some(messages) = entry["_webSocketMessages"].as_array() else { continue };
             let url = entry["request"]["url"].as_str().unwrap_or_default();
-            if recording.url.is_empty() {
-                url.clone_into(&mut recording.url);
-            }
-            recording.add(url, messages, matching, speed)?;
+            recording.add(url, messages, matching, speed);
         }
         if recording.roles.is_empty() {
             return Err("no WebSocket was recorded in it (no entry has _webSocketMessages)".to_owned());
         }
+        if recording.messages > 0 && recording.skipped.values().sum::<u64>() == recording.messages {
+            return Err(recording.told_of_skipped().unwrap_or_default());
+        }
         Ok(recording)
     }
 
-    fn add(&mut self, url: &str, messages: &[Value], matching: Matching, speed: f64) -> Result<(), String> {
+    /// How many messages are left out, and why.
+    pub(crate) fn told_of_skipped(&self) -> Option<String> {
+        let skipped: u64 = self.skipped.values().sum();
+        let each: Vec<String> = self.skipped.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        (skipped > 0).then(|| {
+            format!(
+                "{skipped} of {} recorded messages cannot be played, and are left out: {}",
+                self.messages,
+                each.join(", ")
+            )
+        })
+    }
+
+    fn add(&mut self, url: &str, messages: &[Value], matching: Matching, speed: f64) {
         let number = self.roles.len() + 1;
         let mut role = Role::idle(&format!("session {number}"));
         let path = url.split_once("://").and_then(|(_, rest)| rest.find(['/', '?']).map(|at| &rest[at..]));
         role.path = path.map(Template::literal);
+        let known = self.urls.iter().position(|known| server(known) == server(url));
+        role.target = Some(known.unwrap_or(self.urls.len()));
+        if known.is_none() {
+            self.urls.push(url.to_owned());
+        }
         let name = self.names.len();
         self.names.push(role.name.clone());
         let mut first = None;
         for message in messages {
-            let told = |what: &str| format!("session {number}: a message {what}");
-            let time = message["time"].as_f64().ok_or_else(|| told("without a time"))?;
-            let data = message["data"].as_str().ok_or_else(|| told("without data"))?;
+            self.messages += 1;
+            let (time, action) = match read(message, matching) {
+                Ok(read) => read,
+                Err(what) => {
+                    *self.skipped.entry(what).or_default() += 1;
+                    continue;
+                }
+            };
             let after = ((time - *first.get_or_insert(time)).max(0.0) / speed * 1e9) as Nanos;
             self.lasted = self.lasted.max(after);
-            let is_binary = message["opcode"] == 2;
-            let kind = if is_binary { Kind::Binary } else { Kind::Text };
-            match message["type"].as_str() {
-                Some("send") => {
+            match action {
+                Recorded::Sent(payload, kind) => {
                     role.begin.push(Action::At(after));
-                    role.begin.push(Action::Send {
-                        payload: payload(data, is_binary).ok_or_else(|| told("that is not Base64"))?,
-                        kind,
-                    });
+                    role.begin.push(Action::Send { payload, kind });
                 }
-                Some("receive") => {
-                    let what = match (matching, serde_json::from_str(data)) {
-                        (Matching::Exact, _) => {
-                            Expected::Equals(payload(data, is_binary).ok_or_else(|| told("that is not Base64"))?)
-                        }
-                        (Matching::Shape, Ok(shape)) => Expected::Shape(shape),
-                        _ => Expected::Any,
-                    };
-                    role.begin.push(Action::Expect { name, what, within: None });
-                }
-                other => return Err(told(&format!("of type {}", quoted(other.unwrap_or_default())))),
+                Recorded::Came(what) => role.begin.push(Action::Expect { name, what, within: None }),
             }
         }
         self.roles.push(role);
-        Ok(())
     }
 
     /// So many users play it, each so often.
@@ -109,6 +135,41 @@ impl Recording {
         let stages = Stages::constant(connections, self.lasted.max(1));
         Script::new(roles, stages, self.names, Some(sessions))
     }
+}
+
+/// What a user has to do for a recorded message.
+enum Recorded {
+    Sent(Template, Kind),
+    Came(Expected),
+}
+
+/// Reads a message, and when it went or came; or what it is that cannot be played.
+fn read(message: &Value, matching: Matching) -> Result<(f64, Recorded), String> {
+    let is_sent = match message["type"].as_str() {
+        Some("send") => true,
+        Some("receive") => false,
+        other => return Err(format!("of type {}", quoted(other.unwrap_or_default()))),
+    };
+    let is_binary = match &message["opcode"] {
+        Value::Null => false,
+        opcode => match opcode.as_i64() {
+            Some(1) => false,
+            Some(2) => true,
+            Some(8..=10) => return Err("control frames".to_owned()),
+            _ => return Err(format!("with opcode {opcode}")),
+        },
+    };
+    let kind = if is_binary { Kind::Binary } else { Kind::Text };
+    let time = message["time"].as_f64().ok_or("without a time")?;
+    let data = message["data"].as_str().ok_or("without data")?;
+    let bytes = || payload(data, is_binary).ok_or("whose data are not Base64");
+    let recorded = match (is_sent, matching, serde_json::from_str(data)) {
+        (true, ..) => Recorded::Sent(bytes()?, kind),
+        (false, Matching::Exact, _) => Recorded::Came(Expected::Equals(bytes()?)),
+        (false, Matching::Shape, Ok(shape)) => Recorded::Came(Expected::Shape(shape)),
+        _ => Recorded::Came(Expected::Any),
+    };
+    Ok((time, recorded))
 }
 
 /// What was sent: text as it is, binary data in Base64.
@@ -149,7 +210,10 @@ mod tests {
             ),
         ] {
             let recording = Recording::of(&har(messages.clone()), matching, 2.0).expect("a recording");
-            assert_eq!((recording.url.as_str(), recording.lasted), ("ws://example.org:9001/ws?x=1", 1_000_000_000));
+            assert_eq!(
+                (&recording.urls[..], recording.lasted),
+                (&["ws://example.org:9001/ws?x=1".to_owned()][..], 1_000_000_000)
+            );
             let role = &recording.roles[0];
             assert_eq!(role.path, Some(Template::literal("/ws?x=1")));
             let [
@@ -170,18 +234,46 @@ mod tests {
         }
     }
 
+    /// Kills: one message that cannot be played, for which the whole file is refused; a ping that is played as text.
     #[test]
-    fn what_is_no_recording_is_told() {
-        let of = |har: &Value| Recording::of(har, Matching::Any, 1.0).map(|_| ());
-        for (har, why) in [
-            (json!({}), "no WebSocket"),
-            (har(json!([{"type": "send", "data": "x"}])), "without a time"),
-            (har(json!([{"type": "send", "time": 1}])), "without data"),
-            (har(json!([{"type": "error", "time": 1, "data": ""}])), "of type \"error\""),
-            (har(json!([{"type": "send", "time": 1, "opcode": 2, "data": "?"}])), "Base64"),
+    fn what_cannot_be_played_is_left_out_and_counted() {
+        let good = || json!({"type": "send", "time": 5.0, "opcode": 1, "data": "x"});
+        for (message, why) in [
+            (json!({"type": "error", "time": 1.0, "opcode": -1, "data": "net::ERR"}), "1 of type \"error\""),
+            (json!({"time": 1.0, "opcode": 1, "data": "x"}), "1 of type \"\""),
+            (json!({"type": "send", "time": 1.0, "opcode": -1, "data": "x"}), "1 with opcode -1"),
+            (json!({"type": "receive", "time": 1.0, "opcode": 0, "data": "x"}), "1 with opcode 0"),
+            (json!({"type": "send", "time": 1.0, "opcode": "text", "data": "x"}), "1 with opcode \"text\""),
+            (json!({"type": "receive", "time": 1.0, "opcode": 8, "data": ""}), "1 control frames"),
+            (json!({"type": "send", "time": 1.0, "opcode": 9, "data": ""}), "1 control frames"),
+            (json!({"type": "receive", "time": 1.0, "opcode": 10, "data": ""}), "1 control frames"),
+            (json!({"type": "send", "opcode": 1, "data": "x"}), "1 without a time"),
+            (json!({"type": "receive", "time": 1.0, "opcode": 1}), "1 without data"),
+            (json!({"type": "send", "time": 1.0, "opcode": 2, "data": "?"}), "1 whose data are not Base64"),
         ] {
-            let error = of(&har).expect_err(why);
-            assert!(error.contains(why), "{error}");
+            let recording = Recording::of(&har(json!([message, good()])), Matching::Any, 1.0).expect(why);
+            let told = recording.told_of_skipped().expect(why);
+            assert_eq!(told, format!("1 of 2 recorded messages cannot be played, and are left out: {why}"));
+            // What is left out has no part in the times either.
+            assert_eq!((recording.roles[0].begin.len(), recording.lasted), (2, 0), "{why}");
+            let error = Recording::of(&har(json!([message])), Matching::Any, 1.0).map(|_| ()).expect_err(why);
+            assert!(error.contains("1 of 1 recorded messages cannot be played") && error.contains(why), "{error}");
         }
+        let good = Recording::of(&har(json!([good()])), Matching::Any, 1.0).expect("a recording");
+        assert_eq!(good.told_of_skipped(), None);
+        let none = Recording::of(&json!({}), Matching::Any, 1.0).map(|_| ());
+        assert!(none.is_err_and(|error| error.contains("no WebSocket")));
+    }
+
+    /// Kills: sessions with a second server that are played to the first.
+    #[test]
+    fn each_session_is_played_to_its_own_server() {
+        let urls = ["ws://a:1/x", "wss://b/y", "ws://a:1/z?q", "ws://a:2", "wss://b?q"];
+        let entry = |url: &&str| json!({"request": {"url": url}, "_webSocketMessages": []});
+        let har = json!({"log": {"entries": urls.iter().map(entry).collect::<Value>()}});
+        let recording = Recording::of(&har, Matching::Any, 1.0).expect("a recording");
+        assert_eq!(recording.urls, ["ws://a:1/x", "wss://b/y", "ws://a:2"]);
+        let targets: Vec<_> = recording.roles.iter().map(|role| role.target).collect();
+        assert_eq!(targets, [0, 1, 0, 2, 1].map(Some));
     }
 }

@@ -24,7 +24,7 @@ impl Rows {
             let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
             format!("{line}: it is not UTF-8")
         })?;
-        let mut records = Records { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1 };
+        let mut records = Records { rest: text, line: 1 };
         let (line, names) = records.next()?.ok_or("1: it is empty: the names of the columns are missing")?;
         let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
         for (place, name) in names.iter().enumerate() {
@@ -119,7 +119,7 @@ mod tests {
         let rows: [(&str, &[&str], Lines<'_>); 8] = [
             ("a\n1", &["a"], &[(2, &["1"])]),
             ("a,b\r\n1,2\r\n3,\r\n", &["a", "b"], &[(2, &["1", "2"]), (3, &["3", ""])]),
-            ("\u{feff} a ,\tb-c\n 1 ,2\n", &["a", "b-c"], &[(2, &[" 1 ", "2"])]),
+            (" a ,\tb-c\n 1 ,2\n", &["a", "b-c"], &[(2, &[" 1 ", "2"])]),
             ("\"a\",\" b \"\n\"1,\"\"2\"\"\",\"\"\n", &["a", "b"], &[(2, &["1,\"2\"", ""])]),
             ("a,b\n\"1\n\n2\",3\n4,5", &["a", "b"], &[(2, &["1\n\n2", "3"]), (5, &["4", "5"])]),
             ("\n\na\n\n1\n\r\n2\n\n", &["a"], &[(5, &["1"]), (7, &["2"])]),

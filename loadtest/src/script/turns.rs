@@ -19,14 +19,18 @@ impl Turns {
         Turns { weights, total, step }
     }
 
-    /// How many users before this one have the same role.
-    pub(super) fn number_in_role(&self, user: usize) -> usize {
-        let role = self.role_of(user);
+    /// How many there are.
+    pub(super) fn roles(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// How many of the first `users` have this role.
+    pub(super) fn count(&self, role: usize, users: usize) -> usize {
         let from: u64 = self.weights[..role].iter().map(|weight| u64::from(*weight)).sum();
         let to = from + u64::from(self.weights[role]);
         // A place of at least `from` is one more that the quotient is larger by where so much is added.
         let sum =
-            |place: u64| floor_sum(user as u128, self.total.into(), self.step.into(), (self.total - place).into());
+            |place: u64| floor_sum(users as u128, self.total.into(), self.step.into(), (self.total - place).into());
         (sum(from) - sum(to)) as usize
     }
 
@@ -92,7 +96,7 @@ mod tests {
             let mut next = vec![0; weights.len()];
             for user in 0..500 {
                 let role = turns.role_of(user);
-                assert_eq!(turns.number_in_role(user), next[role], "{weights:?}, user {user}");
+                assert_eq!(turns.count(role, user), next[role], "{weights:?}, user {user}");
                 next[role] += 1;
             }
         }

@@ -3,6 +3,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     process::{Command, Output},
     sync::{
         Arc, Mutex,
@@ -56,7 +57,60 @@ pub(crate) fn run(code: i32, scenario: &str, url: &str, options: &str) -> Value 
     assert_eq!(output.status.code(), Some(code), "{scenario} {options}\n{}", String::from_utf8_lossy(&text));
     let figures = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
     std::fs::remove_file(json).expect("ours");
+    assert_accounted(&figures);
     figures
+}
+
+/// A file that is removed with it.
+pub(crate) struct File(pub(crate) PathBuf);
+
+impl File {
+    pub(crate) fn new(name: &str, text: &str) -> File {
+        let path = scratch(name);
+        std::fs::write(&path, text).expect("written");
+        File(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).expect("ours");
+    }
+}
+
+pub(crate) fn output(command: &str, file: &File, options: &str) -> Output {
+    program().args([command, "-q"]).arg(&file.0).args(options.split_whitespace()).output().expect("it starts")
+}
+
+/// Plays a file, expects this exit code, and returns the figures.
+pub(crate) fn play(code: i32, command: &str, file: &File, options: &str) -> Value {
+    let json = scratch("figures.json");
+    let output = output(command, file, &format!("{options} --json {}", json.display()));
+    let text = [output.stdout, output.stderr].concat();
+    assert_eq!(output.status.code(), Some(code), "{options}\n{}", String::from_utf8_lossy(&text));
+    let figures = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
+    std::fs::remove_file(json).expect("ours");
+    assert_accounted(&figures);
+    figures
+}
+
+/// Every problem that is counted is in a line, and in one only.
+pub(crate) fn assert_accounted(figures: &Value) {
+    let lines: Vec<&str> = figures["problems"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let number = |text: &str| text.split(' ').next().and_then(|word| word.replace(',', "").parse::<u64>().ok());
+    let heads = lines.iter().filter(|line| !line.starts_with(' '));
+    let in_lines: u64 = heads.map(|line| number(line).unwrap_or_else(|| panic!("{line}"))).sum();
+    assert_eq!(figures["problem_count"], in_lines, "{lines:?}");
+    for (kind, noted) in figures["problem_kinds"].as_object().expect("a table") {
+        let told = noted["told"].as_array().expect("a list");
+        let told: u64 = told.iter().filter_map(|told| told["count"].as_u64()).sum();
+        assert!(told > 0 && noted["count"].as_u64() >= Some(told), "{kind}: {noted}");
+    }
+    let checks = figures["checks"].as_object().expect("a table").values();
+    let checks: u64 = checks.filter_map(Value::as_u64).sum();
+    let others = ["failed", "silent", "agent_lost"].map(|kind| figures["problem_kinds"][kind]["count"].as_u64());
+    let others: u64 = others.into_iter().flatten().sum();
+    assert_eq!(figures["problem_count"], checks + others, "{figures}");
 }
 
 /// Only this check has failed, so often.
