@@ -115,6 +115,21 @@ fn what_cannot_be_written_is_told_before_the_run() {
     let (code, error) = told(run_on("echo", &format!("ws://{addr}/"), &options));
     assert!(code == Some(2) && error.contains("--html /dev/full: No space"), "{error}");
     assert!(error.contains("--junit /dev/full: No space") && json.is_file(), "{error}");
+    std::fs::remove_file(&json).expect("ours");
+    // Nor does it where nobody reads the report.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let options = format!("--connections 1 --warmup 0 --count 5 --json {}", json.display());
+    let mut command = program();
+    command.args(["echo", "-q", &format!("ws://{addr}/")]).args(options.split_whitespace()).stdout(writer);
+    let (code, error) = told(
+        command
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .and_then(|child| child.wait_with_output())
+            .expect("it starts"),
+    );
+    assert!(code == Some(2) && error.contains("standard output: Broken pipe") && json.is_file(), "{error}");
     std::fs::remove_file(json).expect("ours");
 }
 
