@@ -255,6 +255,9 @@ fn recordings_of_several_servers_and_with_what_cannot_be_played() {
     // Who says where to, says so of all.
     let figures = play(0, "replay", &file, &format!("--url ws://{}", servers[1].0));
     assert_eq!((paths(0).len(), paths(1).len()), (0, 5), "{figures:#}");
+    let options = format!("--url ws://{} --url ws://{}", servers[0].0, servers[1].0);
+    play(0, "replay", &file, &options);
+    assert_eq!((paths(0).len(), paths(1).len()), (3, 2), "dealt out in turn");
     // The mark may stand before other texts, too.
     let rows = File::new("rows.csv", "\u{feff}name\nkim\n");
     let text = format!(

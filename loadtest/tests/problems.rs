@@ -82,10 +82,8 @@ fn a_server_that_stops_in_the_middle_leaves_no_problem_untold() {
         for stands_still in [false, true] {
             let addr = serve_until(60, stands_still);
             let figures = run(1, scenario, &format!("ws://{addr}{path}"), &format!("{options} {FLOW}"));
-            assert!(kind(&figures, "lost") + kind(&figures, "failed") > 1, "{scenario}: {figures}");
-            if stands_still {
-                assert!(kind(&figures, "lost") > 0, "{scenario}: {figures}");
-            }
+            assert!(kind(&figures, "lost") > 0, "{scenario}: {figures}");
+            assert_eq!(kind(&figures, "failed") > 0, !stands_still, "{scenario}: {figures}");
         }
     }
     let addr = serve_until(60, true);

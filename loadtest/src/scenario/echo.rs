@@ -132,12 +132,12 @@ impl Echo {
         if !self.phase.is_flowing() || self.conns.is_empty() {
             return None;
         }
-        self.take_due(io, true);
+        self.take_due(io);
         Some(schedule.at(self.scheduled))
     }
 
     /// Gives what is due to the connections, and has them send it.
-    fn take_due(&mut self, io: &mut Io, sends: bool) {
+    fn take_due(&mut self, io: &mut Io) {
         let Some(schedule) = self.schedule.filter(|_| !self.conns.is_empty()) else { return };
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
@@ -146,9 +146,7 @@ impl Echo {
             self.conns[tag].due += 1;
             self.scheduled += 1;
             self.budget -= u64::from(self.phase == Phase::Measure);
-            if sends {
-                self.pump(io, tag);
-            }
+            self.pump(io, tag);
         }
     }
 
@@ -226,9 +224,6 @@ impl App for Echo {
 
 impl Scenario for Echo {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
-        if self.phase.is_flowing() && !phase.is_flowing() {
-            self.take_due(io, false);
-        }
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule = self

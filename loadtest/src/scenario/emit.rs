@@ -154,7 +154,7 @@ impl Emit {
     }
 
     /// Gives what is due to the HTTP connections, and has them post it.
-    fn take_due(&mut self, io: &mut Io, sends: bool) {
+    fn take_due(&mut self, io: &mut Io) {
         let Some(schedule) = self.schedule.filter(|_| !self.posters.is_empty()) else { return };
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
@@ -163,9 +163,7 @@ impl Emit {
             self.posters[index].due += 1;
             self.scheduled += 1;
             self.budget -= u64::from(self.phase == Phase::Measure);
-            if sends {
-                self.pump(io, index);
-            }
+            self.pump(io, index);
         }
     }
 
@@ -392,16 +390,13 @@ impl App for Emit {
         if !self.phase.is_flowing() || self.posters.is_empty() {
             return None;
         }
-        self.take_due(io, true);
+        self.take_due(io);
         Some(schedule.at(self.scheduled))
     }
 }
 
 impl Scenario for Emit {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
-        if self.phase.is_flowing() && !phase.is_flowing() {
-            self.take_due(io, false);
-        }
         let before = std::mem::replace(&mut self.phase, phase);
         if before < Phase::Warmup && phase.is_flowing() {
             self.schedule =

@@ -358,14 +358,14 @@ impl Fanout {
             return None;
         }
         self.at_once = AT_ONCE_MAX;
-        self.take_due(io, true);
+        self.take_due(io);
         // Those that had to wait.
         (0..self.publishers.len()).for_each(|index| self.catch_up(io, index));
         Some(if self.at_once > 0 { schedule.at(self.scheduled) } else { io.now })
     }
 
     /// Gives what is due to the publishers, and has them publish it.
-    fn take_due(&mut self, io: &mut Io, sends: bool) {
+    fn take_due(&mut self, io: &mut Io) {
         let Some(schedule) = self.schedule.filter(|_| !self.publishers.is_empty()) else { return };
         let due = schedule.due(io.now);
         while self.scheduled < due && self.budget > 0 {
@@ -374,9 +374,7 @@ impl Fanout {
             io.tally.time_recorded(Timed::Lag, io.now.saturating_sub(schedule.at(self.scheduled)));
             self.publishers[index].due += 1;
             self.scheduled += 1;
-            if sends {
-                self.catch_up(io, index);
-            }
+            self.catch_up(io, index);
         }
     }
 
@@ -490,9 +488,6 @@ impl App for Fanout {
 
 impl Scenario for Fanout {
     fn enter(&mut self, io: &mut Io, phase: Phase) {
-        if self.phase.is_flowing() && !phase.is_flowing() {
-            self.take_due(io, false);
-        }
         let before = std::mem::replace(&mut self.phase, phase);
         let plan = &self.board.plan;
         if before < Phase::Warmup && phase.is_flowing() {
@@ -534,51 +529,4 @@ impl Scenario for Fanout {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scenario::Ramp;
-
-    /// Kills: rooms whose publishers all speak to the same server, or those of an agent.
-    #[test]
-    fn publishers_and_others_are_spread_over_the_urls_each_by_themselves() {
-        for (urls, agents, rooms, members, publishers, stalled) in
-            [(2, 1, 12, 4, 1, 0), (2, 2, 12, 4, 1, 0), (3, 2, 12, 6, 2, 0), (3, 3, 18, 3, 1, 0), (2, 1, 1, 7, 2, 3)]
-        {
-            let mut turns = [publishers, members - publishers, stalled].map(|_| vec![0; urls]);
-            let mut of_agents = vec![vec![0; urls]; agents];
-            let deal = Deal::new(urls, agents);
-            for (agent, of_agent) in of_agents.iter_mut().enumerate() {
-                let part = Part { agent, agents };
-                let plan = Plan {
-                    groups: part.of(rooms),
-                    groups_in_all: rooms,
-                    part,
-                    members,
-                    publishers,
-                    stalled,
-                    stall_after: 0,
-                    deal,
-                    burst: 1,
-                    pace: Pace { rate: None, count: None, patience: 0 },
-                    ramp: Ramp { concurrency: 1, per_second: None },
-                    raw: false,
-                };
-                for group in 0..plan.groups {
-                    for place in 0..members + stalled {
-                        let url = deal.url(plan.turn(group, place));
-                        let kind = usize::from(place >= publishers) + usize::from(place >= members);
-                        turns[kind][url] += 1;
-                        of_agent[url] += usize::from(kind == 0);
-                    }
-                }
-            }
-            for each in &turns {
-                assert!(
-                    each.iter().max().zip(each.iter().min()).is_some_and(|(most, least)| most - least <= 1),
-                    "{turns:?}"
-                );
-            }
-            assert!(rooms == 1 || of_agents.iter().flatten().all(|count| *count > 0), "{of_agents:?}");
-        }
-    }
-}
+mod tests;
