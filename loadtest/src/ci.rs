@@ -1,11 +1,6 @@
 //! Reports for what runs tests: JUnit's XML, and Markdown as GitHub shows it in the summary of a job.
 
-use std::{
-    fmt::Write as _,
-    fs::OpenOptions,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
@@ -50,8 +45,13 @@ pub(crate) fn cases(figures: &Value) -> Vec<Case> {
     cases
 }
 
-/// A suite of them as JUnit's XML.
-pub(crate) fn junit(suite: &str, seconds: f64, cases: &[Case]) -> String {
+/// What is to be known beside a run's figures.
+pub(crate) fn warnings(figures: &Value) -> Vec<String> {
+    figures["warnings"].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+/// A suite of them as JUnit's XML, and what else is to be said.
+pub(crate) fn junit(suite: &str, seconds: f64, cases: &[Case], notes: &[String]) -> String {
     let failures = cases.iter().filter(|case| case.failure.is_some()).count();
     let mut xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"{}\" tests=\"{}\" \
@@ -65,6 +65,10 @@ pub(crate) fn junit(suite: &str, seconds: f64, cases: &[Case]) -> String {
             None => writeln!(xml, "/>"),
             Some(why) => writeln!(xml, "><failure message=\"{}\"/></testcase>", escape(why)),
         };
+    }
+    if !notes.is_empty() {
+        let notes: Vec<String> = notes.iter().map(|note| escape(note)).collect();
+        let _ = writeln!(xml, "    <system-out>{}</system-out>", notes.join("\n"));
     }
     xml += "  </testsuite>\n</testsuites>\n";
     xml
@@ -112,9 +116,7 @@ pub(crate) fn markdown(figures: &Value) -> String {
     out.push('\n');
     let _ = writeln!(out, "\n{} problems.", grouped(figures["problem_count"].as_u64().unwrap_or_default()));
     out += &markdown_cases(&cases(figures));
-    for warning in figures["warnings"].as_array().into_iter().flatten() {
-        let _ = writeln!(out, "\n> ⚠️ {}", plain(warning.as_str().unwrap_or_default()));
-    }
+    out += &markdown_notes(&warnings(figures));
     out.push('\n');
     out
 }
@@ -133,9 +135,19 @@ pub(crate) fn markdown_cases(cases: &[Case]) -> String {
     out
 }
 
+/// What is to be known beside the figures.
+fn markdown_notes(notes: &[String]) -> String {
+    notes.iter().map(|note| format!("\n> ⚠️ {}\n", plain(note))).collect()
+}
+
 /// Two reports side by side as Markdown.
-pub(crate) fn markdown_diff(table: &str, cases: &[Case]) -> String {
-    format!("### Load test: comparison\n\n```text\n{}```\n{}\n", table.replace("```", ""), markdown_cases(cases))
+pub(crate) fn markdown_diff(table: &str, cases: &[Case], notes: &[String]) -> String {
+    format!(
+        "### Load test: comparison\n{}\n```text\n{}```\n{}\n",
+        markdown_notes(notes),
+        table.replace("```", ""),
+        markdown_cases(cases)
+    )
 }
 
 fn code(text: &str) -> String {
@@ -150,11 +162,6 @@ fn plain(text: &str) -> String {
             is_markup.then_some('\\').into_iter().chain([if char.is_control() { ' ' } else { char }])
         })
         .collect()
-}
-
-/// Adds to a file, as the summary of a job is one that several write to.
-pub(crate) fn append(path: &Path, text: &str) -> io::Result<()> {
-    OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes())
 }
 
 #[cfg(test)]
@@ -215,9 +222,10 @@ mod tests {
 
     #[test]
     fn xml_is_well_formed_whatever_a_server_says() {
-        let xml = junit("echo", 1.5, &cases(&figures()));
+        let xml = junit("echo", 1.5, &cases(&figures()), &warnings(&figures()));
         assert!(xml.contains("tests=\"9\" failures=\"4\"") && xml.contains("time=\"1.500\""), "{xml}");
         assert!(xml.contains("&quot;&lt;x&gt;&quot; &amp; \u{fffd}") && !xml.contains('\u{1}'), "{xml}");
+        assert!(xml.contains("<system-out>disturbed: a|b</system-out>"), "{xml}");
         // Every element is closed.
         assert_eq!(
             xml.matches("<testcase").count(),

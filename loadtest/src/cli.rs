@@ -6,9 +6,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     diff,
+    fleet::address,
+    headers,
     script::{recording::Matching, stages::Stages},
     slo,
-    target::{Target, parse_header, parse_sources},
+    target::{Target, parse_sources},
     tls::Tls,
     wire::{Content, Sizes},
 };
@@ -16,7 +18,7 @@ use crate::{
 /// Measures any WebSocket server, and checks every message that comes back.
 ///
 /// Exit codes: 0 all went well; 1 messages or connections were not as they should be, or an agent was lost; 2 nothing could be measured;
-/// 3 an objective of --slo was missed.
+/// 3 an objective of --slo was missed, or a limit of diff --fail-on.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -85,9 +87,9 @@ impl Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct Agent {
-    /// Where to listen for who leads: HOST:PORT. Other addresses than those of this machine itself need a token: an agent
+    /// Where to listen for who leads: HOST:PORT, or HOST for port 9009. Other addresses than those of this machine itself need a token: an agent
     /// sends whatever load it is told to, wherever it is told to.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9009")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1", value_parser = address::parse)]
     pub(crate) listen: String,
     /// What whoever leads must know; by default that of RINGWIRE_LOADTEST_TOKEN, which other users of this machine cannot
     /// see.
@@ -110,6 +112,9 @@ pub(crate) struct Diff {
     /// Limits, such as 'p99=+10%,rate=-5%'; exit code 3 if B is beyond one of them.
     #[arg(long, value_name = "LIMITS", value_parser = diff::parse_limits, allow_hyphen_values = true)]
     pub(crate) fail_on: Option<Limits>,
+    /// Judge the limits even where the settings of both runs are not the same.
+    #[arg(long, requires = "fail_on")]
+    pub(crate) anyway: bool,
     /// Write the limits to this file, as JUnit's XML.
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
@@ -327,8 +332,8 @@ pub(crate) struct Flow {
 pub(crate) struct To {
     #[command(flatten)]
     url: Url,
-    /// Header of the handshake; may be repeated.
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    /// Header of the handshake; may be repeated. Host stands in place of the URL's.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = headers::parse)]
     pub(crate) headers: Vec<(String, String)>,
     /// Subprotocol to offer; may be repeated.
     #[arg(long = "subprotocol", value_name = "NAME")]
@@ -406,9 +411,9 @@ pub(crate) struct Opening {
     /// Processors to pin the threads to, as 1 or 1,2,3.
     #[arg(long, value_name = "PROCESSORS", value_delimiter = ',')]
     pub(crate) pin: Vec<usize>,
-    /// Agents (`ringwire-loadtest agent`) that make the run together in place of this process, as host-a:9009,host-b:9009. They
-    /// are shown the token of RINGWIRE_LOADTEST_TOKEN.
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    /// Agents (`ringwire-loadtest agent`) that make the run together in place of this process, as host-a,host-b:9010; without a
+    /// port it is 9009. They are shown the token of RINGWIRE_LOADTEST_TOKEN.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = address::parse)]
     pub(crate) agents: Vec<String>,
     /// An agent that is not heard of for this long is lost (seconds, or with a unit: 500ms, 2m).
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
@@ -456,7 +461,7 @@ type Rules = Vec<slo::Rule>;
 const TIME_MAX: Duration = Duration::from_secs(1_000_000);
 
 /// Reads a time: a number of seconds, or with a unit.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
         Err(_) => humantime::parse_duration(text).ok(),

@@ -4,8 +4,12 @@ use ringwire::quote::quoted;
 use serde_json::Value;
 
 use crate::{
+    ci::{self, Case},
+    cli, like,
     rows::{Better, Row, rows_of},
+    sink::{self, Sink},
     slo,
+    verdict::{Outcome, Verdict},
 };
 
 /// Differences of fewer percent say nothing.
@@ -29,6 +33,45 @@ pub(crate) struct Judged {
     /// What was found, in words.
     pub(crate) found: String,
     pub(crate) is_met: bool,
+}
+
+/// Prints two reports side by side, and judges the second by the first.
+///
+/// # Errors
+/// If one is no report, or they are not alike and limits would have to be judged all the same.
+pub(crate) fn run(cli: &cli::Diff) -> Outcome<Verdict> {
+    let junit = cli.junit.as_deref().map(|path| Sink::new("--junit", path));
+    let summary = cli.summary.as_deref().map(|path| Sink::shared("--summary", path));
+    sink::check(&junit.into_iter().chain(summary).collect::<Vec<_>>())?;
+    let (a, b) = (like::read(&cli.a)?, like::read(&cli.b)?);
+    let unlike =
+        like::compare(&a, &b).map_err(|why| format!("{} (A) and {} (B): {why}", cli.a.display(), cli.b.display()))?;
+    let notes = unlike.lines();
+    let table = table(&a, &b);
+    let limits = cli.fail_on.as_deref().unwrap_or_default();
+    let is_refused = !limits.is_empty() && !unlike.settings.is_empty() && !cli.anyway;
+    let mut text: String = notes.iter().map(|note| format!("{note}\n")).collect();
+    text += &table;
+    let mut cases = Vec::new();
+    if is_refused {
+        cases.push(Case { name: "like for like".to_owned(), failure: Some(unlike.settings.join(", ")) });
+    } else {
+        for Judged { limit, found, is_met } in limits.iter().map(|limit| limit.judge(&a, &b)) {
+            text += &format!("limit {limit}: {} ({found})\n", if is_met { "met" } else { "EXCEEDED" });
+            cases.push(Case { name: format!("limit {limit}"), failure: (!is_met).then_some(found) });
+        }
+    }
+    let write = |sink: Option<Sink<'_>>, text: String| sink.map_or(Ok(()), |sink| sink.write(text.as_bytes()));
+    sink::all([
+        sink::print(&text),
+        write(junit, ci::junit("diff", 0.0, &cases, &notes)),
+        write(summary, ci::markdown_diff(&table, &cases, &notes)),
+    ])?;
+    if is_refused {
+        return Err(format!("{}: limits say nothing of that; --anyway judges them all the same", notes[0]).into());
+    }
+    let is_exceeded = cases.iter().any(|case| case.failure.is_some());
+    Ok(if is_exceeded { Verdict::ObjectiveMissed } else { Verdict::Passed })
 }
 
 /// Reads limits, separated by commas.
@@ -104,18 +147,6 @@ pub(crate) fn table(a: &Value, b: &Value) -> String {
             format!("{:<26} {:>14} {:>14} {told:>10} {verdict}", row.name, (row.unit)(before), (row.unit)(after));
         text += line.trim_end();
         text.push('\n');
-    }
-    // What stands in the same place is held against each other: it should be the same machine.
-    let names = |figures: &Value| -> Vec<Value> {
-        figures["agents"].as_array().into_iter().flatten().map(|agent| agent["agent"].clone()).collect()
-    };
-    if names(a) != names(b) {
-        text += "A and B were not made by the same agents\n";
-    }
-    for (name, figures) in [("A", a), ("B", b)] {
-        if figures["host"]["disturbed"] == true {
-            text += &format!("{name} was disturbed: see its warnings\n");
-        }
     }
     if !are_enough {
         text +=

@@ -17,6 +17,7 @@
 //! An agent sends whatever load it is told to: without a token it listens for this machine alone, pages in browsers cannot order
 //! anything, and it opens no file that a leader names.
 
+pub(crate) mod address;
 pub(crate) mod agent;
 mod job;
 pub(crate) mod leader;

@@ -37,6 +37,7 @@ p{margin:4px 0}.dim{color:var(--dim)}code{font:13px ui-monospace,monospace;overf
 .warning{border-left:4px solid var(--b);background:var(--card);padding:8px 14px;margin:10px 0}
 table{border-collapse:collapse;width:100%;font-size:14px}td,th{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right}
 th{color:var(--dim);font-weight:600}td:first-child,th:first-child{text-align:left}
+h1,li,.warning,.card span,td:first-child{overflow-wrap:anywhere}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:8px 6px 4px}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:12px system-ui,sans-serif}
 .grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim);stroke-width:1}
@@ -45,7 +46,7 @@ svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:12px syst
 .legend{display:flex;gap:18px;font-size:13px;color:var(--dim);padding:2px 14px 4px}.legend i{display:inline-block;width:18px;height:3px;vertical-align:middle;margin-right:6px}
 ul{margin:6px 0;padding-left:22px}li.of{margin-left:18px}
 .facts td:first-child{white-space:nowrap}.facts td:last-child{text-align:left;overflow-wrap:anywhere}
-.wide{overflow-x:auto}.wide td:not(:first-child){white-space:nowrap}polyline.c{stroke-dasharray:6 5}
+.wide{overflow-x:auto}.wide td:first-child{min-width:8em}.wide td:not(:first-child){white-space:nowrap}polyline.c{stroke-dasharray:6 5}
 @media (max-width:560px){body{padding:16px 10px 30px}h1{font-size:21px}td,th{padding:5px 6px}.card{padding:8px 10px}.card b{font-size:18px}svg.broad{display:none}}
 @media (min-width:561px){svg.narrow{display:none}}
 ";
@@ -157,7 +158,10 @@ pub(crate) fn page(figures: &Value) -> String {
         }
     }
     if figures["rounds"].is_u64() {
-        row("Rounds", &format!("{}: figures are medians; plots are of the last", figures["rounds"]));
+        row(
+            "Rounds",
+            &format!("{}: counts are of all, times and rates are medians; plots are of the last", figures["rounds"]),
+        );
     }
     row("Tool", figures["tool"].as_str().unwrap_or_default());
     html += "</table></body></html>\n";
@@ -518,7 +522,7 @@ fn checks(html: &mut String, figures: &Value) {
         [("close_codes", "Close"), ("errnos", "error"), ("http_statuses", "HTTP status"), ("ends", "ended")]
     {
         for (code, count) in figures[key].as_object().into_iter().flatten() {
-            let _ = write!(html, "<tr><td>{name} {}</td><td>{count}</td></tr>", escape(code));
+            let _ = write!(html, "<tr><td>{name} {}</td><td>{count}</td></tr>", escape(&code.replace('_', " ")));
         }
     }
     *html += "</table>";
@@ -593,6 +597,7 @@ mod tests {
             "scenario": "echo", "slo": [{"rule": "p99<5ms", "value": "9 ms", "met": false}],
             "latency_us": {"p50": 10.0, "count": 9}, "steps": {"join <1>": {"p50": 7.0, "count": 3}},
             "tls": {"full": 3, "resumed": 2, "agreed": {"TLSv1.3, X25519": 5}, "failures": {"alert": 1}}, "checks": {"lost": 0},
+            "ends": {"never_opened": 3},
         });
         let page = page(&figures);
         let place = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is not in {page}"));
@@ -601,6 +606,11 @@ mod tests {
             page.contains("3 full handshakes, 2 resumed, alert x 1; 5 connections: TLSv1.3, X25519")
                 && page.contains("max-width:560px")
         );
+        assert!(page.contains("ended never opened"));
+        // Where others write the words, none may be so long that the page is wider than a phone.
+        let rule = page.lines().find(|line| line.ends_with("{overflow-wrap:anywhere}")).unwrap_or_default();
+        let breaks = rule.split('{').next().unwrap_or_default().split(',').collect::<Vec<_>>();
+        assert!(["h1", "li", ".warning", "td:first-child"].iter().all(|place| breaks.contains(place)), "{rule}");
     }
 
     /// Kills: marks that are written over each other on a phone.

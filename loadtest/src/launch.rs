@@ -11,13 +11,13 @@ use ringwire::{
     Config, check,
     engine::uring::closes_late,
     proto::{Kind, extensions::Offer},
-    quote::quoted,
 };
 
 use crate::{
     cli::{Command, Common, Contexts, Flow, Publishing},
     files::Files,
     gate::Gate,
+    headers,
     net::{Nanos, Net},
     outcome,
     part::Part,
@@ -202,6 +202,10 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             if !cli.api.contains("{id}") {
                 return Err("--api must have {id} in it".into());
             }
+            Target::check_path(&cli.api).map_err(|why| format!("--api: {why}"))?;
+            if let Some(token) = &cli.token {
+                headers::check_value(token).map_err(|why| format!("--token: {why}"))?;
+            }
             let mut run = launch.plan()?;
             let plan = emit::Plan {
                 deal: run.deal(),
@@ -210,7 +214,10 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 pipeline: cli.pipeline as usize,
                 ramp: launch.ramp(),
                 pace: launch.pace(&cli.load.flow),
-                hosts: to.urls().map(|url| url.host.clone()).collect(),
+                hosts: to
+                    .urls()
+                    .map(|url| headers::host_and_others(&url.host, &to.headers, &[]).0.to_owned())
+                    .collect(),
                 api: cli.api.clone(),
                 token: cli.token.clone(),
             };
@@ -313,12 +320,6 @@ fn play(common: &Common, scenario: &str, script: Script, elsewhere: Elsewhere, s
     // A recording ends when all have played it.
     launch.duration = script.sessions.is_none().then_some(Duration::from_nanos(script.stages.end()));
     let mut run = launch.plan()?;
-    for role in &script.roles {
-        let names = role.headers.iter().map(|(name, _)| name);
-        if let Some(wrong) = names.into_iter().find(|name| !run.targets[0].takes_header(name)) {
-            return Err(format!("{}: {} is no name of a header field", role.name, quoted(wrong)).into());
-        }
-    }
     run.connections = 0;
     run.slots = users;
     run.patience = Duration::from_nanos(script.patience(nanos(common.patience)));

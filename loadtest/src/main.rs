@@ -14,9 +14,11 @@ mod diff;
 mod files;
 mod fleet;
 mod gate;
+mod headers;
 mod host;
 mod html;
 mod launch;
+mod like;
 mod net;
 mod outcome;
 mod output;
@@ -30,6 +32,8 @@ mod rows;
 mod run;
 mod scenario;
 mod script;
+mod settings;
+mod sink;
 mod slo;
 mod tally;
 mod target;
@@ -43,21 +47,17 @@ mod wire;
 mod words;
 
 use std::{
-    fs, io,
-    path::Path,
+    io,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use nix::sys::signal::{SigSet, Signal};
-use serde_json::Value;
 
 use crate::{
-    ci::Case,
     cli::{Cli, Command},
-    diff::Judged,
     files::Files,
     fleet::leader::Fleet,
     launch::Site,
@@ -72,12 +72,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
-    let verdict = match Cli::parse().command {
-        Command::Diff(diff) => compare(&diff),
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let verdict = match cli.command {
+        Command::Diff(diff) => diff::run(&diff),
         Command::Agent(agent) => {
             watch_signals().map_err(Into::into).and_then(|()| fleet::agent::serve(&agent, &INTERRUPTED))
         }
-        command => watch_signals().map_err(Into::into).and_then(|()| measure(&command)),
+        command => watch_signals().map_err(Into::into).and_then(|()| measure(&command, &matches)),
     };
     ExitCode::from(verdict.unwrap_or_else(|error| {
         eprintln!("ringwire-loadtest: {error}");
@@ -86,8 +88,9 @@ fn main() -> ExitCode {
 }
 
 /// Runs a scenario, as many rounds as are asked for, and reports.
-fn measure(command: &Command) -> Outcome<Verdict> {
+fn measure(command: &Command, matches: &ArgMatches) -> Outcome<Verdict> {
     let output = &command.common().output;
+    output::check(output)?;
     let files = Files::here();
     let mut fleet = Fleet::gather(command, &files, std::env::args_os().skip(1))?;
     let mut rounds = Vec::new();
@@ -101,38 +104,13 @@ fn measure(command: &Command) -> Outcome<Verdict> {
             None => launch::scenario(command, &Site::alone(&files, progress, &INTERRUPTED))?,
         };
         let is_whole = outcome.lost_agents == 0;
-        rounds.push(Round::new(&about, outcome));
+        rounds.push(Round::new(&about, &settings::of(matches, &files), outcome));
         // Those that are left would make another run.
         if !is_whole {
             break;
         }
     }
     output::finish(rounds, output)
-}
-
-/// Prints two reports side by side, and judges the second by the first.
-fn compare(cli: &cli::Diff) -> Outcome<Verdict> {
-    let read = |path: &Path| -> Result<Value, String> {
-        let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    let (a, b) = (read(&cli.a)?, read(&cli.b)?);
-    let table = diff::table(&a, &b);
-    print!("{table}");
-    let judged: Vec<Judged> = cli.fail_on.iter().flatten().map(|limit| limit.judge(&a, &b)).collect();
-    let mut cases = Vec::new();
-    for Judged { limit, found, is_met } in judged {
-        println!("limit {limit}: {} ({found})", if is_met { "met" } else { "EXCEEDED" });
-        cases.push(Case { name: format!("limit {limit}"), failure: (!is_met).then_some(found) });
-    }
-    if let Some(path) = &cli.junit {
-        fs::write(path, ci::junit("diff", 0.0, &cases))?;
-    }
-    if let Some(path) = &cli.summary {
-        ci::append(path, &ci::markdown_diff(&table, &cases))?;
-    }
-    let is_exceeded = cases.iter().any(|case| case.failure.is_some());
-    Ok(if is_exceeded { Verdict::ObjectiveMissed } else { Verdict::Passed })
 }
 
 /// The first SIGINT or SIGTERM ends the run with a report, the second at once.

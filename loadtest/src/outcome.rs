@@ -24,12 +24,13 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn add(&mut self, other: &Counts) {
-        self.done += other.done;
-        self.published += other.published;
-        self.open += other.open;
-        self.opened += other.opened;
-        self.asked += other.asked;
-        self.problems += other.problems;
+        let Counts { done, published, open, opened, asked, problems } = other;
+        self.done += done;
+        self.published += published;
+        self.open += open;
+        self.opened += opened;
+        self.asked += asked;
+        self.problems += problems;
     }
 }
 
@@ -153,6 +154,50 @@ impl Outcome {
             interval: Duration::ZERO,
             agents: Vec::new(),
             lost_agents: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Outcome {
+    /// One of which all that a report has is there, and none of it is nothing.
+    pub(crate) fn sample() -> Outcome {
+        let mut times = latencies();
+        (1..=1000).for_each(|us| times.record(us * 1000).expect("within"));
+        let cpu = Cpu {
+            server: Some(Duration::from_millis(9)),
+            server_busiest: Some(Duration::from_millis(5)),
+            client: Duration::from_millis(8),
+            busiest: Duration::from_millis(7),
+        };
+        let interval = Interval {
+            number: 1,
+            at_s: 2.0,
+            seconds: 1.0,
+            measured: true,
+            done: 9,
+            open: 4,
+            latencies: Some(times.clone()),
+        };
+        Outcome {
+            ramp: Duration::from_millis(20),
+            ramp_cpu: cpu,
+            ready: 4,
+            rss_before: Some(1000),
+            rss_open: Some(2000),
+            rss_after: Some(3000),
+            elapsed: Duration::from_secs(1),
+            cpu,
+            done: 77,
+            published: 7,
+            workers: 2,
+            latencies: times.clone(),
+            intervals: vec![interval],
+            tally: Tally::sample(),
+            timed: Timed::ALL.map(|what| (what, times.clone())).to_vec(),
+            server_cores: Some(2),
+            interval: Duration::from_secs(1),
+            ..Outcome::none()
         }
     }
 }

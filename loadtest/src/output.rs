@@ -1,11 +1,6 @@
 //! What a run leaves behind: the report on standard output, and the files that were asked for.
 
-use std::{
-    fs,
-    io::{self, BufWriter, Write},
-    path::Path,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::time::{Duration, UNIX_EPOCH};
 
 use hdrhistogram::serialization::{V2DeflateSerializer, interval_log::IntervalLogWriterBuilder};
 use serde_json::Value;
@@ -17,6 +12,7 @@ use crate::{
     outcome::{self, Interval},
     report::{self, About},
     rounds,
+    sink::{self, Sink},
     verdict::{Outcome, Verdict},
 };
 
@@ -29,8 +25,9 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    pub(crate) fn new(about: &About, outcome: outcome::Outcome) -> Round {
-        let figures = report::figures(about, &outcome);
+    pub(crate) fn new(about: &About, settings: &Value, outcome: outcome::Outcome) -> Round {
+        let mut figures = report::figures(about, &outcome);
+        figures["settings"] = settings.clone();
         Round { figures, started_unix_s: about.started_unix_s, intervals: outcome.intervals }
     }
 }
@@ -43,25 +40,11 @@ pub(crate) fn finish(mut rounds: Vec<Round>, output: &Output) -> Outcome<Verdict
     let problems = figures["problem_count"].as_u64() != Some(0);
     figures["slo"] = Value::Array(rules);
     figures["passed"] = Value::Bool(!missed && !problems);
-    print!("{}", report::text(&figures));
-    io::stdout().flush()?;
-    if let Some(path) = &output.json {
-        fs::write(path, format!("{figures:#}\n"))?;
+    let mut done = vec![sink::print(&report::text(&figures))];
+    for (what, sink) in files(output) {
+        done.push(content(what, &figures, &rounds).and_then(|content| sink.write(&content)));
     }
-    if let Some(path) = &output.html {
-        fs::write(path, html::page(&figures))?;
-    }
-    if let Some(path) = &output.hdr_log {
-        write_hdr_log(path, &rounds)?;
-    }
-    if let Some(path) = &output.junit {
-        let seconds = figures["elapsed_s"].as_f64().unwrap_or_default();
-        let suite = format!("load test: {}", figures["scenario"].as_str().unwrap_or_default());
-        fs::write(path, ci::junit(&suite, seconds, &ci::cases(&figures)))?;
-    }
-    if let Some(path) = &output.summary {
-        ci::append(path, &ci::markdown(&figures))?;
-    }
+    sink::all(done)?;
     Ok(match (problems, missed) {
         (true, _) => Verdict::Problems,
         (false, true) => Verdict::ObjectiveMissed,
@@ -69,16 +52,64 @@ pub(crate) fn finish(mut rounds: Vec<Round>, output: &Output) -> Outcome<Verdict
     })
 }
 
+/// What files can be asked for.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Json,
+    Html,
+    HdrLog,
+    Junit,
+    Summary,
+}
+
+/// Those that are asked for.
+fn files(output: &Output) -> Vec<(What, Sink<'_>)> {
+    let Output { json, html, hdr_log, junit, summary, server_pid: _, rounds: _, slo: _, quiet: _ } = output;
+    let mut all = Vec::new();
+    for (what, option, path) in [
+        (What::Json, "--json", json),
+        (What::Html, "--html", html),
+        (What::HdrLog, "--hdr-log", hdr_log),
+        (What::Junit, "--junit", junit),
+    ] {
+        all.extend(path.as_deref().map(|path| (what, Sink::new(option, path))));
+    }
+    all.extend(summary.as_deref().map(|path| (What::Summary, Sink::shared("--summary", path))));
+    all
+}
+
+/// Looks at the files that are asked for: nobody wants to hear behind a long run that one cannot be written.
+///
+/// # Errors
+/// Which one cannot be, and why.
+pub(crate) fn check(output: &Output) -> Result<(), String> {
+    sink::check(&files(output).into_iter().map(|(_, sink)| sink).collect::<Vec<_>>())
+}
+
+fn content(what: What, figures: &Value, rounds: &[Round]) -> Result<Vec<u8>, String> {
+    Ok(match what {
+        What::Json => format!("{figures:#}\n").into_bytes(),
+        What::Html => html::page(figures).into_bytes(),
+        What::HdrLog => hdr_log(rounds).map_err(|error| format!("--hdr-log: {error}"))?,
+        What::Junit => {
+            let seconds = figures["elapsed_s"].as_f64().unwrap_or_default();
+            let suite = format!("load test: {}", figures["scenario"].as_str().unwrap_or_default());
+            ci::junit(&suite, seconds, &ci::cases(figures), &ci::warnings(figures)).into_bytes()
+        }
+        What::Summary => ci::markdown(figures).into_bytes(),
+    })
+}
+
 /// The latencies of each interval, in nanoseconds, as HdrHistogram's tools read them.
-fn write_hdr_log(path: &Path, rounds: &[Round]) -> Outcome<()> {
-    let mut file = BufWriter::new(fs::File::create(path)?);
+fn hdr_log(rounds: &[Round]) -> Outcome<Vec<u8>> {
+    let mut text = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     let first = rounds.first().map_or(0, |round| round.started_unix_s);
     let started = UNIX_EPOCH + Duration::from_secs(first);
     let mut log = IntervalLogWriterBuilder::new()
         .with_base_time(started)
         .add_comment("latencies in nanoseconds")
-        .begin_log_with(&mut file, &mut serializer)?;
+        .begin_log_with(&mut text, &mut serializer)?;
     let intervals = rounds.iter().flat_map(|round| {
         let later = Duration::from_secs(round.started_unix_s - first);
         round.intervals.iter().map(move |interval| (later, interval))
@@ -87,11 +118,9 @@ fn write_hdr_log(path: &Path, rounds: &[Round]) -> Outcome<()> {
         if let Some(latencies) = &interval.latencies {
             let begin = later + Duration::from_secs_f64((interval.at_s - interval.seconds).max(0.0));
             let length = Duration::from_secs_f64(interval.seconds);
-            log.write_histogram(latencies, begin, length, None)
-                .map_err(|error| format!("{}: {error:?}", path.display()))?;
+            log.write_histogram(latencies, begin, length, None).map_err(|error| format!("{error:?}"))?;
         }
     }
     drop(log);
-    file.flush()?;
-    Ok(())
+    Ok(text)
 }

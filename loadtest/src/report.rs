@@ -361,7 +361,12 @@ pub(crate) fn text(figures: &Value) -> String {
     usage("client CPU", "client");
     let mut line = |name: &str, text: String| lines.push((name.to_owned(), text));
     if let Some(rounds) = figures["rounds"].as_u64() {
-        line("rounds", format!("{rounds}: all times and rates are medians; from the lowest to the highest:"));
+        line(
+            "rounds",
+            format!(
+                "{rounds}: counts are of all of them, times and rates are medians; from the lowest to the highest:"
+            ),
+        );
         for row in rows_of(figures).iter().filter(|row| !row.name.ends_with(" p99.99") && !row.name.ends_with(" p90")) {
             if let Some((low, high)) = row.range(figures) {
                 line("", format!("{}  {} .. {}", row.name, (row.unit)(low), (row.unit)(high)));

@@ -6,7 +6,10 @@ pub(crate) mod file;
 pub(crate) mod recording;
 pub(crate) mod seats;
 pub(crate) mod stages;
+mod steps;
+mod table;
 pub(crate) mod template;
+mod tree;
 mod turns;
 
 use ringwire::proto::Kind;

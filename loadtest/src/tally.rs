@@ -21,6 +21,16 @@ pub(crate) struct Secured {
     pub(crate) failures: BTreeMap<Cow<'static, str>, u64>,
 }
 
+impl Secured {
+    fn add(&mut self, other: &Secured) {
+        let Secured { full, resumed, agreed, failures } = other;
+        self.full += full;
+        self.resumed += resumed;
+        add_counts(&mut self.agreed, agreed);
+        add_counts(&mut self.failures, failures);
+    }
+}
+
 /// Messages that were compressed, and their payloads' bytes before and after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Packed {
@@ -33,9 +43,10 @@ pub(crate) struct Packed {
 
 impl Packed {
     pub(crate) fn add(&mut self, other: Packed) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
-        self.bytes_on_wire += other.bytes_on_wire;
+        let Packed { messages, bytes, bytes_on_wire } = other;
+        self.messages += messages;
+        self.bytes += bytes;
+        self.bytes_on_wire += bytes_on_wire;
     }
 }
 
@@ -48,6 +59,16 @@ pub(crate) struct Deflated {
     pub(crate) declined: u64,
     pub(crate) sent: Packed,
     pub(crate) received: Packed,
+}
+
+impl Deflated {
+    fn add(&mut self, other: &Deflated) {
+        let Deflated { agreed, declined, sent, received } = other;
+        add_counts(&mut self.agreed, agreed);
+        self.declined += declined;
+        self.sent.add(*sent);
+        self.received.add(*received);
+    }
 }
 
 /// What is told of each target where there are several.
@@ -68,10 +89,11 @@ impl OfTarget {
     }
 
     pub(crate) fn add(&mut self, other: &OfTarget) {
-        self.opened += other.opened;
-        self.failed += other.failed;
-        self.latencies.add(&other.latencies).expect("the same bounds");
-        self.handshakes.add(&other.handshakes).expect("the same bounds");
+        let OfTarget { opened, failed, latencies, handshakes } = other;
+        self.opened += opened;
+        self.failed += failed;
+        self.latencies.add(latencies).expect("the same bounds");
+        self.handshakes.add(handshakes).expect("the same bounds");
     }
 }
 
@@ -208,39 +230,59 @@ impl Tally {
     /// Adds what is counted once, when a run is over: not what the workers tell meanwhile, nor what is measured in time
     /// besides the main latency.
     pub(crate) fn add_beside_problems(&mut self, from: &Tally) {
-        self.unsent += from.unsent;
-        self.unconnected += from.unconnected;
-        self.bytes_in += from.bytes_in;
-        self.bytes_out += from.bytes_out;
-        self.opened += from.opened;
-        self.asked += from.asked;
-        self.unasked += from.unasked;
-        self.sessions += from.sessions;
-        add_counts(&mut self.ends, &from.ends);
-        add_counts(&mut self.closes, &from.closes);
-        add_counts(&mut self.errnos, &from.errnos);
-        add_counts(&mut self.statuses, &from.statuses);
-        self.secured.full += from.secured.full;
-        self.secured.resumed += from.secured.resumed;
-        add_counts(&mut self.secured.agreed, &from.secured.agreed);
-        add_counts(&mut self.secured.failures, &from.secured.failures);
-        let deflated = &mut self.deflated;
-        add_counts(&mut deflated.agreed, &from.deflated.agreed);
-        deflated.declined += from.deflated.declined;
-        deflated.sent.add(from.deflated.sent);
-        deflated.received.add(from.deflated.received);
-        if self.steps.len() < from.steps.len() {
-            self.steps.resize_with(from.steps.len(), || None);
+        // Named one by one, so that a new one is not forgotten.
+        let Tally {
+            done: _,
+            published: _,
+            unsent,
+            unconnected,
+            bytes_in,
+            bytes_out,
+            open: _,
+            opened,
+            asked,
+            ends,
+            closes,
+            errnos,
+            statuses,
+            secured,
+            deflated,
+            steps,
+            unasked,
+            sessions,
+            targets,
+            target: _,
+            problems: _,
+            interval: _,
+            timed: _,
+            recording: _,
+        } = from;
+        self.unsent += unsent;
+        self.unconnected += unconnected;
+        self.bytes_in += bytes_in;
+        self.bytes_out += bytes_out;
+        self.opened += opened;
+        self.asked += asked;
+        self.unasked += unasked;
+        self.sessions += sessions;
+        add_counts(&mut self.ends, ends);
+        add_counts(&mut self.closes, closes);
+        add_counts(&mut self.errnos, errnos);
+        add_counts(&mut self.statuses, statuses);
+        self.secured.add(secured);
+        self.deflated.add(deflated);
+        if self.steps.len() < steps.len() {
+            self.steps.resize_with(steps.len(), || None);
         }
-        for (into, from) in self.steps.iter_mut().zip(&from.steps) {
+        for (into, from) in self.steps.iter_mut().zip(steps) {
             if let Some(from) = from {
                 into.get_or_insert_with(latencies).add(from).expect("the same bounds");
             }
         }
-        if self.targets.len() < from.targets.len() {
-            self.targets.resize_with(from.targets.len(), OfTarget::new);
+        if self.targets.len() < targets.len() {
+            self.targets.resize_with(targets.len(), OfTarget::new);
         }
-        self.targets.iter_mut().zip(&from.targets).for_each(|(into, from)| into.add(from));
+        self.targets.iter_mut().zip(targets).for_each(|(into, from)| into.add(from));
     }
 
     /// Records the main latency.
@@ -296,6 +338,94 @@ impl Tally {
             self.note(Problem::Silent, 1, || {
                 format!("connection {tag}: neither a Close frame nor an end in answer to ours")
             });
+        }
+    }
+}
+
+#[cfg(test)]
+impl Tally {
+    /// One in which something of everything was counted.
+    pub(crate) fn sample() -> Tally {
+        let mut times = latencies();
+        [10, 1_000, 1_000_000].iter().for_each(|ns| times.record(*ns).expect("within"));
+        let packed = |messages| Packed { messages, bytes: 100 * messages, bytes_on_wire: 40 * messages };
+        let mut problems = Problems::default();
+        for (what, count) in Problem::CHECKS.into_iter().chain([Problem::Failed]).zip(10..) {
+            problems.note(what, count, || "a \"problem\"".to_owned());
+        }
+        let target = OfTarget { opened: 2, failed: 1, latencies: times.clone(), handshakes: times.clone() };
+        Tally {
+            done: 1,
+            published: 2,
+            unsent: 3,
+            unconnected: 9,
+            bytes_in: 4,
+            bytes_out: 5,
+            open: 6,
+            opened: 7,
+            asked: 8,
+            ends: BTreeMap::from([(End::Closed, 6), (End::LeftOpen, 2)]),
+            closes: BTreeMap::from([(1001, 15), (1006, 16)]),
+            errnos: BTreeMap::from([(104, 17)]),
+            statuses: BTreeMap::from([(503, 18)]),
+            secured: Secured {
+                full: 19,
+                resumed: 20,
+                agreed: BTreeMap::from([("TLSv1.3, X25519".to_owned(), 21)]),
+                failures: BTreeMap::from([("alert".into(), 22)]),
+            },
+            deflated: Deflated {
+                agreed: BTreeMap::from([("server_no_context_takeover".to_owned(), 23)]),
+                declined: 24,
+                sent: packed(25),
+                received: packed(26),
+            },
+            steps: vec![Some(times)],
+            unasked: 27,
+            sessions: 28,
+            targets: vec![target.clone(), target],
+            problems,
+            ..Tally::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kills: a counter that is left out of the sum.
+    #[test]
+    fn all_that_was_counted_is_added_up() {
+        let mut sum = Tally::new();
+        (0..3).for_each(|_| sum.add(&Tally::sample()));
+        let numbers = |tally: &Tally| -> Vec<u64> {
+            let mut json = serde_json::to_value(tally).expect("JSON");
+            // What is told of them is told as it was.
+            json["problems"].take();
+            let mut numbers = Vec::new();
+            let mut left = vec![&json];
+            while let Some(value) = left.pop() {
+                match value {
+                    serde_json::Value::Object(table) => left.extend(table.values()),
+                    serde_json::Value::Number(number) => numbers.extend(number.as_u64()),
+                    _ => {}
+                }
+            }
+            numbers
+        };
+        // What the workers tell meanwhile is not the sum's.
+        let one = Tally { done: 0, published: 0, open: 0, ..Tally::sample() };
+        assert_eq!(numbers(&sum), numbers(&one).iter().map(|number| 3 * number).collect::<Vec<_>>());
+        assert_eq!(numbers(&sum).iter().filter(|number| **number > 0).count(), 26);
+        let counts = |times: Option<&Histogram<u64>>| times.map(|times| times.len());
+        assert_eq!(counts(sum.steps[0].as_ref()), Some(9));
+        let [first, second] = &sum.targets[..] else { panic!("two targets") };
+        for target in [first, second] {
+            assert_eq!((target.opened, target.failed, target.latencies.len(), target.handshakes.len()), (6, 3, 9, 9));
+        }
+        for (what, count) in Problem::CHECKS.into_iter().chain([Problem::Failed]).zip(10..) {
+            assert_eq!(sum.problems.count(what), 3 * count);
         }
     }
 }

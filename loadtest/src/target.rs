@@ -12,6 +12,8 @@ use ringwire::{
     quote::quoted,
     tls::Connector,
 };
+
+use crate::headers::{self, Field};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections per source address before the next one is taken: Linux has 28,232 ephemeral ports by default, and looks
@@ -26,7 +28,7 @@ pub(crate) struct Target {
     pub(crate) host: String,
     /// May contain `{room}`.
     pub(crate) path: String,
-    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<Field>,
     pub(crate) protocols: Vec<String>,
     pub(crate) sources: Vec<Ipv4Addr>,
     /// The URL says wss.
@@ -43,30 +45,17 @@ pub(crate) struct Ask<'a> {
     /// In place of the target's path.
     pub(crate) path: Option<&'a str>,
     /// More header fields.
-    pub(crate) headers: &'a [(String, String)],
+    pub(crate) headers: &'a [Field],
 }
 
 impl Target {
     /// Reads `ws://HOST:PORT/PATH` or `wss://HOST:PORT/PATH`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let (is_secure, rest) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
-            (Some(rest), _) => (false, rest),
-            (_, Some(rest)) => (true, rest),
-            (None, None) => return Err("the URL must begin with ws:// or wss://".to_owned()),
-        };
-        let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let host_port = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
-            host.to_owned()
-        } else {
-            format!("{host}:{}", if is_secure { 443 } else { 80 })
-        };
+        let (is_secure, host, path) = split(url)?;
+        let host_port =
+            if port(host).is_some() { host.to_owned() } else { format!("{host}:{}", if is_secure { 443 } else { 80 }) };
         let addr = host_port.to_socket_addrs().map_err(|error| format!("{host}: {error}"))?.next();
         let addr = addr.ok_or_else(|| format!("{host} has no address"))?;
-        let path = match path.chars().next() {
-            None => "/".to_owned(),
-            Some('?') => format!("/{path}"),
-            Some(_) => path.to_owned(),
-        };
         Ok(Self {
             addr,
             url: url.to_owned(),
@@ -79,6 +68,28 @@ impl Target {
             connector: None,
             offer: None,
         })
+    }
+
+    /// Whether it is written as a URL is, without a look for the host.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check_url(url: &str) -> Result<(), String> {
+        split(url).map(drop)
+    }
+
+    /// Whether it is written as a path is.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check_path(path: &str) -> Result<(), String> {
+        if !path.starts_with('/') {
+            return Err(format!("{} does not begin with a slash", quoted(path)));
+        }
+        match path.bytes().all(|byte| byte > b' ' && byte != 0x7f) {
+            true => Ok(()),
+            false => Err(format!("{} has characters that a URL cannot have", quoted(path))),
+        }
     }
 
     /// Takes more source addresses of the loopback network where one has not enough ports: others than those agents before this
@@ -111,22 +122,17 @@ impl Target {
             _ => ask.path.unwrap_or(&self.path),
         };
         let protocols: Vec<&str> = self.protocols.iter().map(String::as_str).collect();
-        let headers = self.headers.iter().chain(ask.headers).map(|(name, value)| (name.as_str(), value.as_str()));
+        let (host, headers) = headers::host_and_others(&self.host, &self.headers, ask.headers);
         let extensions = self.offer.map(|offer| ("Sec-WebSocket-Extensions", offer.value()));
-        put_request(out, &self.host, path, key, &protocols, headers.chain(extensions)).is_ok()
-    }
-
-    /// Whether a header field may have this name.
-    pub(crate) fn takes_header(&self, name: &str) -> bool {
-        let headers = [(name.to_owned(), String::new())];
-        self.put_request(&mut Vec::new(), None, "x", Ask { path: None, headers: &headers })
+        put_request(out, host, path, key, &protocols, headers.into_iter().chain(extensions)).is_ok()
     }
 
     /// Whether the handshake can be written as asked for.
     pub(crate) fn check(&self) -> Result<(), String> {
+        headers::check_together(self.headers.iter().map(|(name, _)| name)).map_err(|why| format!("--header: {why}"))?;
         match self.put_request(&mut Vec::new(), None, "x", Ask::default()) {
             true => Ok(()),
-            false => Err("the URL, a --header or a --subprotocol has characters that HTTP does not allow".to_owned()),
+            false => Err("the URL or a --subprotocol has characters that HTTP does not allow".to_owned()),
         }
     }
 
@@ -167,10 +173,31 @@ pub(crate) fn parse_sources(text: &str) -> Result<Vec<Ipv4Addr>, String> {
     Ok(sources)
 }
 
-/// Reads `Name: value`.
-pub(crate) fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("a header is NAME: VALUE")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
+/// Whether it is secure, the host with its port if it has one, and the path.
+fn split(url: &str) -> Result<(bool, &str, String), String> {
+    let (is_secure, rest) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
+        (Some(rest), _) => (false, rest),
+        (_, Some(rest)) => (true, rest),
+        (None, None) => return Err("the URL must begin with ws:// or wss://".to_owned()),
+    };
+    let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if let Some(port) = port(host).filter(|port| port.parse::<u16>().is_err()) {
+        return Err(format!("{} is no port", quoted(port)));
+    }
+    if host.is_empty() || host.starts_with(':') {
+        return Err("the URL has no host".to_owned());
+    }
+    let path = match path.chars().next() {
+        None => "/".to_owned(),
+        Some('?') => format!("/{path}"),
+        Some(_) => path.to_owned(),
+    };
+    Ok((is_secure, host, path))
+}
+
+/// What stands behind the colon, which an IPv6 address has more of.
+fn port(host: &str) -> Option<&str> {
+    host.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.contains(']'))
 }
 
 #[cfg(test)]

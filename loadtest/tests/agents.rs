@@ -566,8 +566,8 @@ fn agents_whose_leader_is_gone_stop_and_wait_for_the_next() {
     let (a, b) = (Agent::start(""), Agent::start(""));
     let options = format!("--url {url} --connections 6 --rate 200 --duration 600 --warmup 0");
     let leader = Leader::start("echo", &options, &[&a, &b]);
-    // Meanwhile nobody else may lead.
-    refused("echo", &format!("--url {url} --connections 2 --count 1"), &[&b], "busy: 127.0.0.1:");
+    // Meanwhile nobody else may lead, and is told who does.
+    refused("echo", &format!("--url {url} --connections 2 --count 1"), &[&b], "busy: led by 127.0.0.1:");
     leader.signal(Signal::SIGKILL);
     drop(leader);
     let figures = lead_when_free(&url, &[&a, &b]);

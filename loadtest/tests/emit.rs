@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use common::{assert_only, run, says, serve};
+use common::{assert_only, run, run_on, says, serve};
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::{
     Frame, FrameHeader,
@@ -215,4 +215,18 @@ fn what_responses_say_of_a_message_is_checked() {
 fn assert_only_lost(figures: &Value, count: u64) {
     let expected = json!({"lost": count, "duplicated": 0, "reordered": 0, "corrupted": 0, "unexpected": 0});
     assert_eq!(figures["checks"], expected, "{}", figures["problems"]);
+}
+
+/// Kills: a path or a token with which each request is refused while the run goes on.
+#[test]
+fn what_no_request_can_have_is_told_before_the_run() {
+    for (options, why) in [
+        ("--api api/message/{id}", "--api: \"api/message/{id}\" does not begin with a slash"),
+        ("--api /api/message", "--api must have {id} in it"),
+        ("--token a\u{7f}b", "--token: its value has characters"),
+    ] {
+        let output = run_on("emit", "ws://127.0.0.1:1/ws", options);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && text.contains(why), "{options}: {text}");
+    }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use common::{File, Ringwire, assert_only, output, play, run, says, serve_echo, serve_noting};
+use common::{File, Ringwire, assert_only, output, play, program, run, says, serve_echo, serve_noting};
 
 #[test]
 fn users_join_rooms_and_talk_as_the_file_says() {
@@ -78,11 +78,16 @@ fn every_connection_has_its_row_of_the_file() {
     let expected: BTreeSet<(String, String)> =
         (0..6).map(|user| (format!("/chat?as={}&n={user}", row(user).0), format!("Bearer {}", row(user).1))).collect();
     assert_eq!(noted, expected);
-    // What HTTP does not allow is not sent.
-    let rows = File::new("bad.csv", "name,token\nkim,\"a\nb\"\n");
+    // What HTTP does not allow is found before the run, and what only it makes is not sent.
+    let rows = File::new("bad.csv", "name,token\nkim,\"secret\nb\"\n");
     let bad = rows.0.file_name().expect("a file").to_string_lossy().into_owned();
     let file = File::new("bad.toml", &text.replace(&csv, &bad));
-    let figures = play(1, "run", &file, "");
+    let output = program().arg("run").arg(&file.0).output().expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    let place = format!("{}:8:37: users[0].headers.Authorization: with line 2 of the csv file: ", file.0.display());
+    assert!(output.status.code() == Some(2) && error.contains(&place) && !error.contains("secret"), "{error}");
+    let file = File::new("message.toml", &text.replace("?as={name}", "?as={message}"));
+    let figures = play(1, "run", &file, "--size 300");
     says(&figures, "characters that HTTP does not allow");
 }
 

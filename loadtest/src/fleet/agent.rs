@@ -16,7 +16,7 @@ use std::{
 };
 
 use ringwire::{
-    App, Connection, HttpError, OwnedMessage, Request, Server,
+    App, Connection, HttpError, OwnedMessage, Request, Server, check,
     config::{ApiToken, Config, CoreSet, ListenAddress},
     http::header::{AUTHORIZATION, ORIGIN},
     quote::quoted,
@@ -35,8 +35,10 @@ use crate::{
 
 /// Whoever connects has so long to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
-/// Whoever wants to lead waits so long for who does.
-const SEAT_PATIENCE: Duration = Duration::from_secs(3);
+/// Whoever wants to lead waits so long for a run to end whose leader is gone,
+const ENDING_PATIENCE: Duration = Duration::from_secs(3);
+/// and so long for a leader who may be about to leave: a run just before this one may have been its.
+const LEAVING_PATIENCE: Duration = Duration::from_millis(300);
 /// How often the leader is told how it goes.
 const BEAT: Duration = Duration::from_secs(1);
 /// A leader that is silent is asked whether it is there, and is gone if it is silent for longer.
@@ -85,6 +87,8 @@ pub(crate) fn serve(cli: &cli::Agent, stop: &AtomicBool) -> Outcome<Verdict> {
         .ping_interval(LEADER_ASKED_AFTER)
         .idle_timeout(LEADER_GONE_AFTER)
         .drain_spread(Duration::ZERO);
+    // What keeps this machine from it, as the server's own check has it.
+    check::require(&config)?;
     let made = agent.clone();
     let handle = Server::new(config).start(move || app(&made))?;
     for address in handle.addresses().iter().filter_map(|address| address.inet()) {
@@ -116,6 +120,12 @@ struct Seat {
     is_gone: bool,
 }
 
+/// Why nobody else may lead, and how long it is worth to wait.
+struct Busy {
+    why: String,
+    patience: Duration,
+}
+
 /// Whoever has it leads.
 struct Seated<'a>(&'a Agent);
 
@@ -131,13 +141,15 @@ impl Agent {
     }
 
     /// Lets somebody lead, or says why not.
-    fn seated(&self, leader: &str) -> Result<Seated<'_>, String> {
+    fn seated(&self, leader: &str) -> Result<Seated<'_>, Busy> {
         let mut seat = self.seat();
         if let Some(Seat { leader, since, is_gone }) = &*seat {
             let seconds = since.elapsed().as_secs();
             return Err(match is_gone {
-                true => format!("busy: it ends the run of {leader}, which is gone"),
-                false => format!("busy: {leader} has led it for {seconds} s"),
+                true => {
+                    Busy { why: format!("busy: it ends the run of {leader}, which is gone"), patience: ENDING_PATIENCE }
+                }
+                false => Busy { why: format!("busy: led by {leader} for {seconds} s"), patience: LEAVING_PATIENCE },
             });
         }
         *seat = Some(Seat { leader: leader.to_owned(), since: Instant::now(), is_gone: false });
@@ -234,9 +246,8 @@ async fn lead(agent: &Agent, mut connection: Connection) {
     let seated = loop {
         match agent.seated(&peer) {
             Ok(seated) => break seated,
-            // Who has led may be about to leave.
-            Err(_) if began.elapsed() < SEAT_PATIENCE => sleep(LOOK_EVERY).await,
-            Err(why) => return refuse(&connection, why),
+            Err(busy) if began.elapsed() < busy.patience => sleep(LOOK_EVERY).await,
+            Err(busy) => return refuse(&connection, busy.why),
         }
     };
     send(&connection, &Word::Welcome {});
@@ -311,5 +322,33 @@ async fn follow(agent: &Agent, connection: &mut Connection) -> Option<Job> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kills: a second leader who waits until the first one's run is over, and is then served.
+    #[test]
+    fn who_comes_while_another_leads_is_told_at_once() {
+        let agent = Agent {
+            token: None,
+            connections_max: 1,
+            machine: Machine::default(),
+            clock: Clock::new(),
+            is_quiet: true,
+            seat: Mutex::default(),
+        };
+        let first = agent.seated("a:1");
+        let busy = agent.seated("b:2").err().expect("taken");
+        assert_eq!((busy.why.as_str(), busy.patience), ("busy: led by a:1 for 0 s", LEAVING_PATIENCE));
+        assert!(LEAVING_PATIENCE < Duration::from_secs(1));
+        // A run whose leader is gone is ended, which is worth to wait for.
+        agent.seat().as_mut().expect("taken").is_gone = true;
+        let busy = agent.seated("b:2").err().expect("taken");
+        assert!(busy.why.contains("it ends the run of a:1") && busy.patience == ENDING_PATIENCE, "{}", busy.why);
+        drop(first);
+        assert!(agent.seated("b:2").is_ok());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::outcome::{Agent, Counts, Ended, Interval, Outcome, add_timed};
+use crate::outcome::{Agent, Counts, Cpu, Ended, Interval, Outcome, add_timed};
 use crate::problems::Problem;
 use crate::tally::End;
 
@@ -48,24 +48,55 @@ fn lost(all: &mut Outcome, name: &str, why: &str, counts: &Counts) {
 }
 
 fn add(all: &mut Outcome, name: &str, one: &Outcome) {
-    all.ramp = all.ramp.max(one.ramp);
-    all.ramp_cpu.client += one.ramp_cpu.client;
-    all.ramp_cpu.busiest = all.ramp_cpu.busiest.max(one.ramp_cpu.busiest);
-    all.ready += one.ready;
-    all.elapsed = all.elapsed.max(one.elapsed);
-    all.cpu.client += one.cpu.client;
-    all.cpu.busiest = all.cpu.busiest.max(one.cpu.busiest);
-    all.done += one.done;
-    all.published += one.published;
-    all.workers += one.workers;
-    all.latencies.add(&one.latencies).expect("the same bounds");
+    // Named one by one, so that a new one is not forgotten. What is left out is the leader's, or that of each agent.
+    let Outcome {
+        ramp,
+        ramp_cpu,
+        flows_after: _,
+        ready,
+        rss_before: _,
+        rss_open: _,
+        rss_after: _,
+        elapsed,
+        cpu,
+        host: _,
+        done,
+        published,
+        workers,
+        latencies,
+        intervals: _,
+        tally,
+        timed,
+        interrupted,
+        server_cores: _,
+        server_gone: _,
+        interval,
+        agents: _,
+        lost_agents: _,
+    } = one;
+    all.ramp = all.ramp.max(*ramp);
+    add_cpu(&mut all.ramp_cpu, ramp_cpu);
+    all.ready += ready;
+    all.elapsed = all.elapsed.max(*elapsed);
+    add_cpu(&mut all.cpu, cpu);
+    all.done += done;
+    all.published += published;
+    all.workers += workers;
+    all.latencies.add(latencies).expect("the same bounds");
     // Connections have the numbers of their own agent.
-    let problems = one.tally.problems.of(&format!("agent {name}"));
-    all.tally.add_beside_problems(&one.tally);
+    let problems = tally.problems.of(&format!("agent {name}"));
+    all.tally.add_beside_problems(tally);
     all.tally.problems.add(&problems);
-    one.timed.iter().for_each(|(what, times)| add_timed(&mut all.timed, *what, times));
-    all.interrupted |= one.interrupted;
-    all.interval = all.interval.max(one.interval);
+    timed.iter().for_each(|(what, times)| add_timed(&mut all.timed, *what, times));
+    all.interrupted |= interrupted;
+    all.interval = all.interval.max(*interval);
+}
+
+/// The server's is the leader's to look at.
+fn add_cpu(all: &mut Cpu, one: &Cpu) {
+    let Cpu { server: _, server_busiest: _, client, busiest } = one;
+    all.client += *client;
+    all.busiest = all.busiest.max(*busiest);
 }
 
 /// Adds an agent's intervals to those of the same time, counted from when messages began to flow.

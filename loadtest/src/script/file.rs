@@ -1,18 +1,34 @@
-//! Scenario files: TOML. `README.md` shows one.
+//! Scenario files: TOML. `README.md` shows one. Whatever is wrong with a value is found when the file is read, and told with its line
+//! and its key.
 
-use std::path::{Path, PathBuf};
-
-use ringwire::{proto::Kind, quote::quoted};
-use serde::Deserialize;
+use std::path::Path;
 
 use super::{
-    Action, Role, Script, Span,
-    expect::{Expected, Wanted},
+    Role, Script, Span,
     stages::{Stage, Stages, nanos},
-    template::Template,
+    steps::Steps,
+    table::Rows,
+    template::{Template, Values, is_name},
+    tree::{Document, Node, Table},
 };
-use crate::files::{Files, without_mark};
-use crate::tls::{KeyExchanges, Tls};
+use crate::{
+    files::{Files, without_mark},
+    fleet::address,
+    headers,
+    net::Nanos,
+    target::Target,
+    tls::{KeyExchanges, Tls},
+    wire::{Content, Keys, Layout, Messages, Sizes},
+};
+use ringwire::proto::Kind;
+
+const KEYS: [&str; 8] = ["url", "tls", "agents", "connections", "duration", "rate", "stages", "users"];
+/// The options of the command line, by their names.
+const KEYS_OF_TLS: [&str; 6] = ["ca", "insecure", "client_cert", "client_key", "no_resumption", "key_exchange"];
+const KEYS_OF_A_STAGE: [&str; 3] = ["duration", "connections", "rate"];
+const KEYS_OF_USERS: [&str; 11] =
+    ["name", "weight", "path", "headers", "csv", "variables", "rounds", "away", "strict", "begin", "steps"];
+const CONNECTIONS_MAX: u64 = 10_000_000;
 
 /// A scenario file, read.
 #[derive(Clone, Debug)]
@@ -26,352 +42,209 @@ pub(crate) struct Scenario {
     pub(crate) script: Script,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileOf {
-    #[serde(default)]
-    url: Option<OneOrMany<String>>,
-    #[serde(default)]
-    tls: TlsOf,
-    #[serde(default)]
-    agents: Vec<String>,
-    #[serde(default)]
-    connections: Option<usize>,
-    #[serde(default)]
-    duration: Option<String>,
-    #[serde(default)]
-    rate: Option<f64>,
-    #[serde(default)]
-    stages: Vec<StageOf>,
-    users: Vec<UserOf>,
-}
-
-/// The options of the command line, by their names.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct TlsOf {
-    ca: Option<OneOrMany<String>>,
-    insecure: bool,
-    client_cert: Option<String>,
-    client_key: Option<String>,
-    no_resumption: bool,
-    key_exchange: Option<OneOrMany<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StageOf {
-    duration: String,
-    connections: usize,
-    #[serde(default)]
-    rate: Option<f64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UserOf {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    weight: Option<u32>,
-    #[serde(default)]
-    path: Option<String>,
-    #[serde(default)]
-    headers: toml::Table,
-    /// A file of values, one row a user, with the names of the columns in its first line.
-    #[serde(default)]
-    csv: Option<String>,
-    #[serde(default)]
-    variables: toml::Table,
-    #[serde(default)]
-    rounds: Option<u64>,
-    #[serde(default)]
-    away: Option<String>,
-    #[serde(default)]
-    strict: bool,
-    #[serde(default)]
-    begin: Vec<StepOf>,
-    #[serde(default)]
-    steps: Vec<StepOf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StepOf {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    send: Option<String>,
-    #[serde(default)]
-    binary: bool,
-    #[serde(default)]
-    expect: Option<OneOrMany<ExpectOf>>,
-    #[serde(default)]
-    within: Option<String>,
-    #[serde(default)]
-    think: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    fn into_vec(self) -> Vec<T> {
-        match self {
-            OneOrMany::One(one) => vec![one],
-            OneOrMany::Many(many) => many,
-        }
-    }
-}
-
-/// `"any"`, `"sent"`, or a table with one of these.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ExpectOf {
-    Word(String),
-    Table(ExpectTable),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExpectTable {
-    #[serde(default)]
-    equals: Option<String>,
-    #[serde(default)]
-    contains: Option<String>,
-    #[serde(default)]
-    json: Option<toml::Table>,
-}
-
 impl Scenario {
     /// Reads a file, and those that it names, which are looked for beside it.
     ///
     /// # Errors
     /// What is wrong, and where.
     pub(crate) fn read(path: &Path, files: &Files) -> Result<Scenario, String> {
-        let told = |error: String| format!("{}: {error}", path.display());
-        let bytes = files.read(path).map_err(|error| told(error.to_string()))?;
-        let text = String::from_utf8(without_mark(&bytes).to_vec()).map_err(|_| told("not UTF-8".to_owned()))?;
+        let bytes = files.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text =
+            String::from_utf8(without_mark(&bytes).to_vec()).map_err(|_| format!("{}: not UTF-8", path.display()))?;
         let beside = path.parent().unwrap_or(Path::new("."));
-        Scenario::parse(&text, beside, files).map_err(told)
+        Scenario::parse(&text, beside, files).map_err(|error| format!("{}:{error}", path.display()))
     }
 
     fn parse(text: &str, beside: &Path, files: &Files) -> Result<Scenario, String> {
-        let file: FileOf = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let document = Document::parse(text)?;
+        let file = document.root().table(&KEYS)?;
         let stages = stages(&file)?;
-        let urls = file.url.map_or_else(Vec::new, OneOrMany::into_vec);
-        let tls = file.tls.told(beside).map_err(|error| format!("tls: {error}"))?;
-        let agents = file.agents;
+        let url = |node: &Node<'_>| node.read(|url| Target::check_url(url).map(|()| url.to_owned()));
+        let urls = file.all("url").iter().map(url).collect::<Result<_, _>>()?;
+        let tls = file.map("tls", |node| tls(node, beside))?.unwrap_or_default();
+        let agents = file.list("agents")?.iter().map(|agent| agent.read(address::parse)).collect::<Result<_, _>>()?;
         let mut names = Vec::new();
         let mut roles = Vec::new();
-        for (place, user) in file.users.into_iter().enumerate() {
-            let name = user.name.clone().unwrap_or_else(|| format!("users {}", place + 1));
-            let role = role(user, &name, (beside, files), &mut names).map_err(|error| format!("{name}: {error}"))?;
-            role.check()?;
-            roles.push(role);
+        for (place, node) in file.list("users")?.iter().enumerate() {
+            let user = node.table(&KEYS_OF_USERS)?;
+            let name = user.map("name", |name| name.text().map(str::to_owned))?;
+            roles.push(role(
+                &user,
+                name.unwrap_or_else(|| format!("users {}", place + 1)),
+                (beside, files),
+                &mut names,
+            )?);
         }
         if roles.is_empty() {
-            return Err("there are no [[users]]".to_owned());
+            return Err(file.wrong("there are no [[users]]"));
         }
         Ok(Scenario { urls, tls, agents, script: Script::new(roles, stages, names, None) })
     }
 }
 
-impl TlsOf {
-    /// As the command line would say it; files are beside the scenario's.
-    fn told(self, beside: &Path) -> Result<Tls, String> {
-        let file = |name: String| beside.join(name);
-        let ca: Vec<PathBuf> = self.ca.map_or_else(Vec::new, OneOrMany::into_vec).into_iter().map(file).collect();
-        if self.insecure && !ca.is_empty() {
-            return Err("one of ca and insecure".to_owned());
-        }
-        if self.client_cert.is_some() != self.client_key.is_some() {
-            return Err("client_cert and client_key belong together".to_owned());
-        }
-        let names = self.key_exchange.map(|names| names.into_vec().join(","));
-        Ok(Tls {
-            ca,
-            insecure: self.insecure,
-            client_cert: self.client_cert.map(file),
-            client_key: self.client_key.map(file),
-            no_resumption: self.no_resumption,
-            key_exchange: names.as_deref().map(KeyExchanges::parse).transpose()?,
-        })
-    }
+/// A time, as text or as a number of seconds.
+pub(super) fn time(node: &Node<'_>) -> Result<Nanos, String> {
+    nanos(&node.plain()?).map_err(|why| node.wrong(why))
 }
 
-fn stages(file: &FileOf) -> Result<Stages, String> {
-    let is_rate = |rate: Option<f64>| rate.is_none_or(|rate| rate >= 0.0 && rate.is_finite());
-    if !is_rate(file.rate) || !file.stages.iter().all(|stage| is_rate(stage.rate)) {
-        return Err("a rate is a number from 0 on".to_owned());
-    }
-    let stages = if file.stages.is_empty() {
-        let (connections, rate) = (file.connections.unwrap_or(64), file.rate);
-        let lasts = nanos(file.duration.as_deref().unwrap_or("10s"))?;
-        let stage = |lasts| Stage { lasts, connections, rate };
-        vec![stage(0), stage(lasts)]
-    } else {
-        if file.connections.is_some() || file.duration.is_some() || file.rate.is_some() {
-            return Err("connections, duration and rate stand in each of the stages, where there are any".to_owned());
-        }
-        let stage = |stage: &StageOf| {
-            Ok(Stage { lasts: nanos(&stage.duration)?, connections: stage.connections, rate: stage.rate })
-        };
-        file.stages.iter().map(stage).collect::<Result<Vec<_>, String>>()?
+/// A time that lasts.
+fn lasting(node: &Node<'_>) -> Result<Nanos, String> {
+    time(node).and_then(|time| if time > 0 { Ok(time) } else { Err(node.wrong("it must last some time")) })
+}
+
+pub(super) fn span(node: &Node<'_>) -> Result<Span, String> {
+    Span::parse(&node.plain()?).map_err(|why| node.wrong(why))
+}
+
+pub(super) fn template(node: &Node<'_>, known: &[String]) -> Result<Template, String> {
+    node.read(|text| Template::parse(text, known))
+}
+
+/// As the command line would say it; files are beside the scenario's.
+fn tls(node: &Node<'_>, beside: &Path) -> Result<Tls, String> {
+    let table = node.table(&KEYS_OF_TLS)?;
+    let file = |node: &Node<'_>| node.text().map(|name| beside.join(name));
+    let tls = Tls {
+        ca: table.all("ca").iter().map(file).collect::<Result<_, _>>()?,
+        insecure: table.flag("insecure")?,
+        client_cert: table.map("client_cert", file)?,
+        client_key: table.map("client_key", file)?,
+        no_resumption: table.flag("no_resumption")?,
+        key_exchange: table.map("key_exchange", key_exchanges)?,
     };
-    let stages = Stages::new(&stages);
-    if stages.end() == 0 || stages.most() == 0 || stages.most() > 10_000_000 {
-        return Err("the stages must last some time and have some connections".to_owned());
+    if tls.insecure && !tls.ca.is_empty() {
+        return Err(table.wrong("one of ca and insecure"));
+    }
+    if tls.client_cert.is_some() != tls.client_key.is_some() {
+        return Err(table.wrong("client_cert and client_key belong together"));
+    }
+    Ok(tls)
+}
+
+fn key_exchanges(node: &Node<'_>) -> Result<KeyExchanges, String> {
+    let names = node.one_or_many().iter().map(Node::text).collect::<Result<Vec<_>, _>>()?;
+    KeyExchanges::parse(&names.join(",")).map_err(|why| node.wrong(why))
+}
+
+fn stages(file: &Table<'_>) -> Result<Stages, String> {
+    let Some(node) = file.get("stages") else {
+        let connections = file.map("connections", |node| node.count(1, CONNECTIONS_MAX))?.unwrap_or(64) as usize;
+        let lasts = file.map("duration", lasting)?.unwrap_or(10_000_000_000);
+        let rate = file.map("rate", Node::number)?;
+        let stage = |lasts| Stage { lasts, connections, rate };
+        return Ok(Stages::new(&[stage(0), stage(lasts)]));
+    };
+    for key in ["connections", "duration", "rate"] {
+        file.map(key, |node| Err::<(), _>(node.wrong("it stands in each of the stages, where there are any")))?;
+    }
+    let stage = |node: Node<'_>| {
+        let stage = node.table(&KEYS_OF_A_STAGE)?;
+        Ok(Stage {
+            lasts: time(stage.need("duration")?)?,
+            connections: stage.need("connections")?.count(0, CONNECTIONS_MAX)? as usize,
+            rate: stage.map("rate", Node::number)?,
+        })
+    };
+    let stages = Stages::new(&node.list()?.into_iter().map(stage).collect::<Result<Vec<_>, String>>()?);
+    if stages.end() == 0 || stages.most() == 0 {
+        return Err(node.wrong("the stages must last some time and have some connections"));
     }
     Ok(stages)
 }
 
-fn role(user: UserOf, name: &str, (beside, files): (&Path, &Files), names: &mut Vec<String>) -> Result<Role, String> {
-    let weight = user.weight.unwrap_or(1);
-    if !(1..=1_000_000).contains(&weight) || user.rounds == Some(0) {
-        return Err("weight and rounds are from 1 on".to_owned());
-    }
-    let (mut known, rows) = match &user.csv {
-        Some(file) => table(&beside.join(file), files)?,
-        None => (Vec::new(), Vec::new()),
-    };
+fn role(
+    user: &Table<'_>,
+    name: String,
+    (beside, files): (&Path, &Files),
+    names: &mut Vec<String>,
+) -> Result<Role, String> {
+    let rows = user.map("csv", |node| read_rows(node, beside, files))?.unwrap_or_default();
+    let mut known = rows.names.clone();
     let mut variables = Vec::new();
-    for (name, value) in &user.variables {
-        // Each may use those before it.
-        variables.push(Template::parse(&text_of(value)?, &known)?);
-        known.push(name.clone());
-    }
-    let template = |text: &str| Template::parse(text, &known);
-    let mut headers = Vec::new();
-    for (field, value) in &user.headers {
-        headers.push((field.clone(), template(&text_of(value)?)?));
-    }
-    let mut actions = |steps: Vec<StepOf>, part: &str| -> Result<Vec<Action>, String> {
-        let mut actions = Vec::new();
-        for (place, step) in steps.into_iter().enumerate() {
-            let told = |error: String| format!("step {} of {part}: {error}", place + 1);
-            let label = step.name.clone().unwrap_or_else(|| format!("{name} {part} {}", place + 1));
-            actions.extend(step.actions(&known, &label, names).map_err(told)?);
+    for (name, node) in user.map("variables", Node::entries)?.unwrap_or_default() {
+        if !is_name(name) {
+            return Err(node.wrong("a variable's name has letters, digits, _, - and . and begins with a letter or _"));
         }
-        Ok(actions)
+        if known.iter().any(|other| other == name) {
+            return Err(node.wrong("a column of the csv file has this name already"));
+        }
+        // Each may use those before it.
+        variables.push(Template::parse(&node.plain()?, &known).map_err(|why| node.wrong(why))?);
+        known.push(name.to_owned());
+    }
+    let mut headers = Vec::new();
+    let fields = user.map("headers", Node::entries)?.unwrap_or_default();
+    for (field, node) in &fields {
+        headers::check_name(field).map_err(|why| node.wrong(why))?;
+        let value = Template::parse(&node.plain()?, &known).map_err(|why| node.wrong(why))?;
+        headers.push(((*field).to_owned(), value));
+    }
+    headers::check_together(headers.iter().map(|(name, _)| name)).map_err(|why| user.wrong(why))?;
+    let steps = |key: &str, names: &mut Vec<String>| {
+        Steps { known: &known, label: format!("{name} {key}"), names }.read(&user.list(key)?)
     };
-    let begin = actions(user.begin, "begin")?;
-    let each = actions(user.steps, "steps")?;
-    Ok(Role {
-        name: name.to_owned(),
-        weight,
+    let begin = steps("begin", names)?;
+    let each = steps("steps", names)?;
+    let role = Role {
+        weight: user.map("weight", |node| node.count(1, 1_000_000))?.unwrap_or(1) as u32,
         target: None,
-        path: user.path.as_deref().map(template).transpose()?,
+        path: user.map("path", |node| template(node, &known))?,
         headers,
-        rows,
+        rows: rows.rows,
         variables,
         begin,
         each,
-        rounds: user.rounds,
-        away: user.away.as_deref().map(Span::parse).transpose()?.unwrap_or_default(),
-        strict: user.strict,
-    })
+        rounds: user.map("rounds", |node| node.count(1, u64::MAX))?,
+        away: user.map("away", span)?.unwrap_or_default(),
+        strict: user.flag("strict")?,
+        name,
+    };
+    user.map("steps", |node| role.check().map_err(|why| node.wrong(why)))?;
+    let handshake = fields.iter().map(|(_, node)| node).zip(role.headers.iter().map(|(_, value)| value));
+    for (node, value) in handshake {
+        check_values(node, value, &role, &rows.lines, headers::check_value)?;
+    }
+    if let (Some(node), Some(path)) = (user.get("path"), &role.path) {
+        check_values(node, path, &role, &rows.lines, Target::check_path)?;
+    }
+    Ok(role)
 }
 
-/// What a value of TOML says as text.
-fn text_of(value: &toml::Value) -> Result<String, String> {
-    match value {
-        toml::Value::String(text) => Ok(text.clone()),
-        toml::Value::Integer(number) => Ok(number.to_string()),
-        toml::Value::Float(number) => Ok(number.to_string()),
-        toml::Value::Boolean(is_true) => Ok(is_true.to_string()),
-        _ => Err("a text, a number or a boolean is wanted".to_owned()),
-    }
+fn read_rows(node: &Node<'_>, beside: &Path, files: &Files) -> Result<Rows, String> {
+    let path = beside.join(node.text()?);
+    let bytes = files.read(&path).map_err(|error| node.wrong(format_args!("{}: {error}", path.display())))?;
+    Rows::parse(without_mark(&bytes)).map_err(|error| node.wrong(format_args!("{}:{error}", path.display())))
 }
 
-/// The columns' names and the rows of a CSV file (RFC 4180).
-fn table(path: &Path, files: &Files) -> Result<(Vec<String>, Vec<Vec<String>>), String> {
-    let told = |error: csv::Error| format!("{}: {error}", path.display());
-    let bytes = files.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(without_mark(&bytes));
-    let names: Vec<String> = reader.headers().map_err(told)?.iter().map(str::to_owned).collect();
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        rows.push(record.map_err(told)?.iter().map(str::to_owned).collect());
-    }
-    if rows.is_empty() {
-        return Err(format!("{}: no row behind the names of the columns", path.display()));
-    }
-    Ok((names, rows))
-}
-
-impl StepOf {
-    fn actions(self, known: &[String], label: &str, names: &mut Vec<String>) -> Result<Vec<Action>, String> {
-        let mut actions = Vec::new();
-        if let Some(text) = &self.send {
-            let kind = if self.binary { Kind::Binary } else { Kind::Text };
-            actions.push(Action::Send { payload: Template::parse(text, known)?, kind });
-        }
-        let within = self.within.as_deref().map(nanos).transpose()?;
-        for expect in self.expect.map_or_else(Vec::new, OneOrMany::into_vec) {
-            let what = expect.expected(known)?;
-            let name = names.iter().position(|name| name == label).unwrap_or(names.len());
-            if name == names.len() {
-                names.push(label.to_owned());
-            }
-            actions.push(Action::Expect { name, what, within });
-        }
-        if let Some(think) = &self.think {
-            actions.push(Action::Think(Span::parse(think)?));
-        }
-        if actions.is_empty() {
-            return Err("it has none of send, expect and think".to_owned());
-        }
-        Ok(actions)
-    }
-}
-
-impl ExpectOf {
-    fn expected(self, known: &[String]) -> Result<Expected, String> {
-        let template = |text: &str| Template::parse(text, known);
-        match self {
-            ExpectOf::Word(word) => match word.as_str() {
-                "any" => Ok(Expected::Any),
-                "sent" => Ok(Expected::Sent),
-                _ => Err(format!("{} is not any or sent, nor a table with equals, contains or json", quoted(&word))),
-            },
-            ExpectOf::Table(ExpectTable { equals: Some(text), contains: None, json: None }) => {
-                Ok(Expected::Equals(template(&text)?))
-            }
-            ExpectOf::Table(ExpectTable { equals: None, contains: Some(text), json: None }) => {
-                Ok(Expected::Contains(template(&text)?))
-            }
-            ExpectOf::Table(ExpectTable { equals: None, contains: None, json: Some(table) }) => {
-                let mut wanted = Vec::new();
-                gather("", &table, &template, &mut wanted)?;
-                Ok(Expected::Json(wanted))
-            }
-            ExpectOf::Table(_) => Err("an expect has one of equals, contains and json".to_owned()),
-        }
-    }
-}
-
-/// The values of a table and of those in it, each with its place as a JSON pointer (RFC 6901).
-fn gather(
-    at: &str,
-    table: &toml::Table,
-    template: &impl Fn(&str) -> Result<Template, String>,
-    wanted: &mut Vec<(String, Wanted)>,
+/// Whether what a template says of the handshake can be written: of each row of the file, where it has variables.
+fn check_values(
+    node: &Node<'_>,
+    template: &Template,
+    role: &Role,
+    lines: &[usize],
+    check: impl Fn(&str) -> Result<(), String>,
 ) -> Result<(), String> {
-    for (key, value) in table {
-        let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
-        match value {
-            toml::Value::Table(inner) => gather(&at, inner, template, wanted)?,
-            toml::Value::String(text) => wanted.push((at, Wanted::Text(template(text)?))),
-            value => {
-                let value = serde_json::to_value(value).map_err(|error| error.to_string())?;
-                wanted.push((at, Wanted::Value(value)));
+    let messages = Messages::new(Layout::WebSocket, Kind::Text, Sizes::Fixed(0), Content::Random);
+    let mut keys = Keys::new(0);
+    let rows = if template.has_variables() { role.rows.len().max(1) } else { 1 };
+    for place in 0..rows {
+        let mut variables = role.rows.get(place).cloned().unwrap_or_default();
+        let mut say = |template: &Template, variables: &[String]| {
+            let (user, keys) = (place as u64, &mut keys);
+            template.text(&mut Values { user, session: 0, count: 0, now_ms: 0, variables, messages: &messages, keys })
+        };
+        if template.has_variables() {
+            for variable in &role.variables {
+                let value = say(variable, &variables);
+                variables.push(value);
             }
         }
+        check(&say(template, &variables)).map_err(|why| {
+            match lines.get(place).filter(|_| template.has_variables()) {
+                None => node.wrong(why),
+                Some(line) => node.wrong(format_args!("with line {line} of the csv file: {why}")),
+            }
+        })?;
     }
     Ok(())
 }
@@ -379,6 +252,7 @@ fn gather(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::{Action, expect::Expected, steps};
 
     fn parse(text: &str) -> Result<Scenario, String> {
         Scenario::parse(text, Path::new("/nowhere"), &Files::here())
@@ -439,40 +313,175 @@ mod tests {
         assert!(matches!(second.each[0], Action::Send { kind: Kind::Binary, .. }));
     }
 
+    /// Kills: an error that does not say which value it is of, or where that is.
     #[test]
-    fn what_is_wrong_with_a_scenario_is_told_with_its_place() {
-        let user = |inner: &str| format!("[[users]]\nname = \"kim\"\n{inner}");
-        let rows = [
-            ("".to_owned(), "users"),
-            ("users = []".to_owned(), "there are no [[users]]"),
-            (user("colour = 1"), "colour"),
-            (user("steps = [{ send = \"{rom}\", think = \"1s\" }]"), "kim: step 1 of steps: \"rom\": no such variable"),
-            (user("steps = [{ send = \"x\" }]"), "never wait"),
-            (user("steps = [{ name = \"x\" }]"), "none of send"),
-            (user("steps = [{ send = \"x\", expect = \"all\" }]"), "any or sent"),
-            (user("steps = [{ send = \"x\", expect = { equals = \"a\", contains = \"b\" } }]"), "one of equals"),
-            (user("steps = [{ send = \"x\", think = \"x\" }]"), "not a time"),
-            (user("weight = 0"), "from 1 on"),
-            (user("csv = \"tokens.csv\""), "/nowhere/tokens.csv"),
-            (user("headers = { A = [] }"), "a text, a number"),
-            (format!("tls = {{ cas = 1 }}\n{}", user("")), "cas"),
-            (format!("tls = {{ ca = [\"a.pem\"], insecure = true }}\n{}", user("")), "tls: one of ca and insecure"),
-            (format!("tls = {{ client_cert = \"a.pem\" }}\n{}", user("")), "belong together"),
+    fn what_is_wrong_with_a_value_is_told_with_its_line_and_key() {
+        // What stands in the third line of a file that is right without it, and in the second of its users.
+        let of_file = [
+            ("colour = 1", "colour: there is no such key: there are url, tls, agents"),
+            ("url = 5", "url: it is the number 5, and should be a text"),
+            ("url = ['ws://a', 'http://a']", "url[1]: the URL must begin with ws:// or wss://"),
+            ("url = 'ws://a:x/'", "url: \"x\" is no port"),
+            ("url = 'ws://:1/'", "url: the URL has no host"),
+            ("agents = 'a'", "agents: it is the text \"a\", and should be a list"),
+            ("agents = ['a', 'ws://b']", "agents[1]: \"ws://b\" is not HOST or HOST:PORT"),
+            ("agents = [5]", "agents[0]: it is the number 5"),
+            ("connections = 0", "connections: it is the number 0, and should be a whole number from 1 to 10000000"),
+            ("connections = '5'", "connections: it is the text \"5\""),
+            ("connections = 1.5", "connections: it is the number 1.5"),
+            ("duration = '1 parsec'", "duration: \"1 parsec\" is not a time"),
+            ("duration = []", "duration: it is a list, and should be a text"),
+            ("duration = 0", "duration: it must last some time"),
+            ("rate = -1", "rate: it is the number -1, and should be a number from 0 on"),
+            ("rate = 'x'", "rate: it is the text"),
+            ("stages = 5", "stages: it is the number 5, and should be a list"),
+            ("stages = []", "stages: the stages must last some time"),
+            ("stages = [{ duration = '1s', connections = 0 }]", "stages: the stages must last some time"),
+            ("stages = ['1s:5']", "stages[0]: it is the text"),
+            ("stages = [{ connections = 1 }]", "stages[0]: duration is missing"),
+            ("stages = [{ duration = '1s' }]", "stages[0]: connections is missing"),
+            ("stages = [{ duration = 'x', connections = 1 }]", "stages[0].duration: \"x\" is not a time"),
+            ("stages = [{ duration = 1, connections = -1 }]", "stages[0].connections: it is the number -1"),
+            ("stages = [{ duration = 1, connections = 1, rate = 'x' }]", "stages[0].rate: it is"),
+            ("stages = [{ duration = 1, connections = 1, rat = 1 }]", "stages[0].rat: there is no such key"),
+            ("connections = 1\nstages = [{ duration = 1, connections = 1 }]", "connections: it stands in each"),
+            ("tls = 'ca.pem'", "tls: it is the text"),
+            ("tls = { cas = 1 }", "tls.cas: there is no such key: there are ca, insecure"),
+            ("tls = { ca = ['a', 5] }", "tls.ca[1]: it is the number 5"),
+            ("tls = { ca = 'a', insecure = true }", "tls: one of ca and insecure"),
+            ("tls = { insecure = 1 }", "tls.insecure: it is the number 1, and should be true or false"),
+            ("tls = { client_cert = 'a' }", "tls: client_cert and client_key belong together"),
+            ("tls = { client_cert = 5 }", "tls.client_cert: it is the number 5"),
+            ("tls = { client_key = 5 }", "tls.client_key: it is the number 5"),
+            ("tls = { no_resumption = 'x' }", "tls.no_resumption: it is the text"),
             (
-                format!("tls = {{ key_exchange = [\"x25519\", \"x448\"] }}\n{}", user("")),
-                "tls: \"x448\" is no key exchange: there are x25519mlkem768, x25519, secp256r1, secp384r1",
+                "tls = { key_exchange = ['x25519', 'x448'] }",
+                "tls.key_exchange: \"x448\" is no key exchange: there are x255",
             ),
-            (format!("tls = {{ key_exchange = [] }}\n{}", user("")), "is no key exchange"),
-            (format!("rate = -1\n{}", user("")), "a rate is"),
-            (format!("duration = \"0s\"\n{}", user("")), "last some time"),
-            (
-                format!("connections = 1\nstages = [{{ duration = \"1s\", connections = 1 }}]\n{}", user("")),
-                "each of the stages",
-            ),
+            ("tls = { key_exchange = [] }", "tls.key_exchange: \"\" is no key exchange"),
+            ("tls = { key_exchange = 5 }", "tls.key_exchange: it is the number 5"),
+            ("users = 5", "users: it is the number 5, and should be a list"),
+            ("duration = ", ""),
         ];
-        for (text, why) in rows {
-            let error = parse(&text).expect_err(&text);
-            assert!(error.contains(why), "{text}: {error}");
+        let of_users = [
+            ("colour = 1", "colour: there is no such key: there are name, weight"),
+            ("name = 5", "name: it is the number 5"),
+            ("weight = 0", "weight: it is the number 0, and should be a whole number from 1 to 1000000"),
+            ("rounds = 0", "rounds: it is the number 0, and should be a whole number from 1 on"),
+            ("strict = 'yes'", "strict: it is the text"),
+            ("away = '2s..1s'", "away: 2s..1s: the first is the shorter one"),
+            ("away = 'soon'", "away: \"soon\" is not a time"),
+            ("path = 'echo'", "path: \"echo\" does not begin with a slash"),
+            ("path = '{user}'", "path: \"0\" does not begin with a slash"),
+            ("path = '/a b'", "path: \"/a b\" has characters that a URL cannot have"),
+            ("path = '/{rom}'", "path: \"rom\": no such variable"),
+            ("path = 5", "path: it is the number 5"),
+            ("headers = 5", "headers: it is the number 5, and should be a table"),
+            ("headers = { A = [] }", "headers.A: it is a list, and should be a text, a number, true or false"),
+            ("headers = { 'A B' = 'x' }", "headers.A B: \"A B\" is no name of a header field"),
+            ("headers = { Upgrade = 'x' }", "headers.Upgrade: Upgrade cannot be given: the handshake has its own"),
+            ("headers = { A = '{rom}' }", "headers.A: \"rom\": no such variable"),
+            ("headers = { A = \"a\\u0001\" }", "headers.A: its value has characters that a header cannot have"),
+            ("csv = 'tokens.csv'", "csv: /nowhere/tokens.csv: No such file"),
+            ("csv = 5", "csv: it is the number 5"),
+            ("variables = 5", "variables: it is the number 5, and should be a table"),
+            ("variables = { a = [] }", "variables.a: it is a list"),
+            ("variables = { 'a b' = 'x' }", "variables.a b: a variable's name has letters"),
+            ("variables = { a = '{b}', b = '' }", "variables.a: \"b\": no such variable"),
+            ("begin = 5", "begin: it is the number 5, and should be a list"),
+            ("begin = ['x']", "begin[0]: it is the text \"x\", and should be a table"),
+            ("steps = [{ think = 1 }, { name = 'x' }]", "steps[1]: it has none of send, expect and think"),
+            ("steps = [{ sent = 'x' }]", "steps[0].sent: there is no such key: there are name, send"),
+            ("steps = [{ name = 5, think = 1 }]", "steps[0].name: it is the number 5"),
+            ("steps = [{ send = 5 }]", "steps[0].send: it is the number 5"),
+            ("steps = [{ send = '{rom}', think = 1 }]", "steps[0].send: \"rom\": no such variable; there are {user}"),
+            ("steps = [{ send = '{random:9..1}', think = 1 }]", "steps[0].send: \"random:9..1\": random:LOW..HIGH"),
+            ("steps = [{ send = 'x', binary = 1 }]", "steps[0].binary: it is the number 1"),
+            ("steps = [{ send = 'x' }]", "steps: users kim: its steps never wait"),
+            ("steps = [{ think = '1 parsec' }]", "steps[0].think: \"1 parsec\" is not a time"),
+            ("steps = [{ think = '2s..1s' }]", "steps[0].think: 2s..1s: the first is the shorter one"),
+            ("steps = [{ think = {} }]", "steps[0].think: it is a table"),
+            ("steps = [{ expect = 'any', within = 'x' }]", "steps[0].within: \"x\" is not a time"),
+            (
+                "steps = [{ expect = 'all' }]",
+                "steps[0].expect: it is the text \"all\", and should be \"any\", \"sent\" or",
+            ),
+            (
+                "steps = [{ expect = ['any', 5] }]",
+                "steps[0].expect[1]: it is the number 5, and should be \"any\", \"sent\"",
+            ),
+            ("steps = [{ expect = { is = 'x' } }]", "steps[0].expect.is: there is no such key: there are equals"),
+            ("steps = [{ expect = { equals = 'a', contains = 'b' } }]", "steps[0].expect: an expect has one of equals"),
+            ("steps = [{ expect = {} }]", "steps[0].expect: an expect has one of equals"),
+            ("steps = [{ expect = { equals = 5 } }]", "steps[0].expect.equals: it is the number 5"),
+            ("steps = [{ expect = { contains = '{rom}' } }]", "steps[0].expect.contains: \"rom\": no such variable"),
+            ("steps = [{ expect = { json = 5 } }]", "steps[0].expect.json: it is the number 5"),
+            ("steps = [{ expect = { json = { a = { b = '{rom}' } } } }]", "steps[0].expect.json.a.b: \"rom\": no such"),
+            ("steps = [{ expect = { json = { a = [inf] } } }]", "steps[0].expect.json.a[0]: JSON has no such number"),
+        ];
+        // Each key of the format has its row.
+        let of_steps = steps::KEYS.into_iter().chain(steps::KEYS_OF_EXPECT);
+        for key in KEYS.into_iter().chain(KEYS_OF_TLS).chain(KEYS_OF_A_STAGE).chain(KEYS_OF_USERS).chain(of_steps) {
+            let is_told = |why: &str| {
+                why.split(": ")
+                    .next()
+                    .unwrap_or_default()
+                    .split(['.', '['])
+                    .any(|part| part.trim_end_matches(|char: char| "0123456789]".contains(char)) == key)
+            };
+            assert!(of_file.iter().chain(&of_users).any(|(_, why)| is_told(why)), "{key}");
         }
+        let rows = of_file.map(|(line, why)| (format!("# A file.\n\n{line}\n[[users]]\n"), 3, "", why));
+        let rows_of_users =
+            of_users.map(|(line, why)| (format!("[[users]]\nname = 'kim'\n{line}\n"), 3, "users[0].", why));
+        let is_twice = |text: &str| text.matches("name = ").count() > 1 && text.contains("name = 5\n");
+        for (text, line, of, why) in rows.into_iter().chain(rows_of_users) {
+            let text = if is_twice(&text) { text.replace("name = 'kim'", "") } else { text };
+            let text = if text.contains("users = 5") { text.replace("[[users]]", "") } else { text };
+            let error = parse(&text).expect_err(&text);
+            let (place, told) = error.split_once(": ").expect("a place");
+            assert!(place.starts_with(&format!("{line}:")), "{text}: {error}");
+            assert!(told.starts_with(&format!("{of}{why}")), "{text}: {error}");
+        }
+        for (text, why) in [("", "1:1: there are no [[users]]"), ("users = []", "1:1: there are no [[users]]")] {
+            assert_eq!(parse(text).expect_err(text), why);
+        }
+    }
+
+    /// Kills: a value of a column that breaks each handshake while the run goes on.
+    #[test]
+    fn columns_are_looked_at_before_the_run() {
+        let folder = std::env::temp_dir().join(format!("loadtest-rows-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder of our own");
+        let read = |csv: &str, users: &str| {
+            std::fs::write(folder.join("a.csv"), csv).expect("ours");
+            std::fs::write(folder.join("a.toml"), format!("[[users]]\ncsv = 'a.csv'\n{users}")).expect("ours");
+            Scenario::read(&folder.join("a.toml"), &Files::here())
+        };
+        let at = |place: &str| format!("{}:{place}", folder.join("a.toml").display());
+        let csv = folder.join("a.csv");
+        for (text, users, why) in [
+            (
+                "host\na\n\"b\nc\"\n",
+                "headers = { Host = '{host}' }",
+                "3:20: users[0].headers.Host: with line 3 of the csv file: ",
+            ),
+            (
+                "p\n/a\nb\n",
+                "path = '{p}'",
+                "3:8: users[0].path: with line 3 of the csv file: \"b\" does not begin with a slash",
+            ),
+            ("p\n/a\n/ b\n", "variables = { q = '{p}' }\npath = '{q}'", "4:8: users[0].path: with line 3 of the csv"),
+            ("p\n1\n", "variables = { p = 'x' }", "3:19: users[0].variables.p: a column of the csv file has this name"),
+            ("p\n1\n", "headers = { Host = 'a', host = 'b' }", "1:1: users[0]: Host is given twice"),
+            ("p\n\"1\n", "", &format!("2:7: users[0].csv: {}:2: a quote is not closed", csv.display())),
+        ] {
+            let error = read(text, users).expect_err(users);
+            assert!(error.starts_with(&at(why)), "{error}");
+        }
+        let role =
+            &read("p,q\n/a,x\n/b,y\n", "path = '{p}'\nheaders = { Host = '{q}' }").expect("right").script.roles[0];
+        assert_eq!(role.rows, [["/a", "x"], ["/b", "y"]]);
+        std::fs::remove_dir_all(folder).expect("ours");
     }
 }

@@ -72,6 +72,11 @@ impl Template {
         Ok(Template(parts))
     }
 
+    /// Whether it has variables of the session.
+    pub(crate) fn has_variables(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Variable(_)))
+    }
+
     /// Text without variables, whatever it is.
     pub(crate) fn literal(text: &str) -> Template {
         Template::bytes(text.as_bytes().to_vec())
@@ -130,9 +135,17 @@ impl Template {
 /// The name behind a brace, if it is one.
 fn name_in(text: &str) -> Option<&str> {
     let name = &text[1..text.find('}')?];
-    let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && name.chars().all(|char| char.is_ascii_alphanumeric() || "_-%:.".contains(char));
-    is_name.then_some(name)
+    is_name_or(name, "%:").then_some(name)
+}
+
+/// Whether a variable of one's own may have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    is_name_or(name, "")
+}
+
+fn is_name_or(name: &str, more: &str) -> bool {
+    let is_of_it = |char: char| char.is_ascii_alphanumeric() || "_-.".contains(char) || more.contains(char);
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') && name.chars().all(is_of_it)
 }
 
 fn part(name: &str, variables: &[String]) -> Result<Part, String> {
