@@ -11,6 +11,7 @@ mod common;
 
 mod confined;
 mod containers;
+mod dashboard;
 mod monitoring;
 mod units;
 
