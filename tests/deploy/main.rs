@@ -12,6 +12,7 @@ mod common;
 mod confined;
 mod containers;
 mod dashboard;
+mod manifests;
 mod monitoring;
 mod units;
 
