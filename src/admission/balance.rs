@@ -1,8 +1,9 @@
 //! How connections are spread over the cores.
 //!
 //! All cores accept from the same sockets, whose waiters the kernel wakes in turn. A core publishes how many connections it
-//! has, and whether it waits for more, in a cache line of its own. One that is ahead of the core that has the fewest leaves
-//! new ones to that, if it waits for some: so new connections go to whoever has few, and stay where they are.
+//! has, whether it waits for more, and in the end that it has drained, in a cache line of its own. One that is ahead of the core
+//! that has the fewest leaves new ones to that, if it waits for some: so new connections go to whoever has few, and stay where
+//! they are.
 //!
 //! Nobody is left to a core that does not wait: whoever stops waiting says so and then looks once more at the other one, with
 //! sequential consistency, so of two that leave new connections to each other at once one sees it.
@@ -20,6 +21,7 @@ const AWAY: u32 = u32::MAX;
 struct Share {
     connections: AtomicU32,
     waits: AtomicBool,
+    has_drained: AtomicBool,
 }
 
 /// What each core has. See the module.
@@ -51,6 +53,18 @@ impl Balance {
     /// Whether a core waits for connections.
     pub fn waits(&self, core: usize) -> bool {
         self.shares.get(core).is_some_and(|share| share.waits.load(Ordering::SeqCst))
+    }
+
+    /// Says that a core has nothing left to drain, or has ended.
+    pub fn set_drained(&self, core: usize) {
+        if let Some(share) = self.shares.get(core) {
+            share.has_drained.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether no core has anything left to drain.
+    pub fn have_drained(&self) -> bool {
+        self.shares.iter().all(|share| share.has_drained.load(Ordering::Relaxed))
     }
 
     /// The other cores that do not wait for connections: they may leave theirs to somebody.

@@ -211,9 +211,9 @@ pub trait Ring {
     /// whoever listens then. What is in their queues, and whose handshake has begun, is still accepted.
     fn turn_away(&mut self);
 
-    /// Ends accepting for good: cancels the accepts in flight (each completes with `ECANCELED`, or with a connection that
-    /// came first) and closes the listeners.
-    fn stop_accepting(&mut self);
+    /// Ends accepting from listener number `listener` for good: cancels its accepts in flight (each completes with `ECANCELED`,
+    /// or with a connection that came first) and closes it. Once more is nothing.
+    fn stop_accepting(&mut self, listener: u32);
 
     /// The peer of the connection last accepted into `slot`. Valid from the accept's completion until the next
     /// [`Ring::turn`].

@@ -11,6 +11,7 @@ impl CoreHub {
         CoreMetrics {
             core: self.core,
             counters: Counters { inflated: self.inflated(), ..self.counters },
+            cpu_ns: (self.cpu_ns)(),
             out_of_step: self.streams.waiting(),
             rooms: self.rooms.len() as u64,
             history_rooms: history_rooms as u64,
@@ -24,6 +25,11 @@ impl CoreHub {
             mail_parked: self.post.waiting() as u64,
             mail_refused: self.post.own_refused(),
         }
+    }
+
+    /// Has the processor time of the core be told by a clock of the thread that it runs on.
+    pub(crate) fn set_cpu_clock(&mut self, cpu_ns: fn() -> u64) {
+        self.cpu_ns = cpu_ns;
     }
 
     fn inflated(&self) -> Compressed {

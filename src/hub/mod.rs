@@ -167,6 +167,8 @@ pub struct CoreHub {
     waiters: HashMap<u32, Vec<ready::WhoWaits>>,
     /// The core's clock, as of this tick.
     pub(crate) now_ns: u64,
+    /// What the thread that asks has had of processors.
+    cpu_ns: fn() -> u64,
 }
 
 impl CoreHub {
@@ -207,6 +209,7 @@ impl CoreHub {
             shed_wanted: false,
             waiters: HashMap::new(),
             now_ns: 0,
+            cpu_ns: || 0,
         }
     }
 

@@ -160,6 +160,8 @@ pub struct CoreMetrics {
     pub core: usize,
     /// What it has counted since its start.
     pub counters: Counters,
+    /// Processor time of its thread, in nanoseconds: its own work and the kernel's for it. 0 in the test kit.
+    pub cpu_ns: u64,
     /// Connections that get their streams' messages as they are until these are begun anew; as of each one's last message.
     pub out_of_step: u64,
     /// Rooms that it knows of.

@@ -277,6 +277,13 @@ fn ring(text: &mut Text<'_>) {
     let overflows = "Times that the completion queue overflowed; nothing is lost by it.";
     text.counter("ringwire_ring_overflows_total", overflows, |core| core.counters.overflows);
 
+    let cpu = "ringwire_cpu_seconds_total";
+    let help = "Processor time of the core's thread, the kernel's work for it included: a second of each is a core that is full.";
+    text.family(cpu, "counter", help);
+    for core in text.cores {
+        line(&mut text.out, cpu, format_args!("core=\"{}\"", core.core), seconds(core.cpu_ns));
+    }
+
     let handling = "ringwire_handler_seconds";
     let help = "Time from the end of a wait to the next one: mail, parser, handlers, tasks, timers of one tick.";
     text.family(handling, "histogram", help);

@@ -12,7 +12,8 @@ fn parsed(text: &str) -> Scrape {
 
 /// Two cores of which much happened on the second.
 fn metrics() -> Metrics {
-    let mut core = CoreMetrics { core: 1, outbox_bytes: 77, mail_depth: 5, ..CoreMetrics::default() };
+    let mut core =
+        CoreMetrics { core: 1, cpu_ns: 2_500_000_000, outbox_bytes: 77, mail_depth: 5, ..CoreMetrics::default() };
     let counters = &mut core.counters;
     counters.accepted = 10;
     counters.released = 4;
@@ -58,6 +59,7 @@ fn a_parser_reads_what_was_counted() {
     assert_eq!(["1000", "other", "1001"].map(|code| closed(code, "peer")), [1.0, 1.0, 0.0]);
     assert_eq!((closed("1006", "none"), closed("1000", "local")), (1.0, 0.0));
     assert_eq!(number(&scrape, "ringwire_outbox_bytes", &[("core", "1")]), 77.0);
+    assert_eq!(["0", "1"].map(|core| number(&scrape, "ringwire_cpu_seconds_total", &[("core", core)])), [0.0, 2.5]);
     assert_eq!(number(&scrape, "ringwire_mail_depth", &[("core", "1")]), 5.0);
     assert_eq!(number(&scrape, "ringwire_memory_limit_bytes", &[]), 4096.0);
     assert_eq!(number(&scrape, "ringwire_handler_longest_seconds", &[("core", "1")]), 5.0);

@@ -4,10 +4,11 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::admission::Admission;
@@ -92,6 +93,7 @@ impl CoreStart {
         let mut hub = core_hub(config, self.ids, self.post);
         hub.spares.set_clock(clock_ns);
         hub.set_deflate_clock(clock_ns);
+        hub.set_cpu_clock(cpu_ns);
         let service = catch_unwind(AssertUnwindSafe(|| make(&mut hub, handle))).map_err(|panic| {
             Error::Internal(format!("the app of core {} could not be made: {}", self.core, panic_text(panic)))
         })?;
@@ -102,6 +104,7 @@ impl CoreStart {
         let settings = settings(config, listener_count, ring.buffer_bytes(), ring.bounds_receives());
         let settings = Settings {
             handover: self.handover,
+            admin_stays: !config.reuse_port,
             entrances: self.entrances,
             acceptors: self.acceptors,
             websockets_max: websockets_max(ring.slots()),
@@ -127,4 +130,10 @@ fn pin(cpu: usize) {
 fn clock_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Processor time of the thread that asks.
+fn cpu_ns() -> u64 {
+    let taken = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    taken.map_or(0, |taken| u64::try_from(Duration::from(taken).as_nanos()).unwrap_or(u64::MAX))
 }

@@ -108,5 +108,6 @@ pub fn settings(config: &Config, listeners: u8, buffer_bytes: u32, bounds_receiv
         acceptors: Vec::new(),
         trusted_proxies: config.trusted_proxies.clone(),
         handover: Handover::default(),
+        admin_stays: false,
     }
 }

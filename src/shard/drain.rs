@@ -5,12 +5,15 @@
 //! go one after the other, and each connection that has been answered ends. The core is done when all have gone, or at the
 //! drain's timeout, which counts from the end of the notice.
 //!
+//! Operators, where they have a listener of their own, are answered until every core has drained: a drain can be watched, and is
+//! seen to be one.
+//!
 //! Who tells it to drain may give it a time of its own for all of that, which can be shortened later, and never be made longer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::conn::Phase;
+use super::conn::{Conn, Phase};
 use super::{ACCEPT_BACKOFF_MS, Handover, Shard};
 use crate::engine::{Key, Ring};
 use crate::shard::service::Service;
@@ -19,6 +22,8 @@ use crate::shard::service::Service;
 const TURNED_AWAY_MS: u64 = 500;
 /// Ticks in a row without an accept after which nobody waits in the listeners' queues.
 const QUIET_TICKS: u32 = 2;
+/// How often a core that has drained looks whether the others have.
+const LOOK_AT_OTHERS_MS: u64 = 50;
 
 /// How far a core is from its end.
 pub(super) enum Leaving {
@@ -40,10 +45,21 @@ pub(super) struct Drain {
     /// When which connection is told to go.
     plan: VecDeque<(u64, Key)>,
     stop_at_ms: u64,
-    /// Accepts at least until then, and until nobody waits in the queues; `None` when that is over.
-    accept_until_ms: Option<u64>,
+    accepts: Accepts,
     /// Ticks in a row in which nobody waited.
     pub(super) quiet_ticks: u32,
+}
+
+/// Whom a drain still accepts, in this order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accepts {
+    /// Everybody, at least until then, and until nobody waits in the queues.
+    Everybody { until_ms: u64 },
+    /// Operators, until all cores have drained; whether this one has.
+    Admins { has_drained: bool },
+    /// Those of them who wait in the queue, and at least until then.
+    LastAdmins { until_ms: u64 },
+    Nobody,
 }
 
 impl Drain {
@@ -76,12 +92,25 @@ impl<R: Ring, S: Service> Shard<R, S> {
         }
     }
 
-    /// Whether connections are accepted.
-    pub(super) fn accepts(&self) -> bool {
+    /// Whether connections are accepted from this listener.
+    pub(super) fn accepts(&self, listener: u8) -> bool {
+        self.accepts_everybody() || (self.accepts_anybody() && self.settings.stays(listener))
+    }
+
+    /// Whether connections are accepted from all listeners.
+    pub(super) fn accepts_everybody(&self) -> bool {
         match &self.leaving {
             Leaving::No | Leaving::Noticed { .. } => true,
-            Leaving::Draining(drain) => drain.accept_until_ms.is_some(),
+            Leaving::Draining(drain) => matches!(drain.accepts, Accepts::Everybody { .. }),
             Leaving::Stopped => false,
+        }
+    }
+
+    /// Whether connections are accepted from any listener.
+    pub(super) fn accepts_anybody(&self) -> bool {
+        match &self.leaving {
+            Leaving::Draining(drain) => drain.accepts != Accepts::Nobody,
+            _ => self.accepts_everybody(),
         }
     }
 
@@ -97,7 +126,12 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Leaving::Noticed { until_ms, .. } => Some(*until_ms),
             Leaving::Draining(drain) => {
                 let plan_ms = drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, _)| *at_ms);
-                Some(plan_ms.min(drain.accept_until_ms.unwrap_or(u64::MAX)))
+                let accept_ms = match drain.accepts {
+                    Accepts::Everybody { until_ms } | Accepts::LastAdmins { until_ms } => until_ms,
+                    Accepts::Admins { has_drained: true } => self.now_ms() + LOOK_AT_OTHERS_MS,
+                    Accepts::Admins { has_drained: false } | Accepts::Nobody => u64::MAX,
+                };
+                Some(plan_ms.min(accept_ms))
             }
         }
     }
@@ -148,27 +182,28 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn start_drain(&mut self, stop_at_ms: Option<u64>) {
         self.admission.drain();
         let now_ms = self.now_ms();
-        let accept_until_ms = match self.settings.handover {
-            Handover::Close => Some(now_ms),
+        let until_ms = match self.settings.handover {
+            Handover::Close | Handover::Leave => now_ms,
             Handover::Share => {
                 self.ring.turn_away();
-                Some(now_ms + TURNED_AWAY_MS)
-            }
-            Handover::Leave => {
-                self.ring.stop_accepting();
-                None
+                now_ms + TURNED_AWAY_MS
             }
         };
         let open = self.conns.keys_where(|conn| conn.phase == Phase::Open);
         let (count, spread_ms) = (open.len() as u64, self.settings.drain_spread.as_millis() as u64);
         let plan =
             open.into_iter().enumerate().map(|(nth, key)| (now_ms + spread_ms * nth as u64 / count, key)).collect();
-        let mut drain = Drain { plan, stop_at_ms: u64::MAX, accept_until_ms, quiet_ticks: 0 };
+        let accepts = Accepts::Everybody { until_ms };
+        let mut drain = Drain { plan, stop_at_ms: u64::MAX, accepts, quiet_ticks: 0 };
         match stop_at_ms {
             Some(stop_at_ms) => drain.hasten(now_ms, stop_at_ms),
             None => drain.stop_at_ms = now_ms.saturating_add(as_ms(self.settings.drain_timeout)),
         }
         self.leaving = Leaving::Draining(drain);
+        if self.settings.handover == Handover::Leave {
+            // Whoever waits in the queues is another process's.
+            self.accept_admins();
+        }
         for key in self.conns.keys_where(|conn| conn.phase == Phase::Delayed) {
             self.start_http(key.slot());
         }
@@ -176,22 +211,72 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.hurry(|conn| !conn.is_between_requests());
     }
 
-    /// Stops accepting in a drain when nobody waits in the listeners' queues any more.
+    /// Goes on with the end of accepting, where it is time.
     fn end_accepting(&mut self) {
-        let now_ms = self.now_ms();
-        let Leaving::Draining(drain) = &mut self.leaving else { return };
-        if drain.accept_until_ms.is_none_or(|until_ms| until_ms > now_ms) {
-            return;
+        match self.drain().map(|drain| drain.accepts) {
+            Some(Accepts::Everybody { until_ms }) if until_ms <= self.now_ms() => self.accept_whoever_waits(),
+            Some(Accepts::Admins { .. }) => self.look_at_others(),
+            Some(Accepts::LastAdmins { until_ms }) if until_ms <= self.now_ms() => self.accept_whoever_waits(),
+            _ => {}
         }
-        if !self.accepting.is_at_all() {
+    }
+
+    /// Stops accepting when nobody waits in the listeners' queues any more.
+    fn accept_whoever_waits(&mut self) {
+        let now_ms = self.now_ms();
+        let are_all = self.accepts_everybody();
+        let is_at_them = self.accepting.is_at(|listener| are_all || self.settings.stays(listener));
+        let Leaving::Draining(drain) = &mut self.leaving else { return };
+        if !is_at_them {
             // No slot or no descriptor is free: some will be, as connections end.
-            drain.accept_until_ms = Some(now_ms + ACCEPT_BACKOFF_MS);
+            let until_ms = now_ms + ACCEPT_BACKOFF_MS;
+            drain.accepts = if are_all { Accepts::Everybody { until_ms } } else { Accepts::LastAdmins { until_ms } };
             return;
         }
         drain.quiet_ticks += 1;
-        if drain.quiet_ticks > QUIET_TICKS {
-            drain.accept_until_ms = None;
-            self.ring.stop_accepting();
+        if drain.quiet_ticks <= QUIET_TICKS {
+            return;
+        }
+        if are_all {
+            return self.accept_admins();
+        }
+        drain.accepts = Accepts::Nobody;
+        self.stop_accepting(true);
+    }
+
+    /// Accepts nobody but operators, if they have listeners that stay.
+    fn accept_admins(&mut self) {
+        let some_stay = (0..self.settings.listeners).any(|listener| self.settings.stays(listener));
+        if let Leaving::Draining(drain) = &mut self.leaving {
+            drain.accepts = if some_stay { Accepts::Admins { has_drained: false } } else { Accepts::Nobody };
+        }
+        self.stop_accepting(false);
+    }
+
+    /// Closes the listeners, those that stay among them or not.
+    fn stop_accepting(&mut self, are_all: bool) {
+        for listener in 0..self.settings.listeners {
+            if are_all || !self.settings.stays(listener) {
+                self.ring.stop_accepting(listener.into());
+                self.accepting.end(listener);
+            }
+        }
+    }
+
+    /// Says that this core has drained, when it has, and stops accepting operators once all have.
+    fn look_at_others(&mut self) {
+        let (settings, now_ms) = (&self.settings, self.now_ms());
+        let is_left = |conn: &Conn| conn.phase != Phase::Accepting && !settings.stays(conn.listener);
+        if self.websockets() > 0 || !self.conns.keys_where(is_left).is_empty() {
+            return;
+        }
+        self.admission.balance().set_drained(self.hub.core());
+        let have_drained = self.admission.balance().have_drained();
+        let Leaving::Draining(drain) = &mut self.leaving else { return };
+        drain.accepts = Accepts::Admins { has_drained: true };
+        if have_drained {
+            drain.accepts = Accepts::LastAdmins { until_ms: now_ms };
+            drain.quiet_ticks = 0;
         }
     }
 
@@ -207,11 +292,18 @@ impl<R: Ring, S: Service> Shard<R, S> {
                 self.hub.close(key.slot(), Some(1001), "server shutting down");
             }
         }
-        if now_ms >= drain.stop_at_ms {
+        let is_over = now_ms >= drain.stop_at_ms;
+        let awaits_others = matches!(drain.accepts, Accepts::Everybody { .. } | Accepts::Admins { .. });
+        if is_over {
             self.stop();
         } else if self.websockets() == 0 {
-            // Requests can be made on kept-alive connections until the last WebSocket has gone.
-            for key in self.conns.keys_where(|conn| conn.phase == Phase::Http && conn.is_between_requests()) {
+            // Requests can be made on kept-alive connections until the last WebSocket has gone; operators' until all cores'.
+            let settings = &self.settings;
+            let has_done = |conn: &Conn| {
+                let stays = awaits_others && settings.stays(conn.listener);
+                conn.phase == Phase::Http && conn.is_between_requests() && !stays
+            };
+            for key in self.conns.keys_where(has_done) {
                 self.start_flush(key.slot());
             }
         }

@@ -81,8 +81,18 @@ impl Accepting {
     }
 
     /// Whether the queue of every listener is being emptied.
-    pub(super) fn is_at_all(&self) -> bool {
-        self.in_flight_of.iter().all(|in_flight| *in_flight > 0)
+    fn is_at_all(&self) -> bool {
+        self.is_at(|_| true)
+    }
+
+    /// Whether the queue of each of those listeners is being emptied.
+    pub(super) fn is_at(&self, is_meant: impl Fn(u8) -> bool) -> bool {
+        self.in_flight_of.iter().zip(0..).all(|(in_flight, listener)| *in_flight > 0 || !is_meant(listener))
+    }
+
+    /// Nobody is accepted from that listener any more.
+    pub(super) fn end(&mut self, listener: u8) {
+        self.wanted.retain(|wanted| *wanted != listener);
     }
 }
 
@@ -104,7 +114,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     fn arm_wanted_accepts(&mut self) {
         self.tell_of_connections();
         let Accepting { again_ms, is_due, leaves, .. } = self.accepting;
-        if self.accepting.wanted.is_empty() || !self.accepts() || again_ms > self.now_ms() {
+        if self.accepting.wanted.is_empty() || !self.accepts_anybody() || again_ms > self.now_ms() {
             return;
         }
         // Who leaves connections to others may have been told that it is its turn.
@@ -147,7 +157,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
     /// Tells the other cores how many connections this one has, or that it takes no more, and whether it waits for some.
     fn tell_of_connections(&mut self) {
         let is_full = self.accepting.in_flight == 0 && self.conns.next_vacant() >= self.ring.slots();
-        let connections = (self.accepts() && !is_full).then_some(self.connections() as u32);
+        let connections = (self.accepts_everybody() && !is_full).then_some(self.connections() as u32);
         let (waits, (told, told_waits)) = (self.accepting.is_at_all(), self.accepting.published);
         self.accepting.published = (connections, waits);
         if told != connections {
@@ -197,7 +207,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         self.accepting.in_flight_of[usize::from(listener)] -= 1;
         self.accepting.is_due = true;
         self.conns.land(slot);
-        self.accepting.wanted.push_back(listener);
+        if self.accepts(listener) {
+            self.accepting.wanted.push_back(listener);
+        }
         if let Err(errno) = completion.result {
             self.conns.free_if_done(slot);
             if errno != libc::ECANCELED {

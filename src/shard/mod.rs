@@ -186,7 +186,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     /// Whether there is nothing left to do: stopped, or drained to the last connection.
     pub fn is_finished(&self) -> bool {
-        self.has_stopped() || (!self.accepts() && self.conns.is_empty())
+        self.has_stopped() || (!self.accepts_anybody() && self.conns.is_empty())
     }
 
     /// One turn of the loop. See the module.
@@ -295,7 +295,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         {
             return Wait::No;
         }
-        let accept_ms = if self.accepts() { self.accepting.next_due_ms() } else { None };
+        let accept_ms = if self.accepts_anybody() { self.accepting.next_due_ms() } else { None };
         let (timer_ms, leaving_ms, look_ms) = (self.timers.next_due_ms(), self.next_leaving_ms(), self.next_look_ms());
         let dues_ms =
             [timer_ms, self.next_spares_ms(), accept_ms, leaving_ms, self.next_task_ms(), look_ms, self.next_told_ms()];
@@ -438,6 +438,7 @@ impl<R, S> Drop for Shard<R, S> {
             }
         }
         self.admission.balance().publish(self.hub.core(), None);
+        self.admission.balance().set_drained(self.hub.core());
         (0..self.wires.places()).for_each(|_| self.admission.end_handshake());
         let memory = self.admission.memory();
         if memory.is_limited() {

@@ -71,12 +71,19 @@ pub struct Settings {
     pub trusted_proxies: TrustedProxies,
     /// What becomes of them in a drain.
     pub handover: Handover,
+    /// Whether those of operators accept until all cores have drained: not where another process is to have their address.
+    pub admin_stays: bool,
 }
 
 impl Settings {
     /// What a listener is for, by its number.
     pub(super) fn entrance(&self, listener: u8) -> Entrance {
         self.entrances.get(usize::from(listener)).copied().unwrap_or_default()
+    }
+
+    /// Whether a listener accepts until all cores have drained.
+    pub(super) fn stays(&self, listener: u8) -> bool {
+        self.admin_stays && self.entrance(listener).serves == Serves::Admin
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::common::PATIENCE;
 use crate::common::program::Program;
 use crate::common::raw::{self, Raw};
 use crate::{Scratch, is_installed, json, list_of, output, place, read};
@@ -54,13 +56,42 @@ fn confined(profile: &Path, arguments: &[&str]) -> Option<Command> {
     Some(command)
 }
 
+/// Serves in such a confinement, which is one: of the process itself, which the tool has become.
+///
+/// Kills: a tool that confines nothing.
+fn serves_confined(command: Command) {
+    serves(command, |program| {
+        let are = ["Seccomp:", "NoNewPrivs:", "CapEff:", "CapBnd:"].map(|name| program.status(name));
+        assert_eq!(are[..3], ["2", "1", "0000000000000000"], "{are:?}");
+        let users = program.status("Uid:");
+        assert!(users.split_whitespace().all(|user| user != "0"), "{users}");
+    });
+}
+
+/// What a start that fails says; it is ended where it does not fail.
+fn refused(command: &mut Command) -> Output {
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let start = Instant::now();
+    while child.try_wait().expect("it can be asked").is_none() {
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?} serves");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().expect("what it has said")
+}
+
 /// It accepts, upgrades, echoes small and large messages on both cores, tells its metrics, and drains.
 /// It has nothing to complain of: what it may do without is not missing either.
-fn serves(mut command: Command) {
+fn serves(mut command: Command, look: impl FnOnce(&Program)) {
     let scratch = Scratch::new("serves");
     let log = scratch.file("log", "");
     command.stderr(std::fs::File::create(&log).expect("a file"));
     let program = Program::run(command);
+    look(&program);
     let mut clients: Vec<Raw> = (0..8).map(|_| Raw::connect(program.address)).collect();
     for client in &mut clients {
         client.upgrade("/echo");
@@ -84,7 +115,7 @@ const ARGUMENTS: [&str; 3] = ["--addr=127.0.0.1:0", "--cores=2", "--log=warn"];
 #[test]
 fn the_program_serves_under_the_profile_without_capabilities() {
     if let Some(command) = confined(&place("deploy/seccomp.json"), &ARGUMENTS) {
-        serves(command);
+        serves_confined(command);
     }
 }
 
@@ -97,7 +128,7 @@ fn without_what_the_profile_adds_a_start_fails_and_names_it() {
     for calls in [&ADDED[..], &ADDED[..1], &ADDED[1..2], &ADDED[2..]] {
         let file = scratch.file(&format!("{}.json", calls[0]), without(&profile, calls).to_string());
         let Some(mut command) = confined(&file, &ARGUMENTS) else { return };
-        let Output { status, stderr, .. } = command.output().expect("it runs");
+        let Output { status, stderr, .. } = refused(&mut command);
         let message = String::from_utf8_lossy(&stderr);
         assert_eq!(status.code(), Some(69), "{calls:?}: {message}");
         assert_eq!(message.lines().count(), 1, "{message}");
@@ -180,14 +211,35 @@ fn the_program_serves_under_the_filter_of_the_unit() {
         }
     }
     assert!(names.len() > 200 && !names.contains("chroot") && !names.contains("mount"), "{}", names.len());
-    let profile = json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}],
+    // Other lines of the unit are filters, too: of kinds of sockets, and of memory that is written and run.
+    let mut rules = vec![];
+    let mut only = |call: &str, argument: u32, mask: u64, values: &[u64]| {
+        names.remove(call);
+        for value in values {
+            let arguments = json!([{"index": argument, "op": "SCMP_CMP_MASKED_EQ", "value": mask, "valueTwo": value}]);
+            rules.push(json!({"names": [call], "action": "SCMP_ACT_ALLOW", "args": arguments}));
+        }
+    };
+    let line = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+    let families = line("RestrictAddressFamilies=").split(' ').map(|family| match family {
+        "AF_UNIX" => 1,
+        "AF_INET" => 2,
+        "AF_INET6" => 10,
+        other => panic!("{other}"),
     });
+    only("socket", 0, u64::from(u32::MAX), &families.collect::<Vec<u64>>());
+    assert_eq!(line("MemoryDenyWriteExecute="), "yes");
+    const WRITE: u64 = 2;
+    const EXECUTE: u64 = 4;
+    only("mmap", 2, WRITE | EXECUTE, &[0, WRITE, EXECUTE]);
+    only("mprotect", 2, EXECUTE, &[0]);
+    only("pkey_mprotect", 2, EXECUTE, &[0]);
+    rules.push(json!({"names": names, "action": "SCMP_ACT_ALLOW"}));
+    let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules});
     let scratch = Scratch::new("unit");
     let file = scratch.file("unit.json", profile.to_string());
     if let Some(command) = confined(&file, &ARGUMENTS) {
-        serves(command);
+        serves_confined(command);
     }
 }
 
@@ -246,8 +298,8 @@ fn the_program_serves_in_a_container() {
     if !probe.status.success() {
         return eprintln!("skipped: runc: {}", String::from_utf8_lossy(&probe.stderr));
     }
-    serves(run("good", &profile, &ARGUMENTS));
-    let refused = run("default", &without(&profile, &ADDED), &ARGUMENTS).output().expect("it runs");
+    serves(run("good", &profile, &ARGUMENTS), |_| {});
+    let refused = refused(&mut run("default", &without(&profile, &ADDED), &ARGUMENTS));
     let message = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(69), "{message}");
     assert!(message.contains("deploy/seccomp.json"), "{message}");

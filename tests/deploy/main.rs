@@ -11,6 +11,8 @@ mod common;
 
 mod confined;
 mod containers;
+mod dashboard;
+mod manifests;
 mod monitoring;
 mod units;
 

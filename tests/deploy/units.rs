@@ -1,5 +1,6 @@
 //! The systemd units, and what the program tells systemd.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
@@ -106,4 +107,44 @@ fn a_start_that_fails_is_not_told_as_ready() {
     let output = command.env("NOTIFY_SOCKET", &path).output().expect("it starts");
     assert!(!output.status.success());
     assert!(socket.recv(&mut [0; 64]).is_err());
+}
+
+/// The commands of the guide that make the file of settings, as they are run: by somebody with the usual umask, anew and again over
+/// one that all may read.
+///
+/// Kills: a file with a token in it that everybody can read, and one that the program does not read back.
+#[test]
+fn the_file_of_settings_is_for_its_owner_alone() {
+    let path = values("deploy/ringwire.service", "EnvironmentFile")[0].trim_start_matches('-').to_owned();
+    let guide = read("deploy/README.md");
+    let commands: Vec<&str> =
+        guide.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.contains(&path)).collect();
+    assert!(commands.iter().any(|command| command.contains(&format!("> {path}"))), "{commands:?}");
+    let scratch = Scratch::new("settings");
+    let file = scratch.0.join("ringwire.env");
+    let script = commands.join("\n").replace(&path, &file.display().to_string());
+    let script = format!("set -e\numask 022\nringwire() {{ {} \"$@\"; }}\n{script}\n", env!("CARGO_BIN_EXE_ringwire"));
+    for existed in [false, true] {
+        if existed {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("ours");
+        }
+        output(Command::new("sh").arg("-c").arg(&script).env("RINGWIRE_LOG_FORMAT", "json"));
+        let mode = std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "existed: {existed}");
+        let read_back = format!("set -a; . {}; {} config", file.display(), env!("CARGO_BIN_EXE_ringwire"));
+        let settings = output(Command::new("sh").arg("-c").arg(read_back));
+        assert_eq!(settings, std::fs::read_to_string(&file).expect("UTF-8"));
+        assert!(settings.contains("\nRINGWIRE_LOG_FORMAT=json\n"), "{settings}");
+    }
+    // Whatever else a guide has somebody write below /etc is made for few to read, too.
+    for page in ["deploy/README.md", "README.md", "docs/tls.md", "docs/many_machines.md", "docs/behind_a_proxy.md"] {
+        let page_text = read(page);
+        for line in page_text.lines().filter(|line| line.starts_with("    ") || line.starts_with('$')) {
+            if let Some((_, rest)) = line.split_once("> /etc/") {
+                let written = format!("/etc/{}", rest.split_whitespace().next().unwrap_or_default());
+                let is_made = |line: &str| line.contains("install -m 6") && line.ends_with(&written);
+                assert!(page_text.lines().any(is_made), "{page}: {line}");
+            }
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod ends;
 mod frail;
 mod http;
 mod hub;
+mod operators;
 mod panics;
 mod rooms;
 #[cfg(feature = "cli")]

@@ -79,6 +79,7 @@ impl Default for Setup {
             acceptors: Vec::new(),
             trusted_proxies: TrustedProxies::default(),
             handover: Handover::Close,
+            admin_stays: false,
         };
         Setup {
             cores: 1,
@@ -358,7 +359,8 @@ impl Cores {
         let ids = IdKey::default();
         let admission = Admission::new(setup.connections_max, 0, 0);
         let memory = Memory::new(setup.memory_bytes_max, setup.cores);
-        let balance = if setup.ring.shared_listeners > 0 { Balance::new(setup.cores) } else { Balance::default() };
+        let know_of_each_other = setup.ring.shared_listeners > 0 || setup.settings.admin_stays;
+        let balance = if know_of_each_other { Balance::new(setup.cores) } else { Balance::default() };
         let admission = Arc::new(admission.with_memory(memory).with_balance(balance));
         let mut office = PostOffice::new(setup.cores, setup.mail_depth);
         let bells: Vec<Arc<Bell>> = (0..setup.cores).map(|_| Arc::default()).collect();

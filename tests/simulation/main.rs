@@ -28,6 +28,7 @@ mod joins;
 mod lives;
 mod mail;
 mod memory;
+mod operators;
 mod oracle;
 mod order;
 mod pitfalls;

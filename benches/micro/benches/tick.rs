@@ -122,8 +122,8 @@ impl Ring for Uncounted {
         left_out(|| self.0.turn_away());
     }
 
-    fn stop_accepting(&mut self) {
-        left_out(|| self.0.stop_accepting());
+    fn stop_accepting(&mut self, listener: u32) {
+        left_out(|| self.0.stop_accepting(listener));
     }
 
     fn peer(&self, slot: u32) -> Peer {

@@ -50,7 +50,7 @@ fn an_answered_connect_is_a_connection() {
     bench.close();
     bench.turn();
     assert!(server.saw_fin());
-    bench.ring.stop_accepting();
+    bench.ring.stop_accepting(0);
     bench.turn();
     bench.world.check_quiescent(0);
 }

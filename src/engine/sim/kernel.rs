@@ -53,7 +53,7 @@ impl Core {
             let number = self.submitted;
             match queued {
                 Queued::Accept { listener, token } => self.execute_accept(listener as usize, token, net),
-                Queued::StopAccepting => self.execute_stop_accepting(net),
+                Queued::StopAccepting { listener } => self.execute_stop_accepting(listener as usize, net),
                 Queued::Connect { token, address } => self.execute_connect(token, number, address, net),
                 Queued::Recv { token, bytes_max } => {
                     let left = if bytes_max == 0 { usize::MAX } else { bytes_max as usize };

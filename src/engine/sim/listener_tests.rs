@@ -71,7 +71,7 @@ fn a_connection_that_shows_later_wakes_somebody_then() {
 fn who_was_woken_and_stops_wakes_nobody_in_its_stead() {
     let (world, mut rings) = cores(&[2, 1]);
     let client = world.connect_shared(0);
-    rings[0].stop_accepting();
+    rings[0].stop_accepting(0);
     let mut ended = turn(&mut rings[0]);
     ended.sort_unstable();
     assert_eq!(ended, [(0, Err(libc::ECANCELED)), (1, Err(libc::ECANCELED))]);
@@ -80,7 +80,7 @@ fn who_was_woken_and_stops_wakes_nobody_in_its_stead() {
     assert_eq!(turn(&mut rings[1]), [(0, Ok(0))]);
     assert!(client.is_accepted() && !other.is_accepted());
     // The last one to stop leaves nobody waiting.
-    rings[1].stop_accepting();
+    rings[1].stop_accepting(0);
     turn(&mut rings[1]);
     assert!(other.saw_reset() && world.connect_shared(0).saw_reset());
 }

@@ -70,45 +70,48 @@ impl Core {
         }
     }
 
-    pub(super) fn execute_stop_accepting(&mut self, net: &mut Net) {
+    pub(super) fn execute_stop_accepting(&mut self, number: usize, net: &mut Net) {
         let mut ended: Vec<Token> = Vec::new();
-        for (number, shared) in net.shared[..self.options.shared_listeners as usize].iter_mut().enumerate() {
+        if self.is_shared(number) {
             ended.extend(self.listeners[number].armed.drain(..));
-            ended.extend(shared.waiters.iter().filter(|(core, _)| *core == self.number).map(|(_, token)| *token));
+            let waiters = net.shared[number].waiters.iter();
+            ended.extend(waiters.filter(|(core, _)| *core == self.number).map(|(_, token)| *token));
         }
         // What came first is still accepted.
         self.accept_pending(net);
-        self.close_listeners(net);
-        ended.extend(self.listeners.iter_mut().flat_map(|listener| listener.armed.drain(..)));
+        self.close_listener(number, net);
+        ended.extend(self.listeners[number].armed.drain(..));
         for token in ended {
             self.post(token, Err(libc::ECANCELED));
         }
     }
 
-    /// Whoever is not accepted sees a reset, unless others accept of the same listener.
     pub(super) fn close_listeners(&mut self, net: &mut Net) {
-        for number in 0..self.listeners.len() {
-            let is_shared = self.is_shared(number);
-            let listener = &mut self.listeners[number];
-            listener.open = false;
-            if std::mem::replace(&mut listener.closed, true) {
-                continue;
+        (0..self.listeners.len()).for_each(|number| self.close_listener(number, net));
+    }
+
+    /// Whoever is not accepted sees a reset, unless others accept of the same listener.
+    fn close_listener(&mut self, number: usize, net: &mut Net) {
+        let is_shared = self.is_shared(number);
+        let listener = &mut self.listeners[number];
+        listener.open = false;
+        if std::mem::replace(&mut listener.closed, true) {
+            return;
+        }
+        let mut left = std::mem::take(&mut listener.pending);
+        if is_shared {
+            listener.armed.clear();
+            let shared = &mut net.shared[number];
+            shared.waiters.retain(|(core, _)| *core != self.number);
+            shared.holders -= 1;
+            if shared.holders == 0 {
+                shared.shown = 0;
+                left = std::mem::take(&mut shared.pending);
             }
-            let mut left = std::mem::take(&mut listener.pending);
-            if is_shared {
-                listener.armed.clear();
-                let shared = &mut net.shared[number];
-                shared.waiters.retain(|(core, _)| *core != self.number);
-                shared.holders -= 1;
-                if shared.holders == 0 {
-                    shared.shown = 0;
-                    left = std::mem::take(&mut shared.pending);
-                }
-            }
-            for (socket, _) in left {
-                net.sockets[socket].break_both();
-                net.sockets[socket].released = true;
-            }
+        }
+        for (socket, _) in left {
+            net.sockets[socket].break_both();
+            net.sockets[socket].released = true;
         }
     }
 

@@ -113,8 +113,8 @@ impl engine::Ring for Ring {
         self.with(Core::turn_away);
     }
 
-    fn stop_accepting(&mut self) {
-        self.queue(Core::queue_stop_accepting);
+    fn stop_accepting(&mut self, listener: u32) {
+        self.queue(|core| core.queue_stop_accepting(listener));
     }
 
     fn peer(&self, slot: u32) -> Peer {

@@ -151,7 +151,7 @@ fn generations() {
 fn accepting_wrongly() {
     must_panic("listener 1, which does not exist", |bench| bench.ring.accept(1, Token::new(Op::Accept, 1, 1)));
     must_panic("accept after stop_accepting", |bench| {
-        bench.ring.stop_accepting();
+        bench.ring.stop_accepting(0);
         bench.ring.accept(0, Token::new(Op::Accept, 1, 1));
     });
     must_panic("accept into a slot that is Accepting", |bench| {

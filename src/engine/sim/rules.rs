@@ -108,10 +108,13 @@ impl Slot {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Listener {
     /// Whether it takes new connections.
     pub(super) open: bool,
     pub(super) closed: bool,
+    /// The core was told, or will be, that nothing more is accepted of it.
+    stopping: bool,
     /// Connections to accept, each with the time from which it shows; of a listener that is shared they are all cores'.
     pub(super) pending: VecDeque<(usize, Nanos)>,
     /// Accepts that take whoever is there; of a listener that is shared those that were woken.
@@ -120,7 +123,7 @@ pub(super) struct Listener {
 
 pub(super) enum Queued {
     Accept { listener: u32, token: Token },
-    StopAccepting,
+    StopAccepting { listener: u32 },
     Connect { token: Token, address: Option<SocketAddr> },
     Recv { token: Token, bytes_max: u32 },
     RecvInto { token: Token, buffer: Vec<u8>, len_max: usize, waits: bool },
@@ -159,7 +162,6 @@ pub(super) struct Core {
     pub(super) short_sends: usize,
     pub(super) parked_until: Option<Nanos>,
     turn: u64,
-    stopping: bool,
     pub(super) gone: bool,
 }
 
@@ -169,12 +171,13 @@ fn generation(token: Token) -> u32 {
 
 impl Core {
     pub(super) fn new(number: usize, options: RingOptions) -> Core {
-        let listener = || Listener { open: true, closed: false, pending: VecDeque::new(), armed: VecDeque::new() };
+        let (pending, armed) = (VecDeque::new(), VecDeque::new());
+        let listener = Listener { open: true, closed: false, stopping: false, pending, armed };
         Core {
             number,
             slots: (0..options.slots).map(|_| Slot::new()).collect(),
             live: BTreeSet::new(),
-            listeners: (0..options.listeners).map(|_| listener()).collect(),
+            listeners: vec![listener; options.listeners as usize],
             queue: VecDeque::new(),
             buffers: Buffers::new(options.buffers, options.buffer_bytes, options.incremental),
             submitted: 0,
@@ -188,7 +191,6 @@ impl Core {
             short_sends: 0,
             parked_until: None,
             turn: 1,
-            stopping: false,
             gone: false,
             options,
         }
@@ -207,7 +209,7 @@ impl Core {
     pub(super) fn queue_accept(&mut self, listener: u32, token: Token) {
         self.expect_op(token, Op::Accept);
         assert!((listener as usize) < self.listeners.len(), "accept from listener {listener}, which does not exist");
-        assert!(!self.stopping, "accept after stop_accepting");
+        assert!(!self.listeners[listener as usize].stopping, "accept after stop_accepting");
         let slot = self.slot(token);
         assert!(slot.stage == Stage::Free, "{token:?}: accept into a slot that is {:?}", slot.stage);
         if let Some(what) = slot.in_flight() {
@@ -222,9 +224,10 @@ impl Core {
         self.queue.push_back(Queued::Accept { listener, token });
     }
 
-    pub(super) fn queue_stop_accepting(&mut self) {
-        self.stopping = true;
-        self.queue.push_back(Queued::StopAccepting);
+    pub(super) fn queue_stop_accepting(&mut self, listener: u32) {
+        if !std::mem::replace(&mut self.listeners[listener as usize].stopping, true) {
+            self.queue.push_back(Queued::StopAccepting { listener });
+        }
     }
 
     pub(super) fn queue_connect(&mut self, token: Token, address: Option<SocketAddr>) {

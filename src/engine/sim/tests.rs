@@ -351,7 +351,7 @@ fn stop_accepting_ends_accepts_and_refuses_clients() {
     bench.ring.accept(0, Token::new(Op::Accept, 1, 5));
     let early = bench.world.connect(0, 0);
     bench.ring.accept(0, Token::new(Op::Accept, 1, 6));
-    bench.ring.stop_accepting();
+    bench.ring.stop_accepting(0);
     let completions = bench.turn();
     assert_eq!(results(&completions), [(Op::Accept, Ok(0), false), (Op::Accept, Err(libc::ECANCELED), false)]);
     assert!(early.is_accepted() && bench.world.connect(0, 0).saw_reset());

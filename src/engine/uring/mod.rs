@@ -66,7 +66,8 @@ pub struct Uring {
     sockets: Sockets,
     spin: Duration,
     buffers: ManuallyDrop<Buffers>,
-    listeners: Vec<OwnedFd>,
+    /// By their numbers; `None` once accepting has ended.
+    listeners: Vec<Option<OwnedFd>>,
     doorbell: Arc<Doorbell>,
     bell_count: Box<u64>,
     doorbells: Vec<Arc<Doorbell>>,
@@ -130,7 +131,7 @@ impl Uring {
             sockets: Sockets::new(descriptors),
             spin: options.spin,
             buffers: ManuallyDrop::new(buffers),
-            listeners,
+            listeners: listeners.into_iter().map(Some).collect(),
             doorbell,
             bell_count: Box::new(0),
             doorbells: Vec::new(),
@@ -428,8 +429,8 @@ impl Ring for Uring {
     }
 
     fn accept(&mut self, listener: u32, token: Token) {
-        let Some(fd) = self.listeners.get(listener as usize).map(AsRawFd::as_raw_fd) else {
-            unreachable!("listener {listener} of {}", self.listeners.len());
+        let Some(Some(fd)) = self.listeners.get(listener as usize).map(|it| it.as_ref().map(AsRawFd::as_raw_fd)) else {
+            unreachable!("listener {listener} of {}, or after its end", self.listeners.len());
         };
         let mut address = self.accept_addresses_free.pop().unwrap_or_else(|| Box::new(AcceptAddress::new()));
         address.reset();
@@ -443,18 +444,17 @@ impl Ring for Uring {
     }
 
     fn turn_away(&mut self) {
-        self.listeners.iter().for_each(turn_away::turn_away);
+        self.listeners.iter().flatten().for_each(turn_away::turn_away);
     }
 
-    fn stop_accepting(&mut self) {
-        for listener in std::mem::take(&mut self.listeners) {
-            let fd = Fd(listener.as_raw_fd());
-            let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(fd).all()).build();
-            let token = Token::new(Op::Cancel, 0, 0);
-            self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
-            // The cancellation has to see the descriptor: submit before it is closed. An error marks the ring broken.
-            let _ = self.enter(Wait::No);
-        }
+    fn stop_accepting(&mut self, listener: u32) {
+        let Some(listener) = self.listeners.get_mut(listener as usize).and_then(Option::take) else { return };
+        let fd = Fd(listener.as_raw_fd());
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(fd).all()).build();
+        let token = Token::new(Op::Cancel, 0, 0);
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(token.user_data()));
+        // The cancellation has to see the descriptor: submit before it is closed. An error marks the ring broken.
+        let _ = self.enter(Wait::No);
     }
 
     fn peer(&self, slot: u32) -> Peer {

@@ -228,14 +228,14 @@ fn an_end_of_accepting_ends_only_that() {
     bench.ring.recv(token(Op::Recv, 0));
     (1..4).for_each(|slot| bench.ring.accept(0, token(Op::Accept, slot)));
     bench.turn(Wait::No);
-    bench.ring.stop_accepting();
+    bench.ring.stop_accepting(0);
     for slot in 1..4 {
         assert_eq!(bench.until(Op::Accept, slot).result, Err(libc::ECANCELED));
     }
     assert!(TcpStream::connect(bench.address).is_err(), "the listener is closed");
     client.write_all(b"still here").unwrap();
     assert_eq!(bench.receive(0, 10), b"still here");
-    bench.ring.stop_accepting();
+    bench.ring.stop_accepting(0);
     bench.assert_quiet();
 }
 
