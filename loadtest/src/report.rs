@@ -12,6 +12,7 @@ use crate::{
     outcome::{Cpu, Outcome},
     problems::Problem,
     rows::{QUANTILES, TIMES, percentiles, rows_of},
+    settings,
     tally::{Packed, Tally},
     usage,
     words::{bytes_text, grouped, time_text},
@@ -145,7 +146,7 @@ pub(crate) fn figures(about: &About, outcome: &Outcome) -> Value {
 
     let mut figures = json!({
         "tool": concat!("ringwire-loadtest ", env!("CARGO_PKG_VERSION")),
-        "command": std::env::args().skip(1).collect::<Vec<_>>(),
+        "command": settings::shown(std::env::args().skip(1)),
         "started_unix_s": about.started_unix_s,
         "machine": {"kernel": kernel, "processor": processor, "processors": processors},
         "scenario": about.scenario,

@@ -68,6 +68,36 @@ pub(crate) fn of(matches: &ArgMatches, files: &Files) -> Value {
     Value::Object(settings)
 }
 
+/// A command line as reports have it: of what may be secret, that it is there.
+pub(crate) fn shown(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut secret_of = None;
+    let show = |argument: String| {
+        if let Some(option) = secret_of.take() {
+            return hidden(option, &argument);
+        }
+        let (option, value) = match argument.split_once('=') {
+            Some((option, value)) => (option, Some(value)),
+            None => (argument.as_str(), None),
+        };
+        let option = ["--token", "--header"].into_iter().find(|secret| *secret == option);
+        match (option, value) {
+            (Some(option), Some(value)) => format!("{option}={}", hidden(option, value)),
+            (option, _) => {
+                secret_of = option;
+                argument
+            }
+        }
+    };
+    arguments.into_iter().map(show).collect()
+}
+
+fn hidden(option: &str, value: &str) -> String {
+    match value.split_once(':') {
+        Some((name, _)) if option == "--header" => format!("{name}: (set)"),
+        _ => "(set)".to_owned(),
+    }
+}
+
 /// A file's name, and a number that is another one for other contents (FNV-1a).
 fn named(path: &Path, files: &Files) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -116,6 +146,23 @@ mod tests {
             let mut expected: Vec<&str> = expected;
             expected.sort_unstable();
             assert_eq!(names, expected, "{scenario}");
+        }
+    }
+
+    /// Kills: a token in a report, however it is given.
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        for (line, expected) in [
+            ("echo|ws://x/|--size|64", "echo|ws://x/|--size|64"),
+            ("emit|--token|s3cret|--rate|5", "emit|--token|(set)|--rate|5"),
+            ("emit|--token=s3=cret|--rate=5", "emit|--token=(set)|--rate=5"),
+            ("echo|--header|Authorization: Bearer s3cret|--quiet", "echo|--header|Authorization: (set)|--quiet"),
+            ("echo|--header=Cookie: a=s3cret", "echo|--header=Cookie: (set)"),
+            ("echo|--header|s3cret", "echo|--header|(set)"),
+            ("emit|--token", "emit|--token"),
+        ] {
+            let shown = shown(line.split('|').map(str::to_owned));
+            assert_eq!(shown.join("|"), expected, "{line}");
         }
     }
 

@@ -12,7 +12,7 @@ mod handle;
 pub mod listen;
 mod news;
 mod nofile;
-mod parts;
+pub(crate) mod parts;
 #[cfg(feature = "tls")]
 pub(crate) mod renewal;
 mod signals;
@@ -46,7 +46,6 @@ use core_start::CoreStart;
 use handle::Place;
 pub use handle::{Draining, Handle};
 pub use listen::BoundAddress;
-pub(crate) use parts::websockets_max;
 pub use parts::{admission, core_hub, settings};
 use news::{Ending, News, next_step};
 use signals::Taken;

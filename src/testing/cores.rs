@@ -115,7 +115,7 @@ impl Cores {
             service.share_thread();
             let ring = world.ring(number, options.clone());
             let settings = server::settings(config, 1, options.buffer_bytes, ring.bounds_receives());
-            let settings = Settings { websockets_max: server::websockets_max(slots), ..settings };
+            let settings = Settings { websockets_max: server::parts::websockets_max(slots), ..settings };
             let shard = Shard::new(ring, service, core_hub, mailbox, Arc::clone(&admission), settings);
             Core { shard, number, world: world.clone(), asleep: false, bell, end: Some(hub.end_of(number)) }
         });
