@@ -327,7 +327,7 @@ impl Server {
         #[cfg(feature = "tls")]
         let (acceptor, renewal) = renewal::acceptor(&config)?.unzip();
         #[cfg(not(feature = "tls"))]
-        let acceptor: Option<Arc<Acceptor>> = None;
+        let acceptor: Option<Arc<crate::tls::Acceptor>> = None;
         let listeners = listen::bind_all(&config, cpus.len())?;
         let handover = match (listeners.are_passed, config.reuse_port) {
             (true, _) => Handover::Leave,
