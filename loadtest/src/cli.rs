@@ -50,7 +50,7 @@ pub(crate) enum Command {
     /// Makes its part of runs that another machine leads, with --agents.
     Agent(Agent),
     /// Compares two reports written with --json.
-    Diff(Diff),
+    Diff(diff::Diff),
 }
 
 impl Command {
@@ -102,28 +102,6 @@ pub(crate) struct Agent {
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
-
-#[derive(Args, Debug)]
-pub(crate) struct Diff {
-    /// The report to compare with.
-    pub(crate) a: PathBuf,
-    /// The report to judge.
-    pub(crate) b: PathBuf,
-    /// Limits, such as 'p99=+10%,rate=-5%'; exit code 3 if B is beyond one of them.
-    #[arg(long, value_name = "LIMITS", value_parser = diff::parse_limits, allow_hyphen_values = true)]
-    pub(crate) fail_on: Option<Limits>,
-    /// Judge the limits even where the settings of both runs are not the same.
-    #[arg(long, requires = "fail_on")]
-    pub(crate) anyway: bool,
-    /// Write the limits to this file, as JUnit's XML.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) junit: Option<PathBuf>,
-    /// Append the table to this file, as Markdown: $GITHUB_STEP_SUMMARY.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) summary: Option<PathBuf>,
-}
-
-type Limits = Vec<diff::Limit>;
 
 #[derive(Args, Debug)]
 pub(crate) struct Echo {

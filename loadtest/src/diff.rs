@@ -1,11 +1,14 @@
 //! Two reports side by side, and whether the second is worse than it may be.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use ringwire::quote::quoted;
 use serde_json::Value;
 
 use crate::{
     ci::{self, Case},
-    cli, like,
+    like,
     rows::{Better, Row, rows_of},
     sink::{self, Sink},
     slo,
@@ -16,6 +19,28 @@ use crate::{
 const NOISE_PERCENT: f64 = 5.0;
 /// Fewer rounds say nothing: one that was disturbed decides.
 const ROUNDS_MIN: u64 = 3;
+
+#[derive(Args, Debug)]
+pub(crate) struct Diff {
+    /// The report to compare with.
+    pub(crate) a: PathBuf,
+    /// The report to judge.
+    pub(crate) b: PathBuf,
+    /// Limits, such as 'p99=+10%,rate=-5%'; exit code 3 if B is beyond one of them.
+    #[arg(long, value_name = "LIMITS", value_parser = parse_limits, allow_hyphen_values = true)]
+    pub(crate) fail_on: Option<Limits>,
+    /// Judge the limits even where the settings of both runs are not the same.
+    #[arg(long, requires = "fail_on")]
+    pub(crate) anyway: bool,
+    /// Write the limits to this file, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Append the table to this file, as Markdown: $GITHUB_STEP_SUMMARY.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) summary: Option<PathBuf>,
+}
+
+type Limits = Vec<Limit>;
 
 /// How far a figure may go: `p99=+10%`.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +64,7 @@ pub(crate) struct Judged {
 ///
 /// # Errors
 /// If one is no report, or they are not alike and limits would have to be judged all the same.
-pub(crate) fn run(cli: &cli::Diff) -> Outcome<Verdict> {
+pub(crate) fn run(cli: &Diff) -> Outcome<Verdict> {
     let junit = cli.junit.as_deref().map(|path| Sink::new("--junit", path));
     let summary = cli.summary.as_deref().map(|path| Sink::shared("--summary", path));
     sink::check(&junit.into_iter().chain(summary).collect::<Vec<_>>())?;

@@ -3,6 +3,7 @@
 
 pub(crate) mod expect;
 pub(crate) mod file;
+mod reads;
 pub(crate) mod recording;
 pub(crate) mod seats;
 pub(crate) mod stages;

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use super::{
-    Role, Script, Span,
-    stages::{Stage, Stages, nanos},
+    Role, Script,
+    reads::{span, template, time},
+    stages::{Stage, Stages},
     steps::Steps,
     table::Rows,
     template::{Template, Values, is_name},
@@ -82,22 +83,9 @@ impl Scenario {
     }
 }
 
-/// A time, as text or as a number of seconds.
-pub(super) fn time(node: &Node<'_>) -> Result<Nanos, String> {
-    nanos(&node.plain()?).map_err(|why| node.wrong(why))
-}
-
 /// A time that lasts.
 fn lasting(node: &Node<'_>) -> Result<Nanos, String> {
     time(node).and_then(|time| if time > 0 { Ok(time) } else { Err(node.wrong("it must last some time")) })
-}
-
-pub(super) fn span(node: &Node<'_>) -> Result<Span, String> {
-    Span::parse(&node.plain()?).map_err(|why| node.wrong(why))
-}
-
-pub(super) fn template(node: &Node<'_>, known: &[String]) -> Result<Template, String> {
-    node.read(|text| Template::parse(text, known))
 }
 
 /// As the command line would say it; files are beside the scenario's.

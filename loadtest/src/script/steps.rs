@@ -5,7 +5,7 @@ use ringwire::proto::Kind;
 use super::{
     Action,
     expect::{Expected, Wanted},
-    file::{span, template, time},
+    reads::{span, template, time},
     tree::Node,
 };
 

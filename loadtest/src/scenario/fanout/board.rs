@@ -7,7 +7,7 @@ use std::sync::{
 
 use ringwire::engine::bell::Bell;
 
-use super::Plan;
+use super::plan::Plan;
 
 /// Entries of the table of messages under way, over all streams.
 const FLIGHTS_MAX: usize = 1 << 18;

@@ -1,5 +1,7 @@
 use super::*;
-use crate::scenario::Ramp;
+use crate::deal::Deal;
+use crate::part::Part;
+use crate::scenario::{Pace, Ramp};
 
 fn plan(rooms: usize, members: usize, publishers: usize, stalled: usize) -> Plan {
     Plan {
