@@ -155,8 +155,8 @@ impl Handle {
         self.place.admission.connections()
     }
 
-    /// Begins to drain: no more is accepted, every connection gets Close 1001, what is queued is delivered. Waits for
-    /// nothing.
+    /// Begins to drain: no more is accepted, every connection gets Close 1001, what is queued is delivered. Operators' address
+    /// ([`Config::admin_address`](crate::Config::admin_address)) answers until the end. Waits for nothing.
     ///
     /// ```no_run
     /// # fn example(handle: ringwire::Handle) -> ringwire::Result<()> {

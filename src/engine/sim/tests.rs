@@ -358,6 +358,20 @@ fn stop_accepting_ends_accepts_and_refuses_clients() {
 }
 
 #[test]
+fn accepting_ends_for_each_listener_by_itself() {
+    let mut bench = Bench::new(RingOptions { listeners: 2, ..RingOptions::default() });
+    bench.ring.accept(0, Token::new(Op::Accept, 1, 5));
+    bench.ring.accept(1, Token::new(Op::Accept, 1, 6));
+    bench.ring.stop_accepting(0);
+    bench.ring.stop_accepting(0);
+    assert_eq!(results(&bench.turn()), [(Op::Accept, Err(libc::ECANCELED), false)]);
+    assert!(bench.world.connect(0, 0).saw_reset());
+    let other = bench.world.connect(0, 1);
+    assert_eq!(results(&bench.turn()), [(Op::Accept, Ok(0), false)]);
+    assert!(other.is_accepted());
+}
+
+#[test]
 fn full_queues_submit_and_show_in_portions() {
     let options = RingOptions { sq_entries: 1, cq_entries: 2, buffer_bytes: 1, ..RingOptions::default() };
     let mut bench = Bench::new(options);

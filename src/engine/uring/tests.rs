@@ -239,6 +239,29 @@ fn an_end_of_accepting_ends_only_that() {
     bench.assert_quiet();
 }
 
+/// Kills: an end of accepting from one listener that closes the others.
+#[test]
+fn accepting_ends_for_each_listener_by_itself() {
+    let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [first, second] = [0, 1].map(|number: usize| listeners[number].local_addr().unwrap());
+    let mut ring = Uring::new(&small(), listeners.map(OwnedFd::from).into()).unwrap();
+    ring.accept(0, token(Op::Accept, 1));
+    ring.turn(std::iter::empty(), Wait::No).unwrap();
+    ring.stop_accepting(0);
+    ring.turn(std::iter::empty(), Wait::Until(LONG_NS)).unwrap();
+    let ended = ring.completion().expect("cancelled");
+    assert_eq!((ended.token.index(), ended.result), (1, Err(libc::ECANCELED)));
+    assert!(TcpStream::connect(first).is_err(), "it is closed");
+    ring.accept(1, token(Op::Accept, 2));
+    let _client = TcpStream::connect(second).unwrap();
+    ring.turn(std::iter::empty(), Wait::Until(2 * LONG_NS)).unwrap();
+    let accepted = ring.completion().expect("accepted");
+    assert_eq!((accepted.token.index(), accepted.result), (2, Ok(0)));
+    ring.stop_accepting(0);
+    ring.stop_accepting(1);
+    assert!(TcpStream::connect(second).is_err(), "and this one now");
+}
+
 #[test]
 fn slots_are_as_many_as_the_process_may_have_descriptors() {
     // Other tests of this process raise it, which must not fall in between.
