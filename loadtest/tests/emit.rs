@@ -221,7 +221,7 @@ fn assert_only_lost(figures: &Value, count: u64) {
 #[test]
 fn what_no_request_can_have_is_told_before_the_run() {
     for (options, why) in [
-        ("--api api/message/{id}", "--api: \"api/message/{id}\" does not begin with a slash"),
+        ("--api api/message/{id}", "--api: it does not begin with a slash"),
         ("--api /api/message", "--api must have {id} in it"),
         ("--token a\u{7f}b", "--token: its value has characters"),
     ] {

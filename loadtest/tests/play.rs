@@ -88,7 +88,7 @@ fn every_connection_has_its_row_of_the_file() {
     assert!(output.status.code() == Some(2) && error.contains(&place) && !error.contains("secret"), "{error}");
     let file = File::new("message.toml", &text.replace("?as={name}", "?as={message}"));
     let figures = play(1, "run", &file, "--size 300");
-    says(&figures, "characters that HTTP does not allow");
+    says(&figures, "its path: it has characters that a URL cannot have");
 }
 
 /// Kills: kinds and URLs that are dealt out by the same number: one URL has all of a kind.

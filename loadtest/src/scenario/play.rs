@@ -18,6 +18,7 @@ use ringwire::proto::Kind;
 
 use crate::{
     deal::Deal,
+    headers,
     net::{App, Gone, Io, Nanos, Open, Received},
     problems::Problem,
     scenario::{Phase, Scenario, Share, plain},
@@ -27,7 +28,7 @@ use crate::{
         template::{Template, Values},
     },
     tally::Timed,
-    target::Ask,
+    target::{Ask, Target},
     wire::{Keys, Name},
 };
 
@@ -86,11 +87,10 @@ struct User {
     headers: Vec<(String, String)>,
 }
 
-/// Whether a path and header fields can be written (RFC 9110 5.5).
-fn is_writable(path: Option<&str>, headers: &[(String, String)]) -> bool {
-    let is_target = |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte > b' ' && byte != 0x7f);
-    let is_value = |value: &str| value.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f));
-    path.is_none_or(is_target) && headers.iter().all(|(_, value)| is_value(value))
+/// Why a path and header fields cannot be written.
+fn check(path: Option<&str>, headers: &[(String, String)]) -> Result<(), String> {
+    path.map_or(Ok(()), Target::check_path).map_err(|why| format!("its path: {why}"))?;
+    headers.iter().try_for_each(|(name, value)| headers::check_value(value).map_err(|why| format!("{name}: {why}")))
 }
 
 /// One worker's users.
@@ -235,10 +235,8 @@ impl Play {
         });
         let user = &mut self.users[tag];
         user.sessions += 1;
-        if !is_writable(path.as_deref(), &headers) {
-            io.tally.note(Problem::Failed, 1, || {
-                format!("user {}: its path or a header has characters that HTTP does not allow", seat.number)
-            });
+        if let Err(why) = check(path.as_deref(), &headers) {
+            io.tally.note(Problem::Failed, 1, || format!("user {}: {why}", seat.number));
             self.enter(tag, Doing::Away);
             self.finished += usize::from(self.is_done(tag));
             return self.set_timer(tag, io.now + AGAIN_AFTER);

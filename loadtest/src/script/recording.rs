@@ -96,7 +96,9 @@ impl Recording {
         let number = self.roles.len() + 1;
         let mut role = Role::idle(&format!("session {number}"));
         let path = url.split_once("://").and_then(|(_, rest)| rest.find(['/', '?']).map(|at| &rest[at..]));
-        role.path = path.map(Template::literal);
+        // RFC 9110 4.2.3: an empty path is "/".
+        let slash = |path: &str| if path.starts_with('?') { "/" } else { "" };
+        role.path = path.map(|path| Template::literal(&format!("{}{path}", slash(path))));
         let known = self.urls.iter().position(|known| server(known) == server(url));
         role.target = Some(known.unwrap_or(self.urls.len()));
         if known.is_none() {
@@ -275,5 +277,8 @@ mod tests {
         assert_eq!(recording.urls, ["ws://a:1/x", "wss://b/y", "ws://a:2"]);
         let targets: Vec<_> = recording.roles.iter().map(|role| role.target).collect();
         assert_eq!(targets, [0, 1, 0, 2, 1].map(Some));
+        let paths: Vec<_> = recording.roles.iter().map(|role| role.path.clone()).collect();
+        let literal = |path: &str| Some(Template::literal(path));
+        assert_eq!(paths, [literal("/x"), literal("/y"), literal("/z?q"), None, literal("/?q")]);
     }
 }
