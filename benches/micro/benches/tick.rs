@@ -5,7 +5,8 @@
 //!     cargo bench -p micro --bench tick -- --write   keeps what they take now, in instructions.txt
 //!     cargo bench -p micro --bench tick -- NAME…     rows whose names have this in them
 //!
-//! Needs valgrind. Times are another matter: a cache that is missed is one instruction.
+//! Needs valgrind. Times are another matter: a cache that is missed is one instruction, and a long copy by `rep movsb` is one for
+//! each byte.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
