@@ -24,6 +24,8 @@ const TURNED_AWAY_MS: u64 = 500;
 const QUIET_TICKS: u32 = 2;
 /// How often a core that has drained looks whether the others have.
 const LOOK_AT_OTHERS_MS: u64 = 50;
+/// How long operators are accepted once all cores have drained, however many still come.
+const LAST_ADMINS_MS: u64 = 200;
 
 /// How far a core is from its end.
 pub(super) enum Leaving {
@@ -57,8 +59,8 @@ enum Accepts {
     Everybody { until_ms: u64 },
     /// Operators, until all cores have drained; whether this one has.
     Admins { has_drained: bool },
-    /// Those of them who wait in the queue, and at least until then.
-    LastAdmins { until_ms: u64 },
+    /// Those of them who wait in the queue, at least until then, and at most until `by_ms`.
+    LastAdmins { until_ms: u64, by_ms: u64 },
     Nobody,
 }
 
@@ -127,7 +129,8 @@ impl<R: Ring, S: Service> Shard<R, S> {
             Leaving::Draining(drain) => {
                 let plan_ms = drain.plan.front().map_or(drain.stop_at_ms, |(at_ms, _)| *at_ms);
                 let accept_ms = match drain.accepts {
-                    Accepts::Everybody { until_ms } | Accepts::LastAdmins { until_ms } => until_ms,
+                    Accepts::Everybody { until_ms } => until_ms,
+                    Accepts::LastAdmins { until_ms, by_ms } => until_ms.min(by_ms),
                     Accepts::Admins { has_drained: true } => self.now_ms() + LOOK_AT_OTHERS_MS,
                     Accepts::Admins { has_drained: false } | Accepts::Nobody => u64::MAX,
                 };
@@ -216,7 +219,9 @@ impl<R: Ring, S: Service> Shard<R, S> {
         match self.drain().map(|drain| drain.accepts) {
             Some(Accepts::Everybody { until_ms }) if until_ms <= self.now_ms() => self.accept_whoever_waits(),
             Some(Accepts::Admins { .. }) => self.look_at_others(),
-            Some(Accepts::LastAdmins { until_ms }) if until_ms <= self.now_ms() => self.accept_whoever_waits(),
+            Some(Accepts::LastAdmins { until_ms, by_ms }) if until_ms.min(by_ms) <= self.now_ms() => {
+                self.accept_whoever_waits();
+            }
             _ => {}
         }
     }
@@ -227,14 +232,16 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let are_all = self.accepts_everybody();
         let is_at_them = self.accepting.is_at(|listener| are_all || self.settings.stays(listener));
         let Leaving::Draining(drain) = &mut self.leaving else { return };
-        if !is_at_them {
+        let is_over = matches!(drain.accepts, Accepts::LastAdmins { by_ms, .. } if by_ms <= now_ms);
+        if !is_at_them && !is_over {
             // No slot or no descriptor is free: some will be, as connections end.
-            let until_ms = now_ms + ACCEPT_BACKOFF_MS;
-            drain.accepts = if are_all { Accepts::Everybody { until_ms } } else { Accepts::LastAdmins { until_ms } };
+            if let Accepts::Everybody { until_ms } | Accepts::LastAdmins { until_ms, .. } = &mut drain.accepts {
+                *until_ms = now_ms + ACCEPT_BACKOFF_MS;
+            }
             return;
         }
         drain.quiet_ticks += 1;
-        if drain.quiet_ticks <= QUIET_TICKS {
+        if drain.quiet_ticks <= QUIET_TICKS && !is_over {
             return;
         }
         if are_all {
@@ -275,7 +282,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
         let Leaving::Draining(drain) = &mut self.leaving else { return };
         drain.accepts = Accepts::Admins { has_drained: true };
         if have_drained {
-            drain.accepts = Accepts::LastAdmins { until_ms: now_ms };
+            drain.accepts = Accepts::LastAdmins { until_ms: now_ms, by_ms: now_ms + LAST_ADMINS_MS };
             drain.quiet_ticks = 0;
         }
     }

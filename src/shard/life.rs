@@ -40,6 +40,8 @@ pub(super) struct Accepting {
     in_flight_of: Vec<usize>,
     /// Something has changed since accepts were last armed.
     is_due: bool,
+    /// There was no slot for another one: once there is, they are due.
+    lacks_slots: bool,
     /// The connections that the other cores know of, and whether they know that this one waits for more.
     published: (Option<u32>, bool),
     /// Too far ahead of a core that has so many connections, it leaves new ones to that until then.
@@ -64,6 +66,7 @@ impl Accepting {
             in_flight: 0,
             in_flight_of: vec![0; usize::from(listeners)],
             is_due: true,
+            lacks_slots: false,
             published: (Some(0), false),
             leaves: None,
             left_in_vain_to: None,
@@ -113,16 +116,18 @@ impl<R: Ring, S: Service> Shard<R, S> {
 
     fn arm_wanted_accepts(&mut self) {
         self.tell_of_connections();
-        let Accepting { again_ms, is_due, leaves, .. } = self.accepting;
+        let Accepting { again_ms, is_due, lacks_slots, leaves, .. } = self.accepting;
         if self.accepting.wanted.is_empty() || !self.accepts_anybody() || again_ms > self.now_ms() {
             return;
         }
         // Who leaves connections to others may have been told that it is its turn.
-        if !is_due && again_ms == 0 && leaves.is_none() {
+        let has_slots_again = lacks_slots && self.conns.next_vacant() < self.ring.slots();
+        if !is_due && !has_slots_again && again_ms == 0 && leaves.is_none() {
             return;
         }
         self.accepting.again_ms = 0;
         self.accepting.is_due = false;
+        self.accepting.lacks_slots = false;
         let most = self.accepts_in_flight_max();
         self.arm_up_to(most);
         self.tell_of_connections();
@@ -144,6 +149,7 @@ impl<R: Ring, S: Service> Shard<R, S> {
             if self.conns.next_vacant() >= self.ring.slots() {
                 // All taken: the backlog waits until a connection goes.
                 self.accepting.wanted.push_front(listener);
+                self.accepting.lacks_slots = true;
                 return;
             }
             let slot = self.conns.insert(Conn::accepting(listener)).slot();

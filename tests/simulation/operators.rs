@@ -116,6 +116,56 @@ fn an_operator_s_kept_connection_stays_until_then() {
     rig.finish();
 }
 
+/// Kills: a listener that is dead once all slots were taken by those who asked, and an end that waits for it.
+#[test]
+fn operators_are_answered_again_when_slots_are_free_again() {
+    for cores in [1, 2] {
+        let mut setup = setup(Handover::Close, true);
+        (setup.cores, setup.ring.slots) = (cores, 8);
+        let mut rig = Rig::new(&setup);
+        let socket = rig.open(0, "/echo");
+        rig.drain();
+        rig.pass_ms(1_000);
+        for round in 0..3 {
+            let crowd: Vec<Client> = (0..40).map(|number| rig.world.connect(number % cores, ADMIN)).collect();
+            rig.settle();
+            crowd.iter().for_each(Client::close);
+            rig.pass_ms(2_000);
+            for core in 0..cores {
+                let client = rig.world.connect(core, ADMIN);
+                let answer = ready(&mut rig, &client);
+                assert!(answer.starts_with("HTTP/1.1 503 "), "{cores} cores, round {round}: {answer:?}");
+            }
+        }
+        socket.client.close();
+        rig.pass_ms(400);
+        assert_eq!(is_finished(&rig), vec![true; cores]);
+        rig.finish();
+    }
+}
+
+/// Kills: an end that waits until nobody asks any more.
+#[test]
+fn operators_who_never_stop_asking_hold_nothing_up() {
+    let (mut rig, socket) = draining(Handover::Close, true);
+    socket.client.close();
+    // One more before each tick, so that there is never one without somebody.
+    for _ in 0..2_000 {
+        for core in [0, 1] {
+            let client = rig.world.connect(core, ADMIN);
+            client.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+            if rig.cores.all[core].is_runnable() {
+                rig.cores.all[core].tick();
+            }
+        }
+        rig.world.advance(250_000);
+    }
+    assert!([0, 1].iter().all(|core| rig.world.connect(*core, ADMIN).saw_reset()));
+    rig.pass_ms(50);
+    assert_eq!(is_finished(&rig), [true, true]);
+    rig.finish();
+}
+
 /// The drain's timeout ends it, whoever asks.
 #[test]
 fn operators_are_answered_no_longer_than_a_drain_may_take() {
