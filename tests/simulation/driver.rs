@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use ringwire::config::{Deflate, SlowConsumer};
 use ringwire::engine::Nanos;
-use ringwire::engine::sim::{Fault, Faults, Mutant, RingOptions, Rng, World};
+use ringwire::engine::sim::{Client, Fault, Faults, Mutant, RingOptions, Rng, World};
+use ringwire::shard::Entrance;
+use ringwire::shard::service::Serves;
 use ringwire::{App, marks, standalone};
 
 use crate::apps;
@@ -66,6 +68,8 @@ pub struct Scenario {
     pub shared: bool,
     /// How messages are compressed.
     pub deflate: Deflate,
+    /// Whether operators have a listener of their own, and ask all the time.
+    pub operators: bool,
 }
 
 /// How messages to clients that do not keep up are dropped.
@@ -103,12 +107,13 @@ impl Scenario {
             tls: false,
             shared: false,
             deflate: Deflate::Off,
+            operators: seed % 3 == 1,
         }
     }
 
     /// The same without faults, and with nobody who does anything unusual.
     pub fn calm(self) -> Scenario {
-        Scenario { faults: Faults::none(), leavers: 0.0, drains: false, ..self }
+        Scenario { faults: Faults::none(), leavers: 0.0, drains: false, operators: false, ..self }
     }
 
     /// Whether what is sent to a connection may be more than its queue holds: answers to its own messages never are.
@@ -121,6 +126,10 @@ impl Scenario {
     /// The first is for the clients that the route is about, the second for those who talk beside them.
     fn has_two_listeners(&self) -> bool {
         self.tls || self.shared
+    }
+
+    fn listeners(&self) -> u32 {
+        1 + u32::from(self.has_two_listeners()) + u32::from(self.operators)
     }
 
     /// Codes with which the server may begin to close a connection.
@@ -188,9 +197,9 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let mut rng = world.fork_rng();
     let options = RingOptions {
         // Few enough that they are used again, unless all clients are to be there at once.
-        slots: if scenario.stay || scenario.has_two_listeners() { 16 } else { rng.pick(&[3, 5, 16]) },
+        slots: if scenario.stay || scenario.listeners() > 1 { 16 } else { rng.pick(&[3, 5, 16]) },
         mutant: scenario.mutant,
-        listeners: if scenario.has_two_listeners() { 2 } else { 1 },
+        listeners: scenario.listeners(),
         shared_listeners: u32::from(scenario.shared),
         ..ring(&mut rng)
     };
@@ -203,8 +212,11 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         app: Rc::new(scenario.app),
         ..Setup::default()
     };
-    if scenario.has_two_listeners() {
-        setup.settings.listeners = 2;
+    setup.settings.listeners = scenario.listeners() as u8;
+    if scenario.operators {
+        setup.settings.entrances = vec![Entrance::default(); scenario.listeners() as usize];
+        setup.settings.entrances[scenario.listeners() as usize - 1].serves = Serves::Admin;
+        setup.settings.admin_stays = true;
     }
     if scenario.tls {
         setup.settings.acceptors = vec![Some(secure::acceptor()), None];
@@ -252,6 +264,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
         scenario: scenario.clone(),
         endpoints: Vec::new(),
         chatters,
+        operators: Vec::new(),
         cores,
         drains: false,
         table: Table::default(),
@@ -288,6 +301,8 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
             return Err(format!("the drain does not end: {}; {}", run.cores.state(), run.states()));
         }
     }
+    run.scenario.operators = false;
+    run.operators.iter().for_each(|operator| operator.client.close());
     for _ in 0..50 {
         // What is under way between the cores.
         run.tick(&mut rng, 100 * STEP_NS)?;
@@ -295,7 +310,8 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     run.cores.all.iter_mut().try_for_each(|core| core.check_over())?;
     let accepted: u64 = run.cores.all.iter_mut().map(|core| core.shard.hub().counters.accepted).sum();
     let came = run.endpoints.iter().filter(|endpoint| endpoint.was_accepted()).count()
-        + run.chatters.iter().filter(|chatter| chatter.was_accepted()).count();
+        + run.chatters.iter().filter(|chatter| chatter.was_accepted()).count()
+        + run.operators.iter().filter(|operator| operator.client.is_accepted()).count();
     if accepted != came as u64 {
         return Err(format!("{came} connections were accepted, and the cores know of {accepted}"));
     }
@@ -323,12 +339,46 @@ struct Run {
     scenario: Scenario,
     endpoints: Vec<Endpoint>,
     chatters: [Chatter; 2],
+    operators: Vec<Operator>,
     /// The end has come: cores are told to drain.
     drains: bool,
     table: Table,
 }
 
+/// Asks whether the server is ready, and goes.
+struct Operator {
+    client: Client,
+    answer: Vec<u8>,
+    is_over: bool,
+}
+
 impl Run {
+    fn step_operators(&mut self, rng: &mut Rng) -> Result<(), String> {
+        if !self.scenario.operators {
+            return Ok(());
+        }
+        if rng.chance(0.05) && self.operators.iter().filter(|operator| !operator.is_over).count() < 4 {
+            let core = rng.between(0, self.scenario.cores - 1);
+            let client = self.world.connect(core, self.scenario.listeners() - 1);
+            client.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+            self.operators.push(Operator { client, answer: Vec::new(), is_over: false });
+        }
+        for operator in self.operators.iter_mut().filter(|operator| !operator.is_over) {
+            operator.answer.extend(operator.client.received());
+            let answer = &operator.answer;
+            if !b"HTTP/1.1 ".starts_with(&answer[..answer.len().min(9)]) {
+                return Err(format!("an operator was answered {:?}", String::from_utf8_lossy(answer)));
+            }
+            let is_answered = answer.windows(4).any(|end| end == b"\r\n\r\n");
+            if is_answered || operator.client.saw_fin() || operator.client.saw_reset() || operator.client.was_broken() {
+                operator.is_over = true;
+                operator.client.close();
+                self.table.add(if is_answered { "operator answered" } else { "operator turned away" }, 1);
+            }
+        }
+        Ok(())
+    }
+
     fn endpoint(&self, rng: &mut Rng) -> Endpoint {
         let id = self.endpoints.len();
         let room = if self.scenario.route == Route::Rooms { id % 3 } else { 0 };
@@ -407,6 +457,7 @@ impl Run {
     /// Ticks the cores that are awake; moves the clock on, by up to `step_ns`, if none is.
     fn tick(&mut self, rng: &mut Rng, step_ns: Nanos) -> Result<(), String> {
         self.step_chatters()?;
+        self.step_operators(rng)?;
         let mut order: Vec<usize> = (0..self.cores.all.len()).collect();
         rng.shuffle(&mut order);
         let mut ticked = false;
