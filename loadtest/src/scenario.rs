@@ -230,6 +230,8 @@ pub(crate) fn judge(
                         format!("connection {tag}: message {} came behind a later one", name.sequence)
                     });
                 }
+                // It is lost already.
+                Arrival::TooLate => {}
                 Arrival::Duplicate => {
                     tally.note(Problem::Duplicated, 1, || {
                         format!("connection {tag}: message {} came again", name.sequence)

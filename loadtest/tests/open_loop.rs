@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Ringwire, program, run, serve};
+use common::{Ringwire, program, run, serve, serve_echo};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -233,4 +233,32 @@ fn a_message_that_is_half_there_at_the_end_is_no_fault() {
     let kinds = figures["problem_kinds"].as_object().expect("a table");
     assert_eq!(kinds.keys().collect::<Vec<_>>(), ["lost"], "{figures:#}");
     assert_eq!(figures["ends"]["closed"], 2, "{figures:#}");
+}
+
+/// Kills: late answers that are called out of order; young ones that are given up with an old one.
+#[test]
+fn late_answers_are_lost_and_only_those() {
+    // One answer takes so long, and holds those behind it up: of these the first are late, too.
+    let url = format!(
+        "ws://{}/",
+        serve_echo(|number, message| {
+            thread::sleep(Duration::from_millis(if number == 5 { 1_300 } else { 0 }));
+            vec![message]
+        })
+    );
+    for (options, lost) in [
+        ("--pipeline 64 --rate 20 --duration 3 --patience 1", 1..=12),
+        ("--pipeline 1 --duration 3 --patience 1", 1..=1),
+        ("--pipeline 64 --rate 20 --duration 3 --patience 3", 0..=0),
+    ] {
+        let options = format!("--connections 1 --warmup 0 {options}");
+        let code = i32::from(*lost.start() > 0);
+        let figures = run(code, "echo", &url, &options);
+        let count = figures["checks"]["lost"].as_u64().expect("a count");
+        assert!(lost.contains(&count), "{options}: {figures:#}");
+        common::assert_only(&figures, "lost", count);
+        if count > 0 {
+            common::says(&figures, "did not come in time");
+        }
+    }
 }

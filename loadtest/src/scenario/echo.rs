@@ -119,12 +119,11 @@ impl Echo {
         self.pump(io, tag);
     }
 
-    /// Gives up what a connection waits for.
-    fn give_up(&mut self, tag: usize) {
+    /// Gives up what a connection waits for, up to this message.
+    fn give_up(&mut self, tag: usize, end: u64) {
         let conn = &mut self.conns[tag];
-        let waiting = conn.sent - conn.tracker.next;
-        conn.tracker.skip_to(conn.sent);
-        self.outstanding -= waiting;
+        self.outstanding -= end - conn.tracker.next;
+        conn.tracker.give_up(end);
     }
 
     fn follow_schedule(&mut self, io: &mut Io) -> Option<Nanos> {
@@ -155,12 +154,12 @@ impl Echo {
         let depth = self.plan.pipeline;
         for tag in 0..self.conns.len() {
             let conn = &self.conns[tag];
-            if conn.sent > conn.tracker.next {
-                let oldest = self.sent_at[tag * depth + (conn.tracker.next % depth as u64) as usize];
-                if io.now > oldest + self.plan.pace.patience {
-                    self.give_up(tag);
-                    self.pump(io, tag);
-                }
+            let sent_at = |sequence: u64| self.sent_at[tag * depth + (sequence % depth as u64) as usize];
+            let is_late = |sequence: &u64| io.now > sent_at(*sequence) + self.plan.pace.patience;
+            let late = (conn.tracker.next..conn.sent).take_while(is_late).count() as u64;
+            if late > 0 {
+                self.give_up(tag, conn.tracker.next + late);
+                self.pump(io, tag);
             }
         }
     }
@@ -206,7 +205,7 @@ impl App for Echo {
     fn closed(&mut self, _io: &mut Io, _conn: u32, tag: u32, _gone: Gone) {
         if self.conns[tag as usize].slot.take().is_some() {
             self.alive -= 1;
-            self.give_up(tag as usize);
+            self.give_up(tag as usize, self.conns[tag as usize].sent);
         }
     }
 
@@ -251,7 +250,11 @@ impl Scenario for Echo {
         for (tag, conn) in self.conns.iter().enumerate() {
             let lost = conn.tracker.missing(conn.sent);
             let with_it = if conn.slot.is_none() { ", which ended" } else { "" };
-            io.tally.note(Problem::Lost, lost, || format!("connection {tag}{with_it}: {lost} replies never came"));
+            let late = conn.tracker.came_too_late();
+            io.tally.note(Problem::Lost, lost, || match late {
+                0 => format!("connection {tag}{with_it}: {lost} replies never came"),
+                _ => format!("connection {tag}{with_it}: {lost} replies did not come in time, {late} of them later"),
+            });
             io.tally.never_sent(conn.due.saturating_sub(conn.sent), conn.slot.is_some());
         }
     }
