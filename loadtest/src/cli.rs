@@ -17,8 +17,8 @@ use crate::{
 
 /// Measures any WebSocket server, and checks every message that comes back.
 ///
-/// Exit codes: 0 all went well; 1 messages or connections were not as they should be, or an agent was lost; 2 nothing could be measured;
-/// 3 an objective of --slo was missed, or a limit of diff --fail-on.
+/// Exit codes: 0 all went well; 1 messages or connections were not as they should be, an agent was lost, or not all rounds could be made;
+/// 2 nothing could be measured; 3 an objective of --slo was missed, or a limit of diff --fail-on.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
