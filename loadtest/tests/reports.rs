@@ -193,7 +193,7 @@ fn reports_are_compared_like_for_like() {
     assert!(!xml.contains("like for like") && !markdown.contains("like for like"), "{xml}{markdown}");
     const UNLIKE: &str = "not like for like: connections 1 -> 2, size 64 -> 1KiB";
     for (options, expected) in
-        [("", 0), (LIMIT, 2), ("--fail-on p50=+100000% --anyway", 0), ("--fail-on p50=-100% --anyway", 0)]
+        [("", 0), (LIMIT, 2), ("--fail-on p50=+100000% --anyway", 0), ("--fail-on rate=-100% --anyway", 0)]
     {
         let (code, text, xml, markdown) = diff(&one, &more, options);
         assert_eq!(code, Some(expected), "{options}: {text}");
