@@ -161,7 +161,7 @@ fn role(
         known.push(name.to_owned());
     }
     let mut headers = Vec::new();
-    let fields = user.map("headers", Node::entries)?.unwrap_or_default();
+    let fields = user.map("headers", |node| node.secret().entries())?.unwrap_or_default();
     for (field, node) in &fields {
         headers::check_name(field).map_err(|why| node.wrong(why))?;
         let value = Template::parse(&node.plain()?, &known).map_err(|why| node.wrong(why))?;
@@ -309,7 +309,8 @@ mod tests {
             ("colour = 1", "colour: there is no such key: there are url, tls, agents"),
             ("url = 5", "url: it is the number 5, and should be a text"),
             ("url = ['ws://a', 'http://a']", "url[1]: the URL must begin with ws:// or wss://"),
-            ("url = 'ws://a:x/'", "url: \"x\" is no port"),
+            ("url = 'ws://a:x/'", "url: its port is no number"),
+            ("url = 'ws://kim:s3cret@a/'", "url: the URL has a user in it"),
             ("url = 'ws://:1/'", "url: the URL has no host"),
             ("agents = 'a'", "agents: it is the text \"a\", and should be a list"),
             ("agents = ['a', 'ws://b']", "agents[1]: \"ws://b\" is not HOST or HOST:PORT"),
@@ -364,7 +365,8 @@ mod tests {
             ("path = '/a b'", "path: it has characters that a URL cannot have"),
             ("path = '/{rom}'", "path: \"rom\": no such variable"),
             ("path = 5", "path: it is the number 5"),
-            ("headers = 5", "headers: it is the number 5, and should be a table"),
+            ("headers = 5", "headers: it is a number, and should be a table"),
+            ("headers = 'Authorization: s3cret'", "headers: it is a text, and should be a table"),
             ("headers = { A = [] }", "headers.A: it is a list, and should be a text, a number, true or false"),
             ("headers = { 'A B' = 'x' }", "headers.A B: \"A B\" is no name of a header field"),
             ("headers = { Upgrade = 'x' }", "headers.Upgrade: Upgrade cannot be given: the handshake has its own"),
