@@ -23,16 +23,20 @@ pub(crate) struct Case {
 pub(crate) fn cases(figures: &Value) -> Vec<Case> {
     let mut cases = Vec::new();
     let problems = Problems::read(figures);
-    let mut case = |name: String, what: Problem, unit: &str| {
+    let case = |cases: &mut Vec<Case>, name: String, what: Problem, unit: &str| {
         let count = problems.count(what);
         let failure = (count > 0).then(|| format!("{count} {unit}; {}", problems.line_of(what)));
         cases.push(Case { name, failure });
     };
     for check in Problem::CHECKS {
-        case(format!("no message {}", check.key()), check, "messages");
+        case(&mut cases, format!("no message {}", check.key()), check, "messages");
     }
-    case("no connection failed".to_owned(), Problem::Failed, "connections");
-    case("no connection silent at the end".to_owned(), Problem::Silent, "connections");
+    case(&mut cases, "no connection failed".to_owned(), Problem::Failed, "connections");
+    case(&mut cases, "no connection silent at the end".to_owned(), Problem::Silent, "connections");
+    if figures["rounds_asked"].is_u64() {
+        let failure = (problems.count(Problem::RoundMissing) > 0).then(|| problems.line_of(Problem::RoundMissing));
+        cases.push(Case { name: "no round missing".to_owned(), failure });
+    }
     for agent in figures["agents"].as_array().into_iter().flatten() {
         let failure = agent["lost"].as_str().map(str::to_owned);
         cases.push(Case { name: format!("agent {}", agent["agent"].as_str().unwrap_or_default()), failure });
@@ -199,6 +203,21 @@ mod tests {
             ("objective lost=0", false),
         ];
         assert_eq!(told, expected);
+    }
+
+    /// Kills: a run that fails by its missing rounds while every case passes.
+    #[test]
+    fn rounds_that_are_missing_are_a_case() {
+        let name = |case: &Case| case.name == "no round missing";
+        assert!(!cases(&figures()).iter().any(name));
+        let mut several = figures();
+        several["rounds_asked"] = json!(3);
+        let failure = |figures: &Value| cases(figures).into_iter().find(name).expect("a case").failure;
+        assert_eq!(failure(&several), None);
+        let mut problems = Problems::default();
+        problems.note(Problem::RoundMissing, 2, || "1 of 3 rounds was made: refused".to_owned());
+        problems.fill(&mut several);
+        assert_eq!(failure(&several).as_deref(), Some("1 of 3 rounds was made: refused"));
     }
 
     /// Kills: a report for machines that says nothing of an agent that is gone.

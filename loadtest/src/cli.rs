@@ -1,8 +1,8 @@
 //! The command line.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Error, Parser, Subcommand, builder::TypedValueParser, error::ErrorKind};
 
 use crate::{
     diff,
@@ -17,8 +17,8 @@ use crate::{
 
 /// Measures any WebSocket server, and checks every message that comes back.
 ///
-/// Exit codes: 0 all went well; 1 messages or connections were not as they should be, or an agent was lost; 2 nothing could be measured;
-/// 3 an objective of --slo was missed, or a limit of diff --fail-on.
+/// Exit codes: 0 all went well; 1 messages or connections were not as they should be, an agent was lost, or not all rounds could be made;
+/// 2 nothing could be measured; 3 an objective of --slo was missed, or a limit of diff --fail-on.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -294,7 +294,7 @@ pub(crate) struct Flow {
     #[arg(long, value_parser = positive)]
     pub(crate) rate: Option<f64>,
     /// Measure for this long (seconds, or with a unit: 500ms, 2m).
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = lasting)]
     pub(crate) duration: Duration,
     /// Measure this many messages (published ones of a broadcast, sessions of churn) instead of a time.
     #[arg(long, conflicts_with = "duration")]
@@ -311,7 +311,7 @@ pub(crate) struct To {
     #[command(flatten)]
     url: Url,
     /// Header of the handshake; may be repeated. Host stands in place of the URL's.
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = headers::parse)]
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = Unshown(headers::parse))]
     pub(crate) headers: Vec<(String, String)>,
     /// Subprotocol to offer; may be repeated.
     #[arg(long = "subprotocol", value_name = "NAME")]
@@ -354,10 +354,10 @@ pub(crate) enum Contexts {
 #[group(required = true, multiple = false)]
 struct Url {
     /// Server and route, as ws://HOST:PORT/PATH or wss://HOST:PORT/PATH.
-    #[arg(value_name = "URL", help_heading = None::<&'static str>, value_parser = Target::parse)]
+    #[arg(value_name = "URL", help_heading = None::<&'static str>, value_parser = Unshown(Target::parse))]
     positional: Option<Target>,
     /// The same as the argument; given several times, connections are dealt out in turn.
-    #[arg(long = "url", value_name = "URL", value_parser = Target::parse)]
+    #[arg(long = "url", value_name = "URL", value_parser = Unshown(Target::parse))]
     named: Vec<Target>,
 }
 
@@ -435,6 +435,20 @@ pub(crate) struct Output {
 
 type Rules = Vec<slo::Rule>;
 
+/// Reads what may be secret, so that an error says what is wrong and not what was given.
+#[derive(Clone)]
+struct Unshown<T>(fn(&str) -> Result<T, String>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unshown<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &clap::Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, Error> {
+        let read = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned()).and_then(self.0);
+        let option = arg.map(Arg::to_string).unwrap_or_default();
+        read.map_err(|why| Error::raw(ErrorKind::ValueValidation, format!("{option}: {why}\n")).with_cmd(command))
+    }
+}
+
 /// No run takes so long.
 const TIME_MAX: Duration = Duration::from_secs(1_000_000);
 
@@ -446,6 +460,11 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     };
     time.filter(|time| *time < TIME_MAX)
         .ok_or_else(|| "a time is a number of seconds, or has a unit: 5, 5s, 500ms, 2m".to_owned())
+}
+
+/// Reads a time in which something can be measured.
+fn lasting(text: &str) -> Result<Duration, String> {
+    time(text).and_then(|time| if time.is_zero() { Err("it must last some time".to_owned()) } else { Ok(time) })
 }
 
 /// Reads a number of bytes.
@@ -464,7 +483,7 @@ fn positive(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory, error::ErrorKind};
+    use clap::CommandFactory;
 
     fn read(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(format!("ringwire-loadtest {line}").split(' ')).map(|cli| cli.command)
@@ -510,6 +529,12 @@ mod tests {
         assert_eq!((times.map(|time| time.as_secs()), flow.count), ([5, 1, 5], Some(5)));
         let both = read("echo ws://127.0.0.1:1/ --count 5 --duration 1s").expect_err("one or the other");
         assert_eq!(both.kind(), ErrorKind::ArgumentConflict);
+        // Nothing is measured in no time.
+        for scenario in ["echo", "slow", "churn", "emit"] {
+            let nothing = read(&format!("{scenario} ws://127.0.0.1:1/ --duration 0ms")).expect_err("no time");
+            assert!(nothing.to_string().contains("it must last some time"), "{nothing}");
+        }
+        assert!(read("echo ws://127.0.0.1:1/ --warmup 0 --duration 1ms").is_ok());
     }
 
     #[test]
@@ -561,6 +586,29 @@ mod tests {
         ] {
             let wrong = read(&format!("echo ws://127.0.0.1:7/ {line}")).expect_err(line);
             assert_eq!(wrong.kind(), kind, "{line}: {wrong}");
+        }
+    }
+
+    /// Kills: a secret in the error of a mistake beside it.
+    #[test]
+    fn what_may_be_secret_is_in_no_error() {
+        for (scenario, option, value, why) in [
+            ("echo", "--header", "Authorization Bearer s3cret", "--header <NAME: VALUE>: a header is NAME: VALUE"),
+            ("echo", "--header", "Authorization Bearer s3cret:x", "what stands before the colon is no name"),
+            ("echo", "--header", "Authorization: s3cret\u{1}", "Authorization: its value has characters"),
+            ("echo", "--header", "Upgrade: s3cret", "Upgrade cannot be given"),
+            ("echo", "--url", "ws:/a/?token=s3cret", "--url <URL>: the URL must begin with ws://"),
+            ("echo", "--url", "ws://u:s3cret@a/", "the URL has a user"),
+            ("echo", "--url", "ws://u:s3cret@a:1?x", "the URL has a user"),
+            ("echo", "--url", "ws://a:s3cret/", "its port is no number"),
+            ("echo", "--url", "ws:///?s3cret", "has no host"),
+        ] {
+            let line = ["x", scenario, option, value];
+            let error = Cli::try_parse_from(line).expect_err(value).to_string();
+            assert!(error.contains(why) && !error.contains("s3cret"), "{value}: {error}");
+            let error =
+                Cli::try_parse_from(["x", scenario, &format!("{option}={value}")]).expect_err(value).to_string();
+            assert!(error.contains(why) && !error.contains("s3cret"), "{value}: {error}");
         }
     }
 

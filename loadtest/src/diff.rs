@@ -47,7 +47,8 @@ type Limits = Vec<Limit>;
 pub(crate) struct Limit {
     pub(crate) text: String,
     pointer: String,
-    /// Percent of the first report's figure: more than that is too much where it is positive, less where it is negative.
+    /// Percent of the first report's figure: more than that is too much where it is positive, less where it is negative. It has the
+    /// sign of what is worse.
     percent: f64,
 }
 
@@ -108,11 +109,20 @@ impl Limit {
     fn parse(text: &str) -> Result<Limit, String> {
         let wrong = || format!("{} is not NAME=+PERCENT% or NAME=-PERCENT%, as p99=+10% or rate=-5%", quoted(text));
         let (name, percent) = text.split_once('=').ok_or_else(wrong)?;
-        let pointer = slo::pointer(name.trim())?;
+        let (pointer, better) = slo::pointer(name.trim())?;
         let percent = percent.trim().strip_suffix('%').ok_or_else(wrong)?;
         let is_signed = percent.starts_with(['+', '-']);
         let percent =
             percent.parse::<f64>().ok().filter(|percent| is_signed && percent.is_finite()).ok_or_else(wrong)?;
+        let (worse, way) = match better {
+            Better::Less => ('+', "more"),
+            Better::More => ('-', "less"),
+        };
+        if percent.is_sign_positive() != (worse == '+') {
+            let name = name.trim();
+            let percent = percent.abs();
+            return Err(format!("{}: {name} is worse where it is {way}: {name}={worse}{percent}%", quoted(text)));
+        }
         Ok(Limit { text: text.to_owned(), pointer, percent })
     }
 
@@ -254,6 +264,12 @@ mod tests {
             ("p99=+10", "not NAME"),
             ("p98=+10%", "is not one of"),
             ("p99=+x%", "not NAME"),
+            ("p99=-5%", "\"p99=-5%\": p99 is worse where it is more: p99=+5%"),
+            ("lost=-0%", "lost=+0%"),
+            ("handshake.p50=-1.5%", "handshake.p50=+1.5%"),
+            ("server_cpu=-5%", "server_cpu=+5%"),
+            ("p99=+5%, rate=+5%", "\"rate=+5%\": rate is worse where it is less: rate=-5%"),
+            ("connect_rate=+0%", "connect_rate=-0%"),
         ] {
             let error = parse_limits(text).expect_err(text);
             assert!(error.contains(why), "{error}");

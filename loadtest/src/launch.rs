@@ -185,6 +185,14 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
             if cli.publishing.load.flow.count.is_some() {
                 return Err("slow needs a --duration: readers stall in the middle of it".into());
             }
+            let duration = cli.publishing.load.flow.duration;
+            if let Some(after) = cli.stall_after.filter(|after| *after >= duration) {
+                let [after, duration] = [after, duration].map(humantime::format_duration);
+                return Err(format!(
+                    "--stall-after {after}: the window is over after {duration} (--duration), and nobody would stall"
+                )
+                .into());
+            }
             let members = cli.subscribers + cli.publishing.publishers as usize;
             let groups = Groups { count: 1, members, stalled: cli.stalled };
             fan_out("slow", &cli.publishing, groups, cli.stall_after, site)
@@ -281,7 +289,7 @@ pub(crate) fn scenario(command: &Command, site: &Site<'_>) -> Outcome<Done> {
                 recording.urls.iter().map(|url| Target::parse(url)).collect::<Result<_, _>>()?
             };
             let connections = cli.connections.unwrap_or(recording.roles.len());
-            let warnings = recording.told_of_skipped().into_iter().collect();
+            let warnings = recording.told_of_skipped();
             let elsewhere = Elsewhere { urls, warnings, ..Elsewhere::default() };
             play(&cli.common, "replay", recording.script(connections, cli.repeat), elsewhere, site)
         }

@@ -103,6 +103,9 @@ fn settings(a: &Value, b: &Value) -> Vec<String> {
             all.extend(difference(&name.replace('_', "-"), a_settings.get(name), b_settings.get(name)));
         }
     }
+    // Whatever is counted is of all rounds together.
+    let rounds = |figures: &Value| figures["rounds"].as_u64().unwrap_or(1).into();
+    all.extend(difference("rounds", Some(&rounds(a)), Some(&rounds(b))));
     let schemes = |figures: &Value| -> Value {
         let urls = figures["url"].as_str().unwrap_or_default().split(", ");
         urls.map(|url| url.split("://").next().unwrap_or_default()).collect::<Vec<_>>().join(", ").into()
@@ -154,6 +157,8 @@ mod tests {
         };
         let rows = [
             ("/url", json!("ws://b:2/x"), "", ""),
+            ("/rounds", json!(3), "rounds 1 -> 3", ""),
+            ("/rounds", json!(1), "", ""),
             ("/settings/connections", json!("128"), "connections 64 -> 128", ""),
             ("/settings/deflate_min", json!("1KiB"), "deflate-min none -> 1KiB", ""),
             ("/url", json!("wss://a:1/x"), "URL ws -> wss", ""),

@@ -63,6 +63,7 @@ use crate::{
     launch::Site,
     output::Round,
     progress::Progress,
+    rounds::End,
     verdict::{Outcome, Verdict},
 };
 
@@ -94,23 +95,30 @@ fn measure(command: &Command, matches: &ArgMatches) -> Outcome<Verdict> {
     let files = Files::here();
     let mut fleet = Fleet::gather(command, &files, std::env::args_os().skip(1))?;
     let mut rounds = Vec::new();
-    for _ in 0..output.rounds {
-        if !rounds.is_empty() && INTERRUPTED.load(Ordering::Relaxed) {
-            break;
-        }
+    let mut end = None;
+    while end.is_none() && rounds.len() < output.rounds as usize {
         let progress = Progress::new(output.quiet);
-        let (about, outcome) = match &mut fleet {
-            Some(fleet) => fleet.run(progress, &INTERRUPTED)?,
-            None => launch::scenario(command, &Site::alone(&files, progress, &INTERRUPTED))?,
+        let made = match &mut fleet {
+            _ if !rounds.is_empty() && INTERRUPTED.load(Ordering::Relaxed) => Err("it was interrupted".into()),
+            Some(fleet) => fleet.run(progress, &INTERRUPTED),
+            None => launch::scenario(command, &Site::alone(&files, progress, &INTERRUPTED)),
         };
-        let is_whole = outcome.lost_agents == 0;
-        rounds.push(Round::new(&about, &settings::of(matches, &files), outcome));
-        // Those that are left would make another run.
-        if !is_whole {
-            break;
+        let (about, outcome) = match made {
+            Ok(made) => made,
+            // What was measured before is not lost with it.
+            Err(error) if !rounds.is_empty() => {
+                end = Some(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        if outcome.lost_agents > 0 {
+            end = Some("the agents that are left would make another run".to_owned());
         }
+        rounds.push(Round::new(&about, &settings::of(matches, &files), outcome));
     }
-    output::finish(rounds, output)
+    let end = end.map(|why| End { why, is_wanted: INTERRUPTED.load(Ordering::Relaxed) });
+    output::finish(rounds, end.as_ref(), output)
 }
 
 /// The first SIGINT or SIGTERM ends the run with a report, the second at once.

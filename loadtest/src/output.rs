@@ -11,7 +11,7 @@ use crate::{
     html,
     outcome::{self, Interval},
     report::{self, About},
-    rounds,
+    rounds::{self, End},
     sink::{self, Sink},
     verdict::{Outcome, Verdict},
 };
@@ -32,9 +32,10 @@ impl Round {
     }
 }
 
-/// Prints and stores the figures of all rounds, and judges them.
-pub(crate) fn finish(mut rounds: Vec<Round>, output: &Output) -> Outcome<Verdict> {
+/// Prints and stores the figures of all rounds, and judges them; `end` is why there are no more.
+pub(crate) fn finish(mut rounds: Vec<Round>, end: Option<&End>, output: &Output) -> Outcome<Verdict> {
     let mut figures = rounds::merge(rounds.iter_mut().map(|round| round.figures.take()).collect());
+    rounds::account(&mut figures, rounds.len() as u64, output.rounds.into(), end);
     let rules: Vec<Value> = output.slo.iter().flatten().map(|rule| rule.judge(&figures)).collect();
     let missed = rules.iter().any(|rule| rule["met"] != true);
     let problems = figures["problem_count"].as_u64() != Some(0);

@@ -17,6 +17,8 @@ pub(crate) const TOLD_MAX: usize = 10;
 pub(crate) enum Problem {
     /// An agent is gone, with its part of the run.
     AgentLost,
+    /// A round of several was not made.
+    RoundMissing,
     /// A connection failed, ended on its own, or never came to be.
     Failed,
     /// A message never came.
@@ -41,6 +43,7 @@ impl Problem {
     /// Its key in the figures.
     pub(crate) fn key(self) -> &'static str {
         match self {
+            Problem::RoundMissing => "round_missing",
             Problem::AgentLost => "agent_lost",
             Problem::Failed => "failed",
             Problem::Lost => "lost",
@@ -55,6 +58,7 @@ impl Problem {
     /// So many of them, in words.
     fn words(self, count: u64) -> String {
         let (one, several) = match self {
+            Problem::RoundMissing => ("round missing", "rounds missing"),
             Problem::AgentLost => ("agent lost", "agents lost"),
             Problem::Failed => ("connection failed", "connections failed"),
             Problem::Silent => ("connection silent", "connections silent"),
@@ -195,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_kind_has_the_same_name_everywhere() {
-        for what in [Problem::AgentLost, Problem::Failed, Problem::Silent].into_iter().chain(Problem::CHECKS) {
+        let others = [Problem::RoundMissing, Problem::AgentLost, Problem::Failed, Problem::Silent];
+        for what in others.into_iter().chain(Problem::CHECKS) {
             assert_eq!(json!(what), what.key());
         }
     }

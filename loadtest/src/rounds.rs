@@ -6,7 +6,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{problems::Problems, rows::rows_of};
+use crate::{
+    problems::{Problem, Problems},
+    rows::rows_of,
+};
 
 /// Warnings that are told.
 const WARNINGS_MAX: usize = 20;
@@ -41,6 +44,33 @@ pub(crate) fn merge(mut rounds: Vec<Value>) -> Value {
     merged["rounds"] = json!(rounds.len());
     merged["ranges"] = Value::Object(ranges);
     merged
+}
+
+/// Why rounds that were asked for were not made.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) why: String,
+    /// Somebody has ended it: nothing is wrong with that.
+    pub(crate) is_wanted: bool,
+}
+
+/// Says in the report of those that were made how many were asked for, and why the rest is not there.
+pub(crate) fn account(figures: &mut Value, made: u64, asked: u64, end: Option<&End>) {
+    if asked > 1 {
+        figures["rounds_asked"] = json!(asked);
+    }
+    let Some(End { why, is_wanted }) = end.filter(|_| made < asked) else { return };
+    let were = if made == 1 { "was" } else { "were" };
+    let told = format!("{made} of {asked} rounds {were} made: {why}");
+    if *is_wanted {
+        if let Some(warnings) = figures["warnings"].as_array_mut() {
+            warnings.push(json!(told));
+        }
+        return;
+    }
+    let mut problems = Problems::read(figures);
+    problems.note(Problem::RoundMissing, asked - made, || told);
+    problems.fill(figures);
 }
 
 /// One value of those that stand at the same key.
@@ -165,6 +195,44 @@ mod tests {
         assert_eq!(row["host"]["disturbed"], true);
         let one = merge(vec![round(30.0, 1.0, 0, "a")]);
         assert!(one["ranges"].is_null() && one["messages_per_s"] == 30.0);
+    }
+
+    /// Kills: rounds that are missing without a word; a run that somebody has ended as a failure.
+    #[test]
+    fn rounds_that_are_missing_are_told_with_why() {
+        let why = |is_wanted| Some(End { why: "refused".to_owned(), is_wanted });
+        let rows = [
+            (1, 1, None, json!(null), json!(0), json!([]), json!([])),
+            (3, 3, None, json!(3), json!(0), json!([]), json!([])),
+            (1, 1, why(false), json!(null), json!(0), json!([]), json!([])),
+            (
+                1,
+                3,
+                why(false),
+                json!(3),
+                json!(2),
+                json!(["2 rounds missing", "  1 of 3 rounds was made: refused"]),
+                json!([]),
+            ),
+            (
+                2,
+                3,
+                why(false),
+                json!(3),
+                json!(1),
+                json!(["1 round missing", "  2 of 3 rounds were made: refused"]),
+                json!([]),
+            ),
+            (2, 3, why(true), json!(3), json!(0), json!([]), json!(["2 of 3 rounds were made: refused"])),
+        ];
+        for (made, asked, end, told, count, problems, warnings) in rows {
+            let mut figures = json!({"warnings": []});
+            Problems::default().fill(&mut figures);
+            account(&mut figures, made, asked, end.as_ref());
+            let found =
+                [&figures["rounds_asked"], &figures["problem_count"], &figures["problems"], &figures["warnings"]];
+            assert_eq!(found, [&told, &count, &problems, &warnings], "{made} of {asked}, {end:?}");
+        }
     }
 
     /// Kills: a table of what went wrong of which only the last round is told, whatever that one has of it.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     cli::{self, Cli},
     files::Files,
+    target,
 };
 
 /// What says nothing of the load: where to and as whom, who makes the run, what comes of it; `text` is whatever is not `binary`.
@@ -75,6 +76,12 @@ pub(crate) fn shown(arguments: impl IntoIterator<Item = String>) -> Vec<String> 
         if let Some(option) = secret_of.take() {
             return hidden(option, &argument);
         }
+        if is_url(&argument) {
+            return target::shown(&argument);
+        }
+        if let Some(url) = argument.strip_prefix("--url=") {
+            return format!("--url={}", target::shown(url));
+        }
         let (option, value) = match argument.split_once('=') {
             Some((option, value)) => (option, Some(value)),
             None => (argument.as_str(), None),
@@ -89,6 +96,10 @@ pub(crate) fn shown(arguments: impl IntoIterator<Item = String>) -> Vec<String> 
         }
     };
     arguments.into_iter().map(show).collect()
+}
+
+fn is_url(argument: &str) -> bool {
+    argument.starts_with("ws://") || argument.starts_with("wss://")
 }
 
 fn hidden(option: &str, value: &str) -> String {
@@ -160,6 +171,8 @@ mod tests {
             ("echo|--header=Cookie: a=s3cret", "echo|--header=Cookie: (set)"),
             ("echo|--header|s3cret", "echo|--header|(set)"),
             ("emit|--token", "emit|--token"),
+            ("echo|ws://x/?t=s3cret|--url|wss://x/?s3cret", "echo|ws://x/?t=…|--url|wss://x/?…"),
+            ("echo|--url=ws://x/?t=s3cret", "echo|--url=ws://x/?t=…"),
         ] {
             let shown = shown(line.split('|').map(str::to_owned));
             assert_eq!(shown.join("|"), expected, "{line}");

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A file that is to be written.
@@ -32,20 +32,22 @@ impl<'a> Sink<'a> {
         format!("{} {}: {error}", self.option, self.path.display())
     }
 
-    /// Whether it could be written now. Leaves what is there as it is, and nothing where nothing was.
-    fn check(&self) -> io::Result<()> {
-        match fs::metadata(self.path) {
+    /// Whether it could be written now. Leaves what is there as it is, and nothing where nothing was. The path of the file itself,
+    /// which is the same however it is named; none of a device or a pipe, which keep what several write.
+    fn check(&self) -> io::Result<Option<PathBuf>> {
+        let is_there = match fs::metadata(self.path) {
             Ok(there) if there.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             // A pipe would wait for its reader.
-            Ok(there) if !there.is_file() => return Ok(()),
-            Ok(_) => drop(OpenOptions::new().append(true).open(self.path)?),
-            Err(_) => {
-                OpenOptions::new().append(true).create(true).open(self.path)?;
-                // Where it is a link, what it leads to.
-                fs::remove_file(fs::canonicalize(self.path)?)?;
-            }
+            Ok(there) if !there.is_file() => return Ok(None),
+            there => there.is_ok(),
+        };
+        OpenOptions::new().append(true).create(!is_there).open(self.path)?;
+        // Where it is a link, what it leads to.
+        let itself = fs::canonicalize(self.path)?;
+        if !is_there {
+            fs::remove_file(&itself)?;
         }
-        Ok(())
+        Ok(Some(itself))
     }
 
     /// Writes it.
@@ -65,12 +67,13 @@ impl<'a> Sink<'a> {
 /// # Errors
 /// If one cannot be, or two are the same.
 pub(crate) fn check(sinks: &[Sink<'_>]) -> Result<(), String> {
-    for (place, sink) in sinks.iter().enumerate() {
-        sink.check().map_err(|error| sink.told(&error))?;
-        let is_same = |other: &&Sink<'_>| other.path == sink.path && sink.path.is_file();
-        if let Some(other) = sinks[..place].iter().find(is_same) {
+    let mut known: Vec<(&Sink<'_>, PathBuf)> = Vec::new();
+    for sink in sinks {
+        let Some(file) = sink.check().map_err(|error| sink.told(&error))? else { continue };
+        if let Some((other, _)) = known.iter().find(|(_, other)| *other == file) {
             return Err(format!("{} and {} are both {}", other.option, sink.option, sink.path.display()));
         }
+        known.push((sink, file));
     }
     Ok(())
 }
@@ -116,8 +119,27 @@ mod tests {
             let error = looked(&path(wrong)).expect_err(wrong);
             assert!(error.starts_with(&format!("--json {}", path(wrong).display())) && error.contains(why), "{error}");
         }
-        let both = check(&[Sink::new("--json", &path("old")), Sink::new("--html", &path("old"))]);
-        assert!(both.is_err_and(|error| error.starts_with("--json and --html are both ")));
+        // One file of two names, which the second would overwrite.
+        let beside = path("sub");
+        fs::create_dir(&beside).expect("ours");
+        for (one, other, is_same) in [
+            ("old", "old", true),
+            ("new", "new", true),
+            ("new", "./new", true),
+            ("sub/../new", "new", true),
+            ("link", "not yet", true),
+            ("not yet", "link", true),
+            ("new", "old", false),
+            ("new", "sub/new", false),
+        ] {
+            let (one, other) = (path(one), path(other));
+            let both = check(&[Sink::new("--json", &one), Sink::shared("--summary", &other)]);
+            let expected = format!("--json and --summary are both {}", other.display());
+            assert_eq!(both.err(), is_same.then_some(expected));
+        }
+        let device = Path::new("/dev/null");
+        assert_eq!(check(&[Sink::new("--json", device), Sink::new("--html", device)]), Ok(()));
+        fs::remove_dir(beside).expect("ours");
         let (once, shared) = (path("once"), path("shared"));
         for _ in 0..2 {
             Sink::new("--json", &once).write(b"x").expect("ours");

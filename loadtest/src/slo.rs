@@ -4,7 +4,7 @@ use ringwire::quote::quoted;
 use serde_json::{Value, json};
 
 use crate::{
-    rows::TIMES,
+    rows::{Better, TIMES},
     words::{bytes_text, grouped, time_text},
 };
 
@@ -44,6 +44,9 @@ const RELATIONS: [(&str, Relation); 5] = [
 
 const TIMES_OF: [&str; 7] = ["p50", "p90", "p99", "p99.9", "p99.99", "max", "mean"];
 
+/// All others are better where they are less.
+const MORE_IS_BETTER: [&str; 2] = ["rate", "connect_rate"];
+
 /// Reads objectives, separated by commas.
 pub(crate) fn parse(text: &str) -> Result<Vec<Rule>, String> {
     text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).map(parse_rule).collect()
@@ -70,12 +73,13 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
     Ok(Rule { text: text.to_owned(), pointer, unit, relation, bound: number * scale })
 }
 
-/// Where a name's value is in the figures, as a JSON pointer.
+/// Where a name's value is in the figures, as a JSON pointer, and which way it is better.
 ///
 /// # Errors
 /// If there is no such name.
-pub(crate) fn pointer(name: &str) -> Result<String, String> {
-    target(name).map(|(pointer, _)| pointer).ok_or_else(|| unknown(name))
+pub(crate) fn pointer(name: &str) -> Result<(String, Better), String> {
+    let (pointer, _) = target(name).ok_or_else(|| unknown(name))?;
+    Ok((pointer, if MORE_IS_BETTER.contains(&name) { Better::More } else { Better::Less }))
 }
 
 /// What the figures have at a pointer. A time of which there is no sample is none, whatever stands there.
@@ -155,6 +159,19 @@ mod tests {
         let nothing = json!({"latency_us": {"count": 0, "p99": 0.0}});
         let told = parse("p99<5ms").expect("a rule")[0].judge(&nothing);
         assert_eq!((&told["met"], &told["value"]), (&json!(false), &json!("no such figure")), "nothing was measured");
+    }
+
+    /// Kills: a figure that is better one way in a table, and the other way by its name.
+    #[test]
+    fn names_and_rows_are_better_the_same_way() {
+        let rows = crate::rows::rows_of(&json!({}));
+        let names =
+            ["rate", "connect_rate", "server_cpu", "rss_per_connection", "lost", "failed", "p99", "handshake.p50"];
+        for name in names {
+            let (pointer, better) = pointer(name).expect(name);
+            let row = rows.iter().find(|row| row.pointer == pointer).expect(name);
+            assert_eq!(row.better, better, "{name}");
+        }
     }
 
     #[test]

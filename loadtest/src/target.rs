@@ -24,6 +24,7 @@ pub(crate) const CONNECTIONS_PER_SOURCE: usize = 10_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) addr: SocketAddr,
+    /// As reports have it.
     pub(crate) url: String,
     pub(crate) host: String,
     /// May contain `{room}`.
@@ -58,7 +59,7 @@ impl Target {
         let addr = addr.ok_or_else(|| format!("{host} has no address"))?;
         Ok(Self {
             addr,
-            url: url.to_owned(),
+            url: shown(url),
             host: host.to_owned(),
             path,
             headers: Vec::new(),
@@ -174,6 +175,18 @@ pub(crate) fn parse_sources(text: &str) -> Result<Vec<Ipv4Addr>, String> {
     Ok(sources)
 }
 
+/// A URL as reports have it: of its query the names, since a value may be secret. A room's name is not.
+pub(crate) fn shown(url: &str) -> String {
+    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
+    let show = |part: &str| match part.split_once('=') {
+        _ if part == "{room}" => part.to_owned(),
+        Some((_, "{room}")) => part.to_owned(),
+        Some((name, _)) => format!("{name}=…"),
+        None => "…".to_owned(),
+    };
+    format!("{before}?{}", query.split('&').map(show).collect::<Vec<_>>().join("&"))
+}
+
 /// Whether it is secure, the host with its port if it has one, and the path.
 fn split(url: &str) -> Result<(bool, &str, String), String> {
     let (is_secure, rest) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
@@ -182,8 +195,15 @@ fn split(url: &str) -> Result<(bool, &str, String), String> {
         (None, None) => return Err("the URL must begin with ws:// or wss://".to_owned()),
     };
     let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if let Some(port) = port(host).filter(|port| port.parse::<u16>().is_err()) {
-        return Err(format!("{} is no port", quoted(port)));
+    if host.contains('@') {
+        return Err(
+            "the URL has a user in it, which WebSockets do not have: --header 'Authorization: Basic …' says one"
+                .to_owned(),
+        );
+    }
+    // A slash may be missing before what is secret.
+    if port(host).is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err("its port is no number from 0 to 65535".to_owned());
     }
     if host.is_empty() || host.starts_with(':') {
         return Err("the URL has no host".to_owned());
@@ -224,6 +244,22 @@ mod tests {
         for wrong in ["http://127.0.0.1/", "wsss://127.0.0.1/", "ws://nowhere.invalid.:x/"] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// Kills: a token of the URL in every report.
+    #[test]
+    fn reports_have_the_names_of_a_query_alone() {
+        for (url, expected) in [
+            ("ws://a/x", "ws://a/x"),
+            ("ws://a/x?access_token=s3cret", "ws://a/x?access_token=…"),
+            ("ws://a?a=s3cret&b=s=3&s3cret", "ws://a?a=…&b=…&…"),
+            ("ws://a/all?{room}", "ws://a/all?{room}"),
+            ("ws://a/all?room={room}&token=s3cret?", "ws://a/all?room={room}&token=…"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+        let target = Target::parse("ws://127.0.0.1:1/x?a=s3cret").expect("a URL");
+        assert_eq!((target.url.as_str(), target.path.as_str()), ("ws://127.0.0.1:1/x?a=…", "/x?a=s3cret"));
     }
 
     #[test]

@@ -521,7 +521,8 @@ fn a_dead_or_silent_agent_ends_the_run_and_is_named() {
     for (signal, why) in [(Signal::SIGKILL, "agent"), (Signal::SIGSTOP, "said nothing for 3 s")] {
         let (a, b) = (Agent::start(""), Agent::start(""));
         let options = format!(
-            "--url ws://{}/echo --connections 6 --rate 200 --duration 600 --warmup 0 --patience 1 --agent-patience 3s",
+            "--url ws://{}/echo --connections 6 --rate 200 --duration 600 --warmup 0 --patience 1 --agent-patience 3s \
+             --rounds 3",
             server.address
         );
         let leader = Leader::start("echo", &options, &[&a, &b]);
@@ -540,6 +541,8 @@ fn a_dead_or_silent_agent_ends_the_run_and_is_named() {
         assert_eq!((&figures["ends"]["unknown"], total(&figures["ends"])), (&json!(3), 6), "{figures}");
         assert!(figures["problems"][1].as_str().is_some_and(|first| first.contains(&b.address)), "{figures}");
         assert!(figures["warnings"].to_string().contains("1 of 2 agents are lost"), "{figures}");
+        let missing = &figures["problem_kinds"]["round_missing"];
+        assert!(missing["count"] == 2 && missing.to_string().contains("1 of 3 rounds was made: "), "{figures}");
         // The other is there for the next.
         lead_when_free(&format!("ws://{}/echo", server.address), &[&a]);
     }

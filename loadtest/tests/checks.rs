@@ -328,6 +328,22 @@ fn readers_do_not_suffer_from_others_that_stall() {
     }
 }
 
+/// Kills: a run of slow readers in which nobody is slow.
+#[test]
+fn a_stall_behind_the_window_is_refused() {
+    for (after, is_refused) in [("9", true), ("1000ms", true), ("0.9", false)] {
+        // Nobody is there: what is refused is refused before that is seen.
+        let output = run_on("slow", "ws://127.0.0.1:1/", &format!("--stall-after {after} --duration 1"));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert_eq!(
+            text.contains("the window is over after 1s (--duration), and nobody would stall"),
+            is_refused,
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn raw_mode_expects_the_bytes_it_sent() {
     let addr = serve(|mut stream| {

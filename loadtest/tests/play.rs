@@ -261,7 +261,8 @@ fn recordings_of_several_servers_and_with_what_cannot_be_played() {
     // The mark may stand before other texts, too.
     let rows = File::new("rows.csv", "\u{feff}name\nkim\n");
     let text = format!(
-        "\u{feff}url = \"ws://{}\"\nconnections = 1\nduration = \"100ms\"\n[[users]]\ncsv = \"{}\"\npath = \"/{{name}}\"\n",
+        "\u{feff}url = \"ws://{}\"\nconnections = 1\nduration = \"100ms\"\n[[users]]\ncsv = \"{}\"\npath = \"/{{name}}\"\n\
+         steps = [{{ think = 1 }}]\n",
         servers[0].0,
         rows.0.file_name().expect("a file").to_string_lossy()
     );
@@ -271,7 +272,7 @@ fn recordings_of_several_servers_and_with_what_cannot_be_played() {
 
 #[test]
 fn what_cannot_be_played_is_told_before_anything_is() {
-    let file = File::new("empty.toml", "[[users]]\n");
+    let file = File::new("empty.toml", "[[users]]\nsteps = [{ think = 1 }]\n");
     let no_url = output("run", &file, "");
     let text = String::from_utf8_lossy(&no_url.stderr);
     assert!(no_url.status.code() == Some(2) && text.contains("has a URL"), "{text}");

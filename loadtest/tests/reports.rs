@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    net::TcpListener,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -57,6 +58,35 @@ fn rounds_have_medians_and_limits_are_kept_between_reports() {
     let markdown = std::fs::read_to_string(&summary).expect("written");
     assert_eq!(markdown.matches("### Load test: ").count(), 4, "each is appended: {markdown}");
     [a, b, junit, summary].into_iter().for_each(|path| std::fs::remove_file(path).expect("ours"));
+}
+
+/// Kills: one round that cannot be made, for which all others are thrown away.
+#[test]
+fn rounds_that_were_made_are_reported_whatever_the_next_comes_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    let server = thread::spawn(move || {
+        let mut listener = Some(listener);
+        for is_last in [false, true] {
+            let (stream, _) = listener.as_ref().expect("still open").accept().expect("accepted");
+            if is_last {
+                listener = None;
+            }
+            let mut socket = tungstenite::accept(stream).expect("a handshake");
+            while let Ok(message) = socket.read() {
+                if message.is_text() && socket.send(message).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let figures =
+        run(1, "echo", &format!("ws://{addr}/"), "--connections 1 --warmup 0 --count 20 --rounds 5 --patience 1");
+    server.join().expect("no panic");
+    assert_eq!([&figures["rounds"], &figures["rounds_asked"], &figures["messages"]], [2, 5, 40]);
+    let told = figures["problem_kinds"]["round_missing"].to_string();
+    assert!(told.contains("\"count\":3") && told.contains("2 of 5 rounds were made: no connection could"), "{told}");
+    assert!(told.contains("refused") && figures["passed"] == false, "{told}");
 }
 
 /// Kills: close codes, errors and ends of which only the last round is told.
@@ -163,7 +193,7 @@ fn reports_are_compared_like_for_like() {
     assert!(!xml.contains("like for like") && !markdown.contains("like for like"), "{xml}{markdown}");
     const UNLIKE: &str = "not like for like: connections 1 -> 2, size 64 -> 1KiB";
     for (options, expected) in
-        [("", 0), (LIMIT, 2), ("--fail-on p50=+100000% --anyway", 0), ("--fail-on p50=-100% --anyway", 0)]
+        [("", 0), (LIMIT, 2), ("--fail-on p50=+100000% --anyway", 0), ("--fail-on rate=-100% --anyway", 0)]
     {
         let (code, text, xml, markdown) = diff(&one, &more, options);
         assert_eq!(code, Some(expected), "{options}: {text}");

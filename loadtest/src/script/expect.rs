@@ -26,7 +26,31 @@ pub(crate) enum Expected {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wanted {
     Text(Template),
+    /// Neither text, nor a list or table.
     Value(Value),
+    /// As many, each as it is wanted.
+    List(Vec<Wanted>),
+    /// Within a list: these fields and no others.
+    Fields(Vec<(String, Wanted)>),
+}
+
+impl Wanted {
+    fn is_met(&self, found: &Value, values: &mut Values<'_>) -> bool {
+        match (self, found) {
+            (Wanted::Text(text), Value::String(found)) => *found == text.text(values),
+            (Wanted::Value(value), found) => is_equal(found, value),
+            (Wanted::List(wanted), Value::Array(found)) => {
+                wanted.len() == found.len()
+                    && wanted.iter().zip(found).all(|(wanted, found)| wanted.is_met(found, values))
+            }
+            (Wanted::Fields(wanted), Value::Object(found)) => {
+                let mut is_there =
+                    |(key, wanted): &(String, Wanted)| found.get(key).is_some_and(|found| wanted.is_met(found, values));
+                wanted.len() == found.len() && wanted.iter().all(&mut is_there)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Expected {
@@ -42,11 +66,9 @@ impl Expected {
             }
             Expected::Json(wanted) => {
                 let Ok(json) = serde_json::from_slice::<Value>(payload) else { return false };
-                wanted.iter().all(|(pointer, wanted)| match (json.pointer(pointer), wanted) {
-                    (Some(Value::String(found)), Wanted::Text(text)) => *found == text.text(values),
-                    (Some(found), Wanted::Value(value)) => is_equal(found, value),
-                    _ => false,
-                })
+                wanted
+                    .iter()
+                    .all(|(pointer, wanted)| json.pointer(pointer).is_some_and(|found| wanted.is_met(found, values)))
             }
             Expected::Shape(shape) => {
                 serde_json::from_slice::<Value>(payload).is_ok_and(|json| has_shape(&json, shape))
@@ -110,6 +132,8 @@ mod tests {
         };
         let joined = json(&[("/event", Wanted::Text(text("joined"))), ("/data/room", Wanted::Text(text("{room}")))]);
         let two = json(&[("/data/members", Wanted::Value(json!(2)))]);
+        let in_list = |key: &str| Wanted::Fields(vec![(key.to_owned(), Wanted::Text(text("{room}")))]);
+        let list = json(&[("/a", Wanted::List(vec![in_list("b"), Wanted::Value(json!(1))]))]);
         let shape = Expected::Shape(json!({"event": "joined", "data": {"room": "x", "members": 1, "ids": ["a"]}}));
         let message = r#"{"event":"joined","data":{"room":"lobby","members":2,"ids":["a","b"]}}"#;
         let rows = [
@@ -127,6 +151,14 @@ mod tests {
             (&two, message, true),
             (&two, r#"{"data":{"members":2.0}}"#, true),
             (&two, r#"{"data":{"members":"2"}}"#, false),
+            (&list, r#"{"a":[{"b":"lobby"},1.0]}"#, true),
+            (&list, r#"{"a":[{"b":"{room}"},1]}"#, false),
+            (&list, r#"{"a":[{"b":"lobby"},2]}"#, false),
+            (&list, r#"{"a":[{"b":"lobby"}]}"#, false),
+            (&list, r#"{"a":[{"b":"lobby"},1,1]}"#, false),
+            (&list, r#"{"a":[{"b":"lobby","c":1},1]}"#, false),
+            (&list, r#"{"a":[{"c":"lobby"},1]}"#, false),
+            (&list, r#"{"a":{"b":"lobby"}}"#, false),
             (&shape, message, true),
             (&shape, r#"{"event":"left","data":{"room":"lobby","members":2,"ids":[]}}"#, false),
             (&shape, r#"{"event":"joined","data":{"room":"lobby","members":"2","ids":[]}}"#, false),

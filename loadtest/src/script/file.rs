@@ -9,7 +9,7 @@ use super::{
     stages::{Stage, Stages},
     steps::Steps,
     table::Rows,
-    template::{Template, Values, is_name},
+    template::{Template, Values, check_name},
     tree::{Document, Node, Table},
 };
 use crate::{
@@ -61,9 +61,19 @@ impl Scenario {
         let file = document.root().table(&KEYS)?;
         let stages = stages(&file)?;
         let url = |node: &Node<'_>| node.read(|url| Target::check_url(url).map(|()| url.to_owned()));
-        let urls = file.all("url").iter().map(url).collect::<Result<_, _>>()?;
-        let tls = file.map("tls", |node| tls(node, beside))?.unwrap_or_default();
-        let agents = file.list("agents")?.iter().map(|agent| agent.read(address::parse)).collect::<Result<_, _>>()?;
+        let urls: Vec<String> = file.all("url").iter().map(url).collect::<Result<_, _>>()?;
+        if urls.is_empty() {
+            file.map("url", |node| Err::<(), _>(node.wrong("there is none in it")))?;
+        }
+        let tls = file.map("tls", |node| tls(node, beside, files))?.unwrap_or_default();
+        let mut agents = Vec::new();
+        for node in file.list("agents")? {
+            let agent = node.read(address::parse)?;
+            if agents.contains(&agent) {
+                return Err(node.wrong(format_args!("{agent} is named twice")));
+            }
+            agents.push(agent);
+        }
         let mut names = Vec::new();
         let mut roles = Vec::new();
         for (place, node) in file.list("users")?.iter().enumerate() {
@@ -89,7 +99,7 @@ fn lasting(node: &Node<'_>) -> Result<Nanos, String> {
 }
 
 /// As the command line would say it; files are beside the scenario's.
-fn tls(node: &Node<'_>, beside: &Path) -> Result<Tls, String> {
+fn tls(node: &Node<'_>, beside: &Path, files: &Files) -> Result<Tls, String> {
     let table = node.table(&KEYS_OF_TLS)?;
     let file = |node: &Node<'_>| node.text().map(|name| beside.join(name));
     let tls = Tls {
@@ -105,6 +115,10 @@ fn tls(node: &Node<'_>, beside: &Path) -> Result<Tls, String> {
     }
     if tls.client_cert.is_some() != tls.client_key.is_some() {
         return Err(table.wrong("client_cert and client_key belong together"));
+    }
+    for node in table.all("ca").iter().chain(table.get("client_cert")).chain(table.get("client_key")) {
+        let path = file(node)?;
+        files.read(&path).map_err(|error| node.wrong(format_args!("{}: {error}", path.display())))?;
     }
     Ok(tls)
 }
@@ -150,9 +164,7 @@ fn role(
     let mut known = rows.names.clone();
     let mut variables = Vec::new();
     for (name, node) in user.map("variables", Node::entries)?.unwrap_or_default() {
-        if !is_name(name) {
-            return Err(node.wrong("a variable's name has letters, digits, _, - and . and begins with a letter or _"));
-        }
+        check_name(name).map_err(|why| node.wrong(why))?;
         if known.iter().any(|other| other == name) {
             return Err(node.wrong("a column of the csv file has this name already"));
         }
@@ -161,18 +173,17 @@ fn role(
         known.push(name.to_owned());
     }
     let mut headers = Vec::new();
-    let fields = user.map("headers", Node::entries)?.unwrap_or_default();
+    let fields = user.map("headers", |node| node.secret().entries())?.unwrap_or_default();
     for (field, node) in &fields {
         headers::check_name(field).map_err(|why| node.wrong(why))?;
         let value = Template::parse(&node.plain()?, &known).map_err(|why| node.wrong(why))?;
         headers.push(((*field).to_owned(), value));
+        headers::check_together(headers.iter().map(|(name, _)| name)).map_err(|why| node.wrong(why))?;
     }
-    headers::check_together(headers.iter().map(|(name, _)| name)).map_err(|why| user.wrong(why))?;
-    let steps = |key: &str, names: &mut Vec<String>| {
-        Steps { known: &known, label: format!("{name} {key}"), names }.read(&user.list(key)?)
-    };
-    let begin = steps("begin", names)?;
-    let each = steps("steps", names)?;
+    let mut steps = Steps { known: &known, label: format!("{name} begin"), names, has_sent: false };
+    let begin = steps.read(&user.list("begin")?)?;
+    steps.label = format!("{name} steps");
+    let each = steps.read(&user.list("steps")?)?;
     let role = Role {
         weight: user.map("weight", |node| node.count(1, 1_000_000))?.unwrap_or(1) as u32,
         target: None,
@@ -194,6 +205,9 @@ fn role(
     }
     if let (Some(node), Some(path)) = (user.get("path"), &role.path) {
         check_values(node, path, &role, &rows.lines, Target::check_path)?;
+    }
+    if role.begin.is_empty() && role.each.is_empty() {
+        return Err(user.wrong("there is nothing that they do: begin and steps are missing; for those who stay, steps = [{ think = \"1m\" }]"));
     }
     Ok(role)
 }
@@ -248,7 +262,9 @@ mod tests {
 
     #[test]
     fn a_scenario_is_read() {
-        let scenario = parse(
+        let names = ["/nowhere/ca.pem", "/own/kim.pem", "/nowhere/kim.key"];
+        let files = Files::sent(names.map(|name| (name.into(), Vec::new())).into());
+        let scenario = Scenario::parse(
             r#"
             url = ["ws://127.0.0.1:1/ws", "ws://127.0.0.1:2/ws"]
             agents = ["a:1", "b:2"]
@@ -272,6 +288,8 @@ mod tests {
             strict = true
             steps = [{ send = "{message}", binary = true, expect = "sent" }]
             "#,
+            Path::new("/nowhere"),
+            &files,
         )
         .expect("a scenario");
         assert_eq!((scenario.urls.len(), &scenario.agents[..]), (2, &["a:1".to_owned(), "b:2".to_owned()][..]));
@@ -309,10 +327,16 @@ mod tests {
             ("colour = 1", "colour: there is no such key: there are url, tls, agents"),
             ("url = 5", "url: it is the number 5, and should be a text"),
             ("url = ['ws://a', 'http://a']", "url[1]: the URL must begin with ws:// or wss://"),
-            ("url = 'ws://a:x/'", "url: \"x\" is no port"),
+            ("url = 'ws://a:x/'", "url: its port is no number"),
+            ("url = 'ws://kim:s3cret@a/'", "url: the URL has a user in it"),
             ("url = 'ws://:1/'", "url: the URL has no host"),
             ("agents = 'a'", "agents: it is the text \"a\", and should be a list"),
             ("agents = ['a', 'ws://b']", "agents[1]: \"ws://b\" is not HOST or HOST:PORT"),
+            ("agents = ['a', 'b', 'a:9009']", "agents[2]: a:9009 is named twice"),
+            ("url = []", "url: there is none in it"),
+            ("tls = { ca = 'nope.pem' }", "tls.ca: /nowhere/nope.pem: No such file"),
+            ("tls = { ca = ['nope.pem'] }", "tls.ca[0]: /nowhere/nope.pem: No such file"),
+            ("tls = { client_cert = '/dev/null', client_key = 'k' }", "tls.client_key: /nowhere/k: No such file"),
             ("agents = [5]", "agents[0]: it is the number 5"),
             ("connections = 0", "connections: it is the number 0, and should be a whole number from 1 to 10000000"),
             ("connections = '5'", "connections: it is the text \"5\""),
@@ -364,17 +388,20 @@ mod tests {
             ("path = '/a b'", "path: it has characters that a URL cannot have"),
             ("path = '/{rom}'", "path: \"rom\": no such variable"),
             ("path = 5", "path: it is the number 5"),
-            ("headers = 5", "headers: it is the number 5, and should be a table"),
+            ("headers = 5", "headers: it is a number, and should be a table"),
+            ("headers = 'Authorization: s3cret'", "headers: it is a text, and should be a table"),
             ("headers = { A = [] }", "headers.A: it is a list, and should be a text, a number, true or false"),
             ("headers = { 'A B' = 'x' }", "headers.A B: \"A B\" is no name of a header field"),
             ("headers = { Upgrade = 'x' }", "headers.Upgrade: Upgrade cannot be given: the handshake has its own"),
+            ("headers = { Host = 'a', hOST = 'b' }", "headers.hOST: Host is given twice"),
             ("headers = { A = '{rom}' }", "headers.A: \"rom\": no such variable"),
             ("headers = { A = \"a\\u0001\" }", "headers.A: its value has characters that a header cannot have"),
             ("csv = 'tokens.csv'", "csv: /nowhere/tokens.csv: No such file"),
             ("csv = 5", "csv: it is the number 5"),
             ("variables = 5", "variables: it is the number 5, and should be a table"),
             ("variables = { a = [] }", "variables.a: it is a list"),
-            ("variables = { 'a b' = 'x' }", "variables.a b: a variable's name has letters"),
+            ("variables = { 'a b' = 'x' }", "variables.a b: a name has letters"),
+            ("variables = { count = 'x' }", "variables.count: {count} has a meaning already: there are {user}"),
             ("variables = { a = '{b}', b = '' }", "variables.a: \"b\": no such variable"),
             ("begin = 5", "begin: it is the number 5, and should be a list"),
             ("begin = ['x']", "begin[0]: it is the text \"x\", and should be a table"),
@@ -384,6 +411,17 @@ mod tests {
             ("steps = [{ send = 5 }]", "steps[0].send: it is the number 5"),
             ("steps = [{ send = '{rom}', think = 1 }]", "steps[0].send: \"rom\": no such variable; there are {user}"),
             ("steps = [{ send = '{random:9..1}', think = 1 }]", "steps[0].send: \"random:9..1\": random:LOW..HIGH"),
+            (
+                "steps = [{ send = '{letters:99999999999999}', think = 1 }]",
+                "steps[0].send: \"letters:99999999999999\": letters:NUMBER, of 1048576",
+            ),
+            ("steps = [{ think = 1, binary = true }]", "steps[0].binary: there is no send in this step"),
+            ("steps = [{ send = 'x', think = 1, within = 1 }]", "steps[0].within: there is no expect in this step"),
+            ("steps = [{ expect = 'sent', think = 1 }, { send = 'x' }]", "steps[0].expect: nothing is sent before it"),
+            (
+                "steps = [{ send = 'x', expect = [{ json = { a = [{ b = '{nope}' }] } }] }]",
+                "steps[0].expect[0].json.a[0].b: \"nope\": no such",
+            ),
             ("steps = [{ send = 'x', binary = 1 }]", "steps[0].binary: it is the number 1"),
             ("steps = [{ send = 'x' }]", "steps: users kim: its steps never wait"),
             ("steps = [{ think = '1 parsec' }]", "steps[0].think: \"1 parsec\" is not a time"),
@@ -431,8 +469,17 @@ mod tests {
             assert!(place.starts_with(&format!("{line}:")), "{text}: {error}");
             assert!(told.starts_with(&format!("{of}{why}")), "{text}: {error}");
         }
-        for (text, why) in [("", "1:1: there are no [[users]]"), ("users = []", "1:1: there are no [[users]]")] {
-            assert_eq!(parse(text).expect_err(text), why);
+        for (text, why) in [
+            ("", "1:1: there are no [[users]]"),
+            ("users = []", "1:1: there are no [[users]]"),
+            ("\n[[users]]\npath = '/'\n", "2:1: users[0]: there is nothing that they do: begin and steps are missing"),
+            ("[[users]]\nsteps = []\n", "1:1: users[0]: there is nothing that they do: begin and steps are missing"),
+        ] {
+            assert!(parse(text).expect_err(text).starts_with(why), "{text}");
+        }
+        // What is sent at the beginning can be waited for later on.
+        for text in ["begin = [{ send = 'x' }]\nsteps = [{ expect = 'sent' }]", "begin = [{ think = 1 }]"] {
+            assert!(parse(&format!("[[users]]\n{text}")).is_ok(), "{text}");
         }
     }
 
@@ -461,14 +508,16 @@ mod tests {
             ),
             ("p\n/a\n/ b\n", "variables = { q = '{p}' }\npath = '{q}'", "4:8: users[0].path: with line 3 of the csv"),
             ("p\n1\n", "variables = { p = 'x' }", "3:19: users[0].variables.p: a column of the csv file has this name"),
-            ("p\n1\n", "headers = { Host = 'a', host = 'b' }", "1:1: users[0]: Host is given twice"),
+            ("p\n1\n", "headers = { Host = 'a', host = 'b' }", "3:32: users[0].headers.host: Host is given twice"),
             ("p\n\"1\n", "", &format!("2:7: users[0].csv: {}:2: a quote is not closed", csv.display())),
         ] {
             let error = read(text, users).expect_err(users);
             assert!(error.starts_with(&at(why)), "{error}");
         }
-        let role =
-            &read("p,q\n/a,x\n/b,y\n", "path = '{p}'\nheaders = { Host = '{q}' }").expect("right").script.roles[0];
+        let role = &read("p,q\n/a,x\n/b,y\n", "path = '{p}'\nheaders = { Host = '{q}' }\nsteps = [{ think = 1 }]")
+            .expect("right")
+            .script
+            .roles[0];
         assert_eq!(role.rows, [["/a", "x"], ["/b", "y"]]);
         std::fs::remove_dir_all(folder).expect("ours");
     }

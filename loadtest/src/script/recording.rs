@@ -11,6 +11,7 @@ use super::{Action, Role, Script, expect::Expected, stages::Stages, template::Te
 use crate::{
     files::{Files, without_mark},
     net::Nanos,
+    target::Target,
 };
 
 /// How what comes is held against what came.
@@ -34,8 +35,39 @@ pub(crate) struct Recording {
     /// How long the longest took.
     pub(crate) lasted: Nanos,
     /// Messages that are there, and those of them that cannot be played, by what they are.
-    messages: u64,
-    skipped: BTreeMap<String, u64>,
+    messages: Left,
+    /// The same of sessions.
+    sessions: Left,
+}
+
+/// Things that were recorded, and those of them that are left out, by what they are.
+#[derive(Clone, Debug, Default)]
+struct Left {
+    recorded: u64,
+    out: BTreeMap<String, u64>,
+}
+
+impl Left {
+    fn leave_out(&mut self, what: impl Into<String>) {
+        *self.out.entry(what.into()).or_default() += 1;
+    }
+
+    fn is_all_out(&self) -> bool {
+        self.recorded > 0 && self.out.values().sum::<u64>() == self.recorded
+    }
+
+    /// How many are left out, and why.
+    fn told(&self, what: &str) -> Option<String> {
+        let out: u64 = self.out.values().sum();
+        let each: Vec<String> = self.out.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        (out > 0).then(|| {
+            format!(
+                "{out} of {} recorded {what} cannot be played, and are left out: {}",
+                self.recorded,
+                each.join(", ")
+            )
+        })
+    }
 }
 
 /// The server of a URL: what stands before the path.
@@ -62,34 +94,30 @@ impl Recording {
             roles: Vec::new(),
             names: Vec::new(),
             lasted: 0,
-            messages: 0,
-            skipped: BTreeMap::new(),
+            messages: Left::default(),
+            sessions: Left::default(),
         };
         for entry in har["log"]["entries"].as_array().into_iter().flatten() {
             let Some(messages) = entry["_webSocketMessages"].as_array() else { continue };
-            let url = entry["request"]["url"].as_str().unwrap_or_default();
-            recording.add(url, messages, matching, speed);
+            recording.sessions.recorded += 1;
+            match entry["request"]["url"].as_str().map(|url| (url, Target::check_url(url))) {
+                None => recording.sessions.leave_out("without a URL"),
+                Some((_, Err(why))) => recording.sessions.leave_out(format!("of which {why}")),
+                Some((url, Ok(()))) => recording.add(url, messages, matching, speed),
+            }
         }
-        if recording.roles.is_empty() {
+        if recording.sessions.recorded == 0 {
             return Err("no WebSocket was recorded in it (no entry has _webSocketMessages)".to_owned());
         }
-        if recording.messages > 0 && recording.skipped.values().sum::<u64>() == recording.messages {
-            return Err(recording.told_of_skipped().unwrap_or_default());
+        match recording.sessions.is_all_out() || recording.messages.is_all_out() {
+            true => Err(recording.told_of_skipped().join("; ")),
+            false => Ok(recording),
         }
-        Ok(recording)
     }
 
-    /// How many messages are left out, and why.
-    pub(crate) fn told_of_skipped(&self) -> Option<String> {
-        let skipped: u64 = self.skipped.values().sum();
-        let each: Vec<String> = self.skipped.iter().map(|(what, count)| format!("{count} {what}")).collect();
-        (skipped > 0).then(|| {
-            format!(
-                "{skipped} of {} recorded messages cannot be played, and are left out: {}",
-                self.messages,
-                each.join(", ")
-            )
-        })
+    /// How many sessions and messages are left out, and why.
+    pub(crate) fn told_of_skipped(&self) -> Vec<String> {
+        [self.sessions.told("sessions"), self.messages.told("messages")].into_iter().flatten().collect()
     }
 
     fn add(&mut self, url: &str, messages: &[Value], matching: Matching, speed: f64) {
@@ -102,17 +130,18 @@ impl Recording {
         let known = self.urls.iter().position(|known| server(known) == server(url));
         role.target = Some(known.unwrap_or(self.urls.len()));
         if known.is_none() {
-            self.urls.push(url.to_owned());
+            // Each session has its own path, in which a token may be.
+            self.urls.push(server(url).to_owned());
         }
         let name = self.names.len();
         self.names.push(role.name.clone());
         let mut first = None;
         for message in messages {
-            self.messages += 1;
+            self.messages.recorded += 1;
             let (time, action) = match read(message, matching) {
                 Ok(read) => read,
                 Err(what) => {
-                    *self.skipped.entry(what).or_default() += 1;
+                    self.messages.leave_out(what);
                     continue;
                 }
             };
@@ -214,7 +243,7 @@ mod tests {
             let recording = Recording::of(&har(messages.clone()), matching, 2.0).expect("a recording");
             assert_eq!(
                 (&recording.urls[..], recording.lasted),
-                (&["ws://example.org:9001/ws?x=1".to_owned()][..], 1_000_000_000)
+                (&["ws://example.org:9001".to_owned()][..], 1_000_000_000)
             );
             let role = &recording.roles[0];
             assert_eq!(role.path, Some(Template::literal("/ws?x=1")));
@@ -254,17 +283,39 @@ mod tests {
             (json!({"type": "send", "time": 1.0, "opcode": 2, "data": "?"}), "1 whose data are not Base64"),
         ] {
             let recording = Recording::of(&har(json!([message, good()])), Matching::Any, 1.0).expect(why);
-            let told = recording.told_of_skipped().expect(why);
-            assert_eq!(told, format!("1 of 2 recorded messages cannot be played, and are left out: {why}"));
+            let told = recording.told_of_skipped();
+            assert_eq!(told, [format!("1 of 2 recorded messages cannot be played, and are left out: {why}")]);
             // What is left out has no part in the times either.
             assert_eq!((recording.roles[0].begin.len(), recording.lasted), (2, 0), "{why}");
             let error = Recording::of(&har(json!([message])), Matching::Any, 1.0).map(|_| ()).expect_err(why);
             assert!(error.contains("1 of 1 recorded messages cannot be played") && error.contains(why), "{error}");
         }
         let good = Recording::of(&har(json!([good()])), Matching::Any, 1.0).expect("a recording");
-        assert_eq!(good.told_of_skipped(), None);
+        assert!(good.told_of_skipped().is_empty());
         let none = Recording::of(&json!({}), Matching::Any, 1.0).map(|_| ());
         assert!(none.is_err_and(|error| error.contains("no WebSocket")));
+    }
+
+    /// Kills: one session that cannot be played, for which the whole file is refused without the place.
+    #[test]
+    fn a_session_without_a_url_of_websocket_is_left_out_and_counted() {
+        let entry = |url: Value| json!({"request": {"url": url}, "_webSocketMessages": []});
+        let scheme = "1 of which the URL must begin with ws:// or wss://";
+        for (url, why) in [
+            (json!("http://a/x?s3cret"), scheme),
+            (json!(""), scheme),
+            (Value::Null, "1 without a URL"),
+            (json!("ws://kim:s3cret@a/"), "1 of which the URL has a user in it"),
+            (json!("ws:///"), "1 of which the URL has no host"),
+        ] {
+            let both = json!({"log": {"entries": [entry(url.clone()), entry(json!("ws://a/"))]}});
+            let recording = Recording::of(&both, Matching::Any, 1.0).expect(why);
+            let told = recording.told_of_skipped().join("; ");
+            assert!(told.starts_with("1 of 2 recorded sessions cannot be played") && told.contains(why), "{told}");
+            assert_eq!((recording.roles.len(), &recording.urls[..]), (1, &["ws://a".to_owned()][..]), "{url}");
+            let error = Recording::of(&json!({"log": {"entries": [entry(url)]}}), Matching::Any, 1.0).map(drop);
+            assert!(error.is_err_and(|error| error.contains(why) && !error.contains("s3cret")), "{why}");
+        }
     }
 
     /// Kills: sessions with a second server that are played to the first.
@@ -274,7 +325,8 @@ mod tests {
         let entry = |url: &&str| json!({"request": {"url": url}, "_webSocketMessages": []});
         let har = json!({"log": {"entries": urls.iter().map(entry).collect::<Value>()}});
         let recording = Recording::of(&har, Matching::Any, 1.0).expect("a recording");
-        assert_eq!(recording.urls, ["ws://a:1/x", "wss://b/y", "ws://a:2"]);
+        // A path may have a token in it, and urls are in every report.
+        assert_eq!(recording.urls, ["ws://a:1", "wss://b", "ws://a:2"]);
         let targets: Vec<_> = recording.roles.iter().map(|role| role.target).collect();
         assert_eq!(targets, [0, 1, 0, 2, 1].map(Some));
         let paths: Vec<_> = recording.roles.iter().map(|role| role.path.clone()).collect();

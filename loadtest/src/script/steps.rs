@@ -1,6 +1,7 @@
 //! What a user of a scenario file does, step by step: what is sent, what is expected, and how long is thought.
 
 use ringwire::proto::Kind;
+use serde_json::Value;
 
 use super::{
     Action,
@@ -20,6 +21,8 @@ pub(super) struct Steps<'a> {
     pub(super) label: String,
     /// The names of expectations, by their numbers.
     pub(super) names: &'a mut Vec<String>,
+    /// There is a message that an expect can be the echo of.
+    pub(super) has_sent: bool,
 }
 
 impl Steps<'_> {
@@ -39,7 +42,13 @@ impl Steps<'_> {
         let is_binary = step.flag("binary")?;
         let within = step.map("within", time)?;
         let mut actions = Vec::new();
+        for (key, of) in [("binary", "send"), ("within", "expect")] {
+            if step.get(of).is_none() {
+                step.map(key, |node| Err::<(), _>(node.wrong(format_args!("there is no {of} in this step"))))?;
+            }
+        }
         if let Some(payload) = step.map("send", |text| template(text, self.known))? {
+            self.has_sent = true;
             actions.push(Action::Send { payload, kind: if is_binary { Kind::Binary } else { Kind::Text } });
         }
         for expect in step.all("expect") {
@@ -62,7 +71,8 @@ impl Steps<'_> {
         if !node.is_table() {
             return match node.text() {
                 Ok("any") => Ok(Expected::Any),
-                Ok("sent") => Ok(Expected::Sent),
+                Ok("sent") if self.has_sent => Ok(Expected::Sent),
+                Ok("sent") => Err(node.wrong("nothing is sent before it")),
                 _ => Err(node.wanted("\"any\", \"sent\" or a table with equals, contains or json")),
             };
         }
@@ -87,11 +97,23 @@ impl Steps<'_> {
                 self.gather(&at, &node, wanted)?;
                 continue;
             }
-            wanted.push(match node.json()? {
-                serde_json::Value::String(_) => (at, Wanted::Text(template(&node, self.known)?)),
-                value => (at, Wanted::Value(value)),
-            });
+            wanted.push((at, self.wanted(&node)?));
         }
         Ok(())
+    }
+
+    /// One value, with all that is in it: texts have variables everywhere.
+    fn wanted(&self, node: &Node<'_>) -> Result<Wanted, String> {
+        Ok(match node.json()? {
+            Value::String(_) => Wanted::Text(template(node, self.known)?),
+            Value::Array(_) => {
+                Wanted::List(node.list()?.iter().map(|node| self.wanted(node)).collect::<Result<_, _>>()?)
+            }
+            Value::Object(_) => {
+                let fields = node.entries()?.into_iter().map(|(key, node)| Ok((key.to_owned(), self.wanted(&node)?)));
+                Wanted::Fields(fields.collect::<Result<_, String>>()?)
+            }
+            value => Wanted::Value(value),
+        })
     }
 }

@@ -3,7 +3,7 @@
 
 use ringwire::quote::quoted;
 
-use super::template::is_name;
+use super::template::check_name;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,12 +28,7 @@ impl Rows {
         let (line, names) = records.next()?.ok_or("1: it is empty: the names of the columns are missing")?;
         let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
         for (place, name) in names.iter().enumerate() {
-            if !is_name(name) {
-                return Err(format!(
-                    "{line}: {} cannot name a column: a name has letters, digits, _, - and . and begins with a letter or _",
-                    quoted(name)
-                ));
-            }
+            check_name(name).map_err(|why| format!("{line}: {} cannot name a column: {why}", quoted(name)))?;
             if names[..place].contains(name) {
                 return Err(format!("{line}: two columns are named {}", quoted(name)));
             }
@@ -143,7 +138,7 @@ mod tests {
     /// Kills: a quote that swallows the rest of the file; a row that is too short and shifts nothing, so that nobody sees it.
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
-        let rows: [(&[u8], &str); 15] = [
+        let rows: [(&[u8], &str); 16] = [
             (b"", "1: it is empty"),
             (b"\n\r\n\n", "1: it is empty"),
             (b"a,b\n", "1: there is no row"),
@@ -157,6 +152,7 @@ mod tests {
             (b"user name,b\n1,2\n", "1: \"user name\" cannot name a column"),
             (b"a,\n1,2\n", "1: \"\" cannot name a column"),
             (b"1st\n1\n", "1: \"1st\" cannot name a column"),
+            (b"a, session \n1,2\n", "1: \"session\" cannot name a column: {session} has a meaning already"),
             (b"a, a\n1,2\n", "1: two columns are named \"a\""),
             (b"a\n1\n\xff\n", "3: it is not UTF-8"),
         ];

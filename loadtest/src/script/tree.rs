@@ -18,6 +18,8 @@ pub(crate) struct Node<'a> {
     key: String,
     at: usize,
     value: &'a DeValue<'a>,
+    /// What it says is not told.
+    is_secret: bool,
 }
 
 /// A table of which all keys are known.
@@ -48,7 +50,7 @@ impl<'a> Document<'a> {
     }
 
     pub(crate) fn root(&'a self) -> Node<'a> {
-        Node { text: self.text, key: String::new(), at: 0, value: &self.root }
+        Node { text: self.text, key: String::new(), at: 0, value: &self.root, is_secret: false }
     }
 }
 
@@ -61,7 +63,12 @@ fn place(text: &str, at: usize) -> String {
 
 impl<'a> Node<'a> {
     fn child(&self, key: String, value: &'a Spanned<DeValue<'a>>) -> Node<'a> {
-        Node { text: self.text, key, at: value.span().start, value: value.get_ref() }
+        Node { text: self.text, key, at: value.span().start, value: value.get_ref(), is_secret: self.is_secret }
+    }
+
+    /// The same; that what it says, and whatever is in it, is not told where it is wrong.
+    pub(crate) fn secret(&self) -> Node<'a> {
+        Node { is_secret: true, ..self.clone() }
     }
 
     /// What is wrong with it, with its place and its key.
@@ -73,6 +80,8 @@ impl<'a> Node<'a> {
     /// That it is not what it should be.
     pub(crate) fn wanted(&self, what: &str) -> String {
         let found = match self.value {
+            DeValue::String(_) if self.is_secret => "a text".to_owned(),
+            DeValue::Integer(_) | DeValue::Float(_) if self.is_secret => "a number".to_owned(),
             DeValue::String(text) => format!("the text {}", quoted(text.as_ref())),
             DeValue::Integer(number) => format!("the number {number}"),
             DeValue::Float(number) => format!("the number {number}"),

@@ -108,7 +108,8 @@ pub(crate) fn assert_accounted(figures: &Value) {
     }
     let checks = figures["checks"].as_object().expect("a table").values();
     let checks: u64 = checks.filter_map(Value::as_u64).sum();
-    let others = ["failed", "silent", "agent_lost"].map(|kind| figures["problem_kinds"][kind]["count"].as_u64());
+    let others = ["failed", "silent", "agent_lost", "round_missing"]
+        .map(|kind| figures["problem_kinds"][kind]["count"].as_u64());
     let others: u64 = others.into_iter().flatten().sum();
     assert_eq!(figures["problem_count"], checks + others, "{figures}");
 }
