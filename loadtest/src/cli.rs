@@ -1,8 +1,17 @@
 //! The command line.
 
-use std::{ffi::OsStr, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    net::Ipv4Addr,
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::{Arg, Args, Error, Parser, Subcommand, builder::TypedValueParser, error::ErrorKind};
+use clap::{
+    Arg, ArgMatches, Args, CommandFactory, Error, Parser, Subcommand,
+    builder::TypedValueParser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{
     diff,
@@ -93,7 +102,7 @@ pub(crate) struct Agent {
     pub(crate) listen: String,
     /// What whoever leads must know; by default that of RINGWIRE_LOADTEST_TOKEN, which other users of this machine cannot
     /// see.
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub(crate) token: Option<String>,
     /// Connections that may be asked of it; by default as many as this process may have descriptors.
     #[arg(long, value_name = "COUNT")]
@@ -170,7 +179,7 @@ pub(crate) struct Emit {
     #[arg(long, value_name = "PATH", default_value = "/api/message/{id}")]
     pub(crate) api: String,
     /// Bearer token of the API.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) token: Option<String>,
     #[command(flatten)]
     pub(crate) load: Load,
@@ -311,7 +320,7 @@ pub(crate) struct To {
     #[command(flatten)]
     url: Url,
     /// Header of the handshake; may be repeated. Host stands in place of the URL's.
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = Unshown(headers::parse))]
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = Unshown(headers::parse), allow_hyphen_values = true)]
     pub(crate) headers: Vec<(String, String)>,
     /// Subprotocol to offer; may be repeated.
     #[arg(long = "subprotocol", value_name = "NAME")]
@@ -435,6 +444,30 @@ pub(crate) struct Output {
 
 type Rules = Vec<slo::Rule>;
 
+/// Reads the command line.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn read(arguments: Vec<OsString>) -> Result<ArgMatches, Error> {
+    let is_secret = |argument: &OsString| {
+        let argument = argument.to_string_lossy();
+        ["--header", "--token"].iter().any(|secret| argument.starts_with(secret))
+    };
+    let has_secrets = arguments.iter().any(is_secret);
+    Cli::command().try_get_matches_from(arguments).map_err(|mut error| {
+        let unknown = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(unknown)) if error.kind() == ErrorKind::UnknownArgument => unknown.as_str(),
+            _ => "-",
+        };
+        // Where quotes are missing it is a part of what is secret.
+        if has_secrets && !unknown.starts_with('-') {
+            error.insert(ContextKind::InvalidArg, ContextValue::String("…".to_owned()));
+            error.remove(ContextKind::Suggested);
+        }
+        error
+    })
+}
+
 /// Reads what may be secret, so that an error says what is wrong and not what was given.
 #[derive(Clone)]
 struct Unshown<T>(fn(&str) -> Result<T, String>);
@@ -483,7 +516,6 @@ fn positive(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn read(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(format!("ringwire-loadtest {line}").split(' ')).map(|cli| cli.command)
@@ -609,6 +641,19 @@ mod tests {
             let error =
                 Cli::try_parse_from(["x", scenario, &format!("{option}={value}")]).expect_err(value).to_string();
             assert!(error.contains(why) && !error.contains("s3cret"), "{value}: {error}");
+        }
+        // Where quotes are missing, or it looks like an option.
+        for (line, told) in [
+            ("echo ws://127.0.0.1:1/ --header Authorization: s3cret", "unexpected argument '…'"),
+            ("echo --header Authorization: s3cret", "[URL]: the URL must begin with"),
+            ("emit ws://127.0.0.1:1/ --token a s3cret", "unexpected argument '…'"),
+            ("emit ws://127.0.0.1:1/ --token --s3cret --connectoins 5", "unexpected argument '--connectoins'"),
+            ("agent --token -s3cret --lisent x", "unexpected argument '--lisent'"),
+            ("echo ws://127.0.0.1:1/ lost", "unexpected argument 'lost'"),
+        ] {
+            let line = format!("x {line}").split(' ').map(OsString::from).collect();
+            let error = super::read(line).expect_err(told).to_string();
+            assert!(error.contains(told) && !error.contains("s3cret"), "{error}");
         }
     }
 

@@ -53,7 +53,7 @@ use std::{
     thread,
 };
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
@@ -73,7 +73,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = cli::read(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let verdict = match cli.command {
         Command::Diff(diff) => diff::run(&diff),
