@@ -50,6 +50,8 @@ const CLOSE_PATIENCE: Nanos = 2_000_000_000;
 const CLOSE_PATIENCE_IN_ALL: Nanos = 60_000_000_000;
 /// How often a tick comes at least while everything is being closed.
 const FINISH_TICK: Nanos = 10_000_000;
+/// Nobody is given up for being silent before so many of them.
+const LOOKS_MIN: u32 = 100;
 /// How often connections are looked through for those that take too long.
 const SWEEP_EVERY: Nanos = 200_000_000;
 /// The clock is read anew after as many completions.
@@ -161,12 +163,14 @@ impl Net {
         self.obey(app);
         self.next_sweep = Nanos::MAX;
         let give_up = self.io.now + CLOSE_PATIENCE_IN_ALL;
-        // Whoever has many has much to do: what counts is that it goes on.
-        let (mut left, mut end) = (self.lines.len(), self.io.now + CLOSE_PATIENCE);
-        while left > 0 && self.io.now < end.min(give_up) {
+        // Whoever has many has much to do: what counts is that it goes on. Time alone says nothing: in it this thread may have had no
+        // processor to look.
+        let (mut left, mut end, mut looks) = (self.lines.len(), self.io.now + CLOSE_PATIENCE, 0);
+        while left > 0 && (self.io.now < end || looks < LOOKS_MIN) && self.io.now < give_up {
             self.turn(app, Some(self.io.now + FINISH_TICK))?;
+            looks += 1;
             if self.lines.len() < left {
-                (left, end) = (self.lines.len(), self.io.now + CLOSE_PATIENCE);
+                (left, end, looks) = (self.lines.len(), self.io.now + CLOSE_PATIENCE, 0);
             }
         }
         self.count_the_rest();
