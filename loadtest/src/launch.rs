@@ -549,6 +549,7 @@ impl<'a> Launch<'a> {
             warmup: self.warmup,
             duration: self.duration,
             patience: *patience,
+            handshake_patience: *patience,
             server_pid,
             interval: (window / 40).clamp(Duration::from_millis(100), Duration::from_secs(1)),
         })
@@ -565,6 +566,10 @@ impl<'a> Launch<'a> {
     ) -> Outcome<Done> {
         let started_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let outcome = plan.run(make, &mut self.site.progress.borrow_mut(), self.site.stop)?;
+        // Of a part the leader judges, who knows the others.
+        if let Some(why) = outcome.not_measured().filter(|_| self.site.gate.is_none()) {
+            return Err(why.into());
+        }
         let urls: Vec<String> = self.urls.iter().map(|url| url.url.clone()).collect();
         let about = About {
             scenario: scenario.to_owned(),

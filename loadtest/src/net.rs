@@ -70,6 +70,8 @@ pub(crate) struct Net {
     is_secure: bool,
     spares: Spares,
     limits: Limits,
+    /// How long a handshake may take.
+    patience: Nanos,
     completions: Vec<Completion>,
     starved: Vec<u32>,
     /// What to add to the run's clock to get the ring's.
@@ -78,15 +80,15 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// A ring for `slots` connections, one of so many `rings` of this process.
+    /// A ring for `slots` connections, one of so many `rings` of this process; a handshake may take as long as `patience`.
     ///
     /// # Errors
     /// The kernel's; or if there are too few descriptors for as many.
     pub(crate) fn new(
         (targets, deal): (Arc<[Target]>, Deal),
         messages: &'static Messages,
-        slots: u32,
-        rings: u32,
+        (slots, rings): (u32, u32),
+        patience: Nanos,
         origin: Instant,
         seed: u64,
         deflate_bytes_min: usize,
@@ -132,6 +134,7 @@ impl Net {
             wires: Wires::default(),
             spares: Spares::new(64 << 20),
             limits: Limits { message_bytes_max: 1 << 26, fragments_max: 1 << 20 },
+            patience,
             completions: Vec::new(),
             starved: Vec::new(),
             next_sweep: 0,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     pack,
+    problems::Problems,
     tally::{Tally, Timed, latencies},
 };
 
@@ -128,6 +129,14 @@ impl Outcome {
         self.tally.problems.total()
     }
 
+    /// Why nothing could be measured, where nothing could: no connection was ever open, and none has failed yet, of which the
+    /// report would tell.
+    pub(crate) fn not_measured(&self) -> Option<String> {
+        let Tally { asked, opened, problems, .. } = &self.tally;
+        // What a lost agent has opened is not known.
+        (*asked > 0 && *opened == 0 && self.problem_count() == 0).then(|| nothing_opened(problems))
+    }
+
     /// That of nothing.
     pub(crate) fn none() -> Outcome {
         Outcome {
@@ -221,6 +230,12 @@ pub(crate) enum Ended {
     Whole(Box<Outcome>),
     /// Why it is lost, and what it said last.
     Lost(String, Counts),
+}
+
+/// What is said where no connection was ever open, and why.
+pub(crate) fn nothing_opened(problems: &Problems) -> String {
+    let why = problems.first().map(|problem| format!(": {problem}"));
+    format!("no connection could be opened{}", why.unwrap_or_default())
 }
 
 /// Adds what was measured in time.

@@ -24,8 +24,9 @@ use crate::{
     deal::Deal,
     gate::{Gate, Reached},
     net::{Nanos, Net},
-    outcome::{Counts, Cpu, Host, Interval, Outcome, add_timed},
+    outcome::{Counts, Cpu, Host, Interval, Outcome, add_timed, nothing_opened},
     part::Part,
+    problems::Problems,
     progress::{Doing, Progress},
     scenario::{Phase, Scenario, Share},
     tally::{Tally, Timed, latencies},
@@ -67,7 +68,10 @@ pub(crate) struct Plan {
     pub(crate) warmup: Duration,
     /// Without it the run ends when the workers do.
     pub(crate) duration: Option<Duration>,
+    /// How long what is under way at the end may take.
     pub(crate) patience: Duration,
+    /// How long a handshake may take.
+    pub(crate) handshake_patience: Duration,
     pub(crate) server_pid: Option<u32>,
     pub(crate) interval: Duration,
 }
@@ -283,12 +287,12 @@ impl Plan {
             let nothing = self.connections > 0 && opened.counts.open == 0;
             if nothing {
                 enter(Phase::Stop);
-                let mut why = "no connection could be opened".to_owned();
+                let mut problems = Problems::default();
                 for worker in workers {
                     let (tally, _) = joined(worker.join())?;
-                    why.extend(tally.problems.first().map(|problem| format!(": {problem}")));
+                    problems.add(&tally.problems);
                 }
-                return Err(io::Error::other(why));
+                return Err(io::Error::other(nothing_opened(&problems)));
             }
             self.wait_for_others(&mut watch, opened.counts, stop);
             let flows_after = origin.elapsed();
@@ -389,8 +393,8 @@ impl Plan {
         let mut net = Net::new(
             (self.targets.clone(), self.deal()),
             self.messages,
-            slots,
-            self.workers as u32,
+            (slots, self.workers as u32),
+            self.handshake_patience.as_nanos() as Nanos,
             origin,
             seed,
             self.deflate_bytes_min,

@@ -17,6 +17,9 @@ use crate::{
     wire::Name,
 };
 
+/// A connection that failed is followed by the next after so long: whoever is refused must not ask without a pause.
+pub(crate) const AGAIN_AFTER: Nanos = 1_000_000_000;
+
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

@@ -119,6 +119,8 @@ pub(crate) enum End {
     Failed,
     /// It was never open.
     NeverOpened,
+    /// Its handshake was under way when the run ended, no longer than it may be.
+    StillOpening,
     /// The agent that had it was lost.
     Unknown,
 }
@@ -134,6 +136,7 @@ impl End {
             End::Dropped => "dropped",
             End::Failed => "failed",
             End::NeverOpened => "never_opened",
+            End::StillOpening => "still_opening",
             End::Unknown => "unknown",
         }
     }

@@ -124,7 +124,7 @@ fn a_refused_upgrade_is_one_problem() {
     for (scenario, options) in [
         ("echo", "--connections 6 --concurrency 1 --warmup 0 --count 30"),
         ("connect", "--connections 6 --concurrency 1"),
-        ("churn", "--users 2 --warmup 0 --count 20"),
+        ("churn", "--users 10 --warmup 0 --count 20"),
         ("echo", "--stages 0s:4,300ms:4"),
         ("churn", "--stages 0s:4,300ms:4"),
     ] {

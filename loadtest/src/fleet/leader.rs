@@ -167,6 +167,9 @@ impl Fleet {
         let connections = abouts.iter().map(|about| about.connections).sum();
         let about = About { connections, started_unix_s, ..first.clone() };
         let mut outcome = merge::outcomes(self.members.iter_mut().map(Member::ended).collect());
+        if let Some(why) = outcome.not_measured() {
+            return Err(why.into());
+        }
         server.add_to(&mut outcome);
         Ok((about, outcome))
     }

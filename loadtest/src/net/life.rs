@@ -1,6 +1,6 @@
 //! The life of a connection: opening it, leaving it in order, and its end, whoever wanted it.
 
-use std::io;
+use std::{io, time::Duration};
 
 use ringwire::{
     engine::{Op, Ring},
@@ -10,15 +10,12 @@ use ringwire::{
 
 use crate::{
     net::{
-        App, CLOSE_PATIENCE, Gone, Nanos, Net, Open, Speaks,
+        App, CLOSE_PATIENCE, Gone, Net, Open, Speaks,
         line::{Line, State},
     },
     problems::Problem,
     tally::End,
 };
-
-/// A handshake takes no longer on a server that works.
-const HANDSHAKE_PATIENCE: Nanos = 20_000_000_000;
 
 impl Net {
     pub(super) fn open<A: App>(&mut self, app: &mut A, open: Open) {
@@ -61,6 +58,7 @@ impl Net {
 
     /// Begins the closing handshake where there is one to be had, else ends the connection.
     pub(super) fn leave<A: App>(&mut self, app: &mut A, conn: u32) {
+        let is_late = self.lines[conn].is_unanswered(self.io.now, self.patience);
         let line = &mut self.lines[conn];
         match line.state {
             State::Open if line.speaks == Speaks::WebSocket && !line.paused => {
@@ -74,6 +72,7 @@ impl Net {
                 self.io.tally.open -= 1;
             }
             State::Dead | State::Leaving(_) => {}
+            _ if is_late => self.unanswered(app, conn),
             State::Connecting | State::Securing(_) | State::Handshake | State::Open => self.end(app, conn, Gone::Left),
         }
     }
@@ -87,7 +86,7 @@ impl Net {
             State::Dead => return,
             State::Connecting | State::Securing(_) | State::Handshake => {
                 self.io.opening -= 1;
-                End::NeverOpened
+                if gone == Gone::Left { End::StillOpening } else { End::NeverOpened }
             }
             State::Open => {
                 self.io.tally.open -= 1;
@@ -157,7 +156,8 @@ impl Net {
                 State::Leaving(_) if line.told => End::Failed,
                 State::Leaving(_) if line.machine.close_received() => End::LeftOpen,
                 State::Leaving(_) => End::Silent,
-                State::Connecting | State::Securing(_) | State::Handshake | State::Open => End::Dropped,
+                State::Connecting | State::Securing(_) | State::Handshake => End::StillOpening,
+                State::Open => End::Dropped,
             };
             self.io.tally.ended(how, line.tag);
         }
@@ -202,16 +202,30 @@ impl Net {
 
     /// Ends what takes too long.
     pub(super) fn sweep<A: App>(&mut self, app: &mut A) {
-        let now = self.io.now;
+        let (now, patience) = (self.io.now, self.patience);
         let is_late = |line: &Line| match line.state {
-            State::Connecting | State::Securing(_) | State::Handshake => now > line.since + HANDSHAKE_PATIENCE,
             State::Leaving(since) => now > since + CLOSE_PATIENCE,
-            State::Open | State::Dead => false,
+            _ => line.is_unanswered(now, patience),
         };
         for key in self.lines.keys_where(is_late) {
-            let line = &mut self.lines[key.slot()];
+            let conn = key.slot();
+            let line = &mut self.lines[conn];
             line.is_late = true;
-            self.broken(app, key.slot(), nix::libc::ETIMEDOUT);
+            match line.state {
+                State::Leaving(_) => self.end(app, conn, Gone::Left),
+                _ => self.unanswered(app, conn),
+            }
         }
+    }
+
+    /// Ends a connection whose handshake has had all its time.
+    fn unanswered<A: App>(&mut self, app: &mut A, conn: u32) {
+        let patience = Duration::from_nanos(self.patience);
+        let line = &mut self.lines[conn];
+        if let State::Securing(_) = line.state {
+            *self.io.tally.secured.failures.entry("timed_out".into()).or_default() += 1;
+        }
+        line.fails(|| format!("no answer to the handshake within {patience:?}"));
+        self.end(app, conn, Gone::Failed);
     }
 }

@@ -81,6 +81,11 @@ impl Line {
         self.why.get_or_insert_with(|| why().into());
     }
 
+    /// Whether it should have been open by now: from the first packet on, TLS included, a handshake has so much time.
+    pub(super) fn is_unanswered(&self, now: Nanos, patience: Nanos) -> bool {
+        matches!(self.state, State::Connecting | State::Securing(_) | State::Handshake) && now > self.since + patience
+    }
+
     /// Whether the connection still does anything.
     pub(super) fn is_live(&self) -> bool {
         self.state != State::Dead

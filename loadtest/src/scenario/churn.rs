@@ -1,9 +1,11 @@
 //! Churn: users who come, say a few words, and go, over and over.
 
+use std::collections::VecDeque;
+
 use crate::{
     net::{App, Gone, Io, Nanos, Received},
     problems::Problem,
-    scenario::{Pace, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
+    scenario::{AGAIN_AFTER, Pace, Phase, Scenario, Schedule, Share, Verdict, judge, plain},
     tally::Timed,
     track::Tracker,
     wire::{Name, STREAMS_MAX},
@@ -43,6 +45,8 @@ pub(crate) struct Churn {
     phase: Phase,
     users: Vec<User>,
     free: Vec<usize>,
+    /// Those whose connections failed, and when each may connect again, in that order.
+    resting: VecDeque<(Nanos, usize)>,
     sessions: u64,
     schedule: Option<Schedule>,
     budget: u64,
@@ -58,6 +62,7 @@ impl Churn {
             phase: Phase::Open,
             users: (0..count).map(|_| User::default()).collect(),
             free: (0..count).rev().collect(),
+            resting: VecDeque::new(),
             sessions: 0,
             schedule: None,
             budget: share.of_budget(plan.pace.count),
@@ -90,6 +95,17 @@ impl Churn {
         if !self.phase.is_flowing() {
             return None;
         }
+        while let Some(&(_, tag)) = self.resting.front().filter(|(until, _)| *until <= io.now) {
+            self.resting.pop_front();
+            self.free.push(tag);
+        }
+        let due = self.begin_due(io);
+        let rested = self.resting.front().map(|(until, _)| *until);
+        [due, rested].into_iter().flatten().min()
+    }
+
+    /// Begins the sessions that are due, as far as there are users, and says when the next is.
+    fn begin_due(&mut self, io: &mut Io) -> Option<Nanos> {
         let Some(schedule) = self.schedule else {
             while self.budget > 0 && self.begin(io, io.now) {
                 self.budget -= u64::from(self.phase == Phase::Measure);
@@ -167,7 +183,10 @@ impl App for Churn {
         }
         user.slot = None;
         user.busy = false;
-        self.free.push(tag as usize);
+        match gone {
+            Gone::Failed => self.resting.push_back((io.now + AGAIN_AFTER, tag as usize)),
+            Gone::Left => self.free.push(tag as usize),
+        }
     }
 
     fn tick(&mut self, io: &mut Io) -> Option<Nanos> {
@@ -199,7 +218,7 @@ impl Scenario for Churn {
     }
 
     fn is_idle(&mut self, _io: &Io) -> bool {
-        (self.phase == Phase::Drain || self.budget == 0) && self.free.len() == self.users.len()
+        (self.phase == Phase::Drain || self.budget == 0) && self.free.len() + self.resting.len() == self.users.len()
     }
 
     fn conclude(&mut self, io: &mut Io) {

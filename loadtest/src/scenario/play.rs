@@ -21,7 +21,7 @@ use crate::{
     headers,
     net::{App, Gone, Io, Nanos, Open, Received},
     problems::Problem,
-    scenario::{Phase, Scenario, Share, plain},
+    scenario::{AGAIN_AFTER, Phase, Scenario, Share, plain},
     script::{
         Action, Role, Script,
         seats::Seat,
@@ -31,9 +31,6 @@ use crate::{
     target::{Ask, Target},
     wire::{Keys, Name},
 };
-
-/// A session that failed is followed by the next after so long: whoever is refused must not ask without a pause.
-const AGAIN_AFTER: Nanos = 1_000_000_000;
 
 /// What to do.
 #[derive(Clone, Debug)]
