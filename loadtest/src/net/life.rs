@@ -225,7 +225,7 @@ impl Net {
         if let State::Securing(_) = line.state {
             *self.io.tally.secured.failures.entry("timed_out".into()).or_default() += 1;
         }
-        line.fails(|| format!("no answer to the handshake within {patience:?}"));
+        line.fails(|| format!("no answer to the handshake within {}", humantime::format_duration(patience)));
         self.end(app, conn, Gone::Failed);
     }
 }
