@@ -204,6 +204,7 @@ mod tests {
         let rows = [
             (1, 1, None, json!(null), json!(0), json!([]), json!([])),
             (3, 3, None, json!(3), json!(0), json!([]), json!([])),
+            (3, 3, why(true), json!(3), json!(0), json!([]), json!([])),
             (1, 1, why(false), json!(null), json!(0), json!([]), json!([])),
             (
                 1,
